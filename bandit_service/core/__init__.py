@@ -1,0 +1,1 @@
+"""The pure core: events, the world they fold into, and one decision."""

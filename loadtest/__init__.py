@@ -1,0 +1,1 @@
+"""Replay of recorded traffic, and load, against a running service."""

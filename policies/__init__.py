@@ -1,0 +1,40 @@
+"""Routing policies as pure state machines: numpy in, numpy out.
+
+A file of this package without a leading underscore is a policy, named as its file.
+"""
+
+from policies._protocol import Policy
+from policies._registry import load, names, policy_class
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Comparison,
+    Context,
+    Floats,
+    Neighbour,
+    Outcome,
+    Proposal,
+    Rewarded,
+    Vector,
+)
+
+__distribution__ = "bandit-service"
+
+__all__ = [
+    "ArmId",
+    "Arms",
+    "Compared",
+    "Comparison",
+    "Context",
+    "Floats",
+    "Neighbour",
+    "Outcome",
+    "Policy",
+    "Proposal",
+    "Rewarded",
+    "Vector",
+    "load",
+    "names",
+    "policy_class",
+]

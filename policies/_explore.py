@@ -1,0 +1,62 @@
+"""Exploration, written once for every policy: greedy, mix, floor and draw.
+
+A policy returns a distribution; the floor is added to it here and one arm is drawn from the
+result here, so the propensity that is recorded is by construction the one drawn from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies._types import Floats
+
+
+def greedy(scores: Floats) -> Floats:
+    """All mass on the best score; exact ties share it evenly. (K,) -> (K,).
+
+    >>> greedy(np.array([1.0, 3.0, 3.0])).tolist()
+    [0.0, 0.5, 0.5]
+    """
+    if scores.size == 0:
+        raise ValueError("arms: no eligible arm to propose from")
+    best = scores == scores.max()
+    return best / float(best.sum())
+
+
+def mix(propensities: Floats, epsilon: float) -> Floats:
+    """p_i <- (1 - epsilon) p_i + epsilon / K.
+
+    >>> mix(np.array([1.0, 0.0]), 0.1).tolist()
+    [0.95, 0.05]
+    """
+    return (1.0 - epsilon) * propensities + epsilon / propensities.size
+
+
+def floor(propensities: Floats, at_least: float, share: float = 0.1) -> Floats:
+    """The additive floor p_i <- f + (1 - K f) p_i with f = min(at_least, share / K).
+
+    Additive, not clip-and-renormalise, so that no arm's floor depends on another's mass.
+    `share` bounds what all floors together may take, so that a large pool does not turn the
+    router into a coin toss.
+
+    >>> floor(np.array([1.0, 0.0]), 0.01).tolist()
+    [0.99, 0.01]
+    """
+    k = propensities.size
+    f = min(at_least, share / k)
+    return f + (1.0 - k * f) * propensities
+
+
+def draw(propensities: Floats, u: float) -> int:
+    """The index where the cumulated propensities first exceed u, for u in [0, 1).
+
+    An arm of propensity zero is never drawn, whatever rounding does to the last sum.
+
+    >>> draw(np.array([0.2, 0.0, 0.8]), 0.2)
+    2
+    """
+    cumulated = np.cumsum(propensities)
+    index = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
+    if index >= propensities.size or propensities[index] <= 0.0:
+        return int(np.flatnonzero(propensities > 0.0)[-1])
+    return index

@@ -1,0 +1,38 @@
+"""What a policy is: three methods over values."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from policies._types import Arms, Compared, Context, Proposal, Rewarded
+
+S = TypeVar("S")
+
+
+class Policy(Protocol[S]):
+    """A pure state machine. The object itself is a frozen dataclass of hyper-parameters.
+
+    Every parameter has a default, and bad values raise ValueError naming the parameter.
+    The state is a dataclass of plain data (numbers, strings, lists, dicts, numpy arrays and
+    dataclasses of these), so that one codec dumps and loads any of them. What begins with an
+    underscore in a state is a cache: it is not dumped, not compared, and may vanish at any time.
+    """
+
+    def init(self) -> S:
+        """The state before any event."""
+        ...
+
+    def propose(self, state: S, context: Context, arms: Arms) -> Proposal:
+        """A distribution over `arms`. Changes nothing but caches, reads no clock, draws nothing.
+
+        Raises ValueError when there is no arm.
+        """
+        ...
+
+    def learn(self, state: S, event: Rewarded | Compared) -> S:
+        """The state after `event`. Consumes `state`: it may be written into and returned.
+
+        Everything is computed before the first write, so an exception leaves it as it was.
+        Costs O(1) in the number of past events.
+        """
+        ...

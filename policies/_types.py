@@ -1,0 +1,136 @@
+"""The values that pass between a policy and the rest of the world.
+
+Everything here is immutable data: a policy sees values and returns values.
+Shapes: K eligible arms, d embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+ArmId = NewType("ArmId", str)
+Vector = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """The eligible arms of one query, in the canonical order (sorted by id).
+
+    ids:      K distinct ids.
+    cost_usd: (K,) expected cost of this query on each arm, in USD, >= 0.
+    price:    (K,) list price of each arm divided by the dearest arm's in the whole
+              catalogue, in [0, 1]; MetaLLM's fixed per-model cost c_i.
+    """
+
+    ids: tuple[ArmId, ...]
+    cost_usd: Floats
+    price: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one arm earned on one past query: quality in [0, 1] and the scalar reward."""
+
+    arm: ArmId
+    quality: float | None
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A pairwise outcome on one past query; on a tie the order of the two arms says nothing."""
+
+    winner: ArmId
+    loser: ArmId
+    tie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A past query near the present one, with every outcome that came back for it.
+
+    id grows with time: of two neighbours, the one with the larger id was remembered later.
+    similarity is the cosine in [-1, 1].
+    """
+
+    id: int
+    similarity: float
+    outcomes: tuple[Outcome, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def _no_neighbours() -> tuple[Neighbour, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The query's features.
+
+    embedding:          (d,) float32 of unit norm; all zeros when it could not be had, so that
+                        what a policy proposes then is its context-free proposal.
+    tokens:             estimated prompt tokens, >= 0.
+    willingness_to_pay: USD that one unit of quality is worth for this query, > 0.
+    neighbours:         the nearest past queries, in no promised order.
+    """
+
+    embedding: Vector
+    tokens: int
+    willingness_to_pay: float
+    neighbours: tuple[Neighbour, ...] = field(default_factory=_no_neighbours)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A policy's answer: a distribution, never a draw.
+
+    scores:       (K,) what the policy ranks by, finite, larger is better.
+    propensities: (K,) finite, >= 0, sums to 1.
+    quality:      (K,) expected quality per arm where the policy has it.
+    """
+
+    scores: Floats
+    propensities: Floats
+    quality: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """A pointwise outcome of one decision, with everything that learning from it reads.
+
+    Only the signals that arrived with this event are set. `reward` is the scalar reward and
+    is set exactly once per decision, with the event that settles it; a signal that arrives
+    before or after it comes in an event of its own with reward None.
+
+    propensity: probability with which `arm` was drawn, of this very decision.
+    price:      the arm's list price relative to the dearest arm, in [0, 1], when decided.
+    expected_cost_usd: the cost that was expected of the arm when decided.
+    """
+
+    context: Context
+    arm: ArmId
+    propensity: float
+    price: float
+    expected_cost_usd: float
+    quality: float | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A pairwise outcome of two arms on one query; on a tie the order says nothing."""
+
+    context: Context
+    winner: ArmId
+    loser: ArmId
+    tie: bool = False

@@ -1,0 +1,96 @@
+"""What a store keeps, and what it promises. It knows bytes and vectors, no bandit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Offset = NewType("Offset", int)
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of the log: a unique id, its kind, the time it was made (UTC seconds), bytes."""
+
+    eid: str
+    kind: str
+    ts: float
+    body: bytes
+
+
+class EventLog(Protocol):
+    """One total order of records. Offsets start at 1 and have no gaps."""
+
+    def append(self, records: Sequence[Record]) -> Offset:
+        """Hand all records to the kernel, or none of them; the last offset.
+
+        After it returns, the death of this process loses nothing; a power cut may, until `sync`.
+        Raises `store.errors.Duplicate` when an eid is already there, and writes nothing.
+        """
+        ...
+
+    def sync(self) -> Offset:
+        """Make everything appended before the call durable; the last durable offset.
+
+        May be called from another thread than `append`, and does not hold it up.
+        """
+        ...
+
+    def replay(self, after: Offset = Offset(0)) -> Iterator[tuple[Offset, bytes]]:
+        """The bodies of all records after `after`, in order.
+
+        Raises `store.errors.Corrupt` naming the first offset that fails its checksum.
+        """
+        ...
+
+    @property
+    def last(self) -> Offset:
+        """The offset of the newest record, 0 when empty."""
+        ...
+
+    def close(self) -> None:
+        """Make everything durable and let go of the file."""
+        ...
+
+
+class Snapshots(Protocol):
+    """A cache of folded state: losing it costs time, never data."""
+
+    def save(self, at: Offset, key: str, state: bytes) -> None:
+        """Keep `state`, the fold of everything up to `at`, under `key`."""
+        ...
+
+    def latest(self, key: str) -> tuple[Offset, bytes] | None:
+        """The newest valid one under `key`; one that fails its checksum is skipped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Ids and cosine similarities, nearest first; ties by larger (newer) id first."""
+
+    ids: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+
+class HistoryIndex(Protocol):
+    """Nearest past vectors by cosine. A cache: rebuilt from the vectors that the fold keeps."""
+
+    def add(self, id: int, vector: Vector) -> None:
+        """Remember a unit vector under a new id; visible to the very next `recall`."""
+        ...
+
+    def remove(self, id: int) -> None:
+        """Forget `id`; KeyError when it is not there."""
+        ...
+
+    def recall(self, vector: Vector, k: int) -> Neighbours:
+        """The k nearest, fewer when fewer are remembered."""
+        ...
+
+    def __len__(self) -> int: ...
