@@ -3,6 +3,7 @@
 A file of this package without a leading underscore is a policy, named as its file.
 """
 
+from policies._explore import draw, floor
 from policies._protocol import Policy
 from policies._registry import load, names, policy_class
 from policies._types import (
@@ -34,6 +35,8 @@ __all__ = [
     "Proposal",
     "Rewarded",
     "Vector",
+    "draw",
+    "floor",
     "load",
     "names",
     "policy_class",

@@ -106,9 +106,9 @@ class Proposal:
 class Rewarded:
     """A pointwise outcome of one decision, with everything that learning from it reads.
 
-    Only the signals that arrived with this event are set. `reward` is the scalar reward and
-    is set exactly once per decision, with the event that settles it; a signal that arrives
-    before or after it comes in an event of its own with reward None.
+    Signals may come alone and late, each in an event of its own. `quality` is set only with the
+    event that brought it; `cost_usd` and `latency_s` as far as they are known by then. `reward`
+    is the scalar reward and is set exactly once per decision, with the event that settles it.
 
     propensity: probability with which `arm` was drawn, of this very decision.
     price:      the arm's list price relative to the dearest arm, in [0, 1], when decided.

@@ -1,0 +1,173 @@
+"""One decision: eligible arms → proposal → floor → draw. Pure; chance is keyed by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandit_service.core import chance
+from bandit_service.core import events as ev
+from bandit_service.core.apply import dearest_price, relative_price
+from bandit_service.core.errors import NoEligibleArm, Unknown
+from bandit_service.core.world import ArmRecord, World
+from policies import ArmId, Arms, Context, Proposal, Vector, draw, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: features of the query and its hard constraints.
+
+    embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
+    """
+
+    embedding: Vector
+    tokens: int
+    willingness_to_pay: float
+    arms: tuple[ArmId, ...] | None = None
+    max_cost_usd: float | None = None
+    max_latency_s: float | None = None
+    requires: tuple[str, ...] = ()
+    tenant: str = ""
+    unit: str = ""
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """The probability floor that every decision gets, and the seed of all chance."""
+
+    seed: int = 0
+    floor: float = 0.01
+    floor_share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What the history index gave for a query, nearest first."""
+
+    ids: Sequence[int] = ()
+    similarities: Sequence[float] = ()
+
+
+def eligible(world: World, query: Query) -> list[ArmRecord]:
+    """The arms left after the hard constraints, in the canonical order.
+
+    Raises Unknown for an arm of the allow-list that was never there, and NoEligibleArm saying
+    which constraint excluded which arm.
+    """
+    for id in query.arms or ():
+        if id not in world.arms:
+            raise Unknown(f"arms: no arm {id!r}; GET /v1/arms lists them", param="arms")
+    left, excluded = [], []
+    for record in world.offered():
+        why = _excluded(record, query)
+        if why:
+            excluded.append(f"{record.spec.id}: {why}")
+        else:
+            left.append(record)
+    if not left:
+        if not excluded:
+            raise NoEligibleArm("there is no arm: add one with PUT /v1/arms/{id}", param="arms")
+        raise NoEligibleArm("no arm is eligible; " + "; ".join(excluded), param=_relax(query))
+    return left
+
+
+def decide(
+    world: World, query: Query, recalled: Recalled, id: str, ts: float, explore: Exploration
+) -> ev.Decided:
+    """The decision on `query`, which the caller appends and applies.
+
+    Where the policy fails, the answer is a smaller truth: uniform over the eligible arms, with
+    the true propensities and `fallback` naming the failure.
+    """
+    records = eligible(world, query)
+    dearest = dearest_price(world)
+    arms = Arms(
+        ids=tuple(record.spec.id for record in records),
+        cost_usd=np.array([record.expected_cost_usd(query.tokens) for record in records]),
+        price=np.array([relative_price(record.spec, dearest) for record in records]),
+    )
+    context = Context(
+        embedding=query.embedding,
+        tokens=query.tokens,
+        willingness_to_pay=query.willingness_to_pay,
+        neighbours=world.history.neighbours(recalled.ids, recalled.similarities),
+    )
+    proposal, fallback = _propose(world, context, arms, query.fallback)
+    propensities = floor(proposal.propensities, explore.floor, explore.floor_share)
+    drawn = draw(propensities, chance.uniform(explore.seed, id))
+    record = records[drawn]
+    return ev.Decided(
+        ts=ts,
+        id=id,
+        embedding=ev.pack(query.embedding),
+        tokens=query.tokens,
+        willingness_to_pay=query.willingness_to_pay,
+        arms=arms.ids,
+        propensities=tuple(propensities.tolist()),
+        scores=tuple(proposal.scores.tolist()),
+        drawn=drawn,
+        policy=world.serving,
+        key=world.policy_key,
+        list_cost_usd=record.list_cost_usd(query.tokens),
+        expected_cost_usd=float(arms.cost_usd[drawn]),
+        price=float(arms.price[drawn]),
+        expected_quality=None if proposal.quality is None else float(proposal.quality[drawn]),
+        expected_latency_s=record.expected_latency_s(),
+        neighbours=tuple(recalled.ids),
+        similarities=tuple(recalled.similarities),
+        tenant=query.tenant,
+        unit=query.unit,
+        fallback=fallback,
+    )
+
+
+def _propose(world: World, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
+    learner = world.learners[world.serving]
+    try:
+        proposal = learner.policy.propose(learner.state, context, arms)
+        total = float(proposal.propensities.sum())
+        if (
+            proposal.propensities.shape == (len(arms),)
+            and abs(total - 1.0) < 1e-6
+            and float(proposal.propensities.min()) >= 0.0
+            and bool(np.isfinite(proposal.scores).all())
+        ):
+            return proposal, fallback
+        failure = "propose: not a distribution"
+    except Exception as error:  # noqa: BLE001 - whatever a policy raises, the query gets an answer
+        failure = f"propose: {type(error).__name__}"
+    k = len(arms)
+    return Proposal(scores=np.zeros(k), propensities=np.full(k, 1.0 / k)), failure
+
+
+def _excluded(record: ArmRecord, query: Query) -> str:
+    """Why the arm cannot serve this query, or nothing."""
+    spec = record.spec
+    if query.arms is not None and spec.id not in query.arms:
+        return "not in arms"
+    missing = [name for name in query.requires if name not in spec.capabilities]
+    if missing:
+        return f"requires {', '.join(missing)}"
+    needed = query.tokens + spec.expected_output_tokens
+    if needed > spec.context_window:
+        return f"context window {spec.context_window} < {needed} tokens"
+    if query.max_cost_usd is not None:
+        cost = record.expected_cost_usd(query.tokens)
+        if cost > query.max_cost_usd:
+            return f"max_cost_usd {query.max_cost_usd:g} < expected {cost:.3g}"
+    if query.max_latency_s is not None:
+        latency = record.expected_latency_s()
+        if latency is not None and latency > query.max_latency_s:
+            return f"max_latency_s {query.max_latency_s:g} < expected {latency:.3g}"
+    return ""
+
+
+def _relax(query: Query) -> str | None:
+    """The first constraint that the caller set, which is the field to look at."""
+    for name in ("max_cost_usd", "max_latency_s", "requires", "arms"):
+        if getattr(query, name) not in (None, ()):
+            return name
+    return None

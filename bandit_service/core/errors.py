@@ -1,0 +1,86 @@
+"""Errors, classed by what the caller should do next.
+
+Each has a stable `code`, one HTTP status and OpenAI's error shape; docs/errors.md lists them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An answer that is not the one asked for. `param` is the field that caused it, if one did."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self) -> dict[str, str | None]:
+        """The `error` object of OpenAI's wire format."""
+        return {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+
+
+class Refused(ServiceError):
+    """The input is wrong: fix the field named in `param` and send it again."""
+
+    status, type, code = 400, "invalid_request_error", "invalid_value"
+
+
+class Malformed(Refused):
+    """The bytes are not the JSON or MessagePack that was announced."""
+
+    code = "malformed"
+
+
+class TooLarge(Refused):
+    """A body, frame, list or query is over its limit: send less."""
+
+    status, code = 413, "too_large"
+
+
+class NoEligibleArm(Refused):
+    """The hard constraints exclude every arm: relax one of those named."""
+
+    status, code = 422, "no_eligible_arm"
+
+
+class Unknown(ServiceError):
+    """No such decision, arm, policy or path."""
+
+    status, type, code = 404, "not_found_error", "unknown"
+
+
+class Expired(ServiceError):
+    """The decision was forgotten: its reward came later than `reward.ttl_s`."""
+
+    status, type, code = 410, "not_found_error", "expired"
+
+
+class Conflict(ServiceError):
+    """Already settled differently; nothing was changed."""
+
+    status, type, code = 409, "conflict_error", "conflict"
+
+
+class Busy(ServiceError):
+    """Over capacity for now: retry after `retry_after_s`."""
+
+    status, type, code = 429, "rate_limit_error", "busy"
+    retry_after_s: ClassVar[int] = 1
+
+
+class Unavailable(ServiceError):
+    """Something that the answer needs is not there now: retry after `retry_after_s`."""
+
+    status, type, code = 503, "server_error", "unavailable"
+    retry_after_s: ClassVar[int] = 5

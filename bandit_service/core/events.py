@@ -1,0 +1,195 @@
+"""Everything that can happen, as versioned records. The log of these is the truth.
+
+An event carries everything that applying it reads, so applying never embeds, recalls, reads a
+clock or draws. Events are appended and never rewritten: new fields have defaults, fields are
+never renamed, retyped or reused. `tests/golden/events` keeps a recorded sample of every kind.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from policies import ArmId, Vector
+
+
+class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model that may be chosen, as it is configured."""
+
+    id: ArmId
+    usd_per_mtok_in: float
+    usd_per_mtok_out: float
+    context_window: int = 128_000
+    expected_output_tokens: int = 300
+    expected_latency_s: float | None = None
+    capabilities: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    upstream: str = ""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """What all events share: `ts`, UTC seconds when it was made, read once, by the router."""
+
+    ts: float
+    v: int = 1
+
+
+class ArmAdded(Event, frozen=True, kw_only=True, tag="arm_added"):
+    """An arm joined the catalogue, or came back to it. `source` is "config" or "api"."""
+
+    arm: ArmSpec
+    source: str
+
+
+class ArmUpdated(Event, frozen=True, kw_only=True, tag="arm_updated"):
+    """An arm's record was replaced; what was learned of it stays."""
+
+    arm: ArmSpec
+    source: str
+
+
+class ArmRetired(Event, frozen=True, kw_only=True, tag="arm_retired"):
+    """An arm is offered no more; it keeps its state and still accepts rewards."""
+
+    id: ArmId
+    source: str
+
+
+class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
+    """From here on decisions are made by this policy; `key` hashes its name and parameters."""
+
+    policy: str
+    key: str
+    parameters: bytes
+
+
+class Decided(Event, frozen=True, kw_only=True, tag="decided"):
+    """One arm was drawn for one query. K eligible arms, in the canonical order.
+
+    embedding: d float32, little-endian; all zeros when it could not be had.
+    propensities: (K,) the distribution drawn from, after masks, floor and fallback.
+    list_cost_usd: what the drawn arm's list price and the token estimates come to.
+    neighbours, similarities: what was recalled, nearest first.
+    fallback: empty, or which stage failed and what took its place.
+    """
+
+    id: str
+    embedding: bytes
+    tokens: int
+    willingness_to_pay: float
+    arms: tuple[ArmId, ...]
+    propensities: tuple[float, ...]
+    scores: tuple[float, ...]
+    drawn: int
+    policy: str
+    key: str
+    list_cost_usd: float
+    expected_cost_usd: float
+    price: float
+    expected_quality: float | None = None
+    expected_latency_s: float | None = None
+    neighbours: tuple[int, ...] = ()
+    similarities: tuple[float, ...] = ()
+    tenant: str = ""
+    unit: str = ""
+    fallback: str = ""
+
+    @property
+    def arm(self) -> ArmId:
+        """The arm drawn."""
+        return self.arms[self.drawn]
+
+    @property
+    def propensity(self) -> float:
+        """The probability with which it was drawn."""
+        return self.propensities[self.drawn]
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The query of a self-contained outcome, which no decision of ours stands behind."""
+
+    embedding: bytes
+    tokens: int
+    willingness_to_pay: float
+    neighbours: tuple[int, ...] = ()
+    similarities: tuple[float, ...] = ()
+
+
+class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
+    """Signals came back for one decision, or for `subject` and `arm` where there was none.
+
+    Only the signals that are new with this event are set. `reward` is the scalar reward, set
+    exactly once per decision, by the event that settles it; `explicit` when the client sent it.
+    """
+
+    decision_id: str = ""
+    subject: Subject | None = None
+    arm: ArmId = ArmId("")
+    quality: float | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    reward: float | None = None
+    explicit: bool = False
+    idempotency_key: str = ""
+    digest: str = ""
+
+
+class Compared(Event, frozen=True, kw_only=True, tag="compared"):
+    """Two arms were compared on one query."""
+
+    winner: ArmId
+    loser: ArmId
+    tie: bool = False
+    decision_id: str = ""
+    subject: Subject | None = None
+    idempotency_key: str = ""
+    digest: str = ""
+
+
+class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
+    """These decisions are forgotten: too old, or too many were pending."""
+
+    ids: tuple[str, ...]
+
+
+AnyEvent: TypeAlias = (
+    ArmAdded
+    | ArmUpdated
+    | ArmRetired
+    | PolicyChanged
+    | Decided
+    | Rewarded
+    | Compared
+    | DecisionsExpired
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyEvent)
+
+
+def encode(event: AnyEvent) -> bytes:
+    """The event as MessagePack, a map with its `kind`."""
+    return _encoder.encode(event)
+
+
+def decode(body: bytes) -> AnyEvent:
+    """The event that `encode` made `body` from; msgspec.ValidationError when it is none."""
+    event: AnyEvent = _decoder.decode(body)
+    return event
+
+
+def kind(event: AnyEvent) -> str:
+    """The tag under which the event is stored."""
+    return str(event.__struct_config__.tag)
+
+
+def pack(vector: Vector) -> bytes:
+    """A vector as little-endian float32."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def unpack(data: bytes) -> Vector:
+    """The read-only vector that `pack` made `data` from."""
+    return np.frombuffer(data, dtype="<f4")

@@ -1,0 +1,125 @@
+"""The history: past queries with the outcomes that came back for them, as a fold.
+
+A query is remembered when its first outcome arrives, not when it is decided: a neighbour
+without an outcome teaches nothing and would only push out one that does. The same embedding
+seen again is the same item, and its outcomes accumulate.
+
+Eviction rule: beyond `capacity`, the item that was remembered first leaves. Each item keeps
+its newest `PER_ITEM` outcomes and comparisons, so the history is bounded whatever comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+import numpy as np
+
+from policies import Comparison, Neighbour, Outcome, Vector
+
+PER_ITEM = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One remembered query: the row of its vector, its key, and what came back."""
+
+    row: int
+    key: bytes
+    outcomes: tuple[Outcome, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def _key(vector: Vector) -> bytes:
+    return blake2b(vector.tobytes(), digest_size=16).digest()
+
+
+@dataclass
+class History:
+    """At most `capacity` items, oldest first. O(d) to remember, O(k) to look up neighbours.
+
+    `_added` and `_removed` tell the index, which is a cache of the vectors, what to catch up on.
+    """
+
+    capacity: int
+    next_id: int = 1
+    items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
+    _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    _ids: dict[bytes, int] = field(default_factory=dict)
+    _added: list[int] = field(default_factory=list)
+    _removed: list[int] = field(default_factory=list)
+
+    def remember(self, vector: Vector, outcome: Outcome | Comparison) -> None:
+        """Add an outcome to the item of this very vector, which is made if it is not there."""
+        if not vector.any():
+            return  # a query that could not be embedded is near nothing
+        key = _key(vector)
+        id = self._ids.get(key)
+        if id is None:
+            id = self._insert(key, vector)
+        item = self.items[id]
+        if isinstance(outcome, Outcome):
+            self.items[id] = replace(item, outcomes=(*item.outcomes, outcome)[-PER_ITEM:])
+        else:
+            self.items[id] = replace(item, comparisons=(*item.comparisons, outcome)[-PER_ITEM:])
+
+    def neighbours(
+        self, ids: Sequence[int], similarities: Sequence[float]
+    ) -> tuple[Neighbour, ...]:
+        """The recalled items with their outcomes; those that have left since are left out."""
+        found = []
+        for id, similarity in zip(ids, similarities, strict=True):
+            item = self.items.get(id)
+            if item is not None:
+                found.append(Neighbour(id, similarity, item.outcomes, item.comparisons))
+        return tuple(found)
+
+    def vectors(self) -> tuple[list[int], Vector]:
+        """All ids and their vectors (n, d), oldest first: what an index is rebuilt from."""
+        ids = list(self.items)
+        return ids, self._vectors[[item.row for item in self.items.values()]]
+
+    def vector(self, id: int) -> Vector:
+        """The vector of one item."""
+        row: Vector = self._vectors[self.items[id].row]
+        return row
+
+    def take_changes(self) -> tuple[list[int], list[int]]:
+        """Ids added and removed since the last call, and forget them."""
+        changes = self._added, self._removed
+        self._added, self._removed = [], []
+        return changes
+
+    def _insert(self, key: bytes, vector: Vector) -> int:
+        if len(self.items) >= self.capacity:
+            row = self._evict_oldest()
+        else:
+            row = len(self.items)
+            self._reserve(row + 1, vector.size)
+        id = self.next_id
+        self.next_id += 1
+        self._vectors[row] = vector
+        self._ids[key] = id
+        self.items[id] = Item(row, key)
+        self._added.append(id)
+        return id
+
+    def _evict_oldest(self) -> int:
+        oldest, item = self.items.popitem(last=False)
+        del self._ids[item.key]
+        self._removed.append(oldest)
+        return item.row
+
+    def _reserve(self, rows: int, d: int) -> None:
+        if self._vectors.shape[1] != d:
+            if self.items:
+                raise ValueError(
+                    f"embedding: {d} dimensions, but the history has {self._vectors.shape[1]}"
+                )
+            self._vectors = np.zeros((0, d), np.float32)
+        if rows > self._vectors.shape[0]:
+            grown = np.zeros((min(max(2 * rows, 1024), self.capacity), d), np.float32)
+            grown[: self._vectors.shape[0]] = self._vectors
+            self._vectors = grown

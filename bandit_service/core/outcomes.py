@@ -1,0 +1,197 @@
+"""From what a client reports to the event that is appended, or the reason why not. Pure.
+
+Idempotence: the key of a reward is (decision id, signal) or the client's idempotency key. Sent
+twice it is applied once and answered alike; a different later value is a conflict.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Refused, Unknown
+from bandit_service.core.world import Pending, World
+from policies import ArmId
+
+SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
+MAX_COST_USD = 10_000.0
+MAX_LATENCY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRule:
+    """reward = quality − cost_usd / willingness_to_pay − latency_weight · latency_s.
+
+    willingness_to_pay: USD that one unit of quality is worth, > 0; a query may bring its own.
+    latency_weight: quality that one second of waiting costs, >= 0.
+    """
+
+    willingness_to_pay: float = 0.10
+    latency_weight: float = 0.0
+
+    def scalar(
+        self, quality: float, cost_usd: float, latency_s: float, willingness_to_pay: float
+    ) -> float:
+        """The reward of one answer.
+
+        >>> RewardRule().scalar(0.9, 0.01, 2.0, willingness_to_pay=0.10)
+        0.8
+        """
+        return quality - cost_usd / willingness_to_pay - self.latency_weight * latency_s
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a client says about one answer. None is "not said"; at least one must be said."""
+
+    quality: float | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    reward: float | None = None
+
+    def said(self) -> dict[str, float]:
+        """The signals that were sent, by name."""
+        values = ((name, getattr(self, name)) for name in SIGNALS)
+        return {name: value for name, value in values if value is not None}
+
+
+_RANGES = {
+    "quality": (0.0, 1.0),
+    "cost_usd": (0.0, MAX_COST_USD),
+    "latency_s": (0.0, MAX_LATENCY_S),
+    "reward": (-1.0, 1.0),
+}
+
+
+def check_signals(signals: Signals) -> None:
+    """Raise Refused naming the first signal that is not a number in its range."""
+    said = signals.said()
+    if not said:
+        raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}")
+    for name, value in said.items():
+        low, high = _RANGES[name]
+        if not math.isfinite(value) or not low <= value <= high:
+            raise Refused(
+                f"{name}: must be a number from {low:g} to {high:g}, got {value:g}", param=name
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A reward as it was sent, and the digest by which a resend is recognised."""
+
+    signals: Signals
+    idempotency_key: str = ""
+    digest: str = field(default="")
+
+
+def digest(*parts: object) -> str:
+    """A short hash of what an idempotency key stands for."""
+    return blake2b(msgspec.msgpack.encode(parts), digest_size=12).hexdigest()
+
+
+def decision_rewarded(
+    pending: Pending, decision_id: str, report: Reported, rule: RewardRule, ts: float
+) -> ev.Rewarded | None:
+    """The event for signals of a pending decision; None when all of it is already there.
+
+    Raises Conflict when a signal, or the idempotency key, stands for something else already.
+    """
+    said = report.signals.said()
+    new = {}
+    if _resent(pending.keys, report.idempotency_key, report.digest):
+        return None
+    for name, value in said.items():
+        before = pending.signals.get(name)
+        if before is None:
+            new[name] = value
+        elif before != value:
+            raise Conflict(f"{name}: already reported as {before:g}, now {value:g}", param=name)
+    if not new:
+        return None
+    settles = not pending.settled and ("quality" in new or "reward" in new)
+    if pending.settled and "reward" in new:
+        raise Conflict("reward: this decision was already rewarded", param="reward")
+    if pending.settled and "quality" in new:
+        raise Conflict("quality: this decision was already rewarded", param="quality")
+    known = {**pending.signals, **new}
+    return ev.Rewarded(
+        ts=ts,
+        decision_id=decision_id,
+        quality=new.get("quality"),
+        cost_usd=new.get("cost_usd"),
+        latency_s=new.get("latency_s"),
+        reward=_scalar(known, pending.decided, rule) if settles else None,
+        explicit="reward" in new,
+        idempotency_key=report.idempotency_key,
+        digest=report.digest,
+    )
+
+
+def subject_rewarded(
+    world: World, subject: ev.Subject, arm: ArmId, report: Reported, rule: RewardRule, ts: float
+) -> ev.Rewarded | None:
+    """The event for a self-contained reward, which needs no decision of ours; None if resent."""
+    record = world.arms.get(arm)
+    if record is None:
+        raise Unknown(f"arm: no arm {arm!r}; GET /v1/arms lists them", param="arm")
+    if _resent(world.keys, report.idempotency_key, report.digest):
+        return None
+    said = report.signals.said()
+    reward = None
+    if "quality" in said or "reward" in said:
+        expected = record.expected_cost_usd(subject.tokens)
+        known = {"cost_usd": expected, **said}
+        reward = _explicit_or(known, subject.willingness_to_pay, rule)
+    return ev.Rewarded(
+        ts=ts,
+        subject=subject,
+        arm=arm,
+        quality=said.get("quality"),
+        cost_usd=said.get("cost_usd"),
+        latency_s=said.get("latency_s"),
+        reward=reward,
+        explicit="reward" in said,
+        idempotency_key=report.idempotency_key,
+        digest=report.digest,
+    )
+
+
+def check_arms(world: World, winner: ArmId, loser: ArmId) -> None:
+    """Raise when a compared arm is unknown, or both are the same."""
+    for param, arm in (("winner", winner), ("loser", loser)):
+        if arm not in world.arms:
+            raise Unknown(f"{param}: no arm {arm!r}; GET /v1/arms lists them", param=param)
+    if winner == loser:
+        raise Refused(f"loser: an arm cannot be compared with itself, got {loser!r}", param="loser")
+
+
+def comparison_resent(world: World, pending: Pending | None, key: str, digested: str) -> bool:
+    """Whether this very comparison was sent before under its idempotency key."""
+    return _resent(world.keys if pending is None else pending.keys, key, digested)
+
+
+def _resent(keys: dict[str, str], key: str, digested: str) -> bool:
+    before = keys.get(key) if key else None
+    if before is None:
+        return False
+    if before != digested:
+        raise Conflict("idempotency_key: already used for something else", param="idempotency_key")
+    return True
+
+
+def _scalar(known: dict[str, float], decided: ev.Decided, rule: RewardRule) -> float:
+    known = {"cost_usd": decided.expected_cost_usd, **known}
+    return _explicit_or(known, decided.willingness_to_pay, rule)
+
+
+def _explicit_or(known: dict[str, float], willingness_to_pay: float, rule: RewardRule) -> float:
+    if "reward" in known:
+        return known["reward"]
+    return rule.scalar(
+        known["quality"], known["cost_usd"], known.get("latency_s", 0.0), willingness_to_pay
+    )

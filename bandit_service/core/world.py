@@ -1,0 +1,130 @@
+"""The world: everything the service knows, as one fold of the log."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bandit_service.core import codec
+from bandit_service.core.events import ArmSpec, Decided
+from bandit_service.core.history import History
+from policies import ArmId, Policy
+
+PRIOR_DECISIONS = 5.0
+"""How many decisions at list price a never-observed arm's cost estimate is worth."""
+
+REMEMBERED_KEYS = 100_000
+"""How many idempotency keys of self-contained outcomes are remembered, newest first."""
+
+
+@dataclass
+class ArmRecord:
+    """One arm of the catalogue, and what its calls really cost and took.
+
+    listed_usd, observed_usd: sums over the decisions whose cost came back, of the cost by list
+    price and token estimate, and of the cost reported.
+    """
+
+    spec: ArmSpec
+    source: str
+    retired: bool = False
+    listed_usd: float = 0.0
+    observed_usd: float = 0.0
+    costs: int = 0
+    latency_s: float = 0.0
+    latencies: int = 0
+
+    def list_cost_usd(self, tokens: int) -> float:
+        """(tokens · price in + expected output tokens · price out) / 10⁶."""
+        spec = self.spec
+        return (
+            tokens * spec.usd_per_mtok_in + spec.expected_output_tokens * spec.usd_per_mtok_out
+        ) / 1e6
+
+    def expected_cost_usd(self, tokens: int) -> float:
+        """List cost × (n₀·list + Σ observed) / (n₀·list + Σ listed), n₀ = PRIOR_DECISIONS.
+
+        The ratio corrects the token estimate by what was billed; a changed price acts at once.
+        An arm without a price costs the mean of what was reported.
+        """
+        listed = self.list_cost_usd(tokens)
+        if listed <= 0.0:
+            return self.observed_usd / self.costs if self.costs else 0.0
+        prior = PRIOR_DECISIONS * listed
+        return listed * (prior + self.observed_usd) / (prior + self.listed_usd)
+
+    def expected_latency_s(self) -> float | None:
+        """Mean latency, the configured one counting as PRIOR_DECISIONS; None if unknown."""
+        configured = self.spec.expected_latency_s
+        prior = 0.0 if configured is None else PRIOR_DECISIONS
+        n = prior + self.latencies
+        return (prior * (configured or 0.0) + self.latency_s) / n if n else None
+
+
+@dataclass
+class Pending:
+    """A decision that may still be rewarded, and the signals that already came back."""
+
+    decided: Decided
+    signals: dict[str, float] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    settled: bool = False
+
+
+@dataclass
+class Learner:
+    """A policy with its state, and how many events it refused to learn from."""
+
+    policy: Policy[Any]
+    state: Any
+    failures: int = 0
+
+
+@dataclass
+class World:
+    """States, pending decisions, history and catalogue after all events up to now.
+
+    `apply` is the only thing that changes it. `learners` holds every policy that learns, by
+    label; `serving` is the label of the one that decides.
+    """
+
+    learners: dict[str, Learner]
+    serving: str
+    history: History
+    arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
+    pending: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
+    keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    policy_key: str = ""
+    events: int = 0
+    decisions: int = 0
+    rewards: int = 0
+    comparisons: int = 0
+
+    def offered(self) -> list[ArmRecord]:
+        """Arms that are not retired, in the canonical order."""
+        return [self.arms[id] for id in sorted(self.arms) if not self.arms[id].retired]
+
+    def digest(self) -> str:
+        """SHA-256 of everything folded, bit for bit; caches do not count."""
+        folded = {
+            "learners": {
+                label: [codec.dump(learner.state), learner.failures]
+                for label, learner in self.learners.items()
+            },
+            "history": [codec.dump(self.history), self.history.vectors()[1].tobytes()],
+            "arms": {id: codec.dump(record) for id, record in self.arms.items()},
+            "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
+            "keys": dict(self.keys),
+            "counts": [self.events, self.decisions, self.rewards, self.comparisons],
+            "policy_key": self.policy_key,
+        }
+        return hashlib.sha256(codec.dump(folded)).hexdigest()
+
+
+def new_world(policies: Mapping[str, Policy[Any]], serving: str, history_capacity: int) -> World:
+    """The world before any event."""
+    learners = {label: Learner(policy, policy.init()) for label, policy in policies.items()}
+    return World(learners=learners, serving=serving, history=History(history_capacity))
