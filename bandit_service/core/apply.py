@@ -26,6 +26,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             if event.id in world.arms:
                 world.arms[event.id].retired = True
                 world.arms[event.id].source = event.source
+            if event.source == "config":
+                world.configured.pop(event.id, None)
         case ev.PolicyChanged():
             world.policy_key = event.key
         case ev.Decided():
@@ -68,6 +70,8 @@ def relative_price(spec: ev.ArmSpec, dearest: float) -> float:
 
 
 def _set_arm(world: World, spec: ev.ArmSpec, source: str) -> None:
+    if source == "config":
+        world.configured[spec.id] = spec
     record = world.arms.get(spec.id)
     if record is None:
         world.arms[spec.id] = ArmRecord(spec, source)

@@ -8,6 +8,7 @@ equal bytes, so comparing bytes compares states, bit for bit.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import types
 import typing
 from typing import Any, TypeVar
@@ -76,3 +77,8 @@ def _typed(value: Any, like: Any) -> Any:
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         return tuple(_typed(item, kind) for item, kind in zip(value, kinds, strict=True))
     return value
+
+
+def sha256(data: bytes) -> str:
+    """The hex SHA-256 by which two states are compared."""
+    return hashlib.sha256(data).hexdigest()

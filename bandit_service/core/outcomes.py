@@ -24,7 +24,10 @@ MAX_LATENCY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class RewardRule:
-    """reward = quality − cost_usd / willingness_to_pay − latency_weight · latency_s.
+    """reward = quality − cost_usd / willingness_to_pay − latency_weight · latency_s, within ±1.
+
+    It is cut to [−1, 1], the range that the policies' theory assumes, so that one absurd bill
+    cannot outweigh a thousand answers.
 
     willingness_to_pay: USD that one unit of quality is worth, > 0; a query may bring its own.
     latency_weight: quality that one second of waiting costs, >= 0.
@@ -41,7 +44,8 @@ class RewardRule:
         >>> RewardRule().scalar(0.9, 0.01, 2.0, willingness_to_pay=0.10)
         0.8
         """
-        return quality - cost_usd / willingness_to_pay - self.latency_weight * latency_s
+        value = quality - cost_usd / willingness_to_pay - self.latency_weight * latency_s
+        return min(1.0, max(-1.0, value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ class Learner:
 class World:
     """States, pending decisions, history and catalogue after all events up to now.
 
-    `apply` is the only thing that changes it. `learners` holds every policy that learns, by
+    `apply` is the only thing that changes it. `configured` is what the configuration last said
+    of each arm, which the API may have changed since. `learners` holds every policy that learns, by
     label; `serving` is the label of the one that decides.
     """
 
@@ -95,6 +96,7 @@ class World:
     serving: str
     history: History
     arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
+    configured: dict[ArmId, ArmSpec] = field(default_factory=dict)
     pending: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
     policy_key: str = ""
@@ -116,6 +118,7 @@ class World:
             },
             "history": [codec.dump(self.history), self.history.vectors()[1].tobytes()],
             "arms": {id: codec.dump(record) for id, record in self.arms.items()},
+            "configured": {id: codec.dump(spec) for id, spec in self.configured.items()},
             "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
             "keys": dict(self.keys),
             "counts": [self.events, self.decisions, self.rewards, self.comparisons],

@@ -1,0 +1,200 @@
+"""The composition root: the only file that names concrete classes and wires them together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from store.history import HybridIndex
+from store.sqlite import SqliteLog
+
+from bandit_service import http, stream
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.world import World, new_world
+from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.router import Router, RouterRules
+from bandit_service.settings import Settings, load_policy, policy_key
+from bandit_service.telemetry import Telemetry
+from policies import Policy
+from store import EventLog
+
+_log = logging.getLogger("bandit.app")
+SERVING = "serving"
+Progress = Callable[[int, int], None]
+
+
+class WrongDimension(Exception):
+    """The log holds embeddings of another length than the configured model makes."""
+
+
+def recover(
+    log: EventLog, policy: Policy[Any], history_capacity: int, progress: Progress | None = None
+) -> World:
+    """The fold of the whole log; `progress` is told (events so far, events in all)."""
+    world = new_world({SERVING: policy}, SERVING, history_capacity)
+    total = log.last
+    for offset, body in log.replay():
+        world = apply(world, ev.decode(body))
+        if progress is not None and (offset % 500 == 0 or offset == total):
+            progress(offset, total)
+    world.history.take_changes()
+    return world
+
+
+def open_log(settings: Settings) -> SqliteLog:
+    """The event log in its directory, which is made if it is not there."""
+    directory = Path(settings.data_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    return SqliteLog(directory / settings.log.path)
+
+
+def router_rules(settings: Settings) -> RouterRules:
+    """What the router reads of the settings."""
+    return RouterRules(
+        explore=Exploration(
+            settings.exploration.seed, settings.exploration.floor, settings.exploration.floor_share
+        ),
+        reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
+        neighbours=settings.history.neighbours,
+        ttl_s=settings.reward.ttl_s,
+        max_pending=settings.reward.max_pending,
+        max_query_chars=settings.server.max_query_chars,
+        max_in_flight=settings.server.max_in_flight,
+        embed_timeout_s=settings.embedding.timeout_s,
+        sync_interval_s=settings.log.sync_interval_s,
+    )
+
+
+@asynccontextmanager
+async def running_router(
+    settings: Settings, progress: Progress | None = None
+) -> AsyncIterator[tuple[Router, Telemetry]]:
+    """A recovered router with everything it stands on; all of it is closed at the end."""
+    log = open_log(settings)
+    try:
+        begun = time.perf_counter()
+        world = recover(log, load_policy(settings.policy), settings.history.capacity, progress)
+        seconds = round(time.perf_counter() - begun, 3)
+        _log.info("recovered", extra={"events": world.events, "seconds": seconds})
+        telemetry = Telemetry(
+            pending=lambda: len(router.world.pending),
+            remembered=lambda: len(router.world.history.items),
+        )
+        embedding = settings.embedding
+        backend = await asyncio.to_thread(
+            open_backend,
+            embedding.backend,
+            embedding.model,
+            Path(settings.data_dir) / "models",
+            embedding.threads,
+        )
+        embedder = EmbeddingStage(
+            backend,
+            batch_size=embedding.batch_size,
+            wait_s=embedding.wait_s,
+            cache_size=embedding.cache_size,
+            queue_limit=embedding.queue_limit,
+            on_batch=telemetry.embedded,
+            on_cache=telemetry.cached,
+        )
+        index = _index(world, settings, backend.dim)
+        router = Router(
+            world=world,
+            log=log,
+            index=index,
+            embedder=embedder,
+            telemetry=telemetry,
+            rules=router_rules(settings),
+            policy_name=settings.policy.name,
+        )
+        await router.start()
+        try:
+            await _reconcile(router, settings)
+            yield router, telemetry
+        finally:
+            await router.close()
+            await embedder.close()
+            index.close()
+    finally:
+        log.close()
+
+
+def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
+    index = HybridIndex(dim, settings.history.capacity, exact_below=settings.history.exact_below)
+    ids, vectors = world.history.vectors()
+    if ids and vectors.shape[1] != dim:
+        raise WrongDimension(
+            f"embedding.model: makes {dim} numbers, but the log in {settings.data_dir!r} holds "
+            f"embeddings of {vectors.shape[1]}; configure the model it was made with, or another "
+            "data_dir"
+        )
+    if ids:
+        index.load(np.array(ids, np.int64), vectors)
+    return index
+
+
+async def _reconcile(router: Router, settings: Settings) -> None:
+    """Make the catalogue agree with the configuration, by events.
+
+    A configured arm is added or updated when its entry is not what the configuration last
+    said; one that came from the configuration and is no longer in it is retired. What the API
+    changed since stays until the arm's own entry changes.
+    """
+    world = router.world
+    configured = {spec.id: spec for spec in settings.arms}
+    for id, spec in configured.items():
+        if world.configured.get(id) != spec:
+            await router.put_arm(spec, "config")
+    for id in list(world.configured):
+        record = world.arms[id]
+        if id not in configured and record.source == "config" and not record.retired:
+            await router.retire_arm(id, "config")
+    key = policy_key(settings.policy.name, settings.policy.parameters)
+    if world.policy_key != key:
+        await router.change_policy(settings.policy.name, key, settings.policy.parameters)
+
+
+def application(router: Router, telemetry: Telemetry, settings: Settings) -> web.Application:
+    """The routes around a router."""
+    app = web.Application(middlewares=[http.frame], client_max_size=settings.server.max_body_bytes)
+    app[http.ROUTER] = router
+    app[http.TELEMETRY] = telemetry
+    app[http.SETTINGS] = settings
+    app[http.DRAINING] = asyncio.Event()
+    app.add_routes([*http.routes(), web.get("/v1/stream", stream.stream)])
+    return app
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, progress: Progress | None = None
+) -> AsyncIterator[tuple[str, web.Application]]:
+    """The service, listening; yields its URL. Leaving drains: what is under way is answered."""
+    async with running_router(settings, progress) as (router, telemetry):
+        app = application(router, telemetry, settings)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=settings.server.shutdown_s,
+            handler_cancellation=False,
+        )  # fmt: skip
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.server.host, settings.server.port)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            _log.info("serving", extra={"url": url})
+            yield url, app
+        finally:
+            app[http.DRAINING].set()
+            await runner.cleanup()
+            _log.info("stopped", extra={"events": router.world.events})

@@ -1,0 +1,290 @@
+"""The command line: serve, replay, config, policies, inspect, export, export-model."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+import bandit_service
+import policies
+from bandit_service import app, clock, logs, replay_cli, settings
+from bandit_service.core import events as ev
+from bandit_service.embedding import ModelUnavailable, export
+from store import StoreError
+
+USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 failed, 2 the command or the configuration is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except settings.BadSettings as error:
+        for mistake in error.mistakes:
+            print(f"config: {mistake}", file=sys.stderr)
+        return USAGE_ERROR
+    except (ModelUnavailable, StoreError, app.WrongDimension, OSError) as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bandit-service",
+        description="An online-learning router for large language models.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=bandit_service.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the service")
+    _with_config(serve)
+    serve.add_argument("--host", help="overrides [server] host")
+    serve.add_argument("--port", type=int, help="overrides [server] port; 0 takes a free one")
+    serve.add_argument("--ready-file", type=Path, help='write {"url": …} there once it listens')
+    serve.add_argument("--hints", action="store_true", help="print where to look and what to try")
+    serve.set_defaults(run=_serve)
+
+    replay = commands.add_parser(
+        "replay",
+        help="stream recorded traffic through policies, without a server",
+        description="Stream recorded traffic through one or more policies, by the same fold that "
+        "the service runs, and compare them with uniform, the best single arm and the oracle.",
+    )
+    replay_cli.add_arguments(replay)
+    replay.set_defaults(run=replay_cli.run)
+
+    config = commands.add_parser("config", help="check or show the configuration")
+    actions = config.add_subparsers(required=True, metavar="check|show")
+    check = actions.add_parser("check", help="every mistake at once; exit 2 if there is one")
+    _with_config(check)
+    check.set_defaults(run=_config_check)
+    show = actions.add_parser(
+        "show", help="every key with its value, where it came from, and what it is for"
+    )
+    _with_config(show)
+    show.add_argument("--json", action="store_true", help="for machines")
+    show.set_defaults(run=_config_show)
+
+    listing = commands.add_parser("policies", help="list the policies and their parameters")
+    listing.add_argument("name", nargs="?", help="one of them, with its whole description")
+    listing.add_argument("--json", action="store_true", help="for machines")
+    listing.set_defaults(run=_policies)
+
+    inspect = commands.add_parser("inspect", help="verify an event log and say what is in it")
+    _with_config(inspect)
+    inspect.add_argument("--json", action="store_true", help="for machines")
+    inspect.set_defaults(run=_inspect)
+
+    exported = commands.add_parser("export", help="write the event log as JSON lines")
+    _with_config(exported)
+    exported.add_argument("--after", type=int, default=0, help="only events after this offset")
+    exported.set_defaults(run=_export)
+
+    model = commands.add_parser(
+        "export-model", help="make the files that the onnx or static backend runs, once"
+    )
+    _with_config(model)
+    model.add_argument(
+        "--backend", choices=("onnx", "static"), help="overrides [embedding] backend"
+    )
+    model.set_defaults(run=_export_model)
+    return parser
+
+
+def _with_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+
+
+def _settings(args: argparse.Namespace) -> settings.Settings:
+    return settings.read(args.config)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    server = chosen.server
+    if args.host is not None:
+        server = dataclasses.replace(server, host=args.host)
+    if args.port is not None:
+        server = dataclasses.replace(server, port=args.port)
+    logs.configure(chosen.log_level, sys.stderr)
+    return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
+
+
+async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    async with app.serving(chosen, progress) as (url, _):
+        bar.close()
+        if args.ready_file is not None:
+            partial = args.ready_file.with_suffix(".partial")
+            partial.write_text(json.dumps({"url": url}), encoding="utf-8")
+            partial.rename(args.ready_file)
+        if args.hints:
+            print(_hints(url, chosen), flush=True)
+        await stop.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second one ends the process at once
+    return 0
+
+
+def _hints(url: str, chosen: settings.Settings) -> str:
+    arms = ", ".join(arm.id for arm in chosen.arms)
+    return f"""
+bandit-service is listening on {url}   (Ctrl-C stops it)
+  policy   {chosen.policy.name}
+  arms     {arms}
+  state    {chosen.data_dir}/{chosen.log.path}
+  look at  {url}/v1/arms   {url}/metrics   {url}/openapi.json
+
+Three commands to try:
+
+  curl -s {url}/v1/decide -d '{{"query": "Prove that the square root of two is irrational."}}'
+
+  curl -s {url}/v1/rewards -d '{{"decision_id": "<from above>", "quality": 0.9}}'
+
+  curl -s {url}/v1/decide -d '{{"query": "Good morning in French?", "max_cost_usd": 0.001}}'
+"""
+
+
+def _config_check(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    print(f"the configuration is right: {len(chosen.arms)} arms, policy {chosen.policy.name}")
+    return 0
+
+
+def _config_show(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    rows = []
+    for key, (default, rule) in settings.rules().items():
+        value: Any = chosen
+        for part in key.split("."):
+            value = getattr(value, part)
+        rows.append(
+            {
+                "key": key,
+                "value": value,
+                "default": default,
+                "origin": chosen.origins[key],
+                "help": rule.help,
+            }
+        )
+    arms = [msgspec.to_builtins(arm) for arm in chosen.arms]
+    if args.json:
+        print(json.dumps({"settings": rows, "arms": arms, "arms_origin": chosen.origins["arms"]}))
+        return 0
+    for row in rows:
+        print(f"{row['key']} = {json.dumps(row['value'])}    # {row['help']} ({row['origin']})")
+    for arm in arms:
+        print(f"arms: {json.dumps(arm)} ({chosen.origins['arms']})")
+    return 0
+
+
+def _policies(args: argparse.Namespace) -> int:
+    names = [args.name] if args.name else list(policies.names())
+    described = []
+    for name in names:
+        try:
+            cls = policies.policy_class(name)
+        except ValueError as error:
+            print(f"bandit-service: {error}", file=sys.stderr)
+            return USAGE_ERROR
+        text = (cls.__doc__ or "").strip()
+        parameters = dataclasses.asdict(policies.load(name))  # type: ignore[call-overload]
+        described.append(
+            {"name": name, "summary": text.splitlines()[0], "parameters": parameters, "text": text}
+        )
+    if args.json:
+        print(json.dumps(described))
+        return 0
+    for each in described:
+        values = ", ".join(f"{key}={value!r}" for key, value in each["parameters"].items())
+        print(
+            f"{each['name']}: {each['text'] if args.name else each['summary']}\n    {values or 'no parameters'}"
+        )
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    if not (Path(chosen.data_dir) / chosen.log.path).exists():
+        print(f"bandit-service: no log at {chosen.data_dir}/{chosen.log.path}", file=sys.stderr)
+        return 1
+    log = app.open_log(chosen)
+    try:
+        bar: tqdm[Any] = tqdm(
+            total=log.last, desc="verifying", unit=" events", disable=None, leave=False
+        )
+        counts: dict[str, int] = {}
+        for _, body in log.replay():
+            kind = ev.kind(ev.decode(body))
+            counts[kind] = counts.get(kind, 0) + 1
+            bar.update()
+        bar.close()
+        world = app.recover(log, settings.load_policy(chosen.policy), chosen.history.capacity)
+        found = {
+            "events": log.last,
+            "kinds": counts,
+            "pending": len(world.pending),
+            "remembered": len(world.history.items),
+            "policy": chosen.policy.name,
+            "state_sha256": world.digest(),
+        }
+    finally:
+        log.close()
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for key, value in found.items():
+            print(f"{key:14} {value}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    log = app.open_log(chosen)
+    try:
+        for offset, body in log.replay():
+            if offset > args.after:
+                event = msgspec.to_builtins(ev.decode(body))
+                line = {"offset": offset, **event}
+                sys.stdout.write(json.dumps(line) + "\n")
+    finally:
+        log.close()
+    return 0
+
+
+def _export_model(args: argparse.Namespace) -> int:
+    chosen = _settings(args)
+    backend = args.backend or chosen.embedding.backend
+    begun = clock.now()
+    path = export(backend, chosen.embedding.model, Path(chosen.data_dir) / "models")
+    print(f"{backend} model in {path} ({clock.now() - begun:.1f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,337 @@
+"""HTTP: parse, call the router, render. Thin on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+import bandit_service
+import policies
+from bandit_service import clock, logs, settings, wire
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.errors import (
+    Busy,
+    Conflict,
+    Expired,
+    Refused,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
+from bandit_service.openapi import document
+from bandit_service.router import Router
+from bandit_service.telemetry import Telemetry
+from policies import ArmId
+
+ROUTER = web.AppKey("router", Router)
+TELEMETRY = web.AppKey("telemetry", Telemetry)
+SETTINGS = web.AppKey("settings", settings.Settings)
+DRAINING = web.AppKey("draining", asyncio.Event)
+
+_access = logging.getLogger("bandit.access")
+_encoder = msgspec.json.Encoder()
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=_encoder.encode(body), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def failed(error: ServiceError) -> web.Response:
+    """An error in OpenAI's shape."""
+    headers = {}
+    if isinstance(error, Busy | Unavailable):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return reply({"error": error.body()}, error.status, headers)
+
+
+@web.middleware
+async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A request id on every answer and log line, errors rendered, one count and one log line."""
+    given = request.headers.get("x-request-id", "")
+    id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
+    id = id or clock.Ids().new(clock.now())
+    logs.request_id.set(id)
+    begun = time.perf_counter()
+    try:
+        if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
+            request.app[TELEMETRY].shed("draining")
+            raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
+        response = await handler(request)
+    except ServiceError as error:
+        response = failed(error)
+    except web.HTTPRequestEntityTooLarge:
+        request.app[TELEMETRY].shed("body")
+        limit = request.app[SETTINGS].server.max_body_bytes
+        response = failed(TooLarge(f"the body is larger than the {limit} bytes that are allowed"))
+    except web.HTTPNotFound:
+        response = failed(Unknown(f"no such path; GET /openapi.json lists them: {request.path}"))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = reply(
+            {"error": Refused(f"{request.method} is not allowed here, {allowed} is").body()},
+            405,
+            {"Allow": allowed},
+        )
+    except Exception:  # noqa: BLE001 - a bug: say so, show no inside
+        _access.exception("internal error")
+        response = failed(ServiceError("an error of ours; the request id finds it in the log"))
+    response_id = {"x-request-id": id}
+    if not response.prepared:
+        response.headers.update(response_id)
+    resource = request.match_info.route.resource
+    endpoint = "unmatched" if resource is None else resource.canonical
+    request.app[TELEMETRY].request(endpoint, response.status)
+    _access.info(
+        "request",
+        extra={
+            "endpoint": f"{request.method} {endpoint}",
+            "code": response.status,
+            "seconds": round(time.perf_counter() - begun, 6),
+        },
+    )
+    return response
+
+
+async def decide(request: web.Request) -> web.Response:
+    """POST /v1/decide."""
+    asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
+    event = await request.app[ROUTER].decide(asked)
+    return reply(decide_body(asked, event), headers={"x-decision-id": event.id})
+
+
+def decide_body(asked: wire.DecideRequest, event: ev.Decided) -> dict[str, Any]:
+    """The answer to a decide, explained if that was asked for."""
+    body = wire.decided_body(event)
+    return body | wire.explained_body(event) if asked.explain else body
+
+
+async def rewards(request: web.Request) -> web.Response:
+    """POST /v1/rewards: one, or a list of which each gets a result of its own."""
+    router = request.app[ROUTER]
+    return await _one_or_list(request, lambda item: reward_one(router, item))
+
+
+async def comparisons(request: web.Request) -> web.Response:
+    """POST /v1/comparisons: one, or a list of which each gets a result of its own."""
+    router = request.app[ROUTER]
+    return await _one_or_list(request, lambda item: compare_one(router, item))
+
+
+async def reward_one(router: Router, item: Any) -> dict[str, Any]:
+    """Learn from one reward; its result. Raises what was wrong with it."""
+    decision_id = item.get("decision_id") if isinstance(item, dict) else None
+    try:
+        asked = wire.convert(item, wire.RewardRequest)
+        status = await router.reward(asked)
+    except ServiceError as error:
+        router.count_reward(decision_id if isinstance(decision_id, str) else None, _outcome(error))
+        raise
+    router.count_reward(asked.decision_id, status, asked.arm)
+    return {"decision_id": asked.decision_id, "status": status}
+
+
+async def compare_one(router: Router, item: Any) -> dict[str, Any]:
+    """Learn from one comparison; its result. Raises what was wrong with it."""
+    try:
+        asked = wire.convert(item, wire.CompareRequest)
+        status = await router.compare(asked)
+    except ServiceError:
+        router.count_comparison("refused")
+        raise
+    router.count_comparison(status)
+    return {"decision_id": asked.decision_id, "status": status}
+
+
+def _outcome(error: ServiceError) -> str:
+    match error:
+        case Unknown():
+            return "unknown"
+        case Expired():
+            return "expired"
+        case Conflict():
+            return "conflict"
+        case _:
+            return "refused"
+
+
+async def _one_or_list(
+    request: web.Request, learn: Callable[[Any], Awaitable[dict[str, Any]]]
+) -> web.Response:
+    body = wire.decode_json(await request.read())
+    if not isinstance(body, list):
+        return reply({"results": [await learn(body)]})
+    most = request.app[SETTINGS].server.max_items
+    if not 0 < len(body) <= most:
+        raise TooLarge(f"a list must have 1 to {most} items, got {len(body)}")
+
+    async def result(item: Any) -> dict[str, Any]:
+        try:
+            return await learn(item)
+        except ServiceError as error:
+            decision_id = item.get("decision_id") if isinstance(item, dict) else None
+            return {"decision_id": decision_id, "status": "error", "error": error.body()}
+
+    return reply({"results": await asyncio.gather(*(result(item) for item in body))})
+
+
+async def decision(request: web.Request) -> web.Response:
+    """GET /v1/decisions/{id}: why this arm, and what came back for it."""
+    pending = request.app[ROUTER].find(request.match_info["id"])
+    decided = pending.decided
+    body = wire.decided_body(decided) | wire.explained_body(decided)
+    body |= {
+        "ts": decided.ts,
+        "tokens": decided.tokens,
+        "willingness_to_pay": decided.willingness_to_pay,
+        "signals": pending.signals,
+        "settled": pending.settled,
+        "unit": decided.unit,
+        "tenant": decided.tenant,
+    }
+    return reply(body)
+
+
+def arm_body(record: Any) -> dict[str, Any]:
+    """One arm of the catalogue, with what was observed of it."""
+    body: dict[str, Any] = msgspec.to_builtins(record.spec)
+    observed: dict[str, float] = {"costs": record.costs, "latencies": record.latencies}
+    if record.costs:
+        observed["mean_cost_usd"] = record.observed_usd / record.costs
+    if record.latencies:
+        observed["mean_latency_s"] = record.latency_s / record.latencies
+    return body | {"retired": record.retired, "source": record.source, "observed": observed}
+
+
+async def list_arms(request: web.Request) -> web.Response:
+    """GET /v1/arms."""
+    arms = request.app[ROUTER].world.arms
+    return reply({"arms": [arm_body(arms[id]) for id in sorted(arms)]})
+
+
+async def put_arm(request: web.Request) -> web.Response:
+    """PUT /v1/arms/{id}: add or replace."""
+    id = request.match_info["id"]
+    body = wire.decode_json(await request.read())
+    if not isinstance(body, dict):
+        raise Refused(f"an arm is an object, got {type(body).__name__}")
+    if body.get("id", id) != id:
+        raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
+    try:
+        spec = settings.arm_spec(body | {"id": id})
+    except ValueError as error:
+        raise Refused(str(error), param=str(error).split(":")[0]) from None
+    router = request.app[ROUTER]
+    created = await router.put_arm(spec)
+    return reply(arm_body(router.world.arms[spec.id]), 201 if created else 200)
+
+
+async def delete_arm(request: web.Request) -> web.Response:
+    """DELETE /v1/arms/{id}: offered no more; what was learned stays."""
+    router, id = request.app[ROUTER], ArmId(request.match_info["id"])
+    await router.retire_arm(id)
+    return reply(arm_body(router.world.arms[id]))
+
+
+async def list_policies(request: web.Request) -> web.Response:
+    """GET /v1/policies: all there are, and the one that decides."""
+    chosen = request.app[SETTINGS].policy
+    world = request.app[ROUTER].world
+    return reply(
+        {
+            "policies": list(policies.names()),
+            "serving": {
+                "name": chosen.name,
+                "key": world.policy_key,
+                "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
+            },
+        }
+    )
+
+
+async def policy_state(request: web.Request) -> web.Response:
+    """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
+    name, chosen = request.match_info["name"], request.app[SETTINGS].policy
+    if name != chosen.name:
+        raise Unknown(f"name: {name!r} is not serving, {chosen.name!r} is", param="name")
+    world = request.app[ROUTER].world
+    learner = world.learners[world.serving]
+    dumped = codec.dump(learner.state)
+    return reply(
+        {
+            "name": name,
+            "key": world.policy_key,
+            "bytes": len(dumped),
+            "sha256": codec.sha256(dumped),
+            "events": world.events,
+            "rewards": world.rewards,
+            "comparisons": world.comparisons,
+            "failures": learner.failures,
+        }
+    )
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """GET /healthz: alive."""
+    return reply({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: recovered and taking traffic; 503 while stopping."""
+    if request.app[DRAINING].is_set():
+        raise Unavailable("the service is stopping")
+    world = request.app[ROUTER].world
+    return reply({"status": "ready", "events": world.events, "arms": len(world.offered())})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics: Prometheus' text format, rendered off the event loop."""
+    body = await asyncio.to_thread(request.app[TELEMETRY].render)
+    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+async def openapi(_: web.Request) -> web.Response:
+    """GET /openapi.json."""
+    return reply(document(bandit_service.__version__))
+
+
+async def index(_: web.Request) -> web.Response:
+    """GET /: where to look."""
+    return reply(
+        {
+            "service": "bandit-service",
+            "version": bandit_service.__version__,
+            "see": ["/openapi.json", "/v1/arms", "/v1/policies", "/metrics", "/readyz"],
+        }
+    )
+
+
+def routes() -> list[web.RouteDef]:
+    """Every path and its handler."""
+    return [
+        web.get("/", index),
+        web.get("/healthz", healthz),
+        web.get("/readyz", readyz),
+        web.get("/metrics", metrics),
+        web.get("/openapi.json", openapi),
+        web.post("/v1/decide", decide),
+        web.post("/v1/rewards", rewards),
+        web.post("/v1/comparisons", comparisons),
+        web.get("/v1/decisions/{id}", decision),
+        web.get("/v1/arms", list_arms),
+        web.put("/v1/arms/{id}", put_arm),
+        web.delete("/v1/arms/{id}", delete_arm),
+        web.get("/v1/policies", list_policies),
+        web.get("/v1/policies/{name}/state", policy_state),
+    ]

@@ -1,0 +1,219 @@
+"""The OpenAPI document, made from the very structs that parse the requests.
+
+What a request may hold cannot drift from what is parsed; tests hold paths, answers and errors
+to what the running service does.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from bandit_service import wire
+from bandit_service.core.errors import ServiceError
+from bandit_service.core.events import ArmSpec
+
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+_NUMBER, _STRING, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+_NUMBERS = {"type": "object", "additionalProperties": _NUMBER}
+_ARM = {"$ref": "#/components/schemas/Arm"}
+_NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER)
+
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "Error": _object(
+        ["error"],
+        error=_object(
+            ["message", "type", "param", "code"],
+            message=_STRING,
+            type=_STRING,
+            param={"type": ["string", "null"]},
+            code=_STRING,
+        ),
+    ),
+    "Decision": _object(
+        ["decision_id", "arm", "propensity", "policy", "expected"],
+        decision_id={"type": "string", "format": "uuid"},
+        arm=_STRING,
+        propensity={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        policy=_STRING,
+        expected=_object(["cost_usd"], quality=_NUMBER, cost_usd=_NUMBER, latency_s=_NUMBER),
+        fallback=_STRING,
+        scores=_NUMBERS,
+        propensities=_NUMBERS,
+        neighbours={"type": "array", "items": _NEIGHBOUR},
+        ts=_NUMBER,
+        tokens=_WHOLE,
+        willingness_to_pay=_NUMBER,
+        signals=_NUMBERS,
+        settled={"type": "boolean"},
+        unit=_STRING,
+        tenant=_STRING,
+    ),
+    "Results": _object(
+        ["results"],
+        results={
+            "type": "array",
+            "items": _object(
+                ["decision_id", "status"],
+                decision_id={"type": ["string", "null"]},
+                status={"enum": ["accepted", "duplicate", "error"]},
+                error={"type": "object"},
+            ),
+        },
+    ),
+    "Arms": _object(["arms"], arms={"type": "array", "items": _ARM}),
+    "Arm": _object(
+        ["id", "usd_per_mtok_in", "usd_per_mtok_out", "retired", "source", "observed"],
+        id=_STRING,
+        usd_per_mtok_in=_NUMBER,
+        usd_per_mtok_out=_NUMBER,
+        context_window=_WHOLE,
+        expected_output_tokens=_WHOLE,
+        expected_latency_s={"type": ["number", "null"]},
+        capabilities={"type": "array", "items": _STRING},
+        tags={"type": "array", "items": _STRING},
+        upstream=_STRING,
+        retired={"type": "boolean"},
+        source={"enum": ["config", "api"]},
+        observed=_NUMBERS,
+    ),
+    "Policies": _object(
+        ["policies", "serving"],
+        policies={"type": "array", "items": _STRING},
+        serving=_object(["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}),
+    ),
+    "PolicyState": _object(
+        ["name", "key", "bytes", "sha256", "events", "rewards", "comparisons", "failures"],
+        name=_STRING, key=_STRING, bytes=_WHOLE, sha256=_STRING, events=_WHOLE, rewards=_WHOLE,
+        comparisons=_WHOLE, failures=_WHOLE,
+    ),
+    "Status": _object(["status"], status=_STRING, events=_WHOLE, arms=_WHOLE),
+    "Index": _object(["service", "version", "see"], service=_STRING, version=_STRING, see={"type": "array"}),
+}  # fmt: skip
+
+_GET, _PUT, _POST, _DELETE = "get", "put", "post", "delete"
+_PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
+    # path, method, summary, request schema, answers by status, errors
+    ("/", _GET, "Where to look", None, {200: "Index"}, []),
+    ("/healthz", _GET, "Alive", None, {200: "Status"}, []),
+    ("/readyz", _GET, "Recovered and taking traffic", None, {200: "Status"}, [503]),
+    ("/v1/decide", _POST, "Which arm should answer this query", "DecideRequest",
+     {200: "Decision"}, [400, 404, 413, 422, 429, 503]),
+    ("/v1/rewards", _POST, "What an answer was worth: one, or a list", "RewardRequest",
+     {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
+    ("/v1/comparisons", _POST, "Which of two arms did better: one, or a list", "CompareRequest",
+     {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
+    ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
+     {200: "Decision"}, [404, 410, 503]),
+    ("/v1/arms", _GET, "The catalogue", None, {200: "Arms"}, [503]),
+    ("/v1/arms/{id}", _PUT, "Add or replace an arm", "ArmSpec",
+     {200: "Arm", 201: "Arm"}, [400, 413, 503]),
+    ("/v1/arms/{id}", _DELETE, "Offer an arm no more", None, {200: "Arm"}, [404, 503]),
+    ("/v1/policies", _GET, "All policies, and the one that decides", None,
+     {200: "Policies"}, [503]),
+    ("/v1/policies/{name}/state", _GET, "Size and hash of the state", None,
+     {200: "PolicyState"}, [404, 503]),
+]  # fmt: skip
+
+
+@cache
+def document(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of this service."""
+    kinds = (wire.DecideRequest, wire.RewardRequest, wire.CompareRequest, ArmSpec)
+    _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    # The id of an arm is in the path.
+    requests["ArmSpec"]["required"] = [f for f in requests["ArmSpec"]["required"] if f != "id"]
+    paths: dict[str, Any] = {
+        "/metrics": {
+            "get": {
+                "operationId": "get_metrics",
+                "summary": "Prometheus metrics",
+                "responses": {"200": {"description": "text format", "content": {"text/plain": {}}}},
+            }
+        },
+        "/v1/stream": {
+            "get": {
+                "operationId": "get_v1_stream",
+                "summary": "WebSocket, subprotocol bandit.v1, MessagePack maps; see docs/api.md",
+                "responses": {
+                    "101": {"description": "switching protocols"},
+                    "400": {"$ref": "#/components/responses/Error"},
+                },
+            }
+        },
+    }
+    for path, method, summary, request, answers, errors in _PATHS:
+        paths.setdefault(path, {})[method] = _operation(
+            path, method, summary, request, answers, errors
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "bandit-service", "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": {**requests, **_ANSWERS},
+            "responses": {
+                "Error": {
+                    "description": "What was wrong and what is allowed; codes: "
+                    + ", ".join(codes()),
+                    "headers": {"Retry-After": {"schema": {"type": "integer"}}},
+                    "content": _json("Error"),
+                }
+            },
+        },
+    }
+
+
+def codes() -> list[str]:
+    """Every error code that an answer may carry."""
+    found, kinds = set(), [ServiceError]
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.code)
+        kinds += kind.__subclasses__()
+    return sorted(found)
+
+
+def _operation(
+    path: str,
+    method: str,
+    summary: str,
+    request: str | None,
+    answers: dict[int, str],
+    errors: list[int],
+) -> dict[str, Any]:
+    plain = path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
+    operation: dict[str, Any] = {
+        "operationId": f"{method}_{plain or 'index'}",
+        "summary": summary,
+        "responses": {
+            str(status): {"description": "done", "content": _json(name)}
+            for status, name in answers.items()
+        }
+        | {str(status): {"$ref": "#/components/responses/Error"} for status in errors},
+    }
+    parameters = [each for each in (_ID, _NAME) if f"{{{each['name']}}}" in path]
+    if parameters:
+        operation["parameters"] = parameters
+    if request is not None:
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{request}"}
+        if answers == {200: "Results"}:
+            schema = {"oneOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    return operation
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}

@@ -1,0 +1,416 @@
+"""Every setting, its default, what is allowed, and where its value came from.
+
+One TOML file (none is needed), every key overridable by the environment: `[server] port` is
+`BANDIT_SERVER_PORT`. The whole is checked at start: all mistakes at once, each with its key.
+This module is the only reader of the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+import policies
+from bandit_service.core.events import ArmSpec
+
+PREFIX = "BANDIT_"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a setting is for and which values it takes; bounds are inclusive."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+def _setting(default: Any, help: str, **bounds: Any) -> Any:  # noqa: A002 - the word is right
+    return field(default=default, metadata={"rule": Rule(help, **bounds)})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the service listens, and how much one request may hold."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "port to listen on; 0 takes a free one", low=0, high=65535)
+    max_body_bytes: int = _setting(4_194_304, "largest request body", low=1024)
+    max_frame_bytes: int = _setting(
+        1_048_576,
+        "largest stream message that is answered; four times as much ends the stream",
+        low=1024,
+    )
+    max_query_chars: int = _setting(200_000, "longest query, all messages together", low=1)
+    max_items: int = _setting(1000, "longest list of rewards or comparisons in one call", low=1)
+    max_in_flight: int = _setting(1024, "decides and outcomes under way before 429", low=1)
+    stream_credits: int = _setting(256, "requests in flight on one stream", low=1, high=65535)
+    shutdown_s: float = _setting(10.0, "time for requests in flight when stopping", low=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How a query becomes a vector."""
+
+    backend: str = _setting("onnx", "what runs the model", choices=("onnx", "torch", "static"))
+    model: str = _setting("all-MiniLM-L6-v2", "name of the model, or path of its directory")
+    threads: int = _setting(2, "threads of one embedding call", low=1, high=256)
+    batch_size: int = _setting(16, "most texts in one call of the model", low=1, high=1024)
+    wait_s: float = _setting(0.0, "how long a batch waits for company", low=0, high=1)
+    cache_size: int = _setting(10_000, "embeddings kept by text hash", low=0)
+    queue_limit: int = _setting(1024, "texts waiting before 429", low=1)
+    timeout_s: float = _setting(
+        5.0, "after this a query is decided without its embedding", low=0.01
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """The remembered queries."""
+
+    capacity: int = _setting(
+        20_000, "queries remembered; beyond it the one remembered first leaves", low=1
+    )
+    neighbours: int = _setting(20, "past queries recalled for each query", low=0, high=1000)
+    exact_below: int = _setting(2000, "fewer remembered queries are searched exactly", low=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """The policy that decides, and the parameters that `policies.load` gets."""
+
+    name: str = _setting("metallm", "a policy; `bandit-service policies` lists them")
+    parameters: dict[str, Any] = field(
+        default_factory=dict, metadata={"rule": Rule("the policy's own parameters, a table")}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorationSettings:
+    """Chance, and the probability that every eligible arm keeps."""
+
+    seed: int = _setting(0, "seed of every draw", low=0)
+    floor: float = _setting(0.01, "least probability of an eligible arm", low=0, high=0.5)
+    floor_share: float = _setting(
+        0.1, "most that all floors together may take, however many arms", low=0, high=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSettings:
+    """reward = quality - cost_usd / willingness_to_pay - latency_weight * latency_s."""
+
+    willingness_to_pay: float = _setting(
+        0.10,
+        "USD that one unit of quality is worth, unless the query says otherwise",
+        low=1e-9,
+        high=1e6,
+    )
+    latency_weight: float = _setting(0.0, "quality that one second costs", low=0, high=100)
+    ttl_s: float = _setting(86_400.0, "how long a decision may be rewarded", low=1)
+    max_pending: int = _setting(
+        100_000, "decisions kept for their reward; beyond it the oldest expires", low=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Where events are kept."""
+
+    path: str = _setting("events.sqlite3", "file of the event log, relative to data_dir")
+    sync_interval_s: float = _setting(
+        0.5,
+        "a power cut loses at most the decisions of this long; rewards never wait for it",
+        low=0.001,
+        high=60,
+    )
+
+
+DEFAULT_ARMS = (
+    ArmSpec(
+        id=policies.ArmId("llama-3.1-8b-instruct"),
+        usd_per_mtok_in=0.10,
+        usd_per_mtok_out=0.10,
+        context_window=128_000,
+        tags=("cheap", "fast"),
+    ),
+    ArmSpec(
+        id=policies.ArmId("mistral-large-2512"),
+        usd_per_mtok_in=0.50,
+        usd_per_mtok_out=1.50,
+        context_window=128_000,
+        capabilities=("json", "tools"),
+        tags=("balanced",),
+    ),
+    ArmSpec(
+        id=policies.ArmId("gemini-2.5-pro"),
+        usd_per_mtok_in=1.25,
+        usd_per_mtok_out=10.0,
+        context_window=1_048_576,
+        expected_output_tokens=1000,
+        capabilities=("json", "tools", "vision"),
+        tags=("strong",),
+    ),
+)
+"""The pool that is offered where no arm is configured; list prices in USD per million tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. `origins` tells where each value came from."""
+
+    data_dir: str = _setting("var", "directory of the log and of exported models")
+    log_level: str = _setting(
+        "info", "least level logged", choices=("debug", "info", "warning", "error")
+    )
+    server: Server = field(default_factory=Server)
+    embedding: Embedding = field(default_factory=Embedding)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+class BadSettings(Exception):
+    """The configuration as a whole is refused; `mistakes` has a sentence for each."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def rules() -> dict[str, tuple[Any, Rule]]:
+    """Every key with its default and its rule, in the order of the file."""
+    found: dict[str, tuple[Any, Rule]] = {}
+    for name, default, rule in _fields(Settings()):
+        if rule is not None:
+            found[name] = (default, rule)
+            continue
+        for inner, value, inner_rule in _fields(default):
+            found[f"{name}.{inner}"] = (value, cast(Rule, inner_rule))
+    return found
+
+
+def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the file and the environment; BadSettings with every mistake at once."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    mistakes: list[str] = []
+    document = _document(path, mistakes)
+    overrides = {
+        key: value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and key != f"{PREFIX}CONFIG"
+    }
+    known = rules()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    flat = _flatten(document, known, mistakes)
+    for key, (default, rule) in known.items():
+        variable = PREFIX + key.replace(".", "_").upper()
+        if variable in overrides:
+            values[key], origins[key] = _from_text(overrides.pop(variable), default), variable
+        elif key in flat:
+            values[key], origins[key] = flat[key], str(path)
+        else:
+            values[key], origins[key] = default, "default"
+        values[key] = _checked(key, values[key], default, rule, mistakes)
+    arms, origins["arms"] = _arms(document, overrides.pop(f"{PREFIX}ARMS", None), path, mistakes)
+    mistakes += [
+        f"{name}: no such setting; `bandit-service config show` lists them all"
+        for name in sorted(overrides)
+    ]
+    _check_policy(values, mistakes)
+    if mistakes:
+        raise BadSettings(mistakes)
+    return _assemble(values, arms, origins)
+
+
+def load_policy(settings: PolicySettings) -> policies.Policy[Any]:
+    """The policy that the settings name."""
+    return policies.load(settings.name, **settings.parameters)
+
+
+def policy_key(name: str, parameters: Mapping[str, Any]) -> str:
+    """The name with a hash of its parameters: two that differ in either have different keys."""
+    canonical = json.dumps(parameters, sort_keys=True, default=str).encode()
+    return f"{name}:{blake2b(canonical, digest_size=6).hexdigest()}"
+
+
+def _fields(of: Any) -> list[tuple[str, Any, Rule | None]]:
+    found = []
+    for each in dataclasses.fields(of):
+        rule = each.metadata.get("rule")
+        if rule is not None or dataclasses.is_dataclass(getattr(of, each.name)):
+            found.append((each.name, getattr(of, each.name), rule))
+    return found
+
+
+def _document(path: Path | None, mistakes: list[str]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mistakes.append(f"{path}: cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        mistakes.append(f"{path}: not TOML: {error}")
+    return {}
+
+
+def _flatten(
+    document: dict[str, Any], known: Mapping[str, Any], mistakes: list[str]
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    sections = {key.split(".")[0] for key in known if "." in key}
+    for name, value in document.items():
+        if name == "arms":
+            continue
+        if name in sections:
+            if not isinstance(value, dict):
+                mistakes.append(f"{name}: must be a table, got {value!r}")
+                continue
+            flat |= {f"{name}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[name] = value
+    mistakes.extend(
+        f"{key}: no such setting; `bandit-service config show` lists them all"
+        for key in flat
+        if key not in known
+    )
+    return flat
+
+
+def _from_text(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]) -> Any:
+    allowed = _allowed(default, rule)
+    kind = type(default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    wrong = (
+        type(value) is not kind
+        or (number and not math.isfinite(value))
+        or (number and rule.low is not None and value < rule.low)
+        or (number and rule.high is not None and value > rule.high)
+        or (bool(rule.choices) and value not in rule.choices)
+    )
+    if wrong:
+        mistakes.append(f"{key}: must be {allowed}, got {value!r}")
+        return default
+    return value
+
+
+def _allowed(default: Any, rule: Rule) -> str:
+    if rule.choices:
+        return "one of " + ", ".join(rule.choices)
+    word = {int: "a whole number", float: "a number", str: "a string", dict: "a table"}[
+        type(default)
+    ]
+    low = "" if rule.low is None else f" from {rule.low:g}"
+    high = "" if rule.high is None else f" to {rule.high:g}"
+    return word + (low or (" up" if high else "")) + high
+
+
+def _arms(
+    document: dict[str, Any], override: str | None, path: Path | None, mistakes: list[str]
+) -> tuple[tuple[ArmSpec, ...], str]:
+    origin = "default"
+    items: Any = None
+    if override is not None:
+        origin = f"{PREFIX}ARMS"
+        try:
+            items = json.loads(override)
+        except json.JSONDecodeError as error:
+            mistakes.append(f"{origin}: not JSON: {error}")
+            return (), origin
+    elif "arms" in document:
+        items, origin = document["arms"], str(path)
+    if items is None:
+        return DEFAULT_ARMS, origin
+    if not isinstance(items, list):
+        mistakes.append(f"arms: must be a list of tables, got {type(items).__name__}")
+        return (), origin
+    arms: list[ArmSpec] = []
+    for i, item in enumerate(items):
+        try:
+            arm = arm_spec(item)
+        except ValueError as error:
+            mistakes.append(f"arms[{i}].{error}")
+            continue
+        if arm.id in {other.id for other in arms}:
+            mistakes.append(f"arms[{i}].id: {arm.id!r} is there twice")
+        arms.append(arm)
+    return tuple(arms), origin
+
+
+class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+def arm_spec(item: Any) -> ArmSpec:
+    """The arm that a table describes; ValueError "field: what was wrong, what is allowed"."""
+    try:
+        strict = msgspec.convert(item, _StrictArm)
+    except msgspec.ValidationError as error:
+        raise ValueError(_with_field(error)) from None
+    for name, low, high in (
+        ("usd_per_mtok_in", 0.0, 1e5),
+        ("usd_per_mtok_out", 0.0, 1e5),
+        ("context_window", 1, 10**9),
+        ("expected_output_tokens", 0, 10**7),
+        ("expected_latency_s", 0.0, 86_400.0),
+    ):
+        value = getattr(strict, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {value:g}")
+    if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
+        raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
+    return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
+
+
+def _with_field(error: msgspec.ValidationError) -> str:
+    what, _, where = str(error).partition(" - at `$")
+    return f"{where.strip('`.') or 'arm'}: {what}"
+
+
+def _check_policy(values: dict[str, Any], mistakes: list[str]) -> None:
+    try:
+        load_policy(PolicySettings(values["policy.name"], values["policy.parameters"]))
+    except (ValueError, TypeError) as error:
+        mistakes.append(f"policy.parameters.{error}" if ":" in str(error) else f"policy: {error}")
+
+
+def _assemble(
+    values: dict[str, Any], arms: tuple[ArmSpec, ...], origins: Mapping[str, str]
+) -> Settings:
+    top: dict[str, Any] = {}
+    for each in dataclasses.fields(Settings):
+        default = getattr(Settings(), each.name)
+        if each.name in values:
+            top[each.name] = values[each.name]
+        elif dataclasses.is_dataclass(default):
+            inner = {f.name: values[f"{each.name}.{f.name}"] for f in dataclasses.fields(default)}
+            top[each.name] = type(cast(Any, default))(**inner)
+    return Settings(**top, arms=arms, origins=origins)

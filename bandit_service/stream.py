@@ -1,0 +1,146 @@
+"""GET /v1/stream: msgpack maps over a WebSocket, many requests in flight, bounded by credits.
+
+The server opens with {"op": "hello", "credits": N}. A request takes a credit and its answer
+gives it back; one beyond them is answered with code "no_credit" and changes nothing. Answers
+come as they are ready and are matched by `id`. A client that does not read its answers is not
+read from either, so a connection holds at most N answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from bandit_service import wire
+from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge
+from bandit_service.http import (
+    DRAINING,
+    ROUTER,
+    SETTINGS,
+    TELEMETRY,
+    compare_one,
+    decide_body,
+    reward_one,
+)
+from bandit_service.router import Router
+
+PROTOCOL = "bandit.v1"
+_log = logging.getLogger("bandit.stream")
+_encoder = msgspec.msgpack.Encoder()
+
+
+class NoCredit(Busy):
+    """More requests in flight on this stream than it has credits."""
+
+    code = "no_credit"
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Serve one connection until either side closes it."""
+    server = request.app[SETTINGS].server
+    socket = web.WebSocketResponse(
+        protocols=(PROTOCOL,), max_msg_size=4 * server.max_frame_bytes, heartbeat=30.0
+    )
+    if not socket.can_prepare(request):
+        raise Refused("this path speaks WebSocket; send an upgrade request")
+    await socket.prepare(request)
+    if socket.ws_protocol != PROTOCOL:
+        await socket.close(
+            code=WSCloseCode.PROTOCOL_ERROR, message=f"subprotocol must be {PROTOCOL}".encode()
+        )
+        return socket
+    connection = _Connection(
+        socket, request.app[ROUTER], server.stream_credits, server.max_frame_bytes
+    )
+    stopping = asyncio.create_task(_close_when(request.app[DRAINING], socket))
+    try:
+        await connection.serve(request.app[TELEMETRY].shed)
+    finally:
+        stopping.cancel()
+    return socket
+
+
+async def _close_when(draining: asyncio.Event, socket: web.WebSocketResponse) -> None:
+    await draining.wait()
+    await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service is stopping")
+
+
+class _Connection:
+    """Requests in flight on one socket."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, router: Router, most: int, max_frame_bytes: int
+    ) -> None:
+        self._socket = socket
+        self._router = router
+        self._credits = most
+        self._max_frame_bytes = max_frame_bytes
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    async def serve(self, shed: Any) -> None:
+        await self._send({"op": "hello", "credits": self._credits})
+        async for message in self._socket:
+            if message.type is WSMsgType.BINARY:
+                await self._take(message.data, shed)
+            elif message.type is WSMsgType.TEXT:
+                await self._refuse(None, Refused("frames must be binary MessagePack, got text"))
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    async def _take(self, frame: bytes, shed: Any) -> None:
+        id: Any = None
+        try:
+            if len(frame) > self._max_frame_bytes:
+                raise TooLarge(
+                    f"the frame has {len(frame)} bytes, at most {self._max_frame_bytes} are allowed"
+                )
+            body = wire.decode_msgpack(frame)
+            if not isinstance(body, dict):
+                raise Refused(f"a message is a map, got {type(body).__name__}")
+            id = body.pop("id", None)
+            if not isinstance(id, int | str) or isinstance(id, bool):
+                id = None
+                raise Refused("id: must be a number or a string that names the answer", param="id")
+            op = body.pop("op", None)
+            if op not in ("decide", "reward", "compare"):
+                raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
+            if len(self._in_flight) >= self._credits:
+                shed("credits")
+                raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")
+        except ServiceError as error:
+            await self._refuse(id, error)
+            return
+        task = asyncio.create_task(self._answer(id, op, body))
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+
+    async def _answer(self, id: int | str, op: str, body: dict[str, Any]) -> None:
+        try:
+            if op == "decide":
+                asked = wire.convert(body, wire.DecideRequest)
+                answer = decide_body(asked, await self._router.decide(asked))
+            elif op == "reward":
+                answer = await reward_one(self._router, body)
+            else:
+                answer = await compare_one(self._router, body)
+        except ServiceError as error:
+            await self._refuse(id, error)
+        except Exception:  # noqa: BLE001 - a bug: say so, show no inside
+            _log.exception("internal error")
+            await self._refuse(id, ServiceError("an error of ours"))
+        else:
+            await self._send({"id": id, **answer})
+
+    async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
+        await self._send({"id": id, "error": error.body()})
+
+    async def _send(self, answer: dict[str, Any]) -> None:
+        try:
+            await self._socket.send_bytes(_encoder.encode(answer))
+        except (ConnectionError, RuntimeError):
+            return  # the client is gone, and its answer with it

@@ -1,0 +1,160 @@
+"""Metrics, in one registry that is passed; children are made once and cached.
+
+Labels are bounded by configuration: arm, policy, stage, outcome. Never a user's text or id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from bandit_service.core import events as ev
+
+STAGES = ("embed", "recall", "propose", "append")
+_STAGE_BUCKETS = (
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0
+)  # fmt: skip
+_DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
+MAX_ARMS = 100
+
+
+class Telemetry:
+    """What the service counts. Call the methods where things happen; `render` for a scrape."""
+
+    def __init__(self, pending: Callable[[], float], remembered: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self._requests = Counter(
+            "bandit_http_requests", "HTTP requests by endpoint and status.",
+            ["endpoint", "code"], registry=r,
+        )  # fmt: skip
+        stage = Histogram(
+            "bandit_decision_stage_seconds", "Time in each stage of the decide path.",
+            ["stage"], buckets=_STAGE_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._stages = {name: stage.labels(name) for name in STAGES}
+        self._decided = Counter(
+            "bandit_decisions", "Decisions by drawn arm and deciding policy.",
+            ["arm", "policy"], registry=r,
+        )  # fmt: skip
+        self._fallbacks = Counter(
+            "bandit_fallbacks", "Decisions in which a stage failed, by that stage.",
+            ["stage"], registry=r,
+        )  # fmt: skip
+        self._rewards = Counter(
+            "bandit_rewards", "Rewards by arm, deciding policy and outcome.",
+            ["arm", "policy", "outcome"], registry=r,
+        )  # fmt: skip
+        self._comparisons = Counter(
+            "bandit_comparisons", "Comparisons by outcome.", ["outcome"], registry=r
+        )
+        self._delay = Histogram(
+            "bandit_reward_delay_seconds", "From decision to its reward.",
+            buckets=_DELAY_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._learn = Histogram(
+            "bandit_learn_seconds", "Time to append and apply one batch of events.",
+            buckets=_STAGE_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._sync = Histogram(
+            "bandit_log_sync_seconds", "Time of one group commit to the disk.",
+            buckets=_STAGE_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._shed = Counter(
+            "bandit_requests_shed", "Requests refused for now, by reason.", ["reason"], registry=r
+        )
+        self._batches = Histogram(
+            "bandit_embedding_batch_texts", "Texts in one call of the embedding model.",
+            buckets=(1, 2, 4, 8, 16, 32, 64), registry=r,
+        )  # fmt: skip
+        self._model = Histogram(
+            "bandit_embedding_model_seconds", "Time of one call of the embedding model.",
+            buckets=_STAGE_BUCKETS, registry=r,
+        )  # fmt: skip
+        cache = Counter(
+            "bandit_embedding_cache", "Look-ups in the embedding cache, by result.",
+            ["result"], registry=r,
+        )  # fmt: skip
+        self._cache = {name: cache.labels(name) for name in ("hit", "miss")}
+        self._learner_failures = Gauge(
+            "bandit_policy_learn_failures", "Events that a policy refused to learn from.",
+            ["policy"], registry=r,
+        )  # fmt: skip
+        self.log_offset = Gauge("bandit_log_offset", "Offset of the newest event.", registry=r)
+        Gauge(
+            "bandit_pending_decisions", "Decisions that may still be rewarded.", registry=r
+        ).set_function(pending)
+        Gauge(
+            "bandit_history_queries", "Queries remembered in the history.", registry=r
+        ).set_function(remembered)
+        self._arms: set[str] = set()
+        for name in ("queue", "body", "credits", "draining"):
+            self._shed.labels(name)
+        for name in ("embed", "propose"):
+            self._fallbacks.labels(name)
+        for name in ("accepted", "duplicate", "refused"):
+            self._comparisons.labels(name)
+
+    def request(self, endpoint: str, code: int) -> None:
+        """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
+        self._requests.labels(endpoint, str(code)).inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One stage of one decision."""
+        self._stages[name].observe(seconds)
+
+    def decided(self, event: ev.Decided, policy: str) -> None:
+        """One decision."""
+        self._decided.labels(self._bounded(event.arm), policy).inc()
+        if event.fallback:
+            self._fallbacks.labels(event.fallback.split(":")[0]).inc()
+
+    def rewarded(self, arm: str, policy: str, outcome: str, delay_s: float | None = None) -> None:
+        """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
+        self._rewards.labels(self._bounded(arm), policy, outcome).inc()
+        if delay_s is not None:
+            self._delay.observe(max(delay_s, 0.0))
+
+    def compared(self, outcome: str) -> None:
+        """One comparison: accepted, duplicate or refused."""
+        self._comparisons.labels(outcome).inc()
+
+    def applied(self, seconds: float, offset: int) -> None:
+        """One batch appended and applied."""
+        self._learn.observe(seconds)
+        self.log_offset.set(offset)
+
+    def synced(self, seconds: float) -> None:
+        """One group commit."""
+        self._sync.observe(seconds)
+
+    def shed(self, reason: str) -> None:
+        """One request refused for now."""
+        self._shed.labels(reason).inc()
+
+    def embedded(self, size: int, seconds: float) -> None:
+        """One call of the embedding model."""
+        self._batches.observe(size)
+        self._model.observe(seconds)
+
+    def cached(self, result: str) -> None:
+        """One look-up in the embedding cache: hit or miss."""
+        self._cache[result].inc()
+
+    def learner_failures(self, policy: str, count: int) -> None:
+        """How many events a policy has refused so far."""
+        self._learner_failures.labels(policy).set(count)
+
+    def render(self) -> bytes:
+        """The exposition, in Prometheus' text format. Call it off the event loop."""
+        return generate_latest(self.registry)
+
+    def _bounded(self, arm: str) -> str:
+        """The arm's id, or "other" beyond MAX_ARMS, so that the series stay bounded."""
+        if arm not in self._arms:
+            if len(self._arms) >= MAX_ARMS:
+                return "other"
+            self._arms.add(arm)
+        return arm

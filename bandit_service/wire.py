@@ -1,0 +1,247 @@
+"""Requests as they come over HTTP and the stream: parsed, checked, and named when wrong.
+
+The same structs serve JSON and MessagePack, so a field means the same thing everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Malformed, Refused, TooLarge
+from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
+from bandit_service.embedding import check_embedding, text_of_messages
+from policies import ArmId, Vector
+
+R = TypeVar("R", bound="Query")
+MAX_NAME = 256
+
+
+class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A query in one of its three forms; `embedding` is numbers, or float32 bytes."""
+
+    query: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    embedding: list[float] | bytes | None = None
+
+
+class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/decide."""
+
+    unit: str = ""
+    tenant: str = ""
+    arms: list[str] | None = None
+    max_cost_usd: float | None = None
+    max_latency_s: float | None = None
+    willingness_to_pay: float | None = None
+    requires: list[str] = []
+    explain: bool = False
+
+
+class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/rewards: for a decision, or self-contained with a query and an arm."""
+
+    decision_id: str | None = None
+    arm: str | None = None
+    quality: float | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    reward: float | None = None
+    willingness_to_pay: float | None = None
+    idempotency_key: str = ""
+
+    def reported(self) -> Reported:
+        """The signals, and the digest by which a resend is recognised; checks their ranges."""
+        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward)
+        check_signals(signals)
+        _check_name("idempotency_key", self.idempotency_key)
+        return Reported(
+            signals,
+            self.idempotency_key,
+            digest("reward", self.decision_id, self.arm, signals.said()),
+        )
+
+
+class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/comparisons: for a decision, or self-contained with a query."""
+
+    winner: str
+    loser: str
+    tie: bool = False
+    decision_id: str | None = None
+    willingness_to_pay: float | None = None
+    idempotency_key: str = ""
+
+    def digested(self) -> str:
+        """What a resend under the same idempotency key must agree with."""
+        _check_name("idempotency_key", self.idempotency_key)
+        return digest("comparison", self.decision_id, self.winner, self.loser, self.tie)
+
+
+def convert(value: Any, kind: type[R]) -> R:
+    """The request that a decoded JSON or MessagePack value holds; Refused names the field."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _refused(error) from None
+
+
+def decode_json(body: bytes) -> Any:
+    """JSON, or Malformed saying where it stops being so."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+
+
+def decode_msgpack(body: bytes) -> Any:
+    """MessagePack, or Malformed saying what is wrong with it."""
+    try:
+        return msgspec.msgpack.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Malformed(f"the message is not MessagePack: {error}") from None
+
+
+def text_and_size(request: Query, max_chars: int) -> tuple[str | None, int]:
+    """The text to embed (None when the client embedded it) and the characters of the whole query.
+
+    Exactly one of `query`, `messages` and `embedding` must be there.
+    """
+    given = [
+        name for name in ("query", "messages", "embedding") if getattr(request, name) is not None
+    ]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise Refused(
+            f"query: send exactly one of query, messages and embedding, got {found}", param="query"
+        )
+    if request.embedding is not None:
+        return None, 0
+    if request.query is not None:
+        text, size, param = request.query, len(request.query), "query"
+    else:
+        assert request.messages is not None
+        try:
+            text = text_of_messages(request.messages)
+        except ValueError as error:
+            raise Refused(f"messages: {error}", param="messages") from None
+        size, param = len(msgspec.json.encode(request.messages)), "messages"
+    if not text.strip():
+        raise Refused(f"{param}: is empty", param=param)
+    if size > max_chars:
+        raise TooLarge(f"{param}: {size} characters, at most {max_chars} are allowed", param=param)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{param}: holds a lone surrogate, which is not text", param=param) from None
+    return text, size
+
+
+def embedding_of(request: Query, dim: int) -> Vector:
+    """The client's own embedding, checked for length, finiteness and norm."""
+    values = request.embedding
+    assert values is not None
+    if isinstance(values, bytes):
+        if len(values) != 4 * dim:
+            raise Refused(
+                f"embedding: must be {dim} float32, {4 * dim} bytes, got {len(values)}",
+                param="embedding",
+            )
+        values = np.frombuffer(values, "<f4")  # type: ignore[assignment]
+    try:
+        return check_embedding(values, dim)
+    except ValueError as error:
+        message = str(error)
+        if not message.startswith("embedding"):
+            message = f"embedding: {message}"
+        raise Refused(message, param="embedding") from None
+
+
+def check_constraints(request: DecideRequest) -> None:
+    """Raise Refused for a limit that is not a positive number, or a name that is too long."""
+    for name in ("max_cost_usd", "max_latency_s"):
+        check_positive(name, getattr(request, name))
+    check_positive("willingness_to_pay", request.willingness_to_pay, least=1e-9, most=1e6)
+    for name in ("unit", "tenant"):
+        _check_name(name, getattr(request, name))
+    if request.arms is not None and not request.arms:
+        raise Refused("arms: the list is empty; leave it out to allow every arm", param="arms")
+
+
+def check_positive(name: str, value: float | None, least: float = 0.0, most: float = 1e9) -> None:
+    """Raise Refused unless `value` is None or a number from `least` to `most`."""
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        raise Refused(
+            f"{name}: must be a number from {least:g} to {most:g}, got {value:g}", param=name
+        )
+
+
+def refuse_subject(request: RewardRequest | CompareRequest) -> None:
+    """Raise Refused when an outcome names both a decision and a query of its own."""
+    for name in ("query", "messages", "embedding", "arm", "willingness_to_pay"):
+        if getattr(request, name, None) is not None:
+            raise Refused(
+                f"{name}: belongs to a self-contained outcome; leave it or decision_id out",
+                param=name,
+            )
+
+
+def required(request: RewardRequest, name: str) -> str:
+    """The field that a self-contained reward must have."""
+    value: str | None = getattr(request, name)
+    if value is None:
+        raise Refused(f"{name}: send decision_id, or a query and {name}", param=name)
+    return value
+
+
+def arm_ids(names: list[str] | None) -> tuple[ArmId, ...] | None:
+    """An allow-list as arm ids."""
+    return None if names is None else tuple(ArmId(name) for name in names)
+
+
+def decided_body(decided: ev.Decided) -> dict[str, Any]:
+    """The answer to a decide."""
+    expected: dict[str, float] = {"cost_usd": decided.expected_cost_usd}
+    if decided.expected_quality is not None:
+        expected["quality"] = decided.expected_quality
+    if decided.expected_latency_s is not None:
+        expected["latency_s"] = decided.expected_latency_s
+    body: dict[str, Any] = {
+        "decision_id": decided.id,
+        "arm": decided.arm,
+        "propensity": decided.propensity,
+        "policy": decided.policy,
+        "expected": expected,
+    }
+    if decided.fallback:
+        body["fallback"] = decided.fallback
+    return body
+
+
+def explained_body(decided: ev.Decided) -> dict[str, Any]:
+    """Why this arm: every arm's score and propensity, and the neighbours recalled."""
+    return {
+        "scores": dict(zip(decided.arms, decided.scores, strict=True)),
+        "propensities": dict(zip(decided.arms, decided.propensities, strict=True)),
+        "neighbours": [
+            {"id": id, "similarity": similarity}
+            for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
+        ],
+    }
+
+
+def _check_name(name: str, value: str) -> None:
+    if len(value) > MAX_NAME:
+        raise Refused(f"{name}: at most {MAX_NAME} characters, got {len(value)}", param=name)
+
+
+def _refused(error: msgspec.ValidationError) -> Refused:
+    what, _, where = str(error).partition(" - at `$")
+    param = where.strip("`.") or None
+    if param is None and "field `" in what:
+        param = what.split("field `")[1].split("`")[0]
+    return Refused(f"{param}: {what}" if param else what, param=param)
