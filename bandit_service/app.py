@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 from aiohttp import web
 from store.history import HybridIndex
@@ -25,11 +23,9 @@ from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.router import Router, RouterRules
 from bandit_service.settings import Settings, load_policy, policy_key
 from bandit_service.telemetry import Telemetry
-from policies import Policy
 from store import EventLog
 
 _log = logging.getLogger("bandit.app")
-SERVING = "serving"
 Progress = Callable[[int, int], None]
 
 
@@ -37,11 +33,10 @@ class WrongDimension(Exception):
     """The log holds embeddings of another length than the configured model makes."""
 
 
-def recover(
-    log: EventLog, policy: Policy[Any], history_capacity: int, progress: Progress | None = None
-) -> World:
+def recover(log: EventLog, settings: Settings, progress: Progress | None = None) -> World:
     """The fold of the whole log; `progress` is told (events so far, events in all)."""
-    world = new_world({SERVING: policy}, SERVING, history_capacity)
+    name = settings.policy.name
+    world = new_world({name: load_policy(settings.policy)}, name, settings.history.capacity)
     total = log.last
     for offset, body in log.replay():
         world = apply(world, ev.decode(body))
@@ -83,7 +78,7 @@ async def running_router(
     log = open_log(settings)
     try:
         begun = time.perf_counter()
-        world = recover(log, load_policy(settings.policy), settings.history.capacity, progress)
+        world = recover(log, settings, progress)
         seconds = round(time.perf_counter() - begun, 3)
         _log.info("recovered", extra={"events": world.events, "seconds": seconds})
         telemetry = Telemetry(
@@ -115,7 +110,6 @@ async def running_router(
             embedder=embedder,
             telemetry=telemetry,
             rules=router_rules(settings),
-            policy_name=settings.policy.name,
         )
         await router.start()
         try:

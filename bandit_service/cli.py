@@ -244,7 +244,7 @@ def _inspect(args: argparse.Namespace) -> int:
             counts[kind] = counts.get(kind, 0) + 1
             bar.update()
         bar.close()
-        world = app.recover(log, settings.load_policy(chosen.policy), chosen.history.capacity)
+        world = app.recover(log, chosen)
         found = {
             "events": log.last,
             "kinds": counts,

@@ -74,11 +74,9 @@ class Router:
         embedder: EmbeddingStage,
         telemetry: Telemetry,
         rules: RouterRules,
-        policy_name: str,
     ) -> None:
         self.world = world
         self.rules = rules
-        self.policy_name = policy_name
         self._event_log = log
         self._index = index
         self._embedder = embedder
@@ -135,7 +133,7 @@ class Router:
         finally:
             self._in_flight -= 1
         assert isinstance(event, ev.Decided)
-        self._telemetry.decided(event, self.policy_name)
+        self._telemetry.decided(event)
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
         return event
@@ -222,10 +220,10 @@ class Router:
         pending = self.world.pending.get(decision_id or "")
         if pending is not None:
             delay = clock.now() - pending.decided.ts if outcome == "accepted" else None
-            self._telemetry.rewarded(pending.decided.arm, self.policy_name, outcome, delay)
+            self._telemetry.rewarded(pending.decided.arm, pending.decided.policy, outcome, delay)
         else:
             known = arm if arm in self.world.arms else ""
-            self._telemetry.rewarded(known or "", self.policy_name, outcome)
+            self._telemetry.rewarded(known or "", self.world.serving, outcome)
 
     def count_comparison(self, outcome: str) -> None:
         """Count one comparison by outcome."""
@@ -239,10 +237,16 @@ class Router:
         pending = self.world.pending.get(decision_id)
         if pending is not None:
             return pending
+        # Decisions leave oldest first, so whatever is older than the oldest kept was forgotten.
+        kept_since = clock.now() - self.rules.ttl_s
+        oldest = next(iter(self.world.pending.values()), None)
+        if oldest is not None:
+            kept_since = max(kept_since, clock.time_of(oldest.decided.id) or kept_since)
         made = clock.time_of(decision_id)
-        if made is not None and made < clock.now() - self.rules.ttl_s:
+        if made is not None and made < kept_since:
             raise Expired(
-                f"decision_id: {decision_id!r} is older than {self.rules.ttl_s:g} s and forgotten",
+                f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
+                f"reward.ttl_s is {self.rules.ttl_s:g}, reward.max_pending {self.rules.max_pending}",
                 param="decision_id",
             )
         raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")
@@ -356,7 +360,7 @@ class Router:
         learner = self.world.learners[self.world.serving]
         if learner.failures != before:
             _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
-            self._telemetry.learner_failures(self.policy_name, learner.failures)
+            self._telemetry.learner_failures(self.world.serving, learner.failures)
         added, removed = self.world.history.take_changes()
         for id in removed:
             self._index.remove(id)

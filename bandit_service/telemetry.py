@@ -105,9 +105,9 @@ class Telemetry:
         """One stage of one decision."""
         self._stages[name].observe(seconds)
 
-    def decided(self, event: ev.Decided, policy: str) -> None:
+    def decided(self, event: ev.Decided) -> None:
         """One decision."""
-        self._decided.labels(self._bounded(event.arm), policy).inc()
+        self._decided.labels(self._bounded(event.arm), event.policy).inc()
         if event.fallback:
             self._fallbacks.labels(event.fallback.split(":")[0]).inc()
 

@@ -1,0 +1,112 @@
+"""A service under test: in this process on a free port, or as a process that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from bandit_service import app, settings
+
+DIM = 384
+
+
+def a_vector(seed: int) -> list[float]:
+    """A unit vector of the default model's length."""
+    vector = np.random.default_rng(seed).normal(size=DIM)
+    return [float(x) for x in vector / np.linalg.norm(vector)]
+
+
+class Client:
+    """JSON over HTTP; every call gives (status, body)."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session, self.url = session, url
+
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with self.session.request(method, self.url + path, data=data) as response:
+            return response.status, await response.json()
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        return await self.call("POST", path, body)
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        return await self.call("GET", path)
+
+    async def decide(self, **fields: Any) -> dict[str, Any]:
+        """A decision that is expected to be made; by default for some embedding."""
+        if not {"query", "messages", "embedding"} & set(fields):
+            fields["embedding"] = a_vector(0)
+        status, body = await self.post("/v1/decide", fields)
+        assert status == 200, body
+        decided: dict[str, Any] = body
+        return decided
+
+    async def reward(self, decision_id: str, **signals: Any) -> str:
+        """The status of one reward that is expected to be taken."""
+        status, body = await self.post("/v1/rewards", {"decision_id": decision_id, **signals})
+        assert status == 200, body
+        return str(body["results"][0]["status"])
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, models: Path, **environ: str) -> AsyncIterator[Client]:
+    """A service in this process, on a free port, with the model that was exported before."""
+    data_dir.mkdir(exist_ok=True)
+    if not (data_dir / "models").exists():
+        (data_dir / "models").symlink_to(models, target_is_directory=True)
+    chosen = settings.read(
+        None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
+    )
+    async with app.serving(chosen) as (url, _), aiohttp.ClientSession() as session:
+        yield Client(session, url)
+
+
+class Process:
+    """`bandit-service serve` as a process of its own."""
+
+    def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
+        self.data_dir = data_dir
+        data_dir.mkdir(exist_ok=True)
+        if not (data_dir / "models").exists():
+            (data_dir / "models").symlink_to(models, target_is_directory=True)
+        self._ready = data_dir / "ready.json"
+        self._ready.unlink(missing_ok=True)
+        self.log_path = data_dir / "stderr.log"
+        with self.log_path.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
+                 "--ready-file", str(self._ready)],
+                env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},
+                stdout=log, stderr=log,
+            )  # fmt: skip
+
+    async def url(self) -> str:
+        """Where it listens, once it does."""
+        async with asyncio.timeout(120):
+            while not self._ready.exists():
+                assert self.popen.poll() is None, self.log_path.read_text()
+                await asyncio.sleep(0.02)
+        return str(json.loads(self._ready.read_text())["url"])
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(60)
