@@ -1,3 +1,21 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
+from store._protocols import EventLog, HistoryIndex, Neighbours, Offset, Record, Snapshots
+from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError
+
 __distribution__ = "bandit-service"
+
+__all__ = [
+    "Closed",
+    "Corrupt",
+    "Duplicate",
+    "EventLog",
+    "Full",
+    "HistoryIndex",
+    "Locked",
+    "Neighbours",
+    "Offset",
+    "Record",
+    "Snapshots",
+    "StoreError",
+]

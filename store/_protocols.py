@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Offset = NewType("Offset", int)
+START = Offset(0)
 Vector = NDArray[np.float32]
 
 
@@ -41,7 +42,7 @@ class EventLog(Protocol):
         """
         ...
 
-    def replay(self, after: Offset = Offset(0)) -> Iterator[tuple[Offset, bytes]]:
+    def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
         """The bodies of all records after `after`, in order.
 
         Raises `store.errors.Corrupt` naming the first offset that fails its checksum.

@@ -60,12 +60,16 @@ class Client:
         return str(body["results"][0]["status"])
 
 
-@asynccontextmanager
-async def serving(data_dir: Path, models: Path, **environ: str) -> AsyncIterator[Client]:
-    """A service in this process, on a free port, with the model that was exported before."""
+def _prepare(data_dir: Path, models: Path) -> None:
     data_dir.mkdir(exist_ok=True)
     if not (data_dir / "models").exists():
         (data_dir / "models").symlink_to(models, target_is_directory=True)
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, models: Path, **environ: str) -> AsyncIterator[Client]:
+    """A service in this process, on a free port, with the model that was exported before."""
+    _prepare(data_dir, models)
     chosen = settings.read(
         None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
     )
@@ -78,9 +82,7 @@ class Process:
 
     def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
         self.data_dir = data_dir
-        data_dir.mkdir(exist_ok=True)
-        if not (data_dir / "models").exists():
-            (data_dir / "models").symlink_to(models, target_is_directory=True)
+        _prepare(data_dir, models)
         self._ready = data_dir / "ready.json"
         self._ready.unlink(missing_ok=True)
         self.log_path = data_dir / "stderr.log"
@@ -88,17 +90,20 @@ class Process:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
                  "--ready-file", str(self._ready)],
-                env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},
+                env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
                 stdout=log, stderr=log,
             )  # fmt: skip
 
     async def url(self) -> str:
         """Where it listens, once it does."""
         async with asyncio.timeout(120):
-            while not self._ready.exists():
-                assert self.popen.poll() is None, self.log_path.read_text()
+            while (ready := self._read_ready()) is None:
                 await asyncio.sleep(0.02)
-        return str(json.loads(self._ready.read_text())["url"])
+        return str(json.loads(ready)["url"])
+
+    def _read_ready(self) -> str | None:
+        assert self.popen.poll() is None, self.log_path.read_text()
+        return self._ready.read_text() if self._ready.exists() else None
 
     def kill(self) -> None:
         """kill -9."""

@@ -50,7 +50,7 @@ BAD_REWARDS: list[tuple[str, Any, int, str, str | None]] = [
     ("no signal", {"decision_id": UNKNOWN}, 400, "invalid_value", None),
     ("quality over 1", {"decision_id": UNKNOWN, "quality": 1.1}, 400, "invalid_value", "quality"),
     ("a negative cost", {"decision_id": UNKNOWN, "cost_usd": -1}, 400, "invalid_value", "cost_usd"),
-    ("a reward out of range", {"decision_id": UNKNOWN, "reward": 2}, 400, "invalid_value", "reward"),
+    ("reward out of range", {"decision_id": UNKNOWN, "reward": 2}, 400, "invalid_value", "reward"),
     ("text for a number", {"decision_id": UNKNOWN, "quality": "good"}, 400, "invalid_value",
      "quality"),
     ("an unknown field", {"decision_id": UNKNOWN, "qualty": 1}, 400, "invalid_value", "qualty"),

@@ -1,0 +1,47 @@
+"""What can go wrong with a store, and what to do next."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """A store could not do what was asked."""
+
+
+class Duplicate(StoreError):
+    """A record with this id is already there; nothing was written."""
+
+    def __init__(self, eid: str) -> None:
+        super().__init__(f"a record with id {eid!r} is already in the log; nothing was written")
+        self.eid = eid
+
+
+class Corrupt(StoreError):
+    """The log is damaged; `offset` is the first record that is not as it was written."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(
+            f"the log is damaged at offset {offset}: {reason}; restore it from a backup, or move "
+            "the file away to start with an empty log"
+        )
+        self.offset = offset
+
+
+class Locked(StoreError):
+    """Another process has the log open."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path} is open in another process; stop that one, or use another file")
+
+
+class Full(StoreError):
+    """The disk is full or may not be written; nothing was written, and later may succeed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; nothing was written: make space, or make the file writable")
+
+
+class Closed(StoreError):
+    """The log is closed, or broken by a failed sync: open it again."""
+
+    def __init__(self, why: str = "the log is closed; open it again") -> None:
+        super().__init__(why)

@@ -1,0 +1,258 @@
+"""Nearest past vectors by cosine: exact, hnswlib's graph, and the two of them together.
+
+An index is a cache of vectors that the fold keeps. One thread calls `add`, `remove` and
+`recall`; only the building of a graph happens on another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+
+from store._protocols import Neighbours, Vector
+
+_NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
+_M, _EF_CONSTRUCTION, _SEED = 16, 200, 100
+
+
+def _check(vector: Vector, dim: int) -> Vector:
+    if vector.shape != (dim,):
+        raise ValueError(f"vector: must have shape ({dim},), got {vector.shape}")
+    return vector
+
+
+def _ordered(ids: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbours:
+    """The k most similar, nearest first; of two equally near the larger id first."""
+    order = np.lexsort((-ids, -similarities))[:k]
+    return Neighbours(ids[order], np.clip(similarities[order], -1.0, 1.0))
+
+
+class ExactIndex:
+    """A matrix product over all vectors: the oracle, and the fastest below a few thousand.
+
+    Remembering and forgetting cost O(d), recalling O(n·d). A forgotten row is filled by the last.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._vectors = np.zeros((0, dim), np.float32)
+        self._ids = np.zeros(0, np.int64)
+        self._rows: dict[int, int] = {}
+
+    def add(self, id: int, vector: Vector) -> None:
+        """Remember; ValueError for an id that is there or a vector of another length."""
+        _check(vector, self.dim)
+        if id in self._rows:
+            raise ValueError(f"id: {id} is already in the index")
+        row = len(self._rows)
+        if row == len(self._ids):
+            more = max(row, 16)
+            self._vectors = np.concatenate([self._vectors, np.zeros((more, self.dim), np.float32)])
+            self._ids = np.concatenate([self._ids, np.zeros(more, np.int64)])
+        self._vectors[row], self._ids[row] = vector, id
+        self._rows[id] = row
+
+    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
+        """Remember many at once, (n,) ids and (n, d) vectors, in an index that is empty."""
+        self._ids = np.array(ids, np.int64)
+        self._vectors = np.array(vectors, np.float32).reshape(len(self._ids), self.dim)
+        self._rows = {int(id): row for row, id in enumerate(self._ids)}
+
+    def remove(self, id: int) -> None:
+        """Forget; KeyError when it is not there."""
+        row = self._rows.pop(id)
+        last = len(self._rows)
+        if row != last:
+            self._vectors[row] = self._vectors[last]
+            moved = self._ids[row] = self._ids[last]
+            self._rows[int(moved)] = row
+
+    def recall(self, vector: Vector, k: int) -> Neighbours:
+        """The k nearest; none for a zero vector, which is near nothing."""
+        _check(vector, self.dim)
+        n = len(self._rows)
+        if not n or k < 1 or not vector.any():
+            return _NOTHING
+        similarities = self._vectors[:n] @ vector
+        ids = self._ids[:n]
+        if k < n:
+            # every one as near as the k-th stays in, so that ties are broken by id alone
+            kth = np.partition(similarities, n - k)[n - k]
+            near = np.flatnonzero(similarities >= kth)
+            return _ordered(ids[near], similarities[near], k)
+        return _ordered(ids, similarities, k)
+
+    def items(self) -> tuple[NDArray[np.int64], Vector]:
+        """A copy of all ids and vectors, oldest id first."""
+        n = len(self._rows)
+        order = np.argsort(self._ids[:n])
+        return self._ids[:n][order], self._vectors[:n][order]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class HnswIndex:
+    """hnswlib's graph (M = 16, ef_construction = 200, fixed seed): O(log n) to add and recall.
+
+    Bounded by `capacity`; the slot of a forgotten vector is used again. `ef` is set at every
+    recall, since hnswlib does not keep it with the graph.
+    """
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        self.dim, self.capacity = dim, capacity
+        self._graph = hnswlib.Index(space="cosine", dim=dim)
+        self._room = min(capacity, 1024)
+        self._graph.init_index(
+            self._room, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED,
+            allow_replace_deleted=True,
+        )  # fmt: skip
+        self._live: set[int] = set()
+        self._free = 0
+        self._ef = 0
+
+    def add(self, id: int, vector: Vector) -> None:
+        """Remember; ValueError for an id that is there, or when `capacity` is reached."""
+        _check(vector, self.dim)
+        if id in self._live:
+            raise ValueError(f"id: {id} is already in the index")
+        if len(self._live) >= self.capacity:
+            raise ValueError(f"capacity: the index holds {self.capacity} vectors already")
+        if self._free:
+            self._graph.add_items(vector[None], [id], num_threads=1, replace_deleted=True)
+            self._free -= 1
+        else:
+            self._reserve(len(self._live) + 1)
+            self._graph.add_items(vector[None], [id], num_threads=1)
+        self._live.add(id)
+
+    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
+        """Remember many at once, in order, on one thread, so that the graph is the same again."""
+        self._reserve(len(self._live) + len(ids))
+        self._graph.add_items(vectors, ids, num_threads=1)
+        self._live.update(int(id) for id in ids)
+
+    def remove(self, id: int) -> None:
+        """Forget; KeyError when it is not there."""
+        self._live.remove(id)
+        self._graph.mark_deleted(id)
+        self._free += 1
+
+    def recall(self, vector: Vector, k: int) -> Neighbours:
+        """About the k nearest (recall is measured by `make bench`); none for a zero vector."""
+        _check(vector, self.dim)
+        k = min(k, len(self._live))
+        if k < 1 or not vector.any():
+            return _NOTHING
+        ef = max(64, 2 * k)
+        if ef != self._ef:
+            self._graph.set_ef(ef)
+            self._ef = ef
+        ids, distances = self._graph.knn_query(vector, k, num_threads=1)
+        return _ordered(ids[0].astype(np.int64), (1.0 - distances[0]).astype(np.float32), k)
+
+    def _reserve(self, n: int) -> None:
+        if n > self._room:
+            self._room = min(self.capacity, max(2 * self._room, n))
+            self._graph.resize_index(self._room)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class HybridIndex:
+    """Exact below `exact_below` vectors, the graph above; the one that the service uses.
+
+    The graph is built on another thread (hnswlib lets go of the interpreter's lock), once there
+    are enough vectors or after `load`. Until it is there the exact index answers, and every add
+    and remove that happened meanwhile is caught up on at the switch. So neither start-up nor
+    growth holds up a decision; docs/performance.md has the figures.
+    """
+
+    def __init__(self, dim: int, capacity: int, exact_below: int = 2000) -> None:
+        self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
+        self._exact: ExactIndex | None = ExactIndex(dim)
+        self._graph: HnswIndex | None = None
+        self._building: threading.Thread | None = None
+        self._missed: list[tuple[int, Vector | None]] = []
+
+    def add(self, id: int, vector: Vector) -> None:
+        """Remember; visible to the very next `recall`."""
+        self._answering().add(id, vector)
+        if self._building is not None:
+            self._missed.append((id, vector.copy()))
+        self._build_if_large()
+
+    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
+        """Remember many at once, in an index that is empty; answers exactly until built."""
+        self._answering().load(ids, vectors)
+        self._build_if_large()
+
+    def remove(self, id: int) -> None:
+        """Forget; KeyError when it is not there."""
+        self._answering().remove(id)
+        if self._building is not None:
+            self._missed.append((id, None))
+
+    def recall(self, vector: Vector, k: int) -> Neighbours:
+        """The k nearest: exactly while there are few or the graph is being built."""
+        return self._answering().recall(vector, k)
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the graph answers by now."""
+        return isinstance(self._answering(), HnswIndex)
+
+    def wait(self) -> None:
+        """Until the graph that is being built, if one is, answers."""
+        if self._building is not None:
+            self._building.join()
+
+    def __len__(self) -> int:
+        return len(self._answering())
+
+    def close(self) -> None:
+        """Wait for a graph under construction, since its thread cannot be stopped."""
+        self.wait()
+
+    def _answering(self) -> ExactIndex | HnswIndex:
+        """The index that answers now: the graph from the first call after it was built."""
+        if self._exact is None:
+            assert self._graph is not None
+            return self._graph
+        if self._building is None or self._building.is_alive() or self._graph is None:
+            return self._exact
+        for id, vector in self._missed:
+            if vector is None:
+                self._graph.remove(id)
+            else:
+                self._graph.add(id, vector)
+        self._exact, self._building, self._missed = None, None, []
+        return self._graph
+
+    def _build_if_large(self) -> None:
+        if self._exact is None or self._building is not None:
+            return
+        if len(self._exact) >= self.exact_below:
+            ids, vectors = self._exact.items()
+            self._building = threading.Thread(
+                target=self._build, args=(ids, vectors), name="hnsw", daemon=True
+            )
+            self._building.start()
+
+    def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
+        graph = HnswIndex(self.dim, self.capacity)
+        # In slices, so that the interpreter can end between them.
+        for start in range(0, len(ids), 256):
+            graph.load(ids[start : start + 256], vectors[start : start + 256])
+        self._graph = graph
