@@ -20,14 +20,15 @@ def greedy(scores: Floats) -> Floats:
     if scores.size == 0:
         raise ValueError("arms: no eligible arm to propose from")
     best = scores == scores.max()
-    return best / float(best.sum())
+    shared: Floats = best / float(best.sum())
+    return shared
 
 
 def mix(propensities: Floats, epsilon: float) -> Floats:
     """p_i <- (1 - epsilon) p_i + epsilon / K.
 
-    >>> mix(np.array([1.0, 0.0]), 0.1).tolist()
-    [0.95, 0.05]
+    >>> mix(np.array([1.0, 0.0]), 0.5).tolist()
+    [0.75, 0.25]
     """
     return (1.0 - epsilon) * propensities + epsilon / propensities.size
 

@@ -1,0 +1,103 @@
+"""One ridge regression per arm, stacked, so that scoring all arms is a single pass.
+
+The folded state holds element-wise sums only (A = Σ w·x xᵀ without the ridge, b = Σ w·y·x):
+they are the same bits on every machine. The inverse is a cache: kept up by Sherman-Morrison
+once a proposal has asked for it, absent while a log is recovered, rebuilt when needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from policies._checks import finite
+from policies._types import ArmId, Floats
+
+
+def _none(*shape: int) -> Floats:
+    return np.zeros(shape)
+
+
+@dataclass
+class RidgeStack:
+    """K arms seen so far, d features.
+
+    rows: arm → its row. A: (K, d, d). b: (K, d). n: (K,) observations, by weight.
+    """
+
+    rows: dict[ArmId, int] = field(default_factory=dict)
+    A: Floats = field(default_factory=lambda: _none(0, 0, 0))
+    b: Floats = field(default_factory=lambda: _none(0, 0))
+    n: Floats = field(default_factory=lambda: _none(0))
+    _inverse: Floats | None = None
+    _theta: Floats | None = None
+    _ridge: float = 0.0
+
+    def observe(self, arm: ArmId, x: Floats, y: float, weight: float = 1.0) -> None:
+        """A ← A + w·x xᵀ, b ← b + w·y·x for one arm. O(d²); everything is computed first."""
+        finite("reward", y)
+        if not np.isfinite(x).all():
+            raise ValueError("embedding: must be finite numbers")
+        if self.rows and x.size != self.A.shape[1]:
+            raise ValueError(f"embedding: must have {self.A.shape[1]} features, got {x.size}")
+        outer = np.multiply.outer(weight * x, x)
+        row = self.rows.get(arm)
+        if row is None:
+            row = self._append(arm, x.size)
+        self.A[row] += outer
+        self.b[row] += (weight * y) * x
+        self.n[row] += weight
+        if self._inverse is not None and self._theta is not None:
+            inverse = self._inverse[row]
+            u = inverse @ x
+            # Sherman-Morrison, reusing the outer product's memory
+            np.multiply.outer(u * (weight / (1.0 + weight * float(x @ u))), u, out=outer)
+            inverse -= outer
+            self._theta[row] = inverse @ self.b[row]
+
+    def estimate(self, arms: Sequence[ArmId], x: Floats, ridge: float) -> tuple[Floats, Floats]:
+        """Mean xᵀθ and standard deviation √(xᵀ(A+λI)⁻¹x) for each arm, (K,) and (K,).
+
+        An arm never seen has mean 0 and deviation ‖x‖/√λ. O(K·d²).
+        """
+        means = np.zeros(len(arms))
+        variances = np.full(len(arms), float(x @ x) / ridge)
+        rows = [self.rows.get(arm, -1) for arm in arms]
+        seen = [i for i, row in enumerate(rows) if row >= 0]
+        if not seen:
+            return means, np.sqrt(variances)
+        if x.size != self.A.shape[1]:
+            raise ValueError(f"embedding: must have {self.A.shape[1]} features, got {x.size}")
+        inverse, theta = self._solved(ridge)
+        chosen = [rows[i] for i in seen]
+        # the common case, all arms in row order, needs no copy of the stack
+        if chosen != list(range(len(inverse))):
+            all_variances = (inverse @ x) @ x
+            all_means = theta @ x
+            means[seen], variances[seen] = all_means[chosen], all_variances[chosen]
+        else:
+            means[seen], variances[seen] = theta @ x, (inverse @ x) @ x
+        return means, np.sqrt(np.maximum(variances, 0.0))
+
+    def _append(self, arm: ArmId, d: int) -> int:
+        row = len(self.rows)
+        if row == 0:
+            self.A, self.b = _none(0, d, d), _none(0, d)
+        self.A = np.concatenate([self.A, _none(1, d, d)])
+        self.b = np.concatenate([self.b, _none(1, d)])
+        self.n = np.concatenate([self.n, _none(1)])
+        if self._inverse is not None and self._theta is not None:
+            self._inverse = np.concatenate([self._inverse, np.eye(d)[None] / self._ridge])
+            self._theta = np.concatenate([self._theta, _none(1, d)])
+        self.rows[arm] = row
+        return row
+
+    def _solved(self, ridge: float) -> tuple[Floats, Floats]:
+        inverse, theta = self._inverse, self._theta
+        if inverse is None or theta is None:
+            inverse = np.linalg.inv(self.A + ridge * np.eye(self.A.shape[1]))
+            theta = (inverse @ self.b[..., None])[..., 0]
+            self._inverse, self._theta, self._ridge = inverse, theta, ridge
+        return inverse, theta

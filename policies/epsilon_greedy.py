@@ -1,0 +1,89 @@
+"""Epsilon-greedy on each arm's mean reward: the simplest policy that learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from policies._checks import finite, within
+from policies._explore import greedy, mix
+from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
+
+__all__ = ["EpsilonGreedy"]
+
+
+@dataclass
+class _Sums:
+    """Per arm: sum of rewards and number of them, by weight."""
+
+    total: dict[ArmId, float] = field(default_factory=dict)
+    count: dict[ArmId, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonGreedy:
+    r"""The arm with the best mean reward, and with probability ε any arm.
+
+    μ_i = (n₀·μ₀ + Σ r) / (n₀ + n_i),   p = (1 − ε)·greedy(μ) + ε/K
+
+    epsilon: ε in [0, 1].
+    prior_mean: μ₀ in [−1, 1], the mean of an arm never tried; 1 is optimistic, so all are tried.
+    prior_count: n₀ >= 0, how many rewards the prior is worth.
+    comparison_weight: in [0, 1], how much of a reward a comparison is (winner 1, loser 0, tie
+        1/2); 0 ignores comparisons.
+
+    State: two numbers per arm. propose O(K), learn O(1). The query is not looked at, and the
+    mean never forgets: `pickllm_q` follows drift. Source: Sutton & Barto, 2nd ed., section 2.2.
+
+    >>> policy = EpsilonGreedy(epsilon=0.2)
+    >>> arms = Arms(("a", "b"), np.zeros(2), np.zeros(2))
+    >>> context = Context(np.ones(1, np.float32), 0, 0.1)
+    >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.0, quality=0.5, reward=0.5)
+    >>> policy.propose(policy.learn(policy.init(), event), context, arms).propensities
+    array([0.1, 0.9])
+    """
+
+    epsilon: float = 0.1
+    prior_mean: float = 1.0
+    prior_count: float = 1.0
+    comparison_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        within("epsilon", self.epsilon, 0.0, 1.0)
+        within("prior_mean", self.prior_mean, -1.0, 1.0)
+        within("prior_count", self.prior_count, 0.0)
+        within("comparison_weight", self.comparison_weight, 0.0, 1.0)
+
+    def init(self) -> _Sums:
+        """No reward yet."""
+        return _Sums()
+
+    def propose(self, state: _Sums, context: Context, arms: Arms) -> Proposal:
+        """Greedy on the means, mixed with uniform by ε."""
+        if not len(arms):
+            raise ValueError("arms: no eligible arm to propose from")
+        means = np.array([self._mean(state, arm) for arm in arms.ids])
+        return Proposal(means, mix(greedy(means), self.epsilon))
+
+    def learn(self, state: _Sums, event: Rewarded | Compared) -> _Sums:
+        """One reward into its arm's mean, or one comparison into two."""
+        if isinstance(event, Rewarded):
+            if event.reward is not None:
+                self._add(state, event.arm, finite("reward", event.reward), 1.0)
+        elif self.comparison_weight > 0.0:
+            won = 0.5 if event.tie else 1.0
+            self._add(state, event.winner, won, self.comparison_weight)
+            self._add(state, event.loser, 1.0 - won, self.comparison_weight)
+        return state
+
+    def _mean(self, state: _Sums, arm: ArmId) -> float:
+        n = self.prior_count + state.count.get(arm, 0.0)
+        if n == 0.0:
+            return self.prior_mean
+        return (self.prior_count * self.prior_mean + state.total.get(arm, 0.0)) / n
+
+    @staticmethod
+    def _add(state: _Sums, arm: ArmId, reward: float, weight: float) -> None:
+        state.total[arm] = state.total.get(arm, 0.0) + weight * reward
+        state.count[arm] = state.count.get(arm, 0.0) + weight

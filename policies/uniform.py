@@ -1,0 +1,45 @@
+"""Uniform: every eligible arm with the same probability, as the Blending paper does per turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies._types import Arms, Compared, Context, Proposal, Rewarded
+
+__all__ = ["Uniform"]
+
+
+@dataclass
+class _Nothing:
+    """Nothing is learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """p_i = 1/K over the K eligible arms; learns nothing. O(K).
+
+    The baseline that a router must beat, the logging policy with the cleanest off-policy
+    estimates, and what Blending (arXiv 2401.02994) does at every turn of a conversation.
+
+    >>> arms = Arms(("a", "b"), np.zeros(2), np.zeros(2))
+    >>> policy = Uniform()
+    >>> policy.propose(policy.init(), Context(np.ones(1, np.float32), 0, 0.1), arms).propensities
+    array([0.5, 0.5])
+    """
+
+    def init(self) -> _Nothing:
+        """Nothing."""
+        return _Nothing()
+
+    def propose(self, state: _Nothing, context: Context, arms: Arms) -> Proposal:
+        """1/K each."""
+        k = len(arms)
+        if not k:
+            raise ValueError("arms: no eligible arm to propose from")
+        return Proposal(np.zeros(k), np.full(k, 1.0 / k))
+
+    def learn(self, state: _Nothing, event: Rewarded | Compared) -> _Nothing:
+        """Nothing."""
+        return state
