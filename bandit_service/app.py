@@ -8,10 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+
 import numpy as np
 from aiohttp import web
-from store.history import HybridIndex
-from store.sqlite import SqliteLog
 
 from bandit_service import http, stream
 from bandit_service.core import events as ev
@@ -24,6 +23,8 @@ from bandit_service.router import Router, RouterRules
 from bandit_service.settings import Settings, load_policy, policy_key
 from bandit_service.telemetry import Telemetry
 from store import EventLog
+from store.history import HybridIndex
+from store.sqlite import SqliteLog
 
 _log = logging.getLogger("bandit.app")
 Progress = Callable[[int, int], None]

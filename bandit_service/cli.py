@@ -222,9 +222,8 @@ def _policies(args: argparse.Namespace) -> int:
         return 0
     for each in described:
         values = ", ".join(f"{key}={value!r}" for key, value in each["parameters"].items())
-        print(
-            f"{each['name']}: {each['text'] if args.name else each['summary']}\n    {values or 'no parameters'}"
-        )
+        print(f"{each['name']}: {each['text'] if args.name else each['summary']}")
+        print(f"    {values or 'no parameters'}")
     return 0
 
 

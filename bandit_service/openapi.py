@@ -89,7 +89,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Policies": _object(
         ["policies", "serving"],
         policies={"type": "array", "items": _STRING},
-        serving=_object(["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}),
+        serving=_object(
+            ["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}
+        ),
     ),
     "PolicyState": _object(
         ["name", "key", "bytes", "sha256", "events", "rewards", "comparisons", "failures"],
@@ -97,7 +99,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         comparisons=_WHOLE, failures=_WHOLE,
     ),
     "Status": _object(["status"], status=_STRING, events=_WHOLE, arms=_WHOLE),
-    "Index": _object(["service", "version", "see"], service=_STRING, version=_STRING, see={"type": "array"}),
+    "Index": _object(
+        ["service", "version", "see"], service=_STRING, version=_STRING, see={"type": "array"}
+    ),
 }  # fmt: skip
 
 _GET, _PUT, _POST, _DELETE = "get", "put", "post", "delete"

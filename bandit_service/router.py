@@ -246,7 +246,8 @@ class Router:
         if made is not None and made < kept_since:
             raise Expired(
                 f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
-                f"reward.ttl_s is {self.rules.ttl_s:g}, reward.max_pending {self.rules.max_pending}",
+                f"reward.ttl_s is {self.rules.ttl_s:g}, "
+                f"reward.max_pending is {self.rules.max_pending}",
                 param="decision_id",
             )
         raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")

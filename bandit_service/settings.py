@@ -21,6 +21,7 @@ from typing import Any, cast
 import msgspec
 
 import policies
+from bandit_service.core.errors import field_of
 from bandit_service.core.events import ArmSpec
 
 PREFIX = "BANDIT_"
@@ -374,7 +375,8 @@ def arm_spec(item: Any) -> ArmSpec:
     try:
         strict = msgspec.convert(item, _StrictArm)
     except msgspec.ValidationError as error:
-        raise ValueError(_with_field(error)) from None
+        param, what = field_of(error)
+        raise ValueError(f"{param or 'arm'}: {what}") from None
     for name, low, high in (
         ("usd_per_mtok_in", 0.0, 1e5),
         ("usd_per_mtok_out", 0.0, 1e5),
@@ -388,11 +390,6 @@ def arm_spec(item: Any) -> ArmSpec:
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
         raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
     return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
-
-
-def _with_field(error: msgspec.ValidationError) -> str:
-    what, _, where = str(error).partition(" - at `$")
-    return f"{where.strip('`.') or 'arm'}: {what}"
 
 
 def _check_policy(values: dict[str, Any], mistakes: list[str]) -> None:

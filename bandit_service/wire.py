@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Malformed, Refused, TooLarge
+from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
 from policies import ArmId, Vector
@@ -87,7 +87,8 @@ def convert(value: Any, kind: type[R]) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _refused(error) from None
+        param, what = field_of(error)
+        raise Refused(f"{param}: {what}" if param else what, param=param) from None
 
 
 def decode_json(body: bytes) -> Any:
@@ -237,11 +238,3 @@ def explained_body(decided: ev.Decided) -> dict[str, Any]:
 def _check_name(name: str, value: str) -> None:
     if len(value) > MAX_NAME:
         raise Refused(f"{name}: at most {MAX_NAME} characters, got {len(value)}", param=name)
-
-
-def _refused(error: msgspec.ValidationError) -> Refused:
-    what, _, where = str(error).partition(" - at `$")
-    param = where.strip("`.") or None
-    if param is None and "field `" in what:
-        param = what.split("field `")[1].split("`")[0]
-    return Refused(f"{param}: {what}" if param else what, param=param)

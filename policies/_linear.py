@@ -97,7 +97,8 @@ class RidgeStack:
     def _solved(self, ridge: float) -> tuple[Floats, Floats]:
         inverse, theta = self._inverse, self._theta
         if inverse is None or theta is None:
-            inverse = np.linalg.inv(self.A + ridge * np.eye(self.A.shape[1]))
-            theta = (inverse @ self.b[..., None])[..., 0]
-            self._inverse, self._theta, self._ridge = inverse, theta, ridge
+            fresh: Floats = np.linalg.inv(self.A + ridge * np.eye(self.A.shape[1]))
+            solved: Floats = (fresh @ self.b[..., None])[..., 0]
+            self._inverse, self._theta, self._ridge = fresh, solved, ridge
+            return fresh, solved
         return inverse, theta

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 
 class ServiceError(Exception):
     """An answer that is not the one asked for. `param` is the field that caused it, if one did."""
@@ -84,3 +86,17 @@ class Unavailable(ServiceError):
 
     status, type, code = 503, "server_error", "unavailable"
     retry_after_s: ClassVar[int] = 5
+
+
+def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
+    """The field that a value was refused for, and what was wrong with it.
+
+    >>> try: msgspec.json.decode(b'{"a": "x"}', type=dict[str, int])
+    ... except msgspec.ValidationError as error: field_of(error)
+    ('[...]', 'Expected `int`, got `str`')
+    """
+    what, _, where = str(error).partition(" - at `$")
+    param = where.strip("`.") or None
+    if param is None and "field `" in what:
+        param = what.split("field `")[1].split("`")[0]
+    return param, what

@@ -1,0 +1,18 @@
+"""The embedding stage: a query's text becomes a unit vector, off the event loop."""
+
+from bandit_service.embedding.backends import Backend, export, open_backend
+from bandit_service.embedding.models import ModelUnavailable
+from bandit_service.embedding.stage import EmbeddingStage, Overloaded
+from bandit_service.embedding.text import check_embedding, estimate_tokens, text_of_messages
+
+__all__ = [
+    "Backend",
+    "EmbeddingStage",
+    "ModelUnavailable",
+    "Overloaded",
+    "check_embedding",
+    "estimate_tokens",
+    "export",
+    "open_backend",
+    "text_of_messages",
+]

@@ -1,0 +1,220 @@
+"""What runs the model: ONNX Runtime (default), torch, or a static table of token embeddings."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from bandit_service.embedding import models
+from bandit_service.embedding.models import ModelUnavailable
+
+_log = logging.getLogger("bandit.embedding")
+_EXPORTER = "2"
+_TORCH = "pip install 'torch==2.13.0' && pip install 'bandit-service[torch]'"
+
+Matrix = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A loaded model. `encode` blocks, and is called from one thread at a time."""
+
+    name: str
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """(n, dim) float32, each of unit norm; a text's embedding does not depend on the others."""
+        ...
+
+
+def open_backend(backend: str, model: str, cache_dir: Path, threads: int = 2) -> Backend:
+    """Load `model` for `backend`, making its files in `cache_dir` first if they are not there."""
+    if backend == "torch":
+        return TorchBackend(model, threads)
+    path = export(backend, model, cache_dir)
+    return OnnxBackend(path, threads) if backend == "onnx" else StaticBackend(path)
+
+
+def export(backend: str, model: str, cache_dir: Path) -> Path:
+    """The directory with what `backend` needs of `model`; made once, all of it or nothing."""
+    if backend == "torch":
+        return models.directory_of(model)
+    directory = models.directory_of(model)
+    if backend == "onnx" and (directory / "model.onnx").exists():
+        return directory
+    name = directory.parent.name if directory.name == "model" else directory.name
+    made = cache_dir / f"{name}-{backend}-{models.fingerprint(directory, _EXPORTER)}"
+    if not made.exists():
+        _log.info("exporting the embedding model once", extra={"model": model})
+        with _all_or_nothing(made) as partial:
+            (_export_onnx if backend == "onnx" else _distil)(directory, partial)
+    return made
+
+
+class OnnxBackend:
+    """The model in ONNX Runtime, as int8.
+
+    Texts are run one by one: int8 scales its activations by what is in the batch, so that a
+    batch would make an embedding depend on its company, and padding costs more than it saves.
+    """
+
+    name = "onnx"
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # waiting threads sleep instead of spinning, since the event loop needs the core
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            str(directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer = models.tokenizer_of(directory)
+        self.dim = int(self._session.get_outputs()[0].shape[-1])
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """See Backend. About linear in the tokens of all texts."""
+        out = np.empty((len(texts), self.dim), np.float32)
+        for i, encoded in enumerate(self._tokenizer.encode_batch(list(texts))):
+            ids = np.array([encoded.ids], np.int64)
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            out[i] = self._session.run(["embedding"], feed)[0][0]
+        return out
+
+
+class TorchBackend:
+    """The model in sentence-transformers, in float32."""
+
+    name = "torch"
+
+    def __init__(self, model: str, threads: int) -> None:
+        for package in ("torch", "sentence_transformers"):
+            if importlib.util.find_spec(package) is None:
+                raise ModelUnavailable(
+                    f'embedding.backend: "torch" needs the package {package}; run: {_TORCH}'
+                )
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            path = str(models.directory_of(model))
+        except ModelUnavailable:
+            path = model  # perhaps in the local cache, under its name
+        torch.set_num_threads(threads)
+        try:
+            self._model = SentenceTransformer(path, device="cpu", local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelUnavailable(
+                f"embedding.model: {model!r} is neither packaged, nor a directory, nor in the "
+                f"local Hugging Face cache ({type(error).__name__}); give the path of its directory"
+            ) from None
+        self.dim = int(self._model.get_embedding_dimension() or 0)
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """See Backend."""
+        out: Matrix = self._model.encode(
+            list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False
+        )
+        return out
+
+
+class StaticBackend:
+    """The mean of distilled token embeddings (model2vec): no network to run, only a look-up."""
+
+    name = "static"
+
+    def __init__(self, directory: Path) -> None:
+        tensors = load_file(directory / "model.safetensors")
+        self._table = tensors["embeddings"].astype(np.float32)
+        if "weights" in tensors:
+            self._table = self._table * tensors["weights"].astype(np.float32)[:, None]
+        self._tokens = tensors.get("mapping")
+        self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._unknown = self._tokenizer.token_to_id("[UNK]")
+        self.dim = self._table.shape[1]
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        """See Backend. Zero, which is near nothing, for a text without a known token."""
+        out = np.zeros((len(texts), self.dim), np.float32)
+        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        for i, encoded in enumerate(batch):
+            ids = np.array([id for id in encoded.ids[:512] if id != self._unknown], np.int64)
+            if len(ids):
+                rows = ids if self._tokens is None else self._tokens[ids]
+                mean = self._table[rows].mean(axis=0)
+                out[i] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return out
+
+
+def _export_onnx(directory: Path, into: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from bandit_service.embedding import bert_graph
+
+    plain = into / "float.onnx"
+    onnx.save(bert_graph.build(directory), plain)
+    with _quiet():
+        quantize_dynamic(
+            plain, into / "model.onnx", weight_type=QuantType.QInt8, per_channel=True,
+            op_types_to_quantize=["MatMul"],
+        )  # fmt: skip
+    plain.unlink()
+    _copy_tokenizer(directory, into)
+
+
+def _distil(directory: Path, into: Path) -> None:
+    for package in ("torch", "model2vec"):
+        if importlib.util.find_spec(package) is None:
+            raise ModelUnavailable(
+                f'embedding.backend: distilling "static" needs the package {package}; run: {_TORCH}'
+            )
+    from model2vec.distill import distill
+
+    distilled: Any = distill(str(directory), pca_dims=384)
+    distilled.save_pretrained(str(into))
+
+
+def _copy_tokenizer(directory: Path, into: Path) -> None:
+    for name in ("tokenizer.json", "sentence_bert_config.json"):
+        if (directory / name).exists():
+            shutil.copyfile(directory / name, into / name)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(path: Path) -> Iterator[Path]:
+    """A directory that appears under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        with contextlib.suppress(OSError):  # another process was faster: theirs is as good
+            partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice to run a preprocessing that changes nothing here."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)

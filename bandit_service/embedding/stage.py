@@ -1,0 +1,131 @@
+"""The embedding stage: micro-batches on a thread of their own, with a cache by text hash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import blake2b
+
+import numpy as np
+
+from bandit_service.embedding.backends import Backend, Matrix
+from policies import Vector
+
+
+class Overloaded(Exception):
+    """More texts are waiting to be embedded than are allowed."""
+
+
+class EmbeddingStage:
+    """Embeds texts off the event loop. Make one inside the running loop; `close` it at the end.
+
+    While the model runs, what comes in gathers, and goes as the next batch, shortest texts
+    first, at most `batch_size` at once. A lone text never waits, unless `wait_s` says so. The
+    same text in flight twice is embedded once; the cache is keyed by a hash, never by the text.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        batch_size: int = 16,
+        wait_s: float = 0.0,
+        cache_size: int = 10_000,
+        queue_limit: int = 1024,
+        on_batch: Callable[[int, float], None] | None = None,
+        on_cache: Callable[[str], None] | None = None,
+    ) -> None:
+        self.dim = backend.dim
+        self._backend = backend
+        self._batch_size, self._wait_s = batch_size, wait_s
+        self._cache_size, self._queue_limit = cache_size, queue_limit
+        self._on_batch, self._on_cache = on_batch, on_cache
+        self._cache: OrderedDict[bytes, Vector] = OrderedDict()
+        self._waiting: dict[bytes, str] = {}
+        self._in_flight: dict[bytes, asyncio.Future[Vector]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        """(n, dim); raises Overloaded, or what the backend raised for these texts' batch."""
+        return np.stack(await asyncio.gather(*(self.embed_one(text) for text in texts)))
+
+    async def embed_one(self, text: str) -> Vector:
+        """(dim,) of unit norm."""
+        key = blake2b(text.encode(), digest_size=16).digest()
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._cache.move_to_end(key)
+        if self._on_cache is not None:
+            self._on_cache("miss" if cached is None else "hit")
+        if cached is not None:
+            return cached
+        future = self._in_flight.get(key)
+        if future is None:
+            if self._closed or len(self._waiting) >= self._queue_limit:
+                raise Overloaded(f"{len(self._waiting)} texts are waiting to be embedded")
+            future = asyncio.get_running_loop().create_future()
+            self._in_flight[key] = future
+            self._waiting[key] = text
+            if self._runner is None:
+                self._runner = asyncio.create_task(self._run(), name="embed")
+        # shielded, so that one caller's leaving does not take the text from the others
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Answer what is under way, then stop the thread."""
+        self._closed = True
+        if self._runner is not None:
+            await self._runner
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        """Batches until nothing waits; the next text starts it again."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            if self._wait_s and len(self._waiting) < self._batch_size:
+                await asyncio.sleep(self._wait_s)
+            batch = self._take()
+            begun = time.perf_counter()
+            try:
+                vectors = await loop.run_in_executor(
+                    self._thread, self._backend.encode, list(batch.values())
+                )
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this batch
+                for key in batch:
+                    self._fail(self._in_flight.pop(key), error)
+                continue
+            if self._on_batch is not None:
+                self._on_batch(len(batch), time.perf_counter() - begun)
+            for key, vector in zip(batch, vectors, strict=True):
+                self._keep(key, vector)
+                future = self._in_flight.pop(key)
+                if not future.done():
+                    future.set_result(vector)
+        self._runner = None
+
+    def _take(self) -> dict[bytes, str]:
+        """The next batch: what waits longest, in order of length so that like goes with like."""
+        first = list(self._waiting.items())[: self._batch_size]
+        for key, _ in first:
+            del self._waiting[key]
+        return dict(sorted(first, key=lambda item: len(item[1])))
+
+    def _keep(self, key: bytes, vector: Vector) -> None:
+        vector.flags.writeable = False
+        if self._cache_size:
+            self._cache[key] = vector
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+    @staticmethod
+    def _fail(future: asyncio.Future[Vector], error: Exception) -> None:
+        if not future.done():
+            future.set_exception(error)
+            with suppress(Exception):
+                future.exception()  # whoever still waits gets it; if nobody does, it is no warning
