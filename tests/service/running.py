@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -34,7 +35,8 @@ class Client:
         self.session, self.url = session, url
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        data = None if raw is None else io.BytesIO(raw)
         async with self.session.request(method, self.url + path, data=data) as response:
             return response.status, await response.json()
 

@@ -40,7 +40,8 @@ async def test_the_very_next_decision_sees_a_reward(client: Client) -> None:
 
 
 async def test_a_comparison_teaches_eagle_at_once(tmp_path: Path, models: Path) -> None:
-    async with serving(tmp_path / "var", models, BANDIT_POLICY_NAME="eagle") as client:
+    eagle = {"BANDIT_POLICY_NAME": "eagle", "BANDIT_POLICY_PARAMETERS": "{trial = 0}"}
+    async with serving(tmp_path / "var", models, **eagle) as client:
         before = (await client.decide(explain=True))["scores"]
         assert len(set(before.values())) == 1
         winner, loser = "mistral-large-2512", "gemini-2.5-pro"
