@@ -1,0 +1,86 @@
+"""Every policy keeps every law, and nobody is left out."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import tomllib
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import policies
+from policies import Policy
+from tests.laws import laws
+
+LAWS = laws.all_laws()
+EXEMPTIONS = Path(__file__).with_name("exemptions.toml")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A policy as it is tried: by default, or as one of its own examples."""
+
+    name: str
+    policy: Policy[Any]
+
+    def __call__(self) -> Policy[Any]:
+        """A new instance, since a policy may hold no memory of its own."""
+        parameters = {name: getattr(self.policy, name) for name in _fields(self.policy)}
+        return type(self.policy)(**parameters)
+
+
+def _fields(policy: Policy[Any]) -> list[str]:
+    return list(getattr(policy, "__dataclass_fields__", {}))
+
+
+def _variants(name: str) -> list[Variant]:
+    cls = policies.policy_class(name)
+    found = [Variant(name, cls())]
+    for i, example in enumerate(getattr(cls, "examples", list)(), start=1):
+        found.append(Variant(f"{name}-{i}", example))
+    return found
+
+
+VARIANTS = {variant.name: variant for name in policies.names() for variant in _variants(name)}
+CASES = list(product(VARIANTS, LAWS))
+
+
+@pytest.mark.parametrize(("variant", "law"), CASES)
+def test_law(variant: str, law: str) -> None:
+    case = VARIANTS[variant]
+    reason = getattr(case.policy, "exempt", {}).get(law)
+    if reason:
+        pytest.skip(f"exempt: {reason}")
+    LAWS[law](case)
+
+
+def test_policies_times_laws_equals_what_is_run() -> None:
+    written = ast.parse(inspect.getsource(laws)).body
+    names = [
+        node.name
+        for node in written
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    names.remove("all_laws")
+    tried = [variant for name in policies.names() for variant in _variants(name)]
+    (mark,) = (mark for mark in test_law.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
+    run = list(mark.args[1])
+    assert len(run) == len(set(run)) == len(tried) * len(names)
+    assert set(run) == {(variant.name, law) for variant in tried for law in names}
+
+
+def test_exemptions_are_those_that_were_reviewed() -> None:
+    claimed = {
+        name: dict(exempt)
+        for name in policies.names()
+        if (exempt := getattr(policies.policy_class(name), "exempt", {}))
+    }
+    with EXEMPTIONS.open("rb") as file:
+        reviewed = tomllib.load(file)
+    assert claimed == reviewed
+    unknown = {law for exempt in claimed.values() for law in exempt} - set(LAWS)
+    assert not unknown, "an exemption names no law"
