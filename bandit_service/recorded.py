@@ -1,0 +1,360 @@
+"""Recorded traffic with full information: what every model scored and cost on every query.
+
+`NAME.jsonl` or `NAME.jsonl.gz` has one JSON object a line: `text`, `quality` and `cost` (one
+entry per model, null where the model has no answer), and where known `query_id` and `in_tok`.
+`NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
+left out and told with its line; a file that cannot be used at all is one BadRecording.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import math
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.embedding import Backend, estimate_tokens
+from bandit_service.settings import arm_spec
+from policies import Floats, Vector
+
+PARETOBANDIT = "paretobandit"
+_SUFFIXES = (".jsonl", ".jsonl.gz")
+_UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
+_CHUNK = 64
+
+
+class BadRecording(ValueError):
+    """The recording as a whole cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One line that was left out, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """n queries with the recorded outcomes of K arms, which are sorted by id.
+
+    quality: (n, K) in [0, 1], NaN where the arm has no answer to the query; at least one has.
+    cost:    (n, K) USD, NaN where quality is.
+    tokens:  (n,) of the query, recorded or else estimated as the service does.
+    """
+
+    name: str
+    arms: tuple[ArmSpec, ...]
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    quality: Floats
+    cost: Floats
+    tokens: NDArray[np.int64]
+    left_out: tuple[BadRow, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def first(self, n: int) -> Recorded:
+        """The same recording cut after its first n queries."""
+        return replace(
+            self,
+            ids=self.ids[:n],
+            texts=self.texts[:n],
+            quality=self.quality[:n],
+            cost=self.cost[:n],
+            tokens=self.tokens[:n],
+        )
+
+
+def open_recording(data: str) -> Recorded:
+    """The recording in the file `data`, or the one that the package `paretobandit` brings."""
+    return load_paretobandit() if data == PARETOBANDIT else load(Path(data))
+
+
+def load(path: Path) -> Recorded:
+    """The recording in NAME.jsonl or NAME.jsonl.gz, with NAME.meta.json beside it."""
+    suffix = next((suffix for suffix in reversed(_SUFFIXES) if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise BadRecording(f"{path}: must be named NAME{' or NAME'.join(_SUFFIXES)}")
+    name = path.name.removesuffix(suffix)
+    if not path.is_file():
+        raise BadRecording(f"{path}: no such file")
+    arms = _arms_of_meta(path.with_name(f"{name}.meta.json"))
+    ids = [arm.id for arm in arms]
+
+    def row(fields: dict[str, Any], line: int) -> _Row:
+        quality = _list_of("quality", fields.get("quality"), len(ids))
+        cost = _list_of("cost", fields.get("cost"), len(ids))
+        return _row(
+            fields.get("query_id", str(line)),
+            fields.get("text"),
+            quality,
+            cost,
+            fields.get("in_tok"),
+        )
+
+    return _collect(name, arms, [path], row)
+
+
+def load_paretobandit() -> Recorded:
+    """The prompts with three models' scores and bills that the package brings as examples."""
+    # Looked up, not imported: only its files are wanted.
+    found = importlib.util.find_spec("pareto_bandit")
+    if found is None or found.origin is None:
+        raise BadRecording("paretobandit: the package is not installed; pip install paretobandit")
+    package = Path(found.origin).parent
+    listed = package / "config" / "models.json"
+    try:
+        arms = [
+            _arm(model["model_id"], model["input_cost_per_m"], model["output_cost_per_m"])
+            for model in _json(listed)["models"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadRecording(f"{listed}: {error}") from None
+    ids = [arm.id for arm in arms]
+
+    def row(fields: dict[str, Any], _: int) -> _Row:
+        by_arm = fields.get("arms")
+        if not isinstance(by_arm, dict) or not all(isinstance(x, dict) for x in by_arm.values()):
+            raise _Malformed("arms: must be an object of objects")
+        unknown = sorted(set(by_arm) - set(ids))
+        if unknown:
+            raise _Malformed(f"arms: {unknown[0]!r} is not in models.json")
+        answers = [by_arm.get(id, {}) for id in ids]
+        text = fields.get("prompt")
+        return _row(
+            hashlib.sha256(str(text).encode()).hexdigest()[:16],
+            text,
+            [answer.get("reward") for answer in answers],
+            [answer.get("cost") for answer in answers],
+            None,
+        )
+
+    examples = package / "data" / "examples"
+    return _collect(
+        PARETOBANDIT, arms, [examples / "val.jsonl", examples / "test_holdout.jsonl"], row
+    )
+
+
+# --- embeddings ---------------------------------------------------------------------------
+
+
+def embed_all(texts: Sequence[str], backend: Backend, model: str, cache_dir: Path) -> Vector:
+    """(n, dim) embeddings, each text embedded once and kept in `cache_dir` under its hash.
+
+    Every backend and `model` has a file of its own. What was embedded before an interruption
+    is kept.
+    """
+    which = hashlib.sha256(f"{backend.name}:{model}".encode()).hexdigest()[:16]
+    store = cache_dir / f"{backend.name}-{which}.npz"
+    known = _read_cache(store, backend.dim)
+    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    todo = sorted(missing, key=lambda key: len(missing[key]))  # like lengths pad little
+    try:
+        with tqdm(total=len(todo), desc="embedding", unit=" queries", disable=_quiet(todo)) as bar:
+            for start in range(0, len(todo), _CHUNK):
+                part = todo[start : start + _CHUNK]
+                vectors = backend.encode([missing[key] for key in part])
+                known.update(zip(part, vectors, strict=True))
+                bar.update(len(part))
+    finally:
+        if todo:
+            _write_cache(store, known)
+    return np.array([known[key] for key in keys], np.float32).reshape(len(keys), backend.dim)
+
+
+def _quiet(todo: Sequence[bytes]) -> bool | None:
+    """No bar where there is nothing to do; None leaves it to whether stderr is a terminal."""
+    return None if todo else True
+
+
+def _read_cache(path: Path, dim: int) -> dict[bytes, Vector]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            keys, vectors = stored["keys"], stored["vectors"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return {}  # not there, or damaged: a cache costs time, never data
+    if vectors.shape != (len(keys), dim):
+        return {}
+    return {key.tobytes(): vector for key, vector in zip(keys, vectors, strict=True)}
+
+
+def _write_cache(path: Path, known: dict[bytes, Vector]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), 32)
+    vectors = np.array(list(known.values()), np.float32)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        np.savez(file, keys=keys, vectors=vectors)
+    Path(file.name).replace(path)
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+    text: str
+    quality: list[float]
+    cost: list[float]
+    tokens: int
+
+
+class _Malformed(Exception):
+    """Why a row is left out."""
+
+
+class _ToRow(Protocol):
+    def __call__(self, fields: dict[str, Any], line: int, /) -> _Row: ...
+
+
+_Lines: TypeAlias = Iterator[tuple[int, bytes]]
+
+
+def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToRow) -> Recorded:
+    rows: dict[str, _Row] = {}
+    left_out = []
+    for path in paths:
+        for line, body in _lines(path):
+            try:
+                row = to_row(_object(body), line)
+                if row.id in rows:
+                    raise _Malformed(f"query_id: {row.id!r} was there before")
+            except _Malformed as error:
+                left_out.append(BadRow(path.name, line, str(error)))
+            else:
+                rows[row.id] = row
+    if not rows:
+        why = f"; {left_out[0]}" if left_out else ""
+        raise BadRecording(f"{paths[0]}: no usable row{why}")
+    order = sorted(range(len(arms)), key=lambda k: arms[k].id)
+    return Recorded(
+        name=name,
+        arms=tuple(arms[k] for k in order),
+        ids=tuple(rows),
+        texts=tuple(row.text for row in rows.values()),
+        quality=np.array([row.quality for row in rows.values()])[:, order],
+        cost=np.array([row.cost for row in rows.values()])[:, order],
+        tokens=np.array([row.tokens for row in rows.values()], np.int64),
+        left_out=tuple(left_out),
+    )
+
+
+def _lines(path: Path) -> _Lines:
+    """The lines that are not blank, with their numbers from 1."""
+    line = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line, body in enumerate(file, start=1):
+                if body.strip():
+                    yield line, body
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadRecording(f"{path}: cannot be read after line {line}: {error}") from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Malformed(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise _Malformed(f"must be an object, got {type(value).__name__}")
+    return value
+
+
+def _row(id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any) -> _Row:
+    if not isinstance(id, str):
+        raise _Malformed(f"query_id: must be a string, got {id!r}")
+    if not isinstance(text, str) or not text.strip():
+        raise _Malformed(f"text: must be a string that is not empty, got {text!r}")
+    if tokens is None:
+        tokens = estimate_tokens(len(text))
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= _UNBOUNDED:
+        raise _Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
+    checked_quality, checked_cost = [], []
+    for k, (q, usd) in enumerate(zip(quality, cost, strict=True)):
+        checked_quality.append(_number(f"quality[{k}]", q, 1.0))
+        checked_cost.append(math.nan if q is None else _number(f"cost[{k}]", usd, MAX_COST_USD))
+        if q is not None and usd is None:
+            raise _Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
+    if all(math.isnan(q) for q in checked_quality):
+        raise _Malformed("quality: no model has an answer")
+    return _Row(id, text, checked_quality, checked_cost, tokens)
+
+
+def _list_of(name: str, value: Any, k: int) -> list[Any]:
+    if not isinstance(value, list):
+        raise _Malformed(f"{name}: must be a list, got {type(value).__name__}")
+    if len(value) != k:
+        raise _Malformed(f"{name}: must have {k} entries, one per model, got {len(value)}")
+    return value
+
+
+def _number(name: str, value: Any, high: float) -> float:
+    """A float in [0, high], or NaN for null."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value <= high:
+        raise _Malformed(f"{name}: must be a number from 0 to {high:g}, got {value!r}")
+    return float(value)
+
+
+def _arms_of_meta(path: Path) -> list[ArmSpec]:
+    meta = _json(path)
+    models = meta.get("models") if isinstance(meta, dict) else None
+    prices = meta.get("usd_per_million_tokens") if isinstance(meta, dict) else None
+    if not isinstance(models, list) or not models or not isinstance(prices, dict):
+        raise BadRecording(f"{path}: must have models, a list, and usd_per_million_tokens, a map")
+    if len({str(model) for model in models}) != len(models):
+        raise BadRecording(f"{path}: models: one is there twice")
+    arms = []
+    for model in models:
+        price = prices.get(model) if isinstance(model, str) else None
+        if not isinstance(price, dict):
+            raise BadRecording(f"{path}: usd_per_million_tokens: no price of {model!r}")
+        try:
+            arms.append(_arm(model, price.get("input"), price.get("output")))
+        except ValueError as error:
+            raise BadRecording(f"{path}: {model}: {error}") from None
+    return arms
+
+
+def _arm(id: str, usd_in: Any, usd_out: Any) -> ArmSpec:
+    return arm_spec(
+        {
+            "id": id,
+            "usd_per_mtok_in": usd_in,
+            "usd_per_mtok_out": usd_out,
+            "context_window": _UNBOUNDED,
+        }
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise BadRecording(f"{path}: cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecording(f"{path}: not JSON: {error}") from None

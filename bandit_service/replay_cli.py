@@ -1,0 +1,327 @@
+"""`bandit-service replay`: recorded traffic through policies, without a server."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from tqdm import tqdm
+
+import policies
+from bandit_service import report
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.embedding import open_backend
+from bandit_service.recorded import (
+    PARETOBANDIT,
+    BadRecording,
+    Recorded,
+    embed_all,
+    open_recording,
+)
+from bandit_service.settings import Settings
+from bandit_service.simulate import Baselines, Run, Watch, baselines, order_of, simulate
+from policies import Policy, Vector
+
+USAGE_ERROR = 2
+_SHOWN_ROWS = 5
+_EVERY = 25
+_DEFAULTS = Settings()
+_EPILOG = f"""\
+baselines, on the same queries in the same order:
+  uniform      every arm equally often, in expectation
+  best single  the arm of the highest mean reward in hindsight, always
+  oracle       the best arm of each query; no policy that sees one outcome per query can reach it
+
+columns:
+  gap closed   (reward - uniform) / (oracle - uniform)
+  regret       what the baseline earned more, summed over all queries
+
+examples:
+  bandit-service replay --data {PARETOBANDIT} --policy all
+  bandit-service replay --data traffic.jsonl.gz --policy metallm --param alpha=1 --seeds 10
+  bandit-service replay --data traffic.jsonl.gz --policy metallm --policy eagle --plot out.png
+
+the format of FILE is in docs/replay.md"""
+
+
+class Usage(ValueError):
+    """The command line asks for something that is not there."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `replay`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, or {PARETOBANDIT} for "
+        "the prompts of that package",
+    )
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="NAME",
+        help="a policy, or `all`; may be given several times (default: metallm)",
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="[POLICY.]KEY=VALUE",
+        help="a parameter, for POLICY or for every chosen policy that has it; may be given "
+        "several times",
+    )
+    _number(parser, "--seeds", 5, 1, "runs per policy, each with its own order of queries")
+    _number(parser, "--limit", None, 1, "only the first so many queries of the file")
+    _number(parser, "--neighbours", _DEFAULTS.history.neighbours, 0, "past queries recalled")
+    _number(parser, "--capacity", _DEFAULTS.history.capacity, 1, "queries remembered")
+    parser.add_argument(
+        "--floor",
+        type=_bounded(float, 0.0, 0.5),
+        default=_DEFAULTS.exploration.floor,
+        metavar="P",
+        help="least probability of an arm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--willingness-to-pay",
+        type=_bounded(float, 1e-9, 1e6),
+        default=_DEFAULTS.reward.willingness_to_pay,
+        metavar="USD",
+        help="what one unit of quality is worth; reward = quality - cost / this "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("onnx", "torch", "static"),
+        default=_DEFAULTS.embedding.backend,
+        help="what embeds the queries (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        default=_DEFAULTS.embedding.model,
+        help="embedding model, or path of its directory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(_DEFAULTS.data_dir),
+        metavar="DIR",
+        help="where models and embeddings are kept from run to run (default: %(default)s)",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw reward over queries")
+    parser.add_argument("--json", action="store_true", help="results for machines, no table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
+    try:
+        chosen = chosen_policies(args.policy or ["metallm"], args.param)
+        if args.plot is not None:
+            report.check_plot()
+        recorded = open_recording(args.data)
+    except (Usage, BadRecording, report.PlotUnavailable) as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    if args.limit is not None:
+        recorded = recorded.first(args.limit)
+    tell_left_out(recorded)
+    backend = open_backend(args.backend, args.model, args.data_dir / "models")
+    embeddings = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
+    explore = Exploration(floor=args.floor, floor_share=_DEFAULTS.exploration.floor_share)
+    rule = RewardRule(args.willingness_to_pay)
+    runs = replay(
+        recorded,
+        embeddings,
+        chosen,
+        seeds=args.seeds,
+        explore=explore,
+        rule=rule,
+        neighbours=args.neighbours,
+        capacity=args.capacity,
+        quiet=args.json,
+    )
+    rows = report.rows(runs)
+    if args.json:
+        print(json.dumps(as_json(recorded, chosen, rows, args.seeds, explore, rule)))
+    else:
+        print(heading(recorded, args.seeds))
+        print(report.table(rows))
+    for row in rows:
+        if row.fallbacks or row.failures:
+            print(
+                f"{row.name}: failed to propose {row.fallbacks} times and to learn "
+                f"{row.failures} times",
+                file=sys.stderr,
+            )
+    if args.plot is not None:
+        report.plot(runs, heading(recorded, args.seeds), args.plot)
+        print(f"plot in {args.plot}", file=sys.stderr)
+    return 0
+
+
+def replay(
+    recorded: Recorded,
+    embeddings: Vector,
+    chosen: Mapping[str, Policy[Any]],
+    *,
+    seeds: int,
+    explore: Exploration,
+    rule: RewardRule,
+    neighbours: int,
+    capacity: int,
+    quiet: bool,
+) -> dict[str, list[Run]]:
+    """Every policy once per seed 0 … seeds − 1, with a bar on a terminal unless `quiet`."""
+    beside = baselines(recorded, rule)
+    runs: dict[str, list[Run]] = {name: [] for name in chosen}
+    total = len(chosen) * seeds * len(recorded)
+    with tqdm(total=total, unit=" q", disable=True if quiet else None, dynamic_ncols=True) as bar:
+        for name, policy in chosen.items():
+            for seed in range(seeds):
+                bar.set_description(f"{name} {seed + 1}/{seeds}", refresh=False)
+                watch = _watch(bar, beside.take(order_of(recorded, seed)))
+                runs[name].append(
+                    simulate(
+                        recorded,
+                        embeddings,
+                        policy,
+                        seed=seed,
+                        explore=explore,
+                        rule=rule,
+                        neighbours=neighbours,
+                        capacity=capacity,
+                        watch=watch,
+                    )
+                )
+    return runs
+
+
+def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
+    """The policies by name, each with those of the parameters that are meant for it."""
+    wanted = list(dict.fromkeys(policies.names() if "all" in names else names))
+    for name in wanted:
+        if name not in policies.names():
+            raise Usage(f"--policy {name}: there are all, {', '.join(policies.names())}")
+    fields = {name: _fields_of(name) for name in wanted}
+    parameters: dict[str, dict[str, Any]] = {name: {} for name in wanted}
+    for param in params:
+        key, equals, value = param.partition("=")
+        only, dot, field = key.rpartition(".")
+        taking = [name for name in ([only] if dot else wanted) if field in fields.get(name, ())]
+        if not equals or not taking:
+            there_are = "; ".join(f"{name}: {', '.join(fields[name]) or '-'}" for name in wanted)
+            raise Usage(f"--param {param}: must be KEY=VALUE or POLICY.KEY=VALUE; {there_are}")
+        for name in taking:
+            parameters[name][field] = _value(value)
+    try:
+        return {name: policies.load(name, **parameters[name]) for name in wanted}
+    except (ValueError, TypeError) as error:
+        raise Usage(f"--param {error}") from None
+
+
+def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:
+    """The mean reward so far beside the baselines' (sums so far), and the regret."""
+    means = "  ".join(f"{name} {total / steps:.3f}" for name, total in beside.items())
+    return f"reward {earned / steps:.3f}  {means}  regret {beside['best'] - earned:.1f}"
+
+
+def tell_left_out(recorded: Recorded) -> None:
+    """Say on stderr which rows were malformed and how many."""
+    for bad in recorded.left_out[:_SHOWN_ROWS]:
+        print(f"left out {bad}", file=sys.stderr)
+    more = len(recorded.left_out) - _SHOWN_ROWS
+    if more > 0:
+        print(f"left out {more} more", file=sys.stderr)
+    if recorded.left_out:
+        all_rows = len(recorded) + len(recorded.left_out)
+        print(f"{len(recorded.left_out)} of {all_rows} rows were left out", file=sys.stderr)
+
+
+def heading(recorded: Recorded, seeds: int) -> str:
+    """What was replayed, in one line."""
+    every = "seed" if seeds == 1 else "seeds"
+    return f"{recorded.name}: {len(recorded)} queries, {len(recorded.arms)} arms, {seeds} {every}"
+
+
+def as_json(
+    recorded: Recorded,
+    chosen: Mapping[str, Policy[Any]],
+    rows: Sequence[report.Row],
+    seeds: int,
+    explore: Exploration,
+    rule: RewardRule,
+) -> dict[str, Any]:
+    """The results with everything they depend on."""
+    return {
+        "data": recorded.name,
+        "queries": len(recorded),
+        "left_out": len(recorded.left_out),
+        "arms": [arm.id for arm in recorded.arms],
+        "seeds": seeds,
+        "floor": explore.floor,
+        "willingness_to_pay": rule.willingness_to_pay,
+        "policies": {name: msgspec.to_builtins(policy) for name, policy in chosen.items()},
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def _watch(bar: tqdm[Any], beside: Baselines) -> Watch:
+    sums = {
+        "uniform": np.cumsum(beside.uniform.reward),
+        "best": np.cumsum(beside.best.reward),
+        "oracle": np.cumsum(beside.oracle.reward),
+    }
+    n = len(beside.uniform.reward)
+
+    def watch(steps: int, earned: float) -> None:
+        if steps % _EVERY and steps != n:
+            return
+        shown = {name: float(total[steps - 1]) for name, total in sums.items()}
+        bar.set_postfix_str(progress_text(steps, earned, shown), refresh=False)
+        bar.update(steps % _EVERY or _EVERY)
+
+    return watch
+
+
+def _fields_of(name: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(policies.policy_class(name))]  # type: ignore[arg-type]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _number(
+    parser: argparse.ArgumentParser, name: str, default: int | None, least: int, what: str
+) -> None:
+    told = "all" if default is None else default
+    parser.add_argument(
+        name,
+        type=_bounded(int, least, 10**9),
+        default=default,
+        metavar="N",
+        help=f"{what} (default: {told})",
+    )
+
+
+def _bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}, got {text}")
+        return value
+
+    return number
