@@ -1,0 +1,25 @@
+"""The laws bite: each catches the mistake that it is there for, and no honest policy."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.laws import laws
+from tests.laws.wrong_policies import CAUGHT_BY, Honest
+
+LAWS = laws.all_laws()
+
+
+@pytest.mark.parametrize("wrong", CAUGHT_BY, ids=lambda wrong: wrong.__name__)
+def test_a_wrong_policy_is_caught(wrong: type[Honest]) -> None:
+    with pytest.raises(AssertionError):
+        LAWS[CAUGHT_BY[wrong]](wrong)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_an_honest_policy_is_not(law: str) -> None:
+    LAWS[law](Honest)
+
+
+def test_every_law_has_caught_somebody() -> None:
+    assert set(CAUGHT_BY.values()) == set(LAWS)
