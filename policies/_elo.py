@@ -11,7 +11,9 @@ def expected(rating: float, opponent: float) -> float:
     >>> expected(1400.0, 1000.0)
     0.9090909090909091
     """
-    return float(1.0 / (1.0 + 10.0 ** ((opponent - rating) / 400.0)))
+    # cut where E is 0 or 1 in double precision anyway, since a larger power overflows
+    behind = min(300.0, max(-300.0, (opponent - rating) / 400.0))
+    return float(1.0 / (1.0 + 10.0**behind))
 
 
 def match(

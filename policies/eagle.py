@@ -41,7 +41,7 @@ class Eagle:
     blend: P in [0, 1]; the paper's 0.5.
     neighbours: N >= 0; the paper's 20. The service recalls `history.neighbours`, of which the
         nearest N are used.
-    k_factor: K > 0 or 0; the paper's 32.
+    k_factor: K in [0, 400]; the paper's 32. One match at 400 is a whole scale of the ratings.
     initial: rating of an arm never matched; only differences matter. The paper is silent.
     order: "farthest_first" (default, the nearest has the last word) or "oldest_first"; the
         paper is silent on the order of replay.
@@ -84,7 +84,7 @@ class Eagle:
     def __post_init__(self) -> None:
         within("blend", self.blend, 0.0, 1.0)
         within("neighbours", self.neighbours, 0)
-        within("k_factor", self.k_factor, 0.0)
+        within("k_factor", self.k_factor, 0.0, 400.0)
         within("initial", self.initial, -1e6, 1e6)
         one_of("order", self.order, ("farthest_first", "oldest_first"))
         one_of("compare_on", self.compare_on, ("reward", "quality", "off"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class Fixed:
     """
 
     arm: str = ""
+    exempt: ClassVar[dict[str, str]] = {
+        "the_best_arm_of_an_easy_problem_is_found": "it learns nothing, by design"
+    }
 
     @staticmethod
     def examples() -> list[Fixed]:
