@@ -11,8 +11,10 @@ The policy's class must be importable, since one law folds events in another pro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 import math
 import re
 import sys
@@ -36,6 +38,7 @@ from policies import (
     Outcome,
     Policy,
     Proposal,
+    Rewarded,
     draw,
     floor,
 )
@@ -102,12 +105,12 @@ def no_eligible_arm_is_a_value_error(make: Factory) -> None:
     """An empty pool is refused in so many words, before and after learning."""
     policy = make()
     for state in (policy.init(), _fold(policy, made.history(40))):
+        refusal = ""
         try:
-            proposal = policy.propose(state, made.context_of(1), made.arms_of([]))
+            policy.propose(state, made.context_of(1), made.arms_of([]))
         except ValueError as error:
-            assert "arm" in str(error), f"the refusal does not speak of arms: {error}"
-        else:
-            raise AssertionError(f"proposed {proposal} from no arm")
+            refusal = str(error)
+        assert "arm" in refusal, f"no refusal that speaks of arms, but {refusal!r}"
 
 
 def a_query_without_an_embedding_gets_an_answer(make: Factory) -> None:
@@ -231,11 +234,14 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
             if warm:  # caches are there, and must not be left half written either
                 _distribution(policy, state, good, arms)
             before = codec.dump(state)
+            refusal = ""
             try:
                 with np.errstate(over="raise", invalid="raise", divide="raise"):
                     state = policy.learn(state, event)
             except _REFUSALS as error:
-                assert codec.dump(state) == before, f"{error!r} was raised after a first write"
+                refusal = repr(error)
+            if refusal:
+                assert codec.dump(state) == before, f"{refusal} was raised after a first write"
                 restored = codec.load(before, type(state))
                 for context in contexts:
                     _agree(
@@ -256,12 +262,10 @@ def what_is_not_a_number_teaches_nothing(make: Factory) -> None:
         for arm in (made.IDS[0], ArmId("newcomer")):
             state = _fold(policy, made.history(30))
             before = codec.dump(state)
-            try:
+            with contextlib.suppress(*_REFUSALS):
                 state = policy.learn(
                     state, made.rewarded(made.context_of(2), arm, quality, nan, nan, nan)
                 )
-            except _REFUSALS:
-                pass
             assert codec.dump(state) == before, f"{arm} learned from NaN, quality {quality}"
 
 
@@ -270,11 +274,10 @@ def missing_signals_are_harmless(make: Factory) -> None:
     policy = make()
     state = policy.init()
     arms = made.arms_of(made.IDS)
-    for i in range(64):
-        given_signals = [
-            value if i >> at & 1 else None for at, value in enumerate((0.7, 0.01, 2.0, 0.6))
-        ]
-        event = made.rewarded(made.context_of(i), made.IDS[i % 5], *given_signals)
+    choices: list[tuple[float | None, ...]] = [(None, v) for v in (0.7, 0.01, 2.0, 0.6)]
+    for i, (quality, cost, latency, reward) in enumerate(4 * list(itertools.product(*choices))):
+        arm = made.IDS[i % 5]
+        event = made.rewarded(made.context_of(i), arm, quality, cost, latency, reward)
         state = _learn(policy, state, event)
         assert _all_finite(state), f"{event} made the state not finite"
         _distribution(policy, state, made.context_of(i + 1), arms)
@@ -438,13 +441,12 @@ def the_state_does_not_grow_with_events(make: Factory) -> None:
 def the_best_arm_of_an_easy_problem_is_found(make: Factory) -> None:
     """One of three arms is better by 0.5: of the last 200 of 1,000 draws it gets 80 %.
 
-    The median of three seeds counts, since a policy that absorbs may lock onto another arm by
-    bad luck; with each seed another arm is the best. Every fourth query brings a comparison too,
-    and queries share a direction, as embeddings of text do, so that a linear model needs no
-    constant to find the arm.
+    With every one of three seeds, and with each another arm is the best. Every fourth query
+    brings a comparison too, and queries share a direction, as embeddings of text do, so that a
+    linear model needs no constant to find the arm.
     """
-    shares = sorted(_share_of_best(make(), seed) for seed in range(3))
-    assert shares[1] >= 0.8, f"the best arm got {shares} of the last draws"
+    shares = [_share_of_best(make(), seed) for seed in range(3)]
+    assert min(shares) >= 0.8, f"the best arm got {shares} of the last draws"
 
 
 # What it is configured by
@@ -459,10 +461,13 @@ def bad_parameters_are_refused_by_name(make: Factory) -> None:
             continue
         refused = []
         for value in _values(kinds):
+            changed, refusal = policy, ""
             try:
                 changed = dataclasses.replace(policy, **{name: value})  # type: ignore[type-var]
             except ValueError as error:
-                assert name in str(error), f"{name}={value} was refused without its name: {error}"
+                refusal = f"refused: {error}"
+            if refusal:
+                assert name in refusal, f"{name}={value} was refused without its name: {refusal}"
                 refused.append(value)
                 continue
             assert math.isfinite(value), f"{name}={value} was accepted"
@@ -477,9 +482,9 @@ def bad_parameters_are_refused_by_name(make: Factory) -> None:
 
 def every_parameter_has_a_default_and_is_documented(make: Factory) -> None:
     """The class is a frozen dataclass; it can be made of nothing; its docstring names them all."""
-    cls = type(make())
-    assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
-    assert cls.__dataclass_params__.frozen, f"{cls.__name__} is not frozen"  # type: ignore[attr-defined]
+    cls: Any = type(make())
+    frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
+    assert frozen, f"{cls.__name__} is not a frozen dataclass"
     docstring = cls.__dict__.get("__doc__") or ""
     for field in dataclasses.fields(cls):
         missing = (dataclasses.MISSING, dataclasses.MISSING)
@@ -615,18 +620,14 @@ def _share_of_best(policy: Policy[Any], seed: int) -> float:
         noise = rng.uniform(-0.1, 0.1, size=3)
         quality = float(means[j] + noise[j])
         reward = quality - 0.001 / 0.1
-        event = made.Rewarded(
-            context, arms.ids[j], float(p[j]), 0.5, 0.001, quality, 0.001, 1.0, reward
-        )
+        event = Rewarded(context, arms.ids[j], float(p[j]), 0.5, 0.001, quality, 0.001, 1.0, reward)
         state = _learn(policy, state, event)
         outcomes.append(Outcome(arms.ids[j], quality, reward))
         if i % 4 == 0:
             other = (j + 1 + int(rng.integers(0, 2))) % 3
             better, worse = (j, other) if means[j] >= means[other] else (other, j)
             tie = bool(means[j] == means[other])
-            state = _learn(
-                policy, state, Compared(context, arms.ids[better], arms.ids[worse], tie)
-            )
+            state = _learn(policy, state, Compared(context, arms.ids[better], arms.ids[worse], tie))
     return drawn[-200:].count(best) / 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import tomllib
 from dataclasses import dataclass
@@ -29,12 +30,7 @@ class Variant:
 
     def __call__(self) -> Policy[Any]:
         """A new instance, since a policy may hold no memory of its own."""
-        parameters = {name: getattr(self.policy, name) for name in _fields(self.policy)}
-        return type(self.policy)(**parameters)
-
-
-def _fields(policy: Policy[Any]) -> list[str]:
-    return list(getattr(policy, "__dataclass_fields__", {}))
+        return dataclasses.replace(self.policy)  # type: ignore[type-var]
 
 
 def _variants(name: str) -> list[Variant]:

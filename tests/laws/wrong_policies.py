@@ -148,8 +148,8 @@ class PrefersEarlyNames(Honest):
     """Gives newcomers a head start by the alphabet."""
 
     def means(self, state: Sums, ids: tuple[ArmId, ...]) -> Floats:
-        early = np.array([0.01 * sorted(ids).index(arm) for arm in ids])
-        return super().means(state, ids) - early
+        early: Floats = np.array([0.01 * sorted(ids).index(arm) for arm in ids])
+        return np.asarray(super().means(state, ids) - early)
 
 
 class ForgetsWhoIsAway(Honest):
@@ -161,7 +161,7 @@ class ForgetsWhoIsAway(Honest):
         del state.seen[:-10]
         for other in list(state.total):
             if float(sum(other.encode())) not in state.seen:
-                state.total[other] = state.count[other] * 0.1
+                state.total[other] = -state.count[other]
 
 
 class WritesBeforeItChecks(Honest):
