@@ -87,14 +87,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _number(parser, "--capacity", _DEFAULTS.history.capacity, 1, "queries remembered")
     parser.add_argument(
         "--floor",
-        type=_bounded(float, 0.0, 0.5),
+        type=bounded(float, 0.0, 0.5),
         default=_DEFAULTS.exploration.floor,
         metavar="P",
         help="least probability of an arm (default: %(default)s)",
     )
     parser.add_argument(
         "--willingness-to-pay",
-        type=_bounded(float, 1e-9, 1e6),
+        type=bounded(float, 1e-9, 1e6),
         default=_DEFAULTS.reward.willingness_to_pay,
         metavar="USD",
         help="what one unit of quality is worth; reward = quality - cost / this "
@@ -232,7 +232,7 @@ def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Po
 def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:
     """The mean reward so far beside the baselines' (sums so far), and the regret."""
     means = "  ".join(f"{name} {total / steps:.3f}" for name, total in beside.items())
-    return f"reward {earned / steps:.3f}  {means}  regret {beside['best'] - earned:.1f}"
+    return f"reward {earned / steps:.3f}  {means}  regret {beside["best single"] - earned:.1f}"
 
 
 def tell_left_out(recorded: Recorded) -> None:
@@ -278,7 +278,7 @@ def as_json(
 def _watch(bar: tqdm[Any], beside: Baselines) -> Watch:
     sums = {
         "uniform": np.cumsum(beside.uniform.reward),
-        "best": np.cumsum(beside.best.reward),
+        "best single": np.cumsum(beside.best.reward),
         "oracle": np.cumsum(beside.oracle.reward),
     }
     n = len(beside.uniform.reward)
@@ -310,14 +310,16 @@ def _number(
     told = "all" if default is None else default
     parser.add_argument(
         name,
-        type=_bounded(int, least, 10**9),
+        type=bounded(int, least, 10**9),
         default=default,
         metavar="N",
         help=f"{what} (default: {told})",
     )
 
 
-def _bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
+def bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
+    """An argparse type: a number from low to high, or an error that says so."""
+
     def number(text: str) -> float:
         value = kind(text)
         if not low <= value <= high:

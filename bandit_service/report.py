@@ -141,7 +141,8 @@ def plot(runs: Runs, title: str, path: Path) -> None:
             },
         )  # fmt: skip
     axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=12)
-    axes.set_xlabel("queries so far", color=_INK)
+    band = " (band: ±1 standard deviation between seeds)" if len(some) > 1 else ""
+    axes.set_xlabel(f"queries so far{band}", color=_INK)
     axes.set_ylabel("mean reward so far", color=_INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.tick_params(colors=_MUTED, length=0)
