@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import typing
 from typing import Any
 
 import policies
@@ -31,8 +32,19 @@ def load(name: str, **parameters: Any) -> Policy[Any]:
     """The policy `name` with `parameters`; ValueError names an unknown or bad parameter."""
     cls = policy_class(name)
     allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for parameter in parameters:
+    kinds = typing.get_type_hints(cls)
+    for parameter, value in parameters.items():
         if parameter not in allowed:
             there_are = ", ".join(allowed) or "none"
             raise ValueError(f"{parameter}: {name} has no such parameter; there are {there_are}")
+        _check_kind(parameter, value, typing.get_args(kinds[parameter]) or (kinds[parameter],))
     return cls(**parameters)
+
+
+def _check_kind(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    """Parameters come from files and over the wire, where nothing has checked their types."""
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    wanted = " or ".join(words.get(kind, "nothing") for kind in kinds)
+    raise ValueError(f"{name}: must be {wanted}, got {value!r}")

@@ -72,6 +72,19 @@ def test_policies_times_laws_equals_what_is_run() -> None:
     assert set(run) == {(variant.name, law) for variant in tried for law in names}
 
 
+@pytest.mark.parametrize("name", policies.names())
+def test_a_parameter_of_the_wrong_type_is_refused_by_name(name: str) -> None:
+    cls: Any = policies.policy_class(name)
+    for field in dataclasses.fields(cls):
+        wrong: list[Any] = [[], {}, None if field.default is not None else "much"]
+        wrong.append("much" if not isinstance(field.default, str) else 3)
+        if isinstance(field.default, int):
+            wrong.append(2.5)
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"^{field.name}: must be "):
+                policies.load(name, **{field.name: value})
+
+
 def test_exemptions_are_those_that_were_reviewed() -> None:
     claimed = {
         name: dict(exempt)
