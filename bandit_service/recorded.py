@@ -191,7 +191,7 @@ def _quiet(todo: Sequence[bytes]) -> bool | None:
 
 def _read_cache(path: Path, dim: int) -> dict[bytes, Vector]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             keys, vectors = stored["keys"], stored["vectors"]
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
         return {}  # not there, or damaged: a cache costs time, never data

@@ -232,7 +232,8 @@ def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Po
 def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:
     """The mean reward so far beside the baselines' (sums so far), and the regret."""
     means = "  ".join(f"{name} {total / steps:.3f}" for name, total in beside.items())
-    return f"reward {earned / steps:.3f}  {means}  regret {beside["best single"] - earned:.1f}"
+    regret = beside["best single"] - earned
+    return f"reward {earned / steps:.3f}  {means}  regret {regret:.1f}"
 
 
 def tell_left_out(recorded: Recorded) -> None:

@@ -1,0 +1,151 @@
+"""Recorded traffic through the fold: baselines by hand, reproducible runs, policies that learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import policies
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.recorded import Recorded
+from bandit_service.simulate import Run, baselines, order_of, rewards, simulate
+from policies import Vector
+from tests.unit.replay.recordings import planted, recording
+
+NAN = math.nan
+RULE = RewardRule(willingness_to_pay=0.10)
+
+
+def _run(recorded: Recorded, vectors: Vector, policy: str, seed: int = 0) -> Run:
+    return simulate(
+        recorded, vectors, policies.load(policy), seed=seed, explore=Exploration(), rule=RULE
+    )
+
+
+def _random_vectors(n: int) -> Vector:
+    vectors = np.random.default_rng(0).normal(size=(n, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors, np.float32)
+
+
+def test_baselines_by_hand() -> None:
+    recorded = recording(
+        [[1.0, 0.5], [0.0, 0.5], [0.8, 0.8]], [[0.02, 0.0], [0.02, 0.0], [0.02, 0.01]]
+    )
+    # the quality less ten times the bill
+    reward = [[0.8, 0.5], [-0.2, 0.5], [0.6, 0.7]]
+    assert np.allclose(rewards(recorded, RULE), reward)
+    found = baselines(recorded, RULE)
+    assert found.best_arm == "arm1"  # 1.7 / 3 against 1.2 / 3
+    assert np.allclose(found.uniform.reward, [0.65, 0.15, 0.65])
+    assert np.allclose(found.uniform.cost, [0.01, 0.01, 0.015])
+    assert np.allclose(found.best.reward, [0.5, 0.5, 0.7])
+    assert np.allclose(found.oracle.reward, [0.8, 0.5, 0.7])
+    assert np.allclose(found.oracle.quality, [1.0, 0.5, 0.8])
+
+
+def test_an_oracle_takes_the_cheaper_of_equals() -> None:
+    free = RewardRule(willingness_to_pay=1e6)
+    found = baselines(recording([[0.0, 0.0]], [[0.0, 0.0]]), free)
+    assert found.oracle.cost.tolist() == [0.0]
+    # −1 is the least reward there is, so these two bills are worth the same
+    found = baselines(recording([[0.0, 0.0]], [[3.0, 2.0]]), RewardRule(willingness_to_pay=1.0))
+    assert found.oracle.cost.tolist() == [2.0]
+
+
+def test_missing_answers_are_neither_chosen_nor_counted() -> None:
+    recorded = recording([[NAN, 0.5, 0.1], [0.9, NAN, 0.3]], [[NAN, 0.0, 0.0], [0.0, NAN, 0.0]])
+    found = baselines(recorded, RULE)
+    assert np.allclose(found.uniform.reward, [0.3, 0.6])
+    assert found.best_arm == "arm0"  # (0.3 standing in + 0.9) / 2
+    assert np.allclose(found.best.reward, [0.3, 0.9])
+    assert np.allclose(found.oracle.reward, [0.5, 0.9])
+    for seed in range(20):
+        run = _run(recorded, _random_vectors(2), "uniform", seed)
+        assert not np.isnan(recorded.quality[run.order, run.arm]).any()
+
+
+def test_an_arm_that_never_answered_is_never_the_best() -> None:
+    found = baselines(recording([[NAN, 0.1]], [[NAN, 0.0]]), RULE)
+    assert found.best_arm == "arm1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_oracle_is_not_below_the_best_single_nor_that_below_uniform(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    quality = np.where(rng.random((50, 4)) < 0.2, NAN, rng.random((50, 4)))
+    quality[:, 3] = rng.random(50)
+    cost = np.where(np.isnan(quality), NAN, rng.random((50, 4)) * 0.05)
+    found = baselines(recording(quality.tolist(), cost.tolist()), RULE)
+    assert (found.oracle.reward >= found.best.reward - 1e-12).all()
+    assert (found.oracle.reward >= found.uniform.reward - 1e-12).all()
+    complete = baselines(recording(rng.random((50, 4)).tolist(), np.zeros((50, 4)).tolist()), RULE)
+    assert complete.best.reward.mean() >= complete.uniform.reward.mean()
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:
+    recorded, vectors = planted(300)
+    first, again, other = (_run(recorded, vectors, "metallm", seed) for seed in (1, 1, 2))
+    assert first.order.tolist() == again.order.tolist()
+    assert first.arm.tolist() == again.arm.tolist()
+    assert first.track.reward.tolist() == again.track.reward.tolist()
+    assert first.order.tolist() != other.order.tolist()
+    assert sorted(other.order) == list(range(300))
+
+
+def test_the_order_is_of_the_queries_not_of_the_file() -> None:
+    recorded, _ = planted(20)
+    cut = recorded.first(10)
+    kept = [i for i in order_of(recorded, 5).tolist() if i < 10]
+    assert order_of(cut, 5).tolist() == kept
+
+
+def test_what_is_told_is_what_was_recorded() -> None:
+    recorded, vectors = planted(50)
+    told: list[tuple[int, float]] = []
+    run = simulate(
+        recorded,
+        vectors,
+        policies.load("uniform"),
+        seed=4,
+        explore=Exploration(),
+        rule=RULE,
+        watch=lambda steps, total: told.append((steps, total)),
+    )
+    table = rewards(recorded, RULE)
+    assert np.array_equal(run.track.reward, table[run.order, run.arm])
+    assert np.array_equal(run.track.cost, recorded.cost[run.order, run.arm])
+    assert [steps for steps, _ in told] == list(range(1, 51))
+    assert told[-1][1] == pytest.approx(run.track.reward.sum())
+    assert run.regret(run.baselines.best)[-1] == pytest.approx(
+        run.baselines.best.reward.sum() - run.track.reward.sum()
+    )
+
+
+@pytest.mark.parametrize("policy", ["metallm", "eagle"])
+def test_a_policy_finds_the_planted_topics(policy: str) -> None:
+    recorded, vectors = planted(1200)
+    run = _run(recorded, vectors, policy)
+    assert (run.fallbacks, run.failures) == (0, 0)
+    last = slice(800, None)
+    uniform, best = run.baselines.uniform.reward[last], run.baselines.best.reward[last]
+    assert run.track.reward.mean() > run.baselines.uniform.reward.mean() + 0.15
+    assert run.track.reward[last].mean() > uniform.mean() + 0.2
+    assert run.track.reward[last].mean() > best.mean()
+
+
+def test_forgetting_old_decisions_and_a_small_history_hold_memory_down() -> None:
+    recorded, vectors = planted(1100)
+    run = simulate(
+        recorded,
+        vectors,
+        policies.load("eagle"),
+        seed=0,
+        explore=Exploration(),
+        rule=RULE,
+        capacity=50,
+    )
+    assert run.track.reward.mean() > run.baselines.uniform.reward.mean()
