@@ -83,12 +83,14 @@ class StreamClient:
         return answer
 
     async def _read(self) -> None:
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.BINARY:
-                answer = _unpack(message.data)
-                future = self._waiting.get(answer["id"])
-                if future is not None and not future.done():
-                    future.set_result(answer)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionError("the stream has ended"))
+        try:
+            async for message in self._socket:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    answer = _unpack(message.data)
+                    future = self._waiting.get(answer["id"])
+                    if future is not None and not future.done():
+                        future.set_result(answer)
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionError("the stream has ended"))
