@@ -66,7 +66,7 @@ class Embedding:
 
     backend: str = _setting("onnx", "what runs the model", choices=("onnx", "torch", "static"))
     model: str = _setting("all-MiniLM-L6-v2", "name of the model, or path of its directory")
-    threads: int = _setting(2, "threads of one embedding call", low=1, high=256)
+    threads: int = _setting(1, "threads of one embedding call", low=1, high=256)
     batch_size: int = _setting(16, "most texts in one call of the model", low=1, high=1024)
     wait_s: float = _setting(0.0, "how long a batch waits for company", low=0, high=1)
     cache_size: int = _setting(10_000, "embeddings kept by text hash", low=0)

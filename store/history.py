@@ -151,7 +151,7 @@ class HnswIndex:
         k = min(k, len(self._live))
         if k < 1 or not vector.any():
             return _NOTHING
-        ef = max(64, 2 * k)
+        ef = max(40, 2 * k)
         if ef != self._ef:
             self._graph.set_ef(ef)
             self._ef = ef
