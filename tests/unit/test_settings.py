@@ -1,0 +1,142 @@
+"""Settings: all mistakes at once, each with its key and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bandit_service import cli, settings
+
+
+def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return settings.read(path, environ)
+
+
+def test_no_file_is_needed() -> None:
+    chosen = settings.read(None, {})
+    assert (chosen.server.host, chosen.server.port) == ("127.0.0.1", 8080)
+    assert chosen.policy.name == "metallm"
+    assert set(chosen.origins.values()) == {"default"}
+
+
+def test_the_environment_overrides_the_file_which_overrides_the_default(tmp_path: Path) -> None:
+    text = (
+        "[server]\nport = 1000\nmax_items = 7\n[policy]\nname = 'eagle'\nparameters = {blend = 0.2}"
+    )
+    chosen = _read(tmp_path, text, BANDIT_SERVER_PORT="2000", PATH="/bin")
+    assert (chosen.server.port, chosen.server.max_items) == (2000, 7)
+    assert chosen.origins["server.port"] == "BANDIT_SERVER_PORT"
+    assert chosen.origins["server.max_items"] == str(tmp_path / "config.toml")
+    assert chosen.policy.parameters == {"blend": 0.2}
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    text = """
+    log_level = "loud"
+    colour = "red"
+    [server]
+    port = 70000
+    host = 7
+    [embedding]
+    backend = "gpu"
+    [exploration]
+    floor = "much"
+    [policy]
+    name = "metallm"
+    parameters = {alpha = -1}
+    [[arms]]
+    id = "a"
+    usd_per_mtok_in = -1
+    usd_per_mtok_out = 1
+    [[arms]]
+    id = "b"
+    """
+    with pytest.raises(settings.BadSettings) as caught:
+        _read(tmp_path, text, BANDIT_SERVER_PROT="1")
+    mistakes = "\n".join(caught.value.mistakes)
+    for expected in (
+        "log_level: must be one of debug, info, warning, error, got 'loud'",
+        "colour: no such setting",
+        "server.port: must be a whole number from 0 to 65535, got 70000",
+        "server.host: must be a string, got 7",
+        "embedding.backend: must be one of onnx, torch, static, got 'gpu'",
+        "exploration.floor: must be a number from 0 to 0.5, got 'much'",
+        "policy.parameters.alpha: must be a number >= 0, got -1",
+        "arms[0].usd_per_mtok_in: must be from 0 to 100000, got -1",
+        "arms[1].usd_per_mtok_in: Object missing required field",
+        "BANDIT_SERVER_PROT: no such setting",
+    ):
+        assert expected in mistakes, mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[server", "not TOML"),
+        ("server = 3", "server: must be a table"),
+        ("arms = 3", "arms: must be a list of tables"),
+        ("[policy]\nname = 'best'", "policy: no policy named 'best'"),
+        ("[policy]\nparameters = {gamma = 1}", "gamma: metallm has no such parameter"),
+        ("[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\nprize = 2", "prize"),
+        ("[reward]\nttl_s = true", "reward.ttl_s: must be a number from 1, got True"),
+        ("[reward]\nttl_s = nan", "reward.ttl_s: must be a number from 1, got nan"),
+    ],
+)
+def test_a_mistake_names_its_key(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(settings.BadSettings, match=r".") as caught:
+        _read(tmp_path, text)
+    assert expected in "\n".join(caught.value.mistakes)
+
+
+def test_two_arms_of_one_name_are_refused(tmp_path: Path) -> None:
+    arm = "[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\n"
+    with pytest.raises(settings.BadSettings, match="'a' is there twice"):
+        _read(tmp_path, arm + arm)
+
+
+def test_the_command_line_tells_mistakes_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[server]\nport = -1\n", encoding="utf-8")
+    assert cli.main(["config", "check", "--config", str(path)]) == cli.USAGE_ERROR
+    assert "config: server.port: must be" in capsys.readouterr().err
+    assert cli.main(["config", "check", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_configuration_is_shown_with_origins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    keys = [row["key"] for row in shown["settings"]]
+    assert keys == list(settings.rules())
+    assert all(row["help"] for row in shown["settings"])
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for key, (default, rule) in settings.rules().items():
+        assert f"| `{key}` | `{json.dumps(default)}` | {rule.help}" in page, key
+
+
+def test_policies_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["policies"]) == 0
+    out = capsys.readouterr().out
+    assert "metallm: Optimism in one ridge regression per arm" in out
+    assert "ridge=12.94" in out
+    assert cli.main(["policies", "none"]) == cli.USAGE_ERROR
+
+
+def test_a_missing_model_ends_the_start_with_the_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDIT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("BANDIT_EMBEDDING_MODEL", "no-such-model")
+    assert cli.main(["serve", "--port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "embedding.model: 'no-such-model' is neither" in error
+    assert "Traceback" not in error
