@@ -144,6 +144,15 @@ def document(version: str) -> dict[str, Any]:
                 "responses": {"200": {"description": "text format", "content": {"text/plain": {}}}},
             }
         },
+        "/openapi.json": {
+            "get": {
+                "operationId": "get_openapi",
+                "summary": "This document",
+                "responses": {
+                    "200": {"description": "OpenAPI 3.1", "content": {"application/json": {}}}
+                },
+            }
+        },
         "/v1/stream": {
             "get": {
                 "operationId": "get_v1_stream",

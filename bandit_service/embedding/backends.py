@@ -38,7 +38,7 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(backend: str, model: str, cache_dir: Path, threads: int = 2) -> Backend:
+def open_backend(backend: str, model: str, cache_dir: Path, threads: int = 1) -> Backend:
     """Load `model` for `backend`, making its files in `cache_dir` first if they are not there."""
     if backend == "torch":
         return TorchBackend(model, threads)
@@ -86,8 +86,8 @@ class OnnxBackend:
     def encode(self, texts: Sequence[str]) -> Matrix:
         """See Backend. About linear in the tokens of all texts."""
         out = np.empty((len(texts), self.dim), np.float32)
-        for i, encoded in enumerate(self._tokenizer.encode_batch(list(texts))):
-            ids = np.array([encoded.ids], np.int64)
+        for i, text in enumerate(texts):
+            ids = np.array([self._tokenizer.encode(text).ids], np.int64)
             feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
             out[i] = self._session.run(["embedding"], feed)[0][0]
         return out
