@@ -1,0 +1,95 @@
+"""Docs that are not executed are rumours: README, CONTRIBUTING and the API page, run."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import policies
+from tests.laws import laws
+from tests.service.running import serving
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def _fences(path: Path, language: str) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+async def _run(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def test_the_five_examples_of_the_readme(tmp_path: Path, models: Path) -> None:
+    examples = _fences(ROOT / "README.md", "bash")
+    assert len(examples) == 5
+    expected = [
+        '"arm":',
+        '"status":"accepted"',
+        '"status":"accepted"',
+        '"neighbours"',
+        '"retired":true',
+    ]
+    async with serving(tmp_path / "var", models) as client:
+        for example, part in zip(examples, expected, strict=True):
+            script = example.replace("http://127.0.0.1:8080", client.url)
+            assert script != example
+            out = await _run("bash", "-euo", "pipefail", "-c", script)
+            assert part in out, (example, out)
+            assert '"error"' not in out
+
+
+async def test_the_stream_example_of_the_api_page(tmp_path: Path, models: Path) -> None:
+    (example,) = _fences(ROOT / "docs" / "api.md", "python")
+    async with serving(tmp_path / "var", models) as client:
+        out = await _run(sys.executable, "-c", example.replace("http://127.0.0.1:8080", client.url))
+    assert "'credits': 256" in out
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"0", "1"}
+
+
+def test_the_policy_of_contributing_loads_and_keeps_every_law(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = _fences(ROOT / "CONTRIBUTING.md", "python")
+    (tmp_path / "thrifty.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(policies, "__path__", [*policies.__path__, str(tmp_path)])
+    try:
+        assert "thrifty" in policies.names()
+        policy = policies.load("thrifty", enough=0.5)
+        other_process = "the_same_events_give_the_same_state_under_another_hash_seed"
+        for name, law in laws.all_laws().items():
+            if name != other_process:  # that process does not know of this directory
+                law(lambda: policy)
+    finally:
+        sys.modules.pop("policies.thrifty", None)
+        importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not re.match(r"https?:", target):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_make_target_is_explained_and_the_readme_names_real_ones() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    explained = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert set(phony.group(1).split()) == explained
+    for path in DOCUMENTS:
+        for target in re.findall(r"`make ([a-z-]+)", path.read_text(encoding="utf-8")):
+            assert target in explained, f"{path.name} names make {target}"
