@@ -26,8 +26,9 @@ class PlotUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One policy, or one baseline, over all seeds; `sd` is of the mean reward between seeds.
+    """One policy, or one baseline, over all seeds.
 
+    sd: standard deviation of the mean reward between seeds; None where there is one run only.
     gap_closed: (reward − uniform) / (oracle − uniform); None where these two are the same.
     regret_best, regret_oracle: reward of the best single arm, or of the oracle, less the reward
         got, summed over all queries.
@@ -36,7 +37,7 @@ class Row:
 
     name: str
     reward: float
-    sd: float
+    sd: float | None
     last_third: float
     quality: float
     usd_per_1000: float
@@ -70,7 +71,7 @@ def table(rows: Sequence[Row]) -> str:
     )  # fmt: skip
     cells = [
         (
-            row.name, f"{row.reward:.4f}", f"{row.sd:.4f}", f"{row.last_third:.4f}",
+            row.name, f"{row.reward:.4f}", "-" if row.sd is None else f"{row.sd:.4f}", f"{row.last_third:.4f}",
             f"{row.quality:.4f}", f"{row.usd_per_1000:.4f}",
             "-" if row.gap_closed is None else f"{row.gap_closed:.1%}",
             f"{row.regret_best:.1f}", f"{row.regret_oracle:.1f}",
@@ -166,7 +167,7 @@ def _row(name: str, runs: Sequence[Run], of: _Pick) -> Row:
     return Row(
         name=name,
         reward=reward,
-        sd=float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+        sd=float(np.std(means, ddof=1)) if len(means) > 1 else None,
         last_third=_mean(of(run).reward[n - max(1, n // 3) :].mean() for run in runs),
         quality=_mean(of(run).quality.mean() for run in runs),
         usd_per_1000=1000.0 * _mean(of(run).cost.mean() for run in runs),

@@ -46,6 +46,12 @@ def test_rows_rank_policies_and_end_with_the_baselines() -> None:
     assert lines[2].startswith("metallm  ")
 
 
+def test_one_run_has_no_spread() -> None:
+    rows = report.rows(_replayed(["uniform"], seeds=1))
+    assert {row.sd for row in rows} == {None}
+    assert report.table(rows).splitlines()[2].split()[2] == "-"
+
+
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     report.plot(_replayed(["uniform", "metallm"]), "made", tmp_path / "sub" / "plot.png")
