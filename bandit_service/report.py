@@ -71,8 +71,8 @@ def table(rows: Sequence[Row]) -> str:
     )  # fmt: skip
     cells = [
         (
-            row.name, f"{row.reward:.4f}", "-" if row.sd is None else f"{row.sd:.4f}", f"{row.last_third:.4f}",
-            f"{row.quality:.4f}", f"{row.usd_per_1000:.4f}",
+            row.name, f"{row.reward:.4f}", "-" if row.sd is None else f"{row.sd:.4f}",
+            f"{row.last_third:.4f}", f"{row.quality:.4f}", f"{row.usd_per_1000:.4f}",
             "-" if row.gap_closed is None else f"{row.gap_closed:.1%}",
             f"{row.regret_best:.1f}", f"{row.regret_oracle:.1f}",
         )
