@@ -1,7 +1,7 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
 from store._protocols import EventLog, HistoryIndex, Neighbours, Offset, Record, Snapshots
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError
+from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, WrongFormat
 
 __distribution__ = "bandit-service"
 
@@ -18,4 +18,5 @@ __all__ = [
     "Record",
     "Snapshots",
     "StoreError",
+    "WrongFormat",
 ]

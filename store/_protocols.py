@@ -31,7 +31,8 @@ class EventLog(Protocol):
         """Hand all records to the kernel, or none of them; the last offset.
 
         After it returns, the death of this process loses nothing; a power cut may, until `sync`.
-        Raises `store.errors.Duplicate` when an eid is already there, and writes nothing.
+        Raises `store.errors.Duplicate` when an eid is already there, and ValueError for a time
+        that is not finite; neither writes anything.
         """
         ...
 

@@ -26,6 +26,15 @@ class Corrupt(StoreError):
         self.offset = offset
 
 
+class WrongFormat(StoreError):
+    """The log was written by another version; it is whole, and was not touched."""
+
+    def __init__(self, path: object, found: object, known: int) -> None:
+        super().__init__(
+            f"{path} has format {found}, this version reads {known}: use the version that wrote it"
+        )
+
+
 class Locked(StoreError):
     """Another process has the log open."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from store._protocols import START, Offset, Record
@@ -22,6 +23,8 @@ class MemoryLog:
             raise Closed
         new: set[str] = set()
         for record in records:
+            if not math.isfinite(record.ts):
+                raise ValueError(f"ts: must be finite, got {record.ts}")
             if record.eid in self._eids or record.eid in new:
                 raise Duplicate(record.eid)
             new.add(record.eid)

@@ -13,15 +13,19 @@ SQLite does not checksum pages, so every record carries a CRC that covers the on
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import struct
+import sys
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from store._protocols import START, Offset, Record
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError
+from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, WrongFormat
 
 FORMAT = 1
 _CHUNK = 512
@@ -60,6 +64,7 @@ class SqliteLog:
         self.path = Path(path)
         self._closed = False
         self._broken = ""
+        self._descriptor = threading.Lock()
         try:
             self._db = sqlite3.connect(
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False
@@ -85,6 +90,8 @@ class SqliteLog:
     def _open(self, epoch: int) -> None:
         db = self._db
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        # the first read takes the lock; nothing is written into a file that is not ours
+        self._refuse_strangers()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -98,12 +105,24 @@ class SqliteLog:
         # a write, so that the WAL file is there and the exclusive lock is held from now on
         db.execute("UPDATE head SET epoch = ? WHERE one = 1", (epoch,))
         db.execute("COMMIT")
-        self._seq, self._crc, found = db.execute("SELECT seq, crc, format FROM head").fetchone()
-        if found != FORMAT:
-            raise Corrupt(0, f"its format is {found}, this version reads {FORMAT}")
+        self._seq, self._crc = db.execute("SELECT seq, crc FROM head").fetchone()
         last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
-        if (last or (0, 0)) != (self._seq, self._crc):
-            raise Corrupt(self._seq, f"the head says offset {self._seq}, the log ends at {last}")
+        found = last or (0, 0)
+        if found != (self._seq, self._crc):
+            first = self._seq if found[0] == self._seq else min(found[0], self._seq) + 1
+            raise Corrupt(
+                first, f"the head says (offset, crc) {(self._seq, self._crc)}, the log ends {found}"
+            )
+
+    def _refuse_strangers(self) -> None:
+        names = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if not names:
+            return
+        if "head" not in names:
+            raise Corrupt(0, f"{self.path} is a database, and not a log of ours")
+        row = self._db.execute("SELECT format FROM head").fetchone()
+        if row is not None and row[0] != FORMAT:
+            raise WrongFormat(self.path, row[0], FORMAT)
 
     def append(self, records: Sequence[Record]) -> Offset:
         """All records to the kernel in one transaction, or none; the last offset.
@@ -113,6 +132,8 @@ class SqliteLog:
         self._check()
         rows, seq, crc = [], self._seq, self._crc
         for record in records:
+            if not math.isfinite(record.ts):
+                raise ValueError(f"ts: must be finite, got {record.ts}")
             seq += 1
             crc = rolling_crc(crc, seq, record)
             rows.append((seq, record.eid, record.ts, record.kind, crc, record.body))
@@ -129,6 +150,12 @@ class SqliteLog:
         except sqlite3.OperationalError as error:
             self._rollback()
             raise Full(f"the log cannot be written ({error})") from None
+        except sqlite3.DatabaseError as error:
+            self._rollback()
+            raise Corrupt(self._seq + 1, f"it cannot be written ({error})") from None
+        except BaseException:
+            self._rollback()
+            raise
         self._seq, self._crc = seq, crc
         return Offset(seq)
 
@@ -138,41 +165,43 @@ class SqliteLog:
         A failed fsync leaves it unknown what reached the disk, so the log is broken by it and
         says so from then on; opening it again tells what is there.
         """
-        self._check()
-        upto = self._seq
-        try:
-            os.fdatasync(self._wal)
-        except OSError as error:
-            self._broken = f"the log could not be made durable ({error.strerror}); open it again"
-            raise Closed(self._broken) from None
+        with self._descriptor:  # so that `close` waits, and no other file has this descriptor
+            self._check()
+            upto = self._seq
+            try:
+                _sync_data(self._wal)
+            except OSError as error:
+                why = f"the log could not be made durable ({error.strerror}); open it again"
+                self._broken = why
+                raise Closed(why) from None
         return Offset(upto)
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
         """Bodies after `after`, in order, in chunks; every CRC up to the end is verified."""
         self._check()
-        crc, seq = 0, int(after)
+        crc, seq, damage = 0, int(after), ""
         if after:
-            row = self._db.execute("SELECT crc FROM log WHERE seq = ?", (after,)).fetchone()
-            if row is None:
-                raise Corrupt(after, "the record before it is missing")
-            crc = row[0]
+            before, damage = self._read("SELECT crc FROM log WHERE seq = ?", (after,))
+            if damage or not before:
+                raise Corrupt(after, damage or "the record before it is missing")
+            crc = before[0][0]
         while seq < self._seq:
-            try:
-                rows = self._db.execute(
-                    "SELECT seq, eid, ts, kind, crc, body FROM log "
-                    "WHERE seq > ? ORDER BY seq LIMIT ?",
-                    (seq, _CHUNK),
-                ).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise Corrupt(seq + 1, str(error)) from None
-            if not rows:
-                raise Corrupt(seq + 1, f"missing, though the head says {self._seq}")
+            rows, damage = self._read(
+                "SELECT seq, eid, ts, kind, crc, body FROM log WHERE seq > ? ORDER BY seq LIMIT ?",
+                (seq, _CHUNK),
+            )
             for found, eid, ts, kind, stored, body in rows:
                 seq += 1
-                crc = rolling_crc(crc, seq, Record(eid, kind, ts, body))
+                try:
+                    crc = rolling_crc(crc, seq, Record(eid, kind, ts, body))
+                except (TypeError, ValueError, struct.error):  # damage can change a type, too
+                    raise Corrupt(seq, "it is not of the types that were written") from None
                 if found != seq or stored != crc:
                     raise Corrupt(seq, "its checksum does not match")
                 yield Offset(seq), body
+            if damage or not rows:
+                raise Corrupt(seq + 1, damage or f"missing, though the head says {self._seq}")
+            self._check()
 
     @property
     def last(self) -> Offset:
@@ -198,22 +227,39 @@ class SqliteLog:
         except sqlite3.OperationalError as error:
             self._rollback()
             raise Full(f"the snapshot cannot be written ({error})") from None
+        except BaseException:
+            self._rollback()
+            raise
 
     def latest(self, key: str) -> tuple[Offset, bytes] | None:
         """The newest snapshot under `key` whose checksum holds."""
         self._check()
-        for seq, checksum, body in self._db.execute(
-            "SELECT seq, checksum, body FROM snapshot WHERE key = ? ORDER BY seq DESC", (key,)
-        ):
-            if zlib.crc32(body) == checksum:
+        rows, _ = self._read(
+            "SELECT seq, checksum, body FROM snapshot WHERE key = ? AND format = ? "
+            "ORDER BY seq DESC",
+            (key, FORMAT),
+        )
+        for seq, checksum, body in rows:
+            if isinstance(body, bytes) and zlib.crc32(body) == checksum:
                 return Offset(seq), body
         return None
+
+    def _read(self, query: str, values: tuple[object, ...]) -> tuple[list[tuple[Any, ...]], str]:
+        """All rows up to the first that cannot be read, and why that one cannot ("" if none)."""
+        rows: list[tuple[Any, ...]] = []
+        try:
+            for row in self._db.execute(query, values):
+                rows.append(row)  # noqa: PERF402 - those before a damaged one are kept
+        except sqlite3.DatabaseError as error:
+            return rows, f"it cannot be read ({error})"
+        return rows, ""
 
     def close(self) -> None:
         """Make everything durable (closing checkpoints and fsyncs) and let go of the file."""
         if not self._closed:
-            self._closed = True
-            os.close(self._wal)
+            with self._descriptor:
+                self._closed = True
+                os.close(self._wal)
             self._db.close()
 
     def _check(self) -> None:
@@ -234,6 +280,15 @@ class SqliteLog:
                 return record.eid
             seen.add(record.eid)
         return "?"
+
+
+def _sync_data(descriptor: int) -> None:
+    if sys.platform == "darwin":  # has no fdatasync, and its fsync stops short of the disk
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
 
 
 def _sync_directory(path: Path) -> None:
