@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -187,9 +188,13 @@ async def serving(
             await site.start()
             host, port = runner.addresses[0][:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            # What was recovered lives as long as the process: the collector need not look at it.
+            gc.collect()
+            gc.freeze()
             _log.info("serving", extra={"url": url})
             yield url, app
         finally:
+            gc.unfreeze()
             app[http.DRAINING].set()
             await runner.cleanup()
             _log.info("stopped", extra={"events": router.world.events})

@@ -16,7 +16,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def quiet_gc() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def routing(
-    name: str, world: World, index: HybridIndex, log: EventLog, embedder: EmbeddingStage
+    world: World, index: HybridIndex, log: EventLog, embedder: EmbeddingStage
 ) -> AsyncIterator[Router]:
     """A router around a world."""
     router = Router(
@@ -201,13 +202,13 @@ def bench_recall(_: Path) -> list[Row]:
         begun = time.perf_counter()
         graph.load(np.arange(n), stored)
         built = time.perf_counter() - begun
-        exactly = timed(300, lambda i: exact.recall(asked[i], NEIGHBOURS))
-        about = timed(300, lambda i: graph.recall(asked[i], NEIGHBOURS))
+        exactly = timed(300, partial(_recall, exact, asked))
+        about = timed(300, partial(_recall, graph, asked))
         same = [
             len(np.intersect1d(exact.recall(v, NEIGHBOURS).ids, graph.recall(v, NEIGHBOURS).ids))
             for v in asked
         ]
-        added = [_seconds(lambda i=i: graph.add(n + i, asked[i])) for i in range(300)]
+        added = [_seconds(partial(graph.add, n + i, v)) for i, v in enumerate(asked)]
         rows.append(
             {
                 "past queries": n,
@@ -220,6 +221,10 @@ def bench_recall(_: Path) -> list[Row]:
             }
         )
     return rows
+
+
+def _recall(index: ExactIndex | HnswIndex, asked: Vector, i: int) -> Any:
+    return index.recall(asked[i], NEIGHBOURS)
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -244,17 +249,17 @@ async def bench_query(directory: Path) -> list[Row]:
     bare: list[float] = []
     whole: list[float] = []
     texts = [f"{' '.join(WORDS.split()[:19])} {i}" for i in range(400)]
-    async with routing("metallm", world, index, log, embedder) as router:
+    async with routing(world, index, log, embedder) as router:
         with quiet_gc():
             for i, text in enumerate(tqdm(texts, desc="query", disable=None, leave=False)):
                 bare_first = i % 2 == 0
                 if bare_first:
-                    bare.append(_seconds(lambda text=text: backend.encode([text])))
+                    bare.append(_seconds(partial(backend.encode, [text])))
                 begun = time.perf_counter()
                 await router.decide(wire.DecideRequest(query=text))
                 whole.append(time.perf_counter() - begun)
                 if not bare_first:
-                    bare.append(_seconds(lambda text=text: backend.encode([text])))
+                    bare.append(_seconds(partial(backend.encode, [text])))
     await embedder.close()
     log.close()
     added = float(np.median(whole[50:]) - np.median(bare[50:])) * 1e3
@@ -275,12 +280,13 @@ async def bench_http(directory: Path, seconds: float = 6.0) -> list[Row]:
     frames = [msgspec.msgpack.encode({"op": "decide", "id": i, "embedding": v})
               for i, v in enumerate(some)]  # fmt: skip
     rows: list[Row] = []
-    async with _in_process(_serve_bench, directory) as url:
-        for what, path in (("HTTP echo (baseline)", "/echo"), ("HTTP decide", "/v1/decide")):
-            rows.append(await _post_load(what, url + path, packed, seconds))
-        for what, path in (("stream echo (baseline)", "/echo-stream"),
-                           ("stream decide", "/v1/stream")):  # fmt: skip
-            rows.append(await _stream_load(what, url + path, frames, seconds))
+    async with _in_process(directory) as url:
+        echo, service = url["echo"], url["service"]
+        rows.append(await _post_load("HTTP echo (baseline)", echo + "/echo", packed, seconds))
+        rows.append(await _post_load("HTTP decide", service + "/v1/decide", packed, seconds))
+        for what, at in (("stream echo (baseline)", echo + "/echo-stream"),
+                         ("stream decide", service + "/v1/stream")):  # fmt: skip
+            rows.append(await _stream_load(what, at, frames, seconds))
     for baseline, row in ((rows[0], rows[1]), (rows[2], rows[3])):
         baseline["x echo"], row["x echo"] = 1.0, row["per second"] / baseline["per second"]
     return rows
@@ -334,20 +340,32 @@ async def _stream_load(what: str, url: str, frames: Sequence[bytes], seconds: fl
 
 
 @contextlib.asynccontextmanager
-async def _in_process(serve: Callable[[str], Awaitable[None]], directory: Path) -> AsyncIterator[str]:
+async def _in_process(directory: Path) -> AsyncIterator[dict[str, str]]:
     """The server in a process of its own, as in production, so that the load is not in its way."""
-    ready = directory / "url"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtest.bench", "--serve", str(directory)
     )
     try:
-        while not await asyncio.to_thread(ready.exists):
-            assert process.returncode is None, "the server under load did not start"
-            await asyncio.sleep(0.05)
-        yield await asyncio.to_thread(ready.read_text)
+        yield json.loads(await _appears(directory / "urls", process))
     finally:
         process.terminate()
         await process.wait()
+
+
+async def _appears(path: Path, process: asyncio.subprocess.Process) -> str:
+    """What is in a file as soon as the process has written it."""
+    while True:
+        assert process.returncode is None, "the service did not start"
+        if await asyncio.to_thread(path.exists) and (
+            text := await asyncio.to_thread(path.read_text)
+        ):
+            return text
+        await asyncio.sleep(0.02)
+
+
+def _link_models(directory: Path) -> None:
+    if not (directory / "models").exists():
+        (directory / "models").symlink_to(Path("var/models").resolve(), target_is_directory=True)
 
 
 async def _serve_bench(directory: str) -> None:
@@ -356,9 +374,7 @@ async def _serve_bench(directory: str) -> None:
         "BANDIT_DATA_DIR": directory, "BANDIT_SERVER_PORT": "0", "BANDIT_LOG_LEVEL": "warning",
         "BANDIT_ARMS": json.dumps([msgspec.to_builtins(spec) for spec in specs()]),
     })  # fmt: skip
-    models = Path(directory) / "models"
-    if not models.exists():
-        models.symlink_to(Path("var/models").resolve(), target_is_directory=True)
+    _link_models(Path(directory))
 
     async def echo(request: web.Request) -> web.Response:
         return web.Response(body=await request.read())
@@ -371,26 +387,16 @@ async def _serve_bench(directory: str) -> None:
             await socket.send_bytes(message.data)
         return socket
 
-    async with app.running_router(chosen) as (router, telemetry):
-        service = app.application(router, telemetry, chosen)
-        bare = web.Application()
-        bare.add_routes([web.post("/echo", echo), web.get("/echo-stream", echo_stream)])
-        # the echo has no middleware of ours: it is what aiohttp alone does with the payload
-        root = web.AppRunner(_Both(service, bare), access_log=None)
-        await root.setup()
-        site = web.TCPSite(root, "127.0.0.1", 0)
-        await site.start()
-        host, port = root.addresses[0][:2]
-        (Path(directory) / "url").write_text(f"http://{host}:{port}")
+    # the echo has no middleware of ours: it is what aiohttp alone does with the payload
+    bare = web.Application()
+    bare.add_routes([web.post("/echo", echo), web.get("/echo-stream", echo_stream)])
+    runner = web.AppRunner(bare, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with app.serving(chosen) as (url, _):
+        urls = {"service": url, "echo": "http://127.0.0.1:{}".format(runner.addresses[0][1])}
+        (Path(directory) / "urls").write_text(json.dumps(urls))
         await asyncio.Event().wait()
-
-
-def _Both(service: web.Application, bare: web.Application) -> web.Application:  # noqa: N802
-    service.add_subapp("/bare", bare)
-    for route in list(bare.router.routes()):
-        service.router.add_route(route.method, route.resource.canonical.removeprefix("/bare"),  # type: ignore[union-attr]
-                                 route.handler)  # fmt: skip
-    return service
 
 
 async def bench_learn(directory: Path) -> list[Row]:
@@ -402,7 +408,7 @@ async def bench_learn(directory: Path) -> list[Row]:
         log: EventLog = SqliteLog(directory / f"learn-{past}.sqlite3")
         embedder = EmbeddingStage(NoModel())
         acknowledged, applied = [], []
-        async with routing("metallm", world, index, log, embedder) as router:
+        async with routing(world, index, log, embedder) as router:
             with quiet_gc():
                 for vector in asked:
                     ask = wire.DecideRequest(embedding=ev.pack(vector))
@@ -413,12 +419,12 @@ async def bench_learn(directory: Path) -> list[Row]:
                     acknowledged.append(time.perf_counter() - begun)
         log.close()
         log = MemoryLog()
-        async with routing("metallm", world, index, log, embedder) as router:
+        async with routing(world, index, log, embedder) as router:
             for i, vector in enumerate(vectors(300, seed=8)):
                 subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
                 event = ev.Rewarded(ts=0.0, subject=subject, arm=ArmId("arm-03"), quality=0.5,
                                     cost_usd=1e-3, reward=0.5, idempotency_key=f"{i}")  # fmt: skip
-                applied.append(_seconds(lambda event=event: router._apply(event)))  # noqa: SLF001
+                applied.append(_seconds(partial(router._apply, event)))
         await embedder.close()
         rows.append(
             {
@@ -455,8 +461,16 @@ def bench_memory(_: Path) -> list[Row]:
     vector = 4 * DIM
     return [
         {"what": "one vector (baseline)", "bytes": vector, "x vector": 1.0},
-        {"what": "in the fold", "bytes": (folded - before) / n, "x vector": (folded - before) / n / vector},
-        {"what": "with the graph", "bytes": (after - before) / n, "x vector": (after - before) / n / vector},
+        {
+            "what": "in the fold",
+            "bytes": (folded - before) / n,
+            "x vector": (folded - before) / n / vector,
+        },
+        {
+            "what": "with the graph",
+            "bytes": (after - before) / n,
+            "x vector": (after - before) / n / vector,
+        },
     ]
 
 
@@ -465,8 +479,8 @@ async def bench_start(directory: Path) -> list[Row]:
     rows = []
     for events in (0, 100_000):
         data = directory / f"start-{events}"
-        data.mkdir()
-        (data / "models").symlink_to(Path("var/models").resolve(), target_is_directory=True)
+        await asyncio.to_thread(data.mkdir)
+        _link_models(data)
         if events:
             _write_log(data / "events.sqlite3", events)
         ready = data / "ready.json"
@@ -476,16 +490,16 @@ async def bench_start(directory: Path) -> list[Row]:
             "--config", str(_config(data)), "--ready-file", str(ready),
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        while not await asyncio.to_thread(ready.exists):
-            assert process.returncode is None, "the service did not start"
-            await asyncio.sleep(0.02)
+        await _appears(ready, process)
         seconds = time.perf_counter() - begun
         rss = psutil.Process(process.pid).memory_info().rss
         process.terminate()
         await process.wait()
         rows.append({"events": events, "ready after s": seconds, "resident MB": rss / 1e6})
     rows[0]["what"], rows[1]["what"] = "empty log (baseline)", "100,000 events"
-    rows[1]["events per second"] = rows[1]["events"] / (rows[1]["ready after s"] - rows[0]["ready after s"])
+    rows[1]["events per second"] = rows[1]["events"] / (
+        rows[1]["ready after s"] - rows[0]["ready after s"]
+    )
     return rows
 
 
@@ -514,7 +528,9 @@ def _write_log(path: Path, events: int) -> None:
     for i in tqdm(range(events // 2), desc="writing a log", disable=None, leave=False):
         query = Query(some[i % len(some)], 25, 0.1)
         decided = decide(world, query, Recalled(), f"d-{i}", now, Exploration())
-        rewarded = ev.Rewarded(ts=now, decision_id=decided.id, quality=0.5, cost_usd=1e-3, reward=0.4)
+        rewarded = ev.Rewarded(
+            ts=now, decision_id=decided.id, quality=0.5, cost_usd=1e-3, reward=0.4
+        )
         batch.append(Record(decided.id, "decided", now, ev.encode(decided)))
         batch.append(Record(f"r-{i}", "rewarded", now, ev.encode(rewarded)))
         if len(batch) >= 1000:
@@ -527,7 +543,10 @@ def _write_log(path: Path, events: int) -> None:
 SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "decide": ("inside decide, client's embedding, 11 arms, 10,000 past queries", bench_decide),
     "recall": ("recall of 20 neighbours", bench_recall),
-    "query": ("decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries", bench_query),
+    "query": (
+        "decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries",
+        bench_query,
+    ),
     "http": ("throughput at concurrency 32, client's embedding, metallm, 11 arms", bench_http),
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),

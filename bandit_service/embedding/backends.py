@@ -21,7 +21,7 @@ from bandit_service.embedding import models
 from bandit_service.embedding.models import ModelUnavailable
 
 _log = logging.getLogger("bandit.embedding")
-_EXPORTER = "2"
+_EXPORTER = "3"
 _TORCH = "pip install 'torch==2.13.0' && pip install 'bandit-service[torch]'"
 
 Matrix = NDArray[np.float32]
@@ -63,10 +63,10 @@ def export(backend: str, model: str, cache_dir: Path) -> Path:
 
 
 class OnnxBackend:
-    """The model in ONNX Runtime, as int8.
+    """The model in ONNX Runtime, its weights and activations as int8 in blocks.
 
-    Texts are run one by one: int8 scales its activations by what is in the batch, so that a
-    batch would make an embedding depend on its company, and padding costs more than it saves.
+    Texts are run one by one: padding costs more than a batch saves, and so an embedding cannot
+    depend on its company.
     """
 
     name = "onnx"
@@ -161,19 +161,13 @@ class StaticBackend:
 
 def _export_onnx(directory: Path, into: Path) -> None:
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from bandit_service.embedding import bert_graph
 
-    plain = into / "float.onnx"
-    onnx.save(bert_graph.build(directory), plain)
-    with _quiet():
-        quantize_dynamic(
-            plain, into / "model.onnx", weight_type=QuantType.QInt8, per_channel=True,
-            op_types_to_quantize=["MatMul"],
-        )  # fmt: skip
-    plain.unlink()
-    _copy_tokenizer(directory, into)
+    onnx.save(bert_graph.build(directory), into / "model.onnx")
+    for name in ("tokenizer.json", "sentence_bert_config.json"):
+        if (directory / name).exists():
+            shutil.copyfile(directory / name, into / name)
 
 
 def _distil(directory: Path, into: Path) -> None:
@@ -188,12 +182,6 @@ def _distil(directory: Path, into: Path) -> None:
     distilled.save_pretrained(str(into))
 
 
-def _copy_tokenizer(directory: Path, into: Path) -> None:
-    for name in ("tokenizer.json", "sentence_bert_config.json"):
-        if (directory / name).exists():
-            shutil.copyfile(directory / name, into / name)
-
-
 @contextlib.contextmanager
 def _all_or_nothing(path: Path) -> Iterator[Path]:
     """A directory that appears under its name only when it is complete."""
@@ -206,15 +194,3 @@ def _all_or_nothing(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantiser's advice to run a preprocessing that changes nothing here."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)

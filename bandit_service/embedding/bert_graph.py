@@ -2,7 +2,7 @@
 
 Devlin et al. 2018 (arXiv 1810.04805) with Sentence-BERT's pooling (arXiv 1908.10084): token,
 position and type embeddings, L layers of attention and feed-forward, mean or CLS pooling, unit
-norm. Plain operators only; ONNX Runtime fuses what it can.
+norm. Plain operators, which ONNX Runtime fuses where it can, and its own for int8 products.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from safetensors.numpy import load_file
 from bandit_service.embedding.models import ModelUnavailable, read_json
 
 OPSET = 17
+BLOCK = 128
 _Weights = dict[str, NDArray[Any]]
 
 
-def build(directory: Path) -> Any:
+def build(directory: Path, quantised: bool = True) -> Any:
     """The ONNX model of a BERT in `directory`: input_ids, attention_mask (n, t) → (n, d).
+
+    quantised: weights as int8 in blocks of 128 with a scale each, activations likewise at run
+    time (`MatMulNBits`, accuracy level 4). Scales per block, not per tensor, so that the few
+    very large activations of a BERT cost no precision elsewhere.
 
     ModelUnavailable for another architecture, or when the files are not there.
     """
@@ -42,7 +47,7 @@ def build(directory: Path) -> Any:
     if not weights_path.exists():
         raise ModelUnavailable(f"embedding.model: {weights_path} is missing")
     weights = {k.removeprefix("bert."): v for k, v in load_file(weights_path).items()}
-    return _Graph(weights, config).model(_mean_pooling(directory))
+    return _Graph(weights, config, quantised).model(_mean_pooling(directory))
 
 
 def _mean_pooling(directory: Path) -> bool:
@@ -62,8 +67,9 @@ def _mean_pooling(directory: Path) -> bool:
 class _Graph:
     """Nodes and constants as they are added; every method returns the name of its output."""
 
-    def __init__(self, weights: _Weights, config: dict[str, Any]) -> None:
+    def __init__(self, weights: _Weights, config: dict[str, Any], quantised: bool) -> None:
         self.weights = weights
+        self.quantised = quantised
         self.heads = int(config["num_attention_heads"])
         self.layers = int(config["num_hidden_layers"])
         self.hidden = int(config["hidden_size"])
@@ -96,9 +102,8 @@ class _Graph:
                   for name in ("input_ids", "attention_mask")]  # fmt: skip
         out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", h])
         graph = helper.make_graph(self.nodes, "bert", tokens, [out], self.constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
-        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.checker.check_model(model)
         return model
 
@@ -156,8 +161,23 @@ class _Graph:
         return self._linear(x, self.weights[f"{at}.weight"], self.weights[f"{at}.bias"])
 
     def _linear(self, x: str, weight: NDArray[Any], shift: NDArray[Any]) -> str:
-        product = self._op("MatMul", [x, self._const(np.ascontiguousarray(weight.T))])
+        if self.quantised and weight.shape[1] % BLOCK == 0:
+            product = self._blockwise(x, weight)
+        else:
+            product = self._op("MatMul", [x, self._const(np.ascontiguousarray(weight.T))])
         return self._op("Add", [product, self._const(shift)])
+
+    def _blockwise(self, x: str, weight: NDArray[Any]) -> str:
+        """x · weightᵀ with weight (n, k) as 8-bit numbers around 128, a scale for each block."""
+        n, k = weight.shape
+        blocks = weight.reshape(n, k // BLOCK, BLOCK).astype(np.float32)
+        scale = np.maximum(np.abs(blocks).max(axis=2), 1e-12) / 127.0
+        numbers = (np.rint(blocks / scale[..., None]) + 128.0).astype(np.uint8)
+        inputs = [x, self._const(numbers), self._const(scale.reshape(-1).astype(np.float32))]
+        return self._op(
+            "MatMulNBits", inputs, domain="com.microsoft", K=k, N=n, bits=8, block_size=BLOCK,
+            accuracy_level=4,
+        )  # fmt: skip
 
     def _norm(self, x: str, at: str) -> str:
         parts = [self._const(self.weights[f"{at}.{name}"]) for name in ("weight", "bias")]
