@@ -17,12 +17,32 @@ from store._protocols import Neighbours, Vector
 
 _NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
 _M, _EF_CONSTRUCTION, _SEED = 16, 200, 100
+_SLICE = 256
+_BLAS_ERROR = 1e-5
 
 
 def _check(vector: Vector, dim: int) -> Vector:
     if vector.shape != (dim,):
         raise ValueError(f"vector: must have shape ({dim},), got {vector.shape}")
     return vector
+
+
+def _check_load(
+    ids: Sequence[int] | NDArray[np.int64], vectors: Vector, dim: int, loaded: int
+) -> NDArray[np.int64]:
+    if loaded:
+        raise ValueError(f"index: must be empty to be loaded, holds {loaded} vectors")
+    if vectors.shape != (len(ids), dim):
+        raise ValueError(f"vectors: must have shape ({len(ids)}, {dim}), got {vectors.shape}")
+    found = np.array(ids, np.int64)
+    if len(np.unique(found)) != len(found):
+        raise ValueError("ids: must be unique")
+    return found
+
+
+def _check_room(n: int, capacity: int) -> None:
+    if n > capacity:
+        raise ValueError(f"capacity: the index holds no more than {capacity} vectors")
 
 
 def _ordered(ids: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbours:
@@ -58,8 +78,8 @@ class ExactIndex:
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
         """Remember many at once, (n,) ids and (n, d) vectors, in an index that is empty."""
-        self._ids = np.array(ids, np.int64)
-        self._vectors = np.array(vectors, np.float32).reshape(len(self._ids), self.dim)
+        self._ids = _check_load(ids, vectors, self.dim, len(self._rows))
+        self._vectors = np.array(vectors, np.float32)
         self._rows = {int(id): row for row, id in enumerate(self._ids)}
 
     def remove(self, id: int) -> None:
@@ -78,13 +98,13 @@ class ExactIndex:
         if not n or k < 1 or not vector.any():
             return _NOTHING
         similarities = self._vectors[:n] @ vector
-        ids = self._ids[:n]
+        near = np.arange(n)
         if k < n:
-            # every one as near as the k-th stays in, so that ties are broken by id alone
             kth = np.partition(similarities, n - k)[n - k]
-            near = np.flatnonzero(similarities >= kth)
-            return _ordered(ids[near], similarities[near], k)
-        return _ordered(ids, similarities, k)
+            near = np.flatnonzero(similarities >= kth - _BLAS_ERROR)
+        # A matrix product may add up one row in another order than its neighbour. Added up alike,
+        # equal vectors are equally near wherever they are kept, and ties are broken by id alone.
+        return _ordered(self._ids[near], (self._vectors[near] * vector).sum(axis=1), k)
 
     def items(self) -> tuple[NDArray[np.int64], Vector]:
         """A copy of all ids and vectors, oldest id first."""
@@ -102,8 +122,10 @@ class ExactIndex:
 class HnswIndex:
     """hnswlib's graph (M = 16, ef_construction = 200, fixed seed): O(log n) to add and recall.
 
-    Bounded by `capacity`; the slot of a forgotten vector is used again. `ef` is set at every
-    recall, since hnswlib does not keep it with the graph.
+    Bounded by `capacity`; the slot of a forgotten vector is used again. hnswlib's own reuse of
+    slots loses an id that is forgotten and comes back, and its labels are unsigned: so its labels
+    are slots here, and the ids are ours. `ef` is set at every recall, since hnswlib does not keep
+    it with the graph.
     """
 
     def __init__(self, dim: int, capacity: int) -> None:
@@ -111,60 +133,80 @@ class HnswIndex:
         self._graph = hnswlib.Index(space="cosine", dim=dim)
         self._room = min(capacity, 1024)
         self._graph.init_index(
-            self._room, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED,
-            allow_replace_deleted=True,
-        )  # fmt: skip
-        self._live: set[int] = set()
-        self._free = 0
+            self._room, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED
+        )
+        self._ids = np.zeros(self._room, np.int64)
+        self._slots: dict[int, int] = {}
+        self._free: list[int] = []
         self._ef = 0
 
     def add(self, id: int, vector: Vector) -> None:
         """Remember; ValueError for an id that is there, or when `capacity` is reached."""
         _check(vector, self.dim)
-        if id in self._live:
+        if id in self._slots:
             raise ValueError(f"id: {id} is already in the index")
-        if len(self._live) >= self.capacity:
-            raise ValueError(f"capacity: the index holds {self.capacity} vectors already")
+        _check_room(len(self._slots) + 1, self.capacity)
         if self._free:
-            self._graph.add_items(vector[None], [id], num_threads=1, replace_deleted=True)
-            self._free -= 1
+            slot = self._free.pop()
         else:
-            self._reserve(len(self._live) + 1)
-            self._graph.add_items(vector[None], [id], num_threads=1)
-        self._live.add(id)
+            slot = len(self._slots)
+            self._reserve(slot + 1)
+        self._graph.add_items(vector[None], [slot], num_threads=1)
+        self._ids[slot] = id
+        self._slots[id] = slot
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, in order, on one thread, so that the graph is the same again."""
-        self._reserve(len(self._live) + len(ids))
-        self._graph.add_items(vectors, ids, num_threads=1)
-        self._live.update(int(id) for id in ids)
+        """Remember many at once, in order, in an index that is empty; the same graph each time."""
+        found = _check_load(ids, vectors, self.dim, len(self._slots))
+        _check_room(len(found), self.capacity)
+        self._reserve(len(found))
+        # In slices, so that an interpreter that ends need not wait for all of it.
+        for start in range(0, len(found), _SLICE):
+            slots = np.arange(start, min(start + _SLICE, len(found)))
+            self._graph.add_items(vectors[slots], slots, num_threads=1)
+        self._ids[: len(found)] = found
+        self._slots = {int(id): slot for slot, id in enumerate(found)}
 
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
-        self._live.remove(id)
-        self._graph.mark_deleted(id)
-        self._free += 1
+        slot = self._slots.pop(id)
+        self._graph.mark_deleted(slot)
+        self._free.append(slot)
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
         """About the k nearest (recall is measured by `make bench`); none for a zero vector."""
         _check(vector, self.dim)
-        k = min(k, len(self._live))
+        k = min(k, len(self._slots))
         if k < 1 or not vector.any():
             return _NOTHING
         ef = max(40, 2 * k)
-        if ef != self._ef:
-            self._graph.set_ef(ef)
-            self._ef = ef
-        ids, distances = self._graph.knn_query(vector, k, num_threads=1)
-        return _ordered(ids[0].astype(np.int64), (1.0 - distances[0]).astype(np.float32), k)
+        while True:
+            if ef != self._ef:
+                self._graph.set_ef(ef)
+                self._ef = ef
+            try:
+                slots, distances = self._graph.knn_query(vector, k, num_threads=1)
+                break
+            except RuntimeError:
+                # slots used again can leave fewer than k in reach: look further, then take fewer
+                if ef < len(self._slots):
+                    ef = len(self._slots)
+                elif k > 1:
+                    k = (k + 1) // 2
+                else:
+                    return _NOTHING
+        similarities = (1.0 - distances[0]).astype(np.float32)
+        return _ordered(self._ids[slots[0].astype(np.int64)], similarities, k)
 
     def _reserve(self, n: int) -> None:
         if n > self._room:
-            self._room = min(self.capacity, max(2 * self._room, n))
-            self._graph.resize_index(self._room)
+            room = min(self.capacity, max(2 * self._room, n))
+            self._graph.resize_index(room)
+            self._ids = np.concatenate([self._ids, np.zeros(room - self._room, np.int64)])
+            self._room = room
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._slots)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -187,14 +229,17 @@ class HybridIndex:
         self._missed: list[tuple[int, Vector | None]] = []
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember; visible to the very next `recall`."""
-        self._answering().add(id, vector)
+        """Remember; ValueError for an id that is there, or when `capacity` is reached."""
+        answering = self._answering()
+        _check_room(len(answering) + 1, self.capacity)
+        answering.add(id, vector)
         if self._building is not None:
             self._missed.append((id, vector.copy()))
         self._build_if_large()
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
         """Remember many at once, in an index that is empty; answers exactly until built."""
+        _check_room(len(ids), self.capacity)
         self._answering().load(ids, vectors)
         self._build_if_large()
 
@@ -252,7 +297,5 @@ class HybridIndex:
 
     def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
         graph = HnswIndex(self.dim, self.capacity)
-        # In slices, so that the interpreter can end between them.
-        for start in range(0, len(ids), 256):
-            graph.load(ids[start : start + 256], vectors[start : start + 256])
+        graph.load(ids, vectors)
         self._graph = graph

@@ -235,7 +235,7 @@ class SqliteLog:
         """The newest snapshot under `key` whose checksum holds."""
         self._check()
         rows, _ = self._read(
-            "SELECT seq, checksum, body FROM snapshot WHERE key = ? AND format = ? "
+            "SELECT seq, checksum, CAST(body AS BLOB) FROM snapshot WHERE key = ? AND format = ? "
             "ORDER BY seq DESC",
             (key, FORMAT),
         )

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from store import Closed, Corrupt, Full, Locked, Offset, WrongFormat
+from store.sqlite import SqliteLog
+from tests.unit.store.log_suite import contents, expected, record, records
+
+
+def _copy(source: Path, target: Path, wal: int) -> None:
+    """What a crash could leave: the file, and the first `wal` bytes of what was written ahead."""
+    shutil.copy(source, target)
+    content = Path(f"{source}-wal").read_bytes()
+    Path(f"{target}-wal").write_bytes(content[:wal])
+
+
+def test_a_torn_wal_leaves_a_gapless_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = SqliteLog(path)
+    for first in range(1, 201, 4):
+        log.append(records(first, first + 3))
+    size, reached = Path(f"{path}-wal").stat().st_size, []
+    moments = sorted(np.random.default_rng(1).integers(0, size, 25).tolist())
+    for i, at in enumerate([0, 1, 31, 32, *moments, size]):
+        _copy(path, tmp_path / f"{i}.db", at)
+        copy = SqliteLog(tmp_path / f"{i}.db")
+        reached.append(int(copy.last))
+        assert contents(copy) == expected(copy.last)
+        assert copy.append([record(10_000)]) == reached[-1] + 1
+        copy.close()
+    log.close()
+    assert reached == sorted(reached)
+    assert all(last % 4 == 0 for last in reached)
+    assert len(set(reached)) > 10
+    assert (reached[0], reached[-1]) == (0, 200)
+
+
+def _closed(path: Path, last: int) -> Path:
+    log = SqliteLog(path)
+    log.append(records(1, last))
+    log.close()
+    return path
+
+
+def _changed(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def _damage(path: Path) -> int:
+    """The offset that opening or replaying names."""
+    log = None
+    with pytest.raises(Corrupt, match="the log is damaged at offset") as found:
+        log = SqliteLog(path)
+        contents(log)
+    if log is not None:
+        log.close()
+    return found.value.offset
+
+
+@pytest.mark.parametrize("offset", [1, 2, 255, 511, 512, 513, 700, 899, 900])
+@pytest.mark.parametrize("at", [0, 10, 19])
+def test_a_flipped_byte_is_named(tmp_path: Path, offset: int, at: int) -> None:
+    path = _closed(tmp_path / "events.db", 900)
+    content = bytearray(path.read_bytes())
+    assert content.count(record(offset).body) == 1
+    content[content.index(record(offset).body) + at] ^= 0x40
+    path.write_bytes(content)
+    assert _damage(path) == offset
+
+
+def test_any_flipped_byte_of_a_record_is_an_error_or_harmless(tmp_path: Path) -> None:
+    """Lengths, types, ids and times too, whatever that does to the file's structure."""
+    path = _closed(tmp_path / "events.db", 40)
+    whole, named = path.read_bytes(), 0
+    middle = whole.index(record(20).body)
+    for at in range(middle - 40, middle + 20):
+        content = bytearray(whole)
+        content[at] ^= 1 << (at % 8)
+        path.write_bytes(content)
+        try:
+            log = SqliteLog(path)
+        except Corrupt:
+            named += 1
+            continue
+        try:
+            assert contents(log) == expected(40)
+        except Corrupt as error:
+            assert 19 <= error.offset <= 21  # the bytes before and after it are its neighbours'
+            named += 1
+        finally:
+            log.close()
+    assert named >= 50
+
+
+@pytest.mark.parametrize(
+    ("statement", "offset"),
+    [
+        ("UPDATE log SET body = 'text' WHERE seq = 7", 7),
+        ("UPDATE log SET eid = CAST(x'ff' AS TEXT) WHERE seq = 7", 7),
+        ("UPDATE log SET eid = 'other' WHERE seq = 7", 7),
+        ("UPDATE log SET ts = 'then' WHERE seq = 7", 7),
+        ("UPDATE log SET ts = ts + 1 WHERE seq = 7", 7),
+        ("UPDATE log SET kind = 'other' WHERE seq = 7", 7),
+        ("UPDATE log SET crc = crc + 1 WHERE seq = 7", 7),
+        ("UPDATE log SET crc = 'text' WHERE seq = 7", 7),
+        ("DELETE FROM log WHERE seq = 7", 7),
+        ("DELETE FROM log WHERE seq > 7", 8),
+        ("DELETE FROM log", 1),
+        ("DELETE FROM head", 1),
+        ("UPDATE head SET seq = 12", 11),
+        ("UPDATE head SET seq = 8", 9),
+        ("UPDATE head SET crc = crc + 1", 10),
+        ("UPDATE log SET seq = 11 WHERE seq = 10", 11),
+    ],
+)
+def test_whatever_is_not_as_written_is_named(tmp_path: Path, statement: str, offset: int) -> None:
+    path = _closed(tmp_path / "events.db", 10)
+    _changed(path, statement)
+    assert _damage(path) == offset
+
+
+def test_replaying_after_an_offset_that_is_missing(tmp_path: Path) -> None:
+    log = SqliteLog(_closed(tmp_path / "events.db", 10))
+    with pytest.raises(Corrupt) as found:
+        list(log.replay(Offset(11)))
+    log.close()
+    assert found.value.offset == 11
+
+
+@pytest.mark.parametrize("content", [b"not a database at all", b"x" * 10_000])
+def test_refuses_what_is_not_sqlite(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "events.db"
+    path.write_bytes(content)
+    assert _damage(path) == 0
+    assert path.read_bytes() == content
+
+
+def test_leaves_the_database_of_another_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    _changed(path, "CREATE TABLE precious (x)")
+    before = path.read_bytes()
+    with pytest.raises(Corrupt, match="is a database, and not a log of ours"):
+        SqliteLog(path)
+    assert path.read_bytes() == before
+
+
+def test_leaves_a_log_of_another_format_alone(tmp_path: Path) -> None:
+    path = _closed(tmp_path / "events.db", 3)
+    _changed(path, "UPDATE head SET format = 2, epoch = 77")
+    before = path.read_bytes()
+    with pytest.raises(WrongFormat, match="has format 2, this version reads 1"):
+        SqliteLog(path)
+    assert path.read_bytes() == before
+
+
+def _child(code: str, *arguments: object) -> list[str]:
+    before = "import sys; from store import *; from store.sqlite import SqliteLog\n"
+    return [sys.executable, "-c", before + code, *map(str, arguments)]
+
+
+_ROOT = Path(__file__).parents[3]
+
+
+def test_a_second_opener_is_told_at_once(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    code = """
+import time
+begun = time.monotonic()
+try:
+    SqliteLog(sys.argv[1])
+except Locked as error:
+    print(time.monotonic() - begun, error)
+"""
+    done = subprocess.run(
+        _child(code, log.path), check=True, capture_output=True, text=True, cwd=_ROOT
+    )
+    seconds, message = done.stdout.split(" ", 1)
+    assert float(seconds) < 1.0
+    assert str(log.path) in message
+    with pytest.raises(Locked, match="is open in another process"):
+        SqliteLog(log.path)
+    assert log.append([record(1)]) == 1
+    log.close()
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    code = """
+log = SqliteLog(sys.argv[1])
+log.append([Record("e1", "decision", 1.0, b"x")])
+print("open", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        _child(code, path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"open\n"
+        with pytest.raises(Locked):
+            SqliteLog(path)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    log = SqliteLog(path)
+    assert contents(log) == [(1, b"x")]
+    log.close()
+
+
+def test_a_full_disk_refuses_and_writes_nothing(tmp_path: Path) -> None:
+    """The child's files may not grow beyond a limit, which is then lifted."""
+    path = tmp_path / "events.db"
+    code = """
+import resource
+from tests.unit.store.log_suite import records, contents, expected
+log = SqliteLog(sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+last, refused = 0, 0
+while refused < 3:
+    try:
+        last = log.append(records(last + 1, last + 50))
+    except Full as error:
+        assert "nothing was written" in str(error)
+        assert log.last == last, (log.last, last)
+        refused += 1
+assert contents(log) == expected(last)
+assert log.sync() == last
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert log.append(records(last + 1, last + 50)) == last + 50
+assert contents(log) == expected(last + 50)
+log.close()
+print(last)
+"""
+    done = subprocess.run(_child(code, path), capture_output=True, text=True, cwd=_ROOT)
+    assert done.returncode == 0, done.stderr
+    last = int(done.stdout)
+    assert last >= 100
+    log = SqliteLog(path)
+    assert contents(log) == expected(last + 50)
+    log.close()
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 300_000
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Full, match="cannot be opened"):
+        SqliteLog(tmp_path / "none" / "events.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write in a read-only directory")
+def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(Full):
+            SqliteLog(tmp_path / "events.db")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_failed_sync_breaks_it_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    log.append(records(1, 3))
+
+    def failing(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(Closed, match=r"could not be made durable \(Input/output error\)"):
+            log.sync()
+    calls: list[Callable[[], object]] = [
+        log.sync,
+        lambda: log.append([record(4)]),
+        lambda: list(log.replay()),
+        lambda: log.save(Offset(1), "world", b""),
+        lambda: log.latest("world"),
+    ]
+    for call in calls:
+        with pytest.raises(Closed, match="open it again"):
+            call()
+    log.close()
+    log = SqliteLog(log.path)
+    assert contents(log) == expected(3)
+    log.close()
+
+
+def test_what_cannot_be_written_leaves_no_transaction_open(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    with pytest.raises(UnicodeEncodeError):
+        log.append([record(1), record(2).__class__("\ud800", "decision", 1.0, b"")])
+    assert log.append([record(1)]) == 1
+    log.close()
