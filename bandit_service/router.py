@@ -378,7 +378,7 @@ class Router:
     def _bound_pending(self) -> None:
         excess = len(self.world.pending) - self.rules.max_pending
         if excess > 0:
-            oldest = []
+            oldest: list[str] = []
             for id in self.world.pending:
                 if len(oldest) == excess:
                     break
@@ -397,7 +397,7 @@ class Router:
 
     def sweep(self, now: float) -> int:
         """Forget the decisions that were made before `now` − ttl_s; how many."""
-        gone = []
+        gone: list[str] = []
         for id, pending in self.world.pending.items():
             if pending.decided.ts >= now - self.rules.ttl_s or len(gone) == _SWEEP:
                 break

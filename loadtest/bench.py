@@ -394,7 +394,7 @@ async def _serve_bench(directory: str) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with app.serving(chosen) as (url, _):
-        urls = {"service": url, "echo": "http://127.0.0.1:{}".format(runner.addresses[0][1])}
+        urls = {"service": url, "echo": f"http://127.0.0.1:{runner.addresses[0][1]}"}
         (Path(directory) / "urls").write_text(json.dumps(urls))
         await asyncio.Event().wait()
 

@@ -98,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "bench_embed: too few texts, 20 of them with 12 to 28 words are needed", file=sys.stderr
         )
         return 2
-    rows, baseline = [], None
+    rows: list[dict[str, Any]] = []
+    baseline: list[set[int]] | None = None
     for name in ("torch", "onnx", "static"):
         try:
             backend = open_backend(name, "all-MiniLM-L6-v2", Path("var/models"), args.threads)

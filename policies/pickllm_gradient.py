@@ -39,7 +39,7 @@ class PickLLMGradient:
     cost_weight: w_c >= 0 per USD; None takes 1 / the query's willingness to pay.
     latency_weight: w_l > 0.
     latency_scale: t > 0; 3 makes one second divide by 1.
-    converged_at: in (0.5, 1], the largest probability at which the automaton has converged.
+    converged_at: in [0.5, 1], the largest probability at which the automaton has converged.
     comparison_weight: in [0, 1], the R that a comparison's winner is given, half of it to each
         arm of a tie; 0 ignores comparisons.
 

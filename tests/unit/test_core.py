@@ -15,7 +15,17 @@ from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import ArmRecord, World, new_world
-from policies import ArmId, Arms, Compared, Context, Outcome, Proposal, Rewarded, Vector
+from policies import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Floats,
+    Outcome,
+    Proposal,
+    Rewarded,
+    Vector,
+)
 
 A = ArmId("a")
 
@@ -154,7 +164,7 @@ def test_a_query_without_embedding_is_not_remembered() -> None:
 
 @dataclass
 class _Inner:
-    x: np.ndarray  # type: ignore[type-arg]
+    x: Floats
 
 
 @dataclass
