@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from store._protocols import Neighbours, Vector
 
 _NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
-_M, _EF_CONSTRUCTION, _SEED = 16, 200, 100
+_M, _EF_CONSTRUCTION, _SEED = 16, 100, 100
 _SLICE = 256
 _BLAS_ERROR = 1e-5
 
@@ -120,7 +120,7 @@ class ExactIndex:
 
 
 class HnswIndex:
-    """hnswlib's graph (M = 16, ef_construction = 200, fixed seed): O(log n) to add and recall.
+    """hnswlib's graph (M = 16, ef_construction = 100, fixed seed): O(log n) to add and recall.
 
     Bounded by `capacity`; the slot of a forgotten vector is used again. hnswlib's own reuse of
     slots loses an id that is forgotten and comes back, and its labels are unsigned: so its labels
