@@ -1,0 +1,105 @@
+"""The wheel has what it should, and works where the checkout is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("bandit_service", "policies", "store")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target)]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment outside the tree, with the wheel installed."""
+    directory = tmp_path_factory.mktemp("installed")
+    venv.create(directory, with_pip=False, symlinks=True)
+    python = directory / "bin" / "python"
+    site = directory / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if ".data/" in name]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+    options = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check", "-q"]
+    done = subprocess.run([*pip, *options, str(wheel)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The dependencies; .pth files found there are not followed, so no editable checkout is seen.
+    dependencies = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
+    return python
+
+
+def run(python: Path, code: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Without PYTHONPATH, and nothing of the checkout in reach."""
+    return subprocess.run(
+        [str(python), "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, env={}
+    )
+
+
+def test_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == set(PACKAGES)
+    for package in PACKAGES:
+        assert f"{package}/py.typed" in names
+        source = {
+            str(path.relative_to(ROOT))
+            for path in (ROOT / package).rglob("*.py")
+            if "__pycache__" not in path.parts
+        }
+        assert {n for n in names if n.startswith(f"{package}/") and n.endswith(".py")} == source
+    assert not [name for name in names if name.endswith((".pyc", ".db", ".so"))]
+    assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
+
+
+def test_imports_where_the_checkout_is_not(elsewhere: Path, tmp_path: Path) -> None:
+    code = f"""
+import importlib
+for name in {PACKAGES}:
+    print(importlib.import_module(name).__file__)
+"""
+    done = run(elsewhere, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert [file.parent.name for file in files] == list(PACKAGES)
+    for file in files:
+        assert file.is_relative_to(elsewhere.parents[1])
+        assert not file.is_relative_to(ROOT)
+
+
+def test_its_command_is_there(elsewhere: Path, tmp_path: Path) -> None:
+    command = [str(elsewhere.parent / "bandit-service"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={})
+    assert done.returncode == 0, done.stderr
+    assert "bandit-service" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["policies", "store"])
+def test_a_foreign_package_of_that_name_is_named(
+    elsewhere: Path, tmp_path: Path, package: str
+) -> None:
+    foreign = tmp_path / package / "__init__.py"
+    foreign.parent.mkdir()
+    foreign.write_text("")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import bandit_service"
+    done = run(elsewhere, code, tmp_path, str(tmp_path))
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError")
+    assert str(foreign) in last
