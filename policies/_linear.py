@@ -3,8 +3,11 @@
 The folded state holds element-wise sums only (A = Σ w·x xᵀ without the ridge, b = Σ w·y·x):
 they are the same bits on every machine. The inverse is a cache: kept up by Sherman-Morrison
 once a proposal has asked for it, absent while a log is recovered, rebuilt when needed. The
-deviations are scored from a float32 copy of it, which halves the memory that a decision reads;
-their relative error is near 1e-6, and the means are exact to float64.
+deviations are scored from a float32 copy of it, which halves the memory that a decision reads.
+
+Measured after 30,000 updates of one arm at d = 385 against a fresh inverse: means within 1e-13,
+deviations within 3e-7 of themselves; with one query learned 30,000 times 2e-11 and 6e-5. So the
+inverse is never refreshed, which would cost 9 ms.
 """
 
 from __future__ import annotations
@@ -101,7 +104,7 @@ class RidgeStack:
 
     def _solved(self, ridge: float) -> tuple[NDArray[np.float32], Floats]:
         narrow, theta = self._narrow, self._theta
-        if narrow is None or theta is None:
+        if narrow is None or theta is None or ridge != self._ridge:
             fresh: Floats = np.asarray(
                 np.linalg.inv(self.A + ridge * np.eye(self.A.shape[1])), np.float64
             )

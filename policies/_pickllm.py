@@ -14,11 +14,16 @@ _BELOW_ONE = 1.0 - 1e-9
 
 @dataclass(frozen=True, slots=True)
 class RewardForm:
-    """R = (w_a·a − w_c·c) / (w_l·log₁₀(l)/t), or one of its siblings, cut to [0, 1).
+    """What one settled answer is worth, in [0, 1).
+
+    ratio:    R = (w_a·a − w_c·c) / W,  W = w_l·log₁₀(l)/t
+    additive: R = (w_a·a − w_c·c) + 1 − W, which is the same where W is 1
+    service:  R = the service's own scalar reward
 
     a: quality; c: USD; l: latency in milliseconds, at least 10, since log₁₀ nears 0 below and
-    the fraction blows up; t: log₁₀ of the latency that divides by 1. Without a latency the
-    denominator is 1. Source: a secondary source's reading of arXiv 2412.12170.
+    the fraction blows up; t: log₁₀ of the latency that is neutral. Without a latency W is 1;
+    an answer that came without quality is worth the service's reward in every form.
+    Source of the ratio: a secondary source's reading of arXiv 2412.12170.
     """
 
     form: str
@@ -50,7 +55,7 @@ class RewardForm:
             return self._cut(gain)
         ms = max(1000.0 * finite("latency_s", event.latency_s), 10.0)
         waiting = self.latency_weight * math.log10(ms) / self.latency_scale
-        return self._cut(gain / waiting if self.form == "ratio" else gain - waiting)
+        return self._cut(gain / waiting if self.form == "ratio" else gain + 1.0 - waiting)
 
     @staticmethod
     def _cut(reward: float) -> float:

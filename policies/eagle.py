@@ -20,10 +20,10 @@ _AHEAD = 3
 
 @dataclass
 class _Ratings:
-    """Global ratings, and in how many matches each arm was."""
+    """Global ratings, and of how many outcomes each arm was part."""
 
     ratings: dict[ArmId, float] = field(default_factory=dict)
-    matches: dict[ArmId, int] = field(default_factory=dict)
+    outcomes: dict[ArmId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,14 @@ class Eagle:
     tie_margin: >= 0, two values nearer than this are a tie.
     conversion_weight: w in [0, 1], matches made of rewards on near queries weigh w·K, shared
         among all that one reward makes, so that one reward moves ratings by at most K.
-    trial: an arm that was in fewer matches than this is scored like the best one, so that it is
-        tried. The paper leaves exploration open; 0 switches it off.
+    trial: an arm with fewer outcomes than this is scored like the best one, so that it is tried
+        and not starved at the initial rating. The paper leaves exploration open; 0 switches it
+        off.
 
     Faithful: `Eagle(compare_on="off", trial=0)`. There is no cost in the score; the budget is
     the service's `max_cost_usd`, which masks.
 
-    State: two numbers per arm. learn O(N), propose O(N + K), flat in history. Prefer `metallm`
+    State: two numbers per arm. learn and propose O(N + K), flat in history. Prefer `metallm`
     where rewards are plenty and quality varies smoothly; prefer this with pairwise votes.
 
     Source: arXiv 2409.15518v2, section 2 and appendix A. "Average ELO rating" there is read as
@@ -79,7 +80,7 @@ class Eagle:
     similarity: float = 0.3
     tie_margin: float = 0.05
     conversion_weight: float = 0.5
-    trial: int = 10
+    trial: int = 3
 
     def __post_init__(self) -> None:
         within("blend", self.blend, 0.0, 1.0)
@@ -110,23 +111,27 @@ class Eagle:
         local = self._local(state, context)
         near = np.array([local.get(arm, self.initial) for arm in arms.ids])
         scores = self.blend * whole + (1.0 - self.blend) * near
-        untried = np.array([state.matches.get(arm, 0) < self.trial for arm in arms.ids])
+        untried = np.array([state.outcomes.get(arm, 0) < self.trial for arm in arms.ids])
         scores = np.where(untried, scores.max(), scores)
         return Proposal(scores, greedy(scores))
 
     def learn(self, state: _Ratings, event: Rewarded | Compared) -> _Ratings:
         """One match, or those that a reward makes with the rewards of other arms nearby."""
         changed: dict[ArmId, float] = {}
-        played: list[ArmId] = []
         for first, second, score, weight in self._matches(event):
             for arm in (first, second):
                 changed.setdefault(arm, state.ratings.get(arm, self.initial))
             match(changed, first, second, score, weight * self.k_factor, self.initial)
-            played += (first, second)
         state.ratings.update(changed)
-        for arm in played:
-            state.matches[arm] = state.matches.get(arm, 0) + 1
+        for arm in self._tried(event):
+            state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
         return state
+
+    def _tried(self, event: Rewarded | Compared) -> tuple[ArmId, ...]:
+        """The arms of which this event is an outcome."""
+        if isinstance(event, Compared):
+            return event.winner, event.loser
+        return () if self.compare_on == "off" or event.reward is None else (event.arm,)
 
     def _matches(self, event: Rewarded | Compared) -> Iterator[tuple[ArmId, ArmId, float, float]]:
         if isinstance(event, Compared):

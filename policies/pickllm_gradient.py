@@ -29,16 +29,19 @@ class PickLLMGradient:
 
     The vector is kept as p_i = base/K + w_i, whose update is base ← (1 − bR)·base,
     w ← (1 − bR)·w, w_m ← w_m + bR: the same numbers for a fixed set of arms, and defined when
-    arms come and go. An arm that is not offered lends its mass to the others in proportion.
+    arms come and go. K counts the arms offered to the query, since the pool itself is not in
+    the state: what no reward has claimed belongs to whoever is offered, and then all is
+    renormalised over them. An arm that appears late shares what is left of the base only.
 
     learning_rate: b in (0, 1]. A secondary source quotes 0.5 for the paper, with which the
         vector locks onto an arm, often a wrong one, after a handful of rewards; 0.05 is ours.
-    reward: "ratio" (the paper's, as far as it is known), "additive" (the denominator
-        subtracted), or "service" (the service's own scalar reward).
+    reward: what R is. With W = w_l·log₁₀(latency in ms)/t, "ratio" (the paper's, as far as it
+        is known) is (w_a·quality − w_c·USD)/W, "additive" is w_a·quality − w_c·USD + 1 − W, and
+        "service" the service's own scalar reward; each is cut to [0, 1).
     accuracy_weight: w_a >= 0.
     cost_weight: w_c >= 0 per USD; None takes 1 / the query's willingness to pay.
     latency_weight: w_l > 0.
-    latency_scale: t > 0; 3 makes one second divide by 1.
+    latency_scale: t > 0; with 3 one second is neutral, W = 1, as is a latency not known.
     converged_at: in [0.5, 1], the largest probability at which the automaton has converged.
     comparison_weight: in [0, 1], the R that a comparison's winner is given, half of it to each
         arm of a tie; 0 ignores comparisons.
