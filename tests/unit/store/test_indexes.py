@@ -155,3 +155,31 @@ def test_equals_are_equally_near_in_every_row(dim: int) -> None:
         index.load(np.arange(n), np.tile(vector, (n, 1)))
         for k in (n // 2, n):
             assert index.recall(query, k).ids.tolist() == list(range(n))[::-1][:k]
+
+
+class Torn:
+    """A graph that reaches only so many of its slots, as hnswlib says it: with RuntimeError."""
+
+    def __init__(self, reach: int, ef: int) -> None:
+        self.reach, self.needs, self.ef = reach, ef, 0
+
+    def set_ef(self, ef: int) -> None:
+        self.ef = ef
+
+    def knn_query(
+        self, vector: Vector, k: int, num_threads: int
+    ) -> tuple[NDArray[np.uint64], Vector]:
+        if k > self.reach or self.ef < self.needs:
+            raise RuntimeError("Cannot return the results in a contiguous 2D array.")
+        return np.arange(k, dtype=np.uint64)[None], np.zeros((1, k), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("reach", "ef", "found"), [(20, 40, 20), (20, 300, 20), (6, 40, 5), (1, 40, 1), (0, 40, 0)]
+)
+def test_a_graph_that_is_torn_gives_fewer(reach: int, ef: int, found: int) -> None:
+    index = HnswIndex(DIM, 300)
+    vectors = clustered(300, 1)
+    index.load(np.arange(300), vectors)
+    index._graph = Torn(reach, ef)
+    assert len(index.recall(vectors[0], 20).ids) == found

@@ -300,3 +300,31 @@ def test_what_cannot_be_written_leaves_no_transaction_open(tmp_path: Path) -> No
         log.append([record(1), record(2).__class__("\ud800", "decision", 1.0, b"")])
     assert log.append([record(1)]) == 1
     log.close()
+
+
+def test_what_is_synced_is_the_file_that_sqlite_writes(tmp_path: Path) -> None:
+    """After many checkpoints, and when the file is opened again, too."""
+    path = tmp_path / "events.db"
+    for _ in range(2):
+        log = SqliteLog(path)
+        before = path.stat().st_size
+        for _ in range(30):
+            last = int(log.last)
+            log.append([record(i, 20_000) for i in range(last + 1, last + 51)])
+        assert path.stat().st_size > before + 10_000_000  # so there were checkpoints
+        assert os.path.samestat(os.fstat(log._wal), Path(f"{path}-wal").stat())
+        log.close()
+        assert not Path(f"{path}-wal").exists()
+
+
+def test_one_sync_is_one_fdatasync_and_an_append_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, synced = SqliteLog(tmp_path / "events.db"), list[int]()
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    for i in range(1, 20):
+        log.append([record(i)])
+    assert synced == []
+    log.sync()
+    assert synced == [log._wal]
+    log.close()
