@@ -57,7 +57,7 @@ class SqliteLog:
 
     `append`, `replay`, `save`, `latest` and `close` belong to one thread; `sync` may be called
     from another. Every `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into the
-    main file, which fsyncs; docs/performance.md has the length of that pause.
+    main file, which fsyncs; the ADR has the length of that pause.
     """
 
     def __init__(self, path: Path | str, epoch: int = 1) -> None:
