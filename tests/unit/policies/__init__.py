@@ -1,1 +1,1 @@
-"""The policies, by values worked out by hand."""
+"""Tests: policies, by values worked out by hand."""
