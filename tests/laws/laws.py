@@ -438,6 +438,29 @@ def the_state_does_not_grow_with_events(make: Factory) -> None:
     assert sizes[1] <= 1.02 * sizes[0] + 64, f"{sizes[0]} bytes grew to {sizes[1]}"
 
 
+def the_work_is_linear_in_arms_and_flat_in_history(make: Factory) -> None:
+    """By counted calls, not by the clock: twice the arms, at most about twice the calls.
+
+    After 2,000 events a proposal and an update make as many calls as after 100.
+    """
+    policy, context = make(), made.context_of(13)
+    state, calls = policy.init(), []
+    wide = [made.alike([ArmId(f"arm-{i}") for i in range(k)]) for k in (20, 40, 80)]
+    for i, event in enumerate(made.history(2000, seed=6), start=1):
+        state = _learn(policy, state, event)
+        if i == 100:
+            few, more, most = (_calls(policy.propose, state, context, arms) for arms in wide)
+            assert most - more <= 2.2 * (more - few) + 10, f"{few}, {more}, {most} calls"
+        if i in (100, 2000):
+            reward = made.rewarded(context, made.IDS[0], 0.5, 0.001, 1.0, 0.4)
+            calls.append(
+                _calls(policy.propose, state, context, made.arms_of(made.IDS))
+                + _calls(policy.learn, state, reward)
+                + _calls(policy.learn, state, Compared(context, made.IDS[0], made.IDS[1]))
+            )
+    assert calls[1] <= 1.05 * calls[0] + 5, f"{calls[0]} calls became {calls[1]}"
+
+
 def the_best_arm_of_an_easy_problem_is_found(make: Factory) -> None:
     """One of three arms is better by 0.5: of the last 200 of 1,000 draws it gets 80 %.
 
@@ -571,6 +594,24 @@ def _all_finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_all_finite(item) for item in value)
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def _calls(function: Callable[..., Any], *arguments: Any) -> int:
+    """How many functions, of Python or of C, one call calls, once caches are warm."""
+    function(*arguments)
+    count = 0
+
+    def counted(frame: Any, what: str, _: Any) -> None:
+        nonlocal count
+        count += what in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def _outcome(context: Context, arm: ArmId, value: float) -> made.Event:

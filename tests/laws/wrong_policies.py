@@ -270,6 +270,16 @@ class KeepsEveryContext(Honest):
         return super().learn(state, event)
 
 
+class ComparesEveryPair(Honest):
+    """Ranks each arm by how many others it beats."""
+
+    def means(self, state: Sums, ids: tuple[ArmId, ...]) -> Floats:
+        def mean(arm: ArmId) -> float:
+            return float(super(ComparesEveryPair, self).means(state, (arm,))[0])
+
+        return np.array([float(sum(mean(arm) > mean(other) for other in ids)) for arm in ids])
+
+
 class NeverLearns(Honest):
     """Proper in every way but one."""
 
@@ -320,6 +330,7 @@ CAUGHT_BY: dict[type[Honest], str] = {
     LearnsIntoACache: "a_snapshot_restored_at_any_cut_goes_on_alike",
     Explodes: "extreme_signals_and_ten_thousand_updates_stay_finite",
     KeepsEveryContext: "the_state_does_not_grow_with_events",
+    ComparesEveryPair: "the_work_is_linear_in_arms_and_flat_in_history",
     NeverLearns: "the_best_arm_of_an_easy_problem_is_found",
     TakesAnyEpsilon: "bad_parameters_are_refused_by_name",
     HasASecretParameter: "every_parameter_has_a_default_and_is_documented",
