@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from bandit_service.embedding import models
+from bandit_service.embedding import bert_graph, models
 from bandit_service.embedding.models import ModelUnavailable
 
 _log = logging.getLogger("bandit.embedding")
@@ -135,6 +136,7 @@ class StaticBackend:
     name = "static"
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         tensors = load_file(directory / "model.safetensors")
         self._table = tensors["embeddings"].astype(np.float32)
         if "weights" in tensors:
@@ -160,10 +162,6 @@ class StaticBackend:
 
 
 def _export_onnx(directory: Path, into: Path) -> None:
-    import onnx
-
-    from bandit_service.embedding import bert_graph
-
     onnx.save(bert_graph.build(directory), into / "model.onnx")
     for name in ("tokenizer.json", "sentence_bert_config.json"):
         if (directory / name).exists():

