@@ -139,7 +139,7 @@ def test_an_export_is_made_once_and_whole(
     def fails(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(backends_module.bert_graph, "build", fails)
+    monkeypatch.setattr(bert_graph, "build", fails)
     with pytest.raises(RuntimeError, match="power cut"):
         export("onnx", MODEL, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 
 from bandit_service.embedding import EmbeddingStage, Overloaded, check_embedding, text_of_messages
 from bandit_service.embedding.backends import Matrix
+from policies import Vector
 
 
 class Gated:
@@ -33,7 +34,7 @@ class Gated:
         return np.array([[len(text), 1.0] for text in texts], np.float32)
 
 
-async def _first_under_way(stage: EmbeddingStage, backend: Gated) -> asyncio.Task[np.ndarray]:  # type: ignore[type-arg]
+async def _first_under_way(stage: EmbeddingStage, backend: Gated) -> asyncio.Task[Vector]:
     """A call that the backend holds, so that what comes next has to wait."""
     task = asyncio.create_task(stage.embed_one("first"))
     assert await asyncio.to_thread(backend.begun.wait, 30)
@@ -41,7 +42,8 @@ async def _first_under_way(stage: EmbeddingStage, backend: Gated) -> asyncio.Tas
 
 
 async def test_what_waits_goes_together_shortest_first_and_equal_texts_once() -> None:
-    backend, sizes = Gated(), []
+    backend = Gated()
+    sizes: list[int] = []
     stage = EmbeddingStage(backend, batch_size=3, on_batch=lambda n, _: sizes.append(n))
     first = await _first_under_way(stage, backend)
     texts = ["a long text", "tiny", "tiny", "middling", "last"]
@@ -56,7 +58,8 @@ async def test_what_waits_goes_together_shortest_first_and_equal_texts_once() ->
 
 
 async def test_the_cache_answers_and_forgets_the_oldest() -> None:
-    backend, looked = Gated(), []
+    backend = Gated()
+    looked: list[str] = []
     backend.gate.set()
     stage = EmbeddingStage(backend, cache_size=2, on_cache=looked.append)
     for text in ("a", "b", "a", "c", "b"):
