@@ -45,13 +45,18 @@ class MetaLLM:
     A reward that came without quality teaches `apart` the quality reward + cost / willingness
     to pay, cut to [0, 1]. Ties share. The guarantee of LinUCB is for linear rewards and for
     exploration that its α covers; qualities are not linear in an embedding, so treat the bonus
-    as a heuristic, and keep the service's floor. `knn`-like locality is `eagle`'s strength.
+    as a heuristic, and keep the service's floor. Where quality jumps between near queries, or
+    feedback is mostly votes, prefer `eagle`.
 
     Source: arXiv 2407.10834v3, sections 3 and 4; Li et al. 2010 for LinUCB.
 
-    >>> policy = MetaLLM(reward="paper", bias=False)
-    >>> (policy.alpha, policy.ridge, policy.cost_weight)
-    (0.5, 12.94, 0.001)
+    >>> from policies import ArmId
+    >>> policy, arms = MetaLLM(ridge=1.0), Arms(("a", "b"), np.full(2, 0.01), np.ones(2))
+    >>> context = Context(np.array([1, 0], np.float32), tokens=10, willingness_to_pay=0.1)
+    >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.01, quality=0.4, reward=0.3)
+    >>> state = policy.learn(policy.init(), event)
+    >>> policy.propose(state, context, arms).quality.round(12).tolist()
+    [0.6, 1.0]
     """
 
     alpha: float = 0.5
