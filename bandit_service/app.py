@@ -163,6 +163,7 @@ async def _reconcile(router: Router, settings: Settings) -> None:
 def application(router: Router, telemetry: Telemetry, settings: Settings) -> web.Application:
     """The routes around a router."""
     app = web.Application(middlewares=[http.frame], client_max_size=settings.server.max_body_bytes)
+    app.on_response_prepare.append(http.name_response)
     app[http.ROUTER] = router
     app[http.TELEMETRY] = telemetry
     app[http.SETTINGS] = settings

@@ -36,6 +36,8 @@ TELEMETRY = web.AppKey("telemetry", Telemetry)
 SETTINGS = web.AppKey("settings", settings.Settings)
 DRAINING = web.AppKey("draining", asyncio.Event)
 
+REQUEST_ID = "request_id"
+
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,6 +65,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
     id = id or clock.Ids().new(clock.now())
     logs.request_id.set(id)
+    request[REQUEST_ID] = id
     begun = time.perf_counter()
     try:
         if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
@@ -87,9 +90,6 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
         _access.exception("internal error")
         response = failed(ServiceError("an error of ours; the request id finds it in the log"))
-    response_id = {"x-request-id": id}
-    if not response.prepared:
-        response.headers.update(response_id)
     resource = request.match_info.route.resource
     endpoint = "unmatched" if resource is None else resource.canonical
     request.app[TELEMETRY].request(endpoint, response.status)
@@ -102,6 +102,11 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         },
     )
     return response
+
+
+async def name_response(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer carries its request id, the switch to a WebSocket too."""
+    response.headers["x-request-id"] = request[REQUEST_ID]
 
 
 async def decide(request: web.Request) -> web.Response:

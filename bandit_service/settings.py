@@ -121,7 +121,7 @@ class RewardSettings:
     latency_weight: float = _setting(0.0, "quality that one second costs", low=0, high=100)
     ttl_s: float = _setting(86_400.0, "how long a decision may be rewarded", low=1)
     max_pending: int = _setting(
-        100_000, "decisions kept for their reward; beyond it the oldest expires", low=1
+        50_000, "decisions kept for their reward, about 5 kB each; then the oldest expires", low=1
     )
 
 

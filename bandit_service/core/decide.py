@@ -60,7 +60,8 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
     for id in query.arms or ():
         if id not in world.arms:
             raise Unknown(f"arms: no arm {id!r}; GET /v1/arms lists them", param="arms")
-    left, excluded = [], []
+    left: list[ArmRecord] = []
+    excluded = [f"{id}: retired" for id in query.arms or () if world.arms[id].retired]
     for record in world.offered():
         why = _excluded(record, query)
         if why:

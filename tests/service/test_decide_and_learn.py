@@ -103,6 +103,7 @@ async def test_arms_come_and_go_live(client: Client) -> None:
     assert (status, body["retired"]) == (200, True)
     status, body = await client.post("/v1/decide", {"embedding": a_vector(0), "arms": ["newcomer"]})
     assert (status, body["error"]["code"]) == (422, "no_eligible_arm")
+    assert "newcomer: retired" in body["error"]["message"]
 
 
 async def test_constraints_mask_before_the_policy(client: Client) -> None:

@@ -25,6 +25,7 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, **message: Any) -> None
 async def test_decide_reward_and_compare_with_many_in_flight(client: Client) -> None:
     url = client.url + "/v1/stream"
     async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        assert socket._response.headers["x-request-id"]
         credits_given = (await _receive(socket))["credits"]
         many = 100
         assert many <= credits_given
