@@ -237,13 +237,11 @@ class Router:
         pending = self.world.pending.get(decision_id)
         if pending is not None:
             return pending
-        # Decisions leave oldest first, so whatever is older than the oldest kept was forgotten.
-        kept_since = clock.now() - self.rules.ttl_s
-        oldest = next(iter(self.world.pending.values()), None)
-        if oldest is not None:
-            kept_since = max(kept_since, clock.time_of(oldest.decided.id) or kept_since)
+        # Decisions leave oldest first and their ids sort by age, so whatever sorts before the
+        # oldest one kept was forgotten.
+        oldest = next(iter(self.world.pending), decision_id)
         made = clock.time_of(decision_id)
-        if made is not None and made < kept_since:
+        if made is not None and (made < clock.now() - self.rules.ttl_s or decision_id < oldest):
             raise Expired(
                 f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
                 f"reward.ttl_s is {self.rules.ttl_s:g}, "

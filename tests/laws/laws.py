@@ -476,11 +476,14 @@ def the_best_arm_of_an_easy_problem_is_found(make: Factory) -> None:
 
 
 def bad_parameters_are_refused_by_name(make: Factory) -> None:
-    """Every number has bounds: outside them is a ValueError that names it; inside, it works."""
+    """Every number has bounds: outside them is a ValueError that names it; inside, it works.
+
+    A word is one of those allowed, or works whatever it is.
+    """
     policy = make()
     past, arms = made.history(12), made.arms_of(made.IDS)
     for name, kinds in _parameters(policy):
-        if not kinds & {int, float}:
+        if not kinds & {int, float, str}:
             continue
         refused = []
         for value in _values(kinds):
@@ -493,14 +496,15 @@ def bad_parameters_are_refused_by_name(make: Factory) -> None:
                 assert name in refusal, f"{name}={value} was refused without its name: {refusal}"
                 refused.append(value)
                 continue
-            assert math.isfinite(value), f"{name}={value} was accepted"
+            unbounded = isinstance(value, float) and not math.isfinite(value)
+            assert not unbounded, f"{name}={value} was accepted"
             with np.errstate(over="raise", invalid="raise", divide="raise"):
                 try:
                     state = _fold(changed, past)
                     _distribution(changed, state, made.context_of(1), arms)
                 except _REFUSALS as error:
                     raise AssertionError(f"{name}={value} was accepted, then {error!r}") from error
-        assert refused, f"{name} has no bounds"
+        assert refused or str in kinds, f"{name} has no bounds"
 
 
 def every_parameter_has_a_default_and_is_documented(make: Factory) -> None:
@@ -635,7 +639,9 @@ def _parameters(policy: Policy[Any]) -> Iterator[tuple[str, set[type]]]:
         yield field.name, set(typing.get_args(hint) or (hint,))
 
 
-def _values(kinds: set[type]) -> list[float]:
+def _values(kinds: set[type]) -> list[Any]:
+    if str in kinds:
+        return ["", "no such thing"]
     if float in kinds:
         odd = [math.nan, math.inf, -math.inf]
         return [*odd, -1e12, -1.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.5, 1e3, 1e6]

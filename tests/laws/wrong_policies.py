@@ -299,6 +299,20 @@ class TakesAnyEpsilon(Honest):
 
 
 @dataclass(frozen=True)
+class FindsOutLater(Honest):
+    """Takes any word, and fails when it is needed.
+
+    epsilon: in [0, 1], the probability of any arm.
+    prior: "one" or "none".
+    """
+
+    prior: str = "one"
+
+    def means(self, state: Sums, ids: tuple[ArmId, ...]) -> Floats:
+        return {"one": 1.0, "none": 0.0}[self.prior] + super().means(state, ids)
+
+
+@dataclass(frozen=True)
 class HasASecretParameter(Honest):
     """A parameter that nobody explains.
 
@@ -333,5 +347,6 @@ CAUGHT_BY: dict[type[Honest], str] = {
     ComparesEveryPair: "the_work_is_linear_in_arms_and_flat_in_history",
     NeverLearns: "the_best_arm_of_an_easy_problem_is_found",
     TakesAnyEpsilon: "bad_parameters_are_refused_by_name",
+    FindsOutLater: "bad_parameters_are_refused_by_name",
     HasASecretParameter: "every_parameter_has_a_default_and_is_documented",
 }

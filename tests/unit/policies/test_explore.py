@@ -57,3 +57,7 @@ def test_an_arm_of_propensity_zero_is_never_drawn() -> None:
     assert draw(np.array([0.0, 1.0, 0.0]), 0.0) == 1
     assert draw(np.array([0.0, 1.0, 0.0]), largest) == 1
     assert draw(np.array([*[0.1] * 10, 0.0]), largest) == 9
+
+
+def test_a_u_that_was_rounded_up_to_one_draws_the_last_arm_that_can_be_drawn() -> None:
+    assert draw(np.array([0.5, 0.5, 0.0]), 1.0) == 1
