@@ -36,7 +36,7 @@ TELEMETRY = web.AppKey("telemetry", Telemetry)
 SETTINGS = web.AppKey("settings", settings.Settings)
 DRAINING = web.AppKey("draining", asyncio.Event)
 
-REQUEST_ID = "request_id"
+REQUEST_ID = web.RequestKey("request_id", str)
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
@@ -106,7 +106,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
     """Every answer carries its request id, the switch to a WebSocket too."""
-    response.headers["x-request-id"] = request[REQUEST_ID]
+    # what aiohttp itself refuses, such as a malformed header, never came to `frame`
+    response.headers["x-request-id"] = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
 
 
 async def decide(request: web.Request) -> web.Response:
