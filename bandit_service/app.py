@@ -116,6 +116,7 @@ async def running_router(
         await router.start()
         try:
             await _reconcile(router, settings)
+            router.warm()
             yield router, telemetry
         finally:
             await router.close()

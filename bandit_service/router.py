@@ -97,6 +97,12 @@ class Router:
             asyncio.create_task(self._sweep_forever(), name="sweep"),
         ]
 
+    def warm(self) -> None:
+        """Propose once and forget it, so that the first query does not wait for a policy's caches."""
+        if self.world.offered():
+            query = Query(np.zeros(self._embedder.dim, np.float32), 1, self._worth(None))
+            decide(self.world, query, Recalled(), "warm", 0.0, self.rules.explore)
+
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         self._flush()

@@ -2,7 +2,7 @@
 
 An event carries everything that applying it reads, so applying never embeds, recalls, reads a
 clock or draws. Events are appended and never rewritten: new fields have defaults, fields are
-never renamed, retyped or reused. `tests/golden/events` keeps a recorded sample of every kind.
+never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of every kind.
 """
 
 from __future__ import annotations
