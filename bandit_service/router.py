@@ -98,7 +98,7 @@ class Router:
         ]
 
     def warm(self) -> None:
-        """Propose once and forget it, so that the first query does not wait for a policy's caches."""
+        """Propose once and forget it, so that the first query waits for no policy's caches."""
         if self.world.offered():
             query = Query(np.zeros(self._embedder.dim, np.float32), 1, self._worth(None))
             decide(self.world, query, Recalled(), "warm", 0.0, self.rules.explore)
