@@ -49,22 +49,20 @@ class RidgeStack:
             raise ValueError("embedding: must be finite numbers")
         if self.rows and x.size != self.A.shape[1]:
             raise ValueError(f"embedding: must have {self.A.shape[1]} features, got {x.size}")
-        outer = np.multiply.outer(weight * x, x)
         row = self.rows.get(arm)
+        outer = np.multiply.outer(weight * x, x)
+        b = (_none(x.size) if row is None else self.b[row]) + (weight * y) * x
+        solved = None if self._inverse is None else self._stepped(self._inverse, row, x, b, weight)
         if row is None:
             row = self._append(arm, x.size)
         self.A[row] += outer
-        self.b[row] += (weight * y) * x
+        self.b[row] = b
         self.n[row] += weight
-        if self._inverse is not None and self._theta is not None:
-            inverse = self._inverse[row]
-            u = inverse @ x
-            # Sherman-Morrison, reusing the outer product's memory
-            np.multiply.outer(u * (weight / (1.0 + weight * float(x @ u))), u, out=outer)
-            inverse -= outer
-            self._theta[row] = inverse @ self.b[row]
-            if self._narrow is not None:
-                self._narrow[row] = inverse
+        if solved is not None and self._inverse is not None:
+            assert self._narrow is not None
+            assert self._theta is not None
+            inverse, theta = solved
+            self._inverse[row], self._narrow[row], self._theta[row] = inverse, inverse, theta
 
     def estimate(self, arms: Sequence[ArmId], x: Floats, ridge: float) -> tuple[Floats, Floats]:
         """Mean xᵀθ and standard deviation √(xᵀ(A+λI)⁻¹x) for each arm, (K,) and (K,).
@@ -87,6 +85,16 @@ class RidgeStack:
         chosen = [rows[i] for i in seen]
         means[seen], variances[seen] = (theta @ x)[chosen], all_variances[chosen]
         return means, np.sqrt(np.maximum(variances, 0.0))
+
+    def _stepped(
+        self, inverses: Floats, row: int | None, x: Floats, b: Floats, weight: float
+    ) -> tuple[Floats, Floats]:
+        """One arm's inverse and θ after this observation, by Sherman-Morrison."""
+        inverse = np.eye(x.size) / self._ridge if row is None else inverses[row]
+        u = inverse @ x
+        stepped = np.multiply.outer(u * (weight / (1.0 + weight * float(x @ u))), u)
+        np.subtract(inverse, stepped, out=stepped)
+        return stepped, stepped @ b
 
     def _append(self, arm: ArmId, d: int) -> int:
         row = len(self.rows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import copy
 
-from policies import Floats
+import numpy as np
+import pytest
+
+from policies import ArmId, Floats
 from policies._linear import RidgeStack
 from tests.unit.policies.given import A, B, C
 
@@ -62,3 +65,22 @@ def test_another_ridge_is_not_answered_from_the_cache() -> None:
     (mean,), _ = stack.estimate([A], x, 100.0)
     theta = np.linalg.solve(stack.A[0] + 100.0 * np.eye(DIM), stack.b[0])
     np.testing.assert_allclose(mean, x @ theta)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("arm", [A, ArmId("newcomer")])
+@pytest.mark.parametrize(("size", "y"), [(1e30, 1e300), (1.0, 1e308)])
+def test_what_overflows_is_refused_whole(asked: bool, arm: ArmId, size: float, y: float) -> None:
+    """1e30·1e300 overflows in the product, 1e308 twice in the sum; the service raises on both."""
+    stack, x = _learned(60, asked=asked), size * np.ones(DIM)
+    refused = False
+    for _ in range(3):
+        before = copy.deepcopy(stack)
+        try:
+            with np.errstate(over="raise", invalid="raise", divide="raise"):
+                stack.observe(arm, x, y)
+        except FloatingPointError:
+            refused = True
+            assert stack.rows == before.rows
+            np.testing.assert_equal(vars(stack), vars(before))
+    assert refused
