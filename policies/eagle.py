@@ -58,8 +58,9 @@ class Eagle:
     Faithful: `Eagle(compare_on="off", trial=0)`. There is no cost in the score; the budget is
     the service's `max_cost_usd`, which masks.
 
-    State: two numbers per arm. learn and propose O(N + K), flat in history. Prefer `metallm`
-    where rewards are plenty and quality varies smoothly; prefer this with pairwise votes.
+    State: two numbers per arm. learn and propose O(N + K) for neighbours of one outcome each,
+    flat in history. Prefer `metallm` where rewards are plenty and quality varies smoothly; prefer
+    this with pairwise votes.
 
     Source: arXiv 2409.15518v2, section 2 and appendix A. "Average ELO rating" there is read as
     the running rating, the only reading under which an update is O(1).
