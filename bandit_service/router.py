@@ -35,6 +35,7 @@ from store import EventLog, HistoryIndex, Record, StoreError
 
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
+_TIDY_S, _TIDY_MOST = 0.005, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Router:
         self._wake = asyncio.Event()
         self._unsynced = False
         self._in_flight = 0
+        self._tidying: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -107,6 +109,8 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         self._flush()
         await self._sync()
+        if self._tidying is not None:
+            self._tidying.cancel()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -371,6 +375,14 @@ class Router:
             self._index.remove(id)
         for id in added:
             self._index.add(id, self.world.history.vector(id))
+        if added and self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+
+    def _tidy(self) -> None:
+        """Between answers, a little of what the index has put off; it answers rightly without."""
+        left = self._index.settle(_TIDY_MOST)
+        again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
+        self._tidying = again
 
     def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
         if command.durable:

@@ -17,6 +17,7 @@ from store._protocols import Neighbours, Vector
 
 _NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
 _M, _EF_CONSTRUCTION, _SEED = 16, 100, 100
+_MOST_FRESH = 512
 _SLICE = 256
 _BLAS_ERROR = 1e-5
 
@@ -112,6 +113,18 @@ class ExactIndex:
         order = np.argsort(self._ids[:n])
         return self._ids[:n][order], self._vectors[:n][order]
 
+    def oldest(self) -> tuple[int, Vector]:
+        """The id that was added first of those that are left, and its vector."""
+        id = next(iter(self._rows))
+        return id, self._vectors[self._rows[id]].copy()
+
+    def settle(self, most: int) -> int:
+        """Nothing is put off here."""
+        return 0
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._rows
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -205,6 +218,13 @@ class HnswIndex:
             self._ids = np.concatenate([self._ids, np.zeros(room - self._room, np.int64)])
             self._room = room
 
+    def settle(self, most: int) -> int:
+        """Nothing is put off here."""
+        return 0
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._slots
+
     def __len__(self) -> int:
         return len(self._slots)
 
@@ -216,26 +236,33 @@ class HybridIndex:
     """Exact below `exact_below` vectors, the graph above; the one that the service uses.
 
     The graph is built on another thread (hnswlib lets go of the interpreter's lock), once there
-    are enough vectors or after `load`. Until it is there the exact index answers, and every add
-    and remove that happened meanwhile is caught up on at the switch. So neither start-up nor
-    growth holds up a decision; docs/performance.md has the figures.
+    are enough vectors or after `load`; until it is there exact search answers. What is added
+    from then on stands in a small exact index beside the graph, so that it costs the same
+    however large the graph is and is visible at once; `settle` moves it into the graph, which
+    the caller asks for when it has time. So neither start-up nor growth holds up a decision.
     """
 
     def __init__(self, dim: int, capacity: int, exact_below: int = 2000) -> None:
         self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
-        self._exact: ExactIndex | None = ExactIndex(dim)
+        self._base: ExactIndex | HnswIndex = ExactIndex(dim)
+        self._fresh = ExactIndex(dim)
         self._graph: HnswIndex | None = None
         self._building: threading.Thread | None = None
-        self._missed: list[tuple[int, Vector | None]] = []
+        self._gone: list[int] = []
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember; ValueError for an id that is there, or when `capacity` is reached."""
-        answering = self._answering()
-        _check_room(len(answering) + 1, self.capacity)
-        answering.add(id, vector)
-        if self._building is not None:
-            self._missed.append((id, vector.copy()))
-        self._build_if_large()
+        """Remember; ValueError for an id that is there, or when `capacity` is reached. O(d)."""
+        base = self._answering()
+        _check_room(len(self) + 1, self.capacity)
+        if isinstance(base, ExactIndex) and self._building is None:
+            base.add(id, vector)
+            self._build_if_large()
+            return
+        if id in base:
+            raise ValueError(f"id: {id} is already in the index")
+        self._fresh.add(id, vector)
+        if len(self._fresh) > _MOST_FRESH:
+            self.settle(2)
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
         """Remember many at once, in an index that is empty; answers exactly until built."""
@@ -245,13 +272,36 @@ class HybridIndex:
 
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
-        self._answering().remove(id)
+        base = self._answering()
+        if id in self._fresh:
+            self._fresh.remove(id)
+            return
+        base.remove(id)
         if self._building is not None:
-            self._missed.append((id, None))
+            self._gone.append(id)
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
         """The k nearest: exactly while there are few or the graph is being built."""
-        return self._answering().recall(vector, k)
+        near = self._answering().recall(vector, k)
+        if not len(self._fresh):
+            return near
+        fresh = self._fresh.recall(vector, k)
+        return _ordered(
+            np.concatenate([near.ids, fresh.ids]),
+            np.concatenate([near.similarities, fresh.similarities]),
+            k,
+        )
+
+    def settle(self, most: int) -> int:
+        """Move up to `most` vectors into the graph, O(log n) each; how many are left to move."""
+        base = self._answering()
+        if isinstance(base, HnswIndex):
+            for _ in range(min(most, len(self._fresh))):
+                id, vector = self._fresh.oldest()
+                base.add(id, vector)
+                self._fresh.remove(id)
+            return len(self._fresh)
+        return 0
 
     @property
     def approximate(self) -> bool:
@@ -264,32 +314,27 @@ class HybridIndex:
             self._building.join()
 
     def __len__(self) -> int:
-        return len(self._answering())
+        return len(self._base) + len(self._fresh)
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._fresh or id in self._answering()
 
     def close(self) -> None:
         """Wait for a graph under construction, since its thread cannot be stopped."""
         self.wait()
 
     def _answering(self) -> ExactIndex | HnswIndex:
-        """The index that answers now: the graph from the first call after it was built."""
-        if self._exact is None:
-            assert self._graph is not None
-            return self._graph
-        if self._building is None or self._building.is_alive() or self._graph is None:
-            return self._exact
-        for id, vector in self._missed:
-            if vector is None:
-                self._graph.remove(id)
-            else:
-                self._graph.add(id, vector)
-        self._exact, self._building, self._missed = None, None, []
-        return self._graph
+        """What answers now: the graph from the first call after it was built."""
+        graph = self._graph
+        if graph is not None and self._building is not None and not self._building.is_alive():
+            for id in self._gone:
+                graph.remove(id)
+            self._base, self._building, self._gone = graph, None, []
+        return self._base
 
     def _build_if_large(self) -> None:
-        if self._exact is None or self._building is not None:
-            return
-        if len(self._exact) >= self.exact_below:
-            ids, vectors = self._exact.items()
+        if isinstance(self._base, ExactIndex) and len(self._base) >= self.exact_below:
+            ids, vectors = self._base.items()
             self._building = threading.Thread(
                 target=self._build, args=(ids, vectors), name="hnsw", daemon=True
             )

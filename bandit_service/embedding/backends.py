@@ -22,7 +22,7 @@ from bandit_service.embedding import bert_graph, models
 from bandit_service.embedding.models import ModelUnavailable
 
 _log = logging.getLogger("bandit.embedding")
-_EXPORTER = "3"
+_EXPORTER = "4"
 _TORCH = "pip install 'torch==2.13.0' && pip install 'bandit-service[torch]'"
 
 Matrix = NDArray[np.float32]
@@ -78,11 +78,27 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         # waiting threads sleep instead of spinning, since the event loop needs the core
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        path = directory / "model.onnx"
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - its exceptions have no common base
+            raise ModelUnavailable(
+                f"embedding.model: ONNX Runtime cannot load {path} ({error}); remove it, and it is "
+                "made anew from the weights"
+            ) from None
+        inputs = sorted(value.name for value in self._session.get_inputs())
+        shapes = {value.name: value.shape for value in self._session.get_outputs()}
+        shape: list[Any] = shapes.get("embedding") or [None]
+        if inputs != ["attention_mask", "input_ids"] or not isinstance(shape[-1], int):
+            raise ModelUnavailable(
+                f"embedding.model: {path} must take input_ids and attention_mask and give "
+                f"`embedding` (n, d) of unit norm; it takes {', '.join(inputs)}; remove it, and "
+                "one that does is made from the weights"
+            )
         self._tokenizer = models.tokenizer_of(directory)
-        self.dim = int(self._session.get_outputs()[0].shape[-1])
+        self.dim = int(shape[-1])
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """See Backend. About linear in the tokens of all texts."""
@@ -163,7 +179,7 @@ class StaticBackend:
 
 def _export_onnx(directory: Path, into: Path) -> None:
     onnx.save(bert_graph.build(directory), into / "model.onnx")
-    for name in ("tokenizer.json", "sentence_bert_config.json"):
+    for name in ("tokenizer.json", "sentence_bert_config.json", "config.json"):
         if (directory / name).exists():
             shutil.copyfile(directory / name, into / name)
 
@@ -183,12 +199,21 @@ def _distil(directory: Path, into: Path) -> None:
 @contextlib.contextmanager
 def _all_or_nothing(path: Path) -> Iterator[Path]:
     """A directory that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise ModelUnavailable(
+            f"embedding.model: its files are made once in {path.parent}, which cannot be written "
+            f"({error}); make data_dir writable"
+        ) from None
     try:
         yield partial
         partial.chmod(0o755)
-        with contextlib.suppress(OSError):  # another process was faster: theirs is as good
+        try:
             partial.replace(path)
+        except OSError:
+            if not path.exists():  # else another process was faster: theirs is as good
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

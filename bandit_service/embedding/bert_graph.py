@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from bandit_service.embedding.models import ModelUnavailable, read_json
+from bandit_service.embedding.models import ModelUnavailable, read_json, read_list
 
 OPSET = 17
 BLOCK = 128
@@ -43,11 +44,36 @@ def build(directory: Path, quantised: bool = True) -> Any:
             f"positions, {directory} is {config.get('architectures')}; use embedding.backend = "
             '"torch"'
         )
-    weights_path = directory / "model.safetensors"
-    if not weights_path.exists():
-        raise ModelUnavailable(f"embedding.model: {weights_path} is missing")
-    weights = {k.removeprefix("bert."): v for k, v in load_file(weights_path).items()}
+    _check_modules(directory)
+    weights = _weights(directory / "model.safetensors")
     return _Graph(weights, config, quantised).model(_mean_pooling(directory))
+
+
+def _check_modules(directory: Path) -> None:
+    """Refuse what follows the pooling in some models, since leaving it out goes unnoticed."""
+    path = directory / "modules.json"
+    if not path.exists():
+        return
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in read_list(path)]
+    other = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+    if other:
+        raise ModelUnavailable(
+            f"embedding.model: the onnx backend knows no module {', '.join(other)} ({path}); use "
+            'embedding.backend = "torch"'
+        )
+
+
+def _weights(path: Path) -> _Weights:
+    if not path.exists():
+        raise ModelUnavailable(f"embedding.model: {path} is missing")
+    try:
+        loaded = load_file(path)
+    except (SafetensorError, TypeError, KeyError) as error:  # damaged, or of a type like bfloat16
+        raise ModelUnavailable(f"embedding.model: {path} cannot be read: {error}") from None
+    return {
+        k.removeprefix("bert."): v.astype(np.float32) if v.dtype == np.float16 else v
+        for k, v in loaded.items()
+    }
 
 
 def _mean_pooling(directory: Path) -> bool:
@@ -55,9 +81,15 @@ def _mean_pooling(directory: Path) -> bool:
     if not path.exists():
         return True
     pooling = read_json(path)
-    if pooling.get("pooling_mode_mean_tokens"):
+    # newer files name the mode, older ones have a flag for each; several are concatenated
+    named = pooling.get("pooling_mode")
+    modes = {named} if isinstance(named, str) else {
+        mode.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for mode, used in pooling.items() if mode.startswith("pooling_mode_") and used
+    }  # fmt: skip
+    if modes == {"mean"}:
         return True
-    if pooling.get("pooling_mode_cls_token"):
+    if modes == {"cls"}:
         return False
     raise ModelUnavailable(
         f'embedding.model: {path} is neither mean nor CLS pooling; use embedding.backend = "torch"'

@@ -52,16 +52,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_list(path: Path) -> list[dict[str, Any]]:
+    """A model's JSON file that holds a list of objects; ModelUnavailable as for `read_json`."""
+    found: object = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ModelUnavailable(f"embedding.model: {path} must hold a list of objects")
+    return found
+
+
 def tokenizer_of(directory: Path) -> Tokenizer:
     """The model's tokenizer, cutting where sentence-transformers cuts, without padding."""
     path = directory / "tokenizer.json"
     if not path.exists():
         raise ModelUnavailable(f"embedding.model: {path} is missing")
     tokenizer = Tokenizer.from_file(str(path))
-    most = 512
-    sentence = directory / "sentence_bert_config.json"
+    config, sentence = directory / "config.json", directory / "sentence_bert_config.json"
+    # no model reads further than it has positions
+    most = int(read_json(config).get("max_position_embeddings", 512)) if config.exists() else 512
     if sentence.exists():
-        most = int(read_json(sentence).get("max_seq_length") or most)
+        most = min(most, int(read_json(sentence).get("max_seq_length") or most))
     tokenizer.enable_truncation(most)
     tokenizer.no_padding()
     return tokenizer

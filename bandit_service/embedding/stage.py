@@ -47,6 +47,7 @@ class EmbeddingStage:
         self._cache: OrderedDict[bytes, Vector] = OrderedDict()
         self._waiting: dict[bytes, str] = {}
         self._in_flight: dict[bytes, asyncio.Future[Vector]] = {}
+        self._callers: dict[bytes, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
@@ -74,8 +75,20 @@ class EmbeddingStage:
             self._waiting[key] = text
             if self._runner is None:
                 self._runner = asyncio.create_task(self._run(), name="embed")
-        # shielded, so that one caller's leaving does not take the text from the others
-        return await asyncio.shield(future)
+        self._callers[key] = self._callers.get(key, 0) + 1
+        try:
+            # shielded, so that one caller's leaving does not take the text from the others
+            return await asyncio.shield(future)
+        finally:
+            self._leave(key)
+
+    def _leave(self, key: bytes) -> None:
+        """One caller fewer; a text that nobody waits for any more is not embedded."""
+        self._callers[key] -= 1
+        if not self._callers[key]:
+            del self._callers[key]
+            if self._waiting.pop(key, None) is not None:
+                self._in_flight.pop(key).cancel()
 
     async def close(self) -> None:
         """Answer what is under way, then stop the thread."""
@@ -91,22 +104,29 @@ class EmbeddingStage:
             if self._wait_s and len(self._waiting) < self._batch_size:
                 await asyncio.sleep(self._wait_s)
             batch = self._take()
+            if not batch:  # whoever waited has left
+                continue
             begun = time.perf_counter()
             try:
                 vectors = await loop.run_in_executor(
                     self._thread, self._backend.encode, list(batch.values())
                 )
+                if vectors.shape != (len(batch), self.dim):
+                    raise ValueError(
+                        f"backend {self._backend.name} answered {len(batch)} texts with an array "
+                        f"of shape {vectors.shape}, not {(len(batch), self.dim)}"
+                    )
+                if self._on_batch is not None:
+                    self._on_batch(len(batch), time.perf_counter() - begun)
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this batch
                 for key in batch:
                     self._fail(self._in_flight.pop(key), error)
                 continue
-            if self._on_batch is not None:
-                self._on_batch(len(batch), time.perf_counter() - begun)
             for key, vector in zip(batch, vectors, strict=True):
-                self._keep(key, vector)
+                kept = self._keep(key, vector)
                 future = self._in_flight.pop(key)
                 if not future.done():
-                    future.set_result(vector)
+                    future.set_result(kept)
         self._runner = None
 
     def _take(self) -> dict[bytes, str]:
@@ -116,12 +136,14 @@ class EmbeddingStage:
             del self._waiting[key]
         return dict(sorted(first, key=lambda item: len(item[1])))
 
-    def _keep(self, key: bytes, vector: Vector) -> None:
+    def _keep(self, key: bytes, row: Vector) -> Vector:
+        vector = row.copy()  # a view would keep its whole batch in memory
         vector.flags.writeable = False
         if self._cache_size:
             self._cache[key] = vector
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
+        return vector
 
     @staticmethod
     def _fail(future: asyncio.Future[Vector], error: Exception) -> None:

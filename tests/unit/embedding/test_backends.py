@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from bandit_service.embedding import (
     Backend,
@@ -171,3 +173,88 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (other / "config.json").write_text(json.dumps({"architectures": ["XLMRobertaModel"]}))
     with pytest.raises(ModelUnavailable, match=r'use embedding\.backend = "torch"'):
         open_backend("onnx", str(other), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model's files with its first layer only, and few positions."""
+    source, made = models.directory_of(MODEL), tmp_path_factory.mktemp("tiny")
+    for name in ("tokenizer.json", "modules.json"):
+        shutil.copyfile(source / name, made / name)
+    config = json.loads((source / "config.json").read_text())
+    config |= {"num_hidden_layers": 1, "max_position_embeddings": 32}
+    (made / "config.json").write_text(json.dumps(config))
+    (made / "sentence_bert_config.json").write_text('{"max_seq_length": 1024}')
+    weights = load_file(source / "model.safetensors")
+    at = "embeddings.position_embeddings.weight"
+    weights[at] = np.ascontiguousarray(weights[at][:32])
+    kept = {k: v.astype(np.float16) for k, v in weights.items()
+            if not k.startswith("encoder.layer.") or k.startswith("encoder.layer.0.")}  # fmt: skip
+    save_file(kept, made / "model.safetensors")
+    return made
+
+
+@pytest.fixture
+def other(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "other"))
+
+
+def test_half_precision_weights_and_few_positions_are_served(tiny: Path, tmp_path: Path) -> None:
+    vector = open_backend("onnx", str(tiny), tmp_path).encode(["word " * 400])[0]
+    assert abs(float(np.linalg.norm(vector)) - 1.0) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("pooling", "mean"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, True),
+        ({"pooling_mode_cls_token": True}, False),
+        ({"pooling_mode": "mean", "include_prompt": True}, True),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, None),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, None),
+        ({"pooling_mode": "lasttoken"}, None),
+    ],
+)
+def test_pooling_is_mean_or_cls(other: Path, pooling: dict[str, object], mean: bool | None) -> None:
+    (other / "1_Pooling").mkdir()
+    (other / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if mean is None:
+        with pytest.raises(ModelUnavailable, match="neither mean nor CLS"):
+            bert_graph.build(other)
+        return
+    kinds = [node.op_type for node in bert_graph.build(other).graph.node]
+    assert ("ReduceSum" in kinds) == mean
+
+
+def test_a_module_after_the_pooling_is_refused(other: Path, tmp_path: Path) -> None:
+    (other / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense"}]')
+    with pytest.raises(ModelUnavailable, match="knows no module Dense"):
+        open_backend("onnx", str(other), tmp_path / "made")
+
+
+def test_damaged_files_are_named(other: Path, tmp_path: Path) -> None:
+    (other / "model.safetensors").write_bytes(b"junk" * 10)
+    with pytest.raises(ModelUnavailable, match=r"model\.safetensors cannot be read"):
+        open_backend("onnx", str(other), tmp_path / "made")
+    (other / "model.onnx").write_bytes(b"junk")
+    with pytest.raises(ModelUnavailable, match="ONNX Runtime cannot load"):
+        open_backend("onnx", str(other), tmp_path / "made")
+
+
+def test_an_onnx_model_of_another_form_is_refused(other: Path, tmp_path: Path) -> None:
+    tokens = onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["n", "t"])
+    states = onnx.helper.make_tensor_value_info("states", onnx.TensorProto.INT64, ["n", "t"])
+    node = onnx.helper.make_node("Identity", ["input_ids"], ["states"])
+    graph = onnx.helper.make_graph([node], "other", [tokens], [states])
+    opsets = [onnx.helper.make_opsetid("", bert_graph.OPSET)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), other / "model.onnx"
+    )
+    with pytest.raises(ModelUnavailable, match="must take input_ids and attention_mask"):
+        open_backend("onnx", str(other), tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelUnavailable, match="which cannot be written"):
+        open_backend("onnx", str(tiny), tmp_path / "file" / "models")

@@ -100,6 +100,50 @@ async def test_a_failing_call_fails_its_own_texts_only() -> None:
     await stage.close()
 
 
+async def test_a_broken_answer_fails_its_batch_and_the_stage_goes_on() -> None:
+    class Broken(Gated):
+        def encode(self, texts: Sequence[str]) -> Matrix:
+            return super().encode(texts)[: 0 if "bad" in texts else None]
+
+    backend = Broken()
+    backend.gate.set()
+    stage = EmbeddingStage(backend)
+    with pytest.raises(ValueError, match=r"1 texts with an array of shape \(0, 2\)"):
+        await stage.embed_one("bad")
+    assert (await stage.embed_one("fine"))[0] == 4
+    await stage.close()
+
+
+async def test_a_failing_observer_does_not_stop_the_stage() -> None:
+    def observer(size: int, seconds: float) -> None:
+        raise RuntimeError("no such series")
+
+    backend = Gated()
+    backend.gate.set()
+    stage = EmbeddingStage(backend, on_batch=observer)
+    for text in ("a", "b"):
+        with pytest.raises(RuntimeError, match="no such series"):
+            await stage.embed_one(text)
+    await stage.close()
+
+
+async def test_a_text_that_nobody_waits_for_any_more_is_not_embedded() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend, queue_limit=1)
+    first = await _first_under_way(stage, backend)
+    leaves = asyncio.create_task(stage.embed_one("left"))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    stays = asyncio.create_task(stage.embed_one("stays"))  # its place in the queue is free
+    await asyncio.sleep(0)
+    backend.gate.set()
+    assert (await stays)[0] == 5
+    await first
+    assert backend.calls == [["first"], ["stays"]]
+    await stage.close()
+
+
 async def test_too_many_waiting_are_refused() -> None:
     backend = Gated()
     stage = EmbeddingStage(backend, queue_limit=2)
