@@ -30,7 +30,9 @@ from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, W
 FORMAT = 1
 _CHUNK = 512
 _KEPT_SNAPSHOTS = 3
+_PAGE = 4096
 _CHECKPOINT_PAGES = 1000
+_FSYNC_ERRORS = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (
@@ -56,14 +58,16 @@ class SqliteLog:
     """An EventLog and Snapshots in one file.
 
     `append`, `replay`, `save`, `latest` and `close` belong to one thread; `sync` may be called
-    from another. Every `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into the
-    main file, which fsyncs; the ADR has the length of that pause.
+    from another. About every `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into
+    the main file, which fsyncs; the ADR has the length of that pause. We do it ourselves, since
+    SQLite's own checkpoint within a commit keeps quiet about an fsync that failed.
     """
 
     def __init__(self, path: Path | str, epoch: int = 1) -> None:
         self.path = Path(path)
         self._closed = False
         self._broken = ""
+        self._pages = 0
         self._descriptor = threading.Lock()
         try:
             self._db = sqlite3.connect(
@@ -84,8 +88,12 @@ class SqliteLog:
         except StoreError:
             self._db.close()
             raise
-        self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)
-        _sync_directory(self.path.parent)
+        try:
+            _sync_directory(self.path.parent)
+            self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)
+        except OSError as error:
+            self._db.close()
+            raise Full(f"{self.path} cannot be made durable ({error.strerror})") from None
 
     def _open(self, epoch: int) -> None:
         db = self._db
@@ -94,7 +102,7 @@ class SqliteLog:
         self._refuse_strangers()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        db.execute("PRAGMA wal_autocheckpoint=0")
         db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):
             if statement.strip():
@@ -130,12 +138,13 @@ class SqliteLog:
         Raises Duplicate, Full (the log is usable again when there is space) and Closed.
         """
         self._check()
-        rows, seq, crc = [], self._seq, self._crc
+        rows, seq, crc, size = [], self._seq, self._crc, 0
         for record in records:
             if not math.isfinite(record.ts):
                 raise ValueError(f"ts: must be finite, got {record.ts}")
             seq += 1
             crc = rolling_crc(crc, seq, record)
+            size += len(record.body)
             rows.append((seq, record.eid, record.ts, record.kind, crc, record.body))
         if not rows:
             return Offset(self._seq)
@@ -147,16 +156,13 @@ class SqliteLog:
         except sqlite3.IntegrityError:
             self._rollback()
             raise Duplicate(self._first_known(records)) from None
-        except sqlite3.OperationalError as error:
-            self._rollback()
-            raise Full(f"the log cannot be written ({error})") from None
         except sqlite3.DatabaseError as error:
-            self._rollback()
-            raise Corrupt(self._seq + 1, f"it cannot be written ({error})") from None
+            raise self._failed("the log", error) from None
         except BaseException:
             self._rollback()
             raise
         self._seq, self._crc = seq, crc
+        self._written(3 + 2 * len(rows) + size // _PAGE)
         return Offset(seq)
 
     def sync(self) -> Offset:
@@ -171,9 +177,7 @@ class SqliteLog:
             try:
                 _sync_data(self._wal)
             except OSError as error:
-                why = f"the log could not be made durable ({error.strerror}); open it again"
-                self._broken = why
-                raise Closed(why) from None
+                raise self._break(error.strerror or str(error)) from None
         return Offset(upto)
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
@@ -224,12 +228,12 @@ class SqliteLog:
                 (key, key, _KEPT_SNAPSHOTS),
             )
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self._rollback()
-            raise Full(f"the snapshot cannot be written ({error})") from None
+        except sqlite3.DatabaseError as error:
+            raise self._failed("the snapshot", error) from None
         except BaseException:
             self._rollback()
             raise
+        self._written(4 + len(state) // _PAGE)
 
     def latest(self, key: str) -> tuple[Offset, bytes] | None:
         """The newest snapshot under `key` whose checksum holds."""
@@ -267,6 +271,36 @@ class SqliteLog:
             raise Closed(self._broken)
         if self._closed:
             raise Closed
+
+    def _written(self, pages: int) -> None:
+        """Count about what a commit wrote; move the WAL into the main file when it is much.
+
+        What was committed is in the WAL whatever becomes of this. So a full disk only puts it
+        off, and a failed fsync is told by the next call, as one that `sync` met.
+        """
+        self._pages += pages
+        if self._pages < _CHECKPOINT_PAGES:
+            return
+        self._pages = 0
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname in _FSYNC_ERRORS:
+                self._break(str(error))
+
+    def _failed(self, what: str, error: sqlite3.DatabaseError) -> StoreError:
+        """Undo a transaction that could not be written; what to raise."""
+        self._rollback()
+        if error.sqlite_errorname in _FSYNC_ERRORS:
+            return self._break(str(error))
+        if isinstance(error, sqlite3.OperationalError):
+            return Full(f"{what} cannot be written ({error})")
+        return Corrupt(self._seq + 1, f"{what} cannot be written ({error})")
+
+    def _break(self, why: str) -> Closed:
+        """After a failed fsync nobody knows what reached the disk: refuse all from here on."""
+        self._broken = f"the log could not be made durable ({why}); open it again"
+        return Closed(self._broken)
 
     def _rollback(self) -> None:
         if self._db.in_transaction:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,6 +293,77 @@ def test_a_failed_sync_breaks_it_for_good(tmp_path: Path, monkeypatch: pytest.Mo
     log = SqliteLog(log.path)
     assert contents(log) == expected(3)
     log.close()
+
+
+class Failing:
+    """A connection on which one kind of statement fails, as SQLite says it."""
+
+    def __init__(self, db: sqlite3.Connection, statement: str, errorname: str) -> None:
+        self._db, self._statement, self._errorname = db, statement, errorname
+
+    def execute(self, statement: str, *values: Any) -> object:
+        if statement.startswith(self._statement):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = self._errorname
+            raise error
+        return self._db.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._db, name)
+
+
+def _failing(log: SqliteLog, statement: str, errorname: str) -> None:
+    db: Any = Failing(log._db, statement, errorname)
+    log._db = db
+
+
+def test_a_commit_that_cannot_be_synced_breaks_it(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    log.append(records(1, 3))
+    _failing(log, "COMMIT", "SQLITE_IOERR_FSYNC")
+    with pytest.raises(Closed, match=r"could not be made durable \(disk I/O error\)"):
+        log.append([record(4)])
+    with pytest.raises(Closed, match="open it again"):
+        log.sync()
+    log.close()
+    assert _opened_and_replayed(log.path) == expected(3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda log: log.append([record(1)]), lambda log: log.save(Offset(1), "world", b"x")],
+    ids=["append", "save"],
+)
+def test_a_commit_that_fails_otherwise_may_be_tried_again(
+    tmp_path: Path, call: Callable[[SqliteLog], object]
+) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    whole = log._db
+    _failing(log, "COMMIT", "SQLITE_IOERR_WRITE")
+    with pytest.raises(Full, match="nothing was written"):
+        call(log)
+    log._db = whole
+    assert log.append(records(1, 2)) == log.sync() == 2
+    log.close()
+    assert _opened_and_replayed(log.path) == expected(2)
+
+
+@pytest.mark.parametrize(
+    ("errorname", "breaks"), [("SQLITE_IOERR_FSYNC", True), ("SQLITE_FULL", False)]
+)
+def test_a_checkpoint_that_fails(tmp_path: Path, errorname: str, breaks: bool) -> None:
+    """The append before it stands; a failed fsync is told by the next call."""
+    log = SqliteLog(tmp_path / "events.db")
+    _failing(log, "PRAGMA wal_checkpoint", errorname)
+    assert log.append(records(1, 600)) == 600
+    if breaks:
+        with pytest.raises(Closed, match="could not be made durable"):
+            log.sync()
+    else:
+        assert log.sync() == 600
+        assert log.append(records(601, 602)) == 602
+    log.close()
+    assert _opened_and_replayed(log.path) == expected(600 if breaks else 602)
 
 
 def test_what_cannot_be_written_leaves_no_transaction_open(tmp_path: Path) -> None:
