@@ -7,7 +7,7 @@ An index is a cache of vectors that the fold keeps. One thread calls `add`, `rem
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import hnswlib
 import numpy as np
@@ -135,14 +135,16 @@ class ExactIndex:
 class HnswIndex:
     """hnswlib's graph (M = 16, ef_construction = 100, fixed seed): O(log n) to add and recall.
 
-    Bounded by `capacity`; the slot of a forgotten vector is used again. hnswlib's own reuse of
-    slots loses an id that is forgotten and comes back, and its labels are unsigned: so its labels
-    are slots here, and the ids are ours. `ef` is set at every recall, since hnswlib does not keep
-    it with the graph.
+    Bounded by `capacity`; `spare` slots more are used first, then those of forgotten vectors
+    again, which is eight times as dear, since the graph around each is mended. hnswlib's own
+    reuse of slots loses an id that is forgotten and comes back, and its labels are unsigned: so
+    its labels are slots here, and the ids are ours. `ef` is set at every recall, since hnswlib
+    does not keep it with the graph.
     """
 
-    def __init__(self, dim: int, capacity: int) -> None:
+    def __init__(self, dim: int, capacity: int, spare: int = 0) -> None:
         self.dim, self.capacity = dim, capacity
+        self._most, self._used = capacity + spare, 0
         self._graph = hnswlib.Index(space="cosine", dim=dim)
         self._room = min(capacity, 1024)
         self._graph.init_index(
@@ -159,26 +161,73 @@ class HnswIndex:
         if id in self._slots:
             raise ValueError(f"id: {id} is already in the index")
         _check_room(len(self._slots) + 1, self.capacity)
-        if self._free:
+        if self.worn:
             slot = self._free.pop()
         else:
-            slot = len(self._slots)
-            self._reserve(slot + 1)
+            slot, self._used = self._used, self._used + 1
+            self._reserve(self._used)
         self._graph.add_items(vector[None], [slot], num_threads=1)
         self._ids[slot] = id
         self._slots[id] = slot
 
-    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, in order, in an index that is empty; the same graph each time."""
+    def load(
+        self,
+        ids: Sequence[int] | NDArray[np.int64],
+        vectors: Vector,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Remember many at once, in order, in an index that is empty; the same graph each time.
+
+        Once `stop` is set it leaves off, and the index is of no use any more.
+        """
         found = _check_load(ids, vectors, self.dim, len(self._slots))
         _check_room(len(found), self.capacity)
         self._reserve(len(found))
-        # In slices, so that an interpreter that ends need not wait for all of it.
         for start in range(0, len(found), _SLICE):
+            if stop is not None and stop.is_set():
+                return
             slots = np.arange(start, min(start + _SLICE, len(found)))
             self._graph.add_items(vectors[slots], slots, num_threads=1)
         self._ids[: len(found)] = found
         self._slots = {int(id): slot for slot, id in enumerate(found)}
+        self._used = len(found)
+
+    @property
+    def worn(self) -> bool:
+        """Whether every slot has been used, so that the next `add` is a dear one."""
+        return self._used == self._most
+
+    def items(self) -> tuple[NDArray[np.int64], Vector]:
+        """A copy of all ids and vectors, oldest id first.
+
+        May be called from another thread than `recall` and `remove`; what is removed meanwhile
+        may be in it or not.
+        """
+        live = self._slots.copy()
+        ids = np.fromiter(live.keys(), np.int64, len(live))
+        slots = np.fromiter(live.values(), np.int64, len(live))
+        order = np.argsort(ids)
+        ids, slots = ids[order], slots[order]
+        kept, vectors = [np.zeros(0, np.int64)], [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(ids), _SLICE):
+            end = start + _SLICE
+            for some_ids, some in self._read(ids[start:end], slots[start:end]):
+                kept.append(some_ids)
+                vectors.append(some)
+        return np.concatenate(kept), np.concatenate(vectors)
+
+    def _read(
+        self, ids: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Vector]]:
+        try:
+            vectors = np.asarray(self._graph.get_items(slots), np.float32)
+        except RuntimeError:  # one of them was removed a moment ago
+            half = len(ids) // 2
+            if half:
+                yield from self._read(ids[:half], slots[:half])
+                yield from self._read(ids[half:], slots[half:])
+            return
+        yield ids, vectors
 
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
@@ -213,7 +262,7 @@ class HnswIndex:
 
     def _reserve(self, n: int) -> None:
         if n > self._room:
-            room = min(self.capacity, max(2 * self._room, n))
+            room = min(self._most, max(2 * self._room, n))
             self._graph.resize_index(room)
             self._ids = np.concatenate([self._ids, np.zeros(room - self._room, np.int64)])
             self._room = room
@@ -240,6 +289,10 @@ class HybridIndex:
     from then on stands in a small exact index beside the graph, so that it costs the same
     however large the graph is and is visible at once; `settle` moves it into the graph, which
     the caller asks for when it has time. So neither start-up nor growth holds up a decision.
+
+    A graph has half as many slots again as `capacity`. When all have been used, a new one is
+    built in the background from the vectors that are left, and takes its place in the same way.
+    A build that fails (it may want for memory) is not tried again: all stays right, and slower.
     """
 
     def __init__(self, dim: int, capacity: int, exact_below: int = 2000) -> None:
@@ -249,17 +302,19 @@ class HybridIndex:
         self._graph: HnswIndex | None = None
         self._building: threading.Thread | None = None
         self._gone: list[int] = []
+        self._failed = False
+        self._stop = threading.Event()
 
     def add(self, id: int, vector: Vector) -> None:
         """Remember; ValueError for an id that is there, or when `capacity` is reached. O(d)."""
         base = self._answering()
+        if id in self:
+            raise ValueError(f"id: {id} is already in the index")
         _check_room(len(self) + 1, self.capacity)
         if isinstance(base, ExactIndex) and self._building is None:
             base.add(id, vector)
             self._build_if_large()
             return
-        if id in base:
-            raise ValueError(f"id: {id} is already in the index")
         self._fresh.add(id, vector)
         if len(self._fresh) > _MOST_FRESH:
             self.settle(2)
@@ -267,7 +322,9 @@ class HybridIndex:
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
         """Remember many at once, in an index that is empty; answers exactly until built."""
         _check_room(len(ids), self.capacity)
-        self._answering().load(ids, vectors)
+        base = self._answering()
+        _check_load(ids, vectors, self.dim, len(self))
+        base.load(ids, vectors)
         self._build_if_large()
 
     def remove(self, id: int) -> None:
@@ -293,15 +350,20 @@ class HybridIndex:
         )
 
     def settle(self, most: int) -> int:
-        """Move up to `most` vectors into the graph, O(log n) each; how many are left to move."""
+        """Move up to `most` vectors into the graph, O(log n) each; how many are left to move.
+
+        0 also while a graph is being built, since none can be moved then.
+        """
         base = self._answering()
-        if isinstance(base, HnswIndex):
-            for _ in range(min(most, len(self._fresh))):
-                id, vector = self._fresh.oldest()
-                base.add(id, vector)
-                self._fresh.remove(id)
-            return len(self._fresh)
-        return 0
+        if self._building is not None:
+            return 0
+        for _ in range(min(most, len(self._fresh))):
+            if self._build_if_worn():
+                return 0
+            id, vector = self._fresh.oldest()
+            base.add(id, vector)
+            self._fresh.remove(id)
+        return len(self._fresh)
 
     @property
     def approximate(self) -> bool:
@@ -320,27 +382,45 @@ class HybridIndex:
         return id in self._fresh or id in self._answering()
 
     def close(self) -> None:
-        """Wait for a graph under construction, since its thread cannot be stopped."""
+        """Stop building; waits for the slice under way, tens of milliseconds."""
+        self._stop.set()
         self.wait()
 
     def _answering(self) -> ExactIndex | HnswIndex:
         """What answers now: the graph from the first call after it was built."""
-        graph = self._graph
-        if graph is not None and self._building is not None and not self._building.is_alive():
-            for id in self._gone:
-                graph.remove(id)
-            self._base, self._building, self._gone = graph, None, []
+        if self._building is not None and not self._building.is_alive():
+            self._building, gone, self._gone = None, self._gone, []
+            if self._graph is None:
+                self._failed = True
+            else:
+                self._base, self._graph = self._graph, None
+                for id in gone:
+                    if id in self._base:
+                        self._base.remove(id)
         return self._base
 
     def _build_if_large(self) -> None:
-        if isinstance(self._base, ExactIndex) and len(self._base) >= self.exact_below:
-            ids, vectors = self._base.items()
-            self._building = threading.Thread(
-                target=self._build, args=(ids, vectors), name="hnsw", daemon=True
-            )
-            self._building.start()
+        base = self._base
+        if isinstance(base, ExactIndex) and len(base) >= self.exact_below and not self._failed:
+            self._start(self._build, *base.items())
+
+    def _build_if_worn(self) -> bool:
+        base = self._base
+        if not isinstance(base, HnswIndex) or not base.worn or self._failed:
+            return False
+        self._start(self._rebuild, base)
+        return True
+
+    def _start(self, target: Callable[..., None], *given: object) -> None:
+        # No daemon: an interpreter that ends while one is inside hnswlib aborts.
+        self._building = threading.Thread(target=target, args=given, name="hnsw")
+        self._building.start()
+
+    def _rebuild(self, worn: HnswIndex) -> None:
+        self._build(*worn.items())
 
     def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
-        graph = HnswIndex(self.dim, self.capacity)
-        graph.load(ids, vectors)
-        self._graph = graph
+        graph = HnswIndex(self.dim, self.capacity, spare=self.capacity // 2)
+        graph.load(ids, vectors, self._stop)
+        if not self._stop.is_set():
+            self._graph = graph
