@@ -1,7 +1,8 @@
 """Recorded traffic with full information: what every model scored and cost on every query.
 
 `NAME.jsonl` or `NAME.jsonl.gz` has one JSON object a line: `text`, `quality` and `cost` (one
-entry per model, null where the model has no answer), and where known `query_id` and `in_tok`.
+entry per model, null where the model has no answer), and where known `query_id`, `in_tok` and
+`task`.
 `NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
 left out and told with its line; a file that cannot be used at all is one BadRecording.
 """
@@ -60,6 +61,7 @@ class Recorded:
     quality: (n, K) in [0, 1], NaN where the arm has no answer to the query; at least one has.
     cost:    (n, K) USD, NaN where quality is.
     tokens:  (n,) of the query, recorded or else estimated as the service does.
+    tasks:   where each query comes from, "" where that is not known; no policy is shown it.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Recorded:
     quality: Floats
     cost: Floats
     tokens: NDArray[np.int64]
+    tasks: tuple[str, ...]
     left_out: tuple[BadRow, ...] = ()
 
     def __len__(self) -> int:
@@ -76,13 +79,18 @@ class Recorded:
 
     def first(self, n: int) -> Recorded:
         """The same recording cut after its first n queries."""
+        return self.take(np.arange(min(n, len(self))))
+
+    def take(self, rows: NDArray[np.int64]) -> Recorded:
+        """These rows, in this order."""
         return replace(
             self,
-            ids=self.ids[:n],
-            texts=self.texts[:n],
-            quality=self.quality[:n],
-            cost=self.cost[:n],
-            tokens=self.tokens[:n],
+            ids=tuple(self.ids[i] for i in rows),
+            texts=tuple(self.texts[i] for i in rows),
+            quality=self.quality[rows],
+            cost=self.cost[rows],
+            tokens=self.tokens[rows],
+            tasks=tuple(self.tasks[i] for i in rows),
         )
 
 
@@ -111,6 +119,7 @@ def load(path: Path) -> Recorded:
             quality,
             cost,
             fields.get("in_tok"),
+            fields.get("task"),
         )
 
     return _collect(name, arms, [path], row)
@@ -147,6 +156,7 @@ def load_paretobandit() -> Recorded:
             text,
             [answer.get("reward") for answer in answers],
             [answer.get("cost") for answer in answers],
+            None,
             None,
         )
 
@@ -219,6 +229,7 @@ class _Row:
     quality: list[float]
     cost: list[float]
     tokens: int
+    task: str
 
 
 class _Malformed(Exception):
@@ -257,6 +268,7 @@ def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToR
         quality=np.array([row.quality for row in rows.values()])[:, order],
         cost=np.array([row.cost for row in rows.values()])[:, order],
         tokens=np.array([row.tokens for row in rows.values()], np.int64),
+        tasks=tuple(row.task for row in rows.values()),
         left_out=tuple(left_out),
     )
 
@@ -283,7 +295,9 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _row(id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any) -> _Row:
+def _row(
+    id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any, task: Any
+) -> _Row:
     if not isinstance(id, str):
         raise _Malformed(f"query_id: must be a string, got {id!r}")
     if not isinstance(text, str) or not text.strip():
@@ -292,6 +306,8 @@ def _row(id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens
         tokens = estimate_tokens(len(text))
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= _UNBOUNDED:
         raise _Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
+    if task is not None and not isinstance(task, str):
+        raise _Malformed(f"task: must be a string, got {task!r}")
     checked_quality, checked_cost = [], []
     for k, (q, usd) in enumerate(zip(quality, cost, strict=True)):
         checked_quality.append(_number(f"quality[{k}]", q, 1.0))
@@ -300,7 +316,7 @@ def _row(id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens
             raise _Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
     if all(math.isnan(q) for q in checked_quality):
         raise _Malformed("quality: no model has an answer")
-    return _Row(id, text, checked_quality, checked_cost, tokens)
+    return _Row(id, text, checked_quality, checked_cost, tokens, task or "")
 
 
 def _list_of(name: str, value: Any, k: int) -> list[Any]:

@@ -51,6 +51,7 @@ def recording(quality: Sequence[Sequence[float]], cost: Sequence[Sequence[float]
         quality=np.array(quality, float),
         cost=np.array(cost, float),
         tokens=np.full(n, 10, np.int64),
+        tasks=("",) * n,
     )
 
 
