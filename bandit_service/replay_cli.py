@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import report
+from bandit_service.baselines import Baselines, baselines
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
@@ -27,7 +28,7 @@ from bandit_service.recorded import (
     open_recording,
 )
 from bandit_service.settings import Settings
-from bandit_service.simulate import Baselines, Run, Watch, baselines, order_of, simulate
+from bandit_service.simulate import Run, Watch, order_of, simulate
 from policies import Policy, Vector
 
 USAGE_ERROR = 2

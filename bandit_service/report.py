@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bandit_service.simulate import Run, Track
+from bandit_service.baselines import Track
+from bandit_service.simulate import Run
 from policies import Floats
 
 Runs = Mapping[str, Sequence[Run]]

@@ -1,68 +1,46 @@
 """Recorded traffic through a policy, by the very fold that the service runs.
 
-The online protocol with bandit feedback: of each query only the drawn arm's quality and cost
-are shown to the policy. No HTTP, no disk, no clock; equal arguments give equal runs.
+The online protocol: queries arrive one by one, and of each only the drawn arm's quality and cost
+are shown to the policy (`bandit`). Two other kinds of feedback serve as references: `full` shows
+every arm's outcome, and `duel` shows no quality at all, but which of the drawn arm and another
+one, taken evenly from the rest, was the better. No HTTP, no disk, no clock; equal arguments give
+equal runs.
 
 An arm without a recorded answer to a query is not eligible for that query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit_service.baselines import Baselines, Track, baselines, joined
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
-from bandit_service.core.outcomes import Reported, RewardRule, Signals, decision_rewarded
+from bandit_service.core.history import PER_ITEM
+from bandit_service.core.outcomes import (
+    Reported,
+    RewardRule,
+    Signals,
+    decision_rewarded,
+    subject_rewarded,
+)
 from bandit_service.core.world import World, new_world
+from bandit_service.recall import Recall, recall_stream
 from bandit_service.recorded import Recorded
-from policies import Floats, Policy, Vector
-from store.history import ExactIndex
+from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]
+Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
 _LABEL = "replayed"
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """What was earned, step by step: (n,) each, cost in USD."""
-
-    reward: Floats
-    quality: Floats
-    cost: Floats
-
-    def take(self, order: NDArray[np.int64]) -> Track:
-        """The same in another order."""
-        return Track(self.reward[order], self.quality[order], self.cost[order])
-
-
-@dataclass(frozen=True, slots=True)
-class Baselines:
-    """What any policy is to be compared with, query by query in the recording's order.
-
-    uniform: the expectation of drawing evenly among the arms that have an answer.
-    best:    always `best_arm`, the arm of the highest mean reward in hindsight; for a query
-             that it has no answer to, `uniform` stands in.
-    oracle:  the arm of the highest reward on each query, on ties the cheaper one.
-    """
-
-    best_arm: str
-    uniform: Track
-    best: Track
-    oracle: Track
-
-    def take(self, order: NDArray[np.int64]) -> Baselines:
-        """The same in another order."""
-        return Baselines(
-            self.best_arm, self.uniform.take(order), self.best.take(order), self.oracle.take(order)
-        )
+_TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +48,7 @@ class Run:
     """One pass of a policy over a recording.
 
     order:     (n,) rows of the recording as they came.
+    outcomes:  how many outcomes, or comparisons, the policy was shown, those before the run too.
     arm:       (n,) index of the drawn arm in `Recorded.arms`.
     baselines: in the same order as `track`.
     fallbacks: decisions in which the policy failed and uniform stood in.
@@ -83,6 +62,7 @@ class Run:
     baselines: Baselines
     fallbacks: int
     failures: int
+    outcomes: int
 
     def regret(self, against: Track) -> Floats:
         """(n,) the reward of `against` less the reward got, cumulated."""
@@ -96,43 +76,47 @@ def order_of(recorded: Recorded, seed: int) -> NDArray[np.int64]:
     return np.argsort(np.array(keys), kind="stable").astype(np.int64)
 
 
-def rewards(recorded: Recorded, rule: RewardRule) -> Floats:
-    """(n, K) the scalar reward of every arm on every query, NaN where there is no answer."""
-    worth = rule.willingness_to_pay
-    table = np.full(recorded.quality.shape, np.nan)
-    for i, k in np.argwhere(~np.isnan(recorded.quality)):
-        table[i, k] = rule.scalar(
-            float(recorded.quality[i, k]), float(recorded.cost[i, k]), 0.0, worth
-        )
-    return table
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What holds from step `start` on.
+
+    recorded: the same queries and arms, with the outcomes of this phase; NaN where an arm is
+              not offered. events: what happens when the phase begins.
+    """
+
+    start: int
+    recorded: Recorded
+    events: tuple[ev.AnyEvent, ...] = ()
 
 
-def baselines(recorded: Recorded, rule: RewardRule) -> Baselines:
-    """Uniform, best single arm and oracle under full information."""
-    reward = rewards(recorded, rule)
-    tables = (reward, recorded.quality, recorded.cost)
-    uniform = Track(*(np.nanmean(table, axis=1) for table in tables))
-    answered = ~np.isnan(reward)
-    single = [
-        np.where(answered[:, k], reward[:, k], uniform.reward).mean()
-        if answered[:, k].any()
-        else -np.inf
-        for k in range(len(recorded.arms))
-    ]
-    k = int(np.argmax(single))
-    best = Track(
-        *(
-            np.where(answered[:, k], table[:, k], mean)
-            for table, mean in zip(
-                tables, (uniform.reward, uniform.quality, uniform.cost), strict=True
-            )
-        )
-    )
-    highest = reward == np.nanmax(reward, axis=1, keepdims=True)
-    chosen = np.where(highest, recorded.cost, np.inf).argmin(axis=1)
-    rows = np.arange(len(recorded))
-    oracle = Track(*(table[rows, chosen] for table in tables))
-    return Baselines(recorded.arms[k].id, uniform, best, oracle)
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Queries whose outcomes on every arm, and `pairs` comparisons each, are known beforehand."""
+
+    recorded: Recorded
+    embeddings: Vector
+    pairs: int = 0
+
+
+def added(recorded: Recorded) -> tuple[ev.AnyEvent, ...]:
+    """The events that put every arm of the recording into the catalogue."""
+    return tuple(ev.ArmAdded(ts=0.0, arm=arm, source="config") for arm in recorded.arms)
+
+
+def stream(
+    recorded: Recorded,
+    embeddings: Vector,
+    *,
+    seed: int,
+    neighbours: int,
+    capacity: int,
+    warm: Warm | None = None,
+) -> Recall:
+    """What is recalled at every step of `simulate` with these arguments, for any policy."""
+    vectors = embeddings[order_of(recorded, seed)]
+    if warm is not None:
+        vectors = np.concatenate([warm.embeddings, vectors])
+    return recall_stream(vectors, neighbours, capacity)
 
 
 def simulate(
@@ -145,75 +129,228 @@ def simulate(
     rule: RewardRule,
     neighbours: int = 20,
     capacity: int = 20_000,
+    feedback: Feedback = "bandit",
+    warm: Warm | None = None,
+    phases: Sequence[Phase] = (),
+    recall: Recall | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Stream the queries, shuffled by `seed`, through a fresh world in which `policy` decides.
 
-    embeddings: (n, d) float32 of unit norm. watch: called after every step with the number of
-    steps made and the sum of their rewards.
+    embeddings: (n, d) float32 of unit norm. warm: what is learnt before the first query.
+    phases: how the world changes, by start; by default it does not. recall: what `stream`
+    gave for the same arguments, so that it is not computed again. watch: called after every step
+    with the number of steps made and the sum of their rewards.
     """
-    explore = replace(explore, seed=seed)
-    world = new_world({_LABEL: policy}, _LABEL, capacity)
-    for arm in recorded.arms:
-        world = apply(world, ev.ArmAdded(ts=0.0, arm=arm, source="config"))
-    index = ExactIndex(embeddings.shape[1])
+    if recall is None:
+        recall = stream(
+            recorded, embeddings, seed=seed, neighbours=neighbours, capacity=capacity, warm=warm
+        )
+    phases = phases or (Phase(0, recorded, added(recorded)),)
+    session = _Session(
+        new_world({_LABEL: policy}, _LABEL, capacity, max(PER_ITEM, len(recorded.arms))),
+        recall,
+        replace(explore, seed=seed),
+        rule,
+    )
+    for event in phases[0].events:
+        session.apply(event)
+    if warm is not None:
+        session.learn_all(warm)
     order = order_of(recorded, seed)
-    column = {arm.id: k for k, arm in enumerate(recorded.arms)}
-    answered = ~np.isnan(recorded.quality)
     drawn = np.zeros(len(order), np.int64)
     reward = np.zeros(len(order))
-    fallbacks, total = 0, 0.0
-    for step, row in enumerate(order):
-        query = Query(
-            embedding=embeddings[row],
-            tokens=int(recorded.tokens[row]),
-            willingness_to_pay=rule.willingness_to_pay,
-            arms=None
-            if answered[row].all()
-            else tuple(arm.id for arm in recorded.arms if answered[row, column[arm.id]]),
-        )
-        found = index.recall(query.embedding, neighbours)
-        recalled = Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
-        decided = decide(world, query, recalled, f"{seed}-{step}", float(step), explore)
-        world = apply(world, decided)
-        k = column[decided.arm]
-        world, earned = _reward(
-            world, decided, float(recorded.quality[row, k]), float(recorded.cost[row, k]), rule
-        )
-        _catch_up(index, world)
+    starts = [phase.start for phase in phases[1:]]
+    now, fallbacks, total = phases[0], 0, 0.0
+    for step, row in enumerate(order.tolist()):
+        if step in starts:
+            now = phases[1 + starts.index(step)]
+            for event in now.events:
+                session.apply(event)
+        decided = session.decide(now.recorded, row, embeddings[row], step)
+        k = session.column(now.recorded, decided.arm)
+        earned = session.reward(now.recorded, row, k, decided, feedback)
         drawn[step], reward[step] = k, earned
         fallbacks += bool(decided.fallback)
         total += earned
         if watch is not None:
             watch(step + 1, total)
         if (step + 1) % _EXPIRE_EVERY == 0:
-            # All of them are rewarded by now, and the service would not keep them for ever either.
-            world = apply(world, ev.DecisionsExpired(ts=float(step), ids=tuple(world.pending)))
+            session.expire(step)
+    track, beside = _run(phases, order, drawn, reward, rule)
     return Run(
         seed=seed,
         order=order,
         arm=drawn,
-        track=Track(reward, recorded.quality[order, drawn], recorded.cost[order, drawn]),
-        baselines=baselines(recorded, rule).take(order),
+        track=track,
+        baselines=beside,
         fallbacks=fallbacks,
-        failures=world.learners[_LABEL].failures,
+        failures=session.world.learners[_LABEL].failures,
+        outcomes=session.outcomes,
     )
 
 
-def _reward(
-    world: World, decided: ev.Decided, quality: float, cost_usd: float, rule: RewardRule
-) -> tuple[World, float]:
-    report = Reported(Signals(quality=quality, cost_usd=cost_usd))
-    pending = world.pending[decided.id]
-    rewarded = decision_rewarded(pending, decided.id, report, rule, decided.ts)
-    assert rewarded is not None
-    assert rewarded.reward is not None
-    return apply(world, rewarded), rewarded.reward
+class _Session:
+    """One world on its way through a stream."""
+
+    def __init__(
+        self, world: World, recall: Recall, explore: Exploration, rule: RewardRule
+    ) -> None:
+        self.world, self.outcomes = world, 0
+        self._recall, self._explore, self._rule = recall, explore, rule
+        self._at = 0  # how many rows of the stream are done, those learnt before the run too
+        self._columns: dict[ArmId, int] = {}
+
+    def apply(self, event: ev.AnyEvent) -> None:
+        self.world = apply(self.world, event)
+
+    def column(self, recorded: Recorded, arm: ArmId) -> int:
+        if not self._columns:
+            self._columns = {each.id: k for k, each in enumerate(recorded.arms)}
+        return self._columns[arm]
+
+    def learn_all(self, warm: Warm) -> None:
+        """Every recorded outcome of `warm`, and comparisons of pairs drawn evenly."""
+        for row in range(len(warm.recorded)):
+            tokens = int(warm.recorded.tokens[row])
+            answered = np.flatnonzero(~np.isnan(warm.recorded.quality[row]))
+            for k in answered.tolist():
+                self._show(warm.recorded, row, k, warm.embeddings[row], tokens)
+            rng = np.random.default_rng([self._explore.seed, row])
+            for _ in range(warm.pairs if len(answered) > 1 else 0):
+                first, second = rng.choice(answered, 2, replace=False).tolist()
+                self._compare(warm.recorded, row, first, second, warm.embeddings[row], tokens)
+            self._done()
+
+    def decide(self, recorded: Recorded, row: int, embedding: Vector, step: int) -> ev.Decided:
+        answered = ~np.isnan(recorded.quality[row])
+        query = Query(
+            embedding=embedding,
+            tokens=int(recorded.tokens[row]),
+            willingness_to_pay=self._rule.willingness_to_pay,
+            arms=None
+            if answered.all()
+            else tuple(arm.id for arm, there in zip(recorded.arms, answered, strict=True) if there),
+        )
+        recalled = Recalled(*self._recall.at(self._at))
+        id = f"{self._explore.seed}-{step}"
+        decided = decide(self.world, query, recalled, id, float(step), self._explore)
+        self.apply(decided)
+        return decided
+
+    def reward(
+        self, recorded: Recorded, row: int, k: int, decided: ev.Decided, feedback: Feedback
+    ) -> float:
+        """What the drawn arm earned; the policy is shown what `feedback` says."""
+        quality, cost_usd = float(recorded.quality[row, k]), float(recorded.cost[row, k])
+        embedding = ev.unpack(decided.embedding)
+        if feedback == "duel":
+            answered = np.flatnonzero(~np.isnan(recorded.quality[row]))
+            others = answered[answered != k]
+            if others.size:
+                u = chance.uniform(self._explore.seed, f"duel:{decided.id}")
+                against = int(others[int(u * others.size)])
+                self._compare(recorded, row, k, against, embedding, decided.tokens)
+            self._done()
+            return self._rule.scalar(quality, cost_usd, 0.0, decided.willingness_to_pay)
+        report = Reported(Signals(quality=quality, cost_usd=cost_usd))
+        pending = self.world.pending[decided.id]
+        rewarded = decision_rewarded(pending, decided.id, report, self._rule, decided.ts)
+        assert rewarded is not None
+        assert rewarded.reward is not None
+        self.apply(rewarded)
+        self.outcomes += 1
+        if feedback == "full":
+            for other in np.flatnonzero(~np.isnan(recorded.quality[row])).tolist():
+                if other != k:
+                    self._show(recorded, row, other, embedding, decided.tokens)
+        self._done()
+        return rewarded.reward
+
+    def expire(self, step: int) -> None:
+        # All of them are rewarded by now, and the service would not keep them for ever either.
+        self.apply(ev.DecisionsExpired(ts=float(step), ids=tuple(self.world.pending)))
+
+    def _done(self) -> None:
+        self.world.history.take_changes()  # what an index would read; the recall is known
+        self._at += 1
+
+    def _show(self, recorded: Recorded, row: int, k: int, embedding: Vector, tokens: int) -> None:
+        """One arm's outcome on a query, as a reward that no decision stands behind."""
+        report = Reported(
+            Signals(quality=float(recorded.quality[row, k]), cost_usd=float(recorded.cost[row, k]))
+        )
+        event = subject_rewarded(
+            self.world,
+            self._subject(embedding, tokens),
+            recorded.arms[k].id,
+            report,
+            self._rule,
+            float(self._at),
+        )
+        assert event is not None
+        self.apply(event)
+        self.outcomes += 1
+
+    def _compare(
+        self,
+        recorded: Recorded,
+        row: int,
+        first: int,
+        second: int,
+        embedding: Vector,
+        tokens: int,
+    ) -> None:
+        """Which of two arms had the better quality on a query."""
+        gap = float(recorded.quality[row, first] - recorded.quality[row, second])
+        winner, loser = (first, second) if gap >= 0.0 else (second, first)
+        self.apply(
+            ev.Compared(
+                ts=float(self._at),
+                winner=recorded.arms[winner].id,
+                loser=recorded.arms[loser].id,
+                tie=abs(gap) < _TIE,
+                subject=self._subject(embedding, tokens),
+            )
+        )
+        self.outcomes += 1
+
+    def _subject(self, embedding: Vector, tokens: int) -> ev.Subject:
+        """The query, which is its own nearest neighbour once something is known of it."""
+        ids, similarities = self._recall.at(self._at)
+        own = int(self._recall.own[self._at])
+        if own in self.world.history.items and own not in ids:
+            ids, similarities = (own, *ids), (1.0, *similarities)
+        return ev.Subject(
+            embedding=ev.pack(embedding),
+            tokens=tokens,
+            willingness_to_pay=self._rule.willingness_to_pay,
+            neighbours=ids,
+            similarities=similarities,
+        )
 
 
-def _catch_up(index: ExactIndex, world: World) -> None:
-    added, removed = world.history.take_changes()
-    for id in removed:
-        index.remove(id)
-    for id in added:
-        index.add(id, world.history.vector(id))
+def _run(
+    phases: Sequence[Phase],
+    order: NDArray[np.int64],
+    drawn: NDArray[np.int64],
+    reward: Floats,
+    rule: RewardRule,
+) -> tuple[Track, Baselines]:
+    """What was earned, and the baselines phase by phase; `best_arm` is the last phase's."""
+    ends = [*(phase.start for phase in phases[1:]), len(order)]
+    earned, beside, best_arm = [], [], ""
+    for phase, end in zip(phases, ends, strict=True):
+        steps = slice(phase.start, end)
+        rows = order[steps]
+        at = rows, drawn[steps]
+        earned.append(Track(reward[steps], phase.recorded.quality[at], phase.recorded.cost[at]))
+        of = baselines(phase.recorded, rule)
+        beside.append(of.take(rows))
+        best_arm = of.best_arm
+    return joined(earned), Baselines(
+        best_arm,
+        joined([each.uniform for each in beside]),
+        joined([each.best for each in beside]),
+        joined([each.oracle for each in beside]),
+    )

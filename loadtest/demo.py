@@ -27,12 +27,13 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import replay_cli, report
+from bandit_service.baselines import Track, baselines
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
 from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, embed_all, open_recording
 from bandit_service.settings import Settings
-from bandit_service.simulate import Run, Track, baselines, order_of
+from bandit_service.simulate import Run, order_of
 from loadtest.client import StreamClient, StreamError
 
 _DEFAULTS = Settings()
@@ -178,6 +179,7 @@ async def stream(url: str, recorded: Recorded, rule: RewardRule, in_flight: int)
             recorded.cost[order, arm],
         ),
         baselines=beside.take(order),
+        outcomes=len(done),
         fallbacks=sum(fallback for _, _, _, fallback in done),
         failures=0,
     )

@@ -5,7 +5,7 @@ without an outcome teaches nothing and would only push out one that does. The sa
 seen again is the same item, and its outcomes accumulate.
 
 Eviction rule: beyond `capacity`, the item that was remembered first leaves. Each item keeps
-its newest `PER_ITEM` outcomes and comparisons, so the history is bounded whatever comes.
+its newest `per_item` outcomes and comparisons, so the history is bounded whatever comes.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class History:
     """
 
     capacity: int
+    per_item: int = PER_ITEM
     next_id: int = 1
     items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
     _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -61,9 +62,11 @@ class History:
             id = self._insert(key, vector)
         item = self.items[id]
         if isinstance(outcome, Outcome):
-            self.items[id] = replace(item, outcomes=(*item.outcomes, outcome)[-PER_ITEM:])
+            self.items[id] = replace(item, outcomes=(*item.outcomes, outcome)[-self.per_item :])
         else:
-            self.items[id] = replace(item, comparisons=(*item.comparisons, outcome)[-PER_ITEM:])
+            self.items[id] = replace(
+                item, comparisons=(*item.comparisons, outcome)[-self.per_item :]
+            )
 
     def neighbours(
         self, ids: Sequence[int], similarities: Sequence[float]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bandit_service.core import codec
 from bandit_service.core.events import ArmSpec, Decided
-from bandit_service.core.history import History
+from bandit_service.core.history import PER_ITEM, History
 from policies import ArmId, Policy
 
 PRIOR_DECISIONS = 5.0
@@ -127,7 +127,12 @@ class World:
         return hashlib.sha256(codec.dump(folded)).hexdigest()
 
 
-def new_world(policies: Mapping[str, Policy[Any]], serving: str, history_capacity: int) -> World:
-    """The world before any event."""
+def new_world(
+    policies: Mapping[str, Policy[Any]],
+    serving: str,
+    history_capacity: int,
+    per_item: int = PER_ITEM,
+) -> World:
+    """The world before any event; `per_item` outcomes of each remembered query are kept."""
     learners = {label: Learner(policy, policy.init()) for label, policy in policies.items()}
-    return World(learners=learners, serving=serving, history=History(history_capacity))
+    return World(learners=learners, serving=serving, history=History(history_capacity, per_item))

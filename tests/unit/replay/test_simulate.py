@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import policies
+from bandit_service.baselines import baselines, rewards
+from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.recorded import Recorded
-from bandit_service.simulate import Run, baselines, order_of, rewards, simulate
-from policies import Vector
+from bandit_service.simulate import Feedback, Phase, Run, Warm, added, order_of, simulate
+from policies import ArmId, Vector
 from tests.unit.replay.recordings import planted, recording
 
 NAN = math.nan
@@ -149,3 +152,54 @@ def test_forgetting_old_decisions_and_a_small_history_hold_memory_down() -> None
         capacity=50,
     )
     assert run.track.reward.mean() > run.baselines.uniform.reward.mean()
+
+
+def test_full_feedback_shows_every_answer_and_a_duel_one_comparison() -> None:
+    recorded, vectors = planted(120)
+    expected: list[tuple[Feedback, int]] = [("bandit", 120), ("full", 360), ("duel", 120)]
+    for feedback, shown in expected:
+        run = simulate(
+            recorded, vectors, policies.load("eagle"), seed=0, explore=Exploration(), rule=RULE,
+            feedback=feedback,
+        )  # fmt: skip
+        assert (run.outcomes, run.failures, run.fallbacks) == (shown, 0, 0)
+
+
+def test_what_is_known_beforehand_is_learnt_before_the_first_query() -> None:
+    recorded, vectors = planted(400)
+    known, rest = np.arange(200), np.arange(200, 400)
+    warm = Warm(recorded.take(known), vectors[known], pairs=1)
+    rewards = {}
+    for name, before in (("cold", None), ("warm", warm)):
+        run = simulate(
+            recorded.take(rest), vectors[rest], policies.load("metallm"), seed=1,
+            explore=Exploration(), rule=RULE, warm=before,
+        )  # fmt: skip
+        rewards[name] = run.track.reward[:50].mean()
+        assert run.outcomes == 200 + (0 if before is None else 200 * 3 + 200)
+    assert rewards["warm"] > rewards["cold"] + 0.05
+
+
+def test_phases_change_the_outcomes_the_arms_and_the_baselines() -> None:
+    recorded, vectors = planted(300)
+    worse = replace(recorded, quality=np.where([True, False, False], 0.0, recorded.quality))
+    without = replace(
+        worse,
+        quality=np.where([False, True, False], NAN, worse.quality),
+        cost=np.where([False, True, False], NAN, worse.cost),
+    )
+    run = simulate(
+        recorded, vectors, policies.load("uniform"), seed=2, explore=Exploration(), rule=RULE,
+        phases=(
+            Phase(0, recorded, added(recorded)),
+            Phase(100, worse),
+            Phase(200, without, (ev.ArmRetired(ts=0.0, id=ArmId("arm1"), source="api"),)),
+        ),
+    )  # fmt: skip
+    assert set(run.arm[:200].tolist()) == {0, 1, 2}
+    assert set(run.arm[200:].tolist()) == {0, 2}
+    assert run.track.quality[100:][run.arm[100:] == 0].max() == 0.0
+    assert run.track.quality[:100][run.arm[:100] == 0].max() > 0.0
+    rows = run.order[250]
+    assert run.baselines.uniform.quality[250] == pytest.approx(without.quality[rows, [0, 2]].mean())
+    assert run.baselines.oracle.quality[50] == recorded.quality[run.order[50]].max()
