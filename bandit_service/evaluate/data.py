@@ -38,6 +38,11 @@ class Labelled:
         return self.recorded.cost
 
     @property
+    def answered(self) -> NDArray[np.bool_]:
+        """(n, K) whether the arm has an answer, which is no secret when it is chosen from."""
+        return ~np.isnan(self.recorded.quality)
+
+    @property
     def arms(self) -> tuple[str, ...]:
         """K ids, sorted."""
         return tuple(arm.id for arm in self.recorded.arms)
