@@ -1,4 +1,5 @@
 """Offline evaluation of routers on recorded traffic: protocols, metrics and baselines.
 
-The definitions are in docs/evaluation.md. Needs the `evaluate` extra; nothing that serves imports it.
+The definitions are in docs/evaluation.md. Needs the `evaluate` extra; nothing that serves
+imports it.
 """

@@ -1,0 +1,211 @@
+"""The online protocols: policies × seeds × prices of quality, each run a pass over the stream.
+
+A run is one call of `simulate`, in a process of its own pool, with one thread for BLAS. What comes
+back is small: means, and sums at some two hundred steps, from which the curves are drawn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+import policies
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.evaluate.change import SCENARIOS, phases_of
+from bandit_service.evaluate.data import Labelled
+from bandit_service.recall import Recall
+from bandit_service.simulate import Feedback, Run, Warm, simulate, stream
+from policies import Floats
+
+_CHECKPOINTS = 200
+_BASELINES = ("uniform", "best", "oracle")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A policy as it takes part: `label` in the tables, its parameters, and what it is shown.
+
+    warm: learn the warm part with full information first. feedback: as in `simulate`.
+    """
+
+    label: str
+    policy: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    feedback: Feedback = "bandit"
+    warm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What all runs have in common.
+
+    worths:     willingness to pay, USD per unit of quality; every entrant runs at each.
+    scenarios:  names of `change.SCENARIOS`; "steady" is the world that does not change.
+    pairs:     comparisons per query that warm entrants are shown beside the qualities.
+    """
+
+    seeds: int = 20
+    worths: tuple[float, ...] = (0.10,)
+    scenarios: tuple[str, ...] = ("steady",)
+    floor: float = 0.01
+    floor_share: float = 0.1
+    neighbours: int = 20
+    capacity: int = 20_000
+    pairs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """One run, summed up.
+
+    steps: (m,) numbers of queries at which the sums stand. rewards: (m,) the sum of rewards so
+    far; beside: the same of each baseline. means: reward, quality, cost of the policy and of each
+    baseline.
+    """
+
+    label: str
+    seed: int
+    worth: float
+    scenario: str
+    queries: int
+    outcomes: int
+    steps: Floats
+    rewards: Floats
+    beside: dict[str, Floats]
+    means: dict[str, tuple[float, float, float]]
+    last_third: float
+    best_arm: str
+    fallbacks: int
+    failures: int
+
+
+def run_online(
+    data: Labelled,
+    entrants: Sequence[Entrant],
+    protocol: Protocol,
+    *,
+    warm: Labelled | None = None,
+    jobs: int = 1,
+) -> Iterator[Passed]:
+    """Every entrant in every scenario at every worth with every seed, in no promised order.
+
+    `jobs` processes; 1 runs here. Where an arm joins or leaves, queries that only one arm answered
+    are left out of all scenarios.
+    """
+    for scenario in protocol.scenarios:
+        if scenario not in SCENARIOS:
+            raise ValueError(f"scenario: {scenario!r} is none of {', '.join(SCENARIOS)}")
+    if set(protocol.scenarios) - {"steady"}:
+        data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
+    # Seeds outside, so that a process finds the recall of its last run again.
+    tasks = [
+        (entrant, seed, worth, scenario)
+        for seed in range(protocol.seeds)
+        for scenario in protocol.scenarios
+        for worth in protocol.worths
+        for entrant in entrants
+    ]
+    if jobs == 1:
+        _begin(data, warm, protocol)
+        for task in tasks:
+            yield _pass(*task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _begin, (data, warm, protocol)) as pool:
+        for done in as_completed([pool.submit(_pass, *task) for task in tasks]):
+            yield done.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What the tasks of this process share."""
+
+    data: Labelled
+    warm: Labelled | None
+    protocol: Protocol
+
+
+_here: list[_Here] = []
+
+
+def _begin(data: Labelled, warm: Labelled | None, protocol: Protocol) -> None:
+    threadpoolctl.threadpool_limits(1)
+    _here[:] = [_Here(data, warm, protocol)]
+    _recall.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _recall(seed: int, warm: bool) -> Recall:
+    here = _here[0]
+    return stream(
+        here.data.recorded,
+        here.data.embeddings,
+        seed=seed,
+        neighbours=here.protocol.neighbours,
+        capacity=here.protocol.capacity,
+        warm=_warm(here) if warm else None,
+    )
+
+
+def _warm(here: _Here) -> Warm:
+    assert here.warm is not None
+    return Warm(here.warm.recorded, here.warm.embeddings, here.protocol.pairs)
+
+
+def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
+    here = _here[0]
+    recorded, protocol = here.data.recorded, here.protocol
+    rule = RewardRule(worth)
+    run = simulate(
+        recorded,
+        here.data.embeddings,
+        policies.load(entrant.policy, **entrant.parameters),
+        seed=seed,
+        explore=Exploration(floor=protocol.floor, floor_share=protocol.floor_share),
+        rule=rule,
+        neighbours=protocol.neighbours,
+        capacity=protocol.capacity,
+        feedback=entrant.feedback,
+        warm=_warm(here) if entrant.warm else None,
+        phases=phases_of(scenario, recorded, rule),
+        recall=_recall(seed, entrant.warm),
+    )
+    return _summed(entrant.label, worth, scenario, run)
+
+
+def _summed(label: str, worth: float, scenario: str, run: Run) -> Passed:
+    n = len(run.order)
+    steps = np.unique(np.linspace(1, n, min(n, _CHECKPOINTS)).round().astype(np.int64))
+    tracks = {"policy": run.track} | {name: getattr(run.baselines, name) for name in _BASELINES}
+    sums = {name: np.cumsum(track.reward)[steps - 1] for name, track in tracks.items()}
+    return Passed(
+        label=label,
+        seed=run.seed,
+        worth=worth,
+        scenario=scenario,
+        queries=n,
+        outcomes=run.outcomes,
+        steps=steps.astype(np.float64),
+        rewards=sums["policy"],
+        beside={name: sums[name] for name in _BASELINES},
+        means={
+            name: (
+                float(track.reward.mean()),
+                float(track.quality.mean()),
+                float(track.cost.mean()),
+            )
+            for name, track in tracks.items()
+        },
+        last_third=float(run.track.reward[n - max(1, n // 3) :].mean()),
+        best_arm=run.baselines.best_arm,
+        fallbacks=run.fallbacks,
+        failures=run.failures,
+    )
