@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bandit_service.evaluate.equal import EqualRow
 from bandit_service.evaluate.summary import NEAR, ChangeRow, Interval, OnlineRow
 
 
@@ -110,3 +111,29 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
     )
     headings = ("policy", "scenario", "before", "first 200 after", "rest", "recovered after")
     return Table(title, headings, cells, note)
+
+
+def equal_table(rows: Sequence[EqualRow], title: str) -> Table:
+    """Areas, and the two comparisons with each baseline."""
+    names = {"best": "best single", "uniform": "uniform", "oracle": "oracle"}
+    headings = [
+        "AUC",
+        "AUC log",
+        *(f"quality at {name}'s cost" for name in names.values()),
+        *(f"cost at {name}'s quality" for name in names.values()),
+    ]
+    cells = tuple(
+        (
+            row.label,
+            number(row.auc),
+            number(row.auc_log),
+            *(f"{row.quality_gain[name]:+.4f}" for name in names),
+            *(percent(row.cost_share[name]) for name in names),
+        )
+        for row in rows
+    )
+    note = (
+        "Curves over willingness to pay, learning included. Quality is the difference to the "
+        "baseline's, cost the share of the baseline's; – where it is never reached."
+    )
+    return Table(title, ("policy", *headings), cells, note)

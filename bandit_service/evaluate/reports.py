@@ -1,0 +1,153 @@
+"""One protocol on one recording: the runs with a progress bar, then tables, plots and records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bandit_service.evaluate.data import Labelled, split
+from bandit_service.evaluate.equal import equal_rows
+from bandit_service.evaluate.online import Entrant, Passed, Protocol, run_online
+from bandit_service.evaluate.output import regret_points
+from bandit_service.evaluate.plots import regret_plot
+from bandit_service.evaluate.summary import change_rows, online_rows
+from bandit_service.evaluate.tables import Table, change_table, equal_table, online_table
+
+WARM_SHARE = 0.3
+WARM_SALT = "warm"
+SWEEP = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass
+class Report:
+    """What one protocol on one recording came to.
+
+    records: by name, rows for JSON. points: by file name, rows for Parquet. warnings: what a
+    reader must be told, such as a policy that failed.
+    """
+
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Path] = field(default_factory=list)
+    records: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def online_report(
+    data: Labelled, entrants: Sequence[Entrant], protocol: Protocol, *, jobs: int, out: Path
+) -> Report:
+    """Bandit feedback on the whole recording; at several worths also curves at equal cost."""
+    name = data.recorded.name
+    passed = _runs(data, entrants, protocol, jobs, f"{name} online")
+    largest = max(protocol.worths)
+    top = [run for run in passed if run.worth == largest]
+    told = f"one pass, bandit feedback, {protocol.seeds} seeds"
+    rows = online_rows(top)
+    tables = [online_table(rows, f"{name}: {told}, {largest:g} USD per unit of quality")]
+    records: dict[str, Any] = {"online": rows}
+    if len(protocol.worths) > 1:
+        equal = equal_rows(passed, data)
+        tables.append(equal_table(equal, f"{name}: online curves, {protocol.seeds} seeds"))
+        records["equal"] = equal
+    figures = regret_plot(
+        [run for run in top if run.label != "uniform"], f"{name}: {told}", out / f"{name}-regret"
+    )
+    return Report(
+        tables, figures, records, {"regret": regret_points(name, passed)}, _warnings(passed)
+    )
+
+
+def change_report(
+    data: Labelled,
+    entrants: Sequence[Entrant],
+    protocol: Protocol,
+    scenarios: Sequence[str],
+    *,
+    jobs: int,
+    out: Path,
+) -> Report:
+    """The best single arm joins, degrades, gets dearer or retires half-way."""
+    name = data.recorded.name
+    changing = replace(protocol, scenarios=tuple(scenarios))
+    passed = _runs(data, entrants, changing, jobs, f"{name} change")
+    rows = change_rows(passed)
+    table = change_table(rows, f"{name}: change half-way, {protocol.seeds} seeds")
+    figures = [
+        path
+        for scenario in scenarios
+        for path in regret_plot(
+            [run for run in passed if run.scenario == scenario and run.label != "uniform"],
+            f"{name}: the best arm {scenario} half-way",
+            out / f"{name}-{scenario}",
+        )
+    ]
+    return Report(
+        [table],
+        figures,
+        {"change": rows},
+        {"change": regret_points(name, passed)},
+        _warnings(passed),
+    )
+
+
+def regimes_report(
+    data: Labelled, entrants: Sequence[Entrant], protocol: Protocol, *, jobs: int
+) -> Report:
+    """The same stream with bandit feedback only, with a warm start, and with full information.
+
+    The warm part is `WARM_SHARE` of the queries by hash; every regime is judged on the others.
+    """
+    name = data.recorded.name
+    warm, rest = split(data, WARM_SHARE, WARM_SALT)
+    regimes = [regime for entrant in entrants for regime in regimes_of(entrant)]
+    passed = _runs(rest, regimes, protocol, jobs, f"{name} regimes", warm=warm)
+    rows = online_rows(passed)
+    title = f"{name}: what feedback is worth, {protocol.seeds} seeds, {len(rest)} queries"
+    return Report([online_table(rows, title)], [], {"regimes": rows}, warnings=_warnings(passed))
+
+
+def regimes_of(entrant: Entrant) -> list[Entrant]:
+    """An entrant under bandit feedback, warm plus bandit, and full information."""
+    label = entrant.label
+    return [
+        replace(entrant, label=f"{label}, bandit only"),
+        replace(entrant, label=f"{label}, warm + bandit", warm=True),
+        replace(entrant, label=f"{label}, full information", feedback="full"),
+    ]
+
+
+def _runs(
+    data: Labelled,
+    entrants: Sequence[Entrant],
+    protocol: Protocol,
+    jobs: int,
+    what: str,
+    warm: Labelled | None = None,
+) -> list[Passed]:
+    total = len(entrants) * protocol.seeds * len(protocol.worths) * len(protocol.scenarios)
+    done = run_online(data, entrants, protocol, warm=warm, jobs=jobs)
+    order = {entrant.label: i for i, entrant in enumerate(entrants)}
+    found = sorted(
+        _shown(done, total, what),
+        key=lambda run: (order[run.label], run.scenario, run.worth, run.seed),
+    )
+    return found
+
+
+def _shown(done: Iterable[Passed], total: int, what: str) -> Iterator[Passed]:
+    with tqdm(total=total, desc=what, unit=" runs", disable=None, dynamic_ncols=True) as bar:
+        for run in done:
+            bar.set_postfix_str(f"{run.label} {run.means['policy'][0]:.3f}", refresh=False)
+            bar.update()
+            yield run
+
+
+def _warnings(passed: Sequence[Passed]) -> list[str]:
+    failed: dict[str, int] = {}
+    for run in passed:
+        failed[run.label] = failed.get(run.label, 0) + run.fallbacks + run.failures
+    return [f"{label}: failed to propose or to learn {n} times" for label, n in failed.items() if n]
