@@ -1,0 +1,32 @@
+"""scikit-learn is an extra, and says so where it is absent."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class MissingExtra(RuntimeError):
+    """A router needs a package that is not installed."""
+
+
+def sklearn(module: str) -> Any:
+    """The module `sklearn.<module>`; MissingExtra says how to get it."""
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "scikit-learn is not installed; pip install 'bandit-service[evaluate]'"
+        ) from error
+
+
+@contextmanager
+def unconverged() -> Iterator[None]:
+    """Fits that stop at their last iteration are what the papers used, and no news."""
+    warned = sklearn("exceptions").ConvergenceWarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", warned)
+        yield
