@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 import policies
 from bandit_service.core.decide import Exploration
@@ -137,6 +136,8 @@ _here: list[_Here] = []
 
 
 def _begin(data: Labelled, warm: Labelled | None, protocol: Protocol) -> None:
+    import threadpoolctl  # of the extra, which listing the policies does not need
+
     threadpoolctl.threadpool_limits(1)
     _here[:] = [_Here(data, warm, protocol)]
     _recall.cache_clear()

@@ -170,7 +170,9 @@ def _recovered(runs: Sequence[Passed], n: int) -> int | None:
 
 
 def _per_query(run: Passed, sums: Floats, low: float, high: float) -> float:
-    """The mean between two shares of the run, from sums at its checkpoints."""
+    """The mean between two shares of the run, from sums at its checkpoints; NaN for none."""
+    if high <= low:
+        return math.nan
     ends = np.array([low, high]) * run.queries
     steps, values = np.append(0.0, run.steps), np.append(0.0, sums)
     first, last = np.interp(ends, steps, values)

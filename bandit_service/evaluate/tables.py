@@ -56,7 +56,7 @@ def percent(value: float | None) -> str:
 
 def with_half(found: Interval | None, digits: int = 4) -> str:
     """mean ± half-width."""
-    if found is None:
+    if found is None or math.isnan(found.mean):
         return "–"
     half = "" if math.isnan(found.half) else f" ± {found.half:.{digits}f}"
     return f"{found.mean:.{digits}f}{half}"
