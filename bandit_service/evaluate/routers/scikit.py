@@ -121,9 +121,9 @@ class KMeans:
         one_of("rule", self.rule, ("price", "alpha"))
 
     def fit(self, train: Labelled, seed: int, /) -> Priced | _Scaled:
-        """Centres from k-means++ drawn by `seed`, the best of four starts."""
+        """Centres from k-means++ drawn by `seed`, one start."""
         make = sklearn("cluster").KMeans
-        made = make(min(self.clusters, len(train)), n_init=4, random_state=seed)
+        made = make(min(self.clusters, len(train)), n_init=1, random_state=seed)
         label = made.fit_predict(train.embeddings.astype(np.float64))
         centres = np.asarray(made.cluster_centers_, np.float64)
         quality = _by_cluster(train.quality, label, len(centres), mean_quality(train))
