@@ -58,8 +58,8 @@ class OfflineRouter(Protocol):
     def fit(self, train: Labelled, seed: int, /) -> Predictor:
         """The router as `train` teaches it; equal arguments give equal routers.
 
-        A missing outcome is left out for its arm. An arm without any is predicted quality 0 and
-        the dearest arm's cost.
+        A missing outcome is left out for its arm. To an arm without any a router that predicts
+        quality gives −1, and the dearest arm's cost.
         """
         ...
 

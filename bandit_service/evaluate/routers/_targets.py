@@ -9,6 +9,9 @@ import numpy as np
 from bandit_service.evaluate.data import Labelled
 from policies import Floats
 
+# Below what any regression on qualities in [0, 1] predicts.
+UNSEEN = -1.0
+
 
 def seen(train: Labelled) -> int:
     """How many outcomes there are."""
@@ -16,8 +19,8 @@ def seen(train: Labelled) -> int:
 
 
 def mean_quality(train: Labelled) -> Floats:
-    """(K,) mean quality of each arm's answers; 0 for an arm without any."""
-    return _mean(train.quality, 0.0)
+    """(K,) mean quality of each arm's answers; `UNSEEN` for an arm without any."""
+    return _mean(train.quality, UNSEEN)
 
 
 def mean_cost(train: Labelled) -> Floats:

@@ -11,7 +11,7 @@ from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._logistic import fit_logistic, sigmoid
 from bandit_service.evaluate.routers._protocol import Axis
 from bandit_service.evaluate.routers._sweep import Indices, Priced, best
-from bandit_service.evaluate.routers._targets import constant, mean_cost, seen
+from bandit_service.evaluate.routers._targets import UNSEEN, constant, mean_cost, seen
 from bandit_service.evaluate.routers.linear import Logistic
 from policies import Floats
 from policies._checks import above, one_of
@@ -82,11 +82,12 @@ def _shared(train: Labelled, strength: float) -> Priced:
     x = np.concatenate([train.embeddings[rows].astype(np.float64), names[arms]], axis=1)
     fitted = fit_logistic(x, train.quality[rows, arms], strength)
     d = train.embeddings.shape[1]
+    answered = train.answered.any(axis=0)
     by_query, by_arm = fitted.weights[:d], fitted.weights[d:] + fitted.bias
 
     def estimate(queries: Labelled) -> Floats:
         ease = queries.embeddings.astype(np.float64) @ by_query
-        return sigmoid(np.add.outer(ease, by_arm))
+        return np.where(answered, sigmoid(np.add.outer(ease, by_arm)), UNSEEN)
 
     return Priced(estimate, constant(mean_cost(train)), seen(train))
 

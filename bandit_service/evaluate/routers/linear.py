@@ -11,7 +11,7 @@ import numpy as np
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._logistic import fit_logistic
 from bandit_service.evaluate.routers._sweep import Priced
-from bandit_service.evaluate.routers._targets import column, constant, mean_cost, seen
+from bandit_service.evaluate.routers._targets import UNSEEN, column, constant, mean_cost, seen
 from policies import Floats
 from policies._checks import above
 
@@ -36,7 +36,7 @@ def per_arm(train: Labelled, fit: Callable[[Floats, Floats], Head]) -> Priced:
 
 
 def _nothing(x: Floats) -> Floats:
-    return np.zeros(len(x))
+    return np.full(len(x), UNSEEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def _recorded_quality(queries: Labelled) -> Floats:
 
 
 def _recorded_cost(queries: Labelled) -> Floats:
-    return np.where(queries.answered, queries.cost, np.inf)
+    return np.where(queries.answered, queries.cost, 0.0)  # what did not answer is masked
 
 
 @dataclass(frozen=True, slots=True)
