@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from policies._types import Compared
+
 
 def within(name: str, value: float, low: float, high: float = math.inf) -> None:
     """ValueError unless low <= value <= high and value is finite."""
@@ -30,3 +32,9 @@ def finite(name: str, value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name}: must be a finite number, got {value!r}")
     return value
+
+
+def two_arms(event: Compared) -> None:
+    """ValueError when an arm is compared with itself."""
+    if event.winner == event.loser:
+        raise ValueError(f"loser: must be another arm than the winner, got {event.loser!r} twice")

@@ -48,6 +48,15 @@ class Moments:
     first: list[Floats] = field(default_factory=list)
     second: list[Floats] = field(default_factory=list)
 
+    @staticmethod
+    def of(parameters: tuple[Floats, ...]) -> Moments:
+        """Before the first step."""
+        return Moments(
+            0,
+            [np.zeros_like(each) for each in parameters],
+            [np.zeros_like(each) for each in parameters],
+        )
+
     def step(
         self,
         parameters: tuple[Floats, ...],
@@ -56,24 +65,23 @@ class Moments:
         weight_decay: float,
     ) -> None:
         """Write one step into `parameters`; the decay is added to the gradient, as torch's Adam."""
-        if not self.first:
-            self.first = [np.zeros_like(each) for each in parameters]
-            self.second = [np.zeros_like(each) for each in parameters]
         self.steps += 1
-        rate = learning_rate / (1.0 - _DECAY_1**self.steps)
-        scale = 1.0 / np.sqrt(1.0 - _DECAY_2**self.steps)
+        # mean / (1 − β₁ᵗ) and √(square / (1 − β₂ᵗ)), with both factors moved out of the arrays
+        scale = float(np.sqrt(1.0 - _DECAY_2**self.steps))
+        rate, tiny = learning_rate * scale / (1.0 - _DECAY_1**self.steps), _TINY * scale
         parts = zip(parameters, gradients, self.first, self.second, strict=True)
         for parameter, gradient, mean, square in parts:
-            slope = gradient + weight_decay * parameter
+            slope = weight_decay * parameter
+            slope += gradient
+            mean -= slope
             mean *= _DECAY_1
-            mean += (1.0 - _DECAY_1) * slope
-            np.multiply(slope, slope, out=slope)
-            slope *= 1.0 - _DECAY_2
+            mean += slope
+            slope *= slope
+            square -= slope
             square *= _DECAY_2
             square += slope
             np.sqrt(square, out=slope)
-            slope *= scale
-            slope += _TINY
+            slope += tiny
             np.divide(mean, slope, out=slope)
             slope *= rate
             parameter -= slope
@@ -99,9 +107,10 @@ def gradients(
     """Loss and its slopes in arms, projection and head.
 
     loss = Σ weight·BCE(score, σ(δ_winner − δ_loser)) / n, with n rows; score is 1 where the
-    winner won and ½ where it was a tie. embeddings (n, d), the others (n,). O(n·d·h).
+    winner won and ½ where it was a tie. embeddings (n, d), or (1, d) where every row is about the
+    same query; the others (n,). O(n·d·h), or O((n + d)·h).
     """
-    n = len(embeddings)
+    n = len(winner)
     units = _unit(model.arms)
     hidden = embeddings @ model.projection
     ahead = units[winner] - units[loser]
@@ -111,7 +120,10 @@ def gradients(
     p = np.exp(-np.logaddexp(0.0, -margin))
     slope = ((p - score) * share)[:, None]
     head = (slope * ahead * hidden).sum(axis=0)
-    projection = embeddings.T @ (slope * ahead * model.head)
+    by_hidden = slope * ahead * model.head
+    if len(embeddings) < n:
+        by_hidden = by_hidden.sum(axis=0, keepdims=True)
+    projection = embeddings.T @ by_hidden
     by_unit = slope * hidden * model.head
     of_units = np.zeros_like(units)
     np.add.at(of_units, winner, by_unit)
@@ -159,7 +171,7 @@ def train_factorization(
     within("batch", batch, 1)
     rng = np.random.default_rng(seed)
     model = drawn(k, x.shape[1], dim, rng)
-    moments = Moments()
+    moments = Moments.of(model.parameters())
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, len(x), batch):

@@ -69,7 +69,8 @@ def test_adam_by_pencil() -> None:
 
     Then slope −2 after 2, 2: m = 0.081·2 + 0.09·2 − 0.1·2 = 0.142 of 0.271, v = 4.
     """
-    moments, parameter = Moments(), np.array([1.0])
+    parameter = np.array([1.0])
+    moments = Moments.of((parameter,))
     for wanted in (0.9, 0.8):
         moments.step((parameter,), (np.array([2.0]),), 0.1, 0.0)
         assert parameter[0] == pytest.approx(wanted)
@@ -78,7 +79,8 @@ def test_adam_by_pencil() -> None:
 
 
 def test_weight_decay_is_a_slope_towards_zero() -> None:
-    moments, parameter = Moments(), np.array([3.0, -3.0])
+    parameter = np.array([3.0, -3.0])
+    moments = Moments.of((parameter,))
     moments.step((parameter,), (np.zeros(2),), 0.1, 1e-3)
     assert parameter.tolist() == pytest.approx([2.9, -2.9], abs=1e-5)
 
