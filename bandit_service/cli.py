@@ -1,4 +1,4 @@
-"""The command line: serve, replay, config, policies, inspect, export, export-model."""
+"""The command line: serve, replay, evaluate, config, policies, inspect, export, export-model."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import policies
 from bandit_service import app, clock, logs, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
+from bandit_service.evaluate import evaluate_cli
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -68,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay_cli.add_arguments(replay)
     replay.set_defaults(run=replay_cli.run)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge routers and policies on recorded data, with curves and intervals",
+        description="Recorded data × routers and policies × seeds, under the protocols of "
+        "docs/evaluation.md. Prints tables; leaves JSON, Parquet and plots in a directory.",
+    )
+    evaluate_cli.add_arguments(evaluate)
+    evaluate.set_defaults(run=evaluate_cli.run)
 
     config = commands.add_parser("config", help="check or show the configuration")
     actions = config.add_subparsers(required=True, metavar="check|show")

@@ -6,9 +6,7 @@ back is small: means, and sums at some two hundred steps, from which the curves 
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -20,6 +18,7 @@ from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.evaluate.change import SCENARIOS, phases_of
 from bandit_service.evaluate.data import Labelled
+from bandit_service.evaluate.pool import in_processes
 from bandit_service.recall import Recall
 from bandit_service.simulate import Feedback, Run, Warm, simulate, stream
 from policies import Floats
@@ -112,15 +111,7 @@ def run_online(
         for worth in protocol.worths
         for entrant in entrants
     ]
-    if jobs == 1:
-        _begin(data, warm, protocol)
-        for task in tasks:
-            yield _pass(*task)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _begin, (data, warm, protocol)) as pool:
-        for done in as_completed([pool.submit(_pass, *task) for task in tasks]):
-            yield done.result()
+    yield from in_processes(_begin, (data, warm, protocol), _pass, tasks, jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +127,6 @@ _here: list[_Here] = []
 
 
 def _begin(data: Labelled, warm: Labelled | None, protocol: Protocol) -> None:
-    import threadpoolctl  # of the extra, which listing the policies does not need
-
-    threadpoolctl.threadpool_limits(1)
     _here[:] = [_Here(data, warm, protocol)]
     _recall.cache_clear()
 

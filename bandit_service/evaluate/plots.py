@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bandit_service.evaluate.bench import OfflineRow
+from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.online import Passed
 from policies import Floats
 
@@ -46,6 +48,24 @@ def regret_plot(passed: Sequence[Passed], title: str, path: Path) -> list[Path]:
         path,
         muted={"best single": _flat(lines)},
     )
+
+
+def offline_plot(
+    rows: Sequence[OfflineRow], data: Labelled, title: str, out: Path, most: int = 12
+) -> list[Path]:
+    """Hulls of the best routers of the first split by AUC, with the zero router and the oracle."""
+    first = [row for row in rows if row.seed == rows[0].seed]
+    kept = [row for row in first if row.router in ("zero router", "oracle")]
+    others = [row for row in first if row not in kept and len(row.points) > 1]
+    others.sort(key=lambda row: -row.auc_linear)
+    lines = {}
+    for row in [*others[:most], *kept]:
+        knots = sorted((p.cost, p.quality) for p in row.points if p.on_hull)
+        lines[row.router] = Line(
+            1000.0 * np.array([cost for cost, _ in knots]), np.array([q for _, q in knots])
+        )
+    singles = Line(1000.0 * np.nanmean(data.cost, axis=0), np.nanmean(data.quality, axis=0))
+    return curve_plot(lines, title, out / f"{data.recorded.name}-curves", singles)
 
 
 def curve_plot(curves: Mapping[str, Line], title: str, path: Path, singles: Line) -> list[Path]:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from bandit_service.evaluate.change import SCENARIOS
 from bandit_service.evaluate.data import Labelled, split
 from bandit_service.evaluate.equal import equal_rows
+from bandit_service.evaluate.offline import (
+    OfflineRow,
+    curve_points,
+    evaluate_offline,
+    summarise,
+)
 from bandit_service.evaluate.online import Entrant, Passed, Protocol, run_online
 from bandit_service.evaluate.output import regret_points
-from bandit_service.evaluate.plots import regret_plot
+from bandit_service.evaluate.plots import offline_plot, regret_plot
+from bandit_service.evaluate.pool import in_processes
+from bandit_service.evaluate.routers import OfflineRouter
 from bandit_service.evaluate.summary import change_rows, online_rows
-from bandit_service.evaluate.tables import Table, change_table, equal_table, online_table
+from bandit_service.evaluate.tables import (
+    Table,
+    change_table,
+    equal_table,
+    offline_table,
+    online_table,
+    two_model_table,
+)
 
+T = TypeVar("T")
 WARM_SHARE = 0.3
 WARM_SALT = "warm"
-SWEEP = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass
@@ -35,6 +51,69 @@ class Report:
     records: dict[str, Any] = field(default_factory=dict)
     points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+
+def evaluate(
+    data: Labelled,
+    entrants: Sequence[Entrant],
+    routers: Mapping[str, OfflineRouter],
+    protocols: Sequence[str],
+    protocol: Protocol,
+    *,
+    jobs: int,
+    out: Path,
+) -> Iterator[Report]:
+    """The named protocols one after the other, each told as soon as it is done."""
+    for name in protocols:
+        if name == "offline":
+            yield offline_report(data, routers, seeds=protocol.seeds, jobs=jobs, out=out)
+        elif name == "online":
+            yield online_report(data, entrants, protocol, jobs=jobs, out=out)
+        elif name == "change":
+            at = replace(protocol, worths=(max(protocol.worths),))
+            scenarios = [scenario for scenario in SCENARIOS if scenario != "steady"]
+            yield change_report(data, entrants, at, scenarios, jobs=jobs, out=out)
+        elif name == "regimes":
+            at = replace(protocol, worths=(max(protocol.worths),))
+            yield regimes_report(data, entrants, at, jobs=jobs)
+
+
+def offline_report(
+    data: Labelled, routers: Mapping[str, OfflineRouter], *, seeds: int, jobs: int, out: Path
+) -> Report:
+    """Routers fitted on 70 % with every outcome, judged on the rest; `seeds` splits."""
+    name = data.recorded.name
+    order = {router: i for i, router in enumerate(routers)}
+    tasks = [(router, seed) for seed in range(seeds) for router in order]
+    done = in_processes(_begin_offline, (data, dict(routers)), _fit, tasks, jobs)
+    rows = sorted(
+        _shown(done, len(tasks), f"{name} offline", lambda row: f"{row.router} {row.quality:.3f}"),
+        key=lambda row: (order[row.router], row.seed),
+    )
+    summaries = summarise(rows)
+    tables = [offline_table(summaries, f"{name}: {_splits(seeds)}")]
+    if len(data.arms) == 2:
+        tables.append(two_model_table(summaries, f"{name}: two models, {_splits(seeds)}"))
+    figures = offline_plot(rows, data, f"{name}: cost and quality, first split", out)
+    points = [{"data": name, **asdict(point)} for point in curve_points(rows)]
+    return Report(tables, figures, {"offline": summaries}, {"curves": points})
+
+
+def _splits(seeds: int) -> str:
+    return "one split" if seeds == 1 else f"{seeds} splits"
+
+
+_offline: list[tuple[Labelled, Mapping[str, OfflineRouter]]] = []
+
+
+def _begin_offline(data: Labelled, routers: Mapping[str, OfflineRouter]) -> None:
+    _offline[:] = [(data, routers)]
+
+
+def _fit(name: str, seed: int) -> OfflineRow:
+    data, routers = _offline[0]
+    (row,) = evaluate_offline(data, {name: routers[name]}, seeds=(seed,))
+    return row
 
 
 def online_report(
@@ -132,16 +211,16 @@ def _runs(
     done = run_online(data, entrants, protocol, warm=warm, jobs=jobs)
     order = {entrant.label: i for i, entrant in enumerate(entrants)}
     found = sorted(
-        _shown(done, total, what),
+        _shown(done, total, what, lambda run: f"{run.label} {run.means['policy'][0]:.3f}"),
         key=lambda run: (order[run.label], run.scenario, run.worth, run.seed),
     )
     return found
 
 
-def _shown(done: Iterable[Passed], total: int, what: str) -> Iterator[Passed]:
+def _shown(done: Iterable[T], total: int, what: str, tell: Callable[[T], str]) -> Iterator[T]:
     with tqdm(total=total, desc=what, unit=" runs", disable=None, dynamic_ncols=True) as bar:
         for run in done:
-            bar.set_postfix_str(f"{run.label} {run.means['policy'][0]:.3f}", refresh=False)
+            bar.set_postfix_str(tell(run), refresh=False)
             bar.update()
             yield run
 

@@ -1,0 +1,222 @@
+"""`bandit-service evaluate`: recorded data × routers and policies × seeds."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+import bandit_service
+import policies
+from bandit_service.embedding import open_backend
+from bandit_service.evaluate.data import Labelled
+from bandit_service.evaluate.faithful import FAITHFUL
+from bandit_service.evaluate.online import Entrant, Protocol
+from bandit_service.evaluate.routers import OfflineRouter, references, standard
+from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay_cli import Usage, bounded, tell_left_out
+from bandit_service.settings import Settings
+
+USAGE_ERROR = 2
+PROTOCOLS = ("offline", "online", "change", "regimes")
+PAPER = "@paper"
+_NEEDS = ("matplotlib", "pyarrow", "scipy", "sklearn", "threadpoolctl")
+_DEFAULTS = Settings()
+_EPILOG = f"""\
+protocols, defined in docs/evaluation.md:
+  offline  train on 70 % with every model's outcome, route the rest; cost-quality curves
+  online   one pass, only the chosen model's outcome is revealed; reward and regret
+  change   the same while the best model joins, degrades, gets dearer or retires half-way
+  regimes  bandit feedback beside a warm start and full information, and the feedback each used
+
+examples:
+  bandit-service evaluate --data {PARETOBANDIT} --protocol online --seeds 5
+  bandit-service evaluate --data traffic.jsonl.gz --policy metallm --policy metallm{PAPER}
+  bandit-service evaluate --data traffic.jsonl.gz --protocol offline --router knn --router ridge"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `evaluate`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add(
+        "--data",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, or "
+        f"{PARETOBANDIT}; may be given several times",
+    )
+    add(
+        "--protocol",
+        action="append",
+        choices=(*PROTOCOLS, "all"),
+        help="may be given several times (default: all)",
+    )
+    add(
+        "--policy",
+        action="append",
+        metavar=f"NAME[{PAPER}]",
+        help=f"an online policy, with {PAPER} as its paper has it; may be given several times "
+        "(default: all, both ways)",
+    )
+    add(
+        "--router",
+        action="append",
+        metavar="NAME",
+        help="an offline router; may be given several times (default: all)",
+    )
+    add(
+        "--seeds",
+        type=bounded(int, 1, 10_000),
+        default=20,
+        metavar="N",
+        help="orders of the stream and splits (default: %(default)s)",
+    )
+    add(
+        "--worth",
+        action="append",
+        type=bounded(float, 1e-9, 1e6),
+        metavar="USD",
+        help="willingness to pay for one unit of quality; several give curves at equal cost "
+        f"(default: {_DEFAULTS.reward.willingness_to_pay})",
+    )
+    add("--limit", type=bounded(int, 1, 10**9), metavar="N", help="only the first N queries")
+    add(
+        "--jobs",
+        type=bounded(int, 1, 1024),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: %(default)s)",
+    )
+    add(
+        "--backend",
+        choices=("onnx", "torch", "static"),
+        default=_DEFAULTS.embedding.backend,
+        help="what embeds the queries (default: %(default)s)",
+    )
+    add(
+        "--model",
+        default=_DEFAULTS.embedding.model,
+        help="embedding model, or path of its directory (default: %(default)s)",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default=Path(_DEFAULTS.data_dir),
+        metavar="DIR",
+        help="where models and embeddings are kept from run to run (default: %(default)s)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("evaluate-results"),
+        metavar="DIR",
+        help="JSON, Parquet, PNG and SVG go there (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
+    try:
+        _check_extra()
+        entrants = entrants_of(args.policy)
+        routers = routers_of(args.router)
+        recordings = [open_recording(data) for data in args.data]
+    except (Usage, BadRecording) as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    from bandit_service.evaluate import output, reports
+
+    protocols = PROTOCOLS if not args.protocol or "all" in args.protocol else args.protocol
+    worths = tuple(args.worth or (_DEFAULTS.reward.willingness_to_pay,))
+    protocol = Protocol(
+        seeds=args.seeds,
+        worths=worths,
+        floor=_DEFAULTS.exploration.floor,
+        floor_share=_DEFAULTS.exploration.floor_share,
+        neighbours=_DEFAULTS.history.neighbours,
+        capacity=_DEFAULTS.history.capacity,
+    )
+    for recorded in recordings:
+        tell_left_out(recorded)
+        if args.limit is not None:
+            recorded = recorded.first(args.limit)
+        backend = open_backend(args.backend, args.model, args.data_dir / "models")
+        vectors = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
+        data = Labelled(recorded, vectors)
+        print(f"\n{recorded.name}: {len(data)} queries, {len(data.arms)} arms\n")
+        found = reports.evaluate(
+            data, entrants, routers, protocols, protocol, jobs=args.jobs, out=args.out
+        )
+        records = {
+            "version": bandit_service.__version__,
+            "data": recorded.name,
+            "queries": len(data),
+            "left_out": len(recorded.left_out),
+            "arms": data.arms,
+            "protocol": protocol,
+            "entrants": entrants,
+            "routers": routers,
+        }
+        for report in found:
+            for table in report.tables:
+                tqdm.write(table.text() + "\n")
+            for warning in report.warnings:
+                print(warning, file=sys.stderr)
+            for name, points in report.points.items():
+                output.write_parquet(args.out / f"{recorded.name}-{name}.parquet", points)
+            records |= report.records
+        output.write_json(args.out / f"{recorded.name}.json", records)
+    print(f"JSON, Parquet and plots in {args.out}", file=sys.stderr)
+    return 0
+
+
+def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
+    """Policies by name; every one both ways where none is named.
+
+    The paper's Eagle learns from comparisons only, so it is shown one per query in place of the
+    outcome.
+    """
+    every = [
+        variant
+        for name in policies.names()
+        if name != "fixed"  # the best single arm, which is a baseline
+        for variant in (name, *([name + PAPER] if name in FAITHFUL else []))
+    ]
+    found = []
+    for wanted in dict.fromkeys(names or every):
+        name, at, _ = wanted.partition("@")
+        if name not in policies.names() or (
+            at and (name + PAPER != wanted or name not in FAITHFUL)
+        ):
+            raise Usage(f"--policy {wanted}: there are {', '.join(every)}")
+        parameters = FAITHFUL[name] if at else {}
+        duels = parameters.get("compare_on") == "off"
+        found.append(Entrant(wanted, name, parameters, "duel" if duels else "bandit"))
+    return found
+
+
+def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
+    """Offline routers by the name they have in the tables, upper and lower case being the same."""
+    every = standard()
+    if not names:
+        return every
+    by_name = {name.lower(): name for name in every}
+    for name in names:
+        if name.lower() not in by_name:
+            raise Usage(f"--router {name}: there are {', '.join(every)}")
+    wanted = {by_name[name.lower()] for name in names} | set(references())
+    return {name: router for name, router in every.items() if name in wanted}
+
+
+def _check_extra() -> None:
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Usage(f"evaluate needs {', '.join(missing)}: pip install 'bandit-service[evaluate]'")
