@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import finite, one_of, within
+from policies._checks import finite, one_of, two_arms, within
 from policies._elo import match
 from policies._explore import greedy
 from policies._types import ArmId, Arms, Compared, Context, Neighbour, Outcome, Proposal, Rewarded
@@ -136,6 +136,7 @@ class Eagle:
 
     def _matches(self, event: Rewarded | Compared) -> Iterator[tuple[ArmId, ArmId, float, float]]:
         if isinstance(event, Compared):
+            two_arms(event)
             yield event.winner, event.loser, 0.5 if event.tie else 1.0, 1.0
             return
         mine = event.quality if self.compare_on == "quality" else event.reward

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import finite, within
+from policies._checks import finite, two_arms, within
 from policies._explore import greedy, mix
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
@@ -72,6 +72,7 @@ class EpsilonGreedy:
             if event.reward is not None:
                 self._add(state, event.arm, finite("reward", event.reward), 1.0)
         elif self.comparison_weight > 0.0:
+            two_arms(event)
             won = 0.5 if event.tie else 1.0
             self._add(state, event.winner, won, self.comparison_weight)
             self._add(state, event.loser, 1.0 - won, self.comparison_weight)

@@ -121,9 +121,8 @@ class KNN:
         if isinstance(event, Rewarded):
             if event.reward is not None:
                 self._add(state, event.arm, self._taught(event, finite("reward", event.reward)))
-            return state
-        two_arms(event)
-        if self.comparison_weight > 0.0:
+        elif self.comparison_weight > 0.0:
+            two_arms(event)
             won = 0.5 if event.tie else 1.0
             self._add(state, event.winner, won, self.comparison_weight)
             self._add(state, event.loser, 1.0 - won, self.comparison_weight)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies._checks import above, finite, one_of, within
+from policies._checks import above, finite, one_of, two_arms, within
 from policies._explore import greedy
 from policies._linear import RidgeStack
 from policies._types import Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
@@ -105,6 +105,7 @@ class MetaLLM:
             if event.reward is not None:
                 state.observe(event.arm, x, self._target(event, finite("reward", event.reward)))
         elif self.comparison_weight > 0.0:
+            two_arms(event)
             won = 0.5 if event.tie else 1.0
             level = self.prior if self.reward == "apart" else 0.0
             state.observe(event.winner, x, won - level, self.comparison_weight)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import above, within
+from policies._checks import above, two_arms, within
 from policies._pickllm import RewardForm
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
@@ -102,6 +102,7 @@ class PickLLMGradient:
             if reward:
                 self._step(state, event.arm, reward)
         elif self.comparison_weight > 0.0:
+            two_arms(event)
             if event.tie:
                 for arm in sorted((event.winner, event.loser)):
                     self._step(state, arm, self.comparison_weight / 2.0)

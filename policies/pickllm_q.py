@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import above, within
+from policies._checks import above, two_arms, within
 from policies._explore import greedy, mix
 from policies._pickllm import RewardForm
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
@@ -101,6 +101,7 @@ class PickLLMQ:
                 self._move(state, event.arm, reward, self.learning_rate)
                 self._settle(state)
         elif self.comparison_weight > 0.0:
+            two_arms(event)
             won = 0.5 if event.tie else 1.0
             rate = self.learning_rate * self.comparison_weight
             self._move(state, event.winner, won, rate)

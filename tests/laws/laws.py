@@ -207,7 +207,11 @@ def arms_appear_vanish_and_return(make: Factory) -> None:
 
 
 def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
-    """A wrong embedding or a number that is none is refused whole, or does no harm."""
+    """What cannot be learned from is refused whole, or does no harm.
+
+    That is a wrong embedding, a number that is none or whose square is none, and an arm compared
+    with itself, which says nothing and so changes nothing.
+    """
     policy = make()
     past = made.history(30)
     arms, contexts = made.arms_of(made.IDS), [made.context_of(i) for i in range(5)]
@@ -222,12 +226,14 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
             bad += [Compared(context, arm, other), Compared(context, arm, other, tie=True)]
             bad.append(Compared(context, other, arm))
     for arm in (made.IDS[0], newcomer):
-        for odd in (math.nan, math.inf, -math.inf):
+        for odd in (math.nan, math.inf, -math.inf, 1e300, -1e300):
             for at in range(4):
                 values = [0.5, 0.1, 1.0, 0.4]
                 values[at] = odd
                 bad.append(made.rewarded(good, arm, *values))
             bad.append(made.rewarded(good, arm, None, None, None, odd))
+            bad.append(made.rewarded(good, arm, odd, odd, odd, odd))
+        bad += [Compared(good, arm, arm), Compared(good, arm, arm, tie=True)]
     for warm in (False, True):
         for event in bad:
             state = _fold(policy, past)
@@ -250,6 +256,8 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
                         "after a refusal",
                     )
             assert _all_finite(state), f"{event} made the state not finite"
+            if isinstance(event, Compared) and event.winner == event.loser:
+                assert codec.dump(state) == before, f"{event.winner} learned from beating itself"
             for context in contexts:
                 _distribution(policy, state, context, arms)
 

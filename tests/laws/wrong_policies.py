@@ -56,6 +56,8 @@ class Honest:
                 raise ValueError("reward: must be a finite number")
             self.add(state, event.arm, event.reward)
         if isinstance(event, Compared):
+            if event.winner == event.loser:
+                raise ValueError("loser: must be another arm than the winner")
             self.add(state, event.winner, 0.5 if event.tie else 1.0)
             self.add(state, event.loser, 0.5 if event.tie else 0.0)
         return state
@@ -171,6 +173,25 @@ class WritesBeforeItChecks(Honest):
         if isinstance(event, Rewarded):
             state.count[event.arm] = state.count.get(event.arm, 0.0) + 1.0
         return super().learn(state, event)
+
+
+class BeatsItself(Honest):
+    """Takes an arm that is compared with itself for a winner and for a loser."""
+
+    def learn(self, state: Sums, event: Rewarded | Compared) -> Sums:
+        if isinstance(event, Compared) and event.winner == event.loser:
+            self.add(state, event.winner, 1.0)
+            self.add(state, event.loser, 0.0)
+            return state
+        return super().learn(state, event)
+
+
+class SumsSquares(Honest):
+    """Checks the value, and not what it makes of it."""
+
+    def add(self, state: Sums, arm: ArmId, value: float, weight: float = 1.0) -> None:
+        state.seen[:] = [sum(state.seen) + value * value]
+        super().add(state, arm, value, weight)
 
 
 class CutsNaN(Honest):
@@ -334,6 +355,8 @@ CAUGHT_BY: dict[type[Honest], str] = {
     PrefersEarlyNames: "arms_never_seen_are_equals",
     ForgetsWhoIsAway: "arms_appear_vanish_and_return",
     WritesBeforeItChecks: "a_learn_that_raises_leaves_the_state_as_it_was",
+    BeatsItself: "a_learn_that_raises_leaves_the_state_as_it_was",
+    SumsSquares: "a_learn_that_raises_leaves_the_state_as_it_was",
     CutsNaN: "what_is_not_a_number_teaches_nothing",
     NeedsEverySignal: "missing_signals_are_harmless",
     KnowsItsArms: "comparisons_of_unknown_arms_are_harmless",
