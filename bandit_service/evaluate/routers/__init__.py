@@ -77,10 +77,15 @@ def references() -> dict[str, OfflineRouter]:
     }
 
 
-def eagle(pairs_per_query: int | None = None) -> PolicyRouter:
+def eagle(pairs_per_query: int | None = None, without_price: str = "budget") -> PolicyRouter:
     """Eagle as published, on comparisons alone; None for all pairs of a query's answers."""
-    faithful = {"compare_on": "off", "trial": 0}
-    return PolicyRouter("eagle", faithful, "comparisons", pairs_per_query)
+    return PolicyRouter(
+        "eagle",
+        {"compare_on": "off", "trial": 0},
+        feedback="comparisons",
+        pairs_per_query=pairs_per_query,
+        without_price=without_price,
+    )
 
 
 def standard() -> dict[str, OfflineRouter]:
@@ -110,6 +115,7 @@ def standard() -> dict[str, OfflineRouter]:
         "Hybrid LLM trans": HybridLLM("trans"),
         "Eagle": eagle(),
         "Eagle, 1 pair": eagle(1),
+        "Eagle, threshold": eagle(without_price="dominance"),
         "MetaLLM": PolicyRouter("metallm", {"alpha": 0.0, "reward": "paper", "bias": False}),
         "MetaLLM, apart": PolicyRouter("metallm"),
     }

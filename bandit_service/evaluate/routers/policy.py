@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -13,7 +14,14 @@ from bandit_service.core.apply import relative_price
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._pairs import drawn_pairs
 from bandit_service.evaluate.routers._protocol import Axis
-from bandit_service.evaluate.routers._sweep import Indices, best, by_budget, by_price
+from bandit_service.evaluate.routers._sweep import (
+    Indices,
+    best,
+    by_budget,
+    by_dominance,
+    by_price,
+    levels_of,
+)
 from bandit_service.evaluate.routers._targets import mean_cost
 from bandit_service.evaluate.routers.neighbours import nearest
 from policies import (
@@ -33,6 +41,7 @@ from policies._checks import above, one_of, within
 
 _FREE = 1e12  # willingness to pay at which no cost counts
 _PROBES = 8
+_LOGITS = math.log(10.0) / 400.0  # in a point of Elo's scale
 # How scores depend on willingness to pay.
 _Form: TypeAlias = Literal["merit", "flat", "other"]
 _COARSE: Floats = np.concatenate([[0.0], np.logspace(-1.0, 7.0, 33)])
@@ -55,8 +64,12 @@ class PolicyRouter:
 
     Then no more is learned, and the arm of the highest score is chosen; on ties the cheaper one.
     Where the scores are merit − cost/WTP, as eight probes tell, merit is asked once and swept by
-    λ = 1/WTP; where they do not depend on WTP, the budget is swept (Eagle's rule); in any other
+    λ = 1/WTP; where they do not depend on WTP, `without_price` says what is swept; in any other
     case the policy is asked anew at 34 values of λ.
+
+    without_price: "budget", Eagle's rule (`by_budget`), which for K arms has at most K settings;
+        or "dominance", for ratings on Elo's scale: the cheapest arm that no dearer one beats
+        with probability α or more, α swept, as for RouteLLM (`by_dominance`).
     """
 
     name: str
@@ -66,6 +79,7 @@ class PolicyRouter:
     tie_margin: float = 0.0
     willingness_to_pay: float = 0.1
     neighbours: int = 20
+    without_price: str = "budget"
 
     def __post_init__(self) -> None:
         one_of("feedback", self.feedback, ("rewards", "comparisons"))
@@ -74,6 +88,7 @@ class PolicyRouter:
         within("tie_margin", self.tie_margin, 0.0)
         above("willingness_to_pay", self.willingness_to_pay, 0.0)
         within("neighbours", self.neighbours, 0)
+        one_of("without_price", self.without_price, ("budget", "dominance"))
         self.policy()
 
     def policy(self) -> Policy[Any]:
@@ -108,7 +123,9 @@ class _Warm:
 
     @property
     def axis(self) -> Axis:
-        return "budget" if self.form == "flat" else "price"
+        if self.form != "flat":
+            return "price"
+        return "budget" if self.router.without_price == "budget" else "threshold"
 
     @property
     def cost(self) -> Floats:
@@ -146,7 +163,11 @@ class _Warm:
 
     def choices(self, queries: Labelled) -> Iterator[tuple[float, Indices]]:
         cost, answered = self.cost, queries.answered
-        if self.form == "flat":
+        if self.axis == "threshold":
+            strength = self._scores(queries, _FREE) * _LOGITS
+            levels = levels_of(strength, cost, answered)
+            yield from by_dominance(strength, cost, levels, answered)
+        elif self.axis == "budget":
             yield from by_budget(self._scores(queries, _FREE), cost, answered)
         elif self.form == "merit":
             yield from by_price(self._scores(queries, _FREE), cost, answered)

@@ -106,7 +106,8 @@ class KMeans:
     nearest: >= 1 clusters that are averaged; the released code's documented default is 3.
     rule: "price", argmax of q̂ − λ·ĉ with the mean cost of each arm, so that it is on the axis of
         the others; or "alpha", the paper's: argmax of α·q̃ − (1 − α)·c̃ for α from 1 to 0, both
-        scaled to [0, 1] among the arms, for each query and with costs of its clusters.
+        scaled to [0, 1] among the arms, for each query and with costs of its clusters; with two
+        arms nothing but 0 and 1 is left by that.
 
     Source: arXiv 2505.19797 and 2508.12631 (Avengers-Pro).
     """

@@ -77,6 +77,7 @@ ROUTERS: dict[str, OfflineRouter] = {
     "Hybrid trans": HybridLLM("trans"),
     "Eagle": eagle(),
     "Eagle on rewards": PolicyRouter("eagle"),
+    "Eagle threshold": eagle(2, "dominance"),
     "MetaLLM": PolicyRouter("metallm", {"ridge": 1.0}),
 }
 BY_THE_QUERY = sorted(
@@ -113,10 +114,15 @@ def test_only_arms_that_answered_are_chosen(name: str) -> None:
     assert np.allclose(traced.shares.sum(axis=1), 1.0)
 
 
+_BEGIN_AT_A_PRIOR = {
+    *("uniform", "Eagle", "Eagle on rewards", "Eagle threshold", "MetaLLM", "SW", "MF"),
+}
+
+
 # The others begin at a prior, which may be above what the arms that were seen have earned.
 @pytest.mark.parametrize(
     "name",
-    sorted(set(ROUTERS) - {"uniform", "Eagle", "Eagle on rewards", "MetaLLM", "SW", "MF"}),
+    sorted(set(ROUTERS) - _BEGIN_AT_A_PRIOR),
 )
 def test_an_arm_that_training_never_saw_is_left_alone(name: str) -> None:
     train, test = topics(80), topics(30, seed=8)
@@ -417,6 +423,15 @@ def test_eagle_is_taught_by_matches() -> None:
     assert fitted.state.ratings == {"arm0": 1016.0, "arm1": 984.0}
     assert (fitted.axis, fitted.seen) == ("budget", 1)
     assert _chosen(fitted.choices(train)) == [0, 1]
+    # global 1016 and 984; locally the match is played again, from E = 1/(1 + 10^(−32/400))
+    again = 32.0 * (1.0 - 1.0 / (1.0 + 10.0**-0.08))
+    scores = fitted._scores(train, 1.0)
+    assert np.allclose(scores, [[1016.0 + again / 2, 984.0 - again / 2]])
+    chance = 1.0 / (1.0 + 10.0 ** (-(32.0 + again) / 400.0))
+    swept = eagle(without_price="dominance").fit(train, 0)
+    assert swept.axis == "threshold"
+    by_level = {level: int(choice[0]) for level, choice in swept.choices(train)}
+    assert max(level for level, arm in by_level.items() if arm == 0) == pytest.approx(chance)
 
 
 def test_a_policy_whose_scores_are_merit_less_cost_is_asked_once() -> None:
@@ -515,6 +530,7 @@ def test_without_scikit_learn_the_error_says_what_to_install(
         (lambda: PolicyRouter("nobody"), "nobody"),
         (lambda: PolicyRouter("eagle", {"blend": 2.0}), "blend"),
         (lambda: PolicyRouter("eagle", feedback="x"), "feedback"),
+        (lambda: eagle(without_price="x"), "without_price"),
         (lambda: Tuned(()), "grid"),
         (lambda: tuned((), topics(3), 0), "router_grid"),
         (lambda: tuned((KNN(), KNN(1)), topics(1), 0), "too few"),
