@@ -60,8 +60,8 @@ class KNN:
     that came without quality teaches the quality reward + cost / willingness to pay, cut to
     [0, 1]; for a neighbour's, the cost and the willingness to pay are the present query's.
 
-    Source: arXiv 2403.12031 (RouterBench), section 4 and its code; shrinking, prior and bonus
-    are ours.
+    Source: the kNN router of RouterBench, arXiv 2403.12031 and withmartian/routerbench; the
+    shrinking, the prior and the bonus are ours.
 
     >>> from policies import Outcome
     >>> policy, a, b = KNN(neighbours=1, shrinkage=1.0, alpha=0.0), ArmId("a"), ArmId("b")
