@@ -51,7 +51,9 @@ class Baselines:
 def rewards(recorded: Recorded, rule: RewardRule) -> Floats:
     """(n, K) the scalar reward of every arm on every query, NaN where there is no answer."""
     value = recorded.quality - recorded.cost / rule.willingness_to_pay
-    table: Floats = np.clip(value, -1.0, 1.0)  # as RewardRule.scalar, with no latency
+    if recorded.latency is not None:
+        value = value - rule.latency_weight * np.nan_to_num(recorded.latency)
+    table: Floats = np.clip(value, -1.0, 1.0)  # as RewardRule.scalar
     return table
 
 

@@ -1,8 +1,8 @@
 """Recorded traffic with full information: what every model scored and cost on every query.
 
 `NAME.jsonl` or `NAME.jsonl.gz` has one JSON object a line: `text`, `quality` and `cost` (one
-entry per model, null where the model has no answer), and where known `query_id`, `in_tok` and
-`task`.
+entry per model, null where the model has no answer), and where known `query_id`, `in_tok`,
+`task` and `latency_s` (one entry per model).
 `NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
 left out and told with its line; a file that cannot be used at all is one BadRecording.
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.embedding import Backend, estimate_tokens
 from bandit_service.settings import arm_spec
 from policies import Floats, Vector
@@ -62,6 +62,7 @@ class Recorded:
     cost:    (n, K) USD, NaN where quality is.
     tokens:  (n,) of the query, recorded or else estimated as the service does.
     tasks:   where each query comes from, "" where that is not known; no policy is shown it.
+    latency: (n, K) seconds until the answer, NaN where that is not known; None if it nowhere is.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Recorded:
     tokens: NDArray[np.int64]
     tasks: tuple[str, ...]
     left_out: tuple[BadRow, ...] = ()
+    latency: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,6 +93,7 @@ class Recorded:
             cost=self.cost[rows],
             tokens=self.tokens[rows],
             tasks=tuple(self.tasks[i] for i in rows),
+            latency=None if self.latency is None else self.latency[rows],
         )
 
 
@@ -113,13 +116,23 @@ def load(path: Path) -> Recorded:
     def row(fields: dict[str, Any], line: int) -> _Row:
         quality = _list_of("quality", fields.get("quality"), len(ids))
         cost = _list_of("cost", fields.get("cost"), len(ids))
-        return _row(
+        latency = fields.get("latency_s")
+        found = _row(
             fields.get("query_id", str(line)),
             fields.get("text"),
             quality,
             cost,
             fields.get("in_tok"),
             fields.get("task"),
+        )
+        if latency is None:
+            return found
+        return replace(
+            found,
+            latency=[
+                _number(f"latency_s[{k}]", seconds, MAX_LATENCY_S)
+                for k, seconds in enumerate(_list_of("latency_s", latency, len(ids)))
+            ],
         )
 
     return _collect(name, arms, [path], row)
@@ -230,6 +243,7 @@ class _Row:
     cost: list[float]
     tokens: int
     task: str
+    latency: list[float] | None = None
 
 
 class _Malformed(Exception):
@@ -260,6 +274,8 @@ def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToR
         why = f"; {left_out[0]}" if left_out else ""
         raise BadRecording(f"{paths[0]}: no usable row{why}")
     order = sorted(range(len(arms)), key=lambda k: arms[k].id)
+    unknown = [math.nan] * len(arms)
+    latency = np.array([row.latency or unknown for row in rows.values()])[:, order]
     return Recorded(
         name=name,
         arms=tuple(arms[k] for k in order),
@@ -270,6 +286,7 @@ def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToR
         tokens=np.array([row.tokens for row in rows.values()], np.int64),
         tasks=tuple(row.task for row in rows.values()),
         left_out=tuple(left_out),
+        latency=None if np.isnan(latency).all() else latency,
     )
 
 

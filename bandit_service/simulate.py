@@ -11,6 +11,7 @@ An arm without a recorded answer to a query is not eligible for that query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -242,7 +243,7 @@ class _Session:
         self, recorded: Recorded, row: int, k: int, decided: ev.Decided, feedback: Feedback
     ) -> float:
         """What the drawn arm earned; the policy is shown what `feedback` says."""
-        quality, cost_usd = float(recorded.quality[row, k]), float(recorded.cost[row, k])
+        signals = _signals(recorded, row, k)
         embedding = ev.unpack(decided.embedding)
         if feedback == "duel":
             answered = np.flatnonzero(~np.isnan(recorded.quality[row]))
@@ -252,8 +253,10 @@ class _Session:
                 against = int(others[int(u * others.size)])
                 self._compare(recorded, row, k, against, embedding, decided.tokens)
             self._done()
-            return self._rule.scalar(quality, cost_usd, 0.0, decided.willingness_to_pay)
-        report = Reported(Signals(quality=quality, cost_usd=cost_usd))
+            quality, cost_usd = float(recorded.quality[row, k]), float(recorded.cost[row, k])
+            waited = signals.latency_s or 0.0
+            return self._rule.scalar(quality, cost_usd, waited, decided.willingness_to_pay)
+        report = Reported(signals)
         pending = self.world.pending[decided.id]
         rewarded = decision_rewarded(pending, decided.id, report, self._rule, decided.ts)
         assert rewarded is not None
@@ -277,9 +280,7 @@ class _Session:
 
     def _show(self, recorded: Recorded, row: int, k: int, embedding: Vector, tokens: int) -> None:
         """One arm's outcome on a query, as a reward that no decision stands behind."""
-        report = Reported(
-            Signals(quality=float(recorded.quality[row, k]), cost_usd=float(recorded.cost[row, k]))
-        )
+        report = Reported(_signals(recorded, row, k))
         event = subject_rewarded(
             self.world,
             self._subject(embedding, tokens),
@@ -328,6 +329,16 @@ class _Session:
             neighbours=ids,
             similarities=similarities,
         )
+
+
+def _signals(recorded: Recorded, row: int, k: int) -> Signals:
+    """What is known of one arm's answer to one query."""
+    waited = math.nan if recorded.latency is None else float(recorded.latency[row, k])
+    return Signals(
+        quality=float(recorded.quality[row, k]),
+        cost_usd=float(recorded.cost[row, k]),
+        latency_s=None if math.isnan(waited) else waited,
+    )
 
 
 def _run(

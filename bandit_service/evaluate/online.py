@@ -6,6 +6,7 @@ back is small: means, and sums at some two hundred steps, from which the curves 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -66,7 +67,7 @@ class Passed:
 
     steps: (m,) numbers of queries at which the sums stand. rewards: (m,) the sum of rewards so
     far; beside: the same of each baseline. means: reward, quality, cost of the policy and of each
-    baseline.
+    baseline. latency: mean seconds of the drawn arms, NaN where none is recorded.
     """
 
     label: str
@@ -83,6 +84,7 @@ class Passed:
     best_arm: str
     fallbacks: int
     failures: int
+    latency: float = math.nan
 
 
 def run_online(
@@ -167,10 +169,13 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
         phases=phases_of(scenario, recorded, rule),
         recall=_recall(seed, entrant.warm),
     )
-    return _summed(entrant.label, worth, scenario, run)
+    waited = math.nan
+    if recorded.latency is not None:
+        waited = float(np.nanmean(recorded.latency[run.order, run.arm]))
+    return _summed(entrant.label, worth, scenario, run, waited)
 
 
-def _summed(label: str, worth: float, scenario: str, run: Run) -> Passed:
+def _summed(label: str, worth: float, scenario: str, run: Run, latency: float) -> Passed:
     n = len(run.order)
     steps = np.unique(np.linspace(1, n, min(n, _CHECKPOINTS)).round().astype(np.int64))
     tracks = {"policy": run.track} | {name: getattr(run.baselines, name) for name in _BASELINES}
@@ -197,4 +202,5 @@ def _summed(label: str, worth: float, scenario: str, run: Run) -> Passed:
         best_arm=run.baselines.best_arm,
         fallbacks=run.fallbacks,
         failures=run.failures,
+        latency=latency,
     )

@@ -44,6 +44,7 @@ class OnlineRow:
     outcomes: float
     fallbacks: int = 0
     failures: int = 0
+    latency_s: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ def _row(label: str, worth: float, runs: Sequence[Passed]) -> OnlineRow:
         outcomes=_mean(run.outcomes for run in runs),
         fallbacks=sum(run.fallbacks for run in runs),
         failures=sum(run.failures for run in runs),
+        latency_s=_mean(run.latency for run in runs),
     )
 
 

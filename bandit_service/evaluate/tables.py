@@ -66,12 +66,14 @@ def with_half(found: Interval | None, digits: int = 4) -> str:
 def online_table(rows: Sequence[OnlineRow], title: str) -> Table:
     """Rewards and regrets of the online protocol; one block of rows per willingness to pay."""
     several = len({row.worth for row in rows}) > 1
+    timed = not all(math.isnan(row.latency_s) for row in rows)
     headings = (
         *(("USD per quality",) if several else ()),
         "reward ± 95 %",
         "last third",
         "quality",
         "USD/1000",
+        *(("latency, s",) if timed else ()),
         "regret: best",
         "regret: oracle",
         "outcomes shown",
@@ -84,6 +86,7 @@ def online_table(rows: Sequence[OnlineRow], title: str) -> Table:
             number(row.last_third),
             number(row.quality),
             number(row.usd_per_1000),
+            *((number(row.latency_s, 2),) if timed else ()),
             with_half(row.regret_best, 0),
             with_half(row.regret_oracle, 0),
             "–" if math.isnan(row.outcomes) else f"{row.outcomes:.0f}",

@@ -173,3 +173,15 @@ def test_what_was_embedded_before_an_interruption_is_kept(tmp_path: Path) -> Non
     resumed = _Counting()
     embed_all(texts, resumed, "m", tmp_path)
     assert 0 < len(resumed.seen) < len(texts)
+
+
+def test_latencies_are_read_where_there_are_any(tmp_path: Path) -> None:
+    rows = [a_row(1, latency_s=[1.5, None]), a_row(2), a_row(3, latency_s=[1.0])]
+    recorded = load(write(tmp_path / "some.jsonl", rows))
+    assert recorded.latency is not None
+    assert recorded.ids == ("q1", "q2")
+    assert np.isnan(recorded.latency[0, 0])  # the arms are sorted: a, then b
+    assert recorded.latency[0, 1] == 1.5
+    assert np.isnan(recorded.latency[1]).all()
+    assert "latency_s: must have 2 entries" in recorded.left_out[0].reason
+    assert load(write(tmp_path / "none.jsonl", [a_row(1)])).latency is None

@@ -203,3 +203,19 @@ def test_phases_change_the_outcomes_the_arms_and_the_baselines() -> None:
     rows = run.order[250]
     assert run.baselines.uniform.quality[250] == pytest.approx(without.quality[rows, [0, 2]].mean())
     assert run.baselines.oracle.quality[50] == recorded.quality[run.order[50]].max()
+
+
+def test_a_recorded_latency_is_a_signal_and_part_of_the_reward() -> None:
+    recorded, vectors = planted(200)
+    slow = replace(recorded, latency=np.tile([10.0, 1.0, NAN], (200, 1)))
+    rule = RewardRule(willingness_to_pay=1e6, latency_weight=0.05)
+    assert baselines(slow, rule).oracle.reward[0] == pytest.approx(
+        np.max(recorded.quality[0] - [0.5, 0.05, 0.0]), abs=1e-6
+    )
+    run = simulate(
+        slow, vectors, policies.load("metallm"), seed=0, explore=Exploration(), rule=rule
+    )
+    assert slow.latency is not None
+    waited = np.nan_to_num(slow.latency[run.order, run.arm])
+    expected = run.track.quality - 0.05 * waited
+    assert run.track.reward == pytest.approx(np.clip(expected, -1.0, 1.0), abs=1e-6)
