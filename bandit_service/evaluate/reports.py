@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bandit_service.evaluate.change import SCENARIOS
 from bandit_service.evaluate.data import Labelled, split
-from bandit_service.evaluate.equal import equal_rows
+from bandit_service.evaluate.equal import EqualRow, equal_rows
 from bandit_service.evaluate.offline import (
     OfflineRow,
     curve_points,
@@ -43,7 +43,7 @@ class Report:
     """What one protocol on one recording came to.
 
     records: by name, rows for JSON. points: by file name, rows for Parquet. warnings: what a
-    reader must be told, such as a policy that failed.
+    reader must be told, such as a policy that failed. offline: rows of the offline split, if any.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -51,6 +51,7 @@ class Report:
     records: dict[str, Any] = field(default_factory=dict)
     points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    offline: list[OfflineRow] = field(default_factory=list)
 
 
 def evaluate(
@@ -96,7 +97,7 @@ def offline_report(
         tables.append(two_model_table(summaries, f"{name}: two models, {_splits(seeds)}"))
     figures = offline_plot(rows, data, f"{name}: cost and quality, first split", out)
     points = [{"data": name, **asdict(point)} for point in curve_points(rows)]
-    return Report(tables, figures, {"offline": summaries}, {"curves": points})
+    return Report(tables, figures, {"offline": summaries}, {"curves": points}, offline=rows)
 
 
 def _splits(seeds: int) -> str:
@@ -119,25 +120,49 @@ def _fit(name: str, seed: int) -> OfflineRow:
 def online_report(
     data: Labelled, entrants: Sequence[Entrant], protocol: Protocol, *, jobs: int, out: Path
 ) -> Report:
-    """Bandit feedback on the whole recording; at several worths also curves at equal cost."""
+    """Bandit feedback on the whole recording, at the largest willingness to pay.
+
+    At several of them also what `sweep_report` tells.
+    """
     name = data.recorded.name
-    passed = _runs(data, entrants, protocol, jobs, f"{name} online")
+    passed = runs(data, entrants, protocol, jobs, f"{name} online")
     largest = max(protocol.worths)
     top = [run for run in passed if run.worth == largest]
     told = f"one pass, bandit feedback, {protocol.seeds} seeds"
     rows = online_rows(top)
-    tables = [online_table(rows, f"{name}: {told}, {largest:g} USD per unit of quality")]
-    records: dict[str, Any] = {"online": rows}
+    found = Report(
+        [online_table(rows, f"{name}: {told}, {largest:g} USD per unit of quality")],
+        regret_plot(
+            [run for run in top if run.label != "uniform"],
+            f"{name}: {told}",
+            out / f"{name}-regret",
+        ),
+        {"online": rows},
+        {"regret": regret_points(name, passed)},
+        _warnings(passed),
+    )
     if len(protocol.worths) > 1:
         equal = equal_rows(passed, data)
-        tables.append(equal_table(equal, f"{name}: online curves, {protocol.seeds} seeds"))
-        records["equal"] = equal
-    figures = regret_plot(
-        [run for run in top if run.label != "uniform"], f"{name}: {told}", out / f"{name}-regret"
-    )
-    return Report(
-        tables, figures, records, {"regret": regret_points(name, passed)}, _warnings(passed)
-    )
+        found.tables.append(_equal(name, equal, protocol))
+        found.records["equal"] = equal
+    return found
+
+
+def sweep_report(
+    data: Labelled, entrants: Sequence[Entrant], protocol: Protocol, *, jobs: int
+) -> Report:
+    """Bandit feedback at several worths: quality at equal cost and cost at equal quality."""
+    name = data.recorded.name
+    passed = runs(data, entrants, protocol, jobs, f"{name} sweep")
+    equal = equal_rows(passed, data)
+    points = {"sweep": regret_points(name, passed)}
+    return Report([_equal(name, equal, protocol)], [], {"equal": equal}, points, _warnings(passed))
+
+
+def _equal(name: str, rows: Sequence[EqualRow], protocol: Protocol) -> Table:
+    worths = ", ".join(f"{worth:g}" for worth in sorted(protocol.worths))
+    told = f"online curves over {worths} USD per unit of quality, {protocol.seeds} seeds"
+    return equal_table(rows, f"{name}: {told}")
 
 
 def change_report(
@@ -152,7 +177,7 @@ def change_report(
     """The best single arm joins, degrades, gets dearer or retires half-way."""
     name = data.recorded.name
     changing = replace(protocol, scenarios=tuple(scenarios))
-    passed = _runs(data, entrants, changing, jobs, f"{name} change")
+    passed = runs(data, entrants, changing, jobs, f"{name} change")
     rows = change_rows(passed)
     table = change_table(rows, f"{name}: change half-way, {protocol.seeds} seeds")
     figures = [
@@ -183,23 +208,27 @@ def regimes_report(
     name = data.recorded.name
     warm, rest = split(data, WARM_SHARE, WARM_SALT)
     regimes = [regime for entrant in entrants for regime in regimes_of(entrant)]
-    passed = _runs(rest, regimes, protocol, jobs, f"{name} regimes", warm=warm)
+    passed = runs(rest, regimes, protocol, jobs, f"{name} regimes", warm=warm)
     rows = online_rows(passed)
     title = f"{name}: what feedback is worth, {protocol.seeds} seeds, {len(rest)} queries"
     return Report([online_table(rows, title)], [], {"regimes": rows}, warnings=_warnings(passed))
 
 
 def regimes_of(entrant: Entrant) -> list[Entrant]:
-    """An entrant under bandit feedback, warm plus bandit, and full information."""
-    label = entrant.label
+    """An entrant under bandit feedback, warm plus bandit, and full information.
+
+    One that is shown comparisons only has no full information in the third sense.
+    """
+    label, only = entrant.label, entrant.feedback
+    full = [replace(entrant, label=f"{label}, full information", feedback="full")]
     return [
-        replace(entrant, label=f"{label}, bandit only"),
-        replace(entrant, label=f"{label}, warm + bandit", warm=True),
-        replace(entrant, label=f"{label}, full information", feedback="full"),
+        replace(entrant, label=f"{label}, {only} only"),
+        replace(entrant, label=f"{label}, warm + {only}", warm=True),
+        *(full if only == "bandit" else []),
     ]
 
 
-def _runs(
+def runs(
     data: Labelled,
     entrants: Sequence[Entrant],
     protocol: Protocol,
@@ -207,6 +236,7 @@ def _runs(
     what: str,
     warm: Labelled | None = None,
 ) -> list[Passed]:
+    """Every run of `run_online` under a progress bar, in the order of the entrants."""
     total = len(entrants) * protocol.seeds * len(protocol.worths) * len(protocol.scenarios)
     done = run_online(data, entrants, protocol, warm=warm, jobs=jobs)
     order = {entrant.label: i for i, entrant in enumerate(entrants)}

@@ -1,0 +1,95 @@
+"""The first page: what wins where, and the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+import bandit_service
+from bandit_service.evaluate.offline import OfflineRow
+from bandit_service.evaluate.summary import OnlineRow
+from bandit_service.evaluate.tables import Table, with_half
+
+_REFERENCES = ("uniform", "best single", "zero router", "task label", "oracle")
+_HEAD = f"""\
+# Results
+
+Made by `make results`, version {bandit_service.__version__}, from the recordings in the data
+directory and the one that the package `paretobandit` brings; none of these is part of this
+repository. The protocols, metrics and columns are defined in [evaluation](evaluation.md), the
+comparison with other libraries is in [peers](peers.md). Each recording has a page with all its
+tables and plots. The sentences called verdict are computed from the figures beside them."""
+
+
+def overview(
+    offline: Mapping[str, Sequence[OfflineRow]],
+    online: Mapping[str, Sequence[OnlineRow]],
+    claims: Sequence[str],
+) -> str:
+    """docs/results.md."""
+    parts = [
+        _HEAD,
+        "## Which wins where",
+        _offline(offline).markdown(),
+        _online(online).markdown(),
+        "Pages: " + ", ".join(f"[{name}](results/{name}.md)" for name in online) + ".",
+        "## The papers' claims",
+        *claims,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _offline(offline: Mapping[str, Sequence[OfflineRow]]) -> Table:
+    cells = []
+    for name, rows in offline.items():
+        areas = {
+            router: float(np.mean([row.auc_linear for row in rows if row.router == router]))
+            for router in dict.fromkeys(row.router for row in rows)
+        }
+        ranked = sorted((r for r in areas if r not in _REFERENCES), key=lambda r: -areas[r])
+        gain = [row for row in rows if row.router == ranked[0]]
+        low, high = (
+            float(np.mean([getattr(row, end) for row in gain])) for end in ("gain_low", "gain_high")
+        )
+        cells.append(
+            (
+                name,
+                *(f"{router} {areas[router]:.4f}" for router in ranked[:3]),
+                f"[{low:+.4f}, {high:+.4f}]",
+                *(f"{areas[router]:.4f}" for router in ("zero router", "task label", "oracle")),
+            )
+        )
+    return Table(
+        "Offline split, full information: AUC",
+        ("data", "first", "second", "third", "gain of the first over the zero router, 95 %",
+         "zero router", "task label", "oracle"),
+        tuple(cells),
+        "The first is the best of many on the test part, so its gain is a little optimistic.",
+    )  # fmt: skip
+
+
+def _online(online: Mapping[str, Sequence[OnlineRow]]) -> Table:
+    cells = []
+    for name, rows in online.items():
+        policies = [row for row in rows if not row.label.startswith("(")]
+        best = next(row for row in rows if row.label.startswith("(best single"))
+        oracle = next(row for row in rows if row.label == "(oracle)")
+        uniform = next(row for row in rows if row.label == "(uniform)")
+        shown = [f"{row.label} {with_half(row.reward)}" for row in policies[:3]]
+        cells.append(
+            (
+                f"{name} ({policies[0].reward.n} seeds)",
+                *shown,
+                f"{policies[0].last_third:.4f}",
+                f"{best.reward.mean:.4f}",
+                f"{uniform.reward.mean:.4f}",
+                f"{oracle.reward.mean:.4f}",
+            )
+        )
+    return Table(
+        "Online, bandit feedback, from nothing: mean reward ± 95 % over seeds",
+        ("data", "first", "second", "third", "last third of the first",
+         "best single in hindsight", "uniform", "oracle"),
+        tuple(cells),
+    )  # fmt: skip
