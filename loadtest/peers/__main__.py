@@ -10,6 +10,7 @@ compared with what is in docs/peers.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -127,7 +128,7 @@ def _compare(
 
 def _open(data: str) -> Recorded:
     if data == _TEST:
-        return held_out(load_paretobandit())
+        return dataclasses.replace(held_out(load_paretobandit()), name=_TEST)
     recorded = open_recording(data)
     tell_left_out(recorded)
     return recorded

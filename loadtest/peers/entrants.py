@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bandit_service.settings import Settings
 from loadtest.peers import contextualbandits, mabwiser, paretobandit, river, vw
-from loadtest.peers.protocol import Peer, Problem
+from loadtest.peers.protocol import Peer, Problem, Shifted
 from policies.metallm import MetaLLM
 
 EMBEDDING, PCA = "embedding", "pca25"
@@ -42,7 +42,7 @@ class Entrant:
     package: the library, or "ours". says: what sets this row apart from the library's others.
     make: the adapter's class, or the policy's name for ours. options: its keyword arguments, or
     `floor` for ours. slow: takes so long that it runs with few seeds. paced: is given our
-    realised cost as its budget. arms: runs only where these are the arms, sorted; () for any.
+    realised cost as its budget. shifted: is taught reward − 1. arms: runs only where these are the arms, sorted; () for any.
     """
 
     package: str
@@ -52,17 +52,20 @@ class Entrant:
     options: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
     paced: bool = False
+    shifted: bool = False
     arms: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """What stands in the table."""
         who = self.make if self.package == OURS else self.package
-        return f"{who}, {self.says} [{self.features}]"
+        shifted = ", reward − 1" if self.shifted else ""
+        return f"{who}, {self.says}{shifted} [{self.features}]"
 
     def peer(self, problem: Problem) -> Peer:
         """A fresh peer; Missing where its package is not installed."""
-        return _MAKE[self.make](problem, **self.options)
+        peer = _MAKE[self.make](problem, **self.options)
+        return Shifted(peer) if self.shifted else peer
 
 
 def reference() -> Entrant:
@@ -124,7 +127,7 @@ def _peers() -> list[Entrant]:
                 f"LinUCBDisjoint, {as_ours}",
                 "RiverLinUCB",
                 features,
-                {"alpha": alpha**2 / ridge, "beta": 1.0 / alpha**2},
+                {"alpha": ridge / alpha**2, "beta": 1.0 / alpha**2},
             ),
             vowpal("--epsilon 0.1"),
             vowpal("--bag 5"),
@@ -135,11 +138,14 @@ def _peers() -> list[Entrant]:
                 f"LinUCB, {as_ours}",
                 "ContextualBandits",
                 features,
-                {"alpha": alpha, "ridge": ridge},
+                {"alpha": alpha, "ridge": ridge, "intercept": False},
             ),
         ]
         if features == PCA:
             found.append(mab("LinTS", policy="LinTS"))
+    # Whether it is the optimism that makes the difference: one row of each that begins at 0.
+    optimists = ("no forgetting", "--squarecb", f"LinUCB, {as_ours}", f"LinUCBDisjoint, {as_ours}")
+    found += [replace(each, shifted=True) for each in found if each.says.endswith(optimists)]
     for policy, options in (("EpsilonGreedy", {"epsilon": 0.1}), ("UCB", {"delta": 1.0})):
         says = f"{policy} {next(iter(options.values())):g}, reads no query"
         found.append(

@@ -45,7 +45,7 @@ class ParetoBandit:
         given = {"alpha": alpha, "init_lambda": ridge, "forgetting_factor": forgetting}
         options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         if scalar:
-            options["config"] = package.RouterConfig(reward_min=-1.0, reward_max=1.0)
+            options["config"] = package.RouterConfig(reward_min=-2.0, reward_max=1.0)
             options["cost_penalty"] = 0.0
         if problem.target_usd is not None:
             pacer = need("pareto_bandit.budget_pacer", INSTALL)

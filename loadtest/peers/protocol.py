@@ -101,6 +101,26 @@ class Passed:
     learn_s: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """A peer that is taught reward − 1, so that an arm it knows nothing of, at 0, looks perfect.
+
+    That changes what no arm is worth beside another, but it is the optimism that a library which
+    begins at 0 has not when rewards are mostly positive.
+    """
+
+    peer: Peer
+
+    def choose(self, asked: Asked) -> tuple[int, float | None]:
+        """The peer's choice."""
+        return self.peer.choose(asked)
+
+    def learn(self, asked: Asked, arm: int, propensity: float | None, outcome: Outcome) -> None:
+        """The same outcome, one lower."""
+        lower = Outcome(outcome.reward - 1.0, outcome.quality, outcome.cost_usd)
+        self.peer.learn(asked, arm, propensity, lower)
+
+
 def need(module: str, install: str) -> Any:
     """The module, or Missing with the command that installs it."""
     try:

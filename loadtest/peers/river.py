@@ -12,10 +12,10 @@ INSTALL = "pip install river==0.26.1"
 class RiverLinUCB:
     """`LinUCBDisjoint`: a Bayesian linear regression per arm, chosen by mean + deviation.
 
-    alpha, beta: prior variance of a coefficient, and precision of the noise; None leaves the
-    defaults. beta = 1/α² and alpha = α²/λ give it the ridge λ and the width α of LinUCB(α, λ), but
-    its deviation is that of an answer, noise included: α√(1 + v) where LinUCB has α√v,
-    v = xᵀ(A + λI)⁻¹x. That is flatter in v, so that it explores less.
+    alpha, beta: precision of the prior and of the noise; None leaves the defaults. beta = 1/α² and
+    alpha = λ/α² give it the ridge λ and the width α of LinUCB(α, λ), but its deviation is that of
+    an answer, noise included: α√(1 + v) where LinUCB has α√v, v = xᵀ(A + λI)⁻¹x. That is flatter
+    in v, so that it explores less.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from loadtest.peers.protocol import Asked, Outcome, Problem, need
 from policies import Floats
 
 INSTALL = "pip install vowpalwabbit==9.11.9"
-# Costs are negated rewards, which lie in ±1.
-_ALWAYS = "--cb_explore_adf -q sa --cb_min_cost -1 --cb_max_cost 1 --quiet"
+# Costs are negated rewards, which lie in ±1, or in [−2, 0] when they are shifted.
+_ALWAYS = "--cb_explore_adf -q sa --cb_min_cost -1 --cb_max_cost 2 --quiet"
 
 
 class VowpalWabbit:
