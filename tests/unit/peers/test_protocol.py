@@ -15,6 +15,7 @@ from loadtest.peers.protocol import (
     Illegal,
     Missing,
     Outcome,
+    Shifted,
     list_costs,
     need,
     pass_through,
@@ -52,7 +53,7 @@ def test_only_the_chosen_arms_outcome_comes_back_in_the_order_of_the_seed() -> N
         (0, 0): Outcome(0.5, 1.0, 0.05),
         (1, 0): Outcome(-1.0, 0.25, 0.2),  # 0.25 − 2, cut to −1
         (0, 1): Outcome(0.5, 0.5, 0.0),
-        (1, 1): Outcome(pytest.approx(0.65), 0.75, 0.01),
+        (1, 1): Outcome(0.75 - 0.01 / 0.10, 0.75, 0.01),
     }
     expected = [(f"question {row}", k, 0.5, outcomes[row, k]) for k, row in enumerate(order)]
     assert peer.learned == expected
@@ -72,6 +73,14 @@ def test_a_peer_that_does_as_ours_earns_what_ours_earns() -> None:
     passed = pass_through(recorded, embeddings.astype(np.float64), peer, RULE, seed=7)
     for name in ("reward", "quality", "cost"):
         assert np.array_equal(getattr(passed.track, name), getattr(ours.track, name))
+
+
+def test_a_shifted_peer_is_taught_one_less_and_earns_the_same() -> None:
+    recorded = recording([[1.0, 0.5]], [[0.05, 0.0]])
+    peer = _Scripted([0])
+    passed = pass_through(recorded, np.ones((1, 2)), Shifted(peer), RULE, seed=0)
+    assert peer.learned == [("question 0", 0, None, Outcome(-0.5, 1.0, 0.05))]
+    assert passed.track.reward.tolist() == [0.5]
 
 
 @pytest.mark.parametrize(
