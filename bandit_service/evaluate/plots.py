@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from policies import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK, _MUTED = "#1a1a1a", "#6b6b6b"
 _COLOURS = (
@@ -25,115 +25,121 @@ _COLOURS = (
 _DASHES = ("-", "--", "-.", ":")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a plot: (m,) x and y, and the half-width of its band or None."""
-
-    x: Floats
-    y: Floats
-    half: Floats | None = None
-
-
 def regret_plot(passed: Sequence[Passed], title: str, path: Path) -> list[Path]:
     """Cumulated regret against the best single arm, mean and 95 % band over seeds."""
-    lines = {
-        label: _over_seeds([run for run in passed if run.label == label])
-        for label in dict.fromkeys(run.label for run in passed)
-    }
-    return draw(
-        lines,
-        title,
-        "queries so far",
-        "cumulated regret against the best single arm",
-        path,
-        muted={"best single": _flat(lines)},
-    )
+    figure = _figure(10.5, 5.8)
+    axes = figure.add_subplot()
+    _regrets(axes, passed)
+    _dress(axes, title, "queries so far", "cumulated regret against the best single arm")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def change_plot(
+    passed: Sequence[Passed], scenarios: Sequence[str], title: str, path: Path
+) -> list[Path]:
+    """One panel of regrets per scenario; the change is at the dotted line."""
+    figure = _figure(11.5, 3.4 * ((len(scenarios) + 1) // 2))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=_INK)
+    panels = figure.subplots((len(scenarios) + 1) // 2, 2, squeeze=False).ravel()
+    for axes, scenario in zip(panels, scenarios, strict=False):
+        here = [run for run in passed if run.scenario == scenario]
+        _regrets(axes, here)
+        axes.axvline(here[0].queries // 2, color=_MUTED, linestyle=":", linewidth=1.0)
+        _dress(axes, scenario, "queries so far", "regret")
+    for axes in panels[len(scenarios) :]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    return _save(figure, path)
 
 
 def offline_plot(
-    rows: Sequence[OfflineRow], data: Labelled, title: str, out: Path, most: int = 12
+    rows: Sequence[OfflineRow], data: Labelled, title: str, out: Path, most: int = 8
 ) -> list[Path]:
-    """Hulls of the best routers of the first split by AUC, with the zero router and the oracle."""
+    """Q(c) of the best routers of the first split by AUC, with the zero router and the oracle."""
     first = [row for row in rows if row.seed == rows[0].seed]
     kept = [row for row in first if row.router in ("zero router", "oracle")]
     others = [row for row in first if row not in kept and len(row.points) > 1]
     others.sort(key=lambda row: -row.auc_linear)
-    lines = {}
-    for row in [*others[:most], *kept]:
+    figure = _figure(10.5, 5.8)
+    axes = figure.add_subplot()
+    lowest = []
+    for i, row in enumerate([*others[:most], *kept]):
         knots = sorted((p.cost, p.quality) for p in row.points if p.on_hull)
-        lines[row.router] = Line(
-            1000.0 * np.array([cost for cost, _ in knots]), np.array([q for _, q in knots])
-        )
-    singles = Line(1000.0 * np.nanmean(data.cost, axis=0), np.nanmean(data.quality, axis=0))
-    return curve_plot(lines, title, out / f"{data.recorded.name}-curves", singles)
-
-
-def curve_plot(curves: Mapping[str, Line], title: str, path: Path, singles: Line) -> list[Path]:
-    """Quality over cost per 1,000 queries in log cost, the single models as dots."""
-    return draw(
-        curves, title, "USD per 1,000 queries", "mean quality", path, log=True, dots=singles
+        cost, quality = (np.array(each) for each in zip(*knots, strict=True))
+        x = np.geomspace(max(cost[0], 1e-12), cost[-1], 200)  # a chord is not straight in log cost
+        y = np.interp(x, cost, quality)
+        colour, dash = (_MUTED, ":") if row in kept else (_COLOURS[i % len(_COLOURS)], "-")
+        dash = "--" if row.router == "oracle" else dash
+        axes.plot(1000.0 * x, y, color=colour, linestyle=dash, linewidth=1.7, label=row.router)
+        lowest.append(float(y[0]))
+    cost, quality = np.nanmean(data.cost, axis=0), np.nanmean(data.quality, axis=0)
+    shown = quality >= min(lowest) - 0.1
+    axes.plot(
+        1000.0 * cost[shown], quality[shown], "o", color=_MUTED, ms=4.5, label="single models"
     )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    _dress(axes, title, "USD per 1,000 queries", "mean quality")
+    axes.tick_params(axis="x", which="both", labelsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return _save(figure, out / f"{data.recorded.name}-curves")
 
 
-def draw(
-    lines: Mapping[str, Line],
-    title: str,
-    x_label: str,
-    y_label: str,
-    path: Path,
-    *,
-    muted: Mapping[str, Line] | None = None,
-    log: bool = False,
-    dots: Line | None = None,
-) -> list[Path]:
-    """`path` with the suffixes .png and .svg; the best line first in the legend."""
-    from matplotlib import rc_context
+def _regrets(axes: Axes, passed: Sequence[Passed]) -> None:
+    lowest, highest = [0.0], [0.0]
+    for i, label in enumerate(dict.fromkeys(run.label for run in passed)):
+        runs = [run for run in passed if run.label == label]
+        steps = runs[0].steps
+        regret = np.array([run.beside["best"] - run.rewards for run in runs])
+        mean = regret.mean(axis=0)
+        colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
+        axes.plot(steps, mean, color=colour, linestyle=dash, linewidth=1.6, label=label)
+        lowest.append(float(mean.min()))
+        highest.append(float(mean.max()))
+        if len(runs) > 1:
+            half = _half(regret)
+            axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.12, lw=0)
+    low, high = min(lowest), max(highest)
+    axes.axhline(0.0, color=_MUTED, linestyle=":", linewidth=1.2)
+    # A band of very few seeds is wider than what there is to see.
+    axes.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
+
+
+def _half(values: Floats) -> Floats:
+    """(m,) half-width of the 95 % t-interval over the rows."""
+    from scipy import stats
+
+    n = len(values)
+    half: Floats = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
+    return half
+
+
+def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 5.8), dpi=130, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for i, (label, line) in enumerate(lines.items()):
-        colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
-        axes.plot(line.x, line.y, color=colour, linestyle=dash, linewidth=1.7, label=label)
-        if line.half is not None:
-            low, high = line.y - line.half, line.y + line.half
-            axes.fill_between(line.x, low, high, color=colour, alpha=0.12, linewidth=0)
-    for label, line in (muted or {}).items():
-        axes.plot(line.x, line.y, color=_MUTED, linestyle=":", linewidth=1.3, label=label)
-    if dots is not None:
-        axes.plot(dots.x, dots.y, "o", color=_MUTED, markersize=4.5, label="single models")
-    if log:
-        axes.set_xscale("log")
-    _dress(axes, title, x_label, y_label)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    """`path` with the suffixes .png and .svg; the same picture is the same file."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    with rc_context({"svg.hashsalt": path.name}):  # the same picture is the same file
+    with rc_context({"svg.hashsalt": path.name}):
         figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"Date": None})
     return written
 
 
-def _over_seeds(runs: Sequence[Passed]) -> Line:
-    regret = np.array([run.beside["best"] - run.rewards for run in runs])
-    if len(runs) < 2:
-        return Line(runs[0].steps, regret[0])
-    from scipy import stats
-
-    t = float(stats.t.ppf(0.975, len(runs) - 1))
-    half = t * regret.std(axis=0, ddof=1) / np.sqrt(len(runs))
-    return Line(runs[0].steps, regret.mean(axis=0), half)
-
-
-def _flat(lines: Mapping[str, Line]) -> Line:
-    x = next(iter(lines.values())).x
-    return Line(x, np.zeros_like(x))
-
-
 def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=10)
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=8)
     axes.set_xlabel(x_label, color=_INK)
     axes.set_ylabel(y_label, color=_INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)

@@ -20,7 +20,7 @@ from bandit_service.evaluate.offline import (
 )
 from bandit_service.evaluate.online import Entrant, Passed, Protocol, run_online
 from bandit_service.evaluate.output import regret_points
-from bandit_service.evaluate.plots import offline_plot, regret_plot
+from bandit_service.evaluate.plots import change_plot, offline_plot, regret_plot
 from bandit_service.evaluate.pool import in_processes
 from bandit_service.evaluate.routers import OfflineRouter
 from bandit_service.evaluate.summary import change_rows, online_rows
@@ -180,15 +180,12 @@ def change_report(
     passed = runs(data, entrants, changing, jobs, f"{name} change")
     rows = change_rows(passed)
     table = change_table(rows, f"{name}: change half-way, {protocol.seeds} seeds")
-    figures = [
-        path
-        for scenario in scenarios
-        for path in regret_plot(
-            [run for run in passed if run.scenario == scenario and run.label != "uniform"],
-            f"{name}: the best arm {scenario} half-way",
-            out / f"{name}-{scenario}",
-        )
-    ]
+    figures = change_plot(
+        [run for run in passed if run.label != "uniform"],
+        scenarios,
+        f"{name}: the best arm joins, degrades, gets dearer or retires half-way",
+        out / f"{name}-change",
+    )
     return Report(
         [table],
         figures,

@@ -25,6 +25,7 @@ from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_
 from bandit_service.replay_cli import tell_left_out
 from bandit_service.settings import Settings
 from loadtest.results import claims
+from loadtest.results.latency import session
 from loadtest.results.page import overview
 
 _DEFAULTS = Settings()
@@ -179,10 +180,15 @@ def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
 
 def _claims(found: Found, args: argparse.Namespace) -> list[str]:
     whole: Mapping[str, Labelled] = found.data
+    sessions = {name: data.recorded for name, data in whole.items()}
+    try:
+        sessions["llmfao"] = session(args.data)
+    except BadRecording as error:
+        print(f"skipped: {error}", file=sys.stderr)
     return [
         claims.eagle(found.updates),
         claims.metallm(found.metallm) if found.metallm else "",
-        claims.pickllm(whole, args.seeds),
+        claims.pickllm(sessions, args.seeds),
         claims.two_models(found.offline, whole),
         claims.forc(found.offline),
     ]
