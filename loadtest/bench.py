@@ -1,6 +1,6 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only decide|query|http|learn|memory|start] [--json FILE]
+    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -39,6 +39,7 @@ from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.router import Router, RouterRules
 from bandit_service.telemetry import Telemetry
+from loadtest.bench_evaluate import bench_evaluate
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
 from store.history import ExactIndex, HnswIndex, HybridIndex
@@ -551,6 +552,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
+    "evaluate": (
+        "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",
+        lambda _: bench_evaluate(),
+    ),
 }
 
 

@@ -23,6 +23,7 @@ _COLOURS = (
     "#7f3c8d", "#8c564b", "#444444", "#b5bd00", "#17becf", "#f2b701",
 )  # fmt: skip
 _DASHES = ("-", "--", "-.", ":")
+_BAND = 5  # a band of fewer seeds is wider than what there is to see
 
 
 def regret_plot(passed: Sequence[Passed], title: str, path: Path) -> list[Path]:
@@ -79,7 +80,10 @@ def offline_plot(
     axes.plot(
         1000.0 * cost[shown], quality[shown], "o", color=_MUTED, ms=4.5, label="single models"
     )
+    from matplotlib.ticker import LogLocator
+
     axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     _dress(axes, title, "USD per 1,000 queries", "mean quality")
@@ -99,12 +103,11 @@ def _regrets(axes: Axes, passed: Sequence[Passed]) -> None:
         axes.plot(steps, mean, color=colour, linestyle=dash, linewidth=1.6, label=label)
         lowest.append(float(mean.min()))
         highest.append(float(mean.max()))
-        if len(runs) > 1:
+        if len(runs) >= _BAND:
             half = _half(regret)
             axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.12, lw=0)
     low, high = min(lowest), max(highest)
     axes.axhline(0.0, color=_MUTED, linestyle=":", linewidth=1.2)
-    # A band of very few seeds is wider than what there is to see.
     axes.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
 
 
