@@ -6,13 +6,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DATA ?= paretobandit
 POLICY ?= metallm
 SEEDS ?= 5
+MANY ?= 20
+FEW ?= 5
+RECORDED ?= ../shared/data
+PEER_DATA ?= paretobandit-test $(wildcard $(RECORDED)/nvmix.jsonl.gz)
 
 # One thread for BLAS: the matrices are small, and more threads only take the loop's core away.
 export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format laws golden bench bench-embed replay model clean
+.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers model clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,9 +34,19 @@ $(VENV)/.demo: $(VENV)/.base
 	@$(PIP) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo
+$(VENV)/.evaluate: $(VENV)/.demo
+	@echo "installing what evaluation needs (scikit-learn, scipy, pyarrow and others)"
+	@$(PIP) --editable '.[demo,evaluate]'
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.evaluate
+	@echo "installing the other libraries"
+	@$(PIP) --editable '.[demo,evaluate,peers]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.evaluate
 	@echo "installing what the tests need (torch among it, a CPU build)"
-	@$(PIP) --editable '.[demo,dev,torch]'
+	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
 	@touch $@
 
 var/models/.exported: $(VENV)/.base
@@ -51,6 +65,15 @@ demo: $(VENV)/.demo var/models/.exported ## stream real recorded traffic through
 
 replay: $(VENV)/.demo var/models/.exported ## the same through every policy, without a server (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service replay --data $(DATA) --policy all --seeds $(SEEDS)
+
+evaluate: $(VENV)/.evaluate var/models/.exported ## every router and policy on recorded data, all protocols (DATA=FILE SEEDS=5)
+	@$(BIN)/bandit-service evaluate --data $(DATA) --seeds $(SEEDS)
+
+results: $(VENV)/.evaluate var/models/.exported ## docs/results.md anew from RECORDED=DIR, an hour (MANY=20 and FEW=5 seeds)
+	@$(BIN)/python -m loadtest.results --data $(RECORDED) --seeds $(MANY) --few $(FEW)
+
+compare-peers: $(VENV)/.peers var/models/.exported ## head to head with other bandit libraries on the same streams (MANY=20 seeds)
+	@$(BIN)/python -m loadtest.peers $(addprefix --data ,$(PEER_DATA)) --seeds $(MANY) --markdown docs/peers.md
 
 test: $(VENV)/.test ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
@@ -79,4 +102,4 @@ bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and
 	@$(BIN)/python -m loadtest.bench_embed
 
 clean: ## remove the environment, the state and every result
-	rm -rf $(VENV) var build dist demo-results bench-results .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache
