@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,38 +17,28 @@ from bandit_service.embedding import Backend, open_backend
 from bandit_service.evaluate import output, reports
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.evaluate_cli import entrants_of
-from bandit_service.evaluate.offline import OfflineRow, UpdateRow, update_times
-from bandit_service.evaluate.online import Passed, Protocol
+from bandit_service.evaluate.offline import parts, update_times
+from bandit_service.evaluate.online import Protocol
 from bandit_service.evaluate.routers import standard
-from bandit_service.evaluate.summary import OnlineRow
 from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
 from bandit_service.replay_cli import tell_left_out
 from bandit_service.settings import Settings
-from loadtest.results import claims
-from loadtest.results.latency import session
+from loadtest.results import claims, experiments, latency
+from loadtest.results.found import Found, save, saved
 from loadtest.results.page import overview
 
 _DEFAULTS = Settings()
 _SWEEP = (1e-4, 1e-3, 1e-2, 1e-1)
-_MANY_CELLS = 50_000
+_MANY = 5_000
+_SCENARIOS = ("joins", "degrades", "dearer", "retires")
 _LEARNERS = ("eagle", "forc", "knn", "metallm", "metallm@paper", "routellm_sw", "epsilon_greedy")
-
-
-@dataclass
-class Found:
-    """What the claims and the overview read, by recording."""
-
-    data: dict[str, Labelled] = field(default_factory=dict)
-    offline: dict[str, list[OfflineRow]] = field(default_factory=dict)
-    online: dict[str, list[OnlineRow]] = field(default_factory=dict)
-    updates: dict[str, list[UpdateRow]] = field(default_factory=dict)
-    metallm: dict[str, tuple[Labelled, list[Passed]]] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Everything, one recording after the other; what is not there is skipped with a message."""
     args = _arguments(argv)
-    found = Found()
+    if args.render:
+        return _render(args)
     backend = open_backend(
         _DEFAULTS.embedding.backend, _DEFAULTS.embedding.model, args.state / "models"
     )
@@ -58,13 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BadRecording as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        found.data[data.recorded.name] = data
-        _recording(data, found, args)
-    if not found.data:
-        print(f"there is no recording in {args.data}", file=sys.stderr)
-        return 1
-    _write(args.out / "results.md", overview(found.offline, found.online, _claims(found, args)))
-    return 0
+        save(_recording(data, args), args.records)
+        _render(args)  # after each, so that what took so long is not lost with the rest
+    _session(args)
+    return _render(args)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,6 +62,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--only", action="append", metavar="NAME", help="these recordings only")
     add("--seeds", type=int, default=20, help="where a run costs seconds (default: %(default)s)")
     add("--few", type=int, default=5, help="where it costs more (default: %(default)s)")
+    add("--splits", type=int, default=3, help="of the offline protocol (default: %(default)s)")
+    add("--render", action="store_true", help="only write results.md from --records again")
     add("--limit", type=int, help="the first so many queries of each, to try it out")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     add("--out", type=Path, default=Path("docs"), metavar="DIR",
@@ -110,11 +99,11 @@ def _labelled(source: str, backend: Backend, args: argparse.Namespace) -> Labell
     return Labelled(recorded, embed_all(recorded.texts, backend, _DEFAULTS.embedding.model, cache))
 
 
-def _recording(data: Labelled, found: Found, args: argparse.Namespace) -> None:
+def _recording(data: Labelled, args: argparse.Namespace) -> Found:
     """All protocols on one recording, and its page as soon as they are done."""
     name = data.recorded.name
     figures = args.out / "results"
-    many = data.quality.size <= _MANY_CELLS
+    many = len(data) <= _MANY
     protocol = Protocol(
         seeds=args.seeds if many else args.few,
         floor=_DEFAULTS.exploration.floor,
@@ -125,37 +114,68 @@ def _recording(data: Labelled, found: Found, args: argparse.Namespace) -> None:
     few = replace(protocol, seeds=args.few)
     entrants = entrants_of(None)
     learners = [entrant for entrant in entrants if entrant.label in _LEARNERS]
-    scenarios = ("joins", "degrades", "dearer", "retires")
     told = [
-        reports.offline_report(data, standard(), seeds=args.few, jobs=args.jobs, out=figures),
+        reports.offline_report(data, standard(), seeds=args.splits, jobs=args.jobs, out=figures),
         reports.online_report(data, entrants, protocol, jobs=args.jobs, out=figures),
     ]
-    found.offline[name] = told[0].offline
-    found.online[name] = told[1].records["online"]
+    _, test = parts(data, experiments.SHARE, 0)
+    found = Found(name, len(data), len(test), experiments.singles(data))
+    found.offline = told[0].offline
+    found.online = told[1].records["online"]
     if many:
         sweep = replace(few, worths=_SWEEP)
-        told.append(reports.sweep_report(data, learners, sweep, jobs=args.jobs))
-        told.append(
-            reports.change_report(data, learners, few, scenarios, jobs=args.jobs, out=figures)
-        )
-        told.append(reports.regimes_report(data, learners, few, jobs=args.jobs))
-        train, test = claims.metallm_parts(data)
-        of = claims.metallm_entrants()
-        found.metallm[name] = (
-            test,
-            reports.runs(test, of, few, args.jobs, f"{name} MetaLLM", warm=train),
-        )
+        told += [
+            reports.sweep_report(data, learners, sweep, jobs=args.jobs),
+            reports.change_report(data, learners, few, _SCENARIOS, jobs=args.jobs, out=figures),
+            reports.regimes_report(data, learners, few, jobs=args.jobs),
+        ]
+        found.metallm = experiments.metallm(data, few, args.jobs)
     chosen = {each: standard()[each] for each in ("kNN", "MLP", "SVM", "MetaLLM", "Eagle")}
     with tqdm(total=len(chosen), desc=f"{name} updates", disable=None) as bar:
-        found.updates[name] = update_times(
+        found.updates = update_times(
             data, chosen, progress=lambda done, _total, _what: bar.update(done - bar.n)
         )
+    found.sessions = experiments.sessions(data.recorded, args.seeds)
     records = {key: value for report in told for key, value in report.records.items()}
     output.write_json(args.records / f"{name}.json", records)
     for report in told:
         for kind, points in report.points.items():
             output.write_parquet(args.records / f"{name}-{kind}.parquet", points)
     _write(figures / f"{name}.md", _page(data, told))
+    return found
+
+
+def _session(args: argparse.Namespace) -> None:
+    """PickLLM on real response times, which no other recording has."""
+    try:
+        recorded = latency.session(args.data)
+    except BadRecording as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return
+    data = Labelled(recorded, np.zeros((len(recorded), 1), np.float32))
+    found = Found(recorded.name, len(recorded), 0, experiments.singles(data))
+    found.sessions = experiments.sessions(recorded, args.seeds)
+    assert recorded.latency is not None
+    found.latency = float(np.nanmean(recorded.latency))
+    save(found, args.records)
+
+
+def _render(args: argparse.Namespace) -> int:
+    """results.md from what the runs left behind."""
+    every = saved(args.records)
+    if not any(each.offline for each in every):
+        print(f"there are no results in {args.records}", file=sys.stderr)
+        return 1
+    found = [each for each in every if each.offline]
+    sections = [
+        claims.eagle(found),
+        claims.metallm(found),
+        claims.pickllm(every),
+        claims.two_models(found),
+        claims.forc(found),
+    ]
+    _write(args.out / "results.md", overview(found, sections))
+    return 0
 
 
 def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
@@ -176,22 +196,6 @@ def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
         parts += [f"![{f.stem}]({f.name})" for f in report.figures if f.suffix == ".png"]
         parts += report.warnings
     return "\n\n".join(parts) + "\n"
-
-
-def _claims(found: Found, args: argparse.Namespace) -> list[str]:
-    whole: Mapping[str, Labelled] = found.data
-    sessions = {name: data.recorded for name, data in whole.items()}
-    try:
-        sessions["llmfao"] = session(args.data)
-    except BadRecording as error:
-        print(f"skipped: {error}", file=sys.stderr)
-    return [
-        claims.eagle(found.updates),
-        claims.metallm(found.metallm) if found.metallm else "",
-        claims.pickllm(sessions, args.seeds),
-        claims.two_models(found.offline, whole),
-        claims.forc(found.offline),
-    ]
 
 
 def _write(path: Path, text: str) -> None:

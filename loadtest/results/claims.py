@@ -7,31 +7,24 @@ line is computed from the figures; the sentences on why are ours and hold on any
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from bandit_service.core.outcomes import RewardRule
-from bandit_service.evaluate.convergence import converge
-from bandit_service.evaluate.data import Labelled, split
-from bandit_service.evaluate.faithful import FAITHFUL
-from bandit_service.evaluate.offline import OfflineRow, UpdateRow, salt_of
-from bandit_service.evaluate.online import Entrant, Passed
+from bandit_service.evaluate.offline import OfflineRow
 from bandit_service.evaluate.tables import Table, number, percent, update_table
-from bandit_service.recorded import Recorded
+from loadtest.results.found import AssignedRow, Found
 
 EAGLE_AGAINST = ("kNN", "MLP", "SVM")
 # Fig. 3b, digitised: gain in summed AUC over kNN, MLP and SVM at 100 % of the training data.
 EAGLE_PAPER = {"kNN": 0.040, "MLP": 0.036, "SVM": 0.222}
-PRICES = (0.0, 0.001, 0.01, 0.1, 0.3)
-RATES = (0.01, 0.05, 0.1, 0.5)
-RULE = RewardRule()
 
 
-def eagle(updates: Mapping[str, Sequence[UpdateRow]]) -> str:
+def eagle(found: Sequence[Found]) -> str:
     """Eagle's areas and its times against the routers of its tables, by data set."""
     cells, wins = [("paper (figure 3b)", *(_signed(EAGLE_PAPER[name]) for name in EAGLE_AGAINST),
                     "–", "–", "–")], []  # fmt: skip
+    updates = {each.name: each.updates for each in found}
     for data, rows in updates.items():
         last = {row.router: row for row in rows if row.share == 1.0}
         ours = last["Eagle"]
@@ -89,41 +82,37 @@ def eagle(updates: Mapping[str, Sequence[UpdateRow]]) -> str:
     )
 
 
-def metallm(runs: Mapping[str, tuple[Labelled, Sequence[Passed]]]) -> str:
+def metallm(found: Sequence[Found]) -> str:
     """Accuracy and cost of the paper's MetaLLM for several p beside the single models."""
     parts, verdicts = [], []
-    for data, (test, passed) in runs.items():
-        quality, cost = np.nanmean(test.quality, axis=0), np.nanmean(test.cost, axis=0)
-        best = int(np.argmax(quality))
-        cells = []
-        found = False
-        for label in dict.fromkeys(run.label for run in passed):
-            its = [run.means["policy"] for run in passed if run.label == label]
-            q, c = (float(np.mean([mean[i] for mean in its])) for i in (1, 2))
-            sd = float(np.std([mean[1] for mean in its], ddof=1)) if len(its) > 1 else math.nan
-            found |= q > quality[best] and c < cost[best]
-            cells.append(
-                (
-                    label,
-                    f"{q:.4f}" + ("" if math.isnan(sd) else f" ± {sd:.4f}"),
-                    number(1000 * c),
-                    _signed(q - quality[best], ""),
-                    percent(c / cost[best] - 1.0),
-                )
-            )
-        cells += [
+    headings = ("policy", "quality", "USD/1000", "quality less best single's", "cost")
+    for each in found:
+        if not each.metallm:
+            continue
+        singles = sorted(each.singles, key=lambda single: -single.test_quality)
+        best = singles[0]
+        points = [(f"({one.arm})", [one.test_quality], one.test_cost) for one in singles[:4]]
+        won = False
+        labels = dict.fromkeys(row.label for row in each.metallm)
+        for label in reversed(labels):
+            its = [row for row in each.metallm if row.label == label]
+            cost = float(np.mean([row.cost for row in its]))
+            points.insert(0, (label, [row.quality for row in its], cost))
+            won |= float(np.mean(points[0][1])) > best.test_quality and cost < best.test_cost
+        cells = tuple(
             (
-                f"({test.arms[k]})",
-                number(float(quality[k])),
-                number(1000 * float(cost[k])),
-                _signed(float(quality[k] - quality[best]), ""),
-                percent(cost[k] / cost[best] - 1.0),
+                label,
+                _with_sd(quality),
+                number(1000 * cost),
+                _signed(float(np.mean(quality)) - best.test_quality, ""),
+                percent(cost / best.test_cost - 1.0),
             )
-            for k in np.argsort(-quality)[:4].tolist()
-        ]
-        headings = ("policy", "quality", "USD/1000", "quality less best single's", "cost")
-        parts.append(Table(f"{data}: {len(test)} test queries", headings, tuple(cells)).markdown())
-        verdicts.append(f"{data}: {'yes' if found else 'no'}")
+            for label, quality, cost in points
+        )
+        parts.append(Table(f"{each.name}: {each.test} test queries", headings, cells).markdown())
+        verdicts.append(f"{each.name}: {'yes' if won else 'no'}")
+    if not parts:
+        return ""
     return "\n\n".join(
         [
             "### MetaLLM",
@@ -145,47 +134,30 @@ def metallm(runs: Mapping[str, tuple[Labelled, Sequence[Passed]]]) -> str:
     )
 
 
-def metallm_entrants() -> list[Entrant]:
-    """The paper's policy at each p, with and without the warm start."""
-    own = FAITHFUL["metallm"]
-    return [
-        Entrant(
-            f"p = {p:g}, {'warm + online' if warm else 'online only'}",
-            "metallm",
-            {**own, "cost_weight": p},
-            warm=warm,
-        )
-        for warm in (True, False)
-        for p in PRICES
-    ]
-
-
-def metallm_parts(data: Labelled) -> tuple[Labelled, Labelled]:
-    """What teaches and what is routed: the offline split's two parts."""
-    return split(data, 0.7, salt_of(0))
-
-
-def pickllm(recordings: Mapping[str, Recorded], seeds: int) -> str:
+def pickllm(found: Sequence[Found]) -> str:
     """When sessions converge, on what, and what they cost beside random and the dearest arm."""
-    cells, right = [], []
-    for name, recorded in recordings.items():
-        if np.isnan(recorded.quality).any():
-            continue
-        settings = [(f"L_R-I, b = {b:g}", "pickllm_gradient", {"learning_rate": b}) for b in RATES]
-        settings.append(("Q, ε = 0.1", "pickllm_q", {}))
-        cost = recorded.cost.mean(axis=0)
-        for label, policy, parameters in settings:
-            row = converge(recorded, label, policy, parameters, seeds=seeds, rule=RULE)
-            waited = "–"
-            if recorded.latency is not None:
-                waited = percent(row.latency_s / float(np.nanmean(recorded.latency)) - 1.0)
+    cells, right, seeds = [], [], 0
+    for each in found:
+        dearest = max(single.cost for single in each.singles)
+        for row in each.sessions:
+            seeds = row.sessions
+            waited = "–" if each.latency is None else percent(row.latency_s / each.latency - 1.0)
             cells.append(
-                (f"{name}, {label}", percent(row.share), number(row.queries, 0), percent(row.best),
-                 number(row.regret, 3), number(row.quality, 3),
-                 percent(row.cost_usd / cost.max() - 1.0) if cost.max() > 0 else "–", waited)
-            )  # fmt: skip
-            if row.share > 0:
+                (
+                    f"{each.name}, {row.label}",
+                    percent(row.share),
+                    number(row.queries, 0),
+                    percent(row.best),
+                    number(row.regret, 3),
+                    number(row.quality, 3),
+                    percent(row.cost_usd / dearest - 1.0) if dearest > 0.0 else "–",
+                    waited,
+                )
+            )
+            if row.share > 0.0:
                 right.append(row.best)
+    if not cells:
+        return ""
     headings = (
         "data, setting", "sessions that converged", "median queries", "on the best arm",
         "regret of the arm", "quality", "cost against the dearest", "latency against random",
@@ -198,8 +170,8 @@ def pickllm(recordings: Mapping[str, Recorded], seeds: int) -> str:
             "be read).",
             Table(f"Sessions of PickLLM, {seeds} each", headings, tuple(cells)).markdown(),
             "**Verdict: sessions converge, on the best arm in "
-            f"{percent(float(np.mean(right)))} of them on average.** The faster the rate, the "
-            "sooner and the worse: at b = 0.5 a few early rewards decide. Savings against the "
+            f"{percent(float(np.mean(right)) if right else math.nan)} of them on average.** The "
+            "faster the rate, the sooner and the worse: at b = 0.5 a few early rewards decide. Savings against the "
             "dearest model say little by themselves, since any cheap model has them; read them "
             "beside the quality. The best arm is the one of the highest mean of the service's own "
             "reward, in which waiting counts nothing; PickLLM's reward divides by it.",
@@ -207,30 +179,23 @@ def pickllm(recordings: Mapping[str, Recorded], seeds: int) -> str:
     )
 
 
-def two_models(rows: Mapping[str, Sequence[OfflineRow]], data: Mapping[str, Labelled]) -> str:
+def two_models(found: Sequence[Found]) -> str:
     """RouteLLM's and Hybrid LLM's figures on data sets of two models."""
-    cells, drops, routers = (
-        [],
-        [],
-        ("RouteLLM SW", "RouteLLM MF", "kNN", "ridge", "Hybrid LLM prob"),
-    )
-    above = []
-    for name, its in rows.items():
-        if len(data[name].arms) != 2:
+    cells, drops, above = [], [], []
+    routers = ("RouteLLM SW", "RouteLLM MF", "kNN", "ridge", "Hybrid LLM prob")
+    for each in found:
+        if len(each.singles) != 2:
             continue
         for router in routers:
-            mine = [row for row in its if row.router == router]
-            apgr = float(np.mean([row.apgr for row in mine]))
+            mine = [row for row in each.offline if row.router == router]
+            apgr = _mean(mine, "apgr")
             above += [apgr] if router.startswith("RouteLLM") else []
-            cells.append(
-                (f"{name}, {router}", number(apgr, 3),
-                 number(float(np.mean([row.cpt50 for row in mine])), 3),
-                 number(float(np.mean([row.cpt80 for row in mine])), 3))
-            )  # fmt: skip
+            numbers = (apgr, _mean(mine, "cpt50"), _mean(mine, "cpt80"))
+            cells.append((f"{each.name}, {router}", *(number(value, 3) for value in numbers)))
         for router in ("Hybrid LLM det", "Hybrid LLM prob", "Hybrid LLM trans"):
-            mine = [row for row in its if row.router == router]
+            mine = [row for row in each.offline if row.router == router]
             values = [np.mean([_drop(row, share) for row in mine]) for share in (0.1, 0.2, 0.4)]
-            drops.append((f"{name}, {router}", *(f"{100 * float(v):.1f} %" for v in values)))
+            drops.append((f"{each.name}, {router}", *(f"{100 * float(v):.1f} %" for v in values)))
     if not cells:
         return ""
     return "\n\n".join(
@@ -261,30 +226,62 @@ def two_models(rows: Mapping[str, Sequence[OfflineRow]], data: Mapping[str, Labe
     )
 
 
-def forc(rows: Mapping[str, Sequence[OfflineRow]]) -> str:
-    """FORC's headline beside what its predictor reaches here."""
+def forc(found: Sequence[Found]) -> str:
+    """FORC's headline beside what its predictor reaches here, and its strategies under a budget."""
     cells = []
-    for name, its in rows.items():
+    for each in found:
         for router in ("FORC", "FORC, threshold", "ridge tuned", "kNN tuned"):
-            mine = [row.match_cost for row in its if row.router == router]
+            mine = [row.match_cost for row in each.offline if row.router == router]
             reached = [value for value in mine if not math.isnan(value)]
             share = float(np.mean(reached)) if reached else math.nan
-            cells.append((f"{name}, {router}", percent(share), f"{len(reached)} of {len(mine)}"))
+            cells.append(
+                (f"{each.name}, {router}", percent(share), f"{len(reached)} of {len(mine)}")
+            )
+    headings = ("data, router", "cost", "splits where it is reached")
+    assigned = [_assigned(each.name, each.assigned) for each in found if each.assigned]
     return "\n\n".join(
         [
             "### FORC",
             "> Matches the largest model at −63 % of its cost over 14 data sets (abstract).",
             Table(
-                "Cost to match the best single model, of that model's cost",
-                ("data, router", "cost", "splits where it is reached"),
-                tuple(cells),
+                "Cost to match the best single model, of that model's cost", headings, tuple(cells)
             ).markdown(),
             "The predictor is a logistic head per arm on the frozen embedding; the fine-tuned "
-            "encoder of the paper is `bandit_service.evaluate.finetune`. Quality at equal cost "
-            "depends on how far apart the models are: four models of one family, as in the paper, "
-            "leave more to save than a pool in which a cheap model is among the best.",
+            "encoder of the paper is `bandit_service.evaluate.finetune`. What can be saved depends "
+            "on how far apart the models are: four models of one family, as in the paper, leave "
+            "more to save than a pool in which a cheap model is among the best.",
+            *assigned,
         ]
     )
+
+
+def _assigned(name: str, rows: Sequence[AssignedRow]) -> str:
+    cells = tuple(
+        (
+            f"{percent(row.budget)}, {row.strategy}",
+            percent(row.spent),
+            number(row.expected),
+            number(row.quality),
+            percent(row.answered),
+            number(row.seconds, 3),
+        )
+        for row in rows
+    )
+    return Table(
+        f"{name}: a batch under a total budget, as a share of the best single arm's bill",
+        ("budget, strategy", "really spent", "expected quality", "quality", "answered", "s"),
+        cells,
+        "Costs are estimated when assigned and billed as recorded; an unanswered query counts 0.",
+    ).markdown()
+
+
+def _mean(rows: Sequence[OfflineRow], name: str) -> float:
+    return float(np.mean([getattr(row, name) for row in rows]))
+
+
+def _with_sd(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.4f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.4f}"
 
 
 def _drop(row: OfflineRow, share: float) -> float:

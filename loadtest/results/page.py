@@ -10,6 +10,7 @@ import bandit_service
 from bandit_service.evaluate.offline import OfflineRow
 from bandit_service.evaluate.summary import OnlineRow
 from bandit_service.evaluate.tables import Table, with_half
+from loadtest.results.found import Found
 
 _REFERENCES = ("uniform", "best single", "zero router", "task label", "oracle")
 _HEAD = f"""\
@@ -22,12 +23,10 @@ comparison with other libraries is in [peers](peers.md). Each recording has a pa
 tables and plots. The sentences called verdict are computed from the figures beside them."""
 
 
-def overview(
-    offline: Mapping[str, Sequence[OfflineRow]],
-    online: Mapping[str, Sequence[OnlineRow]],
-    claims: Sequence[str],
-) -> str:
-    """docs/results.md."""
+def overview(found: Sequence[Found], sections: Sequence[str]) -> str:
+    """docs/results.md, of the recordings with protocols and the sections on claims."""
+    offline = {each.name: each.offline for each in found}
+    online = {each.name: each.online for each in found}
     parts = [
         _HEAD,
         "## Which wins where",
@@ -35,7 +34,7 @@ def overview(
         _online(online).markdown(),
         "Pages: " + ", ".join(f"[{name}](results/{name}.md)" for name in online) + ".",
         "## The papers' claims",
-        *claims,
+        *sections,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
