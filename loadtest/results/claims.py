@@ -171,10 +171,10 @@ def pickllm(found: Sequence[Found]) -> str:
             Table(f"Sessions of PickLLM, {seeds} each", headings, tuple(cells)).markdown(),
             "**Verdict: sessions converge, on the best arm in "
             f"{percent(float(np.mean(right)) if right else math.nan)} of them on average.** The "
-            "faster the rate, the sooner and the worse: at b = 0.5 a few early rewards decide. Savings against the "
-            "dearest model say little by themselves, since any cheap model has them; read them "
-            "beside the quality. The best arm is the one of the highest mean of the service's own "
-            "reward, in which waiting counts nothing; PickLLM's reward divides by it.",
+            "faster the rate, the sooner and the worse: at b = 0.5 a few early rewards decide. "
+            "Savings against the dearest model say little by themselves, since any cheap model has "
+            "them; read them beside the quality. The best arm is the one of the highest mean of "
+            "the service's own reward, in which waiting counts nothing; PickLLM's divides by it.",
         ]
     )
 
