@@ -136,6 +136,7 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
             data, chosen, progress=lambda done, _total, _what: bar.update(done - bar.n)
         )
     found.sessions = experiments.sessions(data.recorded, args.seeds)
+    found.assigned = experiments.assigned(data)
     records = {key: value for report in told for key, value in report.records.items()}
     output.write_json(args.records / f"{name}.json", records)
     for report in told:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.evaluate import reports
+from bandit_service.evaluate import assign, reports
 from bandit_service.evaluate.convergence import ConvergedRow, converge
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.faithful import FAITHFUL
 from bandit_service.evaluate.offline import parts
 from bandit_service.evaluate.online import Entrant, Protocol
+from bandit_service.evaluate.routers import FORC
+from bandit_service.evaluate.routers._sweep import Priced
+from bandit_service.evaluate.routers.forc import estimated_cost
 from bandit_service.recorded import Recorded
-from loadtest.results.found import MetaLLMRow, Single
+from loadtest.results.found import AssignedRow, MetaLLMRow, Single
+from policies import Floats
 
 PRICES = (0.0, 0.001, 0.01, 0.1)
 RATES = (0.01, 0.05, 0.1, 0.5)
+BUDGETS = (0.1, 0.25, 0.5)
 SHARE = 0.7
 RULE = RewardRule()
 
@@ -63,3 +73,64 @@ def sessions(recorded: Recorded, seeds: int) -> list[ConvergedRow]:
         converge(recorded, label, policy, parameters, seeds=seeds, rule=RULE)
         for label, policy, parameters in settings
     ]
+
+
+def assigned(data: Labelled) -> list[AssignedRow]:
+    """FORC's strategies for the test part as one batch, under budgets of the best single's bill.
+
+    Predictions are those of FORC's per-arm head fitted on the training part.
+    """
+    train, test = parts(data, SHARE, 0)
+    answered = ~np.isnan(test.quality)
+    predictor = FORC().fit(train, 0)
+    assert isinstance(predictor, Priced)
+    quality = np.where(answered, predictor.quality(test), np.nan)
+    cost = estimated_cost(train, test)
+    best = int(np.argmax(np.nanmean(train.quality, axis=0)))
+    bill = float(np.nansum(test.cost[:, best]))
+    rows = []
+    for share in BUDGETS:
+        budget = share * bill
+        strategies: dict[str, Callable[[float], assign.Choice]] = {
+            "best single until spent": partial(_single, quality, cost, best),
+            "greedy": partial(assign.greedy, quality, cost),
+            "integer program": lambda usd: assign.milp(quality, cost, budget=usd, gap=1e-4),
+            "price of money": lambda usd: assign.lagrangian(quality, cost, usd).choice,
+        }
+        for name, strategy in strategies.items():
+            began = time.perf_counter()
+            choice = strategy(budget)
+            seconds = time.perf_counter() - began
+            rows.append(_row(name, share, choice, quality, test, bill, seconds))
+    threshold = assign.threshold(quality, cost, fallback="biggest")
+    rows.append(_row("threshold ½, no budget", math.nan, threshold, quality, test, bill, math.nan))
+    return rows
+
+
+def _single(quality: Floats, cost: Floats, arm: int, budget: float) -> assign.Choice:
+    choice = assign.single(quality, cost, arm)
+    paid = np.where(choice == assign.UNANSWERED, 0.0, cost[:, arm])
+    return np.where(np.cumsum(paid) <= budget, choice, assign.UNANSWERED)
+
+
+def _row(
+    name: str,
+    share: float,
+    choice: assign.Choice,
+    expected: Floats,
+    test: Labelled,
+    bill: float,
+    seconds: float,
+) -> AssignedRow:
+    n = len(test)
+    there = np.flatnonzero(choice != assign.UNANSWERED)
+    at = there, choice[there]
+    return AssignedRow(
+        strategy=name,
+        budget=share,
+        spent=float(test.cost[at].sum()) / bill,
+        expected=float(expected[at].sum()) / n,
+        quality=float(test.quality[at].sum()) / n,
+        answered=len(there) / n,
+        seconds=seconds,
+    )
