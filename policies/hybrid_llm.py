@@ -82,7 +82,9 @@ class HybridLLM:
     similarity: in [−1, 1], the least cosine at which a near query's outcome is compared with.
     conversion_weight: w in [0, 1], of a label from near queries; 0 leaves the same query only.
     comparison_weight: in [0, 1], of a pairwise outcome; 0 ignores them.
-    alpha: α >= 0, how far what is unsure of a head is drawn from; 0 is the paper's rule.
+    alpha: α >= 0, standard deviations of the logit that the draw spreads; 0 is the paper's rule.
+        Below 1, since in hundreds of dimensions a few thousand labels leave √s_i near 1, though
+        queries of one kind differ in few of them.
     prior: q₀ in [0.001, 0.999], p before the first label.
     ridge: λ > 0, one over the variance that each coefficient has before the first label.
 
@@ -115,7 +117,7 @@ class HybridLLM:
     similarity: float = 0.3
     conversion_weight: float = 0.5
     comparison_weight: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 0.25
     prior: float = 0.5
     ridge: float = 1.0
 

@@ -68,8 +68,8 @@ def test_one_draw_serves_all_arms() -> None:
     What is unsure of the logit is 1, so g = σ(π/√3·logit p), which p is made for here.
     """
     p = [1.0 / (1.0 + exp(-log(g / (1.0 - g)) * sqrt(3.0) / pi)) for g in (0.7, 0.3)]
-    assert shares(HybridLLM(), state_of(*p)) == pytest.approx([0.3, 0.4, 0.3])
-    assert shares(HybridLLM(), state_of(*p[::-1])) == pytest.approx([0.3, 0.0, 0.7])
+    assert shares(HybridLLM(alpha=1.0), state_of(*p)) == pytest.approx([0.3, 0.4, 0.3])
+    assert shares(HybridLLM(alpha=1.0), state_of(*p[::-1])) == pytest.approx([0.3, 0.0, 0.7])
 
 
 def test_where_nothing_is_known_the_cheapest_and_the_large_share() -> None:
@@ -77,7 +77,9 @@ def test_where_nothing_is_known_the_cheapest_and_the_large_share() -> None:
 
 
 def test_what_is_known_better_is_drawn_from_less() -> None:
-    unsure, sure = (shares(HybridLLM(), state_of(0.7, known=known), TWO) for known in (0.0, 1e4))
+    unsure, sure = (
+        shares(HybridLLM(alpha=1.0), state_of(0.7, known=known), TWO) for known in (0.0, 1e4)
+    )
     assert 0.8 < unsure[1] < 0.9
     assert sure[1] > 1.0 - 1e-9
 
