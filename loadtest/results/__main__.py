@@ -28,10 +28,10 @@ from loadtest.results.found import Found, save, saved
 from loadtest.results.page import overview
 
 _DEFAULTS = Settings()
-_SWEEP = (1e-4, 1e-3, 1e-2, 1e-1)
+_SWEEP = (1e-3, 1e-2, 1e-1)
 _MANY = 5_000
 _SCENARIOS = ("joins", "degrades", "dearer", "retires")
-_LEARNERS = ("eagle", "forc", "knn", "metallm", "metallm@paper", "routellm_sw", "epsilon_greedy")
+_LEARNERS = ("eagle", "forc", "knn", "metallm", "metallm@paper", "epsilon_greedy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
