@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,10 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr(evaluate_cli, "_NEEDS", ("no_such_package",))
     assert _run(monkeypatch, tmp_path, "--data", "x.jsonl") == 2
     assert "no_such_package: pip install 'bandit-service[evaluate]'" in capsys.readouterr().err
+
+
+def test_the_command_line_needs_none_of_the_extra_to_start() -> None:
+    extra = {"sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "optuna", "threadpoolctl"}
+    code = f"import sys, bandit_service.cli; print(sorted({extra} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
