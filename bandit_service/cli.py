@@ -1,4 +1,4 @@
-"""The command line: serve, replay, evaluate, config, policies, inspect, export, export-model."""
+"""The command line: serving, replaying, evaluating, and looking into a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import policies
 from bandit_service import app, clock, logs, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
-from bandit_service.evaluate import evaluate_cli
+from bandit_service.evaluate import convert_cli, evaluate_cli
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate_cli.add_arguments(evaluate)
     evaluate.set_defaults(run=evaluate_cli.run)
+
+    convert = commands.add_parser(
+        "convert",
+        help="make a recording of logs with a line per answer, or of RouterBench's files",
+        description="Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.",
+    )
+    convert_cli.add_arguments(convert)
+    convert.set_defaults(run=convert_cli.run)
 
     config = commands.add_parser("config", help="check or show the configuration")
     actions = config.add_subparsers(required=True, metavar="check|show")

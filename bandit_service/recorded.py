@@ -34,6 +34,7 @@ from policies import Floats, Vector
 
 PARETOBANDIT = "paretobandit"
 _SUFFIXES = (".jsonl", ".jsonl.gz")
+_ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz")
 _UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
 _CHUNK = 64
 
@@ -98,8 +99,17 @@ class Recorded:
 
 
 def open_recording(data: str) -> Recorded:
-    """The recording in the file `data`, or the one that the package `paretobandit` brings."""
-    return load_paretobandit() if data == PARETOBANDIT else load(Path(data))
+    """The recording in the file `data`, or the one that the package `paretobandit` brings.
+
+    RouterBench's own files, a pickle or a CSV, are read as they are.
+    """
+    if data == PARETOBANDIT:
+        return load_paretobandit()
+    if data.endswith(_ROUTERBENCH):
+        from bandit_service.evaluate.routerbench import load_routerbench  # which builds on this
+
+        return load_routerbench(Path(data))
+    return load(Path(data))
 
 
 def load(path: Path) -> Recorded:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bandit_service.evaluate import evaluate_cli
+from bandit_service.recorded import open_recording
 from policies import Vector
 from tests.unit.replay.recordings import write
 
@@ -157,3 +158,17 @@ def test_the_command_line_needs_none_of_the_extra_to_start() -> None:
     code = f"import sys, bandit_service.cli; print(sorted({extra} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_routerbench_files_are_recordings_as_they_are(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    table = {
+        "sample_id": ["a", "b"], "prompt": ["one", "two"], "eval_name": ["x", "y"],
+        "m": [1.0, 0.0], "n": [0.5, 1.0], "m|total_cost": [0.01, 0.02], "n|total_cost": [0.0, 0.1],
+    }  # fmt: skip
+    pd.DataFrame(table).to_pickle(tmp_path / "rb.pkl")
+    pd.DataFrame(table).to_csv(tmp_path / "rb.csv", index=False)
+    for name in ("rb.pkl", "rb.csv"):
+        recorded = open_recording(str(tmp_path / name))
+        assert (recorded.ids, recorded.tasks) == (("a", "b"), ("x", "y"))
+        assert recorded.quality.tolist() == [[1.0, 0.5], [0.0, 1.0]]
