@@ -249,6 +249,7 @@ def _rows(values: Any) -> list[list[Any]]:
 _HOMES = {
     "pandas.core.frame": "pandas",
     "pandas.core.indexes.base": "pandas",
+    "pandas.core.indexes.numeric": "pandas",
     "pandas.core.indexes.range": "pandas",
     "pandas.core.arrays.string_": "pandas",
     "pandas.core.arrays.string_arrow": "pandas",
@@ -267,6 +268,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("pandas", "_unpickle_block"): _Call(_block),
     ("pandas", "_new_Index"): _Call(_new_index),
     ("pandas", "Index"): _Index,
+    ("pandas", "Int64Index"): _Index,
+    ("pandas", "UInt64Index"): _Index,
+    ("pandas", "Float64Index"): _Index,
     ("pandas", "RangeIndex"): _RangeIndex,
     ("pandas", "ArrowStringArray"): _Strings,
     ("pandas", "StringArray"): _Strings,
