@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import app, clock, logs, replay_cli, settings
+from bandit_service import app, clock, learn_cli, logs, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate_cli.add_arguments(evaluate)
     evaluate.set_defaults(run=evaluate_cli.run)
+
+    learn = commands.add_parser(
+        "learn",
+        help="warm start: teach recorded outcomes to the event log, before serving",
+        description="Teach every recorded outcome to the event log of a stopped service.",
+    )
+    learn_cli.add_arguments(learn)
+    learn.set_defaults(run=learn_cli.run)
 
     convert = commands.add_parser(
         "convert",

@@ -1,0 +1,131 @@
+"""`bandit-service learn`: a warm start, by teaching recorded outcomes to the log before serving."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from tqdm import tqdm
+
+from bandit_service import app, settings
+from bandit_service.core.errors import Refused
+from bandit_service.core.outcomes import digest
+from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.replay_cli import USAGE_ERROR, Usage, bounded, tell_left_out
+from bandit_service.router import Router
+from bandit_service.wire import RewardRequest
+
+_CONTEXT_WINDOW = 128_000
+_EPILOG = """\
+Every recorded answer becomes one self-contained reward in the event log, exactly as if it had been
+sent to POST /v1/rewards, and is learned by the fold. Run it while the service is stopped. What was
+taught before under the same query_id is not taught again, as long as the log remembers its key
+(the last 100,000), so that a run that was cut off can be repeated.
+
+example:
+  bandit-service learn --data traffic.jsonl.gz --config config.toml && bandit-service serve ..."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `learn`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    add(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, RouterBench's .pkl or "
+        f".csv, or {PARETOBANDIT}",
+    )
+    add(
+        "--add-arms",
+        action="store_true",
+        help="add models of the recording that the catalogue does not have; else it is an error",
+    )
+    add(
+        "--limit",
+        type=bounded(int, 1, 10**9),
+        metavar="N",
+        help="only the first N queries of the file",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Teach; 0 done, 2 when the arguments or the data cannot be used."""
+    try:
+        recorded = open_recording(args.data)
+    except BadRecording as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    tell_left_out(recorded)
+    if args.limit is not None:
+        recorded = recorded.first(args.limit)
+    try:
+        accepted, before = asyncio.run(_learn(settings.read(args.config), recorded, args.add_arms))
+    except Usage as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(
+        f"{accepted} outcomes of {len(recorded)} queries were learned, {before} were known before"
+    )
+    return 0
+
+
+async def _learn(chosen: settings.Settings, recorded: Recorded, add_arms: bool) -> tuple[int, int]:
+    async with app.running_router(chosen) as (router, _):
+        await _check_arms(router, recorded, add_arms)
+        requests = list(_requests(recorded))
+        counts = {"accepted": 0, "duplicate": 0}
+        refused: list[str] = []
+        some = min(chosen.server.max_in_flight, chosen.embedding.batch_size)
+        with tqdm(total=len(requests), desc="learning", unit=" outcomes", disable=None) as bar:
+            rest = iter(requests)
+
+            async def worker() -> None:
+                for request in rest:
+                    try:
+                        counts[await router.reward(request)] += 1
+                    except Refused as error:  # a text over the configured length, say
+                        refused.append(str(error))
+                    bar.update()
+
+            await asyncio.gather(*(worker() for _ in range(some)))
+    for reason in sorted(set(refused)):
+        print(f"left out: {reason} ({refused.count(reason)} outcomes)", file=sys.stderr)
+    return counts["accepted"], counts["duplicate"]
+
+
+async def _check_arms(router: Router, recorded: Recorded, add_arms: bool) -> None:
+    """Add what is missing, or refuse it before anything is learned."""
+    missing = [arm for arm in recorded.arms if arm.id not in router.world.arms]
+    if missing and not add_arms:
+        names = ", ".join(arm.id for arm in missing)
+        raise Usage(f"--data: not in the catalogue: {names}; configure them, or pass --add-arms")
+    for arm in missing:
+        # A recording says nothing of what its models can hold, so they get the default.
+        await router.put_arm(msgspec.structs.replace(arm, context_window=_CONTEXT_WINDOW))
+
+
+def _requests(recorded: Recorded) -> Iterator[RewardRequest]:
+    """One reward per answer, query by query."""
+    for row, (id, text) in enumerate(zip(recorded.ids, recorded.texts, strict=True)):
+        for k, arm in enumerate(recorded.arms):
+            quality, cost = float(recorded.quality[row, k]), float(recorded.cost[row, k])
+            if math.isnan(quality):
+                continue
+            waited = math.nan if recorded.latency is None else float(recorded.latency[row, k])
+            yield RewardRequest(
+                query=text,
+                arm=arm.id,
+                quality=quality,
+                cost_usd=cost,
+                latency_s=None if math.isnan(waited) else waited,
+                idempotency_key=digest("learn", recorded.name, id, arm.id),
+            )
