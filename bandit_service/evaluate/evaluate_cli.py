@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar=f"NAME[{PAPER}]",
         help=f"an online policy, with {PAPER} as its paper has it; may be given several times "
-        "(default: all, both ways)",
+        f"(default: all, both ways; in `change` and `regimes` not {PAPER})",
     )
     add(
         "--router",
@@ -77,7 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=bounded(int, 1, 10_000),
         default=20,
         metavar="N",
-        help="orders of the stream and splits (default: %(default)s)",
+        help="orders of the stream in the online protocol (default: %(default)s)",
+    )
+    add(
+        "--few",
+        type=bounded(int, 1, 10_000),
+        default=5,
+        metavar="N",
+        help="splits, and orders of the stream in the other protocols; no more than --seeds "
+        "(default: %(default)s)",
     )
     add(
         "--worth",
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         _check_extra()
         entrants = entrants_of(args.policy)
+        learners = entrants if args.policy else [e for e in entrants if PAPER not in e.label]
         routers = routers_of(args.router)
         recordings = [open_recording(data) for data in args.data]
     except (Usage, BadRecording) as error:
@@ -153,7 +162,15 @@ def run(args: argparse.Namespace) -> int:
         data = Labelled(recorded, vectors)
         print(f"\n{recorded.name}: {len(data)} queries, {len(data.arms)} arms\n")
         found = reports.evaluate(
-            data, entrants, routers, protocols, protocol, jobs=args.jobs, out=args.out
+            data,
+            entrants,
+            learners,
+            routers,
+            protocols,
+            protocol,
+            few=min(args.few, args.seeds),
+            jobs=args.jobs,
+            out=args.out,
         )
         records = {
             "version": bandit_service.__version__,

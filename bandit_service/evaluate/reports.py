@@ -57,26 +57,31 @@ class Report:
 def evaluate(
     data: Labelled,
     entrants: Sequence[Entrant],
+    learners: Sequence[Entrant],
     routers: Mapping[str, OfflineRouter],
     protocols: Sequence[str],
     protocol: Protocol,
     *,
+    few: int,
     jobs: int,
     out: Path,
 ) -> Iterator[Report]:
-    """The named protocols one after the other, each told as soon as it is done."""
+    """The named protocols one after the other, each told as soon as it is done.
+
+    entrants take part online, with all seeds; learners where several runs are needed for each
+    figure, with `few`.
+    """
+    rest = replace(protocol, seeds=few, worths=(max(protocol.worths),))
     for name in protocols:
         if name == "offline":
-            yield offline_report(data, routers, seeds=protocol.seeds, jobs=jobs, out=out)
+            yield offline_report(data, routers, seeds=few, jobs=jobs, out=out)
         elif name == "online":
             yield online_report(data, entrants, protocol, jobs=jobs, out=out)
         elif name == "change":
-            at = replace(protocol, worths=(max(protocol.worths),))
             scenarios = [scenario for scenario in SCENARIOS if scenario != "steady"]
-            yield change_report(data, entrants, at, scenarios, jobs=jobs, out=out)
+            yield change_report(data, learners, rest, scenarios, jobs=jobs, out=out)
         elif name == "regimes":
-            at = replace(protocol, worths=(max(protocol.worths),))
-            yield regimes_report(data, entrants, at, jobs=jobs)
+            yield regimes_report(data, learners, rest, jobs=jobs)
 
 
 def offline_report(
