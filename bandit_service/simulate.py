@@ -92,7 +92,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Queries whose outcomes on every arm, and `pairs` comparisons each, are known beforehand."""
+    """Queries that are known beforehand.
+
+    pairs: 0 for the outcomes of every arm; or how many comparisons of each query are known in
+           their place, of pairs drawn evenly.
+    """
 
     recorded: Recorded
     embeddings: Vector
@@ -211,11 +215,11 @@ class _Session:
         return self._columns[arm]
 
     def learn_all(self, warm: Warm) -> None:
-        """Every recorded outcome of `warm`, and comparisons of pairs drawn evenly."""
+        """Every recorded outcome of `warm`, or comparisons of pairs drawn evenly."""
         for row in range(len(warm.recorded)):
             tokens = int(warm.recorded.tokens[row])
             answered = np.flatnonzero(~np.isnan(warm.recorded.quality[row]))
-            for k in answered.tolist():
+            for k in [] if warm.pairs else answered.tolist():
                 self._show(warm.recorded, row, k, warm.embeddings[row], tokens)
             rng = np.random.default_rng([self._explore.seed, row])
             for _ in range(warm.pairs if len(answered) > 1 else 0):

@@ -48,7 +48,8 @@ class Protocol:
 
     worths:     willingness to pay, USD per unit of quality; every entrant runs at each.
     scenarios:  names of `change.SCENARIOS`; "steady" is the world that does not change.
-    pairs:     comparisons per query that warm entrants are shown beside the qualities.
+    pairs:     comparisons per query that warm entrants are shown if they learn from duels only;
+               the others are shown every outcome.
     """
 
     seeds: int = 20
@@ -142,13 +143,13 @@ def _recall(seed: int, warm: bool) -> Recall:
         seed=seed,
         neighbours=here.protocol.neighbours,
         capacity=here.protocol.capacity,
-        warm=_warm(here) if warm else None,
+        warm=_warm(here, 0) if warm else None,
     )
 
 
-def _warm(here: _Here) -> Warm:
+def _warm(here: _Here, pairs: int) -> Warm:
     assert here.warm is not None
-    return Warm(here.warm.recorded, here.warm.embeddings, here.protocol.pairs)
+    return Warm(here.warm.recorded, here.warm.embeddings, pairs)
 
 
 def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
@@ -165,7 +166,9 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
         neighbours=protocol.neighbours,
         capacity=protocol.capacity,
         feedback=entrant.feedback,
-        warm=_warm(here) if entrant.warm else None,
+        warm=_warm(here, protocol.pairs if entrant.feedback == "duel" else 0)
+        if entrant.warm
+        else None,
         phases=phases_of(scenario, recorded, rule),
         recall=_recall(seed, entrant.warm),
     )
