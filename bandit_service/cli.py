@@ -20,7 +20,7 @@ import policies
 from bandit_service import app, clock, learn_cli, logs, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
-from bandit_service.evaluate import convert_cli, evaluate_cli
+from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -94,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert_cli.add_arguments(convert)
     convert.set_defaults(run=convert_cli.run)
+
+    tune = commands.add_parser(
+        "tune",
+        help="choose a policy's parameters on a validation split of recorded data",
+        description="Search a policy's parameters on a validation split; the test split is looked "
+        "at once, with the chosen ones and the defaults.",
+    )
+    tune_cli.add_arguments(tune)
+    tune.set_defaults(run=tune_cli.run)
 
     config = commands.add_parser("config", help="check or show the configuration")
     actions = config.add_subparsers(required=True, metavar="check|show")
