@@ -19,6 +19,7 @@ from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.evaluate_cli import entrants_of
 from bandit_service.evaluate.offline import parts, update_times
 from bandit_service.evaluate.online import Protocol
+from bandit_service.evaluate.pairs import load_pairs
 from bandit_service.evaluate.routers import standard
 from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
 from bandit_service.replay_cli import tell_left_out
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(_recording(data, args), args.records)
         _render(args)  # after each, so that what took so long is not lost with the rest
     _session(args)
+    _votes(backend, args)
     return _render(args)
 
 
@@ -161,6 +163,21 @@ def _session(args: argparse.Namespace) -> None:
     save(found, args.records)
 
 
+def _votes(backend: Backend, args: argparse.Namespace) -> None:
+    """Eagle on people's votes, which it is made for."""
+    for path in sorted(args.data.glob("pairs_*.jsonl.gz")):
+        try:
+            pairs = load_pairs(path)
+        except BadRecording as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        cache = args.state / "embeddings"
+        vectors = embed_all(pairs.texts, backend, _DEFAULTS.embedding.model, cache)
+        found = Found(pairs.name, len(pairs), 0, [])
+        found.votes = experiments.votes(pairs, vectors, args.few)
+        save(found, args.records)
+
+
 def _render(args: argparse.Namespace) -> int:
     """results.md from what the runs left behind."""
     every = saved(args.records)
@@ -174,6 +191,7 @@ def _render(args: argparse.Namespace) -> int:
         claims.pickllm(every),
         claims.two_models(found),
         claims.forc(found),
+        claims.votes(every),
     ]
     _write(args.out / "results.md", overview(found, sections))
     return 0

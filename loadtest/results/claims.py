@@ -138,6 +138,8 @@ def pickllm(found: Sequence[Found]) -> str:
     """When sessions converge, on what, and what they cost beside random and the dearest arm."""
     cells, right, seeds = [], [], 0
     for each in found:
+        if not each.sessions:
+            continue
         dearest = max(single.cost for single in each.singles)
         for row in each.sessions:
             seeds = row.sessions
@@ -251,6 +253,36 @@ def forc(found: Sequence[Found]) -> str:
             "on how far apart the models are: four models of one family, as in the paper, leave "
             "more to save than a pool in which a cheap model is among the best.",
             *assigned,
+        ]
+    )
+
+
+def votes(found: Sequence[Found]) -> str:
+    """Eagle's ratings on people's votes, beside a batch fit."""
+    cells = []
+    for each in found:
+        for method in dict.fromkeys(row.method for row in each.votes):
+            its = [row for row in each.votes if row.method == method]
+            accuracy = [row.accuracy for row in its]
+            cells.append(
+                (
+                    f"{each.name}, {method}",
+                    f"{its[0].decided} of {its[0].votes}",
+                    _with_sd(accuracy),
+                    number(float(np.mean([row.log_loss for row in its]))),
+                    number(float(np.mean([row.brier for row in its]))),
+                )
+            )
+    if not cells:
+        return ""
+    headings = ("votes, method", "decided votes", "accuracy", "log loss", "Brier")
+    return "\n\n".join(
+        [
+            "### Eagle on people's votes",
+            "Comparisons are what Eagle is made for. Every vote is foretold from the votes before "
+            "it, and then learned; ± is the standard deviation between orders. The local rating "
+            "can only help where prompts differ in which model is good at them.",
+            Table("Foretelling the next vote", headings, tuple(cells)).markdown(),
         ]
     )
 

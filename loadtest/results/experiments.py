@@ -16,12 +16,13 @@ from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.faithful import FAITHFUL
 from bandit_service.evaluate.offline import parts
 from bandit_service.evaluate.online import Entrant, Protocol
+from bandit_service.evaluate.pairs import PairRow, Pairs, evaluate_pairs
 from bandit_service.evaluate.routers import FORC
 from bandit_service.evaluate.routers._sweep import Priced
 from bandit_service.evaluate.routers.forc import estimated_cost
 from bandit_service.recorded import Recorded
 from loadtest.results.found import AssignedRow, MetaLLMRow, Single
-from policies import Floats
+from policies import Floats, Vector
 
 PRICES = (0.0, 0.001, 0.01, 0.1)
 RATES = (0.01, 0.05, 0.1, 0.5)
@@ -73,6 +74,11 @@ def sessions(recorded: Recorded, seeds: int) -> list[ConvergedRow]:
         converge(recorded, label, policy, parameters, seeds=seeds, rule=RULE)
         for label, policy, parameters in settings
     ]
+
+
+def votes(pairs: Pairs, embeddings: Vector, seeds: int) -> list[PairRow]:
+    """Every vote foretold before it is learned, in several orders."""
+    return [row for seed in range(seeds) for row in evaluate_pairs(pairs, embeddings, seed)]
 
 
 def assigned(data: Labelled) -> list[AssignedRow]:

@@ -9,6 +9,7 @@ import msgspec
 
 from bandit_service.evaluate.convergence import ConvergedRow
 from bandit_service.evaluate.offline import OfflineRow, UpdateRow
+from bandit_service.evaluate.pairs import PairRow
 from bandit_service.evaluate.summary import OnlineRow
 
 _SUFFIX = ".found.msgpack"
@@ -67,6 +68,7 @@ class Found:
     sessions: list[ConvergedRow] = field(default_factory=list)
     latency: float | None = None
     assigned: list[AssignedRow] = field(default_factory=list)
+    votes: list[PairRow] = field(default_factory=list)
 
 
 def save(found: Found, directory: Path) -> None:
