@@ -24,13 +24,14 @@ _COLOURS = (
 )  # fmt: skip
 _DASHES = ("-", "--", "-.", ":")
 _BAND = 5  # a band of fewer seeds is wider than what there is to see
+_BANDS = 8  # of more lines, those that end lowest have one
 
 
 def regret_plot(passed: Sequence[Passed], title: str, path: Path) -> list[Path]:
     """Cumulated regret against the best single arm, mean and 95 % band over seeds."""
     figure = _figure(10.5, 5.8)
     axes = figure.add_subplot()
-    _regrets(axes, passed)
+    _regrets(axes, passed, _ranked(passed))
     _dress(axes, title, "queries so far", "cumulated regret against the best single arm")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return _save(figure, path)
@@ -42,10 +43,11 @@ def change_plot(
     """One panel of regrets per scenario; the change is at the dotted line."""
     figure = _figure(11.5, 3.4 * ((len(scenarios) + 1) // 2))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=_INK)
+    labels = _ranked(passed)
     panels = figure.subplots((len(scenarios) + 1) // 2, 2, squeeze=False).ravel()
     for axes, scenario in zip(panels, scenarios, strict=False):
         here = [run for run in passed if run.scenario == scenario]
-        _regrets(axes, here)
+        _regrets(axes, here, labels)
         axes.axvline(here[0].queries // 2, color=_MUTED, linestyle=":", linewidth=1.0)
         _dress(axes, scenario, "queries so far", "regret")
     for axes in panels[len(scenarios) :]:
@@ -92,9 +94,17 @@ def offline_plot(
     return _save(figure, out / f"{data.recorded.name}-curves")
 
 
-def _regrets(axes: Axes, passed: Sequence[Passed]) -> None:
+def _ranked(passed: Sequence[Passed]) -> list[str]:
+    """Labels by falling final regret, in the order in which the lines end."""
+    final: dict[str, list[float]] = {}
+    for run in passed:
+        final.setdefault(run.label, []).append(float(run.beside["best"][-1] - run.rewards[-1]))
+    return sorted(final, key=lambda label: -float(np.mean(final[label])))
+
+
+def _regrets(axes: Axes, passed: Sequence[Passed], labels: Sequence[str]) -> None:
     lowest, highest = [0.0], [0.0]
-    for i, label in enumerate(dict.fromkeys(run.label for run in passed)):
+    for i, label in enumerate(labels):
         runs = [run for run in passed if run.label == label]
         steps = runs[0].steps
         regret = np.array([run.beside["best"] - run.rewards for run in runs])
@@ -103,7 +113,7 @@ def _regrets(axes: Axes, passed: Sequence[Passed]) -> None:
         axes.plot(steps, mean, color=colour, linestyle=dash, linewidth=1.6, label=label)
         lowest.append(float(mean.min()))
         highest.append(float(mean.max()))
-        if len(runs) >= _BAND:
+        if len(runs) >= _BAND and i >= len(labels) - _BANDS:
             half = _half(regret)
             axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.12, lw=0)
     low, high = min(lowest), max(highest)
