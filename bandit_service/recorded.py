@@ -123,11 +123,11 @@ def load(path: Path) -> Recorded:
     arms = _arms_of_meta(path.with_name(f"{name}.meta.json"))
     ids = [arm.id for arm in arms]
 
-    def row(fields: dict[str, Any], line: int) -> _Row:
+    def row(fields: dict[str, Any], line: int) -> Row:
         quality = _list_of("quality", fields.get("quality"), len(ids))
         cost = _list_of("cost", fields.get("cost"), len(ids))
         latency = fields.get("latency_s")
-        found = _row(
+        found = checked_row(
             fields.get("query_id", str(line)),
             fields.get("text"),
             quality,
@@ -140,7 +140,7 @@ def load(path: Path) -> Recorded:
         return replace(
             found,
             latency=[
-                _number(f"latency_s[{k}]", seconds, MAX_LATENCY_S)
+                number_within(f"latency_s[{k}]", seconds, MAX_LATENCY_S)
                 for k, seconds in enumerate(_list_of("latency_s", latency, len(ids)))
             ],
         )
@@ -158,23 +158,23 @@ def load_paretobandit() -> Recorded:
     listed = package / "config" / "models.json"
     try:
         arms = [
-            _arm(model["model_id"], model["input_cost_per_m"], model["output_cost_per_m"])
+            listed_arm(model["model_id"], model["input_cost_per_m"], model["output_cost_per_m"])
             for model in _json(listed)["models"]
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise BadRecording(f"{listed}: {error}") from None
     ids = [arm.id for arm in arms]
 
-    def row(fields: dict[str, Any], _: int) -> _Row:
+    def row(fields: dict[str, Any], _: int) -> Row:
         by_arm = fields.get("arms")
         if not isinstance(by_arm, dict) or not all(isinstance(x, dict) for x in by_arm.values()):
-            raise _Malformed("arms: must be an object of objects")
+            raise Malformed("arms: must be an object of objects")
         unknown = sorted(set(by_arm) - set(ids))
         if unknown:
-            raise _Malformed(f"arms: {unknown[0]!r} is not in models.json")
+            raise Malformed(f"arms: {unknown[0]!r} is not in models.json")
         answers = [by_arm.get(id, {}) for id in ids]
         text = fields.get("prompt")
-        return _row(
+        return checked_row(
             hashlib.sha256(str(text).encode()).hexdigest()[:16],
             text,
             [answer.get("reward") for answer in answers],
@@ -246,7 +246,9 @@ def _write_cache(path: Path, known: dict[bytes, Vector]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """One query as `Recorded` holds it, its arms in the order of the file."""
+
     id: str
     text: str
     quality: list[float]
@@ -256,27 +258,27 @@ class _Row:
     latency: list[float] | None = None
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """Why a row is left out."""
 
 
 class _ToRow(Protocol):
-    def __call__(self, fields: dict[str, Any], line: int, /) -> _Row: ...
+    def __call__(self, fields: dict[str, Any], line: int, /) -> Row: ...
 
 
 _Lines: TypeAlias = Iterator[tuple[int, bytes]]
 
 
 def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToRow) -> Recorded:
-    rows: dict[str, _Row] = {}
+    rows: dict[str, Row] = {}
     left_out = []
     for path in paths:
         for line, body in _lines(path):
             try:
                 row = to_row(_object(body), line)
                 if row.id in rows:
-                    raise _Malformed(f"query_id: {row.id!r} was there before")
-            except _Malformed as error:
+                    raise Malformed(f"query_id: {row.id!r} was there before")
+            except Malformed as error:
                 left_out.append(BadRow(path.name, line, str(error)))
             else:
                 rows[row.id] = row
@@ -316,50 +318,53 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Malformed(f"not JSON: {error}") from None
+        raise Malformed(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise _Malformed(f"must be an object, got {type(value).__name__}")
+        raise Malformed(f"must be an object, got {type(value).__name__}")
     return value
 
 
-def _row(
+def checked_row(
     id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any, task: Any
-) -> _Row:
+) -> Row:
+    """The row of these fields; Malformed names the first that is not as it must be."""
     if not isinstance(id, str):
-        raise _Malformed(f"query_id: must be a string, got {id!r}")
+        raise Malformed(f"query_id: must be a string, got {id!r}")
     if not isinstance(text, str) or not text.strip():
-        raise _Malformed(f"text: must be a string that is not empty, got {text!r}")
+        raise Malformed(f"text: must be a string that is not empty, got {text!r}")
     if tokens is None:
         tokens = estimate_tokens(len(text))
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= _UNBOUNDED:
-        raise _Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
+        raise Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
     if task is not None and not isinstance(task, str):
-        raise _Malformed(f"task: must be a string, got {task!r}")
+        raise Malformed(f"task: must be a string, got {task!r}")
     checked_quality, checked_cost = [], []
     for k, (q, usd) in enumerate(zip(quality, cost, strict=True)):
-        checked_quality.append(_number(f"quality[{k}]", q, 1.0))
-        checked_cost.append(math.nan if q is None else _number(f"cost[{k}]", usd, MAX_COST_USD))
+        checked_quality.append(number_within(f"quality[{k}]", q, 1.0))
+        checked_cost.append(
+            math.nan if q is None else number_within(f"cost[{k}]", usd, MAX_COST_USD)
+        )
         if q is not None and usd is None:
-            raise _Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
+            raise Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
     if all(math.isnan(q) for q in checked_quality):
-        raise _Malformed("quality: no model has an answer")
-    return _Row(id, text, checked_quality, checked_cost, tokens, task or "")
+        raise Malformed("quality: no model has an answer")
+    return Row(id, text, checked_quality, checked_cost, tokens, task or "")
 
 
 def _list_of(name: str, value: Any, k: int) -> list[Any]:
     if not isinstance(value, list):
-        raise _Malformed(f"{name}: must be a list, got {type(value).__name__}")
+        raise Malformed(f"{name}: must be a list, got {type(value).__name__}")
     if len(value) != k:
-        raise _Malformed(f"{name}: must have {k} entries, one per model, got {len(value)}")
+        raise Malformed(f"{name}: must have {k} entries, one per model, got {len(value)}")
     return value
 
 
-def _number(name: str, value: Any, high: float) -> float:
+def number_within(name: str, value: Any, high: float) -> float:
     """A float in [0, high], or NaN for null."""
     if value is None:
         return math.nan
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value <= high:
-        raise _Malformed(f"{name}: must be a number from 0 to {high:g}, got {value!r}")
+        raise Malformed(f"{name}: must be a number from 0 to {high:g}, got {value!r}")
     return float(value)
 
 
@@ -377,13 +382,14 @@ def _arms_of_meta(path: Path) -> list[ArmSpec]:
         if not isinstance(price, dict):
             raise BadRecording(f"{path}: usd_per_million_tokens: no price of {model!r}")
         try:
-            arms.append(_arm(model, price.get("input"), price.get("output")))
+            arms.append(listed_arm(model, price.get("input"), price.get("output")))
         except ValueError as error:
             raise BadRecording(f"{path}: {model}: {error}") from None
     return arms
 
 
-def _arm(id: str, usd_in: Any, usd_out: Any) -> ArmSpec:
+def listed_arm(id: str, usd_in: Any, usd_out: Any) -> ArmSpec:
+    """An arm of these list prices, into which every query fits; ValueError names a bad field."""
     return arm_spec(
         {
             "id": id,

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bandit_service.embedding import estimate_tokens
-from bandit_service.recorded import BadRecording, BadRow, Recorded, _arm, _Row, _row
+from bandit_service.recorded import BadRecording, BadRow, Recorded, Row, checked_row, listed_arm
 from bandit_service.settings import arm_spec
 from policies import Floats
 
@@ -77,14 +77,14 @@ def recorded_of(
         if id not in prices:
             raise BadRecording(f"{source}: prices: no price of {id!r}")
         try:
-            arms.append(_arm(id, prices[id].get("input"), prices[id].get("output")))
+            arms.append(listed_arm(id, prices[id].get("input"), prices[id].get("output")))
         except ValueError as error:
             raise BadRecording(f"{source}: {id}: {error}") from None
     none = Answer(math.nan, math.nan)
     table = [[query.answers.get(id, none) for id in ids] for query in queries]
     latency = np.array([[answer.latency for answer in row] for row in table])
     rows = [
-        _row(
+        checked_row(
             query.id,
             query.text,
             [_or_none(answer.quality) for answer in row],
@@ -228,7 +228,7 @@ def _line(recorded: Recorded, i: int) -> dict[str, Any]:
     return line
 
 
-def _table(rows: Sequence[_Row], name: str) -> Floats:
+def _table(rows: Sequence[Row], name: str) -> Floats:
     return np.array([getattr(row, name) for row in rows], np.float64)
 
 

@@ -16,7 +16,7 @@ from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines
 from bandit_service.recall import recall_stream
-from bandit_service.recorded import BadRecording, BadRow, _Malformed, _number
+from bandit_service.recorded import BadRecording, BadRow, Malformed, number_within
 from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
 from policies._bradley_terry import fit_bradley_terry
 from policies._elo import expected
@@ -81,10 +81,10 @@ def load_pairs(path: Path) -> Pairs:
     def take(fields: Mapping[str, Any]) -> None:
         text, a, b = (_text(name, fields.get(name)) for name in ("text", "model_a", "model_b"))
         if a == b:
-            raise _Malformed(f"model_b: must be another model than model_a, got {b!r}")
+            raise Malformed(f"model_b: must be another model than model_a, got {b!r}")
         winner = fields.get("winner")
         if not isinstance(winner, str) or winner not in _SCORES:
-            raise _Malformed(f"winner: must be one of {', '.join(_SCORES)}, got {winner!r}")
+            raise Malformed(f"winner: must be one of {', '.join(_SCORES)}, got {winner!r}")
         votes.append((text, a, b, _SCORES[winner]))
 
     left_out = _taken(path, take)
@@ -108,9 +108,9 @@ def load_latencies(path: Path) -> Latencies:
 
     def take(fields: Mapping[str, Any]) -> None:
         text, model = (_text(name, fields.get(name)) for name in ("text", "model"))
-        waited = _number("latency_ms", fields.get("latency_ms"), 1000.0 * MAX_LATENCY_S)
+        waited = number_within("latency_ms", fields.get("latency_ms"), 1000.0 * MAX_LATENCY_S)
         if math.isnan(waited):
-            raise _Malformed("latency_ms: missing")
+            raise Malformed("latency_ms: missing")
         answers.append((text, model, waited / 1000.0))
 
     left_out = _taken(path, take)
@@ -216,10 +216,10 @@ def _taken(path: Path, take: Callable[[Mapping[str, Any]], None]) -> tuple[BadRo
     for line, fields in lines(path, ()):
         try:
             if isinstance(fields, Unread):
-                raise _Malformed(fields.why)
+                raise Malformed(fields.why)
             take(fields)
             usable += 1
-        except _Malformed as error:
+        except Malformed as error:
             left_out.append(BadRow(path.name, line, str(error)))
     if not usable:
         raise BadRecording(f"{path}: no usable row{f'; {left_out[0]}' if left_out else ''}")
@@ -228,5 +228,5 @@ def _taken(path: Path, take: Callable[[Mapping[str, Any]], None]) -> tuple[BadRo
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _Malformed(f"{name}: must be a string that is not empty, got {value!r}")
+        raise Malformed(f"{name}: must be a string that is not empty, got {value!r}")
     return value

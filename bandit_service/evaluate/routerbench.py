@@ -23,7 +23,7 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.evaluate._frame import BadFrame, read_frame
 from bandit_service.evaluate._lines import Lines, Unread, header_of, lines, plain
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.recorded import BadRecording, BadRow, Recorded, _Malformed, _number
+from bandit_service.recorded import BadRecording, BadRow, Malformed, Recorded, number_within
 
 SUFFIXES = (".pkl", ".pickle", ".csv", ".csv.gz")
 _BASE = ("sample_id", "prompt")
@@ -62,9 +62,9 @@ def load_routerbench(path: Path, prices: Prices | None = None) -> Recorded:
         try:
             query = _query(fields, models)
             if query.id in queries:
-                raise _Malformed(f"sample_id: {query.id!r} was there before")
+                raise Malformed(f"sample_id: {query.id!r} was there before")
             queries[query.id] = query
-        except _Malformed as error:
+        except Malformed as error:
             left_out.append(BadRow(path.name, line, str(error)))
     name = path.name.removesuffix(".gz").rpartition(".")[0]
     return recorded_of(name, models, list(queries.values()), left_out, prices, path)
@@ -132,24 +132,24 @@ def _frame_rows(frame: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, Mappi
 
 def _query(fields: Mapping[str, Any] | Unread, models: Sequence[str]) -> Query:
     if isinstance(fields, Unread):
-        raise _Malformed(fields.why)
+        raise Malformed(fields.why)
     id, task = fields["sample_id"], fields.get("eval_name")
     if isinstance(id, bool) or not isinstance(id, str | int) or id == "":
-        raise _Malformed(f"sample_id: must be a string, got {id!r}")
+        raise Malformed(f"sample_id: must be a string, got {id!r}")
     text = text_of(fields["prompt"])
     if not isinstance(text, str) or not text.strip():
-        raise _Malformed(f"prompt: must be a text or a list of texts, got {text!r:.60}")
+        raise Malformed(f"prompt: must be a text or a list of texts, got {text!r:.60}")
     answers = {}
     for model in models:
-        score = _number(model, plain(fields[model]), 1.0)
+        score = number_within(model, plain(fields[model]), 1.0)
         if math.isnan(score):
             continue
-        cost = _number(model + _COST, plain(fields[model + _COST]), MAX_COST_USD)
+        cost = number_within(model + _COST, plain(fields[model + _COST]), MAX_COST_USD)
         if math.isnan(cost):
-            raise _Malformed(f"{model}{_COST}: missing, but the score is there")
+            raise Malformed(f"{model}{_COST}: missing, but the score is there")
         response = fields.get(model + _RESPONSE)
         tokens = estimate_tokens(len(response)) if isinstance(response, str) else None
         answers[model] = Answer(score, cost, tokens)
     if not answers:
-        raise _Malformed("no model has a score")
+        raise Malformed("no model has a score")
     return Query(str(id), text, task if isinstance(task, str) else "", None, answers)
