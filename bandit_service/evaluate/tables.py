@@ -50,9 +50,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 0) -> str:
     """A share as a percentage, or – where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{100.0 * value:.0f} %"
+    return "–" if value is None or math.isnan(value) else f"{100.0 * value:.{digits}f} %"
 
 
 def with_half(found: Interval | None, digits: int = 4) -> str:

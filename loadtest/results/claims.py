@@ -74,8 +74,8 @@ def eagle(found: Sequence[Found]) -> str:
             "and SVM are weak by construction: no early stopping, and a median regressor on labels "
             "of 0 and 1. Elo hangs on the order of its records, and the paper gives no intervals.",
             times.markdown(),
-            f"**Verdict on time: the first fit takes {percent(fit)} of the mean of MLP and SVM, "
-            f"the last 15 % {percent(more)}.** Embeddings are made beforehand for all alike. kNN "
+            f"**Verdict on time: the first fit takes {percent(fit, 1)} of the mean of MLP and SVM, "
+            f"the last 15 % {percent(more, 1)}.** Embeddings are made beforehand for all alike. kNN "
             "has nothing to fit: the paper's 176 s for it can only be embedding or an index built "
             "anew, which no router needs to repeat.",
         ]
