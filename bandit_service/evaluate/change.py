@@ -88,8 +88,9 @@ SCENARIOS: Mapping[str, _Build] = MappingProxyType(
 def _best(recorded: Recorded, rule: RewardRule) -> int:
     """The arm of the highest mean reward among those that answered most queries."""
     table = rewards(recorded, rule)
-    answered = (~np.isnan(table)).mean(axis=0)
-    means = np.where(answered >= 0.5 * answered.max(), np.nanmean(table, axis=0), -np.inf)
+    answered = (~np.isnan(table)).sum(axis=0)
+    means = np.nansum(table, axis=0) / np.maximum(answered, 1)
+    means = np.where(answered >= 0.5 * answered.max(), means, -np.inf)
     return int(np.argmax(means))
 
 

@@ -92,17 +92,19 @@ def offline_report(
     order = {router: i for i, router in enumerate(routers)}
     tasks = [(router, seed) for seed in range(seeds) for router in order]
     done = in_processes(_begin_offline, (data, dict(routers)), _fit, tasks, jobs)
+    told = list(_shown(done, len(tasks), f"{name} offline", _told))
     rows = sorted(
-        _shown(done, len(tasks), f"{name} offline", lambda row: f"{row.router} {row.quality:.3f}"),
+        (row for row in told if isinstance(row, OfflineRow)),
         key=lambda row: (order[row.router], row.seed),
     )
+    failed = sorted({row for row in told if isinstance(row, str)})
     summaries = summarise(rows)
     tables = [offline_table(summaries, f"{name}: {_splits(seeds)}")]
     if len(data.arms) == 2:
         tables.append(two_model_table(summaries, f"{name}: two models, {_splits(seeds)}"))
     figures = offline_plot(rows, data, f"{name}: cost and quality, first split", out)
     points = [{"data": name, **asdict(point)} for point in curve_points(rows)]
-    return Report(tables, figures, {"offline": summaries}, {"curves": points}, offline=rows)
+    return Report(tables, figures, {"offline": summaries}, {"curves": points}, failed, rows)
 
 
 def _splits(seeds: int) -> str:
@@ -116,10 +118,18 @@ def _begin_offline(data: Labelled, routers: Mapping[str, OfflineRouter]) -> None
     _offline[:] = [(data, routers)]
 
 
-def _fit(name: str, seed: int) -> OfflineRow:
+def _fit(name: str, seed: int) -> OfflineRow | str:
+    """The row, or why this router cannot be fitted to this recording."""
     data, routers = _offline[0]
-    (row,) = evaluate_offline(data, {name: routers[name]}, seeds=(seed,))
+    try:
+        (row,) = evaluate_offline(data, {name: routers[name]}, seeds=(seed,))
+    except ValueError as error:
+        return f"{name}, split {seed}: left out: {error}"
     return row
+
+
+def _told(row: OfflineRow | str) -> str:
+    return row if isinstance(row, str) else f"{row.router} {row.quality:.3f}"
 
 
 def online_report(

@@ -105,7 +105,7 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
             with_half(row.before, 3),
             with_half(row.first, 3),
             with_half(row.rest, 3),
-            "never" if row.recovered is None else str(row.recovered),
+            _recovered(row),
         )
         for row in rows
     )
@@ -115,6 +115,12 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
     )
     headings = ("policy", "scenario", "before", "first 200 after", "rest", "recovered after")
     return Table(title, headings, cells, note)
+
+
+def _recovered(row: ChangeRow) -> str:
+    if row.recovered is not None:
+        return str(row.recovered)
+    return "–" if math.isnan(row.rest.mean) else "never"  # – where there was no time to
 
 
 def equal_table(rows: Sequence[EqualRow], title: str) -> Table:

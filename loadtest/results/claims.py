@@ -75,9 +75,9 @@ def eagle(found: Sequence[Found]) -> str:
             "of 0 and 1. Elo hangs on the order of its records, and the paper gives no intervals.",
             times.markdown(),
             f"**Verdict on time: the first fit takes {percent(fit, 1)} of the mean of MLP and SVM, "
-            f"the last 15 % {percent(more, 1)}.** Embeddings are made beforehand for all alike. kNN "
-            "has nothing to fit: the paper's 176 s for it can only be embedding or an index built "
-            "anew, which no router needs to repeat.",
+            f"the last 15 % {percent(more, 1)}.** Embeddings are made beforehand for all alike. "
+            "kNN has nothing to fit: the paper's 176 s for it can only be embedding, or an index "
+            "built anew, which no router needs to repeat.",
         ]
     )
 
@@ -190,12 +190,16 @@ def two_models(found: Sequence[Found]) -> str:
             continue
         for router in routers:
             mine = [row for row in each.offline if row.router == router]
+            if not mine:
+                continue
             apgr = _mean(mine, "apgr")
             above += [apgr] if router.startswith("RouteLLM") else []
             numbers = (apgr, _mean(mine, "cpt50"), _mean(mine, "cpt80"))
             cells.append((f"{each.name}, {router}", *(number(value, 3) for value in numbers)))
         for router in ("Hybrid LLM det", "Hybrid LLM prob", "Hybrid LLM trans"):
             mine = [row for row in each.offline if row.router == router]
+            if not mine:
+                continue
             values = [np.mean([_drop(row, share) for row in mine]) for share in (0.1, 0.2, 0.4)]
             drops.append((f"{each.name}, {router}", *(f"{100 * float(v):.1f} %" for v in values)))
     if not cells:

@@ -172,3 +172,27 @@ def test_routerbench_files_are_recordings_as_they_are(tmp_path: Path) -> None:
         recorded = open_recording(str(tmp_path / name))
         assert (recorded.ids, recorded.tasks) == (("a", "b"), ("x", "y"))
         assert recorded.quality.tolist() == [[1.0, 0.5], [0.0, 1.0]]
+
+
+def test_a_router_that_cannot_be_fitted_is_left_out_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # no query was answered by both, so that Hybrid LLM has no gap to learn from
+    rows = [
+        {
+            "text": f"{'ab'[i % 2]} {i}",
+            "quality": [0.9, None] if i % 2 else [None, 0.4],
+            "cost": [0.004, None] if i % 2 else [None, 0.00004],
+        }
+        for i in range(60)
+    ]
+    data = write(tmp_path / "made.jsonl", rows, META)
+    arguments = [
+        "--data", str(data), "--protocol", "offline", "--router", "hybrid llm prob",
+        "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert _run(monkeypatch, tmp_path, *arguments) == 0
+    told = capsys.readouterr()
+    assert "Hybrid LLM prob, split 0: left out: train: no query was answered by both" in told.err
+    assert "Hybrid LLM prob" not in told.out
+    assert "best single" in told.out
