@@ -14,7 +14,7 @@ from policies import Floats
 
 BASELINES = ("uniform", "best", "oracle")
 NEAR = 0.02
-_WINDOW = 100
+WINDOW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class ChangeRow:
     before: mean reward less the best single arm's in the first half. first, rest: the same in the
     first 200 queries after the change and from there on, the best single arm being that of the
     new world. recovered: queries from the change until the mean over a window of 100 first comes
-    within `NEAR` of the new best single arm's; None if it never does.
+    within `NEAR` of the new best single arm's; None if it never does. after: queries after the
+    change; fewer than a window are too few to tell.
     """
 
     label: str
@@ -63,6 +64,7 @@ class ChangeRow:
     first: Interval
     rest: Interval
     recovered: int | None
+    after: int
 
 
 def interval(values: Iterable[float]) -> Interval:
@@ -158,16 +160,17 @@ def _changed(label: str, scenario: str, runs: Sequence[Passed]) -> ChangeRow:
         first=interval(map(gap(at, soon), runs)),
         rest=interval(map(gap(soon, 1.0), runs)),
         recovered=_recovered(runs, n),
+        after=n - n // 2,
     )
 
 
 def _recovered(runs: Sequence[Passed], n: int) -> int | None:
     start = n // 2
     ahead = np.mean([run.rewards - run.beside["best"] for run in runs], axis=0)
-    for end in range(start + _WINDOW, n + 1, 10):
-        before, after = np.interp([end - _WINDOW, end], runs[0].steps, ahead)
-        if (after - before) / _WINDOW >= -NEAR:
-            return end - start - _WINDOW
+    for end in range(start + WINDOW, n + 1, 10):
+        before, after = np.interp([end - WINDOW, end], runs[0].steps, ahead)
+        if (after - before) / WINDOW >= -NEAR:
+            return end - start - WINDOW
     return None
 
 

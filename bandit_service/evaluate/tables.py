@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bandit_service.evaluate.equal import EqualRow
 from bandit_service.evaluate.offline import OfflineSummary, UpdateRow
-from bandit_service.evaluate.summary import NEAR, ChangeRow, Interval, OnlineRow
+from bandit_service.evaluate.summary import NEAR, WINDOW, ChangeRow, Interval, OnlineRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
 def _recovered(row: ChangeRow) -> str:
     if row.recovered is not None:
         return str(row.recovered)
-    return "–" if math.isnan(row.rest.mean) else "never"  # – where there was no time to
+    return "–" if row.after < WINDOW else "never"
 
 
 def equal_table(rows: Sequence[EqualRow], title: str) -> Table:
