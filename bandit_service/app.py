@@ -23,6 +23,7 @@ from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.router import Router, RouterRules
 from bandit_service.settings import Settings, load_policy, policy_key
 from bandit_service.telemetry import Telemetry
+from bandit_service.writer import Writer
 from store import EventLog
 from store.history import HybridIndex
 from store.sqlite import SqliteLog
@@ -64,11 +65,11 @@ def router_rules(settings: Settings) -> RouterRules:
         reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
         neighbours=settings.history.neighbours,
         ttl_s=settings.reward.ttl_s,
+        default_reward=settings.reward.default if settings.reward.on_expiry == "default" else None,
         max_pending=settings.reward.max_pending,
         max_query_chars=settings.server.max_query_chars,
         max_in_flight=settings.server.max_in_flight,
         embed_timeout_s=settings.embedding.timeout_s,
-        sync_interval_s=settings.log.sync_interval_s,
     )
 
 
@@ -105,13 +106,16 @@ async def running_router(
             on_cache=telemetry.cached,
         )
         index = _index(world, settings, backend.dim)
+        writer = Writer(
+            world,
+            log,
+            index,
+            telemetry,
+            sync_interval_s=settings.log.sync_interval_s,
+            max_backlog=settings.log.max_backlog,
+        )
         router = Router(
-            world=world,
-            log=log,
-            index=index,
-            embedder=embedder,
-            telemetry=telemetry,
-            rules=router_rules(settings),
+            writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
         )
         await router.start()
         try:

@@ -16,11 +16,12 @@ class Ids:
     """UUIDv7 (RFC 9562) in the order they were asked for, also within one millisecond.
 
     The 12 bits after the time count within a millisecond; a clock that jumps back does not
-    turn the order around, it only stands still until real time has caught up.
+    turn the order around, it only stands still until real time has caught up. All ids are greater
+    than those that were made up to `after`, UTC seconds.
     """
 
-    def __init__(self) -> None:
-        self._last = (0, 0)
+    def __init__(self, after: float = 0.0) -> None:
+        self._last = (int(after * 1000), 0xFFF if after else 0)
 
     def new(self, ts: float) -> str:
         """A fresh id at `ts` UTC seconds."""

@@ -1,9 +1,7 @@
-"""The only writer: take what came in one turn of the loop, append once, apply each in order.
+"""What callers ask for: decide, learn, change the catalogue, forget.
 
-Everything here runs on the event loop's thread, and between checking an event against the
-world and applying it there is no await; so there is no lock, and the order of the log is the
-order in which the world changed. Only two things leave the loop: the embedding model, and the
-fsync that an outcome's answer waits for, which all outcomes under way share (group commit).
+Each call checks what it was given, computes the features that its event carries, and submits it
+to the writer, which checks it against the world, appends and applies it.
 """
 
 from __future__ import annotations
@@ -11,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,15 +20,14 @@ import numpy as np
 from bandit_service import clock, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
-from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
-from bandit_service.core.errors import Busy, Expired, ServiceError, Unavailable, Unknown
+from bandit_service.core.errors import Busy, Expired, Refused, Unavailable, Unknown
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
 from bandit_service.telemetry import Telemetry
+from bandit_service.writer import Writer
 from policies import ArmId, Vector
-from store import EventLog, HistoryIndex, Record, StoreError
 
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
@@ -46,21 +42,11 @@ class RouterRules:
     reward: RewardRule
     neighbours: int = 20
     ttl_s: float = 86_400.0
+    default_reward: float | None = None
     max_pending: int = 100_000
     max_query_chars: int = 200_000
     max_in_flight: int = 1024
     embed_timeout_s: float = 5.0
-    sync_interval_s: float = 0.5
-
-
-@dataclass(slots=True)
-class _Command:
-    """What to check against the world and append. Two with one key never share a batch."""
-
-    prepare: Callable[[], ev.AnyEvent | None]
-    done: asyncio.Future[ev.AnyEvent | None]
-    key: str
-    durable: bool
 
 
 class Router:
@@ -69,35 +55,28 @@ class Router:
     def __init__(
         self,
         *,
-        world: World,
-        log: EventLog,
-        index: HistoryIndex,
+        writer: Writer,
         embedder: EmbeddingStage,
         telemetry: Telemetry,
         rules: RouterRules,
     ) -> None:
-        self.world = world
         self.rules = rules
-        self._event_log = log
-        self._index = index
+        self.writer = writer
+        self._index = writer.index
         self._embedder = embedder
         self._telemetry = telemetry
-        self._ids = clock.Ids()
-        self._commands: list[_Command] = []
-        self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
-        self._wake = asyncio.Event()
-        self._unsynced = False
         self._in_flight = 0
-        self._tidying: asyncio.TimerHandle | None = None
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def world(self) -> World:
+        """Everything known now."""
+        return self.writer.world
 
     async def start(self) -> None:
         """Begin to commit and to sweep."""
-        self._tasks = [
-            asyncio.create_task(self._commit_forever(), name="commit"),
-            asyncio.create_task(self._sweep_forever(), name="sweep"),
-        ]
+        self.writer.start()
+        self._sweeping = asyncio.create_task(self._sweep_forever(), name="sweep")
 
     def warm(self) -> None:
         """Propose once and forget it, so that the first query waits for no policy's caches."""
@@ -107,16 +86,11 @@ class Router:
 
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
-        self._flush()
-        await self._sync()
-        if self._tidying is not None:
-            self._tidying.cancel()
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
             with suppress(asyncio.CancelledError):
-                await task
-        self._threads.shutdown()
+                await self._sweeping
+        await self.writer.close()
 
     # --- decide ---------------------------------------------------------------------------
 
@@ -139,10 +113,11 @@ class Router:
                 unit=request.unit,
                 fallback=fallback,
             )
-            event = await self._submit(lambda: self._decide(query), key="", durable=False)
+            event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:
             self._in_flight -= 1
         assert isinstance(event, ev.Decided)
+        self._bound_pending()
         self._telemetry.decided(event)
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
@@ -152,8 +127,8 @@ class Router:
         begun = time.perf_counter()
         recalled = self._recall(query.embedding)
         recalled_at = time.perf_counter()
-        ts = clock.now()
-        event = decide(self.world, query, recalled, self._ids.new(ts), ts, self.rules.explore)
+        ts = self.writer.now()
+        event = decide(self.world, query, recalled, self.writer.new_id(ts), ts, self.rules.explore)
         self._telemetry.stage("recall", recalled_at - begun)
         self._telemetry.stage("propose", time.perf_counter() - recalled_at)
         return event
@@ -174,15 +149,19 @@ class Router:
             decision_id = request.decision_id
             return await self._learn(
                 lambda: outcomes.decision_rewarded(
-                    self._pending(decision_id), decision_id, report, self.rules.reward, clock.now()
+                    self._pending(decision_id),
+                    decision_id,
+                    report,
+                    self.rules.reward,
+                    self.writer.now(),
                 ),
                 key=decision_id,
             )
         arm = wire.required(request, "arm")
-        subject = await self._subject(request, request.willingness_to_pay)
+        subject = await self._subject(request)
         return await self._learn(
             lambda: outcomes.subject_rewarded(
-                self.world, subject, ArmId(arm), report, self.rules.reward, clock.now()
+                self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now()
             ),
             key=report.idempotency_key,
         )
@@ -192,7 +171,7 @@ class Router:
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
         subject = None
         if request.decision_id is None:
-            subject = await self._subject(request, request.willingness_to_pay)
+            subject = await self._subject(request)
         else:
             wire.refuse_subject(request)
 
@@ -204,7 +183,7 @@ class Router:
             if outcomes.comparison_resent(self.world, pending, key, digested):
                 return None
             return ev.Compared(
-                ts=clock.now(),
+                ts=self.writer.now(),
                 winner=winner,
                 loser=loser,
                 tie=request.tie,
@@ -220,7 +199,7 @@ class Router:
         self._admit()
         self._in_flight += 1
         try:
-            event = await self._submit(prepare, key=key, durable=True)
+            event = await self.writer.submit(prepare, key=key)
         finally:
             self._in_flight -= 1
         return "duplicate" if event is None else "accepted"
@@ -229,7 +208,7 @@ class Router:
         """Count one reward by outcome; its arm only where we know it is one of ours."""
         pending = self.world.pending.get(decision_id or "")
         if pending is not None:
-            delay = clock.now() - pending.decided.ts if outcome == "accepted" else None
+            delay = self.writer.now() - pending.decided.ts if outcome == "accepted" else None
             self._telemetry.rewarded(pending.decided.arm, pending.decided.policy, outcome, delay)
         else:
             known = arm if arm in self.world.arms else ""
@@ -247,11 +226,15 @@ class Router:
         pending = self.world.pending.get(decision_id)
         if pending is not None:
             return pending
+        if self.writer.in_backlog(decision_id):
+            raise Unavailable(f"the event log cannot be written: {self.writer.degraded}")
         # Decisions leave oldest first and their ids sort by age, so whatever sorts before the
         # oldest one kept was forgotten.
         oldest = next(iter(self.world.pending), decision_id)
         made = clock.time_of(decision_id)
-        if made is not None and (made < clock.now() - self.rules.ttl_s or decision_id < oldest):
+        if made is not None and (
+            made < self.writer.now() - self.rules.ttl_s or decision_id < oldest
+        ):
             raise Expired(
                 f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
                 f"reward.ttl_s is {self.rules.ttl_s:g}, "
@@ -274,9 +257,9 @@ class Router:
             if same and (source == "api" or self.world.configured.get(spec.id) == spec):
                 return None
             kind = ev.ArmUpdated if existed else ev.ArmAdded
-            return kind(ts=clock.now(), arm=spec, source=source)
+            return kind(ts=self.writer.now(), arm=spec, source=source)
 
-        await self._submit(prepare, key="catalogue", durable=True)
+        await self.writer.submit(prepare, key="catalogue")
         return not existed
 
     async def retire_arm(self, id: ArmId, source: str = "api") -> None:
@@ -286,112 +269,38 @@ class Router:
             record = self.world.arms.get(id)
             if record is None or record.retired:
                 raise Unknown(f"id: no arm {id!r}; GET /v1/arms lists them", param="id")
-            return ev.ArmRetired(ts=clock.now(), id=id, source=source)
+            return ev.ArmRetired(ts=self.writer.now(), id=id, source=source)
 
-        await self._submit(prepare, key="catalogue", durable=True)
+        await self.writer.submit(prepare, key="catalogue")
 
     async def change_policy(self, name: str, key: str, parameters: dict[str, Any]) -> None:
         """Write down that from here on another policy, or other parameters, decide."""
         event = ev.PolicyChanged(
-            ts=clock.now(), policy=name, key=key, parameters=msgspec.json.encode(parameters)
+            ts=self.writer.now(), policy=name, key=key, parameters=msgspec.json.encode(parameters)
         )
-        await self._submit(lambda: event, key="catalogue", durable=True)
+        await self.writer.submit(lambda: event, key="catalogue")
 
-    # --- the writer -----------------------------------------------------------------------
+    async def forget(self, tenant: str, unit: str) -> str:
+        """Forget one unit's decisions and outcomes; the owner whose records are to be erased."""
+        wire.check_names(unit, tenant)
+        owner = ev.owner_of(tenant, unit)
+        if not owner:
+            raise Refused("unit: must not be empty", param="unit")
+        await self.writer.submit(
+            lambda: ev.Forgotten(ts=self.writer.now(), owner=owner), key="catalogue"
+        )
+        self._embedder.clear()
+        return owner
+
+    # --- bounds ---------------------------------------------------------------------------
 
     def _admit(self) -> None:
         if self._in_flight >= self.rules.max_in_flight:
             self._telemetry.shed("queue")
             raise Busy(f"{self._in_flight} requests are under way; retry after a second")
 
-    def _submit(
-        self, prepare: Callable[[], ev.AnyEvent | None], *, key: str, durable: bool
-    ) -> asyncio.Future[ev.AnyEvent | None]:
-        loop = asyncio.get_running_loop()
-        command = _Command(prepare, loop.create_future(), key, durable)
-        if not self._commands:
-            loop.call_soon(self._flush)
-        self._commands.append(command)
-        return command.done
-
-    def _flush(self) -> None:
-        """Everything that came in this turn of the loop, in order, in as few appends as can be."""
-        commands, self._commands = self._commands, []
-        batch: list[tuple[_Command, ev.AnyEvent]] = []
-        keys: set[str] = set()
-        for command in commands:
-            if command.key and command.key in keys:
-                self._commit(batch)  # what this one is checked against must be applied first
-                batch, keys = [], set()
-            try:
-                event = command.prepare()
-            except ServiceError as error:
-                _fail(command.done, error)
-                continue
-            except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
-                _fail(command.done, error)
-                continue
-            if event is None:
-                self._settle(command, None)
-                continue
-            batch.append((command, event))
-            keys.add(command.key)
-        self._commit(batch)
-        self._bound_pending()
-
-    def _commit(self, batch: Sequence[tuple[_Command, ev.AnyEvent]]) -> None:
-        if not batch:
-            return
-        begun = time.perf_counter()
-        try:
-            self._event_log.append([self._record(event) for _, event in batch])
-        except StoreError as error:
-            _log.error("append failed", extra={"why": str(error)})
-            for command, _ in batch:
-                _fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
-            return
-        appended = time.perf_counter()
-        for command, event in batch:
-            self._apply(event)
-            if isinstance(event, ev.Decided):
-                self._telemetry.stage("append", (appended - begun) / len(batch))
-            self._settle(command, event)
-        self._unsynced = True
-        self._telemetry.applied(time.perf_counter() - begun, self._event_log.last)
-
-    def _record(self, event: ev.AnyEvent) -> Record:
-        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
-        return Record(eid=eid, kind=ev.kind(event), ts=event.ts, body=ev.encode(event))
-
-    def _apply(self, event: ev.AnyEvent) -> None:
-        before = self.world.learners[self.world.serving].failures
-        self.world = apply(self.world, event)
-        learner = self.world.learners[self.world.serving]
-        if learner.failures != before:
-            _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
-            self._telemetry.learner_failures(self.world.serving, learner.failures)
-        added, removed = self.world.history.take_changes()
-        for id in removed:
-            self._index.remove(id)
-        for id in added:
-            self._index.add(id, self.world.history.vector(id))
-        if added and self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
-
-    def _tidy(self) -> None:
-        """Between answers, a little of what the index has put off; it answers rightly without."""
-        left = self._index.settle(_TIDY_MOST)
-        again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
-        self._tidying = again
-
-    def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
-        if command.durable:
-            self._waiting.append((command.done, event))
-            self._wake.set()
-        elif not command.done.done():
-            command.done.set_result(event)
-
     def _bound_pending(self) -> None:
+        """Beyond max_pending the oldest leaves, which teaches nothing: its time was not over."""
         excess = len(self.world.pending) - self.rules.max_pending
         if excess > 0:
             oldest: list[str] = []
@@ -401,15 +310,10 @@ class Router:
                 oldest.append(id)
             self._expire(oldest)
 
-    def _expire(self, ids: list[str]) -> None:
-        event = ev.DecisionsExpired(ts=clock.now(), ids=tuple(ids))
-        try:
-            self._event_log.append([self._record(event)])
-        except StoreError as error:
-            _log.error("append failed", extra={"why": str(error)})
-            return
-        self._apply(event)
-        self._unsynced = True
+    def _expire(self, ids: list[str], default_reward: float | None = None) -> bool:
+        return self.writer.append_now(
+            ev.DecisionsExpired(ts=self.writer.now(), ids=tuple(ids), default_reward=default_reward)
+        )
 
     def sweep(self, now: float) -> int:
         """Forget the decisions that were made before `now` − ttl_s; how many."""
@@ -418,41 +322,14 @@ class Router:
             if pending.decided.ts >= now - self.rules.ttl_s or len(gone) == _SWEEP:
                 break
             gone.append(id)
-        if gone:
-            self._expire(gone)
+        if not gone or not self._expire(gone, self.rules.default_reward):
+            return 0
         return len(gone)
 
     async def _sweep_forever(self) -> None:
         while True:
-            more = self.sweep(clock.now()) == _SWEEP
+            more = self.sweep(self.writer.now()) == _SWEEP
             await asyncio.sleep(0 if more else min(5.0, self.rules.ttl_s))
-
-    # --- durability -----------------------------------------------------------------------
-
-    async def _commit_forever(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.rules.sync_interval_s)
-            if self._waiting or self._unsynced:
-                await self._sync()
-
-    async def _sync(self) -> None:
-        """One fsync for everything appended so far; then the outcomes it covers are answered."""
-        self._wake.clear()
-        waiting, self._waiting = self._waiting, []
-        self._unsynced = False
-        begun = time.perf_counter()
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._event_log.sync)
-        except StoreError as error:
-            _log.critical("sync failed", extra={"why": str(error)})
-            for done, _ in waiting:
-                _fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
-            return
-        self._telemetry.synced(time.perf_counter() - begun)
-        for done, event in waiting:
-            if not done.done():
-                done.set_result(event)
 
     # --- features -------------------------------------------------------------------------
 
@@ -482,8 +359,10 @@ class Router:
         self._telemetry.stage("embed", time.perf_counter() - begun)
         return embedding, tokens, ""
 
-    async def _subject(self, request: wire.Query, worth: float | None) -> ev.Subject:
+    async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
+        worth = request.willingness_to_pay
         wire.check_positive("willingness_to_pay", worth, least=1e-9, most=1e6)
+        wire.check_names(request.unit, request.tenant)
         embedding, tokens, failed = await self._features(request)
         if failed:
             raise Unavailable(f"the query cannot be embedded now ({failed}); retry")
@@ -494,9 +373,6 @@ class Router:
             willingness_to_pay=self._worth(worth),
             neighbours=tuple(recalled.ids),
             similarities=tuple(recalled.similarities),
+            tenant=request.tenant,
+            unit=request.unit,
         )
-
-
-def _fail(done: asyncio.Future[ev.AnyEvent | None], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)

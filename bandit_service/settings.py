@@ -120,6 +120,14 @@ class RewardSettings:
     )
     latency_weight: float = _setting(0.0, "quality that one second costs", low=0, high=100)
     ttl_s: float = _setting(86_400.0, "how long a decision may be rewarded", low=1)
+    on_expiry: str = _setting(
+        "drop",
+        "what a decision teaches that nobody rewarded in ttl_s: nothing, or reward.default",
+        choices=("drop", "default"),
+    )
+    default: float = _setting(
+        0.0, "the reward of silence, where on_expiry is default", low=-1, high=1
+    )
     max_pending: int = _setting(
         50_000, "decisions kept for their reward, about 5 kB each; then the oldest expires", low=1
     )
@@ -135,6 +143,9 @@ class LogSettings:
         "a power cut loses at most the decisions of this long; rewards never wait for it",
         low=0.001,
         high=60,
+    )
+    max_backlog: int = _setting(
+        10_000, "decisions kept in memory while the disk is full; then the oldest is lost", low=0
     )
 
 

@@ -82,6 +82,12 @@ class Telemetry:
             "bandit_policy_learn_failures", "Events that a policy refused to learn from.",
             ["policy"], registry=r,
         )  # fmt: skip
+        self._backlog = Gauge(
+            "bandit_log_backlog", "Decisions answered that wait for space on the disk.", registry=r
+        )
+        self._unlogged = Counter(
+            "bandit_decisions_unlogged", "Decisions that the backlog had no room for.", registry=r
+        )
         self.log_offset = Gauge("bandit_log_offset", "Offset of the newest event.", registry=r)
         Gauge(
             "bandit_pending_decisions", "Decisions that may still be rewarded.", registry=r
@@ -129,6 +135,14 @@ class Telemetry:
     def synced(self, seconds: float) -> None:
         """One group commit."""
         self._sync.observe(seconds)
+
+    def backlog(self, size: int) -> None:
+        """How many decisions wait to be appended."""
+        self._backlog.set(size)
+
+    def unlogged(self) -> None:
+        """One decision that was answered and will never be in the log."""
+        self._unlogged.inc()
 
     def shed(self, reason: str) -> None:
         """One request refused for now."""

@@ -53,6 +53,9 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     reward: float | None = None
     willingness_to_pay: float | None = None
     idempotency_key: str = ""
+    correction: bool = False
+    unit: str = ""
+    tenant: str = ""
 
     def reported(self) -> Reported:
         """The signals, and the digest by which a resend is recognised; checks their ranges."""
@@ -63,6 +66,7 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
             signals,
             self.idempotency_key,
             digest("reward", self.decision_id, self.arm, signals.said()),
+            self.correction,
         )
 
 
@@ -75,6 +79,8 @@ class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
     decision_id: str | None = None
     willingness_to_pay: float | None = None
     idempotency_key: str = ""
+    unit: str = ""
+    tenant: str = ""
 
     def digested(self) -> str:
         """What a resend under the same idempotency key must agree with."""
@@ -167,10 +173,15 @@ def check_constraints(request: DecideRequest) -> None:
     for name in ("max_cost_usd", "max_latency_s"):
         check_positive(name, getattr(request, name))
     check_positive("willingness_to_pay", request.willingness_to_pay, least=1e-9, most=1e6)
-    for name in ("unit", "tenant"):
-        _check_name(name, getattr(request, name))
+    check_names(request.unit, request.tenant)
     if request.arms is not None and not request.arms:
         raise Refused("arms: the list is empty; leave it out to allow every arm", param="arms")
+
+
+def check_names(unit: str, tenant: str) -> None:
+    """Raise Refused for a name that is too long."""
+    _check_name("unit", unit)
+    _check_name("tenant", tenant)
 
 
 def check_positive(name: str, value: float | None, least: float = 0.0, most: float = 1e9) -> None:
@@ -183,8 +194,8 @@ def check_positive(name: str, value: float | None, least: float = 0.0, most: flo
 
 def refuse_subject(request: RewardRequest | CompareRequest) -> None:
     """Raise Refused when an outcome names both a decision and a query of its own."""
-    for name in ("query", "messages", "embedding", "arm", "willingness_to_pay"):
-        if getattr(request, name, None) is not None:
+    for name in ("query", "messages", "embedding", "arm", "willingness_to_pay", "unit", "tenant"):
+        if getattr(request, name, None) not in (None, ""):
             raise Refused(
                 f"{name}: belongs to a self-contained outcome; leave it or decision_id out",
                 param=name,

@@ -39,6 +39,7 @@ from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.router import Router, RouterRules
 from bandit_service.telemetry import Telemetry
+from bandit_service.writer import Writer
 from loadtest.bench_evaluate import bench_evaluate
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
@@ -131,11 +132,13 @@ async def routing(
     world: World, index: HybridIndex, log: EventLog, embedder: EmbeddingStage
 ) -> AsyncIterator[Router]:
     """A router around a world."""
+    telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
     router = Router(
-        world=world, log=log, index=index, embedder=embedder,
-        telemetry=Telemetry(lambda: len(world.pending), lambda: len(world.history.items)),
+        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10_000),
+        embedder=embedder,
+        telemetry=telemetry,
         rules=RouterRules(Exploration(), RewardRule(), neighbours=NEIGHBOURS),
-    )  # fmt: skip
+    )
     await router.start()
     try:
         yield router
@@ -425,7 +428,7 @@ async def bench_learn(directory: Path) -> list[Row]:
                 subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
                 event = ev.Rewarded(ts=0.0, subject=subject, arm=ArmId("arm-03"), quality=0.5,
                                     cost_usd=1e-3, reward=0.5, idempotency_key=f"{i}")  # fmt: skip
-                applied.append(_seconds(partial(router._apply, event)))
+                applied.append(_seconds(partial(router.writer._apply, event)))
         await embedder.close()
         rows.append(
             {

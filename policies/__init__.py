@@ -4,7 +4,7 @@ A file of this package without a leading underscore is a policy, named as its fi
 """
 
 from policies._explore import draw, floor
-from policies._protocol import Policy
+from policies._protocol import Correctable, Policy
 from policies._registry import load, names, policy_class
 from policies._types import (
     ArmId,
@@ -28,6 +28,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Context",
+    "Correctable",
     "Floats",
     "Neighbour",
     "Outcome",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from policies._types import Compared
+from policies._types import Compared, Rewarded
 
 
 def within(name: str, value: float, low: float, high: float = math.inf) -> None:
@@ -32,6 +32,13 @@ def finite(name: str, value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name}: must be a finite number, got {value!r}")
     return value
+
+
+def settled(event: Rewarded) -> float:
+    """The scalar reward of an outcome that has one; ValueError when it has none."""
+    if event.reward is None:
+        raise ValueError("reward: must be known, got none")
+    return finite("reward", event.reward)
 
 
 def two_arms(event: Compared) -> None:

@@ -70,6 +70,15 @@ class RidgeStack:
             inverse, theta = solved
             self._inverse[row], self._narrow[row], self._theta[row] = inverse, inverse, theta
 
+    def revise(self, arm: ArmId, x: Floats, change: float) -> None:
+        """b ← b + change·x for one arm that observed x before: another y, the same A. O(d²)."""
+        finite("reward", change)
+        row = self.rows[arm]
+        b = self.b[row] + change * x
+        if self._theta is not None and self._inverse is not None:
+            self._theta[row] = self._inverse[row] @ b
+        self.b[row] = b
+
     def estimate(self, arms: Sequence[ArmId], x: Floats, ridge: float) -> tuple[Floats, Floats]:
         """Mean xᵀθ and standard deviation √(xᵀ(A+λI)⁻¹x) for each arm, (K,) and (K,).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from policies._types import Arms, Compared, Context, Proposal, Rewarded
 
@@ -34,5 +34,20 @@ class Policy(Protocol[S]):
 
         Everything is computed before the first write, so an exception leaves it as it was.
         Costs O(1) in the number of past events.
+        """
+        ...
+
+
+@runtime_checkable
+class Correctable(Protocol[S]):
+    """A policy whose state is a sum over outcomes, so that one of them can be replaced.
+
+    A policy without it keeps what it learned at first when an outcome is corrected.
+    """
+
+    def correct(self, state: S, before: Rewarded, after: Rewarded) -> S:
+        """The state as if it had learned `after` where it learned `before`, up to rounding.
+
+        Both are of one decision and have their `reward`. Consumes `state`, as `learn` does.
         """
         ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import finite, two_arms, within
+from policies._checks import finite, settled, two_arms, within
 from policies._explore import greedy, mix
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
@@ -76,6 +76,11 @@ class EpsilonGreedy:
             won = 0.5 if event.tie else 1.0
             self._add(state, event.winner, won, self.comparison_weight)
             self._add(state, event.loser, 1.0 - won, self.comparison_weight)
+        return state
+
+    def correct(self, state: _Sums, before: Rewarded, after: Rewarded) -> _Sums:
+        """The difference into the sum."""
+        state.total[after.arm] += settled(after) - settled(before)
         return state
 
     def _mean(self, state: _Sums, arm: ArmId) -> float:

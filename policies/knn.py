@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import finite, one_of, two_arms, within
+from policies._checks import finite, one_of, settled, two_arms, within
 from policies._explore import greedy
 from policies._types import ArmId, Arms, Compared, Context, Floats, Neighbour, Proposal, Rewarded
 
@@ -126,6 +126,12 @@ class KNN:
             won = 0.5 if event.tie else 1.0
             self._add(state, event.winner, won, self.comparison_weight)
             self._add(state, event.loser, 1.0 - won, self.comparison_weight)
+        return state
+
+    def correct(self, state: _Means, before: Rewarded, after: Rewarded) -> _Means:
+        """The difference into the sum; what is near is corrected in the history."""
+        old = self._taught(before, settled(before))
+        state.total[after.arm] += self._taught(after, settled(after)) - old
         return state
 
     def _add(self, state: _Means, arm: ArmId, quality: float, weight: float = 1.0) -> None:

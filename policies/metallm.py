@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies._checks import above, finite, one_of, two_arms, within
+from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import greedy
 from policies._linear import RidgeStack
 from policies._types import Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
@@ -110,6 +110,13 @@ class MetaLLM:
             level = self.prior if self.reward == "apart" else 0.0
             state.observe(event.winner, x, won - level, self.comparison_weight)
             state.observe(event.loser, x, 1.0 - won - level, self.comparison_weight)
+        return state
+
+    def correct(self, state: RidgeStack, before: Rewarded, after: Rewarded) -> RidgeStack:
+        """The other target in b; A does not hang on it."""
+        old = self._target(before, settled(before))
+        new = self._target(after, settled(after))
+        state.revise(after.arm, self._features(after.context.embedding), new - old)
         return state
 
     def _target(self, event: Rewarded, reward: float) -> float:

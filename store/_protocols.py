@@ -22,6 +22,7 @@ class Record:
     kind: str
     ts: float
     body: bytes
+    owner: str = ""
 
 
 class EventLog(Protocol):

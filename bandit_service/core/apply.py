@@ -6,19 +6,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import numpy as np
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.world import REMEMBERED_KEYS, ArmRecord, Learner, Pending, World
+from bandit_service.core.world import (
+    REMEMBERED_KEYS,
+    ArmRecord,
+    Correction,
+    Learner,
+    Lesson,
+    Pending,
+    World,
+)
 from policies import Comparison, Context, Outcome
+
+SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
 
 
 def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
     world.events += 1
+    world.ts = max(world.ts, event.ts)
     match event:
         case ev.ArmAdded() | ev.ArmUpdated():
             _set_arm(world, event.arm, event.source)
@@ -39,7 +51,11 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             _compare(world, event)
         case ev.DecisionsExpired():
             for id in event.ids:
-                world.pending.pop(id, None)
+                _expire(world, world.pending.pop(id, None), event.default_reward)
+        case ev.Forgotten():
+            _forget(world, event.owner)
+        case ev.Erased():
+            world.erasing.pop(event.owner, None)
         case _:
             assert_never(event)
     return world
@@ -89,11 +105,16 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         arm, propensity = event.arm, 1.0
     else:
         arm, propensity = pending.decided.arm, pending.decided.propensity
+    before = dict(pending.signals) if pending is not None else {}
+    if pending is not None:
         _note_signals(pending, event)
     _note_key(world, pending, event)
     record = world.arms.get(arm)
     if record is None:
         return  # an arm that never was: the router refuses it, a hand-made log may hold it
+    if pending is not None and event.correction:
+        _correct(world, pending, record, before, event)
+        return
     if isinstance(of, ev.Decided):
         listed, expected, price = of.list_cost_usd, of.expected_cost_usd, of.price
     else:
@@ -119,8 +140,94 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         reward=event.reward,
     )
     _learn(world, rewarded)
+    if pending is not None:
+        _note_learned(pending, rewarded)
     if event.reward is not None:
-        world.history.remember(context.embedding, Outcome(arm, event.quality, event.reward))
+        outcome = Outcome(arm, event.quality, event.reward)
+        world.history.remember(context.embedding, outcome, ev.owner_of(of.tenant, of.unit))
+
+
+def _correct(
+    world: World, pending: Pending, record: ArmRecord, before: dict[str, float], event: ev.Rewarded
+) -> None:
+    """Put the new values in the place of the old ones: exactly in sums, not at all elsewhere."""
+    decided = pending.decided
+    if event.cost_usd is not None:
+        if "cost_usd" not in before:
+            record.listed_usd += decided.list_cost_usd
+            record.costs += 1
+        record.observed_usd += event.cost_usd - before.get("cost_usd", 0.0)
+    if event.latency_s is not None:
+        record.latencies += "latency_s" not in before
+        record.latency_s += event.latency_s - before.get("latency_s", 0.0)
+    context = context_of(world, decided)
+    if not pending.settled:
+        if event.reward is not None:  # it brought quality or reward for the first time
+            rewarded = _told(context, pending, {**pending.signals, "reward": event.reward})
+            _learn(world, rewarded)
+            _note_learned(pending, rewarded)
+            _remember(world, context, decided, rewarded)
+        return
+    if event.reward is None:
+        return
+    old = _told(context, pending, pending.learned)
+    told = {name: pending.signals.get(name, value) for name, value in pending.learned.items()}
+    if event.quality is not None:
+        told["quality"] = event.quality
+    new = _told(context, pending, {**told, "reward": event.reward})
+    _learn(world, Correction(old, new))
+    _note_learned(pending, new)
+    assert old.reward is not None
+    world.history.correct(
+        context.embedding,
+        Outcome(decided.arm, old.quality, old.reward),
+        Outcome(decided.arm, new.quality, event.reward),
+        ev.owner_of(decided.tenant, decided.unit),
+    )
+
+
+def _told(context: Context, pending: Pending, values: Mapping[str, float]) -> policies.Rewarded:
+    decided = pending.decided
+    return policies.Rewarded(
+        context=context,
+        arm=decided.arm,
+        propensity=decided.propensity,
+        price=decided.price,
+        expected_cost_usd=decided.expected_cost_usd,
+        quality=values.get("quality"),
+        cost_usd=values.get("cost_usd"),
+        latency_s=values.get("latency_s"),
+        reward=values.get("reward"),
+    )
+
+
+def _remember(
+    world: World, context: Context, decided: ev.Decided, rewarded: policies.Rewarded
+) -> None:
+    assert rewarded.reward is not None
+    outcome = Outcome(decided.arm, rewarded.quality, rewarded.reward)
+    owner = ev.owner_of(decided.tenant, decided.unit)
+    world.history.remember(context.embedding, outcome, owner)
+
+
+def _expire(world: World, pending: Pending | None, default_reward: float | None) -> None:
+    if pending is None or pending.settled or default_reward is None:
+        return
+    if pending.decided.arm not in world.arms:
+        return
+    context = context_of(world, pending.decided)
+    rewarded = _told(context, pending, {**pending.signals, "reward": default_reward})
+    _learn(world, rewarded)
+    _remember(world, context, pending.decided, rewarded)
+
+
+def _forget(world: World, owner: str) -> None:
+    """O(pending + history); rare. Sums keep what they learned, where no one is told apart."""
+    for id, pending in list(world.pending.items()):
+        if ev.owner_of(pending.decided.tenant, pending.decided.unit) == owner:
+            del world.pending[id]
+    world.history.forget(owner)
+    world.erasing[owner] = None
 
 
 def _compare(world: World, event: ev.Compared) -> None:
@@ -132,7 +239,8 @@ def _compare(world: World, event: ev.Compared) -> None:
     _note_key(world, pending, event)
     context = context_of(world, of)
     _learn(world, policies.Compared(context, event.winner, event.loser, event.tie))
-    world.history.remember(context.embedding, Comparison(event.winner, event.loser, event.tie))
+    comparison = Comparison(event.winner, event.loser, event.tie)
+    world.history.remember(context.embedding, comparison, ev.owner_of(of.tenant, of.unit))
 
 
 def _note_signals(pending: Pending, event: ev.Rewarded) -> None:
@@ -140,10 +248,14 @@ def _note_signals(pending: Pending, event: ev.Rewarded) -> None:
         value = getattr(event, name)
         if value is not None:
             pending.signals[name] = value
-    if event.reward is not None:
-        pending.settled = True
-        if event.explicit:
-            pending.signals["reward"] = event.reward
+    if event.reward is not None and event.explicit:
+        pending.signals["reward"] = event.reward
+
+
+def _note_learned(pending: Pending, rewarded: policies.Rewarded) -> None:
+    if rewarded.reward is not None:
+        values = ((name, getattr(rewarded, name)) for name in SIGNALS)
+        pending.learned = {name: value for name, value in values if value is not None}
 
 
 def _note_key(world: World, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
@@ -157,16 +269,28 @@ def _note_key(world: World, pending: Pending | None, event: ev.Rewarded | ev.Com
         world.keys.popitem(last=False)
 
 
-def _learn(world: World, event: policies.Rewarded | policies.Compared) -> None:
+def _learn(world: World, lesson: Lesson) -> None:
     for learner in world.learners.values():
-        _learn_one(learner, event)
+        teach(learner, lesson)
 
 
-def _learn_one(learner: Learner, event: policies.Rewarded | policies.Compared) -> None:
-    # A policy that refuses an event has left its state as it was (a law); one bad policy must
-    # neither stop the log nor the others, and on replay it refuses the same event again.
+def teach(learner: Learner, lesson: Lesson) -> None:
+    """Let one policy learn, or put it off while its past is folded elsewhere.
+
+    A policy that refuses an event has left its state as it was (a law); one bad policy must
+    neither stop the log nor the others, and on replay it refuses the same event again.
+    """
+    if learner.queue is not None:
+        learner.queue.append(lesson)
+        return
+    policy = learner.policy
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
-            learner.state = learner.policy.learn(learner.state, event)
+            if not isinstance(lesson, Correction):
+                learner.state = policy.learn(learner.state, lesson)
+            elif isinstance(policy, policies.Correctable):
+                learner.state = policy.correct(learner.state, lesson.before, lesson.after)
+            else:
+                learner.uncorrected += 1
     except (ValueError, ArithmeticError, LookupError, TypeError):
         learner.failures += 1

@@ -7,6 +7,7 @@ never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of e
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TypeAlias
 
 import msgspec
@@ -115,6 +116,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     willingness_to_pay: float
     neighbours: tuple[int, ...] = ()
     similarities: tuple[float, ...] = ()
+    tenant: str = ""
+    unit: str = ""
 
 
 class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
@@ -122,6 +125,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
 
     Only the signals that are new with this event are set. `reward` is the scalar reward, set
     exactly once per decision, by the event that settles it; `explicit` when the client sent it.
+    A `correction` replaces what was reported before: its signals are the new values, and its
+    `reward` is the new scalar reward of a decision that was settled.
     """
 
     decision_id: str = ""
@@ -134,6 +139,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     explicit: bool = False
     idempotency_key: str = ""
     digest: str = ""
+    correction: bool = False
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -149,9 +155,28 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
 
 
 class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
-    """These decisions are forgotten: too old, or too many were pending."""
+    """These decisions are forgotten: too old, or too many were pending.
+
+    default_reward: what each of them teaches that was never rewarded; None teaches nothing.
+    """
 
     ids: tuple[str, ...]
+    default_reward: float | None = None
+
+
+class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
+    """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
+
+    What was learned of it stays in the sums of the policies, where it cannot be told apart.
+    """
+
+    owner: str
+
+
+class Erased(Event, frozen=True, kw_only=True, tag="erased"):
+    """The records of this owner are gone from the log and from every snapshot."""
+
+    owner: str
 
 
 AnyEvent: TypeAlias = (
@@ -163,6 +188,8 @@ AnyEvent: TypeAlias = (
     | Rewarded
     | Compared
     | DecisionsExpired
+    | Forgotten
+    | Erased
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -183,6 +210,19 @@ def decode(body: bytes) -> AnyEvent:
 def kind(event: AnyEvent) -> str:
     """The tag under which the event is stored."""
     return str(event.__struct_config__.tag)
+
+
+def owner_of(tenant: str, unit: str) -> str:
+    """Whose data an event is: a hash of tenant and unit, "" where no unit is named.
+
+    >>> owner_of("acme", "")
+    ''
+    >>> owner_of("acme", "u1") == owner_of("acme", "u1") != owner_of("", "u1")
+    True
+    """
+    if not unit:
+        return ""
+    return blake2b(f"{len(tenant)}:{tenant}{unit}".encode(), digest_size=16).hexdigest()
 
 
 def pack(vector: Vector) -> bytes:

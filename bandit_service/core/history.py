@@ -24,12 +24,21 @@ PER_ITEM = 8
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One remembered query: the row of its vector, its key, and what came back."""
+    """One remembered query: the row of its vector, its key, and what came back.
+
+    owners, compared_by: whose each outcome and each comparison is ("" for nobody's).
+    """
 
     row: int
     key: bytes
     outcomes: tuple[Outcome, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    owners: tuple[str, ...] = ()
+    compared_by: tuple[str, ...] = ()
+
+    def folded(self) -> list[object]:
+        """What of it is state: all but the row, which is where a cache of this process lies."""
+        return [self.key, self.outcomes, self.comparisons, self.owners, self.compared_by]
 
 
 def _key(vector: Vector) -> bytes:
@@ -49,10 +58,10 @@ class History:
     items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
     _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     _ids: dict[bytes, int] = field(default_factory=dict)
-    _added: list[int] = field(default_factory=list)
-    _removed: list[int] = field(default_factory=list)
+    _added: dict[int, None] = field(default_factory=dict)
+    _removed: dict[int, None] = field(default_factory=dict)
 
-    def remember(self, vector: Vector, outcome: Outcome | Comparison) -> None:
+    def remember(self, vector: Vector, outcome: Outcome | Comparison, owner: str = "") -> None:
         """Add an outcome to the item of this very vector, which is made if it is not there."""
         if not vector.any():
             return  # a query that could not be embedded is near nothing
@@ -60,13 +69,63 @@ class History:
         id = self._ids.get(key)
         if id is None:
             id = self._insert(key, vector)
-        item = self.items[id]
+        item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
-            self.items[id] = replace(item, outcomes=(*item.outcomes, outcome)[-self.per_item :])
+            self.items[id] = replace(
+                item,
+                outcomes=(*item.outcomes, outcome)[-most:],
+                owners=(*item.owners, owner)[-most:],
+            )
         else:
             self.items[id] = replace(
-                item, comparisons=(*item.comparisons, outcome)[-self.per_item :]
+                item,
+                comparisons=(*item.comparisons, outcome)[-most:],
+                compared_by=(*item.compared_by, owner)[-most:],
             )
+
+    def correct(self, vector: Vector, before: Outcome, after: Outcome, owner: str = "") -> None:
+        """Put `after` in the place of `before`, where that is still remembered."""
+        id = self._ids.get(_key(vector))
+        if id is None:
+            return
+        item = self.items[id]
+        found = zip(item.outcomes, item.owners, strict=True)
+        at = [i for i, pair in enumerate(found) if pair == (before, owner)]
+        if at:
+            outcomes = list(item.outcomes)
+            outcomes[at[-1]] = after
+            self.items[id] = replace(item, outcomes=tuple(outcomes))
+
+    def forget(self, owner: str) -> None:
+        """Drop all that is `owner`'s, and the queries of which nothing is left then. O(n)."""
+        for id, item in list(self.items.items()):
+            if owner not in item.owners and owner not in item.compared_by:
+                continue
+            kept = [i for i, one in enumerate(item.owners) if one != owner]
+            compared = [i for i, one in enumerate(item.compared_by) if one != owner]
+            if kept or compared:
+                self.items[id] = replace(
+                    item,
+                    outcomes=tuple(item.outcomes[i] for i in kept),
+                    owners=tuple(item.owners[i] for i in kept),
+                    comparisons=tuple(item.comparisons[i] for i in compared),
+                    compared_by=tuple(item.compared_by[i] for i in compared),
+                )
+            else:
+                del self.items[id]
+                del self._ids[item.key]
+                self._note_removed(id)
+        self._close_ranks()
+
+    def load(self, ids: Sequence[int], vectors: Vector, items: Sequence[Item]) -> None:
+        """Take over what `vectors` and `items` of another history gave, oldest first."""
+        self.items = OrderedDict(
+            (id, replace(item, row=row))
+            for row, (id, item) in enumerate(zip(ids, items, strict=True))
+        )
+        self._ids = {item.key: id for id, item in self.items.items()}
+        self._vectors = np.array(vectors, np.float32)
+        self._added, self._removed = {}, {}
 
     def neighbours(
         self, ids: Sequence[int], similarities: Sequence[float]
@@ -91,8 +150,8 @@ class History:
 
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
-        changes = self._added, self._removed
-        self._added, self._removed = [], []
+        changes = list(self._added), list(self._removed)
+        self._added, self._removed = {}, {}
         return changes
 
     def _insert(self, key: bytes, vector: Vector) -> int:
@@ -106,14 +165,28 @@ class History:
         self._vectors[row] = vector
         self._ids[key] = id
         self.items[id] = Item(row, key)
-        self._added.append(id)
+        self._added[id] = None
         return id
 
     def _evict_oldest(self) -> int:
         oldest, item = self.items.popitem(last=False)
         del self._ids[item.key]
-        self._removed.append(oldest)
+        self._note_removed(oldest)
         return item.row
+
+    def _note_removed(self, id: int) -> None:
+        if id in self._added:
+            del self._added[id]  # the index has not heard of it yet
+        else:
+            self._removed[id] = None
+
+    def _close_ranks(self) -> None:
+        """Rows 0 to n-1 again after some were left; no copy of a vector stays behind."""
+        _, vectors = self.vectors()
+        self._vectors = vectors
+        self.items = OrderedDict(
+            (id, replace(item, row=row)) for row, (id, item) in enumerate(self.items.items())
+        )
 
     def _reserve(self, rows: int, d: int) -> None:
         if self._vectors.shape[1] != d:

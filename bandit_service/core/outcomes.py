@@ -1,7 +1,8 @@
 """From what a client reports to the event that is appended, or the reason why not. Pure.
 
 Idempotence: the key of a reward is (decision id, signal) or the client's idempotency key. Sent
-twice it is applied once and answered alike; a different later value is a conflict.
+twice it is applied once and answered alike; a different later value is a conflict, unless it is
+sent as a correction, which takes the earlier value's place.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from hashlib import blake2b
 import msgspec
 
 from bandit_service.core import events as ev
+from bandit_service.core.apply import SIGNALS
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.core.world import Pending, World
 from policies import ArmId
 
-SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
 MAX_COST_USD = 10_000.0
 MAX_LATENCY_S = 86_400.0
 
@@ -91,6 +92,7 @@ class Reported:
     signals: Signals
     idempotency_key: str = ""
     digest: str = field(default="")
+    correction: bool = False
 
 
 def digest(*parts: object) -> str:
@@ -111,18 +113,27 @@ def decision_rewarded(
         return None
     for name, value in said.items():
         before = pending.signals.get(name)
-        if before is None:
+        if before is None or (report.correction and before != value):
             new[name] = value
         elif before != value:
-            raise Conflict(f"{name}: already reported as {before:g}, now {value:g}", param=name)
+            raise Conflict(
+                f"{name}: already reported as {before:g}, now {value:g}; "
+                "send it with correction: true to replace it",
+                param=name,
+            )
     if not new:
         return None
-    settles = not pending.settled and ("quality" in new or "reward" in new)
-    if pending.settled and "reward" in new:
-        raise Conflict("reward: this decision was already rewarded", param="reward")
-    if pending.settled and "quality" in new:
-        raise Conflict("quality: this decision was already rewarded", param="quality")
+    for name in ("reward", "quality"):
+        if pending.settled and name in new and not report.correction:
+            raise Conflict(
+                f"{name}: this decision was already rewarded; "
+                "send it with correction: true to replace that",
+                param=name,
+            )
     known = {**pending.signals, **new}
+    settles = (pending.settled and report.correction) or (
+        not pending.settled and ("quality" in new or "reward" in new)
+    )
     return ev.Rewarded(
         ts=ts,
         decision_id=decision_id,
@@ -133,6 +144,7 @@ def decision_rewarded(
         explicit="reward" in new,
         idempotency_key=report.idempotency_key,
         digest=report.digest,
+        correction=report.correction,
     )
 
 

@@ -6,12 +6,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from bandit_service.core import codec
 from bandit_service.core.events import ArmSpec, Decided
 from bandit_service.core.history import PER_ITEM, History
-from policies import ArmId, Policy
+from policies import ArmId, Compared, Policy, Rewarded
 
 PRIOR_DECISIONS = 5.0
 """How many decisions at list price a never-observed arm's cost estimate is worth."""
@@ -66,21 +66,49 @@ class ArmRecord:
 
 @dataclass
 class Pending:
-    """A decision that may still be rewarded, and the signals that already came back."""
+    """A decision that may still be rewarded, and the signals that already came back.
+
+    learned: what the policies and the history were taught when it was settled: `reward`, and
+    `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
+    """
 
     decided: Decided
     signals: dict[str, float] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
-    settled: bool = False
+    learned: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its scalar reward is known."""
+        return "reward" in self.learned
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One outcome as it was learned, and as it should have been."""
+
+    before: Rewarded
+    after: Rewarded
+
+
+Lesson: TypeAlias = Rewarded | Compared | Correction
 
 
 @dataclass
 class Learner:
-    """A policy with its state, and how many events it refused to learn from."""
+    """A policy with its state.
+
+    failures: how many events it refused to learn from.
+    uncorrected: how many corrections it could not take in, as its state is not a sum.
+    queue: not None while the state up to a certain event is folded elsewhere: what it is to learn
+    since then, in order. Such a learner is no part of the digest.
+    """
 
     policy: Policy[Any]
     state: Any
     failures: int = 0
+    uncorrected: int = 0
+    queue: list[Lesson] | None = None
 
 
 @dataclass
@@ -89,7 +117,8 @@ class World:
 
     `apply` is the only thing that changes it. `configured` is what the configuration last said
     of each arm, which the API may have changed since. `learners` holds every policy that learns, by
-    label; `serving` is the label of the one that decides.
+    label; `serving` is the label of the one that decides. `ts` is the latest time of any event.
+    `erasing` holds the owners whose records are still to be erased from the log.
     """
 
     learners: dict[str, Learner]
@@ -100,6 +129,8 @@ class World:
     pending: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
     policy_key: str = ""
+    ts: float = 0.0
+    erasing: dict[str, None] = field(default_factory=dict)
     events: int = 0
     decisions: int = 0
     rewards: int = 0
@@ -113,16 +144,23 @@ class World:
         """SHA-256 of everything folded, bit for bit; caches do not count."""
         folded = {
             "learners": {
-                label: [codec.dump(learner.state), learner.failures]
+                label: [codec.dump(learner.state), learner.failures, learner.uncorrected]
                 for label, learner in self.learners.items()
+                if learner.queue is None
             },
-            "history": [codec.dump(self.history), self.history.vectors()[1].tobytes()],
+            "history": [
+                [self.history.capacity, self.history.per_item, self.history.next_id],
+                [[id, *item.folded()] for id, item in self.history.items.items()],
+                self.history.vectors()[1].tobytes(),
+            ],
             "arms": {id: codec.dump(record) for id, record in self.arms.items()},
             "configured": {id: codec.dump(spec) for id, spec in self.configured.items()},
             "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
             "keys": dict(self.keys),
             "counts": [self.events, self.decisions, self.rewards, self.comparisons],
             "policy_key": self.policy_key,
+            "ts": self.ts,
+            "erasing": list(self.erasing),
         }
         return hashlib.sha256(codec.dump(folded)).hexdigest()
 

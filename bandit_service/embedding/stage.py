@@ -90,6 +90,10 @@ class EmbeddingStage:
             if self._waiting.pop(key, None) is not None:
                 self._in_flight.pop(key).cancel()
 
+    def clear(self) -> None:
+        """Forget every embedding kept by its text's hash."""
+        self._cache.clear()
+
     async def close(self) -> None:
         """Answer what is under way, then stop the thread."""
         self._closed = True

@@ -33,6 +33,7 @@ from policies import (
     Arms,
     Compared,
     Context,
+    Correctable,
     Floats,
     Neighbour,
     Outcome,
@@ -349,6 +350,34 @@ def a_late_reward_is_learned_by_what_its_own_event_carries(make: Factory) -> Non
                         _distribution(policy, state, context, pool)
                 reached.add(codec.dump(state))
         assert len(reached) == 1, "what was proposed between decision and reward was learned"
+
+
+def a_corrected_outcome_is_as_if_it_had_been_so_from_the_first(make: Factory) -> None:
+    """Where a policy takes corrections, the old outcome leaves no trace but rounding."""
+    policy = make()
+    if not isinstance(policy, Correctable):
+        return
+    past = made.history(30)
+    at = next(i for i in range(10, 30) if getattr(past[i], "reward", None) is not None)
+    before = past[at]
+    assert isinstance(before, Rewarded)
+    for quality, reward in ((0.25, 0.125), (None, -0.5)):
+        after = dataclasses.replace(before, quality=quality, reward=reward)
+        for asked in (False, True):  # caches are there, or not
+            state = _fold(policy, past[: at + 1])
+            if asked:
+                policy.propose(state, made.context_of(3), made.arms_of(made.IDS))
+            state = policy.correct(state, before, after)
+            for event in past[at + 1 :]:
+                state = _learn(policy, state, event)
+            straight = _fold(policy, [*past[:at], after, *past[at + 1 :]])
+            for i in range(5):
+                query = made.context_of(100 + i)
+                _agree(
+                    policy.propose(state, query, made.arms_of(made.IDS)),
+                    policy.propose(straight, query, made.arms_of(made.IDS)),
+                    f"after the correction to {quality}, {reward}",
+                )
 
 
 def a_second_instance_changes_nothing(make: Factory) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import policies
 from bandit_service import wire
 from bandit_service.core import events as ev
+from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration
 from bandit_service.core.errors import ServiceError
@@ -25,6 +26,7 @@ from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.router import Router, RouterRules
 from bandit_service.telemetry import Telemetry
+from bandit_service.writer import Writer
 from policies import ArmId
 from store import EventLog
 from store.history import HybridIndex
@@ -33,6 +35,7 @@ from store.sqlite import SqliteLog
 DIM = 4
 CAPACITY = 6
 ARMS = ("a", "b", "c", "d")
+UNITS = ("u", "v", "w")
 
 _vectors = st.integers(0, 11)
 _worth = st.sampled_from([0.01, 0.1, 1.0])
@@ -47,6 +50,11 @@ _steps = st.lists(
         st.tuples(st.just("compare"), _vectors, st.permutations(ARMS)),
         st.tuples(st.just("put"), st.sampled_from(ARMS), st.sampled_from([0.1, 3.0])),
         st.tuples(st.just("delete"), st.sampled_from(ARMS), st.none()),
+        st.tuples(st.just("correct"), st.integers(0, 8), st.sampled_from(
+            [{"quality": 0.75}, {"cost_usd": 0.5}, {"latency_s": 9.0}, {"reward": 0.25},
+             {"quality": 0.0, "cost_usd": 0.001}])),
+        st.tuples(st.just("forget"), st.sampled_from(UNITS), st.none()),
+        st.tuples(st.just("expire"), st.none(), st.none()),
     ),
     max_size=40,
 )  # fmt: skip
@@ -67,10 +75,13 @@ def _vector(i: int) -> list[float]:
     return [float(x) for x in vector / np.linalg.norm(vector)]
 
 
-def _worlds_of(name: str, log: EventLog) -> World:
+def _worlds_of(name: str, log: EventLog, cut: int = -1) -> World:
+    """The fold; after `cut` events it goes through a snapshot."""
     world = new_world({name: policies.load(name)}, name, CAPACITY)
-    for _, body in log.replay():
+    for offset, body in log.replay():
         world = apply(world, ev.decode(body))
+        if offset == cut:
+            world = snapshot.load(snapshot.dump(world), {name: policies.load(name)}, name)
     return world
 
 
@@ -79,14 +90,18 @@ async def _play(router: Router, steps: list[Any]) -> None:
     for verb, which, what in steps:
         try:
             if verb == "decide":
-                ask = wire.DecideRequest(embedding=_vector(which), willingness_to_pay=what)
+                ask = wire.DecideRequest(
+                    embedding=_vector(which), willingness_to_pay=what, unit=UNITS[which % 3]
+                )
                 decided.append((await router.decide(ask)).id)
             elif verb == "reward" and decided:
                 id = decided[which % len(decided)]
                 await router.reward(wire.RewardRequest(decision_id=id, **what))
             elif verb == "own reward":
                 await router.reward(
-                    wire.RewardRequest(embedding=_vector(which), arm="a", quality=what)
+                    wire.RewardRequest(
+                        embedding=_vector(which), arm="a", quality=what, unit=UNITS[which % 3]
+                    )
                 )
             elif verb == "compare":
                 await router.compare(
@@ -97,6 +112,13 @@ async def _play(router: Router, steps: list[Any]) -> None:
                 await router.put_arm(spec)
             elif verb == "delete":
                 await router.retire_arm(ArmId(which))
+            elif verb == "correct" and decided:
+                id = decided[which % len(decided)]
+                await router.reward(wire.RewardRequest(decision_id=id, correction=True, **what))
+            elif verb == "forget":
+                await router.forget("", which)
+            elif verb == "expire":
+                router.sweep(router.writer.now() + 2 * router.rules.ttl_s)
         except ServiceError:
             continue  # refused, so it must have changed nothing, which the digest holds
 
@@ -105,13 +127,15 @@ async def _live(name: str, path: Path, steps: list[Any]) -> World:
     log = SqliteLog(path)
     world = new_world({name: policies.load(name)}, name, CAPACITY)
     embedder = EmbeddingStage(_NoModel())
+    telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
+    index = HybridIndex(DIM, CAPACITY)
     router = Router(
-        world=world,
-        log=log,
-        index=HybridIndex(DIM, CAPACITY),
+        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10),
         embedder=embedder,
-        telemetry=Telemetry(pending=lambda: 0, remembered=lambda: 0),
-        rules=RouterRules(Exploration(), RewardRule(), neighbours=3, max_pending=5),
+        telemetry=telemetry,
+        rules=RouterRules(
+            Exploration(), RewardRule(), neighbours=3, max_pending=5, default_reward=-0.5
+        ),
     )
     await router.start()
     for arm in ARMS[:3]:
@@ -140,8 +164,11 @@ def test_replay_equals_live(name: str, steps: list[Any]) -> None:
         live = asyncio.run(_live(name, path, steps))
         again = SqliteLog(path)
         replayed = _worlds_of(name, again)
+        cut = _worlds_of(name, again, cut=again.last // 2)
         again.close()
     assert replayed.digest() == live.digest()
+    assert cut.digest() == live.digest()
+    assert snapshot.dump(cut) == snapshot.dump(live)
 
 
 def test_the_digest_tells_two_worlds_apart() -> None:

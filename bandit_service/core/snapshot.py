@@ -1,0 +1,189 @@
+"""A world to bytes and back: a cache of the fold, from which recovery goes on with the tail.
+
+What is kept is exactly what `World.digest` covers. Events and items are kept in the encodings that
+the log uses; arrays keep their bits. No code comes from data.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.history import Item
+from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_world
+from policies import ArmId, Comparison, Outcome, Policy
+
+VERSION = 1
+"""Goes up with any change of what the fold makes of the same events."""
+
+
+class _Remembered(msgspec.Struct, array_like=True, frozen=True):
+    id: int
+    key: bytes
+    outcomes: tuple[tuple[str, float | None, float], ...]
+    comparisons: tuple[tuple[str, str, bool], ...]
+    owners: tuple[str, ...]
+    compared_by: tuple[str, ...]
+
+
+class _Waiting(msgspec.Struct, array_like=True, frozen=True):
+    decided: ev.Decided
+    signals: dict[str, float]
+    keys: dict[str, str]
+    learned: dict[str, float]
+
+
+class _Learned(msgspec.Struct, array_like=True, frozen=True):
+    state: bytes
+    failures: int
+    uncorrected: int
+
+
+class _Arm(msgspec.Struct, array_like=True, frozen=True):
+    spec: ev.ArmSpec
+    source: str
+    retired: bool
+    sums: tuple[float, float, int, float, int]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    learners: dict[str, _Learned]
+    arms: list[_Arm]
+    configured: list[ev.ArmSpec]
+    pending: list[_Waiting]
+    keys: dict[str, str]
+    items: list[_Remembered]
+    vectors: bytes
+    dim: int
+    capacity: int
+    per_item: int
+    next_id: int
+    policy_key: str
+    ts: float
+    erasing: list[str]
+    counts: tuple[int, int, int, int]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Kept)
+
+
+def key_of(policy_key: str, capacity: int, per_item: int) -> str:
+    """What a snapshot must have been folded with to be gone on from."""
+    return f"{policy_key}-{capacity}-{per_item}-v{VERSION}".replace(":", "-")
+
+
+def dump(world: World) -> bytes:
+    """The world as MessagePack."""
+    history = world.history
+    ids, vectors = history.vectors()
+    kept = _Kept(
+        learners={
+            label: _Learned(codec.dump(one.state), one.failures, one.uncorrected)
+            for label, one in world.learners.items()
+            if one.queue is None
+        },
+        arms=[_arm(record) for record in world.arms.values()],
+        configured=list(world.configured.values()),
+        pending=[
+            _Waiting(one.decided, one.signals, one.keys, one.learned)
+            for one in world.pending.values()
+        ],
+        keys=dict(world.keys),
+        items=[_remembered(id, history.items[id]) for id in ids],
+        vectors=np.ascontiguousarray(vectors, "<f4").tobytes(),
+        dim=vectors.shape[1] if ids else 0,
+        capacity=history.capacity,
+        per_item=history.per_item,
+        next_id=history.next_id,
+        policy_key=world.policy_key,
+        ts=world.ts,
+        erasing=list(world.erasing),
+        counts=(world.events, world.decisions, world.rewards, world.comparisons),
+    )
+    return _encoder.encode(kept)
+
+
+def load(data: bytes, policies: Mapping[str, Policy[Any]], serving: str) -> World:
+    """The world that `dump` made `data` from, with these policies to go on learning.
+
+    A policy that is not in `data` begins with nothing learned. Raises ValueError when `data` is
+    not a world of this version.
+    """
+    try:
+        kept = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not a world of version {VERSION}: {error}") from None
+    world = new_world(policies, serving, kept.capacity, kept.per_item)
+    for label, learner in world.learners.items():
+        if label in kept.learners:
+            found = kept.learners[label]
+            learner.state = codec.load(found.state, type(learner.state))
+            learner.failures, learner.uncorrected = found.failures, found.uncorrected
+    world.arms = {each.spec.id: _record(each) for each in kept.arms}
+    world.configured = {spec.id: spec for spec in kept.configured}
+    world.pending = OrderedDict(
+        (one.decided.id, Pending(one.decided, one.signals, one.keys, one.learned))
+        for one in kept.pending
+    )
+    world.keys = OrderedDict(kept.keys)
+    vectors = np.frombuffer(kept.vectors, "<f4").reshape(len(kept.items), kept.dim)
+    world.history.load([each.id for each in kept.items], vectors, [_item(e) for e in kept.items])
+    world.history.next_id = kept.next_id
+    world.policy_key, world.ts = kept.policy_key, kept.ts
+    world.erasing = dict.fromkeys(kept.erasing)
+    world.events, world.decisions, world.rewards, world.comparisons = kept.counts
+    return world
+
+
+def dump_learner(learner: Learner) -> bytes:
+    """One policy's state, to be carried from the process that folded it."""
+    return _encoder.encode(
+        _Learned(codec.dump(learner.state), learner.failures, learner.uncorrected)
+    )
+
+
+def load_learner(data: bytes, policy: Policy[Any]) -> Learner:
+    """The learner that `dump_learner` made `data` from."""
+    found = msgspec.msgpack.decode(data, type=_Learned)
+    state = codec.load(found.state, type(policy.init()))
+    return Learner(policy, state, found.failures, found.uncorrected)
+
+
+def _arm(record: ArmRecord) -> _Arm:
+    sums = (record.listed_usd, record.observed_usd, record.costs)
+    return _Arm(
+        record.spec, record.source, record.retired, (*sums, record.latency_s, record.latencies)
+    )
+
+
+def _record(kept: _Arm) -> ArmRecord:
+    return ArmRecord(kept.spec, kept.source, kept.retired, *kept.sums)
+
+
+def _remembered(id: int, item: Item) -> _Remembered:
+    return _Remembered(
+        id,
+        item.key,
+        tuple((one.arm, one.quality, one.reward) for one in item.outcomes),
+        tuple((one.winner, one.loser, one.tie) for one in item.comparisons),
+        item.owners,
+        item.compared_by,
+    )
+
+
+def _item(kept: _Remembered) -> Item:
+    return Item(
+        0,
+        kept.key,
+        tuple(Outcome(ArmId(arm), quality, reward) for arm, quality, reward in kept.outcomes),
+        tuple(Comparison(ArmId(one), ArmId(two), tie) for one, two, tie in kept.comparisons),
+        kept.owners,
+        kept.compared_by,
+    )

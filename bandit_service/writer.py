@@ -1,0 +1,304 @@
+"""The only writer: take what came in one turn of the loop, append once, apply each in order.
+
+Everything here runs on the event loop's thread, and between checking an event against the
+world and applying it there is no await; so there is no lock, and the order of the log is the
+order in which the world changed. Only the fsync leaves the loop, which an outcome's answer waits
+for and which all outcomes under way share (group commit).
+
+When the disk is full, decisions go on: they wait in a bounded backlog and are appended before
+anything else when there is space again. Outcomes are refused until then. An fsync that failed is
+final: `broken` is set, and the process is to end and recover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bandit_service import clock
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.world import World
+from bandit_service.telemetry import Telemetry
+from store import EventLog, Full, HistoryIndex, Record, StoreError
+
+_log = logging.getLogger("bandit.writer")
+_TIDY_S, _TIDY_MOST = 0.005, 4
+_CATCH_UP = 500
+
+Prepare = Callable[[], ev.AnyEvent | None]
+
+
+@dataclass(slots=True)
+class _Command:
+    """What to check against the world and append. Two with one key never share a batch."""
+
+    prepare: Prepare
+    done: asyncio.Future[ev.AnyEvent | None]
+    key: str
+    durable: bool
+
+
+class Writer:
+    """Appends and applies events, one order for all. Make one inside the running loop."""
+
+    def __init__(
+        self,
+        world: World,
+        log: EventLog,
+        index: HistoryIndex,
+        telemetry: Telemetry,
+        *,
+        sync_interval_s: float,
+        max_backlog: int,
+    ) -> None:
+        self.world = world
+        self.log = log
+        self.index = index
+        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._telemetry = telemetry
+        self._sync_interval_s = sync_interval_s
+        self._max_backlog = max_backlog
+        self._ids = clock.Ids(world.ts)
+        self._commands: list[_Command] = []
+        self._backlog: OrderedDict[str, ev.Decided] = OrderedDict()
+        self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
+        self._wake = asyncio.Event()
+        self._unsynced = False
+        self._full = ""
+        self._tidying: asyncio.TimerHandle | None = None
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._committing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to commit."""
+        self._committing = asyncio.create_task(self._commit_forever(), name="commit")
+
+    async def close(self) -> None:
+        """Flush what is under way, make it durable, stop. The log itself is the caller's."""
+        self._flush()
+        await self._sync()
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._committing is not None:
+            self._committing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._committing
+        self._threads.shutdown()
+
+    def now(self) -> float:
+        """The log's time, UTC seconds: it stands still while the clock is behind what it was."""
+        return max(clock.now(), self.world.ts)
+
+    def new_id(self, ts: float) -> str:
+        """An id greater than all before it."""
+        return self._ids.new(ts)
+
+    @property
+    def degraded(self) -> str:
+        """Why nothing can be written now, "" when it can."""
+        return self._full
+
+    def in_backlog(self, decision_id: str) -> bool:
+        """Whether this decision was answered and waits for space on the disk."""
+        return decision_id in self._backlog
+
+    def submit(
+        self, prepare: Prepare, *, key: str = "", durable: bool = True
+    ) -> asyncio.Future[ev.AnyEvent | None]:
+        """Check, append and apply with all that came in this turn of the loop.
+
+        The future has the event when it is with the kernel, or on the disk if `durable`; None when
+        `prepare` found nothing to do; or what went wrong, and then nothing was changed.
+        """
+        loop = asyncio.get_running_loop()
+        command = _Command(prepare, loop.create_future(), key, durable)
+        if not self._commands:
+            loop.call_soon(self._flush)
+        self._commands.append(command)
+        return command.done
+
+    def append_now(self, event: ev.AnyEvent) -> bool:
+        """Append and apply an event of our own at once; False when it cannot be written now."""
+        try:
+            self._append([event])
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._apply(event)
+        self._unsynced = True
+        return True
+
+    def _flush(self) -> None:
+        """Everything that came in this turn of the loop, in order, in as few appends as can be."""
+        commands, self._commands = self._commands, []
+        batch: list[tuple[_Command, ev.AnyEvent]] = []
+        keys: set[str] = set()
+        self._catch_up()
+        for command in commands:
+            if command.key and command.key in keys:
+                self._commit(batch)  # what this one is checked against must be applied first
+                batch, keys = [], set()
+            try:
+                event = command.prepare()
+            except ServiceError as error:
+                _fail(command.done, error)
+                continue
+            except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+                _fail(command.done, error)
+                continue
+            if event is None:
+                self._settle(command, None)
+                continue
+            batch.append((command, event))
+            keys.add(command.key)
+        self._commit(batch)
+
+    def _commit(self, batch: Sequence[tuple[_Command, ev.AnyEvent]]) -> None:
+        if not batch:
+            return
+        begun = time.perf_counter()
+        try:
+            self._append([event for _, event in batch])
+        except StoreError as error:
+            self._failed(error)
+            for command, event in batch:
+                self._put_off(command, event, error)
+            return
+        appended = time.perf_counter()
+        for command, event in batch:
+            self._apply(event)
+            if isinstance(event, ev.Decided):
+                self._telemetry.stage("append", (appended - begun) / len(batch))
+            self._settle(command, event)
+        self._unsynced = True
+        self._telemetry.applied(time.perf_counter() - begun, self.log.last)
+
+    def _append(self, events: Sequence[ev.AnyEvent]) -> None:
+        if self._backlog:
+            raise Full(self._full)
+        self.log.append([self._record(event) for event in events])
+
+    def _failed(self, error: StoreError) -> None:
+        if not isinstance(error, Full):
+            self._break(error)
+        elif not self._full:
+            self._full = str(error)
+            _log.error("the log cannot be written", extra={"why": str(error)})
+
+    def _break(self, error: StoreError) -> None:
+        if not self.broken.done():
+            _log.critical("the log is broken", extra={"why": str(error)})
+            self.broken.set_result(str(error))
+
+    def _put_off(self, command: _Command, event: ev.AnyEvent, error: StoreError) -> None:
+        if not isinstance(event, ev.Decided) or not isinstance(error, Full):
+            _fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
+            return
+        self._backlog[event.id] = event
+        if len(self._backlog) > self._max_backlog:
+            self._backlog.popitem(last=False)
+            self._telemetry.unlogged()
+        self._telemetry.backlog(len(self._backlog))
+        if not command.done.done():
+            command.done.set_result(event)
+
+    def _catch_up(self) -> None:
+        """Append the decisions that were answered while nothing could be written."""
+        if not self._full:
+            return
+        try:
+            while self._backlog:
+                events = [each for _, each in zip(range(_CATCH_UP), self._backlog.values())]  # noqa: B905
+                self.log.append([self._record(event) for event in events])
+                for event in events:
+                    del self._backlog[event.id]
+                    self._apply(event)
+                self._unsynced = True
+        except StoreError as error:
+            self._failed(error)
+            return
+        finally:
+            self._telemetry.backlog(len(self._backlog))
+        self._full = ""
+        _log.warning("the log can be written again", extra={"offset": self.log.last})
+
+    def _record(self, event: ev.AnyEvent) -> Record:
+        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
+        return Record(eid, ev.kind(event), event.ts, ev.encode(event), self._owner(event))
+
+    def _owner(self, event: ev.AnyEvent) -> str:
+        """Whose data the record of this event is."""
+        of: ev.Decided | ev.Subject | None = None
+        if isinstance(event, ev.Decided):
+            of = event
+        elif isinstance(event, ev.Rewarded | ev.Compared):
+            pending = self.world.pending.get(event.decision_id)
+            of = event.subject if pending is None else pending.decided
+        return ev.owner_of(of.tenant, of.unit) if of is not None else ""
+
+    def _apply(self, event: ev.AnyEvent) -> None:
+        before = self.world.learners[self.world.serving].failures
+        self.world = apply(self.world, event)
+        learner = self.world.learners[self.world.serving]
+        if learner.failures != before:
+            _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
+            self._telemetry.learner_failures(self.world.serving, learner.failures)
+        added, removed = self.world.history.take_changes()
+        for id in removed:
+            self.index.remove(id)
+        for id in added:
+            self.index.add(id, self.world.history.vector(id))
+        if added and self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+
+    def _tidy(self) -> None:
+        """Between answers, a little of what the index has put off; it answers rightly without."""
+        left = self.index.settle(_TIDY_MOST)
+        again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
+        self._tidying = again
+
+    def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
+        if command.durable:
+            self._waiting.append((command.done, event))
+            self._wake.set()
+        elif not command.done.done():
+            command.done.set_result(event)
+
+    async def _commit_forever(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._sync_interval_s)
+            self._catch_up()
+            if self._waiting or self._unsynced:
+                await self._sync()
+
+    async def _sync(self) -> None:
+        """One fsync for everything appended so far; then the outcomes it covers are answered."""
+        self._wake.clear()
+        waiting, self._waiting = self._waiting, []
+        self._unsynced = False
+        begun = time.perf_counter()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self.log.sync)
+        except StoreError as error:
+            self._break(error)
+            for done, _ in waiting:
+                _fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
+            return
+        self._telemetry.synced(time.perf_counter() - begun)
+        for done, event in waiting:
+            if not done.done():
+                done.set_result(event)
+
+
+def _fail(done: asyncio.Future[ev.AnyEvent | None], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
