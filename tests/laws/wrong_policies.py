@@ -343,6 +343,17 @@ class HasASecretParameter(Honest):
     secret: int = 3
 
 
+@dataclass(frozen=True)
+class CorrectsByAddingAgain(Honest):
+    """A corrected outcome is learned beside the old one.
+
+    epsilon: in [0, 1], the probability of any arm.
+    """
+
+    def correct(self, state: Sums, before: Rewarded, after: Rewarded) -> Sums:
+        return self.learn(state, after)
+
+
 CAUGHT_BY: dict[type[Honest], str] = {
     SumsToLess: "a_proposal_is_a_distribution_at_any_state_under_any_subset_of_arms",
     KeepsSomeForOthers: "one_eligible_arm_gets_everything",
@@ -362,6 +373,7 @@ CAUGHT_BY: dict[type[Honest], str] = {
     KnowsItsArms: "comparisons_of_unknown_arms_are_harmless",
     FirstOfATieWins: "the_order_of_a_tie_says_nothing",
     RemembersItsLastPropensity: "a_late_reward_is_learned_by_what_its_own_event_carries",
+    CorrectsByAddingAgain: "a_corrected_outcome_is_as_if_it_had_been_so_from_the_first",
     CountsInItsClass: "a_second_instance_changes_nothing",
     HashesItsArms: "the_same_events_give_the_same_state_under_another_hash_seed",
     LearnsIntoACache: "a_snapshot_restored_at_any_cut_goes_on_alike",
