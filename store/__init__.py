@@ -1,7 +1,7 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
 from store._protocols import EventLog, HistoryIndex, Neighbours, Offset, Record, Snapshots
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, WrongFormat
+from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, Trimmed, WrongFormat
 
 __distribution__ = "bandit-service"
 
@@ -18,5 +18,6 @@ __all__ = [
     "Record",
     "Snapshots",
     "StoreError",
+    "Trimmed",
     "WrongFormat",
 ]

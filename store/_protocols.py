@@ -16,7 +16,10 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of the log: a unique id, its kind, the time it was made (UTC seconds), bytes."""
+    """One entry of the log: a unique id, its kind, the time it was made (UTC seconds), bytes.
+
+    owner: whose data it is, so that it can be erased; empty where it is nobody's.
+    """
 
     eid: str
     kind: str
@@ -26,14 +29,19 @@ class Record:
 
 
 class EventLog(Protocol):
-    """One total order of records. Offsets start at 1 and have no gaps."""
+    """One total order of records. Offsets start at 1 and have no gaps.
+
+    The oldest records may be trimmed, and the bodies of an owner's records may be erased. What
+    is left keeps its offset.
+    """
 
     def append(self, records: Sequence[Record]) -> Offset:
         """Hand all records to the kernel, or none of them; the last offset.
 
         After it returns, the death of this process loses nothing; a power cut may, until `sync`.
-        Raises `store.errors.Duplicate` when an eid is already there, and ValueError for a time
-        that is not finite; neither writes anything.
+        Raises `store.errors.Duplicate` when an eid is already there (one that was trimmed may be
+        known still), and ValueError for a time that is not finite or a body that is empty;
+        neither writes anything.
         """
         ...
 
@@ -45,15 +53,45 @@ class EventLog(Protocol):
         ...
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
-        """The bodies of all records after `after`, in order.
+        """The bodies of all records after `after`, in order; b"" for one that was erased.
 
-        Raises `store.errors.Corrupt` naming the first offset that fails its checksum.
+        Raises `store.errors.Corrupt` naming the first offset that fails its checksum, and
+        `store.errors.Trimmed` when records after `after` were trimmed.
+        """
+        ...
+
+    def forget(self, owner: str, upto: Offset) -> int:
+        """Erase the bodies of all records of `owner` up to `upto`; how many that were.
+
+        When it returns, they are gone from the files, and durably so. Offsets, ids, kinds and
+        times stay. If it raises Full they may be there still: call it again.
+        """
+        ...
+
+    def trim(self, upto: Offset, most: int = 1000) -> int:
+        """Delete up to `most` of the oldest records, none after `upto`; how many are left to do."""
+        ...
+
+    def offset_at(self, ts: float) -> Offset:
+        """The newest record that is older than `ts`, as all before it; START if there is none.
+
+        The times of records must not go backwards.
         """
         ...
 
     @property
+    def first(self) -> Offset:
+        """The offset of the oldest record kept, `last` + 1 when there is none."""
+        ...
+
+    @property
     def last(self) -> Offset:
-        """The offset of the newest record, 0 when empty."""
+        """The offset of the newest record, trimmed or not; 0 when there was none."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What the records take on the disk."""
         ...
 
     def close(self) -> None:
@@ -70,6 +108,10 @@ class Snapshots(Protocol):
 
     def latest(self, key: str) -> tuple[Offset, bytes] | None:
         """The newest valid one under `key`; one that fails its checksum is skipped."""
+        ...
+
+    def forget(self, before: Offset) -> None:
+        """Delete all of an offset less than `before`, of every key."""
         ...
 
 

@@ -20,10 +20,22 @@ class Corrupt(StoreError):
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(
-            f"the log is damaged at offset {offset}: {reason}; restore it from a backup, or move "
-            "the file away to start with an empty log"
+            f"the log is damaged at offset {offset}: {reason}; `bandit-service inspect --repair` "
+            "saves what can be read, or restore a backup"
         )
         self.offset = offset
+
+
+class Trimmed(StoreError):
+    """Records that were asked for have been trimmed; `first` is the oldest one kept."""
+
+    def __init__(self, after: int, first: int) -> None:
+        super().__init__(
+            f"the log was asked for what follows offset {after}, and begins at offset {first}: "
+            "what was before is trimmed"
+        )
+        self.after = after
+        self.first = first
 
 
 class WrongFormat(StoreError):

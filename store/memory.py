@@ -2,57 +2,108 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
+from store._format import check_record
 from store._protocols import START, Offset, Record
-from store.errors import Closed, Duplicate
+from store.errors import Closed, Duplicate, Trimmed
 
 
 class MemoryLog:
     """An EventLog that dies with its process."""
 
     def __init__(self) -> None:
-        self._bodies: list[bytes] = []
+        self._base = 0
+        self._records: list[Record] = []
         self._eids: set[str] = set()
         self._closed = False
 
     def append(self, records: Sequence[Record]) -> Offset:
         """All or none; the last offset."""
-        if self._closed:
-            raise Closed
+        self._check()
+        for record in records:
+            check_record(record)
         new: set[str] = set()
         for record in records:
-            if not math.isfinite(record.ts):
-                raise ValueError(f"ts: must be finite, got {record.ts}")
             if record.eid in self._eids or record.eid in new:
                 raise Duplicate(record.eid)
             new.add(record.eid)
         self._eids |= new
-        self._bodies += [record.body for record in records]
+        self._records += records
         return self.last
 
     def sync(self) -> Offset:
         """Nothing to do: memory is as durable as it gets."""
-        if self._closed:
-            raise Closed
+        self._check()
         return self.last
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
         """Bodies after `after`, in order."""
-        if self._closed:
-            raise Closed
-        for i in range(after, len(self._bodies)):
-            yield Offset(i + 1), self._bodies[i]
+        self._check()
+        at = int(after)
+        while True:
+            if at < self._base:
+                raise Trimmed(at, self.first)
+            if at >= self.last:
+                return
+            at += 1
+            yield Offset(at), self._records[at - self._base - 1].body
+
+    def forget(self, owner: str, upto: Offset) -> int:
+        """Empty the bodies of an owner's records; how many."""
+        self._check()
+        if not owner:
+            raise ValueError("owner: must not be empty")
+        erased = 0
+        for i, record in enumerate(self._records[: max(0, upto - self._base)]):
+            if record.owner == owner and record.body:
+                self._records[i] = dataclasses.replace(record, body=b"")
+                erased += 1
+        return erased
+
+    def trim(self, upto: Offset, most: int = 1000) -> int:
+        """Delete the oldest; how many are left to do."""
+        self._check()
+        upto = min(upto, self.last)
+        gone = max(0, min(upto - self._base, most))
+        self._eids.difference_update(record.eid for record in self._records[:gone])
+        del self._records[:gone]
+        self._base += gone
+        return max(0, upto - self._base)
+
+    def offset_at(self, ts: float) -> Offset:
+        """The newest one older than `ts`."""
+        self._check()
+        older = sum(1 for _ in itertools.takewhile(lambda record: record.ts < ts, self._records))
+        return Offset(self._base + older) if older else START
+
+    @property
+    def first(self) -> Offset:
+        """The oldest kept."""
+        return Offset(self._base + 1)
 
     @property
     def last(self) -> Offset:
-        """The newest offset, 0 when empty."""
-        return Offset(len(self._bodies))
+        """The newest offset."""
+        return Offset(self._base + len(self._records))
+
+    @property
+    def size_bytes(self) -> int:
+        """Ids, kinds, owners, bodies, and 8 bytes for each time."""
+        return sum(
+            len(each.eid) + len(each.kind) + len(each.owner) + len(each.body) + 8
+            for each in self._records
+        )
 
     def close(self) -> None:
         """Refuse everything from here on."""
         self._closed = True
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed
 
 
 class MemorySnapshots:
@@ -69,3 +120,7 @@ class MemorySnapshots:
     def latest(self, key: str) -> tuple[Offset, bytes] | None:
         """The newest under `key`."""
         return self._kept.get(key)
+
+    def forget(self, before: Offset) -> None:
+        """Delete all that are older."""
+        self._kept = {key: kept for key, kept in self._kept.items() if kept[0] >= before}

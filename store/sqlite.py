@@ -13,54 +13,47 @@ SQLite does not checksum pages, so every record carries a CRC that covers the on
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import sqlite3
-import struct
-import sys
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from store._disk import sync_data, sync_directory
+from store._format import (
+    FOLLOWING,
+    INSERT,
+    OWNED,
+    check_record,
+    checked_head,
+    prepare,
+    refuse_strangers,
+    rolling_crc,
+    seal,
+    verified,
+)
 from store._protocols import START, Offset, Record
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, WrongFormat
+from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, Trimmed
 
-FORMAT = 1
 _CHUNK = 512
-_KEPT_SNAPSHOTS = 3
 _PAGE = 4096
 _CHECKPOINT_PAGES = 1000
 _FSYNC_ERRORS = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS head (
-  one INTEGER PRIMARY KEY CHECK (one = 1), seq BIGINT NOT NULL, epoch BIGINT NOT NULL,
-  crc BIGINT NOT NULL, format INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS log (
-  seq BIGINT PRIMARY KEY, eid TEXT NOT NULL UNIQUE, ts DOUBLE PRECISION NOT NULL,
-  kind TEXT NOT NULL, crc BIGINT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS snapshot (
-  key TEXT NOT NULL, seq BIGINT NOT NULL, format INTEGER NOT NULL, checksum BIGINT NOT NULL,
-  body BLOB NOT NULL, PRIMARY KEY (key, seq));
-"""
-
-
-def rolling_crc(before: int, seq: int, record: Record) -> int:
-    """CRC-32 over the previous CRC, the offset and the whole record."""
-    crc = zlib.crc32(struct.pack("<Iqd", before, seq, record.ts))
-    crc = zlib.crc32(f"{record.eid}\0{record.kind}\0".encode(), crc)
-    return zlib.crc32(record.body, crc)
+# Trimmed records are emptied at once and their rows deleted when so many more are trimmed.
+# Deleting makes SQLite move the rows of the next two pages together, which leaves copies of
+# them in the gaps of these pages; so those rows must be empty ones. At least 27 bytes each.
+_SPENT = 512
 
 
 class SqliteLog:
-    """An EventLog and Snapshots in one file.
+    """An EventLog in one file.
 
-    `append`, `replay`, `save`, `latest` and `close` belong to one thread; `sync` may be called
-    from another. About every `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into
-    the main file, which fsyncs; the ADR has the length of that pause. We do it ourselves, since
-    SQLite's own checkpoint within a commit keeps quiet about an fsync that failed.
+    `sync` may be called from any thread, everything else from one. About every
+    `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into the main file, which
+    fsyncs; the ADR has the length of that pause. We do it ourselves, since SQLite's own
+    checkpoint within a commit keeps quiet about an fsync that failed. `forget` does it too.
     """
 
     def __init__(self, path: Path | str, epoch: int = 1) -> None:
@@ -68,6 +61,7 @@ class SqliteLog:
         self._closed = False
         self._broken = ""
         self._pages = 0
+        self._stale = False
         self._descriptor = threading.Lock()
         try:
             self._db = sqlite3.connect(
@@ -77,19 +71,14 @@ class SqliteLog:
             raise Full(f"{self.path} cannot be opened ({error})") from None
         try:
             self._open(epoch)
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            if "locked" in str(error):
-                raise Locked(self.path) from None
-            raise Full(f"{self.path} cannot be written ({error})") from None
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise Corrupt(0, f"{self.path} is not a log of ours ({error})") from None
+            raise self._refused(error) from None
         except StoreError:
             self._db.close()
             raise
         try:
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)
         except OSError as error:
             self._db.close()
@@ -99,38 +88,25 @@ class SqliteLog:
         db = self._db
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
         # the first read takes the lock; nothing is written into a file that is not ours
-        self._refuse_strangers()
+        refuse_strangers(db, self.path)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute("PRAGMA secure_delete=ON")
         db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
-            if statement.strip():
-                db.execute(statement)
-        db.execute(
-            "INSERT INTO head VALUES (1, 0, ?, 0, ?) ON CONFLICT DO NOTHING", (epoch, FORMAT)
-        )
-        # a write, so that the WAL file is there and the exclusive lock is held from now on
-        db.execute("UPDATE head SET epoch = ? WHERE one = 1", (epoch,))
+        # writes, so that the WAL file is there and the exclusive lock is held from now on
+        prepare(db, epoch)
         db.execute("COMMIT")
-        self._seq, self._crc = db.execute("SELECT seq, crc FROM head").fetchone()
-        last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
-        found = last or (0, 0)
-        if found != (self._seq, self._crc):
-            first = self._seq if found[0] == self._seq else min(found[0], self._seq) + 1
-            raise Corrupt(
-                first, f"the head says (offset, crc) {(self._seq, self._crc)}, the log ends {found}"
-            )
+        self._seq, self._crc, self._base, self._base_crc = checked_head(db)
+        # an erasure that was cut off by a crash may have left its text in the WAL
+        self._empty_wal()
 
-    def _refuse_strangers(self) -> None:
-        names = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
-        if not names:
-            return
-        if "head" not in names:
-            raise Corrupt(0, f"{self.path} is a database, and not a log of ours")
-        row = self._db.execute("SELECT format FROM head").fetchone()
-        if row is not None and row[0] != FORMAT:
-            raise WrongFormat(self.path, row[0], FORMAT)
+    def _refused(self, error: sqlite3.DatabaseError) -> StoreError:
+        if "locked" in str(error):
+            return Locked(self.path)
+        if isinstance(error, sqlite3.OperationalError) and _name(error) != "SQLITE_ERROR":
+            return Full(f"{self.path} cannot be written ({error})")
+        return Corrupt(0, f"{self.path} is not a log of ours ({error})")
 
     def append(self, records: Sequence[Record]) -> Offset:
         """All records to the kernel in one transaction, or none; the last offset.
@@ -139,28 +115,20 @@ class SqliteLog:
         """
         self._check()
         rows, seq, crc, size = [], self._seq, self._crc, 0
-        for record in records:
-            if not math.isfinite(record.ts):
-                raise ValueError(f"ts: must be finite, got {record.ts}")
+        for each in records:
+            check_record(each)
             seq += 1
-            crc = rolling_crc(crc, seq, record)
-            size += len(record.body)
-            rows.append((seq, record.eid, record.ts, record.kind, crc, record.body))
+            crc = rolling_crc(crc, seq, each)
+            size += len(each.body)
+            rows.append((seq, each.eid, each.ts, each.kind, each.owner, crc, each.body))
         if not rows:
             return Offset(self._seq)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._db.execute("UPDATE head SET seq = ?, crc = ? WHERE one = 1", (seq, crc))
-            self._db.execute("COMMIT")
+            with self._transaction():
+                self._db.executemany(INSERT, rows)
+                self._db.execute("UPDATE head SET seq = ?, crc = ? WHERE one = 1", (seq, crc))
         except sqlite3.IntegrityError:
-            self._rollback()
             raise Duplicate(self._first_known(records)) from None
-        except sqlite3.DatabaseError as error:
-            raise self._failed("the log", error) from None
-        except BaseException:
-            self._rollback()
-            raise
         self._seq, self._crc = seq, crc
         self._written(3 + 2 * len(rows) + size // _PAGE)
         return Offset(seq)
@@ -175,7 +143,7 @@ class SqliteLog:
             self._check()
             upto = self._seq
             try:
-                _sync_data(self._wal)
+                sync_data(self._wal)
             except OSError as error:
                 raise self._break(error.strerror or str(error)) from None
         return Offset(upto)
@@ -183,70 +151,101 @@ class SqliteLog:
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
         """Bodies after `after`, in order, in chunks; every CRC up to the end is verified."""
         self._check()
-        crc, seq, damage = 0, int(after), ""
-        if after:
+        seq, crc, damage = int(after), self._base_crc, ""
+        if after > self._base:
             before, damage = self._read("SELECT crc FROM log WHERE seq = ?", (after,))
             if damage or not before:
                 raise Corrupt(after, damage or "the record before it is missing")
             crc = before[0][0]
-        while seq < self._seq:
-            rows, damage = self._read(
-                "SELECT seq, eid, ts, kind, crc, body FROM log WHERE seq > ? ORDER BY seq LIMIT ?",
-                (seq, _CHUNK),
-            )
-            for found, eid, ts, kind, stored, body in rows:
+        while True:
+            if seq < self._base:  # also when it was trimmed under way
+                raise Trimmed(seq, self.first)
+            if seq >= self._seq:
+                return
+            rows, damage = self._read(FOLLOWING, (seq, _CHUNK))
+            for row in rows:
                 seq += 1
-                try:
-                    crc = rolling_crc(crc, seq, Record(eid, kind, ts, body))
-                except (TypeError, ValueError, struct.error):  # damage can change a type, too
-                    raise Corrupt(seq, "it is not of the types that were written") from None
-                if found != seq or stored != crc:
-                    raise Corrupt(seq, "its checksum does not match")
-                yield Offset(seq), body
+                crc, record = verified(crc, seq, row)
+                yield Offset(seq), record.body
             if damage or not rows:
                 raise Corrupt(seq + 1, damage or f"missing, though the head says {self._seq}")
             self._check()
+
+    def forget(self, owner: str, upto: Offset) -> int:
+        """Erase an owner's bodies from the file and from its WAL; how many that were.
+
+        Costs time in the number of the owner's records, and the pause of a checkpoint.
+        """
+        self._check()
+        if not owner:
+            raise ValueError("owner: must not be empty")
+        erased, seq = 0, self._base
+        with self._transaction():
+            while rows := self._db.execute(OWNED, (owner, seq, upto, _CHUNK)).fetchall():
+                new = [(seal(row), row[0]) for row in rows if row[6] != seal(row)]
+                self._db.executemany("UPDATE log SET body = ? WHERE seq = ?", new)
+                erased, seq = erased + len(new), rows[-1][0]
+        self._stale = self._stale or erased > 0
+        if self._stale:
+            try:
+                self._empty_wal()
+            except sqlite3.DatabaseError as error:
+                raise self._failed("what was erased is still in the WAL, which", error) from None
+        return erased
+
+    def trim(self, upto: Offset, most: int = 1000) -> int:
+        """Empty the oldest records and delete rows of older ones; how many are left to do."""
+        self._check()
+        base, upto = self._base, min(upto, Offset(self._seq))
+        new = min(upto, base + most)
+        if new > base:
+            rows, damage = self._read("SELECT crc FROM log WHERE seq = ?", (new,))
+            if damage or not rows:
+                raise Corrupt(new, damage or "it is missing")
+            with self._transaction():
+                self._db.execute(
+                    "UPDATE log SET body = x'', owner = '' WHERE seq > ? AND seq <= ?", (base, new)
+                )
+                self._db.execute("DELETE FROM log WHERE seq <= ?", (new - _SPENT,))
+                self._db.execute(
+                    "UPDATE head SET base = ?, base_crc = ? WHERE one = 1", (new, rows[0][0])
+                )
+            self._base, self._base_crc = new, rows[0][0]
+            self._stale = True  # the WAL may hold them still, and `forget` will not find them
+            self._written(3 + 2 * (new - base))
+        return max(0, upto - self._base)
+
+    def offset_at(self, ts: float) -> Offset:
+        """The newest record older than `ts`, by halving."""
+        self._check()
+        low, high = self._base, self._seq
+        while low < high:
+            middle = (low + high + 1) // 2
+            rows, damage = self._read("SELECT ts FROM log WHERE seq = ?", (middle,))
+            if damage or not rows or not isinstance(rows[0][0], float):
+                raise Corrupt(middle, damage or "it has no time")
+            low, high = (middle, high) if rows[0][0] < ts else (low, middle - 1)
+        return Offset(low) if low > self._base else START
+
+    @property
+    def first(self) -> Offset:
+        """The oldest offset that is kept."""
+        return Offset(self._base + 1)
 
     @property
     def last(self) -> Offset:
         """The newest offset, 0 when empty."""
         return Offset(self._seq)
 
-    def save(self, at: Offset, key: str, state: bytes) -> None:
-        """Keep a snapshot under `key`, and of each key the newest three."""
+    @property
+    def size_bytes(self) -> int:
+        """The pages in use; what was freed is used again before the file grows."""
         self._check()
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?) ON CONFLICT (key, seq) DO UPDATE SET "
-                "checksum = excluded.checksum, body = excluded.body",
-                (key, at, FORMAT, zlib.crc32(state), state),
-            )
-            self._db.execute(
-                "DELETE FROM snapshot WHERE key = ? AND seq NOT IN "
-                "(SELECT seq FROM snapshot WHERE key = ? ORDER BY seq DESC LIMIT ?)",
-                (key, key, _KEPT_SNAPSHOTS),
-            )
-            self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise self._failed("the snapshot", error) from None
-        except BaseException:
-            self._rollback()
-            raise
-        self._written(4 + len(state) // _PAGE)
-
-    def latest(self, key: str) -> tuple[Offset, bytes] | None:
-        """The newest snapshot under `key` whose checksum holds."""
-        self._check()
-        rows, _ = self._read(
-            "SELECT seq, checksum, CAST(body AS BLOB) FROM snapshot WHERE key = ? AND format = ? "
-            "ORDER BY seq DESC",
-            (key, FORMAT),
+        used, free = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count")
         )
-        for seq, checksum, body in rows:
-            if isinstance(body, bytes) and zlib.crc32(body) == checksum:
-                return Offset(seq), body
-        return None
+        return int(used - free) * _PAGE
 
     def _read(self, query: str, values: tuple[object, ...]) -> tuple[list[tuple[Any, ...]], str]:
         """All rows up to the first that cannot be read, and why that one cannot ("" if none)."""
@@ -285,13 +284,38 @@ class SqliteLog:
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname in _FSYNC_ERRORS:
+            if _name(error) in _FSYNC_ERRORS:
                 self._break(str(error))
+
+    def _empty_wal(self) -> None:
+        """Move the WAL into the main file and cut it off: what it held is in neither.
+
+        The file stays the same one, and what `sync` promised is in the main file before.
+        """
+        busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy, "there is one connection, and it reads in whole chunks"
+        self._stale, self._pages = False, 0
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing; errors of SQLite become ours, but for IntegrityError."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            self._rollback()
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._failed("the log", error) from None
+        except BaseException:
+            self._rollback()
+            raise
 
     def _failed(self, what: str, error: sqlite3.DatabaseError) -> StoreError:
         """Undo a transaction that could not be written; what to raise."""
         self._rollback()
-        if error.sqlite_errorname in _FSYNC_ERRORS:
+        if _name(error) in _FSYNC_ERRORS:
             return self._break(str(error))
         if isinstance(error, sqlite3.OperationalError):
             return Full(f"{what} cannot be written ({error})")
@@ -316,19 +340,6 @@ class SqliteLog:
         return "?"
 
 
-def _sync_data(descriptor: int) -> None:
-    if sys.platform == "darwin":  # has no fdatasync, and its fsync stops short of the disk
-        import fcntl
-
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fdatasync(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names of the files durable too: the WAL is made anew at each opening."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _name(error: sqlite3.DatabaseError) -> str:
+    """SQLite's name of an error; those that Python raises itself have none."""
+    return getattr(error, "sqlite_errorname", "SQLITE_ERROR")

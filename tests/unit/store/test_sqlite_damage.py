@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import Closed, Corrupt, Full, Locked, Offset, WrongFormat
+from store import Closed, Corrupt, Full, Locked, Offset, Record, WrongFormat
 from store.sqlite import SqliteLog
-from tests.unit.store.log_suite import contents, expected, record, records
+from tests.unit.store.log_suite import contents, expected, owned, record, records
 
 
 def _copy(source: Path, target: Path, wal: int) -> None:
@@ -159,9 +159,9 @@ def test_leaves_the_database_of_another_alone(tmp_path: Path) -> None:
 
 def test_leaves_a_log_of_another_format_alone(tmp_path: Path) -> None:
     path = _closed(tmp_path / "events.db", 3)
-    _changed(path, "UPDATE head SET format = 2, epoch = 77")
+    _changed(path, "UPDATE head SET format = 3, epoch = 77")
     before = path.read_bytes()
-    with pytest.raises(WrongFormat, match="has format 2, this version reads 1"):
+    with pytest.raises(WrongFormat, match="has format 3, this version reads 2"):
         SqliteLog(path)
     assert path.read_bytes() == before
 
@@ -283,8 +283,9 @@ def test_a_failed_sync_breaks_it_for_good(tmp_path: Path, monkeypatch: pytest.Mo
         log.sync,
         lambda: log.append([record(4)]),
         lambda: list(log.replay()),
-        lambda: log.save(Offset(1), "world", b""),
-        lambda: log.latest("world"),
+        lambda: log.forget("ann", Offset(1)),
+        lambda: log.trim(Offset(1)),
+        lambda: log.size_bytes,
     ]
     for call in calls:
         with pytest.raises(Closed, match="open it again"):
@@ -331,19 +332,25 @@ def test_a_commit_that_cannot_be_synced_breaks_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "call",
-    [lambda log: log.append([record(1)]), lambda log: log.save(Offset(1), "world", b"x")],
-    ids=["append", "save"],
+    [
+        lambda log: log.append([record(2)]),
+        lambda log: log.trim(Offset(1)),
+        lambda log: log.forget("ann", Offset(1)),
+    ],
+    ids=["append", "trim", "forget"],
 )
 def test_a_commit_that_fails_otherwise_may_be_tried_again(
     tmp_path: Path, call: Callable[[SqliteLog], object]
 ) -> None:
     log = SqliteLog(tmp_path / "events.db")
+    log.append([owned(1, "ann")])
     whole = log._db
     _failing(log, "COMMIT", "SQLITE_IOERR_WRITE")
     with pytest.raises(Full, match="nothing was written"):
         call(log)
     log._db = whole
-    assert log.append(records(1, 2)) == log.sync() == 2
+    assert contents(log) == expected(1)
+    assert log.append([record(2)]) == log.sync() == 2
     log.close()
     assert _opened_and_replayed(log.path) == expected(2)
 
@@ -369,7 +376,7 @@ def test_a_checkpoint_that_fails(tmp_path: Path, errorname: str, breaks: bool) -
 def test_what_cannot_be_written_leaves_no_transaction_open(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "events.db")
     with pytest.raises(UnicodeEncodeError):
-        log.append([record(1), record(2).__class__("\ud800", "decision", 1.0, b"")])
+        log.append([record(1), Record("\ud800", "decision", 1.0, b"x")])
     assert log.append([record(1)]) == 1
     log.close()
 

@@ -1,0 +1,161 @@
+"""Snapshots as files, each whole or not there. See docs/adr/0008-snapshots-are-files.
+
+A file is: magic, a digest of all that follows, format, offset, length of the key, length of the
+state, key, state. Its name repeats the key, as far as a name can, and the offset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from store._disk import sync_directory
+from store._protocols import Offset
+from store.errors import Full
+
+FORMAT = 1
+_MAGIC = b"bandsnap"
+_DIGEST = 16
+_FIXED = struct.Struct("<IqQQ")
+_SHORTEST = len(_MAGIC) + _DIGEST + _FIXED.size
+_NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of a snapshot; `why` it is not valid, or empty. `key` as far as it can be read."""
+
+    path: Path
+    key: str
+    offset: Offset
+    size_bytes: int
+    why: str = ""
+
+
+class FileSnapshots:
+    """Snapshots in a directory, of each key the newest `keep`. One process may write there."""
+
+    def __init__(self, directory: Path, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep: must be at least 1, got {keep}")
+        self.directory = Path(directory)
+        self._keep = keep
+        self._skipped: dict[Path, Found] = {}
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path in self.directory.glob(f"*.snapshot{_PARTIAL}"):
+                path.unlink()  # of a process that died while it wrote
+        except OSError as error:
+            raise Full(f"{self.directory} cannot be written ({error.strerror})") from None
+
+    @property
+    def skipped(self) -> list[Found]:
+        """What was not valid when `latest` looked, and is there still."""
+        return list(self._skipped.values())
+
+    def save(self, at: Offset, key: str, state: bytes) -> None:
+        """Write a file and give it its name when it is on the disk; then delete old ones."""
+        path = self.directory / f"{_stem(key)}-{at:020d}.snapshot"
+        partial = path.with_name(path.name + _PARTIAL)
+        name = key.encode()
+        rest = _FIXED.pack(FORMAT, at, len(name), len(state)) + name
+        digest = hashlib.blake2b(rest, digest_size=_DIGEST)
+        digest.update(state)
+        try:
+            with partial.open("wb") as file:
+                file.write(_MAGIC + digest.digest() + rest)
+                file.write(state)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            sync_directory(self.directory)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise Full(f"a snapshot cannot be written ({error.strerror})") from None
+        self._skipped.pop(path, None)
+        whole = [each for each in self._paths(key) if each not in self._skipped]
+        self._delete(whole[self._keep :])
+
+    def latest(self, key: str) -> tuple[Offset, bytes] | None:
+        """The newest valid one of `key`; those passed over are in `skipped`."""
+        for path in self._paths(key):
+            found, state = _read(path)
+            if found.why:
+                self._skipped[path] = found
+            elif found.key == key:
+                return found.offset, state
+        return None
+
+    def found(self) -> list[Found]:
+        """All files, by key and then newest first, each read and checked."""
+        return [_read(path)[0] for path in self._paths()]
+
+    def forget(self, before: Offset) -> None:
+        """Delete all of an offset less than `before`, also those that are damaged."""
+        self._delete([path for path in self._paths() if _offset(path) < before])
+
+    def _paths(self, key: str | None = None) -> list[Path]:
+        """The files of one key, or of all, newest first."""
+        paths = []
+        for path in self.directory.glob("*.snapshot"):
+            named = _NAME.fullmatch(path.name)
+            if named is not None and (key is None or named[1] == _stem(key)):
+                paths.append(path)
+        return sorted(
+            paths, key=lambda path: (path.name[: -len("-.snapshot") - 20], -_offset(path))
+        )
+
+    def _delete(self, paths: list[Path]) -> None:
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+                self._skipped.pop(path, None)
+            if paths:
+                sync_directory(self.directory)
+        except OSError as error:
+            raise Full(f"an old snapshot cannot be deleted ({error.strerror})") from None
+
+
+def _stem(key: str) -> str:
+    """A key in a file's name: what is readable of it, and a hash that keeps keys apart."""
+    readable = re.sub(r"[^A-Za-z0-9_.]", "_", key)[:40] or "_"
+    return f"{readable}-{hashlib.blake2b(key.encode(), digest_size=4).hexdigest()}"
+
+
+def _offset(path: Path) -> Offset:
+    return Offset(int(path.name[-len(".snapshot") - 20 : -len(".snapshot")]))
+
+
+def _read(path: Path) -> tuple[Found, bytes]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Found(path, "", _offset(path), 0, f"it cannot be read ({error.strerror})"), b""
+    why, key, state = "", "", b""
+    view = memoryview(content)
+    at = len(_MAGIC) + _DIGEST
+    if len(content) < _SHORTEST:
+        why = f"it has {len(content)} bytes, too few for any"
+    elif content[: len(_MAGIC)] != _MAGIC:
+        why = "it is not a snapshot"
+    elif hashlib.blake2b(view[at:], digest_size=_DIGEST).digest() != content[len(_MAGIC) : at]:
+        why = "its checksum does not match"
+    else:
+        known, offset, keyed, length = _FIXED.unpack_from(content, at)
+        if known != FORMAT:
+            why = f"it has format {known}, this version reads {FORMAT}"
+        elif len(content) != _SHORTEST + keyed + length:
+            why = "its lengths are not those of the file"
+        elif offset != _offset(path):
+            why = f"its name is not that of offset {offset}"
+        else:
+            key = content[_SHORTEST : _SHORTEST + keyed].decode()
+            state = content[_SHORTEST + keyed :]
+    return Found(path, key, _offset(path), len(content), why), state
