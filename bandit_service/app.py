@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,39 +14,25 @@ import numpy as np
 from aiohttp import web
 
 from bandit_service import http, stream
-from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.core.world import World, new_world
+from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.keeper import Keeper
+from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
-from bandit_service.settings import Settings, load_policy, policy_key
+from bandit_service.settings import Settings, policy_key
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
-from store import EventLog
 from store.history import HybridIndex
+from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 
 _log = logging.getLogger("bandit.app")
-Progress = Callable[[int, int], None]
 
 
 class WrongDimension(Exception):
     """The log holds embeddings of another length than the configured model makes."""
-
-
-def recover(log: EventLog, settings: Settings, progress: Progress | None = None) -> World:
-    """The fold of the whole log; `progress` is told (events so far, events in all)."""
-    name = settings.policy.name
-    world = new_world({name: load_policy(settings.policy)}, name, settings.history.capacity)
-    total = log.last
-    for offset, body in log.replay():
-        world = apply(world, ev.decode(body))
-        if progress is not None and (offset % 500 == 0 or offset == total):
-            progress(offset, total)
-    world.history.take_changes()
-    return world
 
 
 def open_log(settings: Settings) -> SqliteLog:
@@ -54,6 +40,12 @@ def open_log(settings: Settings) -> SqliteLog:
     directory = Path(settings.data_dir)
     directory.mkdir(parents=True, exist_ok=True)
     return SqliteLog(directory / settings.log.path)
+
+
+def open_snapshots(settings: Settings) -> FileSnapshots:
+    """The snapshots in their directory, which is made if it is not there."""
+    directory = Path(settings.data_dir) / settings.snapshots.directory
+    return FileSnapshots(directory, settings.snapshots.keep)
 
 
 def router_rules(settings: Settings) -> RouterRules:
@@ -76,14 +68,23 @@ def router_rules(settings: Settings) -> RouterRules:
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
-) -> AsyncIterator[tuple[Router, Telemetry]]:
+) -> AsyncIterator[tuple[Router, Keeper, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
     try:
         begun = time.perf_counter()
-        world = recover(log, settings, progress)
-        seconds = round(time.perf_counter() - begun, 3)
-        _log.info("recovered", extra={"events": world.events, "seconds": seconds})
+        snapshots = open_snapshots(settings)
+        recovered = recover(log, settings, snapshots, progress)
+        world = recovered.world
+        _log.info(
+            "recovered",
+            extra={
+                "events": world.events,
+                "from_snapshot": recovered.after,
+                "erased": recovered.erased,
+                "seconds": round(time.perf_counter() - begun, 3),
+            },
+        )
         telemetry = Telemetry(
             pending=lambda: len(router.world.pending),
             remembered=lambda: len(router.world.history.items),
@@ -117,13 +118,16 @@ async def running_router(
         router = Router(
             writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
         )
+        keeper = Keeper(writer, snapshots, settings, telemetry, recovered.policy, recovered.after)
         await router.start()
         try:
-            await _reconcile(router, settings)
+            await _reconcile(router, keeper, settings)
             router.warm()
-            yield router, telemetry
+            keeper.start()
+            yield router, keeper, telemetry
         finally:
             await router.close()
+            await keeper.close()
             await embedder.close()
             index.close()
     finally:
@@ -144,8 +148,8 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
     return index
 
 
-async def _reconcile(router: Router, settings: Settings) -> None:
-    """Make the catalogue agree with the configuration, by events.
+async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None:
+    """Make catalogue and policy agree with the configuration, by events.
 
     A configured arm is added or updated when its entry is not what the configuration last
     said; one that came from the configuration and is no longer in it is retired. What the API
@@ -160,16 +164,23 @@ async def _reconcile(router: Router, settings: Settings) -> None:
         record = world.arms[id]
         if id not in configured and record.source == "config" and not record.retired:
             await router.retire_arm(id, "config")
-    key = policy_key(settings.policy.name, settings.policy.parameters)
-    if world.policy_key != key:
-        await router.change_policy(settings.policy.name, key, settings.policy.parameters)
+    wanted, source = wanted_policy(world, settings)
+    if wanted == keeper.serving:
+        key = policy_key(wanted.name, wanted.parameters)
+        if world.policy_key != key:
+            await router.change_policy(wanted.name, key, wanted.parameters, source)
+    else:  # it is folded while the one whose state is there goes on deciding
+        keeper.change_policy(wanted, source)
 
 
-def application(router: Router, telemetry: Telemetry, settings: Settings) -> web.Application:
+def application(
+    router: Router, keeper: Keeper, telemetry: Telemetry, settings: Settings
+) -> web.Application:
     """The routes around a router."""
     app = web.Application(middlewares=[http.frame], client_max_size=settings.server.max_body_bytes)
     app.on_response_prepare.append(http.name_response)
     app[http.ROUTER] = router
+    app[http.KEEPER] = keeper
     app[http.TELEMETRY] = telemetry
     app[http.SETTINGS] = settings
     app[http.DRAINING] = asyncio.Event()
@@ -182,8 +193,8 @@ async def serving(
     settings: Settings, progress: Progress | None = None
 ) -> AsyncIterator[tuple[str, web.Application]]:
     """The service, listening; yields its URL. Leaving drains: what is under way is answered."""
-    async with running_router(settings, progress) as (router, telemetry):
-        app = application(router, telemetry, settings)
+    async with running_router(settings, progress) as (router, keeper, telemetry):
+        app = application(router, keeper, telemetry, settings)
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=settings.server.shutdown_s,
             handler_cancellation=False,

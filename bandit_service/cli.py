@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import app, clock, learn_cli, logs, replay_cli, settings
+from bandit_service import app, clock, http, learn_cli, logs, recovery, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -172,7 +172,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         bar.total = total
         bar.update(done - bar.n)
 
-    async with app.serving(chosen, progress) as (url, _):
+    async with app.serving(chosen, progress) as (url, running):
         bar.close()
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
@@ -180,7 +180,13 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             partial.rename(args.ready_file)
         if args.hints:
             print(_hints(url, chosen), flush=True)
-        await stop.wait()
+        stopping = asyncio.ensure_future(stop.wait())
+        broken = running[http.ROUTER].writer.broken
+        await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if broken.done():
+            print(f"bandit-service: {broken.result()}", file=sys.stderr)
+            return 1
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second one ends the process at once
     return 0
@@ -278,7 +284,7 @@ def _inspect(args: argparse.Namespace) -> int:
             counts[kind] = counts.get(kind, 0) + 1
             bar.update()
         bar.close()
-        world = app.recover(log, chosen)
+        world = recovery.replayed(log, chosen).world
         found = {
             "events": log.last,
             "kinds": counts,

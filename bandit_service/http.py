@@ -26,12 +26,16 @@ from bandit_service.core.errors import (
     Unavailable,
     Unknown,
 )
+from bandit_service.folding import FoldFailed
+from bandit_service.keeper import Keeper
 from bandit_service.openapi import document
 from bandit_service.router import Router
 from bandit_service.telemetry import Telemetry
 from policies import ArmId
+from store import StoreError
 
 ROUTER = web.AppKey("router", Router)
+KEEPER = web.AppKey("keeper", Keeper)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 SETTINGS = web.AppKey("settings", settings.Settings)
 DRAINING = web.AppKey("draining", asyncio.Event)
@@ -252,26 +256,55 @@ async def delete_arm(request: web.Request) -> web.Response:
 
 async def list_policies(request: web.Request) -> web.Response:
     """GET /v1/policies: all there are, and the one that decides."""
-    chosen = request.app[SETTINGS].policy
-    world = request.app[ROUTER].world
-    return reply(
-        {
-            "policies": list(policies.names()),
-            "serving": {
-                "name": chosen.name,
-                "key": world.policy_key,
-                "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
-            },
-        }
+    return reply(policies_body(request))
+
+
+def policies_body(request: web.Request) -> dict[str, Any]:
+    """All policies, the one that serves, and how far the one is that is to take its place."""
+    world, keeper = request.app[ROUTER].world, request.app[KEEPER]
+    body: dict[str, Any] = {
+        "policies": list(policies.names()),
+        "serving": {
+            "name": world.serving,
+            "key": world.policy_key,
+            "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
+        },
+    }
+    if keeper.wanted is not None and keeper.progress is not None:
+        done, total = keeper.progress
+        body["folding"] = {"name": keeper.wanted.name, "events": done, "of": total}
+    return body
+
+
+async def put_policy(request: web.Request) -> web.Response:
+    """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
+    asked = wire.convert(wire.decode_json(await request.read()), wire.PolicyRequest)
+    request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
+    return reply(policies_body(request), 202)
+
+
+async def forget_unit(request: web.Request) -> web.Response:
+    """DELETE /v1/units/{unit}: erase all that is kept of a unit."""
+    owner = await request.app[ROUTER].forget(
+        request.query.get("tenant", ""), request.match_info["unit"]
     )
+    return reply({"erased": await request.app[KEEPER].erase(owner)})
+
+
+async def snapshot(request: web.Request) -> web.Response:
+    """POST /v1/snapshots: make one now, of everything up to now."""
+    try:
+        made = await request.app[KEEPER].snapshot()
+    except (StoreError, FoldFailed) as error:
+        raise Unavailable(f"no snapshot could be made: {error}") from None
+    return reply({"offset": made.at, "bytes": made.size})
 
 
 async def policy_state(request: web.Request) -> web.Response:
     """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
-    name, chosen = request.match_info["name"], request.app[SETTINGS].policy
-    if name != chosen.name:
-        raise Unknown(f"name: {name!r} is not serving, {chosen.name!r} is", param="name")
-    world = request.app[ROUTER].world
+    name, world = request.match_info["name"], request.app[ROUTER].world
+    if name != world.serving:
+        raise Unknown(f"name: {name!r} is not serving, {world.serving!r} is", param="name")
     learner = world.learners[world.serving]
     dumped = codec.dump(learner.state)
     return reply(
@@ -297,8 +330,17 @@ async def readyz(request: web.Request) -> web.Response:
     """GET /readyz: recovered and taking traffic; 503 while stopping."""
     if request.app[DRAINING].is_set():
         raise Unavailable("the service is stopping")
-    world = request.app[ROUTER].world
-    return reply({"status": "ready", "events": world.events, "arms": len(world.offered())})
+    router = request.app[ROUTER]
+    world, why = router.world, router.writer.degraded
+    log = router.writer.log
+    body = {
+        "status": "ready",
+        "events": world.events,
+        "arms": len(world.offered()),
+        "first": int(log.first),
+        "last": int(log.last),
+    }
+    return reply(body | {"status": "degraded", "why": why} if why else body)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -339,5 +381,8 @@ def routes() -> list[web.RouteDef]:
         web.put("/v1/arms/{id}", put_arm),
         web.delete("/v1/arms/{id}", delete_arm),
         web.get("/v1/policies", list_policies),
+        web.put("/v1/policy", put_policy),
+        web.delete("/v1/units/{unit}", forget_unit),
+        web.post("/v1/snapshots", snapshot),
         web.get("/v1/policies/{name}/state", policy_state),
     ]

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _learn(chosen: settings.Settings, recorded: Recorded, add_arms: bool) -> tuple[int, int]:
-    async with app.running_router(chosen) as (router, _):
+    async with app.running_router(chosen) as (router, _, _):
         await _check_arms(router, recorded, add_arms)
         requests = list(_requests(recorded))
         counts = {"accepted": 0, "duplicate": 0}

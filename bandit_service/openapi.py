@@ -16,6 +16,8 @@ from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+_UNIT = {"name": "unit", "in": "path", "required": True, "schema": {"type": "string"}}
+_TENANT = {"name": "tenant", "in": "query", "required": False, "schema": {"type": "string"}}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -92,13 +94,19 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         serving=_object(
             ["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}
         ),
+        folding=_object(["name", "events", "of"], name=_STRING, events=_WHOLE, of=_WHOLE),
     ),
+    "Erased": _object(["erased"], erased=_WHOLE),
+    "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
         ["name", "key", "bytes", "sha256", "events", "rewards", "comparisons", "failures"],
         name=_STRING, key=_STRING, bytes=_WHOLE, sha256=_STRING, events=_WHOLE, rewards=_WHOLE,
         comparisons=_WHOLE, failures=_WHOLE,
     ),
-    "Status": _object(["status"], status=_STRING, events=_WHOLE, arms=_WHOLE),
+    "Status": _object(
+        ["status"], status=_STRING, why=_STRING, events=_WHOLE, arms=_WHOLE, first=_WHOLE,
+        last=_WHOLE,
+    ),
     "Index": _object(
         ["service", "version", "see"], service=_STRING, version=_STRING, see={"type": "array"}
     ),
@@ -124,6 +132,11 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/arms/{id}", _DELETE, "Offer an arm no more", None, {200: "Arm"}, [404, 503]),
     ("/v1/policies", _GET, "All policies, and the one that decides", None,
      {200: "Policies"}, [503]),
+    ("/v1/policy", _PUT, "Fold the past for another policy, which serves when that is done",
+     "PolicyRequest", {202: "Policies"}, [400, 409, 413, 503]),
+    ("/v1/units/{unit}", _DELETE, "Erase all that is kept of a unit", None,
+     {200: "Erased"}, [400, 503]),
+    ("/v1/snapshots", _POST, "Make a snapshot now", None, {200: "Snapshot"}, [503]),
     ("/v1/policies/{name}/state", _GET, "Size and hash of the state", None,
      {200: "PolicyState"}, [404, 503]),
 ]  # fmt: skip
@@ -132,7 +145,13 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
 @cache
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this service."""
-    kinds = (wire.DecideRequest, wire.RewardRequest, wire.CompareRequest, ArmSpec)
+    kinds = (
+        wire.DecideRequest,
+        wire.RewardRequest,
+        wire.CompareRequest,
+        wire.PolicyRequest,
+        ArmSpec,
+    )
     _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     # The id of an arm is in the path.
     requests["ArmSpec"]["required"] = [f for f in requests["ArmSpec"]["required"] if f != "id"]
@@ -214,7 +233,9 @@ def _operation(
         }
         | {str(status): {"$ref": "#/components/responses/Error"} for status in errors},
     }
-    parameters = [each for each in (_ID, _NAME) if f"{{{each['name']}}}" in path]
+    parameters = [each for each in (_ID, _NAME, _UNIT) if f"{{{each['name']}}}" in path]
+    if _UNIT in parameters:
+        parameters.append(_TENANT)
     if parameters:
         operation["parameters"] = parameters
     if request is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service import report
+from bandit_service import replay_log, report
 from bandit_service.baselines import Baselines, baselines
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
@@ -49,6 +49,7 @@ examples:
   bandit-service replay --data {PARETOBANDIT} --policy all
   bandit-service replay --data traffic.jsonl.gz --policy metallm --param alpha=1 --seeds 10
   bandit-service replay --data traffic.jsonl.gz --policy metallm --policy eagle --plot out.png
+  bandit-service replay --log --config bandit.toml --policy eagle
 
 the format of FILE is in docs/replay.md"""
 
@@ -61,9 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `replay`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--log",
+        action="store_true",
+        help="the log of a stopped service: fold it anew for each policy, compare with the "
+        "snapshots, and leave one for each other policy (default: the one that serves)",
+    )
     parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="with --log: the service's TOML file"
+    )
+    source.add_argument(
         "--data",
-        required=True,
         metavar="FILE",
         help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, or {PARETOBANDIT} for "
         "the prompts of that package",
@@ -125,6 +135,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
+    if args.log:
+        try:
+            given = chosen_parameters(args.policy, args.param) if args.policy else {}
+        except Usage as error:
+            print(f"bandit-service: {error}", file=sys.stderr)
+            return USAGE_ERROR
+        return replay_log.run(args, given)
     try:
         chosen = chosen_policies(args.policy or ["metallm"], args.param)
         if args.plot is not None:
@@ -209,6 +226,12 @@ def replay(
 
 def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
     """The policies by name, each with those of the parameters that are meant for it."""
+    parameters = chosen_parameters(names, params)
+    return {name: policies.load(name, **given) for name, given in parameters.items()}
+
+
+def chosen_parameters(names: Sequence[str], params: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By the name of each policy those of the parameters that are meant for it; Usage if none."""
     wanted = list(dict.fromkeys(policies.names() if "all" in names else names))
     for name in wanted:
         if name not in policies.names():
@@ -224,10 +247,12 @@ def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Po
             raise Usage(f"--param {param}: must be KEY=VALUE or POLICY.KEY=VALUE; {there_are}")
         for name in taking:
             parameters[name][field] = _value(value)
-    try:
-        return {name: policies.load(name, **parameters[name]) for name in wanted}
-    except (ValueError, TypeError) as error:
-        raise Usage(f"--param {error}") from None
+    for name in wanted:
+        try:
+            policies.load(name, **parameters[name])
+        except (ValueError, TypeError) as error:
+            raise Usage(f"--param {error}") from None
+    return parameters
 
 
 def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:

@@ -273,10 +273,16 @@ class Router:
 
         await self.writer.submit(prepare, key="catalogue")
 
-    async def change_policy(self, name: str, key: str, parameters: dict[str, Any]) -> None:
-        """Write down that from here on another policy, or other parameters, decide."""
+    async def change_policy(
+        self, name: str, key: str, parameters: dict[str, Any], source: str
+    ) -> None:
+        """Write down which policy decides from here on; its state is the one that is there."""
         event = ev.PolicyChanged(
-            ts=self.writer.now(), policy=name, key=key, parameters=msgspec.json.encode(parameters)
+            ts=self.writer.now(),
+            policy=name,
+            key=key,
+            parameters=msgspec.json.encode(parameters),
+            source=source,
         )
         await self.writer.submit(lambda: event, key="catalogue")
 

@@ -149,6 +149,26 @@ class LogSettings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """Folded state beside the log, from which a restart goes on."""
+
+    directory: str = _setting("snapshots", "directory of the snapshots, relative to data_dir")
+    every_events: int = _setting(20_000, "events after which the next is made", low=100)
+    every_s: float = _setting(
+        900.0, "seconds after which the next is made, if anything happened", low=1
+    )
+    keep: int = _setting(3, "how many are kept", low=1, high=100)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How much of the log is kept behind the oldest snapshot; 0 keeps everything."""
+
+    max_age_s: float = _setting(0.0, "events older than this are deleted; 0 keeps them", low=0)
+    max_bytes: int = _setting(0, "beyond this the oldest events are deleted; 0: no bound", low=0)
+
+
 DEFAULT_ARMS = (
     ArmSpec(
         id=policies.ArmId("llama-3.1-8b-instruct"),
@@ -193,6 +213,8 @@ class Settings:
     exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     origins: Mapping[str, str] = field(default_factory=dict)
 

@@ -88,6 +88,17 @@ class Telemetry:
         self._unlogged = Counter(
             "bandit_decisions_unlogged", "Decisions that the backlog had no room for.", registry=r
         )
+        self._snapshot = Gauge(
+            "bandit_snapshot_offset", "Offset of the newest snapshot.", registry=r
+        )
+        self._upkeep = Counter(
+            "bandit_upkeep_failures", "Snapshots, retention, erasure or folding that failed.",
+            registry=r,
+        )  # fmt: skip
+        self._uncorrected = Gauge(
+            "bandit_policy_uncorrected", "Corrections that a policy could not take in.",
+            ["policy"], registry=r,
+        )  # fmt: skip
         self.log_offset = Gauge("bandit_log_offset", "Offset of the newest event.", registry=r)
         Gauge(
             "bandit_pending_decisions", "Decisions that may still be rewarded.", registry=r
@@ -144,6 +155,14 @@ class Telemetry:
         """One decision that was answered and will never be in the log."""
         self._unlogged.inc()
 
+    def snapshot(self, offset: int) -> None:
+        """A snapshot was made."""
+        self._snapshot.set(offset)
+
+    def upkeep_failed(self) -> None:
+        """Something beside serving could not be done."""
+        self._upkeep.inc()
+
     def shed(self, reason: str) -> None:
         """One request refused for now."""
         self._shed.labels(reason).inc()
@@ -160,6 +179,10 @@ class Telemetry:
     def learner_failures(self, policy: str, count: int) -> None:
         """How many events a policy has refused so far."""
         self._learner_failures.labels(policy).set(count)
+
+    def uncorrected(self, policy: str, count: int) -> None:
+        """How many corrections a policy could not take in so far."""
+        self._uncorrected.labels(policy).set(count)
 
     def render(self) -> bytes:
         """The exposition, in Prometheus' text format. Call it off the event loop."""

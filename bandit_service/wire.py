@@ -17,7 +17,7 @@ from bandit_service.core.outcomes import Reported, Signals, check_signals, diges
 from bandit_service.embedding import check_embedding, text_of_messages
 from policies import ArmId, Vector
 
-R = TypeVar("R", bound="Query")
+R = TypeVar("R", bound=msgspec.Struct)
 MAX_NAME = 256
 
 
@@ -86,6 +86,13 @@ class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
         """What a resend under the same idempotency key must agree with."""
         _check_name("idempotency_key", self.idempotency_key)
         return digest("comparison", self.decision_id, self.winner, self.loser, self.tie)
+
+
+class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """PUT /v1/policy."""
+
+    name: str
+    parameters: dict[str, Any] = {}
 
 
 def convert(value: Any, kind: type[R]) -> R:

@@ -27,7 +27,7 @@ from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.world import World
 from bandit_service.telemetry import Telemetry
-from store import EventLog, Full, HistoryIndex, Record, StoreError
+from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _TIDY_S, _TIDY_MOST = 0.005, 4
@@ -84,6 +84,8 @@ class Writer:
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         self._flush()
+        if self._backlog:
+            _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
         await self._sync()
         if self._tidying is not None:
             self._tidying.cancel()
@@ -251,6 +253,8 @@ class Writer:
         if learner.failures != before:
             _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
             self._telemetry.learner_failures(self.world.serving, learner.failures)
+        if isinstance(event, ev.Rewarded) and event.correction:
+            self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
         added, removed = self.world.history.take_changes()
         for id in removed:
             self.index.remove(id)
@@ -279,6 +283,18 @@ class Writer:
             self._catch_up()
             if self._waiting or self._unsynced:
                 await self._sync()
+
+    async def synced(self) -> Offset:
+        """Make everything appended up to now durable; the last offset of it."""
+        upto = self.log.last
+        done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((done, None))
+        self._wake.set()
+        try:
+            await done
+        except ServiceError as error:
+            raise Closed(error.message) from None
+        return upto
 
     async def _sync(self) -> None:
         """One fsync for everything appended so far; then the outcomes it covers are answered."""

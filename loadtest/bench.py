@@ -1,6 +1,6 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|evaluate]
+    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -41,6 +41,7 @@ from bandit_service.router import Router, RouterRules
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from loadtest.bench_evaluate import bench_evaluate
+from loadtest.bench_keeping import bench_snapshot
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
 from store.history import ExactIndex, HnswIndex, HybridIndex
@@ -478,33 +479,52 @@ def bench_memory(_: Path) -> list[Row]:
     ]
 
 
-async def bench_start(directory: Path) -> list[Row]:
-    """From process to ready with 100,000 events in the log, beside an empty log."""
-    rows = []
-    for events in (0, 100_000):
-        data = directory / f"start-{events}"
-        await asyncio.to_thread(data.mkdir)
-        _link_models(data)
-        if events:
-            _write_log(data / "events.sqlite3", events)
-        ready = data / "ready.json"
-        begun = time.perf_counter()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-            "--config", str(_config(data)), "--ready-file", str(ready),
-            stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        await _appears(ready, process)
+@contextlib.asynccontextmanager
+async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
+    """A service on the log in `data`: its URL, and what its start took."""
+    _link_models(data)
+    ready = data / "ready.json"
+    await asyncio.to_thread(ready.unlink, True)
+    begun = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
+        "--config", str(_config(data)), "--ready-file", str(ready),
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = json.loads(await _appears(ready, process))["url"]
         seconds = time.perf_counter() - begun
         rss = psutil.Process(process.pid).memory_info().rss
+        yield url, {"ready after s": seconds, "resident MB": rss / 1e6}
+    finally:
         process.terminate()
         await process.wait()
-        rows.append({"events": events, "ready after s": seconds, "resident MB": rss / 1e6})
-    rows[0]["what"], rows[1]["what"] = "empty log (baseline)", "100,000 events"
-    rows[1]["events per second"] = rows[1]["events"] / (
-        rows[1]["ready after s"] - rows[0]["ready after s"]
-    )
+
+
+async def bench_start(directory: Path) -> list[Row]:
+    """From process to ready: an empty log, 100,000 events, and these with a snapshot of them."""
+    rows: list[Row] = []
+    data = directory / "start"
+    await asyncio.to_thread(data.mkdir)
+    async with _started(data) as (_, row):
+        rows.append({"what": "empty log (baseline)", "events": 0} | row)
+    await asyncio.to_thread(_write_log, data / "events.sqlite3", 100_000)
+    async with _started(data) as (_, row):
+        rows.append({"what": "100,000 events", "events": 100_000} | row)
+    async with _started(data) as (_, row):  # the first one left a snapshot when it stopped
+        rows.append({"what": "with a snapshot", "events": 100_000} | row)
+    for row in rows:
+        row["x empty"] = row["ready after s"] / rows[0]["ready after s"]
     return rows
+
+
+async def bench_beside(directory: Path) -> list[Row]:
+    """Decisions at a steady rate while snapshots are made, and while a policy is folded."""
+    data = directory / "beside"
+    await asyncio.to_thread(data.mkdir)
+    await asyncio.to_thread(_write_log, data / "events.sqlite3", 10_000)
+    async with _started(data) as (url, _):
+        return await bench_snapshot(url, vectors(500, seed=9))
 
 
 def _config(data: Path) -> Path:
@@ -520,6 +540,7 @@ def _config(data: Path) -> Path:
 
 def _write_log(path: Path, events: int) -> None:
     """Decisions and their rewards, half and half, as the service would have written them."""
+    path.unlink(missing_ok=True)
     log = SqliteLog(path)
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
     batch: list[Record] = []
@@ -555,6 +576,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
+    "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "evaluate": (
         "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",
         lambda _: bench_evaluate(),

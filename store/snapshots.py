@@ -93,6 +93,18 @@ class FileSnapshots:
                 return found.offset, state
         return None
 
+    def oldest(self, key: str) -> tuple[Offset, bytes] | None:
+        """The oldest valid one of `key`."""
+        for path in reversed(self._paths(key)):
+            found, state = _read(path)
+            if not found.why and found.key == key:
+                return found.offset, state
+        return None
+
+    def offsets(self, key: str) -> list[Offset]:
+        """The offsets of all under `key`, oldest first, valid or not: no file is read."""
+        return sorted(_offset(path) for path in self._paths(key))
+
     def found(self) -> list[Found]:
         """All files, by key and then newest first, each read and checked."""
         return [_read(path)[0] for path in self._paths()]
@@ -100,6 +112,10 @@ class FileSnapshots:
     def forget(self, before: Offset) -> None:
         """Delete all of an offset less than `before`, also those that are damaged."""
         self._delete([path for path in self._paths() if _offset(path) < before])
+
+    def discard(self, after: Offset) -> None:
+        """Delete all of an offset greater than `after`: of a log that is not there any more."""
+        self._delete([path for path in self._paths() if _offset(path) > after])
 
     def _paths(self, key: str | None = None) -> list[Path]:
         """The files of one key, or of all, newest first."""

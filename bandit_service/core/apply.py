@@ -41,7 +41,10 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             if event.source == "config":
                 world.configured.pop(event.id, None)
         case ev.PolicyChanged():
-            world.policy_key = event.key
+            world.policy_key, world.policy = event.key, event.policy
+            world.parameters = event.parameters
+            if event.source == "config":
+                world.configured_policy = event.key
         case ev.Decided():
             world.decisions += 1
             world.pending[event.id] = Pending(event)

@@ -59,11 +59,15 @@ class ArmRetired(Event, frozen=True, kw_only=True, tag="arm_retired"):
 
 
 class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
-    """From here on decisions are made by this policy; `key` hashes its name and parameters."""
+    """From here on decisions are made by this policy; `key` hashes its name and parameters.
+
+    `source` is "config" or "api".
+    """
 
     policy: str
     key: str
     parameters: bytes
+    source: str = "config"
 
 
 class Decided(Event, frozen=True, kw_only=True, tag="decided"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -52,7 +53,14 @@ class _Arm(msgspec.Struct, array_like=True, frozen=True):
     sums: tuple[float, float, int, float, int]
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class Kept(msgspec.Struct, frozen=True):
+    """A world as it is kept.
+
+    mark: a hash of the last event's record, by which a snapshot of another log's past is told.
+    policy, parameters (JSON), configured_policy: what the log last said of the policy.
+    """
+
+    mark: bytes
     learners: dict[str, _Learned]
     arms: list[_Arm]
     configured: list[ev.ArmSpec]
@@ -64,14 +72,17 @@ class _Kept(msgspec.Struct, frozen=True):
     capacity: int
     per_item: int
     next_id: int
+    policy: str
     policy_key: str
+    parameters: bytes
+    configured_policy: str
     ts: float
     erasing: list[str]
     counts: tuple[int, int, int, int]
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Kept)
+_decoder = msgspec.msgpack.Decoder(Kept)
 
 
 def key_of(policy_key: str, capacity: int, per_item: int) -> str:
@@ -79,11 +90,17 @@ def key_of(policy_key: str, capacity: int, per_item: int) -> str:
     return f"{policy_key}-{capacity}-{per_item}-v{VERSION}".replace(":", "-")
 
 
-def dump(world: World) -> bytes:
+def mark_of(body: bytes) -> bytes:
+    """What a snapshot remembers of the last record that it holds; empty for an erased one."""
+    return blake2b(body, digest_size=16).digest() if body else b""
+
+
+def dump(world: World, mark: bytes = b"") -> bytes:
     """The world as MessagePack."""
     history = world.history
     ids, vectors = history.vectors()
-    kept = _Kept(
+    kept = Kept(
+        mark=mark,
         learners={
             label: _Learned(codec.dump(one.state), one.failures, one.uncorrected)
             for label, one in world.learners.items()
@@ -102,7 +119,10 @@ def dump(world: World) -> bytes:
         capacity=history.capacity,
         per_item=history.per_item,
         next_id=history.next_id,
+        policy=world.policy,
         policy_key=world.policy_key,
+        parameters=world.parameters,
+        configured_policy=world.configured_policy,
         ts=world.ts,
         erasing=list(world.erasing),
         counts=(world.events, world.decisions, world.rewards, world.comparisons),
@@ -110,16 +130,19 @@ def dump(world: World) -> bytes:
     return _encoder.encode(kept)
 
 
-def load(data: bytes, policies: Mapping[str, Policy[Any]], serving: str) -> World:
-    """The world that `dump` made `data` from, with these policies to go on learning.
-
-    A policy that is not in `data` begins with nothing learned. Raises ValueError when `data` is
-    not a world of this version.
-    """
+def read(data: bytes) -> Kept:
+    """What `dump` wrote; ValueError when `data` is not a world of this version."""
     try:
-        kept = _decoder.decode(data)
+        return _decoder.decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(f"not a world of version {VERSION}: {error}") from None
+
+
+def restore(kept: Kept, policies: Mapping[str, Policy[Any]], serving: str) -> World:
+    """The world that was kept, with these policies to go on learning.
+
+    A policy that was not there begins with nothing learned.
+    """
     world = new_world(policies, serving, kept.capacity, kept.per_item)
     for label, learner in world.learners.items():
         if label in kept.learners:
@@ -136,7 +159,9 @@ def load(data: bytes, policies: Mapping[str, Policy[Any]], serving: str) -> Worl
     vectors = np.frombuffer(kept.vectors, "<f4").reshape(len(kept.items), kept.dim)
     world.history.load([each.id for each in kept.items], vectors, [_item(e) for e in kept.items])
     world.history.next_id = kept.next_id
-    world.policy_key, world.ts = kept.policy_key, kept.ts
+    world.policy, world.policy_key = kept.policy, kept.policy_key
+    world.parameters, world.configured_policy = kept.parameters, kept.configured_policy
+    world.ts = kept.ts
     world.erasing = dict.fromkeys(kept.erasing)
     world.events, world.decisions, world.rewards, world.comparisons = kept.counts
     return world

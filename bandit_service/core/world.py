@@ -116,9 +116,10 @@ class World:
     """States, pending decisions, history and catalogue after all events up to now.
 
     `apply` is the only thing that changes it. `configured` is what the configuration last said
-    of each arm, which the API may have changed since. `learners` holds every policy that learns, by
-    label; `serving` is the label of the one that decides. `ts` is the latest time of any event.
-    `erasing` holds the owners whose records are still to be erased from the log.
+    of each arm, which the API may have changed since. `learners` holds every policy that learns,
+    by label; `serving` is the label of the one that decides. `policy`, `policy_key`, `parameters`:
+    what the log last said of it. `ts` is the latest time of any event. `erasing` holds the owners
+    whose records are still to be erased from the log.
     """
 
     learners: dict[str, Learner]
@@ -128,7 +129,10 @@ class World:
     configured: dict[ArmId, ArmSpec] = field(default_factory=dict)
     pending: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    policy: str = ""
     policy_key: str = ""
+    parameters: bytes = b"{}"
+    configured_policy: str = ""
     ts: float = 0.0
     erasing: dict[str, None] = field(default_factory=dict)
     events: int = 0
@@ -158,7 +162,7 @@ class World:
             "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
             "keys": dict(self.keys),
             "counts": [self.events, self.decisions, self.rewards, self.comparisons],
-            "policy_key": self.policy_key,
+            "policy": [self.policy, self.policy_key, self.parameters, self.configured_policy],
             "ts": self.ts,
             "erasing": list(self.erasing),
         }

@@ -81,8 +81,13 @@ def _worlds_of(name: str, log: EventLog, cut: int = -1) -> World:
     for offset, body in log.replay():
         world = apply(world, ev.decode(body))
         if offset == cut:
-            world = snapshot.load(snapshot.dump(world), {name: policies.load(name)}, name)
+            world = _through_a_snapshot(world, name)
     return world
+
+
+def _through_a_snapshot(world: World, name: str) -> World:
+    kept = snapshot.read(snapshot.dump(world))
+    return snapshot.restore(kept, {name: policies.load(name)}, name)
 
 
 async def _play(router: Router, steps: list[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from bandit_service import app, settings
+from bandit_service import app, recovery, settings
 from bandit_service.core import events as ev
 from tests.service.running import Client, Process, a_vector
 
@@ -87,8 +87,8 @@ def _holds(data: Path, ledger: Ledger) -> None:
                 decided.add(event.id)
             elif isinstance(event, ev.Rewarded):
                 rewarded.append(event)
-        once = app.recover(log, chosen)
-        again = app.recover(log, chosen)
+        once = recovery.replayed(log, chosen).world
+        again = recovery.replayed(log, chosen).world
     finally:
         log.close()
     assert ledger.decided <= decided

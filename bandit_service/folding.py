@@ -1,0 +1,214 @@
+"""A process that folds the log beside the service, which goes on deciding meanwhile.
+
+`python -m bandit_service.folding` is started by the service, which alone may read the log, and is
+fed events through a pipe. It goes on from the newest snapshot, or folds the past for another
+policy, and writes the next snapshot. All that the service has to do is to hand it events in small
+chunks.
+
+Frames on both pipes are four bytes of length, big-endian, and MessagePack:
+
+    service: Task            child: Begin, from where on it wants events
+    service: list[bytes]…    bodies in order; an empty list ends them
+                             child: Folded
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core import snapshot
+from bandit_service.core.apply import apply
+from bandit_service.core.world import Learner, World, new_world
+from store import EventLog, Offset, StoreError
+from store.snapshots import FileSnapshots
+
+_CHUNK = 128
+_LENGTH = struct.Struct(">I")
+F = TypeVar("F")
+Progress = Callable[[int, int], None]
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to fold: for which policy, from what, and where the snapshots are.
+
+    begin: "newest" goes on from the newest snapshot under `key`; "fresh" begins the policy with
+    nothing learned, at the first event or, where the log begins later, at the oldest snapshot under
+    `base_key`. The rest of the world is then taken from the newest one under `base_key`, which must
+    be of the last event: where records were deleted or erased, only that still knows all of it.
+    """
+
+    policy: str
+    parameters: dict[str, Any]
+    key: str
+    capacity: int
+    per_item: int
+    directory: str
+    keep: int
+    begin: str = "newest"
+    base_key: str = ""
+    first: int = 1
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Events after this offset are wanted."""
+
+    after: int
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """The snapshot is on the disk: its offset, its size, and how long it took after the last event.
+
+    learner: the policy's state where it began fresh, else empty.
+    """
+
+    at: int
+    size: int
+    seconds: float
+    learner: bytes = b""
+
+
+class FoldFailed(Exception):
+    """The child did not come to its end."""
+
+
+# --- the service's side -------------------------------------------------------------------
+
+
+async def fold_elsewhere(
+    task: Task, log: EventLog, upto: Offset, progress: Progress | None = None
+) -> Folded:
+    """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bandit_service.folding",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(_framed(task))
+        begin = await _next(child.stdout, Begin)
+        replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
+        done = begin.after
+        while done < upto:
+            chunk = list(islice(replayed, _CHUNK))
+            done = int(chunk[-1][0])
+            child.stdin.write(_framed([(int(at), body) for at, body in chunk]))
+            await child.stdin.drain()
+            if progress is not None:
+                progress(done, int(upto))
+        child.stdin.write(_framed([]))
+        await child.stdin.drain()
+        folded = await _next(child.stdout, Folded)
+        await child.wait()
+        return folded
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
+        raise FoldFailed(f"the folding process ended early ({type(error).__name__})") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def _next(pipe: asyncio.StreamReader, kind: type[F]) -> F:
+    (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+    return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
+
+
+def _framed(message: object) -> bytes:
+    body = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+# --- the child's side ---------------------------------------------------------------------
+
+
+def fold(source: IO[bytes], sink: IO[bytes]) -> None:
+    """Serve one task from `source`, answering to `sink`."""
+    task = msgspec.msgpack.decode(_read(source), type=Task)
+    snapshots = FileSnapshots(Path(task.directory), task.keep)
+    policy = policies.load(task.policy, **task.parameters)
+    at, world, mark = _beginning(task, policy, snapshots)
+    sink.write(_framed(Begin(at)))
+    sink.flush()
+    for at, body in _events(source):  # noqa: B007 - the last one is how far the fold has come
+        mark = snapshot.mark_of(body)
+        if body:
+            world = apply(world, ev.decode(body))
+            world.history.take_changes()
+    begun = time.perf_counter()
+    learner = b""
+    if task.begin == "fresh":
+        learner = snapshot.dump_learner(world.learners[task.policy])
+        world = _with_learner(task, policy, world.learners[task.policy], at, snapshots)
+    state = snapshot.dump(world, mark)
+    snapshots.save(Offset(at), task.key, state)
+    sink.write(_framed(Folded(at, len(state), time.perf_counter() - begun, learner)))
+    sink.flush()
+
+
+def _beginning(
+    task: Task, policy: policies.Policy[Any], snapshots: FileSnapshots
+) -> tuple[int, World, bytes]:
+    by_name = {task.policy: policy}
+    if task.begin == "newest":
+        found = snapshots.latest(task.key)
+        if found is not None and found[0] >= task.first - 1:
+            kept = snapshot.read(found[1])
+            return int(found[0]), snapshot.restore(kept, by_name, task.policy), kept.mark
+    elif task.first > 1:
+        base = snapshots.oldest(task.base_key)
+        if base is not None and base[0] >= task.first - 1:
+            kept = snapshot.read(base[1])
+            world = snapshot.restore(kept, by_name, task.policy)
+            world.learners = {task.policy: Learner(policy, policy.init())}
+            return int(base[0]), world, kept.mark
+    if task.first > 1:
+        raise SystemExit(f"the log begins at {task.first} and no snapshot reaches it")
+    return 0, new_world(by_name, task.policy, task.capacity, task.per_item), b""
+
+
+def _with_learner(
+    task: Task, policy: policies.Policy[Any], learner: Learner, at: int, snapshots: FileSnapshots
+) -> World:
+    base = snapshots.latest(task.base_key)
+    if base is None or base[0] != at:
+        raise SystemExit(f"there is no snapshot of event {at} under {task.base_key}")
+    world = snapshot.restore(snapshot.read(base[1]), {task.policy: policy}, task.policy)
+    world.learners = {task.policy: learner}
+    return world
+
+
+def _events(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    while True:
+        chunk = msgspec.msgpack.decode(_read(source), type=list[tuple[int, bytes]])
+        if not chunk:
+            return
+        yield from chunk
+
+
+def _read(source: IO[bytes]) -> bytes:
+    head = source.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise SystemExit(1)  # the service is gone, and with it the reason for this process
+    (length,) = _LENGTH.unpack(head)
+    return source.read(length)
+
+
+if __name__ == "__main__":
+    os.nice(10)  # the service that decides goes first
+    try:
+        fold(sys.stdin.buffer, sys.stdout.buffer)
+    except StoreError as error:
+        sys.exit(f"bandit-service folding: {error}")
