@@ -71,7 +71,7 @@ def _damage(path: Path) -> int:
 def _opened_and_replayed(path: Path) -> list[tuple[int, bytes]]:
     log = SqliteLog(path)
     try:
-        return contents(log)
+        return contents(log, log.first - 1)
     finally:
         log.close()
 
@@ -124,12 +124,60 @@ def test_any_flipped_byte_of_a_record_is_an_error_or_harmless(tmp_path: Path) ->
         ("UPDATE head SET seq = 8", 9),
         ("UPDATE head SET crc = crc + 1", 10),
         ("UPDATE log SET seq = 11 WHERE seq = 10", 11),
+        ("UPDATE log SET owner = 'ann' WHERE seq = 7", 7),
+        ("UPDATE log SET owner = x'ff' WHERE seq = 7", 7),
+        ("UPDATE log SET body = x'' WHERE seq = 7", 7),
+        ("UPDATE log SET body = x'00000000' WHERE seq = 7", 7),
+        ("UPDATE head SET base = 3", 4),
+        ("UPDATE head SET base = -1", 1),
+        ("UPDATE head SET base = 11", 11),
+        ("UPDATE head SET base_crc = 1", 1),
+        ("UPDATE head SET base = 'x'", 0),
+        ("UPDATE head SET crc = 'x'", 0),
     ],
 )
 def test_whatever_is_not_as_written_is_named(tmp_path: Path, statement: str, offset: int) -> None:
     path = _closed(tmp_path / "events.db", 10)
     _changed(path, statement)
     assert _damage(path) == offset
+
+
+@pytest.mark.parametrize(
+    ("statement", "offset"),
+    [
+        ("UPDATE log SET eid = 'other' WHERE seq = 7", 7),
+        ("UPDATE log SET ts = ts + 1 WHERE seq = 7", 7),
+        ("UPDATE log SET kind = 'other' WHERE seq = 7", 7),
+        ("UPDATE log SET crc = crc + 1 WHERE seq = 7", 7),
+        ("UPDATE log SET owner = '' WHERE seq = 7", 7),
+        ("UPDATE log SET body = x'' WHERE seq = 7", 7),
+        ("UPDATE log SET body = (SELECT body FROM log WHERE seq = 8) WHERE seq = 7", 7),
+        ("UPDATE log SET body = x'00000000' WHERE seq = 5", 5),
+        ("DELETE FROM log WHERE seq = 7", 7),
+        ("DELETE FROM log WHERE seq = 5", 5),
+        ("DELETE FROM log", 1),
+        ("DELETE FROM log WHERE seq <= 4", 5),
+        ("UPDATE head SET base = 3", 4),
+        ("UPDATE head SET base = 5", 6),
+        ("UPDATE head SET base = 0, base_crc = 0", 1),
+        ("UPDATE head SET base_crc = base_crc + 1", 5),
+        ("UPDATE log SET crc = crc + 1 WHERE seq = 4", 5),
+    ],
+)
+def test_so_it_is_in_a_log_that_was_trimmed_and_erased(
+    tmp_path: Path, statement: str, offset: int
+) -> None:
+    """Ten records, four of them trimmed, and an owner's erased."""
+    path = tmp_path / "events.db"
+    log = SqliteLog(path)
+    log.append([owned(i, "ann" if i in (6, 7, 8) else "") for i in range(1, 11)])
+    log.trim(Offset(4))
+    log.forget("ann", Offset(9))
+    log.close()
+    _changed(path, statement)
+    with pytest.raises(Corrupt, match="the log is damaged at offset") as found:
+        _opened_and_replayed(path)
+    assert found.value.offset == offset
 
 
 def test_replaying_after_an_offset_that_is_missing(tmp_path: Path) -> None:

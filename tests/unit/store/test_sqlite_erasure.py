@@ -1,0 +1,204 @@
+"""What was erased is in no file any more, whatever else was done before and after."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from store import Full, Offset, Record
+from store.sqlite import SqliteLog
+from tests.unit.store.log_suite import contents, owned, record, records
+
+_ROOT = Path(__file__).parents[3]
+
+
+def _marked(i: int, owner: str, size: int) -> Record:
+    return Record(f"e{i}", "decision", float(i), (b"[mark%06d]" % i) * (size // 12 + 1), owner)
+
+
+def _there(path: Path) -> set[int]:
+    """The offsets whose text is somewhere in the files beside `path`."""
+    raw = b"".join(each.read_bytes() for each in path.parent.glob(f"{path.name}*"))
+    return {int(found) for found in re.findall(rb"\[mark(\d{6})\]", raw)}
+
+
+@pytest.mark.parametrize("sizes", [(20, 300, 3000, 9000), (1, 13)], ids=["mixed", "tiny"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_erased_or_trimmed_is_in_no_file(
+    tmp_path: Path, seed: int, sizes: tuple[int, ...]
+) -> None:
+    rng, path = np.random.default_rng(seed), tmp_path / "events.db"
+    log, live, owners = SqliteLog(path), set[int](), dict[int, str]()
+    for _ in range(25):
+        new = [
+            _marked(i, f"owner {rng.integers(8)}", int(rng.choice(sizes)))
+            for i in range(log.last + 1, log.last + int(rng.integers(2, 150)))
+        ]
+        log.append(new)
+        live |= {int(each.ts) for each in new}
+        owners |= {int(each.ts): each.owner for each in new}
+        if rng.random() < 0.5:
+            log.trim(Offset(log.first + int(rng.integers(300))), most=int(rng.integers(1, 400)))
+            live = {i for i in live if i >= log.first}
+        owner = f"owner {rng.integers(8)}"
+        upto = int(log.last if rng.random() < 0.5 else rng.integers(log.last + 1))
+        erased = {i for i in live if owners[i] == owner and i <= upto}
+        assert log.forget(owner, Offset(upto)) == len(erased)
+        live -= erased
+        if erased:
+            assert _there(path) == live
+    log.forget("owner 0", log.last)
+    live = {i for i in live if owners[i] != "owner 0"}
+    assert _there(path) == live
+    log.close()
+    assert _there(path) == live
+
+
+@pytest.mark.parametrize("step", [7, 37])
+def test_trimming_leaves_no_copy_of_what_stays(tmp_path: Path, step: int) -> None:
+    """SQLite moves rows together where others were deleted; what it moved is erased then."""
+    log = SqliteLog(tmp_path / "events.db")
+    log.append([_marked(i, f"owner {i}", 13) for i in range(1, 3001)])
+    for upto in range(step, 2900, step):
+        log.trim(Offset(upto))
+        for i in range(upto + 1, upto + 80, 11):
+            log.forget(f"owner {i}", log.last)
+    kept = {int(at) for at, body in log.replay(Offset(log.first - 1)) if body}
+    assert _there(log.path) == kept
+    log.close()
+
+
+def test_what_was_trimmed_is_gone_with_the_next_erasure_of_its_owner(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    log.append([_marked(1, "ann", 100), _marked(2, "bob", 100)])
+    log.trim(Offset(1))
+    assert log.forget("ann", Offset(2)) == 0
+    assert _there(log.path) == {2}
+    log.close()
+
+
+def test_the_file_that_is_synced_stays_the_one_that_sqlite_writes(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    wal = Path(f"{log.path}-wal")
+    for i in range(1, 21, 2):
+        log.append([owned(i, "ann", 3000), owned(i + 1, "", 3000)])
+        log.forget("ann", log.last)
+        assert wal.stat().st_size == 0
+        assert os.path.samestat(os.fstat(log._wal), wal.stat())
+    assert log.sync() == 20
+    shutil.copy(log.path, tmp_path / "copy.db")  # all of it is in the main file
+    copy = SqliteLog(tmp_path / "copy.db")
+    assert contents(copy) == contents(log)
+    copy.close()
+    log.close()
+
+
+def test_an_erasure_cut_off_by_a_crash_is_finished_at_opening(tmp_path: Path) -> None:
+    """Between the commit and the cutting off of the WAL."""
+    path = tmp_path / "events.db"
+    code = """
+import os, sys
+from store import *
+from store.sqlite import SqliteLog
+from tests.unit.store.test_sqlite_erasure import _marked
+log = SqliteLog(sys.argv[1])
+log.append([_marked(1, "ann", 100), _marked(2, "", 100)])
+log._empty_wal = lambda: os._exit(9)
+log.forget("ann", Offset(2))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=_ROOT, check=False)
+    assert done.returncode == 9
+    assert _there(path) == {1, 2}
+    log = SqliteLog(path)
+    assert contents(log)[0] == (1, b"")
+    assert _there(path) == {2}
+    log.close()
+
+
+def test_an_erasure_that_could_not_be_finished_is_finished_by_the_next(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    log.append([_marked(1, "ann", 100), _marked(2, "", 100)])
+
+    class Failing:
+        """A connection that has no space for a checkpoint."""
+
+        def execute(self, statement: str, *values: Any) -> object:
+            if "wal_checkpoint" in statement:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorname = "SQLITE_FULL"
+                raise error
+            return whole.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(whole, name)
+
+    whole, failing = log._db, Failing()
+    db: Any = failing
+    log._db = db
+    with pytest.raises(Full, match="what was erased is still in the WAL"):
+        log.forget("ann", Offset(2))
+    log._db = whole
+    assert _there(log.path) == {1, 2}
+    assert log.forget("ann", Offset(2)) == 0
+    assert _there(log.path) == {2}
+    log.close()
+
+
+def _old_file(path: Path, all_records: list[Record]) -> None:
+    """A log as format 1 had it: no owners, no base."""
+    log = SqliteLog(path)
+    log.append(all_records)
+    log.close()
+    db = sqlite3.connect(path)
+    db.executescript("""
+        DROP INDEX log_owner;
+        ALTER TABLE log DROP COLUMN owner;
+        ALTER TABLE head DROP COLUMN base;
+        ALTER TABLE head DROP COLUMN base_crc;
+        UPDATE head SET format = 1;
+        CREATE TABLE snapshot (key TEXT, seq BIGINT, body BLOB);
+        INSERT INTO snapshot VALUES ('world', 7, x'00');
+    """)
+    db.close()
+
+
+def test_a_file_of_format_1_is_changed_at_opening(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    _old_file(path, records(1, 1000))
+    for last in (1000, 1001):  # also when it is opened the second time
+        log = SqliteLog(path)
+        assert contents(log) == [(i, record(i).body) for i in range(1, last + 1)]
+        assert (log.first, log.last) == (1, last)
+        log.append([owned(last + 1, "ann")])
+        log.close()
+    log = SqliteLog(path)
+    assert log.forget("ann", log.last) == 2
+    assert log.trim(Offset(900)) == 0
+    assert contents(log, 998) == [
+        (999, record(999).body), (1000, record(1000).body), (1001, b""), (1002, b""),
+    ]  # fmt: skip
+    log.close()
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT format FROM head").fetchone() == (2,)
+    assert db.execute("SELECT * FROM snapshot").fetchone() == ("world", 7, b"\0")
+    db.close()
+
+
+def test_trimming_a_file_of_format_1_leaves_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    _old_file(path, [_marked(i, "", 300) for i in range(1, 1501)])
+    log = SqliteLog(path)
+    for upto in range(50, 1500, 50):
+        log.trim(Offset(upto))
+        log.forget("nobody", log.last)
+        assert _there(path) == set(range(upto + 1, 1501))
+    log.close()
