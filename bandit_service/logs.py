@@ -10,7 +10,10 @@ import msgspec
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
-_FIELDS = ("decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events", "model")
+_FIELDS = (
+    "decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events", "model",
+    "from_snapshot", "erased", "offset", "bytes", "records", "decisions", "policy", "key",
+)  # fmt: skip
 
 
 class _Json(logging.Formatter):

@@ -90,7 +90,8 @@ def recover(
                 "restore the log that they were made of"
             )
         world = snapshot.restore(kept, {policy.name: load_policy(policy)}, policy.name)
-        return _folded(log, Recovered(world, policy, int(at)), progress)
+        begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
+        return _folded(log, Recovered(world, policy, int(at)), progress, begin)
     return replayed(log, settings, progress=progress)
 
 
@@ -131,14 +132,17 @@ def _candidates(settings: Settings, snapshots: FileSnapshots) -> list[PolicySett
     return [settings.policy]
 
 
-def _folded(log: EventLog, start: Recovered, progress: Progress | None) -> Recovered:
+def _folded(
+    log: EventLog, start: Recovered, progress: Progress | None, begin: Offset | None = None
+) -> Recovered:
+    """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
     world, total, erased = start.world, log.last, start.erased
-    for offset, body in log.replay(Offset(start.after)):
-        if body:
+    for offset, body in log.replay(begin or Offset(0)):
+        if not body:
+            erased += 1
+        elif offset > start.after:
             world = apply(world, ev.decode(body))
             world.history.take_changes()
-        else:
-            erased += 1
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))
     return Recovered(world, start.policy, start.after, erased)

@@ -144,6 +144,11 @@ class LogSettings:
         low=0.001,
         high=60,
     )
+    verify: str = _setting(
+        "all",
+        "what a start checks the checksums of: all of the log, or what comes after the snapshot",
+        choices=("all", "tail"),
+    )
     max_backlog: int = _setting(
         10_000, "decisions kept in memory while the disk is full; then the oldest is lost", low=0
     )

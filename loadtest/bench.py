@@ -497,16 +497,18 @@ async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
         rss = psutil.Process(process.pid).memory_info().rss
         yield url, {"ready after s": seconds, "resident MB": rss / 1e6}
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
 async def bench_start(directory: Path) -> list[Row]:
     """From process to ready: an empty log, 100,000 events, and these with a snapshot of them."""
     rows: list[Row] = []
-    data = directory / "start"
+    empty, data = directory / "empty", directory / "start"
+    await asyncio.to_thread(empty.mkdir)
     await asyncio.to_thread(data.mkdir)
-    async with _started(data) as (_, row):
+    async with _started(empty) as (_, row):
         rows.append({"what": "empty log (baseline)", "events": 0} | row)
     await asyncio.to_thread(_write_log, data / "events.sqlite3", 100_000)
     async with _started(data) as (_, row):
@@ -540,7 +542,6 @@ def _config(data: Path) -> Path:
 
 def _write_log(path: Path, events: int) -> None:
     """Decisions and their rewards, half and half, as the service would have written them."""
-    path.unlink(missing_ok=True)
     log = SqliteLog(path)
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
     batch: list[Record] = []
