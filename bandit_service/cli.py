@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import app, clock, http, learn_cli, logs, recovery, replay_cli, settings
+from bandit_service import app, clock, http, inspect_cli, learn_cli, logs, replay_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -121,10 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for machines")
     listing.set_defaults(run=_policies)
 
-    inspect = commands.add_parser("inspect", help="verify an event log and say what is in it")
-    _with_config(inspect)
-    inspect.add_argument("--json", action="store_true", help="for machines")
-    inspect.set_defaults(run=_inspect)
+    inspect = commands.add_parser(
+        "inspect",
+        help="verify an event log, say what is in it, and repair it",
+        description="Verify the event log of a stopped service and say what is in it.",
+    )
+    inspect_cli.add_arguments(inspect)
+    inspect.set_defaults(run=inspect_cli.run)
 
     exported = commands.add_parser("export", help="write the event log as JSON lines")
     _with_config(exported)
@@ -265,41 +268,6 @@ def _policies(args: argparse.Namespace) -> int:
         values = ", ".join(f"{key}={value!r}" for key, value in each["parameters"].items())
         print(f"{each['name']}: {each['text'] if args.name else each['summary']}")
         print(f"    {values or 'no parameters'}")
-    return 0
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    chosen = _settings(args)
-    if not (Path(chosen.data_dir) / chosen.log.path).exists():
-        print(f"bandit-service: no log at {chosen.data_dir}/{chosen.log.path}", file=sys.stderr)
-        return 1
-    log = app.open_log(chosen)
-    try:
-        bar: tqdm[Any] = tqdm(
-            total=log.last, desc="verifying", unit=" events", disable=None, leave=False
-        )
-        counts: dict[str, int] = {}
-        for _, body in log.replay():
-            kind = ev.kind(ev.decode(body))
-            counts[kind] = counts.get(kind, 0) + 1
-            bar.update()
-        bar.close()
-        world = recovery.replayed(log, chosen).world
-        found = {
-            "events": log.last,
-            "kinds": counts,
-            "pending": len(world.pending),
-            "remembered": len(world.history.items),
-            "policy": chosen.policy.name,
-            "state_sha256": world.digest(),
-        }
-    finally:
-        log.close()
-    if args.json:
-        print(json.dumps(found))
-    else:
-        for key, value in found.items():
-            print(f"{key:14} {value}")
     return 0
 
 

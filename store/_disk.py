@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from store.errors import Full, Locked
+
+# The bytes of a file that SQLite locks to read and write it, and how many.
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
 
 def sync_data(descriptor: int) -> None:
     """The content of an open file, and its length."""
     if sys.platform == "darwin":  # has no fdatasync, and its fsync stops short of the disk
-        import fcntl
-
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fdatasync(descriptor)
@@ -22,5 +28,24 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes from opening a SQLite file, without opening it as such.
+
+    Must not be used where this process has it open: POSIX locks end with any descriptor.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError as error:
+        raise Full(f"{path} cannot be opened ({error.strerror})") from None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
+        yield
+    except BlockingIOError:
+        raise Locked(path) from None
     finally:
         os.close(descriptor)

@@ -26,7 +26,10 @@ OWNED = (
 Row = tuple[int, str, float, str, str, int, bytes]
 
 # What damage that changes the type of a value leads to.
-_TYPES = (TypeError, ValueError, AttributeError, struct.error)
+TYPES = (TypeError, ValueError, AttributeError, struct.error)
+
+# What reading a damaged file leads to; the latter when SQLite puts the damage in its message.
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (
@@ -75,7 +78,7 @@ def seal(row: Row) -> bytes:
     seq, eid, ts, kind, owner, crc, _ = row
     try:
         return struct.pack("<I", rolling_crc(crc, seq, Record(eid, kind, ts, b"erased", owner)))
-    except _TYPES:
+    except TYPES:
         raise Corrupt(seq, "it is not of the types that were written") from None
 
 
@@ -91,7 +94,7 @@ def verified(before: int, at: int, row: Row) -> tuple[int, Record]:
     record = Record(eid, kind, ts, body, owner)
     try:
         crc = rolling_crc(before, at, record)
-    except _TYPES:
+    except TYPES:
         raise Corrupt(at, "it is not of the types that were written") from None
     if crc == stored:
         return crc, record
@@ -141,13 +144,13 @@ def checked_head(db: sqlite3.Connection) -> tuple[int, int, int, int]:
         raise Corrupt(0, "the row that says where the log ends is not as it was written")
     seq, crc, base, base_crc = head
     last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
-    found = last or (0, 0)
+    found = last or (base, base_crc)
     if found != (seq, crc):
         at = found[0]
         first = seq if at == seq or not isinstance(at, int) else min(at, seq) + 1
         raise Corrupt(first, f"the head says (offset, crc) {(seq, crc)}, the log ends {found}")
     row = db.execute("SELECT crc FROM log WHERE seq = ?", (base,)).fetchone()
-    before = row[0] if row else 0 if base == 0 else None
+    before = row[0] if row else base_crc if base else 0
     if not 0 <= base <= seq or before != base_crc:
         raise Corrupt(
             max(0, min(base, seq)) + 1,

@@ -24,6 +24,7 @@ class Corrupt(StoreError):
             "saves what can be read, or restore a backup"
         )
         self.offset = offset
+        self.reason = reason
 
 
 class Trimmed(StoreError):

@@ -117,6 +117,17 @@ class FileSnapshots:
         """Delete all of an offset greater than `after`: of a log that is not there any more."""
         self._delete([path for path in self._paths() if _offset(path) > after])
 
+    def set_aside(self, after: Offset, ending: str) -> list[Path]:
+        """Give all of an offset greater than `after` a name with which they are not found."""
+        paths = [path for path in self._paths() if _offset(path) > after]
+        try:
+            for path in paths:
+                path.rename(path.with_name(path.name + ending))
+            sync_directory(self.directory)
+        except OSError as error:
+            raise Full(f"a snapshot cannot be set aside ({error.strerror})") from None
+        return paths
+
     def _paths(self, key: str | None = None) -> list[Path]:
         """The files of one key, or of all, newest first."""
         paths = []

@@ -26,6 +26,7 @@ from store._format import (
     FOLLOWING,
     INSERT,
     OWNED,
+    UNREADABLE,
     check_record,
     checked_head,
     prepare,
@@ -71,7 +72,7 @@ class SqliteLog:
             raise Full(f"{self.path} cannot be opened ({error})") from None
         try:
             self._open(epoch)
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._db.close()
             raise self._refused(error) from None
         except StoreError:
@@ -101,7 +102,7 @@ class SqliteLog:
         # an erasure that was cut off by a crash may have left its text in the WAL
         self._empty_wal()
 
-    def _refused(self, error: sqlite3.DatabaseError) -> StoreError:
+    def _refused(self, error: Exception) -> StoreError:
         if "locked" in str(error):
             return Locked(self.path)
         if isinstance(error, sqlite3.OperationalError) and _name(error) != "SQLITE_ERROR":
@@ -253,7 +254,7 @@ class SqliteLog:
         try:
             for row in self._db.execute(query, values):
                 rows.append(row)  # noqa: PERF402 - those before a damaged one are kept
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             return rows, f"it cannot be read ({error})"
         return rows, ""
 
@@ -340,6 +341,6 @@ class SqliteLog:
         return "?"
 
 
-def _name(error: sqlite3.DatabaseError) -> str:
+def _name(error: Exception) -> str:
     """SQLite's name of an error; those that Python raises itself have none."""
     return getattr(error, "sqlite_errorname", "SQLITE_ERROR")

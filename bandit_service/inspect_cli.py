@@ -1,0 +1,233 @@
+"""`bandit-service inspect`: verify a log, say what is in it, and repair a damaged one."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+from bandit_service import app, recovery, settings
+from bandit_service.core import events as ev
+from store import Corrupt, Full, Offset
+from store.salvage import Report, examine, repair, take_place
+from store.snapshots import FileSnapshots
+from store.sqlite import SqliteLog
+
+_EPILOG = """\
+Exit status: 0 the log is whole, or was repaired; 1 it is damaged, or cannot be read.
+
+--repair writes a new log of every record that is as it was written and puts it in the place of the
+damaged one, which is kept as ...damaged-N, as are the snapshots that no longer fit. docs/repair.md
+says what to do before and after.
+
+examples:
+  bandit-service inspect --config config.toml
+  bandit-service inspect --config config.toml --repair"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `inspect`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    add("--repair", action="store_true", help="save what can be saved of a damaged log")
+    add("--json", action="store_true", help="for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect, and repair if asked to; 0 the log is whole, 1 it is not."""
+    chosen = settings.read(args.config)
+    path = Path(chosen.data_dir) / chosen.log.path
+    if not path.exists():
+        print(f"bandit-service: no log at {path}", file=sys.stderr)
+        return 1
+    try:
+        found = _whole(chosen)
+    except Corrupt as error:
+        return _damaged(chosen, path, error, args)
+    status = 1 if "state" in found else 0
+    if args.json:
+        print(json.dumps(found))
+    else:
+        _print(found)
+        if args.repair:
+            print("there is nothing to repair")
+    return status
+
+
+def _whole(chosen: settings.Settings) -> dict[str, Any]:
+    """What is in a log of which every record is as it was written; Corrupt if one is not."""
+    log = app.open_log(chosen)
+    try:
+        found: dict[str, Any] = {"events": log.last, **_counted(log)}
+        snapshots = app.open_snapshots(chosen)
+        found["snapshots"] = _listed(snapshots)
+        try:
+            if log.first > 1:
+                recovered = recovery.recover(log, chosen, snapshots)
+            else:
+                recovered = recovery.replayed(log, chosen)
+        except (recovery.NotWhole, recovery.OtherPast, msgspec.MsgspecError) as error:
+            found["state"] = str(error)
+        else:
+            world = recovered.world
+            found["pending"] = len(world.pending)
+            found["remembered"] = len(world.history.items)
+            found["policy"] = recovered.policy.name
+            found["state_sha256"] = world.digest()
+    finally:
+        log.close()
+    return found
+
+
+def _counted(log: SqliteLog) -> dict[str, Any]:
+    """Reads and verifies every record that is kept."""
+    first, kinds = log.first, dict[str, int]()
+    total = log.last - first + 1
+    with tqdm(total=total, desc="verifying", unit=" events", disable=None, leave=False) as bar:
+        for _, body in log.replay(Offset(first - 1)):
+            try:
+                kind = ev.kind(ev.decode(body)) if body else "(erased)"
+            except msgspec.MsgspecError:
+                kind = "(unknown to this version)"
+            kinds[kind] = kinds.get(kind, 0) + 1
+            bar.update()
+    return {"first": first, "last": log.last, "size_bytes": log.size_bytes, "kinds": kinds}
+
+
+def _listed(snapshots: FileSnapshots) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": each.path.name,
+            "offset": each.offset,
+            "size_bytes": each.size_bytes,
+            "valid": not each.why,
+            "why": each.why,
+        }
+        for each in snapshots.found()
+    ]
+
+
+def _print(found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        if key != "snapshots":
+            print(f"{key:14} {value}")
+            continue
+        for each in value:
+            valid = "valid" if each["valid"] else each["why"]
+            print(f"{'snapshot':14} offset {each['offset']}, {each['size_bytes']} bytes, {valid}")
+        if not value:
+            print(f"{'snapshot':14} none")
+
+
+def _damaged(
+    chosen: settings.Settings, path: Path, error: Corrupt, args: argparse.Namespace
+) -> int:
+    """Say what is wrong and what can be saved; save it if asked to."""
+    report = examine(path)
+    told: dict[str, Any] = {
+        "damaged": error.offset if report.damaged is None else report.damaged,
+        "why": report.why or error.reason,
+        "first": report.first,
+        "last": report.last,
+        "saved_before": report.before,
+        "saved_after": report.after,
+        "erased": report.erased,
+        "lost": [list(each) for each in report.lost],
+        "unverifiable": list(report.unverifiable),
+        "repaired": False,
+    }
+    lines = [f"the log is damaged at offset {told['damaged']}: {told['why']}", *_lines(report)]
+    saves = report.before + report.after > 0
+    if not saves:
+        lines.append(f"nothing can be saved: restore a backup of {path}, or move it away")
+    elif args.repair:
+        told.update(_repaired(chosen, path, report))
+        lines += _told(told)
+    else:
+        lines.append("to save it: bandit-service inspect --repair (docs/repair.md)")
+    print(json.dumps(told) if args.json else "\n".join(lines))
+    return 0 if told["repaired"] else 1
+
+
+def _lines(report: Report) -> list[str]:
+    lines = [
+        f"can be saved: {report.before} records before it, {report.after} after it"
+        + (f" ({report.erased} of them erased before)" if report.erased else "")
+    ]
+    if report.lost:
+        lines.append(f"lost: {report.lost_count} records, at offsets {_ranges(report)}")
+    else:
+        lines.append("lost: nothing")
+    if report.unverifiable:
+        count = len(report.unverifiable)
+        lines.append(
+            f"of those, {count} can be read but not verified, since the record before is lost or "
+            "damaged: " + ", ".join(map(str, report.unverifiable))
+        )
+    return lines
+
+
+def _ranges(report: Report) -> str:
+    return ", ".join(
+        str(first) if first == last else f"{first} to {last}" for first, last in report.lost
+    )
+
+
+def _repaired(chosen: settings.Settings, path: Path, report: Report) -> dict[str, Any]:
+    """Write the new log, verify it, set aside what does not fit it, and put it in place."""
+    number = next(n for n in itertools.count(1) if not _taken(path, n))
+    into = path.with_name(f"{path.name}.repaired")
+    into.unlink(missing_ok=True)  # of a repair that was cut off
+    repair(path, into)
+    log = SqliteLog(into)
+    try:
+        kept = sum(1 for _ in log.replay(Offset(log.first - 1)))
+        first, last = log.first, log.last
+    finally:
+        log.close()
+    if kept != report.before + report.after:
+        raise Full(f"{into} has {kept} records, and not all that can be saved")
+    snapshots = app.open_snapshots(chosen)
+    # a snapshot holds what is lost from there on, and its offset means another record
+    fits = Offset(report.lost[0][0] - 1) if report.lost else report.last
+    aside = snapshots.set_aside(fits, f".damaged-{number}")
+    damaged = take_place(into, path, number)
+    reached = first == 1 or any(
+        not each.why and each.offset >= first - 1 for each in snapshots.found()
+    )
+    return {
+        "repaired": True,
+        "kept_as": str(damaged),
+        "set_aside": [each.name for each in aside],
+        "records": kept,
+        "new_last": last,
+        "startable": reached,
+    }
+
+
+def _taken(path: Path, number: int) -> bool:
+    name = f"{path.name}.damaged-{number}"
+    return any(path.with_name(name + ending).exists() for ending in ("", "-wal"))
+
+
+def _told(told: dict[str, Any]) -> list[str]:
+    lines = [
+        f"repaired: {told['records']} records are in the new log, the last at offset "
+        f"{told['new_last']}",
+        f"the damaged log is kept as {told['kept_as']}",
+        f"snapshots set aside, since they hold what is lost: {len(told['set_aside'])}",
+    ]
+    if not told["startable"]:
+        lines.append(
+            "the service cannot start from it: older events were deleted by age or size, and no "
+            "snapshot that fits reaches the oldest one kept; restore a backup"
+        )
+    return lines

@@ -1,0 +1,332 @@
+"""What can be saved of a damaged log, and a new log of that. The damaged file is only read.
+
+A record is saved if its checksum holds over that of the record before it as it is stored, also
+when that record is itself damaged: so one that follows a hole cannot be told from a damaged one
+and is left out, but those after it are saved. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store import _format
+from store._disk import held, sync_directory
+from store._protocols import Offset, Record
+from store.errors import Corrupt, Full
+
+_CHUNK = 512
+_PAGE = 4096
+_MOST_PER_PAGE = 200
+_Row = tuple[int, Any, Any, Any, Any, Any, Any]  # as in _format, and not checked
+_Keep = Callable[[Record], None]
+_UNREADABLE = "it cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a log holds and what of it is lost; offsets are those of the damaged log.
+
+    damaged:       the first offset that is not as it was written; None if all is whole.
+    why:           what is wrong there, or with the row that says where the log ends.
+    first, last:   what the log had: the oldest record kept and the newest one known of.
+    before, after: how many records are saved, before and after `damaged`.
+    lost:          ranges of offsets, both ends included, that cannot be saved.
+    unverifiable:  offsets of `lost` that can be read and follow a hole: what the checksum
+                   covers is missing, so nobody can say whether they are as they were written.
+    erased:        how many of the saved ones had been erased, and stay so.
+    """
+
+    damaged: Offset | None
+    why: str
+    first: Offset
+    last: Offset
+    before: int
+    after: int
+    lost: tuple[tuple[int, int], ...]
+    unverifiable: tuple[int, ...]
+    erased: int
+
+    @property
+    def gap(self) -> bool:
+        """Whether records after a lost one are saved."""
+        return self.after > 0 and bool(self.lost)
+
+    @property
+    def lost_count(self) -> int:
+        """How many are lost."""
+        return sum(last - first + 1 for first, last in self.lost)
+
+
+def examine(path: Path) -> Report:
+    """What `repair` would save. Raises Locked when another process has the log open."""
+    with held(path), _best(path) as (_, report):
+        return report
+
+
+def repair(path: Path, into: Path) -> Report:
+    """Write a new log of all that can be saved; `into` must not be there.
+
+    The saved records follow one another without a gap, so those after a lost one have lesser
+    offsets than before.
+    """
+    with held(path), _best(path) as (db, _):
+        if into.exists():
+            raise Full(f"{into} is already there")
+        try:
+            with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as new:
+                report = _written(db, new)
+            sync_directory(into.parent)
+        except (sqlite3.OperationalError, OSError) as error:
+            into.unlink(missing_ok=True)
+            raise Full(f"{into} cannot be written ({error})") from None
+    return report
+
+
+def _written(db: sqlite3.Connection, new: sqlite3.Connection) -> Report:
+    base, crc = _base(db, _head(db))
+    seq, rows = base, list[_Row]()
+
+    def keep(record: Record) -> None:
+        nonlocal seq, crc
+        seq += 1
+        crc = _format.rolling_crc(crc, seq, record)
+        whole = (seq, record.eid, record.ts, record.kind, record.owner, crc, record.body)
+        # an erased record has its checksum from what is left of it
+        rows.append(whole if record.body else (*whole[:6], _format.seal(whole)))
+        if len(rows) == _CHUNK:
+            new.executemany(_format.INSERT, rows)
+            rows.clear()
+
+    new.execute("BEGIN IMMEDIATE")
+    _format.prepare(new, 1)
+    base_crc = crc
+    report = _examined(db, keep)
+    new.executemany(_format.INSERT, rows)
+    new.execute(
+        "UPDATE head SET seq = ?, crc = ?, base = ?, base_crc = ?", (seq, crc, base, base_crc)
+    )
+    new.execute("COMMIT")
+    return report
+
+
+@contextlib.contextmanager
+def _best(path: Path) -> Iterator[tuple[sqlite3.Connection, Report]]:
+    """A copy of the log, and what can be saved of it; the copy without the WAL if that is more.
+
+    A WAL that lost its end while the main file was ahead of it makes old pages of new ones.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(_beside(path)))
+        copies = []
+        wal = Path(f"{path}-wal")
+        for name, files in (("with", [path, wal]), ("without", [path])):
+            for file in files:
+                if file.exists():
+                    _copy(file, directory / file.name.replace(path.name, name))
+            db = stack.enter_context(contextlib.closing(sqlite3.connect(directory / name)))
+            db.text_factory = lambda text: text.decode(errors="surrogateescape")
+            copies.append((db, _examined(db, lambda *_: None)))
+            if copies[0][1].damaged is None or not wal.exists():
+                break
+        yield max(copies, key=lambda one: one[1].before + one[1].after)
+
+
+def _beside(path: Path) -> contextlib.AbstractContextManager[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix=f"{path.name}.examined-", dir=path.parent)
+    except OSError as error:
+        raise Full(f"{path.parent} cannot be written ({error.strerror})") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+        with target.open("r+b") as file:
+            header, size = file.read(100), file.seek(0, os.SEEK_END)
+            pages = int.from_bytes(header[28:32], "big")
+            # SQLite reads nothing of a file that is shorter than it says; a flipped bit says much
+            if header[:16] == b"SQLite format 3\0" and size < pages * _PAGE < 64 * (size + _PAGE):
+                file.truncate(pages * _PAGE)
+    except OSError as error:
+        raise Full(f"{source} cannot be copied ({error.strerror})") from None
+
+
+def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
+    """Read all rows in order and call `keep` with the records that can be saved."""
+    head, most = _head(db), _pages(db) * _MOST_PER_PAGE
+    base, base_crc = _base(db, head)
+    at = newest = base  # the last one saved, and the last one seen
+    chain = _Chain(base_crc)
+    kept = erased = 0
+    lost, unverifiable = list[tuple[int, int]](), list[int]()
+    places: list[tuple[int, str, int]] = []  # (offset, why, how many were saved before)
+    why = doubted = ""
+    for row in _rows(db):
+        if row[0] <= base and row[6] == b"":
+            continue  # trimmed, and its row is not deleted yet
+        saved = [each for each in chain.saved(row) if each[0] > at]
+        for seq, record in saved:
+            if seq > at + 1:
+                places.append((at + 1, why or _UNREADABLE, kept))
+                lost.append((at + 1, seq - 1))
+            elif len(saved) == 2 and seq != row[0]:
+                places.append((seq, why, kept))
+            at, kept, erased, why = seq, kept + 1, erased + (not record.body), ""
+            keep(record)
+        if not saved:
+            why = why or (chain.why if row[0] == at + 1 else "")
+            if doubted or row[0] != newest + 1:
+                unverifiable.append(row[0])
+        doubted = "" if saved else chain.why
+        newest = max(newest, row[0] if row[0] <= base + most else 0)
+    end = max(at, newest)
+    if head is not None and at <= head[0] <= end + most:
+        end = head[0]
+    if end > at:
+        places.append((at + 1, why or _UNREADABLE, kept))
+        lost.append((at + 1, end))
+    if not places and head != (at, chain.crc, base, base_crc):
+        places.append((at + 1, "the row that says where the log ends is not as written", kept))
+    place, why, before = places[0] if places else (None, "", kept)
+    return Report(
+        damaged=None if place is None else Offset(place),
+        why=why,
+        first=Offset(base + 1),
+        last=Offset(end),
+        before=before,
+        after=kept - before,
+        lost=tuple(lost),
+        unverifiable=tuple(
+            each for each in unverifiable if any(first <= each <= to for first, to in lost)
+        ),
+        erased=erased,
+    )
+
+
+class _Chain:
+    """Which rows are as they were written, by the checksums of their neighbours."""
+
+    def __init__(self, crc: int) -> None:
+        self.crc = crc  # as the row before has it stored
+        self.why = ""
+        self._doubtful: tuple[int, int, Record] | None = None
+
+    def saved(self, row: _Row) -> list[tuple[int, Record]]:
+        """This row if it is whole, and the one before if only its own checksum was damaged."""
+        doubtful, self._doubtful = self._doubtful, None
+        seq, before = row[0], self.crc
+        self.crc = row[5] if isinstance(row[5], int) else -1
+        try:
+            return [(seq, _format.verified(before, seq, row)[1])]
+        except Corrupt as error:
+            self.why = error.reason
+        if doubtful is not None:
+            # the checksum of this one covers what the row before has as its content
+            with contextlib.suppress(Corrupt):
+                record = _format.verified(doubtful[0], seq, row)[1]
+                return [doubtful[1:], (seq, record)]
+        with contextlib.suppress(*_format.TYPES):
+            record = Record(row[1], row[3], row[2], row[6], row[4])
+            self._doubtful = (_format.rolling_crc(before, seq, record), seq, record)
+        return []
+
+
+def _head(db: sqlite3.Connection) -> tuple[int, int, int, int] | None:
+    """(last, its CRC, last trimmed, its CRC), or None where they cannot be read."""
+    try:
+        _format.refuse_strangers(db, Path("it"))
+        known = {row[1] for row in db.execute("PRAGMA table_info(head)")}
+        base = "base, base_crc" if "base" in known else "0, 0"
+        head = db.execute(f"SELECT seq, crc, {base} FROM head").fetchone()  # noqa: S608 - ours
+    except (*_format.UNREADABLE, Corrupt):
+        return None
+    if head is None or not all(isinstance(value, int) and value >= 0 for value in head):
+        return None
+    return head[0], head[1], head[2], head[3]
+
+
+def _base(db: sqlite3.Connection, head: tuple[int, int, int, int] | None) -> tuple[int, int]:
+    """Up to where the log was trimmed: what the head says if the rows agree, or what they say."""
+    rows = _rows(db)
+    row = next(rows, None)
+    spent = None
+    agreed = head is not None and head[2:] == (0, 0)
+    while row is not None and row[6] == b"":
+        spent = (row[0], row[5])
+        agreed = agreed or (head is not None and head[2:] == spent)
+        row = next(rows, None)
+    rows.close()
+    if head is not None and (agreed or (spent is None and (row is None or head[2] < row[0]))):
+        return head[2], head[3]
+    if spent is not None and isinstance(spent[1], int):
+        return spent
+    return 0, 0
+
+
+def _pages(db: sqlite3.Connection) -> int:
+    try:
+        return int(db.execute("PRAGMA page_count").fetchone()[0])
+    except _format.UNREADABLE:
+        return 0
+
+
+def _rows(db: sqlite3.Connection) -> Generator[_Row, None, None]:
+    """Every row that can be read, in the order in which they were appended."""
+    try:
+        known = {row[1] for row in db.execute("PRAGMA table_info(log)")}
+    except _format.UNREADABLE:
+        return
+    owner = "owner" if "owner" in known else "''"
+    query = (
+        f"SELECT rowid, seq, eid, ts, kind, {owner}, crc, body FROM log "  # noqa: S608 - ours
+        "WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    )
+    at, top = 0, _top(db)
+    while True:
+        found, whole = list[Any](), False
+        try:
+            found.extend(db.execute(query, (at, _CHUNK)))
+            whole = True
+        except _format.UNREADABLE:
+            with contextlib.suppress(*_format.UNREADABLE):
+                for row in db.execute(query, (at, _CHUNK)):
+                    found.append(row)
+        for _, *row in found:
+            if isinstance(row[0], int):
+                yield row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+        if whole and len(found) < _CHUNK:
+            return
+        # one row at a time over what cannot be read
+        at = max(at + 1 if not found else 0, *(row[0] for row in found), at)
+        if not whole and at > top:
+            return
+
+
+def _top(db: sqlite3.Connection) -> int:
+    """No row can be beyond this one."""
+    head, most = _head(db), _pages(db) * _MOST_PER_PAGE
+    return min(head[0], most + head[2]) if head is not None else most
+
+
+def take_place(repaired: Path, path: Path, number: int) -> Path:
+    """Put the repaired log where the damaged one is, which keeps its content as `…damaged-N`."""
+    damaged = path.with_name(f"{path.name}.damaged-{number}")
+    wal = Path(f"{path}-wal")
+    with held(path):
+        try:
+            damaged.hardlink_to(path)  # at no time is there no log in this place
+            if wal.exists():
+                wal.rename(f"{damaged}-wal")
+            repaired.replace(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise Full(f"{path} cannot be replaced ({error.strerror})") from None
+    return damaged
