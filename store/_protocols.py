@@ -68,7 +68,7 @@ class EventLog(Protocol):
         """
         ...
 
-    def trim(self, upto: Offset, most: int = 1000) -> int:
+    def trim(self, upto: Offset, most: int = 100) -> int:
         """Delete up to `most` of the oldest records, none after `upto`; how many are left to do."""
         ...
 

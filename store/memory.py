@@ -63,7 +63,7 @@ class MemoryLog:
                 erased += 1
         return erased
 
-    def trim(self, upto: Offset, most: int = 1000) -> int:
+    def trim(self, upto: Offset, most: int = 100) -> int:
         """Delete the oldest; how many are left to do."""
         self._check()
         upto = min(upto, self.last)

@@ -194,7 +194,7 @@ class SqliteLog:
                 raise self._failed("what was erased is still in the WAL, which", error) from None
         return erased
 
-    def trim(self, upto: Offset, most: int = 1000) -> int:
+    def trim(self, upto: Offset, most: int = 100) -> int:
         """Empty the oldest records and delete rows of older ones; how many are left to do."""
         self._check()
         base, upto = self._base, min(upto, Offset(self._seq))

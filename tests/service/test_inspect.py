@@ -245,7 +245,7 @@ def test_a_trimmed_log_says_when_the_service_cannot_start_from_it(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = SqliteLog(_path(data))
-    log.trim(Offset(150))
+    log.trim(Offset(150), most=150)
     log.close()
     _flip(_path(data), 170)
     status, printed, _ = _inspect(data, capsys, "--repair")

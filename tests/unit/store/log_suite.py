@@ -269,7 +269,7 @@ class LogSuite:
         assert log.trim(Offset(1500), most=1000) == 500
         assert (log.first, log.last) == (1001, 2000)
         assert log.trim(Offset(1500), most=1000) == 0
-        assert log.trim(Offset(1500)) == 0
+        assert log.trim(Offset(1500), most=1) == 0
         assert log.trim(Offset(3)) == 0
         assert (log.first, log.last) == (1501, 2000)
         assert contents(log, 1500) == expected(2000, 1500)
@@ -334,7 +334,7 @@ class LogSuite:
             pytest.skip("keeps nothing beyond its process")
         log = opened()
         log.append([owned(i, "ann" if i % 5 == 0 else "") for i in range(1, 1001)])
-        log.trim(Offset(700))
+        log.trim(Offset(700), most=700)
         log.forget("ann", Offset(800))
         left = [(i, b"" if i % 5 == 0 and i <= 800 else record(i).body) for i in range(701, 1001)]
         assert contents(log, 700) == left
@@ -342,7 +342,7 @@ class LogSuite:
         log = opened()
         assert (log.first, log.last) == (701, 1000)
         assert contents(log, 700) == left
-        log.trim(Offset(1000))
+        log.trim(Offset(1000), most=1000)
         log.close()
         log = opened()
         assert (log.first, log.last) == (1001, 1000)
