@@ -1,4 +1,4 @@
-"""Real faults under a real process: damaged files, a full disk, a clock that jumps, a second one."""
+"""Real faults under a real process: damaged files, a full disk, a clock that jumps."""
 
 from __future__ import annotations
 

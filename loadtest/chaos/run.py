@@ -1,0 +1,104 @@
+"""Rounds of start, load, kill; and the totals."""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251 - the moments of the kills, from a printed seed
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+
+from loadtest.chaos.load import Client, Ledger, settle, worker
+from loadtest.chaos.process import Service
+from loadtest.chaos.verify import Found, verify
+
+# Snapshots come often, so that kills fall into them, and into what follows one.
+ENVIRON = {
+    "BANDIT_SNAPSHOTS_EVERY_EVENTS": "150",
+    "BANDIT_LOG_LEVEL": "warning",
+    "BANDIT_REWARD_MAX_PENDING": "1000000",
+}
+_WORKERS = 6
+
+
+@dataclass
+class Totals:
+    """What a run saw. `moments`: how many kills fell into each phase of a process."""
+
+    seed: int
+    kills: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    moments: Counter[str] = field(default_factory=Counter)
+    recoveries_s: list[float] = field(default_factory=list)
+    verified: int = 0
+    found: Found | None = None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For a table."""
+        assert self.found is not None
+        phases = ", ".join(f"{n} {name}" for name, n in sorted(self.moments.items()))
+        return [
+            ("kills", f"{self.kills} ({phases}), seed {self.seed}"),
+            ("decisions answered, all found", str(len(self.ledger.decided))),
+            ("outcomes acknowledged, all found once", str(self.ledger.acknowledged)),
+            ("sent again after a kill, and converged", str(self.ledger.resolved)),
+            ("sent twice, applied once", str(self.ledger.duplicates)),
+            ("events in the log at the end", str(self.found.events)),
+            ("verifications of log and fold", str(self.verified)),
+            ("restart, median s", f"{median(self.recoveries_s):.2f}"),
+        ]
+
+
+async def chaos(
+    data: Path, kills: int, seed: int, verify_every: int, tick: Callable[[Totals], None]
+) -> Totals:
+    """Kill a service `kills` times. Raises load.Wrong as soon as a promise is broken."""
+    totals, rng = Totals(seed), random.Random(seed)  # noqa: S311 - moments, no secrets
+    while totals.kills < kills:
+        await _round(data, totals, rng)
+        totals.kills += 1
+        if totals.kills % verify_every == 0 or totals.kills == kills:
+            totals.found = await asyncio.to_thread(verify, data, totals.ledger)
+            totals.verified += 1
+        tick(totals)
+    return totals
+
+
+async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
+    begun = time.perf_counter()
+    service = Service(data, **ENVIRON)
+    phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
+    totals.moments["while starting" if phase == "start" else
+                   "under load" if phase == "load" else "while stopping"] += 1  # fmt: skip
+    if phase == "start" and totals.recoveries_s:
+        await asyncio.sleep(rng.uniform(0.0, 1.2) * median(totals.recoveries_s))
+        service.kill()
+        return
+    try:
+        url = await service.url()
+        totals.recoveries_s.append(time.perf_counter() - begun)
+        timeout = aiohttp.ClientTimeout(total=30.0)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            client = Client(session, url)
+            await settle(client, totals.ledger, rng)
+            seeds = [random.Random(rng.random()) for _ in range(_WORKERS)]  # noqa: S311 - same
+            workers = [
+                asyncio.create_task(worker(client, totals.ledger, each, f"{totals.kills}-{w}"))
+                for w, each in enumerate(seeds)
+            ]
+            await asyncio.sleep(rng.uniform(0.05, 0.8))
+            if phase == "stop":
+                service.terminate()
+                await asyncio.sleep(rng.uniform(0.0, 0.5))
+            service.kill()
+            if phase == "stop":  # what the drain refused is no broken promise
+                await asyncio.gather(*workers, return_exceptions=True)
+            else:
+                await asyncio.gather(*workers)
+    finally:
+        service.kill()

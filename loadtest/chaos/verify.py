@@ -1,0 +1,86 @@
+"""What the log holds, against the ledger; and the fold, against an independent one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bandit_service import app, recovery, settings
+from bandit_service.core import events as ev
+from loadtest.chaos.load import Ledger, Wrong
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a log that was verified holds."""
+
+    events: int
+    outcomes: int
+    from_snapshot: int
+
+
+def verify(data: Path, ledger: Ledger) -> Found:
+    """Every acknowledged outcome exactly once, none in half, and one state by either way.
+
+    Raises Wrong naming the promise that is broken.
+    """
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
+    log = app.open_log(chosen)
+    try:
+        decided: set[str] = set()
+        signals: dict[str, dict[str, float]] = {}
+        keys: dict[str, int] = {}
+        outcomes = 0
+        for _, body in log.replay():
+            event = ev.decode(body)
+            if isinstance(event, ev.Decided):
+                decided.add(event.id)
+            elif isinstance(event, ev.Rewarded | ev.Compared):
+                outcomes += 1
+                if event.idempotency_key:
+                    keys[event.idempotency_key] = keys.get(event.idempotency_key, 0) + 1
+                elif isinstance(event, ev.Rewarded):
+                    _take(signals.setdefault(event.decision_id, {}), event)
+        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        whole = recovery.replayed(log, chosen, short.policy)
+    finally:
+        log.close()
+    _compare(ledger, decided, signals, keys)
+    if short.world.digest() != whole.world.digest():
+        raise Wrong(f"the fold from the snapshot at {short.after} is not that of the whole log")
+    return Found(short.world.events, outcomes, short.after)
+
+
+def _take(known: dict[str, float], event: ev.Rewarded) -> None:
+    for name in ("quality", "cost_usd", "latency_s"):
+        value = getattr(event, name)
+        if value is None:
+            continue
+        if name in known:
+            raise Wrong(f"{name} of {event.decision_id} is in the log twice")
+        known[name] = value
+
+
+def _compare(
+    ledger: Ledger, decided: set[str], signals: dict[str, dict[str, float]], keys: dict[str, int]
+) -> None:
+    lost = [id for id in ledger.decided if id not in decided]
+    if lost:
+        raise Wrong(f"{len(lost)} answered decisions are lost, the first is {lost[0]}")
+    for id, acknowledged in ledger.signals.items():
+        found = signals.get(id, {})
+        doubtful = ledger.doubt.get(id, {})
+        if not acknowledged.items() <= found.items():
+            raise Wrong(f"acknowledged {acknowledged} of {id}, found {found}")
+        extra = {name: value for name, value in found.items() if name not in acknowledged}
+        if extra not in ({}, doubtful):
+            raise Wrong(f"{id} has {extra}, which is neither acknowledged nor whole")
+    for id, found in signals.items():
+        if id not in ledger.signals and found not in ({}, ledger.doubt.get(id)):
+            raise Wrong(f"{id} has {found}, which is not what was sent")
+    for key in ledger.keys:
+        if keys.get(key) != 1:
+            raise Wrong(f"the outcome under key {key} is there {keys.get(key, 0)} times")
+    for key, times in keys.items():
+        if times != 1 or (key not in ledger.keys and key not in ledger.doubtful_keys):
+            raise Wrong(f"the outcome under key {key} is there {times} times")
