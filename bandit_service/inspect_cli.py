@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bandit_service import app, recovery, settings
 from bandit_service.core import events as ev
-from store import Corrupt, Full, Offset
+from store import Corrupt, Offset
 from store.salvage import Report, examine, repair, take_place
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
@@ -22,9 +22,9 @@ from store.sqlite import SqliteLog
 _EPILOG = """\
 Exit status: 0 the log is whole, or was repaired; 1 it is damaged, or cannot be read.
 
---repair writes a new log of every record that is as it was written and puts it in the place of the
-damaged one, which is kept as ...damaged-N, as are the snapshots that no longer fit. docs/repair.md
-says what to do before and after.
+--repair writes a new log of every record that is as it was written, with empty ones in the place of
+those that are lost, and puts it in the place of the damaged one, which is kept as ...damaged-N.
+docs/repair.md says what to do before and after.
 
 examples:
   bandit-service inspect --config config.toml
@@ -94,7 +94,7 @@ def _counted(log: SqliteLog) -> dict[str, Any]:
     with tqdm(total=total, desc="verifying", unit=" events", disable=None, leave=False) as bar:
         for _, body in log.replay(Offset(first - 1)):
             try:
-                kind = ev.kind(ev.decode(body)) if body else "(erased)"
+                kind = ev.kind(ev.decode(body)) if body else "(erased or lost)"
             except msgspec.MsgspecError:
                 kind = "(unknown to this version)"
             kinds[kind] = kinds.get(kind, 0) + 1
@@ -149,7 +149,7 @@ def _damaged(
     if not saves:
         lines.append(f"nothing can be saved: restore a backup of {path}, or move it away")
     elif args.repair:
-        told.update(_repaired(chosen, path, report))
+        told.update(_repaired(chosen, path))
         lines += _told(told)
     else:
         lines.append("to save it: bandit-service inspect --repair (docs/repair.md)")
@@ -181,24 +181,21 @@ def _ranges(report: Report) -> str:
     )
 
 
-def _repaired(chosen: settings.Settings, path: Path, report: Report) -> dict[str, Any]:
-    """Write the new log, verify it, set aside what does not fit it, and put it in place."""
+def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
+    """Write the new log, verify it, set aside snapshots beyond it, and put it in place."""
     number = next(n for n in itertools.count(1) if not _taken(path, n))
     into = path.with_name(f"{path.name}.repaired")
     into.unlink(missing_ok=True)  # of a repair that was cut off
     repair(path, into)
     log = SqliteLog(into)
     try:
-        kept = sum(1 for _ in log.replay(Offset(log.first - 1)))
+        for _ in log.replay(Offset(log.first - 1)):
+            pass
         first, last = log.first, log.last
     finally:
         log.close()
-    if kept != report.before + report.after:
-        raise Full(f"{into} has {kept} records, and not all that can be saved")
     snapshots = app.open_snapshots(chosen)
-    # a snapshot holds what is lost from there on, and its offset means another record
-    fits = Offset(report.lost[0][0] - 1) if report.lost else report.last
-    aside = snapshots.set_aside(fits, f".damaged-{number}")
+    aside = snapshots.set_aside(last, f".damaged-{number}")
     damaged = take_place(into, path, number)
     reached = first == 1 or any(
         not each.why and each.offset >= first - 1 for each in snapshots.found()
@@ -207,8 +204,6 @@ def _repaired(chosen: settings.Settings, path: Path, report: Report) -> dict[str
         "repaired": True,
         "kept_as": str(damaged),
         "set_aside": [each.name for each in aside],
-        "records": kept,
-        "new_last": last,
         "startable": reached,
     }
 
@@ -220,14 +215,17 @@ def _taken(path: Path, number: int) -> bool:
 
 def _told(told: dict[str, Any]) -> list[str]:
     lines = [
-        f"repaired: {told['records']} records are in the new log, the last at offset "
-        f"{told['new_last']}",
+        f"repaired: the new log has offsets {told['first']} to {told['last']}; those of lost "
+        "records are empty",
         f"the damaged log is kept as {told['kept_as']}",
-        f"snapshots set aside, since they hold what is lost: {len(told['set_aside'])}",
     ]
+    if told["set_aside"]:
+        lines.append(
+            f"snapshots of later offsets, set aside as ...damaged-N: {len(told['set_aside'])}"
+        )
     if not told["startable"]:
         lines.append(
             "the service cannot start from it: older events were deleted by age or size, and no "
-            "snapshot that fits reaches the oldest one kept; restore a backup"
+            "valid snapshot reaches the oldest one kept; restore a backup"
         )
     return lines

@@ -2,7 +2,8 @@
 
 A record is saved if its checksum holds over that of the record before it as it is stored, also
 when that record is itself damaged: so one that follows a hole cannot be told from a damaged one
-and is left out, but those after it are saved. Nothing is guessed.
+and is left out, but those after it are saved. Nothing is guessed. In the place of a lost record
+stands an empty one, as if it had been erased: every other keeps its offset, and snapshots fit.
 """
 
 from __future__ import annotations
@@ -72,11 +73,7 @@ def examine(path: Path) -> Report:
 
 
 def repair(path: Path, into: Path) -> Report:
-    """Write a new log of all that can be saved; `into` must not be there.
-
-    The saved records follow one another without a gap, so those after a lost one have lesser
-    offsets than before.
-    """
+    """Write a new log of all that can be saved, at the same offsets; `into` must not be there."""
     with held(path), _best(path) as (db, _):
         if into.exists():
             raise Full(f"{into} is already there")
@@ -165,7 +162,7 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
     base, base_crc = _base(db, head)
     at = newest = base  # the last one saved, and the last one seen
     chain = _Chain(base_crc)
-    kept = erased = 0
+    kept, erased, ts = 0, 0, 0.0
     lost, unverifiable = list[tuple[int, int]](), list[int]()
     places: list[tuple[int, str, int]] = []  # (offset, why, how many were saved before)
     why = doubted = ""
@@ -177,9 +174,11 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
             if seq > at + 1:
                 places.append((at + 1, why or _UNREADABLE, kept))
                 lost.append((at + 1, seq - 1))
+                _keep_empty(keep, lost[-1], record.ts)
             elif len(saved) == 2 and seq != row[0]:
                 places.append((seq, why, kept))
             at, kept, erased, why = seq, kept + 1, erased + (not record.body), ""
+            ts = record.ts
             keep(record)
         if not saved:
             why = why or (chain.why if row[0] == at + 1 else "")
@@ -193,6 +192,7 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
     if end > at:
         places.append((at + 1, why or _UNREADABLE, kept))
         lost.append((at + 1, end))
+        _keep_empty(keep, lost[-1], ts)
     if not places and head != (at, chain.crc, base, base_crc):
         places.append((at + 1, "the row that says where the log ends is not as written", kept))
     place, why, before = places[0] if places else (None, "", kept)
@@ -209,6 +209,12 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
         ),
         erased=erased,
     )
+
+
+def _keep_empty(keep: _Keep, lost: tuple[int, int], ts: float) -> None:
+    """Empty records in the place of lost ones, of a time at which none goes backwards."""
+    for offset in range(lost[0], lost[1] + 1):
+        keep(Record(f"lost-{offset}", "lost", ts, b""))
 
 
 class _Chain:

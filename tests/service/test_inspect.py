@@ -101,7 +101,7 @@ def test_erased_records_and_damaged_snapshots_are_told(
     newest.write_bytes(newest.read_bytes()[:-1])
     status, found, _ = _inspect(data, capsys, "--json")
     assert status == 0
-    assert found["kinds"] == {"arm_added": 290, "(erased)": 10}
+    assert found["kinds"] == {"arm_added": 290, "(erased or lost)": 10}
     assert found["snapshots"][0]["why"] == "its checksum does not match"
     assert "offset 300, " in (printed := _inspect(data, capsys)[1])
     assert "its checksum does not match" in printed
@@ -144,24 +144,35 @@ def test_repaired_it_is_whole_again(data: Path, capsys: pytest.CaptureFixture[st
     _flip(_path(data), 150)
     status, printed, _ = _inspect(data, capsys, "--repair")
     assert status == 0
-    assert "repaired: 299 records are in the new log, the last at offset 299" in printed
+    assert "repaired: the new log has offsets 1 to 300; those of lost records are empty" in printed
     assert f"the damaged log is kept as {_path(data)}.damaged-1" in printed
-    assert "snapshots set aside, since they hold what is lost: 2" in printed
     status, found, _ = _inspect(data, capsys, "--json")
-    assert (status, found["events"]) == (0, 299)
-    assert [each["offset"] for each in found["snapshots"]] == [100]
-    assert len(list((data / "snapshots").glob("*.damaged-1"))) == 2
+    assert (status, found["events"]) == (0, 300)
+    assert found["kinds"] == {"arm_added": 299, "(erased or lost)": 1}
+    assert [each["offset"] for each in found["snapshots"]] == [300, 200, 100]
     log = SqliteLog(_path(data))
     bodies = [body for _, body in log.replay()]
-    assert log.append([_record(999)]) == 300
+    assert log.append([_record(999)]) == 301
     log.close()
-    assert bodies == [_record(i).body for i in range(1, 301) if i != 150]
+    assert bodies == [b"" if i == 150 else _record(i).body for i in range(1, 301)]
     _flip(_path(data), 20)
     status, told, _ = _inspect(data, capsys, "--repair", "--json")
     assert (status, told["repaired"], told["lost"]) == (0, True, [[20, 20]])
     assert told["kept_as"] == f"{_path(data)}.damaged-2"
-    assert len(told["set_aside"]) == 1
+    assert told["erased"] == 1
     assert "there is nothing to repair" in _inspect(data, capsys, "--repair")[1]
+
+
+def test_snapshots_beyond_the_end_are_set_aside(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _changed(_path(data), "DELETE FROM log WHERE seq > 250")
+    _changed(_path(data), "UPDATE head SET seq = 250")
+    status, told, _ = _inspect(data, capsys, "--repair", "--json")
+    assert (status, told["last"], len(told["set_aside"])) == (0, 250, 1)
+    assert len(list((data / "snapshots").glob("*.damaged-1"))) == 1
+    found = _inspect(data, capsys, "--json")[1]
+    assert [each["offset"] for each in found["snapshots"]] == [200, 100]
 
 
 def _truncated(path: Path) -> None:
@@ -203,11 +214,11 @@ def test_any_damage_is_told_and_repaired(
     assert (status, told["repaired"], err) == (0, True, "")
     lost = {i for first, last in told["lost"] for i in range(first, last + 1)}
     status, found, _ = _inspect(data, capsys, "--json")
-    assert (status, found["events"]) == (0, told["records"])
-    assert told["records"] == 300 - len(lost)
+    assert (status, found["events"]) == (0, told["last"])
+    assert told["saved_before"] + told["saved_after"] == 300 - len(lost)
     log = SqliteLog(_path(data))
     assert [body for _, body in log.replay()] == [
-        _record(i).body for i in range(1, 301) if i not in lost
+        b"" if i in lost else _record(i).body for i in range(1, 301)
     ]
     log.close()
 
@@ -248,6 +259,11 @@ def test_a_trimmed_log_says_when_the_service_cannot_start_from_it(
     log.trim(Offset(150), most=150)
     log.close()
     _flip(_path(data), 170)
+    status, printed, _ = _inspect(data, capsys, "--repair")
+    assert status == 0
+    assert "the service cannot start from it" not in printed
+    FileSnapshots(data / "snapshots").forget(before=Offset(301))
+    _flip(_path(data), 190)
     status, printed, _ = _inspect(data, capsys, "--repair")
     assert status == 0
     assert "the service cannot start from it" in printed

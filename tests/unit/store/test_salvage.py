@@ -47,10 +47,13 @@ def _saved(path: Path) -> tuple[Report, list[bytes]]:
         path.name, f"{path.name}-wal", into.name
     }  # fmt: skip
     log = SqliteLog(into)
-    bodies = [body for _, body in log.replay(Offset(log.first - 1))]
-    assert log.first == report.first
+    replayed = list(log.replay(Offset(log.first - 1)))
+    lost = {at for first, last in report.lost for at in range(first, last + 1)}
+    assert (log.first, log.last) == (report.first, report.last)
+    assert all(body == b"" for at, body in replayed if at in lost)
+    bodies = [body for at, body in replayed if at not in lost]
     assert len(bodies) == report.before + report.after
-    assert log.append([record(10_000)]) == log.first + len(bodies)
+    assert log.append([record(10_000)]) == report.last + 1
     log.close()
     assert not Path(f"{into}-wal").exists()
     return report, bodies
@@ -180,6 +183,8 @@ def test_what_was_trimmed_and_erased_stays_so(
     assert bodies == [body for i, body in enumerate(left, 9) if i not in lost]
     assert report.erased == bodies.count(b"")
     again = SqliteLog(path.with_name("new.db"))
+    later = [at for at in range(10, 41) if not {at - 1, at} & {*lost, 9}]
+    assert [again.offset_at(record(at).ts) for at in later] == [at - 1 for at in later]
     assert again.forget("ann", Offset(40)) == 0
     assert again.forget("bob", Offset(36)) > 20
     again.close()
