@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from bandit_service import cli
+from bandit_service import app, cli, recovery, settings
 from bandit_service.core import events as ev
 from policies import ArmId
 from store import Offset, Record
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
+from tests.service.running import a_vector, serving
 
 _EVENTS = 300
 
@@ -282,6 +284,7 @@ def test_it_refuses_while_another_process_has_the_log_open(
     code = """
 import sys
 from store.sqlite import SqliteLog
+from tests.service.running import a_vector, serving
 log = SqliteLog(sys.argv[1])
 print("open", flush=True)
 sys.stdin.read()
@@ -312,3 +315,47 @@ def test_serving_a_damaged_log_is_refused_with_what_to_do(data: Path) -> None:
     assert "the log is damaged at offset 150" in done.stderr
     assert "`bandit-service inspect --repair`" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_repaired_service_knows_what_its_snapshot_knew(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record of a decision is lost; the snapshot has it, and it can still be rewarded."""
+    data = tmp_path / "var"
+    async with serving(data, models) as client:
+        ids = [str((await client.decide(embedding=a_vector(i)))["decision_id"]) for i in range(30)]
+        for id in ids[:20]:
+            await client.reward(id, quality=0.5)
+    before = _digest(data)
+    content = bytearray(_path(data).read_bytes())
+    assert content.count(ids[25].encode()) >= 1
+    content[_body_of(_path(data), ids[25], bytes(content)) + 200] ^= 1
+    _path(data).write_bytes(content)
+    status, told, _ = await asyncio.to_thread(_inspect, data, capsys, "--json")
+    assert (status, told["lost"]) == (1, [[told["damaged"], told["damaged"]]])
+    status, told, _ = await asyncio.to_thread(_inspect, data, capsys, "--json", "--repair")
+    assert (status, told["repaired"], told["startable"]) == (0, True, True)
+    assert _digest(data) == before
+    async with serving(data, models) as client:
+        assert await client.reward(ids[25], quality=1.0) == "accepted"
+        assert await client.reward(ids[3], quality=0.5) == "duplicate"
+        await client.decide(embedding=a_vector(3))
+
+
+def _digest(data: Path) -> str:
+    """The state that a start comes to."""
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
+    log = app.open_log(chosen)
+    try:
+        return recovery.recover(log, chosen, app.open_snapshots(chosen)).world.digest()
+    finally:
+        log.close()
+
+
+def _body_of(path: Path, id: str, content: bytes) -> int:
+    """Where in the file the body of a decision begins."""
+    db = sqlite3.connect(path)
+    bodies = [body for (body,) in db.execute("SELECT body FROM log WHERE kind = 'decided'")]
+    db.close()
+    (body,) = (body for body in bodies if id.encode() in body)
+    return content.index(body)

@@ -8,6 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,30 @@ def test_the_file_that_is_synced_stays_the_one_that_sqlite_writes(tmp_path: Path
     copy = SqliteLog(tmp_path / "copy.db")
     assert contents(copy) == contents(log)
     copy.close()
+    log.close()
+
+
+def test_syncs_from_another_thread_while_it_erases(tmp_path: Path) -> None:
+    log, stop, reached = SqliteLog(tmp_path / "events.db"), threading.Event(), list[int]()
+
+    def syncing() -> None:
+        while not stop.is_set():
+            reached.append(log.sync())
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(syncing)
+        try:
+            for i in range(1, 301):
+                log.append([owned(i, "ann" if i % 2 else "", 3000)])
+                if i % 3 == 0:
+                    log.forget("ann", Offset(i))
+                    log.trim(Offset(i - 20))
+        finally:
+            stop.set()
+        done.result()
+    assert reached == sorted(reached)
+    assert log.sync() == 300
+    assert [int(at) for at, _ in log.replay(Offset(log.first - 1))] == list(range(281, 301))
     log.close()
 
 
