@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,8 @@ from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.keeper import Keeper
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
-from bandit_service.settings import Settings, policy_key
+from bandit_service.security import Gate
+from bandit_service.settings import BadSettings, Settings, exposure, policy_key
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from store.history import HybridIndex
@@ -173,6 +175,23 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
         keeper.change_policy(wanted, source)
 
 
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer with the configured files; None without them. BadSettings if unusable."""
+    server = settings.server
+    if not server.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+        if server.tls_client_ca:
+            context.load_verify_locations(server.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise BadSettings([f"server.tls_cert: the files cannot be used ({error})"]) from None
+    return context
+
+
 def application(
     router: Router, keeper: Keeper, telemetry: Telemetry, settings: Settings
 ) -> web.Application:
@@ -183,6 +202,9 @@ def application(
     app[http.KEEPER] = keeper
     app[http.TELEMETRY] = telemetry
     app[http.SETTINGS] = settings
+    app[http.GATE] = Gate(
+        settings.keys, settings.security.open_metrics, settings.security.share_window
+    )
     app[http.DRAINING] = asyncio.Event()
     app.add_routes([*http.routes(), web.get("/v1/stream", stream.stream)])
     return app
@@ -193,6 +215,10 @@ async def serving(
     settings: Settings, progress: Progress | None = None
 ) -> AsyncIterator[tuple[str, web.Application]]:
     """The service, listening; yields its URL. Leaving drains: what is under way is answered."""
+    refused = exposure(settings)
+    if refused:
+        raise BadSettings([refused])
+    tls = tls_context(settings)
     async with running_router(settings, progress) as (router, keeper, telemetry):
         app = application(router, keeper, telemetry, settings)
         runner = web.AppRunner(
@@ -201,10 +227,12 @@ async def serving(
         )  # fmt: skip
         await runner.setup()
         try:
-            site = web.TCPSite(runner, settings.server.host, settings.server.port)
+            server = settings.server
+            site = web.TCPSite(runner, server.host, server.port, ssl_context=tls)
             await site.start()
             host, port = runner.addresses[0][:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            scheme = "https" if tls else "http"
+            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             # What was recovered lives as long as the process: the collector need not look at it.
             gc.collect()
             gc.freeze()

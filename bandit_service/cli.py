@@ -17,7 +17,17 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import app, clock, http, inspect_cli, learn_cli, logs, replay_cli, settings
+from bandit_service import (
+    app,
+    clock,
+    http,
+    inspect_cli,
+    learn_cli,
+    logs,
+    replay_cli,
+    security,
+    settings,
+)
 from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -103,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     tune_cli.add_arguments(tune)
     tune.set_defaults(run=tune_cli.run)
+
+    keys = commands.add_parser("keys", help="make API keys")
+    actions = keys.add_subparsers(required=True, metavar="new")
+    new = actions.add_parser("new", help="print a fresh key, once, and the entry to configure")
+    new.add_argument("--id", required=True, help="a name for the key")
+    new.add_argument(
+        "--scopes", required=True, help=f"some of {', '.join(security.SCOPES)}, by commas"
+    )
+    new.add_argument("--tenant", default="", help="the only tenant that the key acts for")
+    new.set_defaults(run=_keys_new)
 
     config = commands.add_parser("config", help="check or show the configuration")
     actions = config.add_subparsers(required=True, metavar="check|show")
@@ -212,6 +232,24 @@ Three commands to try:
 
   curl -s {url}/v1/decide -d '{{"query": "Good morning in French?", "max_cost_usd": 0.001}}'
 """
+
+
+def _keys_new(args: argparse.Namespace) -> int:
+    key, hashed = security.new_key()
+    entry = security.ApiKey(
+        id=args.id, hash=hashed, scopes=tuple(args.scopes.split(",")), tenant=args.tenant
+    )
+    try:
+        security.check_key(entry)
+    except ValueError as error:
+        print(f"bandit-service: --{error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"# the key, shown only now: {key}")
+    print("[[keys]]")
+    for name, value in msgspec.to_builtins(entry).items():
+        if value not in ("", 0, 0.0, 1.0, False):
+            print(f"{name} = {json.dumps(value)}")
+    return 0
 
 
 def _config_check(args: argparse.Namespace) -> int:

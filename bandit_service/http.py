@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -19,6 +20,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import (
     Busy,
     Conflict,
+    Denied,
     Expired,
     Refused,
     ServiceError,
@@ -30,6 +32,7 @@ from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.openapi import document
 from bandit_service.router import Router
+from bandit_service.security import ANYBODY, Caller, Gate
 from bandit_service.telemetry import Telemetry
 from policies import ArmId
 from store import StoreError
@@ -37,13 +40,16 @@ from store import StoreError
 ROUTER = web.AppKey("router", Router)
 KEEPER = web.AppKey("keeper", Keeper)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
+GATE = web.AppKey("gate", Gate)
 SETTINGS = web.AppKey("settings", settings.Settings)
 DRAINING = web.AppKey("draining", asyncio.Event)
 
 REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Caller)
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
+Outcome = TypeVar("Outcome", wire.RewardRequest, wire.CompareRequest)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -59,6 +65,8 @@ def failed(error: ServiceError) -> web.Response:
     headers = {}
     if isinstance(error, Busy | Unavailable):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Denied):
+        headers["WWW-Authenticate"] = "Bearer"
     return reply({"error": error.body()}, error.status, headers)
 
 
@@ -75,8 +83,10 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
             request.app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
+        request[CALLER] = _caller(request)
         response = await handler(request)
     except ServiceError as error:
+        request.app[TELEMETRY].denied(error)
         response = failed(error)
     except web.HTTPRequestEntityTooLarge:
         request.app[TELEMETRY].shed("body")
@@ -108,6 +118,20 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def _caller(request: web.Request) -> Caller:
+    """Who asks; a path that is not there asks for nothing."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return ANYBODY
+    return request.app[GATE].admit(
+        request.method,
+        resource.canonical,
+        request.headers.get("Authorization", ""),
+        clock.now(),
+        time.monotonic(),
+    )
+
+
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
     """Every answer carries its request id, the switch to a WebSocket too."""
     # what aiohttp itself refuses, such as a malformed header, never came to `frame`
@@ -117,6 +141,7 @@ async def name_response(request: web.Request, response: web.StreamResponse) -> N
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
+    asked.tenant = request[CALLER].tenant_for(asked.tenant)
     event = await request.app[ROUTER].decide(asked)
     return reply(decide_body(asked, event), headers={"x-decision-id": event.id})
 
@@ -129,39 +154,65 @@ def decide_body(asked: wire.DecideRequest, event: ev.Decided) -> dict[str, Any]:
 
 async def rewards(request: web.Request) -> web.Response:
     """POST /v1/rewards: one, or a list of which each gets a result of its own."""
-    router = request.app[ROUTER]
-    return await _one_or_list(request, lambda item: reward_one(router, item))
+    learning = learning_of(request)
+    return await _one_or_list(request, learning.reward)
 
 
 async def comparisons(request: web.Request) -> web.Response:
     """POST /v1/comparisons: one, or a list of which each gets a result of its own."""
-    router = request.app[ROUTER]
-    return await _one_or_list(request, lambda item: compare_one(router, item))
+    learning = learning_of(request)
+    return await _one_or_list(request, learning.compare)
 
 
-async def reward_one(router: Router, item: Any) -> dict[str, Any]:
-    """Learn from one reward; its result. Raises what was wrong with it."""
-    decision_id = item.get("decision_id") if isinstance(item, dict) else None
-    try:
-        asked = wire.convert(item, wire.RewardRequest)
-        status = await router.reward(asked)
-    except ServiceError as error:
-        router.count_reward(decision_id if isinstance(decision_id, str) else None, _outcome(error))
-        raise
-    router.count_reward(asked.decision_id, status, asked.arm)
-    return {"decision_id": asked.decision_id, "status": status}
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """Outcomes as one caller sends them, over HTTP or the stream."""
+
+    router: Router
+    gate: Gate
+    caller: Caller
+
+    async def reward(self, item: Any) -> dict[str, Any]:
+        """Learn from one reward; its result. Raises what was wrong with it."""
+        router = self.router
+        decision_id = item.get("decision_id") if isinstance(item, dict) else None
+        try:
+            asked = wire.convert(item, wire.RewardRequest)
+            status = await self._taught(asked, router.reward)
+        except ServiceError as error:
+            known = decision_id if isinstance(decision_id, str) else None
+            router.count_reward(known, _outcome(error))
+            raise
+        router.count_reward(asked.decision_id, status, asked.arm)
+        return {"decision_id": asked.decision_id, "status": status}
+
+    async def compare(self, item: Any) -> dict[str, Any]:
+        """Learn from one comparison; its result. Raises what was wrong with it."""
+        try:
+            asked = wire.convert(item, wire.CompareRequest)
+            status = await self._taught(asked, self.router.compare)
+        except ServiceError:
+            self.router.count_comparison("refused")
+            raise
+        self.router.count_comparison(status)
+        return {"decision_id": asked.decision_id, "status": status}
+
+    async def _taught(
+        self, asked: Outcome, learn: Callable[[Outcome, str | None], Awaitable[str]]
+    ) -> str:
+        self.gate.may_teach(self.caller)
+        if asked.decision_id is None:
+            self.caller.may_stand_alone()
+            asked.tenant = self.caller.tenant_for(asked.tenant)
+        status = await learn(asked, self.caller.tenant)
+        if status == "accepted":
+            self.gate.taught(self.caller)
+        return status
 
 
-async def compare_one(router: Router, item: Any) -> dict[str, Any]:
-    """Learn from one comparison; its result. Raises what was wrong with it."""
-    try:
-        asked = wire.convert(item, wire.CompareRequest)
-        status = await router.compare(asked)
-    except ServiceError:
-        router.count_comparison("refused")
-        raise
-    router.count_comparison(status)
-    return {"decision_id": asked.decision_id, "status": status}
+def learning_of(request: web.Request) -> Learning:
+    """The way by which this request's outcomes are learned."""
+    return Learning(request.app[ROUTER], request.app[GATE], request[CALLER])
 
 
 def _outcome(error: ServiceError) -> str:
@@ -198,7 +249,7 @@ async def _one_or_list(
 
 async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and what came back for it."""
-    pending = request.app[ROUTER].find(request.match_info["id"])
+    pending = request.app[ROUTER].find(request.match_info["id"], request[CALLER].tenant)
     decided = pending.decided
     body = wire.decided_body(decided) | wire.explained_body(decided)
     body |= {

@@ -14,6 +14,7 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
+from bandit_service.security import ROUTES
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _UNIT = {"name": "unit", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -192,6 +193,13 @@ def document(version: str) -> dict[str, Any]:
         "info": {"title": "bandit-service", "version": version, "license": {"name": "Apache-2.0"}},
         "paths": paths,
         "components": {
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key of `bandit-service keys new`, where keys are configured.",
+                }
+            },
             "schemas": {**requests, **_ANSWERS},
             "responses": {
                 "Error": {
@@ -233,6 +241,10 @@ def _operation(
         }
         | {str(status): {"$ref": "#/components/responses/Error"} for status in errors},
     }
+    if ROUTES.get((method.upper(), path), "admin"):
+        operation["security"] = [{}, {"key": []}]
+        for status in (401, 403, 429):
+            operation["responses"][str(status)] = {"$ref": "#/components/responses/Error"}
     parameters = [each for each in (_ID, _NAME, _UNIT) if f"{{{each['name']}}}" in path]
     if _UNIT in parameters:
         parameters.append(_TENANT)

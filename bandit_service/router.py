@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -141,15 +141,18 @@ class Router:
 
     # --- learn ----------------------------------------------------------------------------
 
-    async def reward(self, request: wire.RewardRequest) -> str:
-        """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong."""
+    async def reward(self, request: wire.RewardRequest, tenant: str | None = None) -> str:
+        """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
+
+        tenant: the only one whose decisions may be rewarded, None for any.
+        """
         report = request.reported()
         if request.decision_id is not None:
             wire.refuse_subject(request)
             decision_id = request.decision_id
             return await self._learn(
                 lambda: outcomes.decision_rewarded(
-                    self._pending(decision_id),
+                    self._pending(decision_id, tenant),
                     decision_id,
                     report,
                     self.rules.reward,
@@ -159,6 +162,9 @@ class Router:
             )
         arm = wire.required(request, "arm")
         subject = await self._subject(request)
+        report = replace(
+            report, idempotency_key=outcomes.keyed_by(request.tenant, report.idempotency_key)
+        )
         return await self._learn(
             lambda: outcomes.subject_rewarded(
                 self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now()
@@ -166,8 +172,8 @@ class Router:
             key=report.idempotency_key,
         )
 
-    async def compare(self, request: wire.CompareRequest) -> str:
-        """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong."""
+    async def compare(self, request: wire.CompareRequest, tenant: str | None = None) -> str:
+        """Append, apply, make durable, as `reward` does."""
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
         subject = None
         if request.decision_id is None:
@@ -177,9 +183,9 @@ class Router:
 
         def prepare() -> ev.Compared | None:
             decision_id = request.decision_id
-            pending = None if decision_id is None else self._pending(decision_id)
+            pending = None if decision_id is None else self._pending(decision_id, tenant)
             outcomes.check_arms(self.world, winner, loser)
-            key = request.idempotency_key
+            key = outcomes.keyed_by(request.tenant, request.idempotency_key)
             if outcomes.comparison_resent(self.world, pending, key, digested):
                 return None
             return ev.Compared(
@@ -218,14 +224,16 @@ class Router:
         """Count one comparison by outcome."""
         self._telemetry.compared(outcome)
 
-    def find(self, decision_id: str) -> Pending:
+    def find(self, decision_id: str, tenant: str | None = None) -> Pending:
         """A decision that may still be rewarded; Unknown or Expired otherwise."""
-        return self._pending(decision_id)
+        return self._pending(decision_id, tenant)
 
-    def _pending(self, decision_id: str) -> Pending:
+    def _pending(self, decision_id: str, tenant: str | None) -> Pending:
         pending = self.world.pending.get(decision_id)
-        if pending is not None:
+        if pending is not None and tenant in (None, pending.decided.tenant):
             return pending
+        if pending is not None:  # another tenant's is as unknown as one that never was
+            raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")
         if self.writer.in_backlog(decision_id):
             raise Unavailable(f"the event log cannot be written: {self.writer.degraded}")
         # Decisions leave oldest first and their ids sort by age, so whatever sorts before the

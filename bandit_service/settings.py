@@ -8,6 +8,7 @@ This module is the only reader of the environment.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import math
 import os
@@ -23,6 +24,7 @@ import msgspec
 import policies
 from bandit_service.core.errors import field_of
 from bandit_service.core.events import ArmSpec
+from bandit_service.security import ApiKey, check_key
 
 PREFIX = "BANDIT_"
 
@@ -57,6 +59,12 @@ class Server:
     max_items: int = _setting(1000, "longest list of rewards or comparisons in one call", low=1)
     max_in_flight: int = _setting(1024, "decides and outcomes under way before 429", low=1)
     stream_credits: int = _setting(256, "requests in flight on one stream", low=1, high=65535)
+    insecure: bool = _setting(
+        False, "listen beyond this machine without keys and TLS: something in front has both"
+    )
+    tls_cert: str = _setting("", "certificate file (PEM, with its chain); makes it https")
+    tls_key: str = _setting("", "private key file of tls_cert")
+    tls_client_ca: str = _setting("", "file of the CAs whose client certificates are asked for")
     shutdown_s: float = _setting(10.0, "time for requests in flight when stopping", low=0)
 
 
@@ -174,6 +182,16 @@ class RetentionSettings:
     max_bytes: int = _setting(0, "beyond this the oldest events are deleted; 0: no bound", low=0)
 
 
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """What keys do not say themselves; `[[keys]]` tables are the keys."""
+
+    open_metrics: bool = _setting(True, "/metrics without a key; else it needs the scope read")
+    share_window: int = _setting(
+        1000, "newest outcomes of which a key may send its reward_share", low=100
+    )
+
+
 DEFAULT_ARMS = (
     ArmSpec(
         id=policies.ArmId("llama-3.1-8b-instruct"),
@@ -220,7 +238,9 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
+    keys: tuple[ApiKey, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -268,6 +288,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             values[key], origins[key] = default, "default"
         values[key] = _checked(key, values[key], default, rule, mistakes)
     arms, origins["arms"] = _arms(document, overrides.pop(f"{PREFIX}ARMS", None), path, mistakes)
+    keys, origins["keys"] = _keys(document, overrides.pop(f"{PREFIX}KEYS", None), path, mistakes)
     mistakes += [
         f"{name}: no such setting; `bandit-service config show` lists them all"
         for name in sorted(overrides)
@@ -275,7 +296,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     _check_policy(values, mistakes)
     if mistakes:
         raise BadSettings(mistakes)
-    return _assemble(values, arms, origins)
+    return _assemble(values, arms, keys, origins)
 
 
 def load_policy(settings: PolicySettings) -> policies.Policy[Any]:
@@ -316,7 +337,7 @@ def _flatten(
     flat: dict[str, Any] = {}
     sections = {key.split(".")[0] for key in known if "." in key}
     for name, value in document.items():
-        if name == "arms":
+        if name in ("arms", "keys"):
             continue
         if name in sections:
             if not isinstance(value, dict):
@@ -336,6 +357,8 @@ def _flatten(
 def _from_text(text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
+    if isinstance(default, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -364,6 +387,8 @@ def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]
 def _allowed(default: Any, rule: Rule) -> str:
     if rule.choices:
         return "one of " + ", ".join(rule.choices)
+    if isinstance(default, bool):
+        return "true or false"
     word = {int: "a whole number", float: "a number", str: "a string", dict: "a table"}[
         type(default)
     ]
@@ -404,6 +429,70 @@ def _arms(
     return tuple(arms), origin
 
 
+def _keys(
+    document: dict[str, Any], override: str | None, path: Path | None, mistakes: list[str]
+) -> tuple[tuple[ApiKey, ...], str]:
+    origin, items = "default", document.get("keys", [])
+    if override is not None:
+        origin = f"{PREFIX}KEYS"
+        try:
+            items = json.loads(override)
+        except json.JSONDecodeError as error:
+            mistakes.append(f"{origin}: not JSON: {error}")
+            return (), origin
+    elif items:
+        origin = str(path)
+    if not isinstance(items, list):
+        mistakes.append(f"keys: must be a list of tables, got {type(items).__name__}")
+        return (), origin
+    keys: list[ApiKey] = []
+    for i, item in enumerate(items):
+        try:
+            key = msgspec.convert(item, ApiKey)
+            check_key(key)
+        except msgspec.ValidationError as error:
+            param, what = field_of(error)
+            mistakes.append(f"keys[{i}].{param or 'key'}: {what}")
+            continue
+        except ValueError as error:
+            mistakes.append(f"keys[{i}].{error}")
+            continue
+        if key.id in {other.id for other in keys}:
+            mistakes.append(f"keys[{i}].id: {key.id!r} is there twice")
+        keys.append(key)
+    return tuple(keys), origin
+
+
+def exposure(settings: Settings) -> str:
+    """Why the service may not listen where it is told to; empty when it may."""
+    server = settings.server
+    if bool(server.tls_cert) != bool(server.tls_key):
+        return "server.tls_cert: must be set together with server.tls_key"
+    if server.tls_client_ca and not server.tls_cert:
+        return "server.tls_client_ca: needs server.tls_cert and server.tls_key"
+    if server.insecure or _is_loopback(server.host):
+        return ""
+    missing = [
+        what
+        for what, there in (("keys ([[keys]])", settings.keys), ("TLS", server.tls_cert))
+        if not there
+    ]
+    if not missing:
+        return ""
+    return (
+        f"server.host: {server.host!r} is reached from other machines, and there is no "
+        f"{' and no '.join(missing)}; set them, or server.insecure = true where something in "
+        "front does it"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -438,7 +527,10 @@ def _check_policy(values: dict[str, Any], mistakes: list[str]) -> None:
 
 
 def _assemble(
-    values: dict[str, Any], arms: tuple[ArmSpec, ...], origins: Mapping[str, str]
+    values: dict[str, Any],
+    arms: tuple[ArmSpec, ...],
+    keys: tuple[ApiKey, ...],
+    origins: Mapping[str, str],
 ) -> Settings:
     top: dict[str, Any] = {}
     for each in dataclasses.fields(Settings):
@@ -448,4 +540,4 @@ def _assemble(
         elif dataclasses.is_dataclass(default):
             inner = {f.name: values[f"{each.name}.{f.name}"] for f in dataclasses.fields(default)}
             top[each.name] = type(cast(Any, default))(**inner)
-    return Settings(**top, arms=arms, origins=origins)
+    return Settings(**top, arms=arms, keys=keys, origins=origins)

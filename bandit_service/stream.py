@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -19,14 +20,12 @@ from bandit_service import wire
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge
 from bandit_service.http import (
     DRAINING,
-    ROUTER,
     SETTINGS,
     TELEMETRY,
-    compare_one,
+    Learning,
     decide_body,
-    reward_one,
+    learning_of,
 )
-from bandit_service.router import Router
 
 PROTOCOL = "bandit.v1"
 _log = logging.getLogger("bandit.stream")
@@ -54,7 +53,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         )
         return socket
     connection = _Connection(
-        socket, request.app[ROUTER], server.stream_credits, server.max_frame_bytes
+        socket, learning_of(request), server.stream_credits, server.max_frame_bytes
     )
     stopping = asyncio.create_task(_close_when(request.app[DRAINING], socket))
     try:
@@ -73,10 +72,10 @@ class _Connection:
     """Requests in flight on one socket."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, router: Router, most: int, max_frame_bytes: int
+        self, socket: web.WebSocketResponse, learning: Learning, most: int, max_frame_bytes: int
     ) -> None:
         self._socket = socket
-        self._router = router
+        self._learning = learning
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -121,13 +120,17 @@ class _Connection:
 
     async def _answer(self, id: int | str, op: str, body: dict[str, Any]) -> None:
         try:
+            caller = self._learning.caller
+            self._learning.gate.again(caller, time.monotonic())
+            caller.needs("decide" if op == "decide" else "reward")
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
-                answer = decide_body(asked, await self._router.decide(asked))
+                asked.tenant = caller.tenant_for(asked.tenant)
+                answer = decide_body(asked, await self._learning.router.decide(asked))
             elif op == "reward":
-                answer = await reward_one(self._router, body)
+                answer = await self._learning.reward(body)
             else:
-                answer = await compare_one(self._router, body)
+                answer = await self._learning.compare(body)
         except ServiceError as error:
             await self._refuse(id, error)
         except Exception:  # noqa: BLE001 - a bug: say so, show no inside

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from bandit_service.core import events as ev
+from bandit_service.core.errors import ServiceError
 
 STAGES = ("embed", "recall", "propose", "append")
 _STAGE_BUCKETS = (
@@ -95,6 +96,10 @@ class Telemetry:
             "bandit_upkeep_failures", "Snapshots, retention, erasure or folding that failed.",
             registry=r,
         )  # fmt: skip
+        self._denied = Counter(
+            "bandit_requests_denied", "Requests that a key was not good for, by reason.",
+            ["reason"], registry=r,
+        )  # fmt: skip
         self._uncorrected = Gauge(
             "bandit_policy_uncorrected", "Corrections that a policy could not take in.",
             ["policy"], registry=r,
@@ -109,6 +114,8 @@ class Telemetry:
         self._arms: set[str] = set()
         for name in ("queue", "body", "credits", "draining"):
             self._shed.labels(name)
+        for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
+            self._denied.labels(name)
         for name in ("embed", "propose"):
             self._fallbacks.labels(name)
         for name in ("accepted", "duplicate", "refused"):
@@ -183,6 +190,12 @@ class Telemetry:
     def uncorrected(self, policy: str, count: int) -> None:
         """How many corrections a policy could not take in so far."""
         self._uncorrected.labels(policy).set(count)
+
+    def denied(self, error: ServiceError) -> None:
+        """One request that failed, where it was for its key."""
+        reason = getattr(error, "reason", "")
+        if reason:
+            self._denied.labels(reason).inc()
 
     def render(self) -> bytes:
         """The exposition, in Prometheus' text format. Call it off the event loop."""

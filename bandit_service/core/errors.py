@@ -5,6 +5,7 @@ Each has a stable `code`, one HTTP status and OpenAI's error shape; docs/errors.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import msgspec
@@ -78,14 +79,52 @@ class Busy(ServiceError):
     """Over capacity for now: retry after `retry_after_s`."""
 
     status, type, code = 429, "rate_limit_error", "busy"
-    retry_after_s: ClassVar[int] = 1
+    retry_after_s: int = 1
+
+
+class Denied(ServiceError):
+    """No key, or not one of ours: send one that is."""
+
+    status, type, code = 401, "authentication_error", "unauthorized"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Forbidden(ServiceError):
+    """The key may not do this: ask for one that may."""
+
+    status, type, code = 403, "permission_error", "forbidden"
+
+    def __init__(self, message: str, *, param: str | None = None, reason: str) -> None:
+        super().__init__(message, param=param)
+        self.reason = reason
+
+
+class RateLimited(Busy):
+    """More requests than the key may send: retry after `retry_after_s`."""
+
+    code = "rate_limited"
+    reason = "rate"
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, math.ceil(wait_s))
+
+
+class ShareExceeded(Busy):
+    """The key has sent as much of the newest outcomes as it may."""
+
+    code = "reward_share"
+    reason = "share"
 
 
 class Unavailable(ServiceError):
     """Something that the answer needs is not there now: retry after `retry_after_s`."""
 
     status, type, code = 503, "server_error", "unavailable"
-    retry_after_s: ClassVar[int] = 5
+    retry_after_s: int = 5
 
 
 def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:

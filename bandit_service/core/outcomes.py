@@ -95,6 +95,11 @@ class Reported:
     correction: bool = False
 
 
+def keyed_by(tenant: str, key: str) -> str:
+    """A tenant's idempotency key as it is kept, so that no other tenant's is the same."""
+    return digest("key", tenant, key) if tenant and key else key
+
+
 def digest(*parts: object) -> str:
     """A short hash of what an idempotency key stands for."""
     return blake2b(msgspec.msgpack.encode(parts), digest_size=12).hexdigest()

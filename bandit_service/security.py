@@ -1,0 +1,228 @@
+"""Who may do what: API keys, scopes, tenants, rates, and how much one key may teach. Pure.
+
+A key is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess, and a
+slow hash would only make every request slow. The hash that is presented is compared with every
+stored one by `hmac.compare_digest`, without an early end, so time tells nothing of a secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
+
+SCOPES = ("decide", "reward", "read", "admin")
+PREFIX = "bs_"
+_ALWAYS = 10
+"""So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
+
+ROUTES: dict[tuple[str, str], str] = {
+    ("GET", "/"): "",
+    ("GET", "/healthz"): "",
+    ("GET", "/readyz"): "",
+    ("GET", "/openapi.json"): "",
+    ("GET", "/metrics"): "metrics",
+    ("POST", "/v1/decide"): "decide",
+    ("POST", "/v1/rewards"): "reward",
+    ("POST", "/v1/comparisons"): "reward",
+    ("GET", "/v1/stream"): "stream",
+    ("GET", "/v1/decisions/{id}"): "read",
+    ("GET", "/v1/arms"): "read",
+    ("GET", "/v1/policies"): "read",
+    ("GET", "/v1/policies/{name}/state"): "read",
+}
+"""What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
+unless metrics are open. A route that is not here needs `admin`."""
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key as it is configured.
+
+    hash: hex SHA-256 of the key. tenant: the key acts for that tenant only. rate_per_s, burst: of
+    requests; 0 is no limit. reward_share: the most of the newest outcomes that may be its, in
+    (0, 1]. self_contained: may send outcomes that no decision stands behind. expires: ISO 8601.
+    """
+
+    id: str
+    hash: str
+    scopes: tuple[str, ...]
+    tenant: str = ""
+    rate_per_s: float = 0.0
+    burst: int = 0
+    reward_share: float = 1.0
+    self_contained: bool = False
+    expires: str = ""
+
+
+def check_key(key: ApiKey) -> None:
+    """ValueError "field: what was wrong, what is allowed"."""
+    if not 1 <= len(key.id) <= 64 or not key.id.isprintable():
+        raise ValueError(f"id: must be 1 to 64 printable characters, got {key.id!r}")
+    if len(key.hash) != 64 or set(key.hash) - set("0123456789abcdef"):
+        raise ValueError("hash: must be 64 hex digits; `bandit-service keys new` makes one")
+    wrong = [scope for scope in key.scopes if scope not in SCOPES]
+    if wrong or not key.scopes:
+        raise ValueError(f"scopes: must be some of {', '.join(SCOPES)}, got {list(key.scopes)}")
+    if key.tenant and "admin" in key.scopes:
+        raise ValueError("scopes: a key with a tenant cannot have admin, which acts on all")
+    if not 0.0 <= key.rate_per_s <= 1e6 or not 0 <= key.burst <= 10**6:
+        raise ValueError("rate_per_s: must be from 0 to 1000000, and burst too")
+    if not 0.0 < key.reward_share <= 1.0:
+        raise ValueError(f"reward_share: must be above 0 and at most 1, got {key.reward_share:g}")
+    _expiry(key)
+
+
+def new_key() -> tuple[str, str]:
+    """A fresh key, and the hash to configure."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    return key, hash_of(key)
+
+
+def hash_of(key: str) -> str:
+    """The hex SHA-256 by which a key is stored."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks; the default is anybody, where there are no keys. tenant: None acts for any."""
+
+    key: str = ""
+    tenant: str | None = None
+    scopes: frozenset[str] = frozenset(SCOPES)
+    self_contained: bool = True
+
+    def needs(self, scope: str) -> None:
+        """Raise Forbidden unless the key has this scope."""
+        if scope not in self.scopes:
+            raise Forbidden(f"this key has not the scope {scope!r}", reason="scope")
+
+    def tenant_for(self, named: str) -> str:
+        """The tenant to act for when a request names this one; Forbidden if it is another's."""
+        if self.tenant is None:
+            return named
+        if named not in ("", self.tenant):
+            raise Forbidden("tenant: this key acts for another", param="tenant", reason="tenant")
+        return self.tenant
+
+    def may_stand_alone(self) -> None:
+        """Raise Forbidden unless outcomes without a decision are allowed."""
+        if not self.self_contained:
+            raise Forbidden(
+                "decision_id: this key may only send outcomes of decisions (self_contained)",
+                param="decision_id",
+                reason="scope",
+            )
+
+
+ANYBODY = Caller()
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Token bucket: `burst` at most, refilled by `rate_per_s`."""
+
+    rate_per_s: float
+    burst: float
+    tokens: float
+    at: float = 0.0
+
+    def take(self, now: float) -> float:
+        """0 when a token was there, else the seconds until there is one."""
+        self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate_per_s)
+        self.at = now
+        if self.tokens >= 1.0:
+            self.tokens -= 1.0
+            return 0.0
+        return (1.0 - self.tokens) / self.rate_per_s
+
+
+@dataclass
+class Gate:
+    """Every request passes here. Without keys everybody may do everything."""
+
+    keys: Sequence[ApiKey] = ()
+    open_metrics: bool = True
+    window: int = 1000
+    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+    _recent: deque[str] = field(default_factory=deque)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:
+        """Who asks for this route; `utc` and `now` (monotonic) in seconds.
+
+        Raises Denied (401), Forbidden (403) or RateLimited (429).
+        """
+        scope = ROUTES.get((method, route), "admin")
+        if not self.keys or not scope or (scope == "metrics" and self.open_metrics):
+            return ANYBODY
+        key = self._known(authorization)
+        if key.expires and utc >= _expiry(key):
+            raise Denied("the key has expired; ask for a new one", reason="expired")
+        self._rate(key, now)
+        caller = Caller(key.id, key.tenant or None, frozenset(key.scopes), key.self_contained)
+        if scope != "stream":
+            caller.needs("read" if scope == "metrics" else scope)
+        return caller
+
+    def again(self, caller: Caller, now: float) -> None:
+        """One more request of a caller that was admitted: RateLimited when it is too soon."""
+        for key in self.keys:
+            if key.id == caller.key:
+                self._rate(key, now)
+
+    def may_teach(self, caller: Caller) -> None:
+        """Raise ShareExceeded when too many of the newest outcomes are this key's already."""
+        share = next((key.reward_share for key in self.keys if key.id == caller.key), 1.0)
+        seen = len(self._recent)
+        if share < 1.0 and self._counts[caller.key] + 1 > max(_ALWAYS, share * seen):
+            raise ShareExceeded(
+                f"this key sent {self._counts[caller.key]} of the last {seen} outcomes, and may "
+                f"send {share:.0%}; retry when others have sent theirs"
+            )
+
+    def taught(self, caller: Caller) -> None:
+        """One outcome of this caller was accepted."""
+        self._recent.append(caller.key)
+        self._counts[caller.key] += 1
+        if len(self._recent) > self.window:
+            self._counts[self._recent.popleft()] -= 1
+
+    def _known(self, authorization: str) -> ApiKey:
+        scheme, _, presented = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not presented:
+            raise Denied("send `Authorization: Bearer <key>`", reason="missing")
+        digest, found = hash_of(presented.strip()), None
+        for key in self.keys:
+            if hmac.compare_digest(key.hash, digest):
+                found = key
+        if found is None:
+            raise Denied("no such key", reason="unknown")
+        return found
+
+    def _rate(self, key: ApiKey, now: float) -> None:
+        if not key.rate_per_s:
+            return
+        most = float(key.burst or max(1.0, key.rate_per_s))
+        bucket = self._buckets.setdefault(key.id, _Bucket(key.rate_per_s, most, most, now))
+        wait = bucket.take(now)
+        if wait:
+            raise RateLimited(f"more than {key.rate_per_s:g} requests a second", wait)
+
+
+def _expiry(key: ApiKey) -> float:
+    if not key.expires:
+        return float("inf")
+    try:
+        moment = datetime.fromisoformat(key.expires)
+    except ValueError:
+        raise ValueError(f"expires: must be an ISO 8601 time, got {key.expires!r}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
