@@ -339,7 +339,12 @@ async def forget_unit(request: web.Request) -> web.Response:
     owner = await request.app[ROUTER].forget(
         request.query.get("tenant", ""), request.match_info["unit"]
     )
-    return reply({"erased": await request.app[KEEPER].erase(owner)})
+    try:
+        return reply({"erased": await request.app[KEEPER].erase(owner)})
+    except (StoreError, FoldFailed) as error:
+        raise Unavailable(
+            f"the unit is forgotten, its records are erased as soon as that can be: {error}"
+        ) from None
 
 
 async def snapshot(request: web.Request) -> web.Response:

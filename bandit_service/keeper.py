@@ -20,7 +20,7 @@ from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import teach
-from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.errors import Conflict, Refused, ServiceError
 from bandit_service.core.world import Learner
 from bandit_service.folding import Folded, FoldFailed, Task, fold_elsewhere
 from bandit_service.recovery import mark_at, snapshot_key, task_arguments
@@ -34,7 +34,7 @@ from store.snapshots import FileSnapshots
 _log = logging.getLogger("bandit.keeper")
 _BUILDING = "(building)"
 _SLICE = 20
-_LOOK_S = 1.0
+_LOOK_S, _AGAIN_S = 1.0, 30.0
 
 
 class Keeper:
@@ -58,15 +58,15 @@ class Keeper:
         self._telemetry = telemetry
         self._saved_at = recovered_at
         self._saved_time = time.monotonic()
+        self._not_before = 0.0
         self._folding = asyncio.Lock()
+        self._erasing: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         telemetry.snapshot(recovered_at)
 
     def start(self) -> None:
         """Begin to make snapshots and to delete what is too old."""
         self._spawn(self._look_forever())
-        for owner in list(self._writer.world.erasing):
-            self._spawn(self._tried(self.erase(owner)))
 
     async def close(self) -> None:
         """Stop; the last snapshot is made of the world as it stands, where anything is new."""
@@ -109,18 +109,22 @@ class Keeper:
     async def _look_forever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
+            if time.monotonic() < self._not_before:
+                continue
             due = self._settings.snapshots
             new = self._writer.log.last - self._saved_at
             waited = time.monotonic() - self._saved_time
             if new >= due.every_events or (new and waited >= due.every_s):
                 await self._tried(self.snapshot())
-                self._saved_time = time.monotonic()  # also after a failure: not again at once
+            for owner in [one for one in self._writer.world.erasing if one not in self._erasing]:
+                await self._tried(self.erase(owner))  # begun before a restart, or when it failed
             await self._tried(self._retain())
 
     async def _tried(self, work: Any) -> None:
         try:
             await work
-        except (StoreError, FoldFailed) as error:
+        except (StoreError, FoldFailed, ServiceError) as error:
+            self._not_before = time.monotonic() + _AGAIN_S
             self._telemetry.upkeep_failed()
             _log.error("upkeep failed", extra={"why": str(error)})
 
@@ -151,11 +155,15 @@ class Keeper:
         In this order: a snapshot without the owner, the records, the older snapshots. So that at
         any moment a valid snapshot stands before every record that cannot be folded any more.
         """
-        folded = await self.snapshot()
-        async with self._folding:
-            count = self._writer.log.forget(owner, Offset(folded.at))
-            self._snapshots.forget(Offset(folded.at))
-        await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
+        self._erasing.add(owner)
+        try:
+            folded = await self.snapshot()
+            async with self._folding:
+                count = self._writer.log.forget(owner, Offset(folded.at))
+                self._snapshots.forget(Offset(folded.at))
+            await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
+        finally:
+            self._erasing.discard(owner)
         _log.info("erased", extra={"records": count})
         return count
 

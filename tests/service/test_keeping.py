@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bandit_service import app, recovery, settings
+from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
+from store import EventLog, Offset, Record
 from tests.service.running import Client, a_vector, serving
 
 
@@ -207,3 +209,28 @@ async def test_what_is_too_much_is_deleted_and_a_restart_goes_on(
 
 def _first(answer: tuple[int, Any]) -> int:
     return int(json.loads(json.dumps(answer[1]))["first"])
+
+
+async def test_an_erasure_that_was_begun_is_finished_after_a_restart(
+    tmp_path: Path, models: Path
+) -> None:
+    data, unit = tmp_path / "var", "someone-0193-marked"
+    async with serving(data, models) as client:
+        theirs = await client.decide(embedding=a_vector(1), unit=unit)
+        await client.reward(theirs["decision_id"], quality=0.9)
+    log = app.open_log(_chosen(data))  # as if the service had been killed right after the event
+    forgotten = ev.encode(ev.Forgotten(ts=ev.decode(_last(log)).ts, owner=owner_of("", unit)))
+    log.append([Record("forgotten-1", "forgotten", ev.decode(_last(log)).ts, forgotten)])
+    log.close()
+    assert _holders(data, unit.encode())
+    async with serving(data, models) as client:
+        assert (await client.get(f"/v1/decisions/{theirs['decision_id']}"))[0] == 404
+
+        async def erased() -> bool:
+            return not _holders(data, unit.encode())
+
+        await _until(erased)
+
+
+def _last(log: EventLog) -> bytes:
+    return next(body for _, body in log.replay(Offset(log.last - 1)))
