@@ -26,6 +26,7 @@ from store.errors import Corrupt, Full
 _CHUNK = 512
 _PAGE = 4096
 _MOST_PER_PAGE = 200
+_GIVE_UP = 100_000  # rows tried where nothing says how many there are
 _Row = tuple[int, Any, Any, Any, Any, Any, Any]  # as in _format, and not checked
 _Keep = Callable[[Record], None]
 _UNREADABLE = "it cannot be read"
@@ -162,7 +163,7 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
     base, base_crc = _base(db, head)
     at = newest = base  # the last one saved, and the last one seen
     chain = _Chain(base_crc)
-    kept, erased, ts = 0, 0, 0.0
+    kept, erased, ts, ended = 0, 0, 0.0, base_crc
     lost, unverifiable = list[tuple[int, int]](), list[int]()
     places: list[tuple[int, str, int]] = []  # (offset, why, how many were saved before)
     why = doubted = ""
@@ -180,6 +181,7 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
             at, kept, erased, why = seq, kept + 1, erased + (not record.body), ""
             ts = record.ts
             keep(record)
+        ended = chain.crc if saved else ended
         if not saved:
             why = why or (chain.why if row[0] == at + 1 else "")
             if doubted or row[0] != newest + 1:
@@ -187,13 +189,14 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
         doubted = "" if saved else chain.why
         newest = max(newest, row[0] if row[0] <= base + most else 0)
     end = max(at, newest)
+    # the head knows of lost ones at the end, unless its checksum is that of the last one saved
     if head is not None and at <= head[0] <= end + most:
-        end = head[0]
+        end = head[0] if head[1] != ended else at
     if end > at:
         places.append((at + 1, why or _UNREADABLE, kept))
         lost.append((at + 1, end))
         _keep_empty(keep, lost[-1], ts)
-    if not places and head != (at, chain.crc, base, base_crc):
+    if not places and head != (at, ended, base, base_crc):
         places.append((at + 1, "the row that says where the log ends is not as written", kept))
     place, why, before = places[0] if places else (None, "", kept)
     return Report(
@@ -297,29 +300,38 @@ def _rows(db: sqlite3.Connection) -> Generator[_Row, None, None]:
     )
     at, top = 0, _top(db)
     while True:
-        found, whole = list[Any](), False
+        before, rows, whole = at, list[Any](), True
         try:
-            found.extend(db.execute(query, (at, _CHUNK)))
-            whole = True
+            for row in db.execute(query, (at, _CHUNK)):
+                rows.append(row)
         except _format.UNREADABLE:
-            with contextlib.suppress(*_format.UNREADABLE):
-                for row in db.execute(query, (at, _CHUNK)):
-                    found.append(row)
-        for _, *row in found:
-            if isinstance(row[0], int):
+            whole = False
+        for rowid, *row in rows:
+            if rowid <= at:  # damage can lead round in circles
+                whole = False
+            elif isinstance(row[0], int):
                 yield row[0], row[1], row[2], row[3], row[4], row[5], row[6]
-        if whole and len(found) < _CHUNK:
+            at = max(at, rowid)
+        if whole and len(rows) < _CHUNK:
             return
-        # one row at a time over what cannot be read
-        at = max(at + 1 if not found else 0, *(row[0] for row in found), at)
+        at += at == before  # one further over what cannot be read
         if not whole and at > top:
             return
 
 
 def _top(db: sqlite3.Connection) -> int:
-    """No row can be beyond this one."""
+    """No row is beyond this one; by the first that can be read of what may say it."""
     head, most = _head(db), _pages(db) * _MOST_PER_PAGE
-    return min(head[0], most + head[2]) if head is not None else most
+    if head is not None:
+        return min(head[0], most + head[2])
+    for query in (
+        "SELECT rowid FROM log ORDER BY rowid DESC LIMIT 1",
+        "SELECT rowid FROM log ORDER BY seq DESC LIMIT 1",
+    ):
+        with contextlib.suppress(*_format.UNREADABLE):
+            row = db.execute(query).fetchone()
+            return int(row[0]) if row else 0
+    return min(most, _GIVE_UP)
 
 
 def take_place(repaired: Path, path: Path, number: int) -> Path:
