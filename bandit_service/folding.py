@@ -29,7 +29,7 @@ import msgspec
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, skip
 from bandit_service.core.world import Learner, World, new_world
 from store import EventLog, Offset, StoreError
 from store.snapshots import FileSnapshots
@@ -144,9 +144,8 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     sink.flush()
     for at, body in _events(source):  # noqa: B007 - the last one is how far the fold has come
         mark = snapshot.mark_of(body)
-        if body:
-            world = apply(world, ev.decode(body))
-            world.history.take_changes()
+        world = apply(world, ev.decode(body)) if body else skip(world)
+        world.history.take_changes()
     begun = time.perf_counter()
     learner = b""
     if task.begin == "fresh":

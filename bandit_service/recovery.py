@@ -10,7 +10,7 @@ from typing import Any
 
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, skip
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.world import World, new_world
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
@@ -138,10 +138,9 @@ def _folded(
     """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
     world, total, erased = start.world, log.last, start.erased
     for offset, body in log.replay(begin or Offset(0)):
-        if not body:
-            erased += 1
-        elif offset > start.after:
-            world = apply(world, ev.decode(body))
+        erased += not body
+        if offset > start.after:
+            world = apply(world, ev.decode(body)) if body else skip(world)
             world.history.take_changes()
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))

@@ -205,9 +205,16 @@ class _Session:
         self._recall, self._explore, self._rule = recall, explore, rule
         self._at = 0  # how many rows of the stream are done, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
+        self._items: list[int] = []  # ids of the queries remembered so far, in their order
 
     def apply(self, event: ev.AnyEvent) -> None:
         self.world = apply(self.world, event)
+        self._items += self.world.history.take_changes()[0]
+
+    def _recalled(self) -> Recalled:
+        """What is recalled for this row; the recall counts queries, the history numbers them."""
+        numbers, similarities = self._recall.at(self._at)
+        return Recalled([self._items[number - 1] for number in numbers], similarities)
 
     def column(self, recorded: Recorded, arm: ArmId) -> int:
         if not self._columns:
@@ -237,7 +244,7 @@ class _Session:
             if answered.all()
             else tuple(arm.id for arm, there in zip(recorded.arms, answered, strict=True) if there),
         )
-        recalled = Recalled(*self._recall.at(self._at))
+        recalled = self._recalled()
         id = f"{self._explore.seed}-{step}"
         decided = decide(self.world, query, recalled, id, float(step), self._explore)
         self.apply(decided)
@@ -279,7 +286,6 @@ class _Session:
         self.apply(ev.DecisionsExpired(ts=float(step), ids=tuple(self.world.pending)))
 
     def _done(self) -> None:
-        self.world.history.take_changes()  # what an index would read; the recall is known
         self._at += 1
 
     def _show(self, recorded: Recorded, row: int, k: int, embedding: Vector, tokens: int) -> None:
@@ -322,8 +328,10 @@ class _Session:
 
     def _subject(self, embedding: Vector, tokens: int) -> ev.Subject:
         """The query, which is its own nearest neighbour once something is known of it."""
-        ids, similarities = self._recall.at(self._at)
-        own = int(self._recall.own[self._at])
+        recalled = self._recalled()
+        ids, similarities = tuple(recalled.ids), tuple(recalled.similarities)
+        number = int(self._recall.own[self._at])
+        own = self._items[number - 1] if 0 < number <= len(self._items) else 0
         if own in self.world.history.items and own not in ids:
             ids, similarities = (own, *ids), (1.0, *similarities)
         return ev.Subject(

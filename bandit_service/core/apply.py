@@ -24,12 +24,15 @@ from bandit_service.core.world import (
 )
 from policies import Comparison, Context, Outcome
 
+ITEMS_PER_EVENT = 1024
+"""No event may remember more queries than this; only `expired` remembers more than one."""
+
 SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
 
 
 def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
-    world.events += 1
+    skip(world)
     world.ts = max(world.ts, event.ts)
     match event:
         case ev.ArmAdded() | ev.ArmUpdated():
@@ -53,7 +56,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
         case ev.Compared():
             _compare(world, event)
         case ev.DecisionsExpired():
-            for id in event.ids:
+            for i, id in enumerate(event.ids):
+                world.history.next_id = world.events * ITEMS_PER_EVENT + i
                 _expire(world, world.pending.pop(id, None), event.default_reward)
         case ev.Forgotten():
             _forget(world, event.owner)
@@ -61,6 +65,17 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             world.erasing.pop(event.owner, None)
         case _:
             assert_never(event)
+    return world
+
+
+def skip(world: World) -> World:
+    """The world after an event whose record was erased: it only counts.
+
+    A remembered query has a number made of the event's, so that the neighbours that decisions name
+    are the same queries whether or not what was between them can still be read.
+    """
+    world.events += 1
+    world.history.next_id = world.events * ITEMS_PER_EVENT
     return world
 
 

@@ -10,7 +10,7 @@ import pytest
 import policies
 from bandit_service import clock
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, skip
 from bandit_service.core.errors import Conflict
 from bandit_service.core.outcomes import Reported, RewardRule, Signals, decision_rewarded
 from bandit_service.core.world import World, new_world
@@ -138,3 +138,20 @@ def test_the_folds_time_never_goes_back_and_ids_go_on_after_it() -> None:
     made = clock.time_of(ids[-1])
     assert made is not None
     assert math.isclose(made, 1_700_000_000.0, abs_tol=0.01)
+
+
+def test_a_remembered_query_has_the_same_number_when_one_before_it_was_erased() -> None:
+    whole, gap = _world(), _world()
+    for at, unit in enumerate(("me", "you", "you")):
+        apply(whole, _decided(f"d{at}", unit, at=at))
+        event = _report(whole, f"d{at}", quality=0.5)
+        if unit == "me":
+            skip(skip(gap))
+        else:
+            apply(apply(gap, _decided(f"d{at}", unit, at=at)), event)
+    assert list(gap.history.items) == list(whole.history.items)[1:]
+    apply(apply(whole, _decided("e0", at=0)), _decided("e1", at=3))
+    apply(skip(gap), _decided("e1", at=3))  # e0 was erased
+    for world in (whole, gap):
+        apply(world, ev.DecisionsExpired(ts=3.0, ids=("e0", "e1"), default_reward=0.0))
+    assert max(gap.history.items) == max(whole.history.items)
