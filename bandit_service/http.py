@@ -143,25 +143,31 @@ async def decide(request: web.Request) -> web.Response:
     asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     event = await request.app[ROUTER].decide(asked)
-    return reply(decide_body(asked, event), headers={"x-decision-id": event.id})
+    body = decide_body(event, request[CALLER], asked.explain)
+    return reply(body, headers={"x-decision-id": event.id})
 
 
-def decide_body(asked: wire.DecideRequest, event: ev.Decided) -> dict[str, Any]:
+def decide_body(event: ev.Decided, caller: Caller, explain: bool) -> dict[str, Any]:
     """The answer to a decide, explained if that was asked for."""
     body = wire.decided_body(event)
-    return body | wire.explained_body(event) if asked.explain else body
+    if not explain:
+        return body
+    body |= wire.explained_body(event)
+    if caller.tenant is not None:  # how near the queries of others were is not for one tenant
+        body["neighbours"] = []
+    return body
 
 
 async def rewards(request: web.Request) -> web.Response:
     """POST /v1/rewards: one, or a list of which each gets a result of its own."""
     learning = learning_of(request)
-    return await _one_or_list(request, learning.reward)
+    return await _one_or_list(request, learning, learning.reward)
 
 
 async def comparisons(request: web.Request) -> web.Response:
     """POST /v1/comparisons: one, or a list of which each gets a result of its own."""
     learning = learning_of(request)
-    return await _one_or_list(request, learning.compare)
+    return await _one_or_list(request, learning, learning.compare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +206,18 @@ class Learning:
     async def _taught(
         self, asked: Outcome, learn: Callable[[Outcome, str | None], Awaitable[str]]
     ) -> str:
-        self.gate.may_teach(self.caller)
         if asked.decision_id is None:
             self.caller.may_stand_alone()
             asked.tenant = self.caller.tenant_for(asked.tenant)
-        status = await learn(asked, self.caller.tenant)
+        with self.gate.teaching(self.caller):
+            status = await learn(asked, self.caller.tenant)
         if status == "accepted":
             self.gate.taught(self.caller)
         return status
+
+    def again(self) -> None:
+        """One more request, for what came in one list or stream; raises as `Gate.admit` does."""
+        self.gate.again(self.caller, clock.now(), time.monotonic())
 
 
 def learning_of(request: web.Request) -> Learning:
@@ -228,7 +238,7 @@ def _outcome(error: ServiceError) -> str:
 
 
 async def _one_or_list(
-    request: web.Request, learn: Callable[[Any], Awaitable[dict[str, Any]]]
+    request: web.Request, learning: Learning, learn: Callable[[Any], Awaitable[dict[str, Any]]]
 ) -> web.Response:
     body = wire.decode_json(await request.read())
     if not isinstance(body, list):
@@ -237,21 +247,26 @@ async def _one_or_list(
     if not 0 < len(body) <= most:
         raise TooLarge(f"a list must have 1 to {most} items, got {len(body)}")
 
-    async def result(item: Any) -> dict[str, Any]:
+    async def result(item: Any, first: bool) -> dict[str, Any]:
         try:
+            if not first:  # the request itself stood for one
+                learning.again()
             return await learn(item)
         except ServiceError as error:
+            request.app[TELEMETRY].denied(error)
             decision_id = item.get("decision_id") if isinstance(item, dict) else None
             return {"decision_id": decision_id, "status": "error", "error": error.body()}
 
-    return reply({"results": await asyncio.gather(*(result(item) for item in body))})
+    results = (result(item, i == 0) for i, item in enumerate(body))
+    return reply({"results": await asyncio.gather(*results)})
 
 
 async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and what came back for it."""
-    pending = request.app[ROUTER].find(request.match_info["id"], request[CALLER].tenant)
+    caller = request[CALLER]
+    pending = request.app[ROUTER].find(request.match_info["id"], caller.tenant)
     decided = pending.decided
-    body = wire.decided_body(decided) | wire.explained_body(decided)
+    body = decide_body(decided, caller, explain=True)
     body |= {
         "ts": decided.ts,
         "tokens": decided.tokens,

@@ -175,6 +175,7 @@ class Router:
     async def compare(self, request: wire.CompareRequest, tenant: str | None = None) -> str:
         """Append, apply, make durable, as `reward` does."""
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
+        key = outcomes.keyed_by(request.tenant, request.idempotency_key)
         subject = None
         if request.decision_id is None:
             subject = await self._subject(request)
@@ -185,7 +186,6 @@ class Router:
             decision_id = request.decision_id
             pending = None if decision_id is None else self._pending(decision_id, tenant)
             outcomes.check_arms(self.world, winner, loser)
-            key = outcomes.keyed_by(request.tenant, request.idempotency_key)
             if outcomes.comparison_resent(self.world, pending, key, digested):
                 return None
             return ev.Compared(
@@ -199,7 +199,7 @@ class Router:
                 digest=digested if key else "",
             )
 
-        return await self._learn(prepare, key=request.decision_id or request.idempotency_key)
+        return await self._learn(prepare, key=request.decision_id or key)
 
     async def _learn(self, prepare: Callable[[], ev.AnyEvent | None], key: str) -> str:
         self._admit()
@@ -229,12 +229,11 @@ class Router:
         return self._pending(decision_id, tenant)
 
     def _pending(self, decision_id: str, tenant: str | None) -> Pending:
+        # another tenant's goes the very way of one that never was
         pending = self.world.pending.get(decision_id)
         if pending is not None and tenant in (None, pending.decided.tenant):
             return pending
-        if pending is not None:  # another tenant's is as unknown as one that never was
-            raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")
-        if self.writer.in_backlog(decision_id):
+        if self.writer.in_backlog(decision_id, tenant):
             raise Unavailable(f"the event log cannot be written: {self.writer.degraded}")
         # Decisions leave oldest first and their ids sort by age, so whatever sorts before the
         # oldest one kept was forgotten.

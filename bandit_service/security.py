@@ -11,7 +11,8 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,7 +22,7 @@ from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExce
 
 SCOPES = ("decide", "reward", "read", "admin")
 PREFIX = "bs_"
-_ALWAYS = 10
+ALWAYS = 10
 """So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
 
 ROUTES: dict[tuple[str, str], str] = {
@@ -38,9 +39,14 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/v1/arms"): "read",
     ("GET", "/v1/policies"): "read",
     ("GET", "/v1/policies/{name}/state"): "read",
+    ("PUT", "/v1/arms/{id}"): "admin",
+    ("DELETE", "/v1/arms/{id}"): "admin",
+    ("PUT", "/v1/policy"): "admin",
+    ("DELETE", "/v1/units/{unit}"): "admin",
+    ("POST", "/v1/snapshots"): "admin",
 }
 """What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
-unless metrics are open. A route that is not here needs `admin`."""
+unless metrics are open. A route that was forgotten here needs `admin`."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +94,8 @@ def new_key() -> tuple[str, str]:
 
 def hash_of(key: str) -> str:
     """The hex SHA-256 by which a key is stored."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    # a header's bytes that are no UTF-8 come as surrogates
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,37 +162,51 @@ class Gate:
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
     _recent: deque[str] = field(default_factory=deque)
     _counts: Counter[str] = field(default_factory=Counter)
+    _under_way: Counter[str] = field(default_factory=Counter)
 
     def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:
         """Who asks for this route; `utc` and `now` (monotonic) in seconds.
 
         Raises Denied (401), Forbidden (403) or RateLimited (429).
         """
-        scope = ROUTES.get((method, route), "admin")
+        scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
         if not self.keys or not scope or (scope == "metrics" and self.open_metrics):
             return ANYBODY
         key = self._known(authorization)
-        if key.expires and utc >= _expiry(key):
-            raise Denied("the key has expired; ask for a new one", reason="expired")
-        self._rate(key, now)
+        self._use(key, utc, now)
         caller = Caller(key.id, key.tenant or None, frozenset(key.scopes), key.self_contained)
+        if scope == "metrics" and key.tenant:
+            raise Forbidden("metrics are of all tenants, this key is of one", reason="tenant")
         if scope != "stream":
             caller.needs("read" if scope == "metrics" else scope)
         return caller
 
-    def again(self, caller: Caller, now: float) -> None:
-        """One more request of a caller that was admitted: RateLimited when it is too soon."""
-        for key in self.keys:
-            if key.id == caller.key:
-                self._rate(key, now)
+    def again(self, caller: Caller, utc: float, now: float) -> None:
+        """One more request of a caller that was admitted; raises as `admit` does."""
+        key = self._key_of(caller)
+        if key is not None:
+            self._use(key, utc, now)
+
+    @contextmanager
+    def teaching(self, caller: Caller) -> Iterator[None]:
+        """While an outcome is under way it counts as taught; ShareExceeded if that is too many."""
+        self.may_teach(caller)
+        self._under_way[caller.key] += 1
+        try:
+            yield
+        finally:
+            self._under_way[caller.key] -= 1
 
     def may_teach(self, caller: Caller) -> None:
         """Raise ShareExceeded when too many of the newest outcomes are this key's already."""
-        share = next((key.reward_share for key in self.keys if key.id == caller.key), 1.0)
-        seen = len(self._recent)
-        if share < 1.0 and self._counts[caller.key] + 1 > max(_ALWAYS, share * seen):
+        key, seen = self._key_of(caller), len(self._recent)
+        others = any("reward" in other.scopes for other in self.keys if other is not key)
+        if key is None or key.reward_share >= 1.0 or not others:
+            return
+        share, count = key.reward_share, self._counts[caller.key]
+        if count + self._under_way[caller.key] + 1 > max(ALWAYS, share * seen):
             raise ShareExceeded(
-                f"this key sent {self._counts[caller.key]} of the last {seen} outcomes, and may "
+                f"this key sent {count} of the last {seen} outcomes, and may "
                 f"send {share:.0%}; retry when others have sent theirs"
             )
 
@@ -208,7 +229,12 @@ class Gate:
             raise Denied("no such key", reason="unknown")
         return found
 
-    def _rate(self, key: ApiKey, now: float) -> None:
+    def _key_of(self, caller: Caller) -> ApiKey | None:
+        return next((key for key in self.keys if key.id == caller.key), None)
+
+    def _use(self, key: ApiKey, utc: float, now: float) -> None:
+        if key.expires and utc >= _expiry(key):
+            raise Denied("the key has expired; ask for a new one", reason="expired")
         if not key.rate_per_s:
             return
         most = float(key.burst or max(1.0, key.rate_per_s))

@@ -186,6 +186,7 @@ class RetentionSettings:
 class SecuritySettings:
     """What keys do not say themselves; `[[keys]]` tables are the keys."""
 
+    keys_file: str = _setting("", "TOML file with more [[keys]], relative to this file")
     open_metrics: bool = _setting(True, "/metrics without a key; else it needs the scope read")
     share_window: int = _setting(
         1000, "newest outcomes of which a key may send its reward_share", low=100
@@ -289,6 +290,10 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         values[key] = _checked(key, values[key], default, rule, mistakes)
     arms, origins["arms"] = _arms(document, overrides.pop(f"{PREFIX}ARMS", None), path, mistakes)
     keys, origins["keys"] = _keys(document, overrides.pop(f"{PREFIX}KEYS", None), path, mistakes)
+    if file := values["security.keys_file"]:
+        more = Path(file) if path is None else path.parent / file
+        keys += _read_keys(_document(more, mistakes).get("keys", []), f"{more}: ", mistakes, keys)
+        origins["keys"] += f" and {more}"
     mistakes += [
         f"{name}: no such setting; `bandit-service config show` lists them all"
         for name in sorted(overrides)
@@ -442,9 +447,15 @@ def _keys(
             return (), origin
     elif items:
         origin = str(path)
+    return _read_keys(items, "", mistakes), origin
+
+
+def _read_keys(
+    items: Any, where: str, mistakes: list[str], known: tuple[ApiKey, ...] = ()
+) -> tuple[ApiKey, ...]:
     if not isinstance(items, list):
-        mistakes.append(f"keys: must be a list of tables, got {type(items).__name__}")
-        return (), origin
+        mistakes.append(f"{where}keys: must be a list of tables, got {type(items).__name__}")
+        return ()
     keys: list[ApiKey] = []
     for i, item in enumerate(items):
         try:
@@ -452,15 +463,18 @@ def _keys(
             check_key(key)
         except msgspec.ValidationError as error:
             param, what = field_of(error)
-            mistakes.append(f"keys[{i}].{param or 'key'}: {what}")
+            mistakes.append(f"{where}keys[{i}].{param or 'key'}: {what}")
             continue
         except ValueError as error:
-            mistakes.append(f"keys[{i}].{error}")
+            mistakes.append(f"{where}keys[{i}].{error}")
             continue
-        if key.id in {other.id for other in keys}:
-            mistakes.append(f"keys[{i}].id: {key.id!r} is there twice")
+        for other in (*known, *keys):
+            if key.id == other.id:
+                mistakes.append(f"{where}keys[{i}].id: {key.id!r} is there twice")
+            elif key.hash == other.hash:
+                mistakes.append(f"{where}keys[{i}].hash: is that of {other.id!r} too")
         keys.append(key)
-    return tuple(keys), origin
+    return tuple(keys)
 
 
 def exposure(settings: Settings) -> str:

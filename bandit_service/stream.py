@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -53,7 +53,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
         )
         return socket
     connection = _Connection(
-        socket, learning_of(request), server.stream_credits, server.max_frame_bytes
+        socket,
+        learning_of(request),
+        server.stream_credits,
+        server.max_frame_bytes,
+        request.app[TELEMETRY].denied,
     )
     stopping = asyncio.create_task(_close_when(request.app[DRAINING], socket))
     try:
@@ -72,9 +76,15 @@ class _Connection:
     """Requests in flight on one socket."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, learning: Learning, most: int, max_frame_bytes: int
+        self,
+        socket: web.WebSocketResponse,
+        learning: Learning,
+        most: int,
+        max_frame_bytes: int,
+        denied: Callable[[ServiceError], None],
     ) -> None:
         self._socket = socket
+        self._denied = denied
         self._learning = learning
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
@@ -121,17 +131,19 @@ class _Connection:
     async def _answer(self, id: int | str, op: str, body: dict[str, Any]) -> None:
         try:
             caller = self._learning.caller
-            self._learning.gate.again(caller, time.monotonic())
+            self._learning.again()
             caller.needs("decide" if op == "decide" else "reward")
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                answer = decide_body(asked, await self._learning.router.decide(asked))
+                event = await self._learning.router.decide(asked)
+                answer = decide_body(event, caller, asked.explain)
             elif op == "reward":
                 answer = await self._learning.reward(body)
             else:
                 answer = await self._learning.compare(body)
         except ServiceError as error:
+            self._denied(error)
             await self._refuse(id, error)
         except Exception:  # noqa: BLE001 - a bug: say so, show no inside
             _log.exception("internal error")

@@ -108,9 +108,10 @@ class Writer:
         """Why nothing can be written now, "" when it can."""
         return self._full
 
-    def in_backlog(self, decision_id: str) -> bool:
-        """Whether this decision was answered and waits for space on the disk."""
-        return decision_id in self._backlog
+    def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
+        """Whether this decision, of this tenant if one is named, waits for space on the disk."""
+        waiting = self._backlog.get(decision_id)
+        return waiting is not None and tenant in (None, waiting.tenant)
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True

@@ -31,13 +31,24 @@ def a_vector(seed: int) -> list[float]:
 class Client:
     """JSON over HTTP; every call gives (status, body)."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self.session, self.url = session, url
+    def __init__(self, session: aiohttp.ClientSession, url: str, key: str = "") -> None:
+        self.session, self.url, self._key = session, url, key
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What says who asks."""
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def by(self, key: str) -> Client:
+        """The same service, asked with this API key."""
+        return Client(self.session, self.url, key)
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         data = None if raw is None else io.BytesIO(raw)
-        async with self.session.request(method, self.url + path, data=data) as response:
+        async with self.session.request(
+            method, self.url + path, data=data, headers=self.headers
+        ) as response:
             return response.status, await response.json()
 
     async def post(self, path: str, body: Any) -> tuple[int, Any]:
