@@ -7,7 +7,7 @@ import gc
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from aiohttp import web
 
 from bandit_service import http, stream
+from bandit_service.admission import Admission, Entrance
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
@@ -205,9 +206,25 @@ def application(
     app[http.GATE] = Gate(
         settings.keys, settings.security.open_metrics, settings.security.share_window
     )
+    app[http.ADMISSION] = Admission(
+        settings.server.target_s,
+        2 * settings.embedding.batch_size,
+        settings.server.max_in_flight,
+        telemetry.overloaded,
+    )
     app[http.DRAINING] = asyncio.Event()
     app.add_routes([*http.routes(), web.get("/v1/stream", stream.stream)])
     return app
+
+
+def _entrances(runner: web.AppRunner, admission: Admission) -> Callable[[], Entrance]:
+    """What a new connection is given to: the HTTP stack with an entrance before it."""
+
+    def entrance() -> Entrance:
+        assert runner.server is not None
+        return Entrance(runner.server(), admission)
+
+    return entrance
 
 
 @asynccontextmanager
@@ -226,11 +243,13 @@ async def serving(
             handler_cancellation=False,
         )  # fmt: skip
         await runner.setup()
+        listening: asyncio.Server | None = None
         try:
-            server = settings.server
-            site = web.TCPSite(runner, server.host, server.port, ssl_context=tls)
-            await site.start()
-            host, port = runner.addresses[0][:2]
+            server, admission = settings.server, app[http.ADMISSION]
+            listening = await asyncio.get_running_loop().create_server(
+                _entrances(runner, admission), server.host, server.port, ssl=tls, backlog=1024
+            )
+            host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             # What was recovered lives as long as the process: the collector need not look at it.
@@ -241,5 +260,7 @@ async def serving(
         finally:
             gc.unfreeze()
             app[http.DRAINING].set()
+            if listening is not None:
+                listening.close()
             await runner.cleanup()
             _log.info("stopped", extra={"events": router.world.events})

@@ -15,6 +15,7 @@ from aiohttp import web
 import bandit_service
 import policies
 from bandit_service import clock, logs, settings, wire
+from bandit_service.admission import Admission, Entrance, retry_after
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
@@ -42,6 +43,7 @@ KEEPER = web.AppKey("keeper", Keeper)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 GATE = web.AppKey("gate", Gate)
 SETTINGS = web.AppKey("settings", settings.Settings)
+ADMISSION = web.AppKey("admission", Admission)
 DRAINING = web.AppKey("draining", asyncio.Event)
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -64,7 +66,7 @@ def failed(error: ServiceError) -> web.Response:
     """An error in OpenAI's shape."""
     headers = {}
     if isinstance(error, Busy | Unavailable):
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers["Retry-After"] = retry_after(error.retry_after_s)
     if isinstance(error, Denied):
         headers["WWW-Authenticate"] = "Bearer"
     return reply({"error": error.body()}, error.status, headers)
@@ -104,6 +106,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
         _access.exception("internal error")
         response = failed(ServiceError("an error of ours; the request id finds it in the log"))
+    entrance = None if request.transport is None else request.transport.get_protocol()
+    if isinstance(entrance, Entrance):
+        entrance.answered()
     resource = request.match_info.route.resource
     endpoint = "unmatched" if resource is None else resource.canonical
     request.app[TELEMETRY].request(endpoint, response.status)

@@ -112,7 +112,7 @@ class Telemetry:
             "bandit_history_queries", "Queries remembered in the history.", registry=r
         ).set_function(remembered)
         self._arms: set[str] = set()
-        for name in ("queue", "body", "credits", "draining"):
+        for name in ("queue", "body", "credits", "draining", "decide", "outcome"):
             self._shed.labels(name)
         for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
             self._denied.labels(name)
@@ -169,6 +169,12 @@ class Telemetry:
     def upkeep_failed(self) -> None:
         """Something beside serving could not be done."""
         self._upkeep.inc()
+
+    def overloaded(self, endpoint: str, kind: str) -> None:
+        """Count one request that was not let in; no endpoint for one of a stream."""
+        self._shed.labels(kind).inc()
+        if endpoint:
+            self.request(endpoint, 429)
 
     def shed(self, reason: str) -> None:
         """One request refused for now."""

@@ -1,0 +1,250 @@
+"""Who is let in when more comes than can be done: few wait, and the rest are told at once.
+
+All work is done on one loop, so that what is let in beyond its capacity waits, and everything
+after it too. What is bounded here is therefore not how many wait but how long: `Limit` finds by
+trying how many may be under way so that each is answered in about the time that is allowed.
+
+An answer of 429 through the whole HTTP stack costs a third of a decision, so that at three times
+the capacity a service that refuses in its handlers does nothing else. `Entrance` stands before the
+stack and answers there, in some twenty microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+import msgspec
+
+from bandit_service import clock
+from bandit_service.core.errors import Busy
+
+_WINDOW_S = 0.1
+_WIDEN, _NARROW = 1.1, 0.7
+_LONGEST_HEAD = 8192
+_ENDS = b"\r\n\r\n"
+JITTER_S = 3
+_PATIENCE = 3.0  # with outcomes, which may take so many times longer than decides
+
+DECIDE, OUTCOME = "decide", "outcome"
+_PATHS = {
+    b"POST /v1/decide ": ("/v1/decide", DECIDE),
+    b"POST /v1/rewards ": ("/v1/rewards", OUTCOME),
+    b"POST /v1/comparisons ": ("/v1/comparisons", OUTCOME),
+}
+
+
+def retry_after(least_s: int) -> str:
+    """Seconds after which to come again, not the same for all, so that they do not come at once."""
+    return str(least_s + secrets.randbelow(JITTER_S))
+
+
+class Limit:
+    """How many may be under way so that each takes about `target_s`, from `least` to `most`.
+
+    It narrows while they take longer, and widens while they do not and it is made use of.
+    """
+
+    def __init__(self, target_s: float, least: int, most: int) -> None:
+        self.under_way = 0
+        self._target_s, self._least, self._most = target_s, min(least, most), most
+        self._allowed = min(4.0 * self._least, float(most))
+        self._begun = self._sum_s = 0.0
+        self._done = self._peak = 0
+
+    @property
+    def allowed(self) -> int:
+        """How many may be under way now."""
+        return int(self._allowed)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next one is to be refused."""
+        return self.under_way >= self.allowed
+
+    def enter(self) -> None:
+        """One more is under way."""
+        self.under_way += 1
+        self._peak = max(self._peak, self.under_way)
+
+    def leave(self, seconds: float, now: float) -> None:
+        """One is answered, after so long; `now` is of a clock that only goes on."""
+        self.under_way -= 1
+        self._sum_s += seconds
+        self._done += 1
+        if now - self._begun < _WINDOW_S:
+            return
+        mean_s = self._sum_s / self._done
+        if mean_s > self._target_s:
+            narrower = self._allowed * max(_NARROW, self._target_s / mean_s)
+            self._allowed = max(float(self._least), narrower)
+        elif self._peak >= 0.8 * self.allowed:
+            self._allowed = min(float(self._most), self._allowed * _WIDEN + 1)
+        self._begun, self._sum_s = now, 0.0
+        self._done, self._peak = 0, self.under_way
+
+
+class Admission:
+    """The limits of decides and of outcomes. Outcomes are refused later, since they teach.
+
+    least: how many decides are let in however long they take, two batches of the embedding model.
+    """
+
+    def __init__(
+        self, target_s: float, least: int, most: int, count: Callable[[str, str], None]
+    ) -> None:
+        self.limits = {
+            DECIDE: Limit(target_s, least, most),
+            OUTCOME: Limit(_PATIENCE * target_s, least, most),
+        }
+        self._count = count
+        self._date_at, self._date = -1, b""
+
+    def enter(self, kind: str) -> float:
+        """Let one in, which is to `leave` with what is returned."""
+        self.limits[kind].enter()
+        return time.perf_counter()
+
+    def leave(self, kind: str, entered: float) -> None:
+        """One that was let in is answered."""
+        now = time.perf_counter()
+        self.limits[kind].leave(now - entered, now)
+
+    def refusal(self, endpoint: str, kind: str) -> bytes:
+        """The whole answer to an HTTP request that is not let in."""
+        self._count(endpoint, kind)
+        now = clock.now()
+        if int(now) != self._date_at:
+            self._date_at, self._date = int(now), formatdate(now, usegmt=True).encode()
+        id = clock.Ids().new(now)
+        wait_s = Busy.retry_after_s + int(id[-4:], 16) % JITTER_S
+        return _REFUSAL % (wait_s, id.encode(), self._date)
+
+
+_FULL = "as many requests are under way as can be answered in time; retry later"
+_BODY = msgspec.json.encode({"error": Busy(_FULL).body()})
+_REFUSAL = (
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\n"
+    b"Retry-After: %d\r\nx-request-id: %b\r\nDate: %b\r\n"
+    + f"Content-Length: {len(_BODY)}\r\n\r\n".encode()
+    + _BODY
+)
+
+
+class Entrance(asyncio.Protocol):
+    """Stands between a connection and the HTTP stack, and refuses what is too much.
+
+    It only looks at a request whose beginning it is sure of: where one follows another, each with a
+    plain Content-Length and after the answer to the one before. Anything else (chunked
+    bodies, pipelining, WebSockets) is handed on as it is from there on, and is bounded by
+    server.max_in_flight and by its own credits.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, admission: Admission) -> None:
+        self._inner = inner
+        self._admission = admission
+        self._transport: asyncio.Transport | None = None
+        self._plain = True
+        self._busy = self._closes = False
+        self._body_left = 0
+        self._refused: tuple[str, str] | None = None
+        self._kind = ""
+        self._entered = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._transport = None
+        self.answered()
+        self._inner.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        """Called by the loop."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._inner.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._plain:
+            if not self._body_left:
+                self._begin(data)
+            elif len(data) > self._body_left:
+                self._plain = False
+            else:
+                self._body_left -= len(data)
+            if self._refused is not None and self._plain:
+                if not self._body_left:
+                    self._refuse(*self._refused)
+                return
+        self._inner.data_received(data)
+
+    def answered(self) -> None:
+        """The request under way has its answer."""
+        self._busy = False
+        if self._kind:
+            self._admission.leave(self._kind, self._entered)
+            self._kind = ""
+
+    def _begin(self, data: bytes) -> None:
+        """The first bytes of a request: its length, and whether it is let in."""
+        head, found, _ = data[:_LONGEST_HEAD].partition(_ENDS)
+        length, self._closes = _framing(head) if found and not self._busy else (None, False)
+        if length is None:
+            self._plain = False
+            return
+        self._body_left = length - (len(data) - len(head) - len(_ENDS))
+        if self._body_left < 0:
+            self._plain = False
+            return
+        endpoint, kind = _PATHS.get(head[: head.find(b" ", 5) + 1], ("", ""))
+        if kind and self._admission.limits[kind].full:
+            self._refused = (endpoint, kind)
+            return
+        self._busy = True
+        if kind:
+            self._kind, self._entered = kind, self._admission.enter(kind)
+
+    def _refuse(self, endpoint: str, kind: str) -> None:
+        self._refused = None
+        if self._transport is not None:
+            self._transport.write(self._admission.refusal(endpoint, kind))
+            if self._closes:
+                self._transport.close()
+
+
+def _framing(head: bytes) -> tuple[int | None, bool]:
+    """The bytes of the body, None where they are not said plainly; whether the connection ends."""
+    length: int | None = None
+    closes = False
+    lines = head.lower().split(b"\r\n")
+    if not lines[0].endswith(b" http/1.1"):
+        return None, False
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        value = value.strip()
+        if name == b"content-length":
+            if length is not None or not value.isdigit():
+                return None, False
+            length = int(value)
+        elif name == b"connection":
+            closes = value == b"close"
+            if not closes and value != b"keep-alive":
+                return None, False
+        elif name in (b"transfer-encoding", b"upgrade", b"expect") or name != name.strip():
+            return None, False
+    return length or 0, closes
