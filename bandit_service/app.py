@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from aiohttp import web
 
-from bandit_service import http, stream
+from bandit_service import events_http, http, stream
 from bandit_service.admission import Admission, Entrance
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
@@ -213,7 +213,13 @@ def application(
         telemetry.overloaded,
     )
     app[http.DRAINING] = asyncio.Event()
-    app.add_routes([*http.routes(), web.get("/v1/stream", stream.stream)])
+    app.add_routes(
+        [
+            *http.routes(),
+            web.get("/v1/events", events_http.events),
+            web.get("/v1/stream", stream.stream),
+        ]
+    )
     return app
 
 

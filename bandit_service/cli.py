@@ -20,6 +20,7 @@ import policies
 from bandit_service import (
     app,
     clock,
+    export_cli,
     http,
     inspect_cli,
     learn_cli,
@@ -28,7 +29,6 @@ from bandit_service import (
     security,
     settings,
 )
-from bandit_service.core import events as ev
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
 from store import StoreError
@@ -149,10 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect_cli.add_arguments(inspect)
     inspect.set_defaults(run=inspect_cli.run)
 
-    exported = commands.add_parser("export", help="write the event log as JSON lines")
-    _with_config(exported)
-    exported.add_argument("--after", type=int, default=0, help="only events after this offset")
-    exported.set_defaults(run=_export)
+    exported = commands.add_parser(
+        "export",
+        help="write the event log as JSON lines, Parquet or Vowpal Wabbit's DSJSON",
+        description="Write the event log of a stopped or a running service for other tools.",
+    )
+    export_cli.add_arguments(exported)
+    exported.set_defaults(run=export_cli.run)
 
     model = commands.add_parser(
         "export-model", help="make the files that the onnx or static backend runs, once"
@@ -306,20 +309,6 @@ def _policies(args: argparse.Namespace) -> int:
         values = ", ".join(f"{key}={value!r}" for key, value in each["parameters"].items())
         print(f"{each['name']}: {each['text'] if args.name else each['summary']}")
         print(f"    {values or 'no parameters'}")
-    return 0
-
-
-def _export(args: argparse.Namespace) -> int:
-    chosen = _settings(args)
-    log = app.open_log(chosen)
-    try:
-        for offset, body in log.replay():
-            if offset > args.after:
-                event = msgspec.to_builtins(ev.decode(body))
-                line = {"offset": offset, **event}
-                sys.stdout.write(json.dumps(line) + "\n")
-    finally:
-        log.close()
     return 0
 
 

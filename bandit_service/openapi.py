@@ -173,6 +173,7 @@ def document(version: str) -> dict[str, Any]:
                 },
             }
         },
+        "/v1/events": {"get": _events()},
         "/v1/stream": {
             "get": {
                 "operationId": "get_v1_stream",
@@ -211,6 +212,25 @@ def document(version: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _events() -> dict[str, Any]:
+    operation = _operation(
+        "/v1/events", _GET, "The stored events in order", None, {}, [400, 410, 503]
+    )
+    operation["parameters"] = [
+        {"name": name, "in": "query", "required": False, "schema": _WHOLE | {"minimum": low}}
+        for name, low in (("after", 0), ("limit", 1))
+    ]
+    operation["responses"]["200"] = {
+        "description": "frames: the length in 4 bytes, big-endian, and MessagePack of "
+        "[offset, event], nil in the place of an erased event; see docs/api.md",
+        "headers": {
+            name: {"schema": _WHOLE} for name in ("x-log-first", "x-log-last", "x-last-offset")
+        },
+        "content": {"application/octet-stream": {}},
+    }
+    return operation
 
 
 def codes() -> list[str]:

@@ -1,0 +1,1 @@
+"""The event log for other tools: JSON lines, Parquet, and Vowpal Wabbit's DSJSON."""

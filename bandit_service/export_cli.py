@@ -1,0 +1,163 @@
+"""`bandit-service export`: the event log for other tools."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bandit_service import app, settings
+from bandit_service.export import dsjson, lines
+from bandit_service.export.scan import Scan
+from bandit_service.export.source import LogSource, ServiceSource, Source, Unreadable
+
+USAGE_ERROR = 2
+_EMBEDDINGS = {
+    "jsonl": ("base64", "list", "none"),
+    "dsjson": ("list", "none"),
+    "parquet": ("list", "none"),
+}
+_EPILOG = """\
+formats:
+  jsonl    one event a line, as it is stored
+  parquet  tables of decisions with their outcomes, comparisons and self-contained outcomes
+  dsjson   Vowpal Wabbit's, one rewarded decision a line: vw --dsjson --cb_explore_adf -d FILE
+
+Erased records, and those of units that are to be erased, are left out and counted on stderr.
+
+examples:
+  bandit-service export --config bandit.toml > events.jsonl
+  bandit-service export --url http://127.0.0.1:8080 --after 120000 --to new.jsonl
+  bandit-service export --format parquet --to tables/
+  bandit-service export --format dsjson --unrewarded skip-learn --to log.dsjson
+
+what is in each is in docs/export.md"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `export`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("--format", choices=tuple(_EMBEDDINGS), default="jsonl", help="default: jsonl")
+    add("--config", type=Path, metavar="FILE", help="of a stopped service: its TOML file")
+    add("--url", metavar="URL", help="read from the service that runs there instead")
+    add("--key", metavar="KEY", help="with --url: an API key with admin; @FILE reads it from there")
+    add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
+    add("--after", type=int, default=0, metavar="OFFSET", help="only what is after this offset")
+    add(
+        "--to",
+        type=Path,
+        metavar="PATH",
+        help="a file, or for parquet a directory; default: standard output",
+    )
+    add(
+        "--embeddings",
+        choices=("base64", "list", "none"),
+        help="how to write them; default: base64 in jsonl, list elsewhere",
+    )
+    add(
+        "--unrewarded",
+        choices=dsjson.UNREWARDED,
+        default="skip",
+        help="dsjson, decisions without a reward: leave out, reward 0, or a line that VW does "
+        "not learn from; default: skip",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; 0 done, 1 the log or the service cannot be read, 2 usage."""
+    if wrong := _wrong(args):
+        print(f"bandit-service: {wrong}", file=sys.stderr)
+        return USAGE_ERROR
+    try:
+        with _source(args) as source:
+            print(f"bandit-service: {_export(source, args)}", file=sys.stderr)
+    except Unreadable as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _wrong(args: argparse.Namespace) -> str:
+    allowed = _EMBEDDINGS[args.format]
+    args.embeddings = args.embeddings or allowed[0]
+    if args.embeddings not in allowed:
+        return f"--embeddings: with --format {args.format} must be one of {', '.join(allowed)}"
+    if args.after < 0:
+        return f"--after: must be an offset from 0 up, got {args.after}"
+    if args.url and args.config:
+        return "--url: takes the place of --config, give one of them"
+    if (args.key or args.ca) and not args.url:
+        return "--key, --ca: are for --url"
+    if args.format != "parquet":
+        return ""
+    if args.to is None:
+        return "--to: with --format parquet must be a directory"
+    try:
+        import pyarrow  # noqa: F401 - an extra, which only this format needs
+    except ImportError:
+        return "--format parquet needs pyarrow: pip install 'bandit-service[evaluate]'"
+    return ""
+
+
+@contextlib.contextmanager
+def _source(args: argparse.Namespace) -> Iterator[Source]:
+    if args.url:
+        key = args.key or ""
+        if key.startswith("@"):
+            key = Path(key[1:]).read_text(encoding="utf-8").strip()
+        yield ServiceSource(args.url, key, args.ca)
+        return
+    log = app.open_log(settings.read(args.config))
+    try:
+        yield LogSource(log)
+    finally:
+        log.close()
+
+
+def _export(source: Source, args: argparse.Namespace) -> str:
+    """Write it; what was written and left out."""
+    if args.after < source.first - 1 and source.first > 1:
+        print(
+            f"bandit-service: events up to {source.first - 1} were deleted by retention",
+            file=sys.stderr,
+        )
+    joined = args.format != "jsonl"
+    bar: tqdm[Any] = tqdm(
+        desc="exporting", unit=" events", disable=None, leave=False, file=sys.stderr,
+        total=2 * (source.last - (0 if joined else args.after)),
+    )  # fmt: skip
+    with bar, Scan(source, args.after, joined=joined, progress=bar.update) as scan:
+        if args.format == "parquet":
+            from bandit_service.export import parquet
+
+            parquet.write(scan, args.to, embeddings=args.embeddings != "none")
+        elif args.format == "dsjson":
+            _write(dsjson.lines(scan, args.embeddings != "none", args.unrewarded), args.to)
+        else:
+            _write(lines.lines(scan, args.embeddings), args.to)
+        return scan.summary()
+
+
+def _write(what: Iterable[bytes], to: Path | None) -> None:
+    """To standard output, or to a file that is there when it is whole."""
+    if to is None:
+        for each in what:
+            sys.stdout.buffer.write(each)
+        sys.stdout.buffer.flush()
+        return
+    partial = to.with_name(to.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            for each in what:
+                file.write(each)
+        shutil.move(partial, to)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""`bandit-service export` of a stopped and of a running service, and GET /v1/events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bandit_service import app, events_http, settings
+from bandit_service.core import events as ev
+from bandit_service.events_http import FRAME
+from bandit_service.export.lines import read
+from bandit_service.export.source import ServiceSource
+from store import Offset
+from tests.service.running import Client, a_vector, serving
+from tests.unit.export.making import a_history, records
+
+
+async def _used(client: Client) -> None:
+    """Decisions and outcomes of every kind."""
+    for i in range(12):
+        decided = await client.decide(embedding=a_vector(i), unit=f"u{i % 3}")
+        id = decided["decision_id"]
+        if i % 3:
+            assert await client.reward(id, quality=0.5, cost_usd=0.001) == "accepted"
+        if i % 4 == 1:
+            assert await client.reward(id, quality=0.75, correction=True) == "accepted"
+
+
+async def _frames(client: Client, query: str) -> tuple[dict[str, str], list[tuple[int, Any]]]:
+    async with client.session.get(f"{client.url}/v1/events{query}") as response:
+        assert response.status == 200, await response.text()
+        body = await response.read()
+        frames = []
+        while body:
+            (length,) = FRAME.unpack(body[: FRAME.size])
+            frames.append(msgspec.msgpack.decode(body[FRAME.size : FRAME.size + length]))
+            body = body[FRAME.size + length :]
+        return dict(response.headers), [(offset, event) for offset, event in frames]
+
+
+async def _export(*arguments: str, data: Path | None = None) -> tuple[int, bytes, str]:
+    environ = {} if data is None else {"BANDIT_DATA_DIR": str(data)}
+    command = [sys.executable, "-m", "bandit_service.cli", "export", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        "env", *(f"{k}={v}" for k, v in environ.items()), *command,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode or 0, out, err.decode()
+
+
+async def test_a_running_service_and_its_log_give_the_same_lines(
+    tmp_path: Path, models: Path
+) -> None:
+    data = tmp_path / "var"
+    async with serving(data, models) as client:
+        await _used(client)
+        status, running, told = await _export("--url", client.url)
+        assert status == 0, told
+        status, _, told = await _export(data=data)
+        assert (status, "locked" in told or "open" in told) == (1, True), told
+    status, stopped, told = await _export("--to", str(tmp_path / "out.jsonl"), data=data)
+    assert (status, stopped) == (0, b""), told
+    assert (tmp_path / "out.jsonl").read_bytes() == running
+    events = [read(line) for line in running.splitlines()]
+    assert [offset for offset, _ in events] == list(range(1, len(events) + 1))
+    assert sum(isinstance(event, ev.Decided) for _, event in events) == 12
+    assert f"wrote {len(events)} events" in told
+
+
+async def test_events_come_in_order_between_after_and_limit(client: Client) -> None:
+    await _used(client)
+    headers, whole = await _frames(client, "")
+    last = int(headers["x-log-last"])
+    assert (headers["x-log-first"], headers["x-last-offset"]) == ("1", str(last))
+    assert [offset for offset, _ in whole] == list(range(1, last + 1))
+    headers, some = await _frames(client, "?after=3&limit=5")
+    assert some == whole[3:8]
+    assert headers["x-last-offset"] == "8"
+    headers, none = await _frames(client, f"?after={last + 7}")
+    assert (none, headers["x-last-offset"]) == ([], str(last + 7))
+
+
+async def test_what_is_asked_wrongly_is_refused(client: Client) -> None:
+    for query, param in (
+        ("after=-1", "after"), ("after=x", "after"), ("limit=0", "limit"), ("limit=1e3", "limit"),
+        (f"after={10**30}", "after"), ("limit=%F0%9D%9F%8F", "limit"),
+    ):  # fmt: skip
+        status, body = await client.get(f"/v1/events?{query}")
+        assert (status, body["error"]["param"]) == (400, param)
+
+
+async def test_an_erased_event_is_nil_and_a_trimmed_one_is_gone(
+    tmp_path: Path, models: Path
+) -> None:
+    data = tmp_path / "var"
+    data.mkdir()
+    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    events = a_history(60, dim=384)
+    log.append(records(events))
+    erased = log.forget(ev.owner_of("acme", "u3"), log.last)
+    log.close()
+    async with serving(data, models) as client:
+        _, frames = await _frames(client, "")
+        assert sum(event is None for _, event in frames) == erased > 3
+        source = await asyncio.to_thread(ServiceSource, client.url, page=7)
+        stored = await asyncio.to_thread(lambda: list(source.events(10)))
+        assert [offset for offset, _ in stored] == list(range(11, source.last + 1))
+        kept = [event for _, event in stored[: len(events) - 10]]
+        assert kept == [
+            event if frame[1] is not None else None
+            for event, frame in zip(events[10:], frames[10:], strict=False)
+        ]
+    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log.trim(Offset(20))
+    log.close()
+    async with serving(data, models) as client:
+        status, body = await client.get("/v1/events?after=0")
+        assert (status, body["error"]["code"], body["error"]["param"]) == (410, "expired", "after")
+        _, frames = await _frames(client, "")
+        assert frames[0][0] == 21
+        status, out, told = await _export("--url", client.url)
+        assert (status, json.loads(out.splitlines()[0])["offset"] > 20) == (0, True)
+        assert "events up to 20 were deleted" in told
+
+
+async def test_a_reader_that_stops_costs_bounded_memory_and_holds_nobody_up(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken from the log before the reader goes on is what the buffers hold."""
+    data = tmp_path / "var"
+    data.mkdir()
+    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log.append(records(a_history(12_000, dim=384)))
+    whole = int(log.last)
+    log.close()
+    taken = 0
+    framed = events_http.framed
+
+    def counted(offset: int, body: bytes) -> bytes:
+        nonlocal taken
+        taken = offset
+        return framed(offset, body)
+
+    monkeypatch.setattr(events_http, "framed", counted)
+    async with serving(data, models) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
+        writer.write(
+            b"GET /v1/events?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        before = -1
+        async with asyncio.timeout(30):
+            while taken != before:
+                before = taken
+                for _ in range(10):
+                    decided = await client.decide(embedding=a_vector(1))
+                    status = await client.reward(decided["decision_id"], quality=0.5)
+                    assert status == "accepted"
+        assert 0 < taken < whole // 2
+        rest = 0
+        while chunk := await reader.read(1 << 16):
+            rest += len(chunk)
+        assert taken >= whole
+        assert rest > 12_000 * 4 * 384
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_usage_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--format", "parquet"], "--to"),
+        (["--format", "dsjson", "--embeddings", "base64"], "--embeddings"),
+        (["--after", "-1"], "--after"),
+        (["--key", "x"], "--url"),
+        (["--url", "http://x", "--config", "y"], "--url"),
+    ):
+        status, out, told = await _export(*arguments, data=tmp_path)
+        assert (status, out) == (2, b"")
+        assert said in told
+    status, out, told = await _export("--url", "http://127.0.0.1:1")
+    assert (status, "does not answer" in told, "Traceback" in told) == (1, True, False)
