@@ -20,6 +20,10 @@ from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.gateway import http as gateway_http
+from bandit_service.gateway.health import Health, HealthRules
+from bandit_service.gateway.serve import Gateway, GatewayRules
+from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.keeper import Keeper
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
@@ -193,6 +197,23 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
+    """What carries out requests of OpenAI's wire format."""
+    chosen = settings.gateway
+    return Gateway(
+        router,
+        Upstreams({each.spec.id: each for each in settings.upstreams}),
+        GatewayRules(
+            chosen.attempts,
+            chosen.failure_quality,
+            chosen.latency_signal,
+            chosen.max_answer_bytes,
+        ),
+        Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
+        telemetry,
+    )
+
+
 def application(
     router: Router, keeper: Keeper, telemetry: Telemetry, settings: Settings
 ) -> web.Application:
@@ -216,6 +237,7 @@ def application(
     app.add_routes(
         [
             *http.routes(),
+            *gateway_http.routes(),
             web.get("/v1/events", events_http.events),
             web.get("/v1/stream", stream.stream),
         ]
@@ -244,6 +266,8 @@ async def serving(
     tls = tls_context(settings)
     async with running_router(settings, progress) as (router, keeper, telemetry):
         app = application(router, keeper, telemetry, settings)
+        gateway = open_gateway(router, telemetry, settings)
+        app[gateway_http.GATEWAY] = gateway
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=settings.server.shutdown_s,
             handler_cancellation=False,
@@ -269,4 +293,5 @@ async def serving(
             if listening is not None:
                 listening.close()
             await runner.cleanup()
+            await gateway.close()
             _log.info("stopped", extra={"events": router.world.events})

@@ -28,6 +28,7 @@ from bandit_service.core.errors import (
     TooLarge,
     Unavailable,
     Unknown,
+    UpstreamError,
 )
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
@@ -67,6 +68,8 @@ def failed(error: ServiceError) -> web.Response:
     headers = {}
     if isinstance(error, Busy | Unavailable):
         headers["Retry-After"] = retry_after(error.retry_after_s)
+    if isinstance(error, UpstreamError) and error.retry_after_s:
+        headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Denied):
         headers["WWW-Authenticate"] = "Bearer"
     return reply({"error": error.body()}, error.status, headers)

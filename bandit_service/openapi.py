@@ -26,6 +26,11 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required, "properties": properties}
 
 
+def _open(required: list[str], **properties: Any) -> dict[str, Any]:
+    """An object of OpenAI's, whose other fields are passed on untouched."""
+    return _object(required, **properties) | {"additionalProperties": True}
+
+
 _NUMBER, _STRING, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 _NUMBERS = {"type": "object", "additionalProperties": _NUMBER}
 _ARM = {"$ref": "#/components/schemas/Arm"}
@@ -97,6 +102,13 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         ),
         folding=_object(["name", "events", "of"], name=_STRING, events=_WHOLE, of=_WHOLE),
     ),
+    "Anything": {"type": "object"},
+    "Models": _object(["object", "data"], object=_STRING, data={"type": "array"}),
+    "Chat": _open(["model", "messages"], model=_STRING,
+                  messages={"type": "array", "minItems": 1, "items": {"type": "object"}},
+                  stream={"type": "boolean"}),
+    "Completion": _open(["model", "prompt"], model=_STRING, stream={"type": "boolean"}),
+    "Embeddings": _open(["model", "input"], model=_STRING),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -125,6 +137,13 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
      {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
     ("/v1/comparisons", _POST, "Which of two arms did better: one, or a list", "CompareRequest",
      {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
+    ("/v1/chat/completions", _POST, "OpenAI's chat completions, routed: model auto, or an arm",
+     "Chat", {200: "Anything"}, [400, 404, 413, 422, 502, 503, 504]),
+    ("/v1/completions", _POST, "OpenAI's completions, routed", "Completion",
+     {200: "Anything"}, [400, 404, 413, 422, 502, 503, 504]),
+    ("/v1/embeddings", _POST, "OpenAI's embeddings, passed through to the arm that is named",
+     "Embeddings", {200: "Anything"}, [400, 404, 413, 502, 503, 504]),
+    ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),
     ("/v1/arms", _GET, "The catalogue", None, {200: "Arms"}, [503]),

@@ -24,6 +24,7 @@ import msgspec
 import policies
 from bandit_service.core.errors import field_of
 from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.configured import Upstream, upstreams_of
 from bandit_service.security import ApiKey, check_key
 
 PREFIX = "BANDIT_"
@@ -189,6 +190,26 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """How requests of OpenAI's wire format are carried out; `[[upstreams]]` are the providers."""
+
+    attempts: int = _setting(3, "arms tried for one request", low=1, high=20)
+    failure_quality: float = _setting(
+        0.0, "quality that an arm is taught for an answer that failed", low=0, high=1
+    )
+    latency_signal: str = _setting(
+        "total",
+        "what is taught as latency_s: the whole answer, or its first token",
+        choices=("total", "first_token"),
+    )
+    max_answer_bytes: int = _setting(33_554_432, "largest answer of a provider", low=1024)
+    breaker_failures: int = _setting(3, "failures in a row that mask an arm", low=1)
+    breaker_cool_s: float = _setting(
+        5.0, "how long an arm is masked first; doubles with each failed probe", low=0.01
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SecuritySettings:
     """What keys do not say themselves; `[[keys]]` tables are the keys."""
 
@@ -246,7 +267,9 @@ class Settings:
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
+    upstreams: tuple[Upstream, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -300,14 +323,27 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         more = Path(file) if path is None else path.parent / file
         keys += _read_keys(_document(more, mistakes).get("keys", []), f"{more}: ", mistakes, keys)
         origins["keys"] += f" and {more}"
+    upstreams_text = overrides.pop(f"{PREFIX}UPSTREAMS", None)
     mistakes += [
         f"{name}: no such setting; `bandit-service config show` lists them all"
         for name in sorted(overrides)
     ]
     _check_policy(values, mistakes)
+    items = document.get("upstreams", [])
+    if upstreams_text is not None:
+        items = _json(f"{PREFIX}UPSTREAMS", upstreams_text, mistakes)
+    upstreams = upstreams_of(items, environ, path, mistakes)
     if mistakes:
         raise BadSettings(mistakes)
-    return _assemble(values, arms, keys, origins)
+    return _assemble(values, arms, keys, upstreams, origins)
+
+
+def _json(variable: str, text: str, mistakes: list[str]) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        mistakes.append(f"{variable}: not JSON: {error}")
+        return []
 
 
 def load_policy(settings: PolicySettings) -> policies.Policy[Any]:
@@ -348,7 +384,7 @@ def _flatten(
     flat: dict[str, Any] = {}
     sections = {key.split(".")[0] for key in known if "." in key}
     for name, value in document.items():
-        if name in ("arms", "keys"):
+        if name in ("arms", "keys", "upstreams"):
             continue
         if name in sections:
             if not isinstance(value, dict):
@@ -530,6 +566,8 @@ def arm_spec(item: Any) -> ArmSpec:
         ("context_window", 1, 10**9),
         ("expected_output_tokens", 0, 10**7),
         ("expected_latency_s", 0.0, 86_400.0),
+        ("usd_per_mtok_cached_in", 0.0, 1e5),
+        ("max_running", 0, 10**6),
     ):
         value = getattr(strict, name)
         if value is not None and not low <= value <= high:
@@ -550,6 +588,7 @@ def _assemble(
     values: dict[str, Any],
     arms: tuple[ArmSpec, ...],
     keys: tuple[ApiKey, ...],
+    upstreams: tuple[Upstream, ...],
     origins: Mapping[str, str],
 ) -> Settings:
     top: dict[str, Any] = {}
@@ -560,4 +599,4 @@ def _assemble(
         elif dataclasses.is_dataclass(default):
             inner = {f.name: values[f"{each.name}.{f.name}"] for f in dataclasses.fields(default)}
             top[each.name] = type(cast(Any, default))(**inner)
-    return Settings(**top, arms=arms, keys=keys, origins=origins)
+    return Settings(**top, arms=arms, keys=keys, upstreams=upstreams, origins=origins)

@@ -17,6 +17,7 @@ STAGES = ("embed", "recall", "propose", "append")
 _STAGE_BUCKETS = (
     0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0
 )  # fmt: skip
+_ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 MAX_ARMS = 100
 
@@ -100,6 +101,25 @@ class Telemetry:
             "bandit_requests_denied", "Requests that a key was not good for, by reason.",
             ["reason"], registry=r,
         )  # fmt: skip
+        self._answers = Histogram(
+            "bandit_upstream_seconds", "From the call of an arm to the end of its answer.",
+            ["arm"], buckets=_ANSWER_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._first = Histogram(
+            "bandit_upstream_first_token_seconds", "From the call of an arm to its first token.",
+            ["arm"], buckets=_ANSWER_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._rate = Histogram(
+            "bandit_upstream_tokens_per_second", "Tokens a second after the first one.",
+            ["arm"], buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000), registry=r,
+        )  # fmt: skip
+        self._upstream_failures = Counter(
+            "bandit_upstream_failures", "Calls of an arm that gave no answer, by kind.",
+            ["arm", "kind"], registry=r,
+        )  # fmt: skip
+        self._left = Counter(
+            "bandit_clients_left", "Clients that left before their answer was whole.", registry=r
+        )
         self._uncorrected = Gauge(
             "bandit_policy_uncorrected", "Corrections that a policy could not take in.",
             ["policy"], registry=r,
@@ -202,6 +222,22 @@ class Telemetry:
         reason = getattr(error, "reason", "")
         if reason:
             self._denied.labels(reason).inc()
+
+    def answered(self, arm: str, seconds: float, first_token_s: float, tokens: int | None) -> None:
+        """One answer of an arm."""
+        arm = self._bounded(arm)
+        self._answers.labels(arm).observe(seconds)
+        self._first.labels(arm).observe(first_token_s)
+        if tokens and seconds > first_token_s:
+            self._rate.labels(arm).observe(tokens / (seconds - first_token_s))
+
+    def upstream_failed(self, arm: str, kind: str) -> None:
+        """One call of an arm that gave no answer: timeout or failed."""
+        self._upstream_failures.labels(self._bounded(arm), kind).inc()
+
+    def client_left(self) -> None:
+        """One client that left before its answer was whole."""
+        self._left.inc()
 
     def render(self) -> bytes:
         """The exposition, in Prometheus' text format. Call it off the event loop."""

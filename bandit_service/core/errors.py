@@ -14,7 +14,7 @@ import msgspec
 class ServiceError(Exception):
     """An answer that is not the one asked for. `param` is the field that caused it, if one did."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal"
 
@@ -118,6 +118,26 @@ class ShareExceeded(Busy):
 
     code = "reward_share"
     reason = "share"
+
+
+class UpstreamError(ServiceError):
+    """The arm's provider failed, and no other arm answered: it keeps the provider's status."""
+
+    status, type, code = 502, "upstream_error", "upstream_failed"
+
+    def __init__(self, message: str, status: int = 502, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = math.ceil(retry_after_s)
+
+
+class UpstreamTimeout(UpstreamError):
+    """The arm's provider was too slow, and no other arm answered."""
+
+    code = "upstream_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 504)
 
 
 class Unavailable(ServiceError):

@@ -17,7 +17,12 @@ from policies import ArmId, Vector
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model that may be chosen, as it is configured."""
+    """One model that may be chosen, as it is configured.
+
+    upstream: id of the upstream that serves it; model: its name there, the arm's id if empty.
+    usd_per_mtok_cached_in: price of prompt tokens that the provider had cached. max_running: calls
+    at a time, 0 for no bound.
+    """
 
     id: ArmId
     usd_per_mtok_in: float
@@ -28,6 +33,9 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     upstream: str = ""
+    model: str = ""
+    usd_per_mtok_cached_in: float | None = None
+    max_running: int = 0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):

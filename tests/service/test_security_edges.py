@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from bandit_service import clock, http, security, settings
+from bandit_service.gateway import http as gateway_http
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 
@@ -147,7 +148,8 @@ async def test_closed_metrics_are_not_for_a_tenant_and_health_answers_head(
 
 
 def test_every_route_has_an_entry_and_every_entry_a_route() -> None:
-    there = {(route.method, route.path) for route in http.routes()} | {("GET", "/v1/stream")}
+    routes = (*http.routes(), *gateway_http.routes())
+    there = {(route.method, route.path) for route in routes} | {("GET", "/v1/stream")}
     assert set(security.ROUTES) == there
 
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from bandit_service import http
+from bandit_service.gateway import http as gateway_http
 from bandit_service.openapi import codes, document
 from tests.service.running import Client, Process, a_vector, serving
 
@@ -107,7 +108,9 @@ async def test_the_openapi_document_is_valid_and_true(client: Client) -> None:
     assert status == 200
     validate(whole)
     routes = {
-        (route.method.lower(), route.path) for route in http.routes() if route.method != "HEAD"
+        (route.method.lower(), route.path)
+        for route in (*http.routes(), *gateway_http.routes())
+        if route.method != "HEAD"
     }
     described = {(method, path) for path, methods in whole["paths"].items() for method in methods}
     assert described == routes | {("get", "/v1/events"), ("get", "/v1/stream")}

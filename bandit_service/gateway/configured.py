@@ -1,0 +1,113 @@
+"""`[[upstreams]]` tables: checked, and their keys found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bandit_service.core.errors import field_of
+
+KINDS = ("openai", "anthropic")
+
+
+class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider as it is configured.
+
+    base_url: up to and with the version, such as https://api.openai.com/v1. key_env, key_file:
+    where the key is read from at the start. auth_header: what carries it; Authorization adds
+    "Bearer". query: parameters of every call, such as Azure's api-version. connect_s, first_byte_s,
+    idle_s, total_s: the most time until connected, until the answer begins, between two pieces of
+    it, and for all of it.
+    """
+
+    id: str
+    base_url: str
+    kind: str = "openai"
+    key_env: str = ""
+    key_file: str = ""
+    auth_header: str = "Authorization"
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider with its key, which is in no log and no repr."""
+
+    spec: UpstreamSpec
+    key: str = field(default="", repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What every call carries."""
+        headers = {"Content-Type": "application/json", **self.spec.headers}
+        if self.key and self.spec.auth_header == "Authorization":
+            headers["Authorization"] = f"Bearer {self.key}"
+        elif self.key:
+            headers[self.spec.auth_header] = self.key
+        return headers
+
+
+def check_upstream(spec: UpstreamSpec) -> None:
+    """ValueError "field: what was wrong, what is allowed"."""
+    if not 1 <= len(spec.id) <= 64 or not spec.id.isprintable():
+        raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
+    if not spec.base_url.startswith(("http://", "https://")):
+        raise ValueError(f"base_url: must begin with http:// or https://, got {spec.base_url!r}")
+    if spec.kind not in KINDS:
+        raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
+    for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):
+        if not 0.0 < getattr(spec, name) <= 86_400.0:
+            raise ValueError(f"{name}: must be above 0 and at most 86400")
+
+
+def upstreams_of(
+    items: Any, environ: Mapping[str, str], beside: Path | None, mistakes: list[str]
+) -> tuple[Upstream, ...]:
+    """The providers of a list of tables; each mistake as a sentence with its place.
+
+    A key file is relative to the configuration's. A key is never part of a message.
+    """
+    if not isinstance(items, list):
+        mistakes.append(f"upstreams: must be a list of tables, got {type(items).__name__}")
+        return ()
+    found: list[Upstream] = []
+    for i, item in enumerate(items):
+        try:
+            spec = msgspec.convert(item, UpstreamSpec)
+            check_upstream(spec)
+            key = _key(spec, environ, beside)
+        except msgspec.ValidationError as error:
+            param, what = field_of(error)
+            mistakes.append(f"upstreams[{i}].{param or 'upstream'}: {what}")
+            continue
+        except ValueError as error:
+            mistakes.append(f"upstreams[{i}].{error}")
+            continue
+        if spec.id in {other.spec.id for other in found}:
+            mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
+        found.append(Upstream(spec, key))
+    return tuple(found)
+
+
+def _key(spec: UpstreamSpec, environ: Mapping[str, str], beside: Path | None) -> str:
+    if spec.key_env and spec.key_file:
+        raise ValueError("key_env: set this or key_file, not both")
+    if spec.key_env:
+        if not environ.get(spec.key_env):
+            raise ValueError(f"key_env: there is no {spec.key_env} in the environment")
+        return environ[spec.key_env].strip()
+    if spec.key_file:
+        path = Path(spec.key_file) if beside is None else beside.parent / spec.key_file
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ValueError(f"key_file: {path} cannot be read") from None
+    return ""

@@ -1,0 +1,82 @@
+"""Which arms answer: a circuit breaker and a bound of concurrency for each. Pure; time is given.
+
+closed ── `failures` in a row ──► open ── after a while ──► half open ── one probe ──► closed
+                                   ▲                              │
+                                   └───────── it fails, twice as long ─┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """failures: in a row until an arm is masked. cool_s, most_s: for how long, doubling."""
+
+    failures: int = 3
+    cool_s: float = 5.0
+    most_s: float = 300.0
+
+
+@dataclass(slots=True)
+class _Arm:
+    failures: int = 0
+    opened: int = 0
+    until: float = 0.0
+    probing: bool = False
+    running: int = 0
+
+
+@dataclass
+class Health:
+    """The state of every arm that was ever called."""
+
+    rules: HealthRules = field(default_factory=HealthRules)
+    _arms: dict[str, _Arm] = field(default_factory=dict)
+
+    def available(self, id: str, now: float, most_running: int = 0) -> bool:
+        """Whether the arm may be offered now; a masked one may when it is due for a probe."""
+        arm = self._arms.get(id)
+        if arm is None:
+            return True
+        if most_running and arm.running >= most_running:
+            return False
+        return arm.until <= now and not (arm.opened and arm.probing)
+
+    def begun(self, id: str) -> None:
+        """A call begins."""
+        arm = self._arms.setdefault(id, _Arm())
+        arm.running += 1
+        arm.probing = arm.opened > 0
+
+    def left(self, id: str) -> None:
+        """A call ended of which nothing is learned: the client went away, or was wrong."""
+        arm = self._arms[id]
+        arm.running -= 1
+        arm.probing = False
+
+    def succeeded(self, id: str) -> None:
+        """A call ended well."""
+        arm = self._arms[id]
+        arm.running -= 1
+        arm.failures, arm.opened, arm.until, arm.probing = 0, 0, 0.0, False
+
+    def failed(self, id: str, now: float, retry_after_s: float = 0.0) -> None:
+        """A call failed; what the provider said of when to come back is kept."""
+        arm = self._arms[id]
+        arm.running -= 1
+        arm.failures += 1
+        arm.probing = False
+        if arm.failures >= self.rules.failures or arm.opened:
+            pause = min(self.rules.cool_s * 2**arm.opened, self.rules.most_s)
+            arm.opened, arm.until = arm.opened + 1, now + pause
+        if retry_after_s > 0.0:
+            arm.until = max(arm.until, now + min(retry_after_s, self.rules.most_s))
+
+    def state(self, id: str, now: float) -> str:
+        """closed, open or half open."""
+        arm = self._arms.get(id)
+        if arm is None or (not arm.opened and arm.until <= now):
+            return "closed"
+        return "open" if arm.until > now else "half open"

@@ -1,0 +1,69 @@
+"""The gateway's paths: parse, call the gateway, render."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from bandit_service import wire
+from bandit_service.core.errors import Refused
+from bandit_service.gateway import wanted
+from bandit_service.gateway.serve import Gateway
+from bandit_service.http import CALLER, ROUTER, reply
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """POST /v1/chat/completions."""
+    body = await _body(request)
+    asked = wanted.of_chat(body, request.headers, request.app[ROUTER].world.serving)
+    return await _answer(request, "/chat/completions", body, asked)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/completions."""
+    body = await _body(request)
+    asked = wanted.of_completion(body, request.headers, request.app[ROUTER].world.serving)
+    return await _answer(request, "/completions", body, asked)
+
+
+async def embeddings(request: web.Request) -> web.StreamResponse:
+    """POST /v1/embeddings: to the arm that is named."""
+    body = await _body(request)
+    arm = wanted.model_of(body)
+    if arm.partition("?")[0].partition(":")[0] == wanted.AUTO:
+        raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
+    return await request.app[GATEWAY].pass_through(request, "/embeddings", body, arm)
+
+
+async def models(request: web.Request) -> web.Response:
+    """GET /v1/models: auto, and every arm that can be called."""
+    ids = [wanted.AUTO, *(spec.id for spec in request.app[GATEWAY].models())]
+    data = [{"id": id, "object": "model", "created": 0, "owned_by": "bandit"} for id in ids]
+    return reply({"object": "list", "data": data})
+
+
+def routes() -> list[web.RouteDef]:
+    """Every path and its handler."""
+    return [
+        web.post("/v1/chat/completions", chat),
+        web.post("/v1/completions", completions),
+        web.post("/v1/embeddings", embeddings),
+        web.get("/v1/models", models),
+    ]
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    body = wire.decode_json(await request.read())
+    if not isinstance(body, dict):
+        raise Refused(f"the body must be an object, got {type(body).__name__}")
+    return body
+
+
+async def _answer(
+    request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
+) -> web.StreamResponse:
+    asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
+    return await request.app[GATEWAY].answer(request, path, body, asked)

@@ -1,0 +1,88 @@
+"""A stream of server-sent events passed on as it arrives, with the usage read at its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from bandit_service.gateway.upstreams import Failed
+
+DONE = b"[DONE]"
+_MOST = 4_194_304
+
+
+@dataclass(slots=True)
+class Passed:
+    """What a stream told by its end. finished: it said why it stopped, or that it is done."""
+
+    usage: dict[str, Any] | None = None
+    finished: bool = False
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The data of each event, as soon as it is whole. Failed when the stream breaks off."""
+    buffer = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            buffer += chunk
+            if len(buffer) > _MOST:
+                raise Failed(f"an event is larger than {_MOST} bytes")
+            while (found := _end(buffer)) is not None:
+                at, width = found
+                data = _data(bytes(buffer[:at]))
+                del buffer[: at + width]
+                if data:
+                    yield data
+    except (TimeoutError, aiohttp.ServerTimeoutError):
+        raise Failed("the stream stopped coming", timeout=True) from None
+    except aiohttp.ClientError as error:
+        raise Failed(f"the stream broke off ({type(error).__name__})") from None
+    data = _data(bytes(buffer))
+    if data:
+        yield data
+
+
+def rewritten(data: bytes, id: str, passed: Passed, hide_usage: bool) -> bytes | None:
+    """The event for the client, under our id; None for one that it did not ask for.
+
+    Raises Failed for data that is no JSON object.
+    """
+    if data == DONE:
+        passed.finished = True
+        return b"data: [DONE]\n\n"
+    try:
+        chunk = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Failed("an event is not JSON") from None
+    if not isinstance(chunk, dict):
+        raise Failed("an event is not an object")
+    if "error" in chunk and "choices" not in chunk:
+        raise Failed("the stream told of an error")
+    choices, usage = chunk.get("choices"), chunk.get("usage")
+    if isinstance(usage, dict):
+        passed.usage = usage
+    if isinstance(choices, list) and any(
+        isinstance(each, dict) and each.get("finish_reason") for each in choices
+    ):
+        passed.finished = True
+    if hide_usage and "usage" in chunk:
+        if not choices:
+            return None
+        del chunk["usage"]
+    chunk["id"] = id
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def _end(buffer: bytearray) -> tuple[int, int] | None:
+    """Where the first event ends, and how wide its end is."""
+    ends = ((buffer.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+    return min((end for end in ends if end[0] >= 0), default=None)
+
+
+def _data(event: bytes) -> bytes:
+    lines = [line for line in event.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)

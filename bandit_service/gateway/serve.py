@@ -1,0 +1,346 @@
+"""POST /v1/chat/completions and its kin: decide, call the arm, pass the answer on, teach.
+
+An attempt that fails before anything was passed on is followed by another decision without the
+arms that failed, so its propensities are the true ones, and each failed arm gets an outcome of its
+own, from which the policy learns that it is unreliable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from bandit_service import wire
+from bandit_service.core import events as ev
+from bandit_service.core.errors import (
+    NoEligibleArm,
+    ServiceError,
+    Unavailable,
+    Unknown,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from bandit_service.gateway import relay
+from bandit_service.gateway.health import Health
+from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
+from bandit_service.gateway.usage import completion_tokens, cost_usd
+from bandit_service.gateway.wanted import Wanted
+from bandit_service.router import Router
+from bandit_service.telemetry import Telemetry
+from policies import ArmId
+
+_log = logging.getLogger("bandit.gateway")
+_LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRules:
+    """attempts: arms tried for one request. failure_quality: what a failed answer is worth.
+
+    latency_signal: what is reported as latency_s: the whole answer, or its first token.
+    """
+
+    attempts: int = 3
+    failure_quality: float = 0.0
+    latency_signal: str = "total"
+    max_answer_bytes: int = 33_554_432
+
+
+@dataclass(slots=True)
+class _Call:
+    """One decision being carried out."""
+
+    decided: ev.Decided
+    spec: ev.ArmSpec
+    begun: float
+    first: float | None = None
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "x-decision-id": self.decided.id,
+            "x-arm": self.decided.arm,
+            "x-policy": self.decided.policy,
+        }
+
+
+class Gateway:
+    """Routes requests of OpenAI's wire format to arms that have an upstream."""
+
+    def __init__(
+        self,
+        router: Router,
+        upstreams: Upstreams,
+        rules: GatewayRules,
+        health: Health,
+        telemetry: Telemetry,
+    ) -> None:
+        self.health = health
+        self._router = router
+        self._upstreams = upstreams
+        self._rules = rules
+        self._telemetry = telemetry
+        self._teaching: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for the outcomes that are being written down, and close the connections."""
+        await asyncio.gather(*self._teaching, return_exceptions=True)
+        await self._upstreams.close()
+
+    def models(self) -> list[ev.ArmSpec]:
+        """The arms that can be called."""
+        offered = (record.spec for record in self._router.world.offered())
+        return [spec for spec in offered if spec.upstream in self._upstreams]
+
+    async def answer(
+        self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted
+    ) -> web.StreamResponse:
+        """Decide and answer; a ServiceError where no arm could."""
+        tried: list[str] = []
+        last: tuple[str, Failed] | None = None
+        while True:
+            try:
+                call = await self._decided(wanted, tried)
+            except (NoEligibleArm, Unavailable):
+                if last is None:
+                    raise
+                raise _failure(*last) from None
+            try:
+                return await self._attempt(request, path, body, call)
+            except Rejected as rejected:
+                self.health.left(call.spec.id)
+                return web.Response(
+                    body=error_body(rejected, call.spec.id), status=rejected.status,
+                    headers=call.headers(), content_type="application/json",
+                )  # fmt: skip
+            except Failed as failed:
+                self._failed(call, failed)
+                last = (call.spec.id, failed)
+                tried.append(call.spec.id)
+                if wanted.direct or len(tried) >= self._rules.attempts:
+                    raise _failure(*last) from None
+
+    async def pass_through(
+        self, request: web.Request, path: str, body: dict[str, Any], arm: str
+    ) -> web.StreamResponse:
+        """Send to one arm and give back what it says; nothing is decided and nothing learned."""
+        record = self._router.world.arms.get(ArmId(arm))
+        if record is None or record.retired or record.spec.upstream not in self._upstreams:
+            raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
+        spec = record.spec
+        sent = body | {"model": spec.model or spec.id}
+        try:
+            async with self._upstreams.send(spec.upstream, path, sent, _onward(request)) as given:
+                answer = await whole(given, self._rules.max_answer_bytes)
+        except Rejected as rejected:
+            return web.Response(
+                body=error_body(rejected, arm), status=rejected.status,
+                headers={"x-arm": arm}, content_type="application/json",
+            )  # fmt: skip
+        except Failed as failed:
+            raise _failure(arm, failed) from None
+        return web.Response(
+            body=msgspec.json.encode(answer), headers={"x-arm": arm},
+            content_type="application/json",
+        )  # fmt: skip
+
+    async def _decided(self, wanted: Wanted, tried: list[str]) -> _Call:
+        asked = msgspec.structs.replace(wanted.request, arms=self._offered(wanted, tried))
+        decided = await self._router.decide(asked)
+        self.health.begun(decided.arm)
+        spec = self._router.world.arms[decided.arm].spec
+        return _Call(decided, spec, time.perf_counter())
+
+    def _offered(self, wanted: Wanted, tried: list[str]) -> list[str]:
+        """The arms that may be drawn: with an upstream, not tried yet, and answering.
+
+        Where none of them answers, all are offered: a masked arm is better than none.
+        """
+        callable_now: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
+        named = wanted.request.arms
+        if wanted.direct:
+            assert named is not None
+            if named[0] not in callable_now:
+                there_are = ", ".join(["auto", *callable_now])
+                raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+            return named
+        ids = [id for id in callable_now if id not in tried and (named is None or id in named)]
+        if not ids:
+            raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
+        now = time.monotonic()
+        healthy = [id for id in ids if self.health.available(id, now, callable_now[id].max_running)]
+        return healthy or ids
+
+    async def _attempt(
+        self, request: web.Request, path: str, body: dict[str, Any], call: _Call
+    ) -> web.StreamResponse:
+        sent = body | {"model": call.spec.model or call.spec.id}
+        options = sent.get("stream_options")
+        asked_usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
+        if sent.get("stream"):
+            known = dict(options) if isinstance(options, Mapping) else {}
+            sent["stream_options"] = known | {"include_usage": True}
+        async with AsyncExitStack() as stack:
+            response = await stack.enter_async_context(
+                self._upstreams.send(call.spec.upstream, path, sent, _onward(request))
+            )
+            if sent.get("stream"):
+                return await self._stream(request, response, call, not asked_usage)
+            answer = await whole(response, self._rules.max_answer_bytes)
+        if not isinstance(answer.get("choices"), list):
+            raise Failed("the answer has no choices")
+        self.health.succeeded(call.spec.id)
+        cost = self._ended(call, answer.get("usage"))
+        headers = call.headers()
+        if cost is not None:
+            headers["x-cost-usd"] = f"{cost:.8f}"
+        return web.Response(
+            body=msgspec.json.encode(answer | {"id": call.decided.id}), headers=headers,
+            content_type="application/json",
+        )  # fmt: skip
+
+    async def _stream(
+        self,
+        request: web.Request,
+        upstream: aiohttp.ClientResponse,
+        call: _Call,
+        hide_usage: bool,
+    ) -> web.StreamResponse:
+        """Pass on each event as it comes. Until the first one is there the arm may still fail."""
+        passed = relay.Passed()
+        events = relay.events(upstream)
+        first = await anext(events, None)
+        if first is None:
+            raise Failed("the stream ended before it began")
+        piece = relay.rewritten(first, call.decided.id, passed, hide_usage)
+        call.first = time.perf_counter()
+        response = web.StreamResponse(
+            headers=call.headers()
+            | {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+        )
+        await response.prepare(request)
+        why: Failed | None = None
+        try:
+            if piece is not None:
+                await response.write(piece)
+            async for data in _while_there(events, request):
+                piece = relay.rewritten(data, call.decided.id, passed, hide_usage)
+                if piece is not None:
+                    await response.write(piece)
+        except Failed as failed:
+            why = failed
+        except (ConnectionError, _Gone):
+            self.health.left(call.spec.id)  # the client left: the upstream is closed with it
+            self._telemetry.client_left()
+            self._ended(call, passed.usage)
+            return response
+        if why is None and not passed.finished:
+            why = Failed("the stream ended without an end")
+        if why is not None:
+            self._failed(call, why, passed.usage)
+            error = _failure(call.spec.id, why).body()
+            await _last_words(response, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
+            return response
+        self.health.succeeded(call.spec.id)
+        self._ended(call, passed.usage)
+        await _last_words(response, b"")
+        return response
+
+    def _ended(self, call: _Call, usage: object) -> float | None:
+        """Teach cost and latency; the cost where it is known."""
+        now = time.perf_counter()
+        cost = cost_usd(usage, call.spec)
+        tokens = completion_tokens(usage)
+        self._telemetry.answered(
+            call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
+        )
+        self._teach(call, cost, now)
+        return cost
+
+    def _failed(self, call: _Call, failed: Failed, usage: object = None) -> None:
+        self.health.failed(call.spec.id, time.monotonic(), failed.retry_after_s)
+        self._telemetry.upstream_failed(call.spec.id, "timeout" if failed.timeout else "failed")
+        _log.warning("upstream failed", extra={"decision_id": call.decided.id, "why": str(failed)})
+        now = time.perf_counter()
+        self._teach(call, cost_usd(usage, call.spec), now, self._rules.failure_quality)
+
+    def _teach(
+        self, call: _Call, cost: float | None, now: float, quality: float | None = None
+    ) -> None:
+        until = call.first if self._rules.latency_signal == "first_token" else None
+        outcome = wire.RewardRequest(
+            decision_id=call.decided.id,
+            cost_usd=cost,
+            latency_s=(until or now) - call.begun,
+            quality=quality,
+        )
+        task = asyncio.get_running_loop().create_task(self._reward(outcome))
+        self._teaching.add(task)
+        task.add_done_callback(self._teaching.discard)
+
+    async def _reward(self, outcome: wire.RewardRequest) -> None:
+        try:
+            status = await self._router.reward(outcome)
+        except ServiceError as error:
+            _log.error(
+                "outcome not learned",
+                extra={"decision_id": outcome.decision_id, "why": error.message},
+            )
+            return
+        self._router.count_reward(outcome.decision_id, status)
+
+
+class _Gone(Exception):
+    """The client is not there any more."""
+
+
+async def _while_there(events: AsyncIterator[bytes], request: web.Request) -> AsyncIterator[bytes]:
+    """The events; _Gone as soon as the client has left, also while nothing comes."""
+    while True:
+        waiting = asyncio.ensure_future(anext(events, None))
+        try:
+            while not waiting.done():
+                await asyncio.wait((waiting,), timeout=_LOOK_S)
+                if request.transport is None or request.transport.is_closing():
+                    raise _Gone
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+        data = waiting.result()
+        if data is None:
+            return
+        yield data
+
+
+async def _last_words(response: web.StreamResponse, words: bytes) -> None:
+    try:
+        if words:
+            await response.write(words)
+        await response.write_eof()
+    except ConnectionError:
+        return
+
+
+def _onward(request: web.Request) -> dict[str, str]:
+    """What of the client's headers goes on to the upstream."""
+    return {
+        name: request.headers[name]
+        for name in ("traceparent", "tracestate")
+        if name in request.headers
+    }
+
+
+def _failure(arm: str, failed: Failed) -> UpstreamError:
+    message = f"arm {arm!r} gave no answer: {failed}"
+    if failed.timeout:
+        return UpstreamTimeout(message)
+    return UpstreamError(message, failed.status or 502, failed.retry_after_s)

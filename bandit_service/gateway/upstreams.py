@@ -1,0 +1,152 @@
+"""Calls to the providers: one pool of connections, a timeout for each stage, keys unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from bandit_service.gateway.configured import Upstream, UpstreamSpec
+
+_RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_MOST_ERROR = 65_536
+
+
+class Failed(Exception):
+    """An upstream gave no answer that can be passed on, and another arm may be tried.
+
+    status: 0 where there was none. retry_after_s: what it said of when to come back, 0 if nothing.
+    """
+
+    def __init__(
+        self, why: str, *, status: int = 0, retry_after_s: float = 0.0, timeout: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.timeout = timeout
+
+
+class Rejected(Exception):
+    """An upstream says that the request is wrong: no other arm would do better."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.body = status, body
+
+
+class Upstreams:
+    """All providers, over one session. `close` it at the end."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._upstreams = dict(upstreams)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
+            auto_decompress=True,
+        )
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._upstreams
+
+    def spec(self, id: str) -> UpstreamSpec:
+        """One provider's settings."""
+        return self._upstreams[id].spec
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    @asynccontextmanager
+    async def send(
+        self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a POST, once it has begun and says 200. Raises Failed or Rejected."""
+        upstream = self._upstreams[id]
+        spec = upstream.spec
+        timeout = aiohttp.ClientTimeout(
+            total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
+        )
+        call = self._session.post(
+            spec.base_url.rstrip("/") + path,
+            data=msgspec.json.encode(body),
+            headers=upstream.headers() | dict(extra),
+            params=spec.query or None,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+        try:
+            async with asyncio.timeout(spec.first_byte_s):
+                response = await call
+        except (TimeoutError, aiohttp.ServerTimeoutError):
+            raise Failed(f"no answer within {spec.first_byte_s:g} s", timeout=True) from None
+        except aiohttp.ClientError as error:
+            raise Failed(f"no connection ({type(error).__name__})") from None
+        try:
+            if response.status != 200:
+                await _refuse(response)
+            yield response
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+
+
+async def _refuse(response: aiohttp.ClientResponse) -> None:
+    try:
+        body = await response.content.read(_MOST_ERROR)
+    except (aiohttp.ClientError, TimeoutError):
+        body = b""
+    if response.status in _RETRY_STATUS or response.status >= 500 or response.status < 400:
+        raise Failed(
+            f"status {response.status}",
+            status=response.status,
+            retry_after_s=_seconds(response.headers.get("Retry-After", "")),
+        )
+    raise Rejected(response.status, body)
+
+
+def _seconds(text: str) -> float:
+    """Retry-After in seconds; 0 for a date or nonsense."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return 0.0
+
+
+async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
+    """The JSON object that an answer holds; Failed when it is none, too long or cut off."""
+    try:
+        body = await response.content.read(most + 1)
+        while len(body) <= most and not response.content.at_eof():
+            body += await response.content.read(most + 1 - len(body))
+    except (TimeoutError, aiohttp.ServerTimeoutError):
+        raise Failed("the answer stopped coming", timeout=True) from None
+    except aiohttp.ClientError as error:
+        raise Failed(f"the answer broke off ({type(error).__name__})") from None
+    if len(body) > most:
+        raise Failed(f"the answer is larger than {most} bytes")
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Failed("the answer is not JSON") from None
+    if not isinstance(answer, dict):
+        raise Failed("the answer is not an object")
+    return answer
+
+
+def error_body(rejected: Rejected, arm: str) -> bytes:
+    """The provider's own error with the arm in it, in OpenAI's shape whatever it was."""
+    try:
+        body = json.loads(rejected.body)
+        error = body["error"] if isinstance(body, dict) else None
+    except (ValueError, KeyError):
+        error = None
+    if not isinstance(error, dict):
+        error = {
+            "message": f"arm {arm!r} answered status {rejected.status}",
+            "type": "upstream_error", "param": None, "code": "upstream_rejected",
+        }  # fmt: skip
+    return msgspec.json.encode({"error": {**error, "arm": arm}})

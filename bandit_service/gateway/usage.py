@@ -1,0 +1,42 @@
+"""What an answer cost, from the usage that its provider reports. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bandit_service.core.events import ArmSpec
+
+
+def cost_usd(usage: object, spec: ArmSpec) -> float | None:
+    """(prompt · price in + completion · price out) / 10⁶; None where no usage was reported.
+
+    Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price. Reasoning
+    tokens are part of the completion, as every provider bills them.
+
+    >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
+    >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
+    ...           "prompt_tokens_details": {"cached_tokens": 400}}, arm)
+    0.0022
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None and completion is None:
+        return None
+    prompt, completion = prompt or 0, completion or 0
+    cached = min(_count(usage.get("prompt_tokens_details"), "cached_tokens") or 0, prompt)
+    price = spec.usd_per_mtok_cached_in
+    cached_price = spec.usd_per_mtok_in if price is None else price
+    fresh = (prompt - cached) * spec.usd_per_mtok_in
+    return (fresh + cached * cached_price + completion * spec.usd_per_mtok_out) / 1e6
+
+
+def completion_tokens(usage: object) -> int | None:
+    """How many tokens the answer has."""
+    return _count(usage, "completion_tokens")
+
+
+def _count(value: Any, name: str) -> int | None:
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return found if isinstance(found, int) and found >= 0 else None

@@ -1,0 +1,122 @@
+"""What a chat request wants of the router: preferences, requirements and what is embedded. Pure.
+
+Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
+`x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit` and `x-tenant`. A
+name that is not `auto` is an arm, called directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from bandit_service import wire
+from bandit_service.core.errors import Refused, Unknown
+from bandit_service.embedding import text_of_messages
+
+AUTO = "auto"
+_NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request to decide on, and whether the arm was named by the client."""
+
+    request: wire.DecideRequest
+    direct: bool
+
+
+def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -> Wanted:
+    """From a chat completion: its user turns are embedded, its parts say what it requires."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused("messages: must be a list with at least one message", param="messages")
+    if not all(isinstance(each, dict) for each in messages):
+        raise Refused("messages: every message must be an object", param="messages")
+    try:
+        text = text_of_messages(messages)
+    except ValueError:
+        text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
+    return _wanted(body, headers, serving, text, _requires(body, messages))
+
+
+def of_completion(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -> Wanted:
+    """From a completion: its prompt is embedded."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
+        prompt = "\n".join(prompt)
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise Refused("prompt: must be text, or a list of texts", param="prompt")
+    return _wanted(body, headers, serving, prompt, [])
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """The field `model`; Refused when it is none."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise Refused("model: must be auto, or the id of an arm", param="model")
+    return model
+
+
+def _wanted(
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    serving: str,
+    text: str,
+    requires: list[str],
+) -> Wanted:
+    name, _, query = model_of(body).partition("?")
+    auto, _, policy = name.partition(":")
+    direct = auto != AUTO
+    if not direct and policy not in ("", serving):
+        raise Unknown(f"model: policy {policy!r} is not serving, {serving!r} is", param="model")
+    given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
+    for field in (*_NUMBERS, "arms", "unit", "tenant"):
+        value = headers.get(f"x-{field.replace('_', '-')}")
+        if value is not None:
+            given.setdefault(field, value)
+    unknown = set(given) - {*_NUMBERS, "arms", "unit", "tenant"}
+    if unknown:
+        allowed = ", ".join((*_NUMBERS, "arms", "unit", "tenant"))
+        raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
+    user = body.get("user")
+    arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
+    return Wanted(
+        wire.DecideRequest(
+            query=text,
+            unit=given.get("unit") or (user if isinstance(user, str) else ""),
+            tenant=given.get("tenant", ""),
+            arms=[model_of(body)] if direct else arms,
+            requires=requires,
+            max_cost_usd=_number("max_cost_usd", given),
+            max_latency_s=_number("max_latency_s", given),
+            willingness_to_pay=_number("willingness_to_pay", given),
+        ),
+        direct,
+    )
+
+
+def _number(name: str, given: Mapping[str, str]) -> float | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise Refused(f"{name}: must be a number, got {text!r}", param="model") from None
+
+
+def _requires(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[str]:
+    needs = []
+    if body.get("tools") or body.get("functions"):
+        needs.append("tools")
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
+        needs.append("json")
+    parts = (part for each in messages if isinstance(each.get("content"), list)
+             for part in each["content"])  # fmt: skip
+    if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
+        needs.append("vision")
+    return needs

@@ -1,0 +1,437 @@
+"""The gateway with real HTTP upstreams and the official OpenAI client, unmodified."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from aiohttp import web
+from pydantic import BaseModel
+
+from bandit_service.gateway.health import Health, HealthRules
+from tests.service.running import Client, serving
+
+ARMS = ("alpha", "beta", "gamma")
+KEY = "sk-upstream-canary-7781"
+
+
+class Provider:
+    """An OpenAI-compatible server whose behaviour can be set by model."""
+
+    def __init__(self) -> None:
+        self.behaviour: dict[str, str] = {}
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.cancelled = asyncio.Event()
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/completions", self._chat),
+                web.post("/v1/embeddings", self._embeddings),
+            ]
+        )
+        return app
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.seen.append(body)
+        self.headers.append(dict(request.headers))
+        how = self.behaviour.get(body["model"], "good")
+        match how:
+            case "reset":
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+            case "never":
+                await asyncio.sleep(3600)
+            case "not json":
+                return web.Response(text="<html>", content_type="text/html")
+            case "no choices":
+                return web.json_response({"ok": True})
+            case "rejected":
+                error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
+                         "code": "bad"}  # fmt: skip
+                return web.json_response({"error": error}, status=400)
+            case "500" | "429" | "529":
+                return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
+        if body.get("stream"):
+            return await self._stream(request, body, how)
+        return web.json_response(self._answer(body))
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": f"I am {body['model']}"}
+        if body.get("response_format"):
+            message["content"] = '{"capital": "Paris"}'
+        if body.get("tools"):
+            call = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Oslo"}'}
+            message = {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "call_1", "type": "function", "function": call}]}  # fmt: skip
+        choice = {"index": 0, "message": message, "text": "once", "finish_reason": "stop",
+                  "logprobs": None}  # fmt: skip
+        return {
+            "id": "theirs", "object": "chat.completion", "created": 1, "model": body["model"],
+            "choices": [choice], "usage": _USAGE, "x_new_field": {"kept": 1.5},
+        }  # fmt: skip
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], how: str
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for i, word in enumerate(("I ", "am ", body["model"])):
+                if how == "error event":
+                    await response.write(b'data: {"error": {"message": "overloaded"}}\n\n')
+                    return response
+                delta = {"content": word}
+                choice = {"index": 0, "delta": delta, "finish_reason": None}
+                await response.write(_event(body, [choice]))
+                if i == 1 and how == "half":
+                    await response.write_eof()
+                    return response
+                if i == 1 and how == "broken":
+                    assert request.transport is not None
+                    request.transport.abort()
+                    return response
+                if i == 1 and how == "endless":
+                    while True:
+                        await asyncio.sleep(0.02)
+                        await response.write(b": still there\n\n")
+            end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+            await response.write(_event(body, [end]))
+            if body.get("stream_options", {}).get("include_usage"):
+                await response.write(_event(body, [], _USAGE))
+            await response.write(b"data: [DONE]\n\n")
+        except (ConnectionError, asyncio.CancelledError):
+            self.cancelled.set()
+        return response
+
+
+_USAGE = {
+    "prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100,
+    "prompt_tokens_details": {"cached_tokens": 400},
+}  # fmt: skip
+COST = (600 * 1.0 + 400 * 0.5 + 100 * 4.0) / 1e6
+
+
+def _event(body: dict[str, Any], choices: list[Any], usage: Any = None) -> bytes:
+    chunk = {"id": "theirs", "object": "chat.completion.chunk", "created": 1,
+             "model": body["model"], "choices": choices, "usage": usage}  # fmt: skip
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def _provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    runner = web.AppRunner(provider.app(), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield provider
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _gateway(
+    tmp_path: Path, models: Path, **environ: str
+) -> AsyncIterator[tuple[Client, Provider]]:
+    (tmp_path / "key").write_text(KEY)
+    async with _provider() as provider:
+        arms = [
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p",
+             "usd_per_mtok_cached_in": 0.5, "capabilities": ["tools", "json"]}
+            for id in ARMS
+        ]  # fmt: skip
+        upstream = {"id": "p", "base_url": provider.url, "key_file": str(tmp_path / "key"),
+                    "first_byte_s": 1.0, "idle_s": 5.0}  # fmt: skip
+        environ = {
+            "BANDIT_ARMS": json.dumps(arms),
+            "BANDIT_UPSTREAMS": json.dumps([upstream]),
+            "BANDIT_POLICY_NAME": "epsilon_greedy",
+            **environ,
+        }
+        async with serving(tmp_path / "var", models, **environ) as client:
+            yield client, provider
+
+
+@asynccontextmanager
+async def _asking(
+    tmp_path: Path, models: Path
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, Client, Provider]]:
+    """The official client in front of the gateway in front of a provider."""
+    async with (
+        _gateway(tmp_path, models) as (client, provider),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as asking,
+    ):
+        yield asking, client, provider
+
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
+
+
+async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0.02)
+
+
+async def _signals(client: Client, id: str, most: int = 2) -> dict[str, float]:
+    """What came back for a decision, once as much is there."""
+    found: dict[str, float] = {}
+
+    async def there() -> bool:
+        _, body = await client.get(f"/v1/decisions/{id}")
+        found.update(body["signals"])
+        return len(found) >= most
+
+    await _until(there)
+    return found
+
+
+async def test_an_answer_is_routed_passed_on_and_rewarded(tmp_path: Path, models: Path) -> None:
+    async with _asking(tmp_path, models) as (asking, client, provider):
+        raw = await asking.chat.completions.with_raw_response.create(
+            model="auto", messages=HELLO, seed=7, extra_body={"brand_new": {"deep": [1]}}
+        )
+        answer = raw.parse()
+        arm = raw.headers["x-arm"]
+        assert answer.choices[0].message.content == f"I am {arm}"
+        assert answer.id == raw.headers["x-decision-id"]
+        assert raw.headers["x-policy"] == "epsilon_greedy"
+        assert float(raw.headers["x-cost-usd"]) == pytest.approx(COST)
+        assert raw.headers["x-request-id"]
+        assert answer.model_extra == {"x_new_field": {"kept": 1.5}}
+        sent = provider.seen[-1]
+        assert (sent["model"], sent["seed"], sent["brand_new"]) == (arm, 7, {"deep": [1]})
+        assert provider.headers[-1]["Authorization"] == f"Bearer {KEY}"
+        signals = await _signals(client, answer.id)
+        assert signals["cost_usd"] == pytest.approx(COST)
+        assert 0.0 < signals["latency_s"] < 30.0
+        assert await client.reward(answer.id, quality=0.9) == "accepted"
+
+
+async def test_tools_structured_output_completions_embeddings_and_models(
+    tmp_path: Path, models: Path
+) -> None:
+    class Capital(BaseModel):
+        capital: str
+
+    async with _asking(tmp_path, models) as (asking, _client, _):
+        function: Any = {"type": "function", "function": {
+            "name": "weather", "parameters": {"type": "object", "properties": {}}}}  # fmt: skip
+        called = await asking.chat.completions.create(
+            model="auto?max_cost_usd=1", messages=HELLO, tools=[function]
+        )
+        calls = called.choices[0].message.tool_calls
+        assert calls is not None
+        assert calls[0].function.name == "weather"  # type: ignore[union-attr]
+        parsed = await asking.chat.completions.parse(
+            model="auto", messages=HELLO, response_format=Capital
+        )
+        assert parsed.choices[0].message.parsed == Capital(capital="Paris")
+        completed = await asking.completions.create(model="auto", prompt="Once upon a time")
+        assert completed.choices[0].text == "once"
+        embedded = await asking.embeddings.create(model="beta", input="text")
+        assert len(embedded.data) == 1
+        listed = [model.id async for model in asking.models.list()]
+        assert listed == ["auto", *ARMS]
+
+
+async def test_a_stream_is_passed_on_with_its_usage_hidden_or_shown(
+    tmp_path: Path, models: Path
+) -> None:
+    async with _asking(tmp_path, models) as (asking, client, _):
+        for options in (None, {"include_usage": True}):
+            extra: Any = {"stream_options": options} if options else {}
+            stream = await asking.chat.completions.create(
+                model="alpha", messages=HELLO, stream=True, **extra
+            )
+            chunks = [chunk async for chunk in stream]
+            words = [each.choices[0].delta.content or "" for each in chunks if each.choices]
+            assert "".join(words) == "I am alpha"
+            assert [chunk.usage is not None for chunk in chunks if not chunk.choices] == (
+                [True] if options else []
+            )
+            assert len({chunk.id for chunk in chunks}) == 1
+            signals = await _signals(client, chunks[0].id)
+            assert signals["cost_usd"] == pytest.approx(COST)
+
+
+async def test_a_synchronous_client_works_the_same(tmp_path: Path, models: Path) -> None:
+    async with _gateway(tmp_path, models) as (client, _):
+
+        def ask() -> tuple[str | None, str]:
+            asking = openai.OpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0)
+            with asking:
+                plain = asking.chat.completions.create(model="gamma", messages=HELLO)
+                stream = asking.chat.completions.create(model="gamma", messages=HELLO, stream=True)
+                words = [each.choices[0].delta.content or "" for each in stream]
+            return plain.choices[0].message.content, "".join(words)
+
+        assert await asyncio.to_thread(ask) == ("I am gamma", "I am gamma")
+
+
+@pytest.mark.parametrize("how", ["500", "429", "529", "reset", "never", "not json", "no choices"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_arm_that_fails_is_followed_by_another_and_taught(
+    tmp_path: Path, models: Path, how: str, stream: bool
+) -> None:
+    if stream and how in ("not json", "no choices"):
+        how = "error event"
+    async with _asking(tmp_path, models) as (asking, client, provider):
+        provider.behaviour = {"alpha": how, "beta": how}
+        asking = asking
+        ids: list[str] = []
+        while {each["model"] for each in provider.seen} != set(ARMS):
+            raw = await asking.chat.completions.with_raw_response.create(
+                model="auto", messages=HELLO, stream=stream
+            )
+            assert raw.headers["x-arm"] == "gamma"
+            ids.append(raw.headers["x-decision-id"])
+            if stream:
+                answer: Any = raw.parse()
+                assert [chunk async for chunk in answer]
+        _, body = await client.get(f"/v1/decisions/{ids[-1]}")
+        assert body["propensity"] == body["propensities"]["gamma"]
+        # the failed arms have outcomes of their own
+        _, state = await client.get("/v1/arms")
+        failed = {arm["id"]: arm["observed"]["latencies"] for arm in state["arms"]}
+
+        async def taught() -> bool:
+            _, state = await client.get("/v1/arms")
+            failed.update({arm["id"]: arm["observed"]["latencies"] for arm in state["arms"]})
+            return all(failed[id] > 0 for id in ARMS)
+
+        await _until(taught)
+        _, policies = await client.get("/v1/policies/epsilon_greedy/state")
+        assert policies["rewards"] >= 3
+
+
+async def test_when_every_arm_fails_the_clients_own_exception_is_raised(
+    tmp_path: Path, models: Path
+) -> None:
+    async with _asking(tmp_path, models) as (asking, _client, provider):
+        provider.behaviour = dict.fromkeys(ARMS, "429")
+        with pytest.raises(openai.RateLimitError, match=r"arm '(alpha|beta|gamma)'") as limited:
+            await asking.chat.completions.create(model="auto", messages=HELLO)
+        assert limited.value.response.headers["Retry-After"] == "7"
+        provider.behaviour = dict.fromkeys(ARMS, "rejected")
+        with pytest.raises(openai.BadRequestError, match="bad tool") as rejected:
+            await asking.chat.completions.create(model="alpha", messages=HELLO)
+        assert rejected.value.body["arm"] == "alpha"  # type: ignore[index]
+        assert rejected.value.response.headers["x-arm"] == "alpha"
+        provider.behaviour = {"alpha": "reset"}
+        with pytest.raises(openai.InternalServerError, match="alpha"):
+            await asking.chat.completions.create(model="alpha", messages=HELLO)
+
+
+@pytest.mark.parametrize("how", ["half", "broken"])
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_is_taught(
+    tmp_path: Path, models: Path, how: str
+) -> None:
+    async with _asking(tmp_path, models) as (asking, client, provider):
+        provider.behaviour = {"alpha": how}
+        raw = await asking.chat.completions.with_raw_response.create(
+            model="alpha", messages=HELLO, stream=True
+        )
+        words: list[str | None] = []
+
+        async def read() -> None:
+            async for chunk in raw.parse():
+                words.append(chunk.choices[0].delta.content)
+
+        with pytest.raises(openai.APIError, match="alpha"):
+            await read()
+        assert words == ["I ", "am "]
+        signals = await _signals(client, raw.headers["x-decision-id"])
+        assert signals["quality"] == 0.0
+
+
+async def test_a_client_that_leaves_cancels_the_upstream(tmp_path: Path, models: Path) -> None:
+    async with _asking(tmp_path, models) as (asking, _client, provider):
+        provider.behaviour = {"alpha": "endless"}
+        stream = await asking.chat.completions.create(model="alpha", messages=HELLO, stream=True)
+        await anext(stream)
+        await stream.close()
+        async with asyncio.timeout(10):
+            await provider.cancelled.wait()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"model": "auto"}, 400, "messages"),
+        ({"messages": HELLO}, 400, "model"),
+        ({"model": "nobody", "messages": HELLO}, 404, "model"),
+        ({"model": "auto:eagle", "messages": HELLO}, 404, "model"),
+        ({"model": "auto?unheard=1", "messages": HELLO}, 400, "model"),
+        ({"model": "auto?max_cost_usd=x", "messages": HELLO}, 400, "model"),
+        ({"model": "auto", "messages": ["x"]}, 400, "messages"),
+        ([], 400, None),
+    ],
+)
+async def test_bad_input_is_named(
+    tmp_path: Path, models: Path, body: Any, status: int, param: str | None
+) -> None:
+    async with _gateway(tmp_path, models) as (client, provider):
+        found, answer = await client.post("/v1/chat/completions", body)
+        assert (found, answer["error"]["param"]) == (status, param)
+        assert not provider.seen
+
+
+async def test_the_upstreams_key_is_in_no_log_and_no_answer(
+    tmp_path: Path, models: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with _gateway(tmp_path, models) as (client, provider):
+        provider.behaviour = {"alpha": "reset", "beta": "500"}
+        for model in (*ARMS, "auto"):
+            _, answer = await client.post(
+                "/v1/chat/completions", {"model": model, "messages": HELLO}
+            )
+            assert KEY not in json.dumps(answer)
+        async with client.session.get(f"{client.url}/metrics") as answer:
+            assert KEY not in await answer.text()
+    captured = capfd.readouterr()
+    assert KEY not in captured.err + captured.out
+
+
+def test_a_breaker_opens_probes_and_closes() -> None:
+    """Three failures mask for 5 s, a failed probe for 10 s, one that succeeds for none."""
+    health = Health(HealthRules(failures=3, cool_s=5.0))
+    for _ in range(3):
+        assert health.available("a", 0.0)
+        health.begun("a")
+        health.failed("a", 0.0)
+    assert not health.available("a", 4.9)
+    assert health.available("a", 5.0)
+    health.begun("a")
+    assert not health.available("a", 5.0), "one probe at a time"
+    health.failed("a", 5.0)
+    assert not health.available("a", 14.9)
+    assert health.available("a", 15.0)
+    health.begun("a")
+    health.succeeded("a")
+    assert health.state("a", 15.0) == "closed"
+    health.begun("a")
+    assert not health.available("a", 15.0, most_running=1)
+    health.failed("a", 15.0, retry_after_s=7.0)
+    assert not health.available("a", 21.9)
+    assert health.available("a", 22.0)
