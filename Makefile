@@ -10,6 +10,7 @@ MANY ?= 20
 FEW ?= 5
 KILLS ?= 200
 SEED ?= 0
+MINUTES ?= 10
 RECORDED ?= ../shared/data
 PEER_DATA ?= paretobandit-test $(wildcard $(RECORDED)/nvmix.jsonl.gz)
 
@@ -18,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos model clean
+.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -106,6 +107,13 @@ bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and
 chaos: $(VENV)/.test var/models/.exported ## kill -9 under load KILLS=200 times, and look what is left (SEED=0)
 	@mkdir -p var/chaos && rm -rf var/chaos/var && mkdir var/chaos/var && ln -s ../../models var/chaos/var/models
 	@$(BIN)/python -m loadtest.chaos --kills $(KILLS) --seed $(SEED) --keep var/chaos --markdown docs/reliability.md
+
+overload: $(VENV)/.test var/models/.exported ## three times what the service can do, beside 80 % of it (a few minutes)
+	@$(BIN)/python -m loadtest.overload --markdown docs/reliability.md
+	@$(BIN)/python -m loadtest.overload --text --markdown docs/reliability.md
+
+soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the service can do: memory, latency, lost rewards
+	@$(BIN)/python -m loadtest.soak --minutes $(MINUTES) --out var/soak --markdown docs/reliability.md
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

@@ -27,7 +27,7 @@ _WIDEN, _NARROW = 1.1, 0.7
 _LONGEST_HEAD = 8192
 _ENDS = b"\r\n\r\n"
 JITTER_S = 3
-_PATIENCE = 3.0  # with outcomes, which may take so many times longer than decides
+_PATIENCE = 10.0  # with outcomes, which may take so many times longer than decides
 
 DECIDE, OUTCOME = "decide", "outcome"
 _PATHS = {
@@ -46,12 +46,13 @@ class Limit:
     """How many may be under way so that each takes about `target_s`, from `least` to `most`.
 
     It narrows while they take longer, and widens while they do not and it is made use of.
+    start: where it begins, four times `least` if it is not said.
     """
 
-    def __init__(self, target_s: float, least: int, most: int) -> None:
+    def __init__(self, target_s: float, least: int, most: int, start: int | None = None) -> None:
         self.under_way = 0
         self._target_s, self._least, self._most = target_s, min(least, most), most
-        self._allowed = min(4.0 * self._least, float(most))
+        self._allowed = float(min(4 * self._least if start is None else start, most))
         self._begun = self._sum_s = 0.0
         self._done = self._peak = 0
 
@@ -98,10 +99,11 @@ class Admission:
     ) -> None:
         self.limits = {
             DECIDE: Limit(target_s, least, most),
-            OUTCOME: Limit(_PATIENCE * target_s, least, most),
+            OUTCOME: Limit(_PATIENCE * target_s, least, most, start=most),
         }
         self._count = count
         self._date_at, self._date = -1, b""
+        self._process, self._refused = secrets.token_hex(8).encode(), 0
 
     def enter(self, kind: str) -> float:
         """Let one in, which is to `leave` with what is returned."""
@@ -119,16 +121,16 @@ class Admission:
         now = clock.now()
         if int(now) != self._date_at:
             self._date_at, self._date = int(now), formatdate(now, usegmt=True).encode()
-        id = clock.Ids().new(now)
-        wait_s = Busy.retry_after_s + int(id[-4:], 16) % JITTER_S
-        return _REFUSAL % (wait_s, id.encode(), self._date)
+        self._refused += 1
+        wait_s = Busy.retry_after_s + secrets.randbelow(JITTER_S)
+        return _REFUSAL % (wait_s, self._process, self._refused, self._date)
 
 
 _FULL = "as many requests are under way as can be answered in time; retry later"
 _BODY = msgspec.json.encode({"error": Busy(_FULL).body()})
 _REFUSAL = (
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\n"
-    b"Retry-After: %d\r\nx-request-id: %b\r\nDate: %b\r\n"
+    b"Retry-After: %d\r\nx-request-id: %b-%d\r\nDate: %b\r\n"
     + f"Content-Length: {len(_BODY)}\r\n\r\n".encode()
     + _BODY
 )
@@ -149,6 +151,8 @@ class Entrance(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._plain = True
         self._busy = self._closes = False
+        self._head = b""
+        self._length: int | None = None
         self._body_left = 0
         self._refused: tuple[str, str] | None = None
         self._kind = ""
@@ -202,12 +206,15 @@ class Entrance(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> None:
         """The first bytes of a request: its length, and whether it is let in."""
-        head, found, _ = data[:_LONGEST_HEAD].partition(_ENDS)
-        length, self._closes = _framing(head) if found and not self._busy else (None, False)
-        if length is None:
+        ends = -1 if self._busy else data.find(_ENDS, 0, _LONGEST_HEAD)
+        head = data[: max(0, ends)]
+        if head != self._head:  # a client's requests begin alike
+            self._head = head
+            self._length, self._closes = _framing(head)
+        if self._length is None:
             self._plain = False
             return
-        self._body_left = length - (len(data) - len(head) - len(_ENDS))
+        self._body_left = self._length - (len(data) - ends - len(_ENDS))
         if self._body_left < 0:
             self._plain = False
             return

@@ -60,9 +60,9 @@ class Server:
     max_items: int = _setting(1000, "longest list of rewards or comparisons in one call", low=1)
     max_in_flight: int = _setting(1024, "decides and outcomes under way before 429", low=1)
     target_s: float = _setting(
-        0.1,
+        0.05,
         "time in which decides are to be answered; as many are let in as can be, the others get "
-        "429, outcomes only where they take three times as long",
+        "429, outcomes only where they take ten times as long",
         low=0.001,
     )
     stream_credits: int = _setting(256, "requests in flight on one stream", low=1, high=65535)

@@ -121,12 +121,13 @@ class Pool:
 
 
 class Traffic:
-    """Decides with an embedding, and rewards of what was decided; built before they are due.
+    """Decides with an embedding, built beforehand, and a reward for every second decision.
 
-    A `text` traffic sends queries that the service embeds itself, each of them another.
+    A reward that is refused is sent again later. A `text` traffic sends queries that the service
+    embeds itself, each of them another.
     """
 
-    def __init__(self, host: str, port: int, rewards: float = 1 / 3, text: bool = False) -> None:
+    def __init__(self, host: str, port: int, rewards: float = 0.5, text: bool = False) -> None:
         rng = np.random.default_rng(7)
         vectors = rng.normal(size=(256, DIM))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -141,7 +142,7 @@ class Traffic:
     def next(self) -> tuple[str, str, bytes]:
         """Kind, decision id of a reward, and the request's bytes."""
         waiting = self.ledger.waiting
-        if waiting and self._rng.random() < self._rewards:
+        if waiting and self._rng.random() < 0.5:
             id = waiting.popleft()
             return "reward", id, self._http("/v1/rewards", {"decision_id": id, "quality": 0.5})
         self._asked += 1
@@ -183,7 +184,8 @@ class Traffic:
             return
         at = body.find(_ID) + len(_ID)
         sample.decision_id = body[at : at + _ID_LENGTH].decode()
-        self.ledger.waiting.append(sample.decision_id)
+        if self._rng.random() < self._rewards:
+            self.ledger.waiting.append(sample.decision_id)
 
 
 async def open_loop(
