@@ -21,6 +21,7 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.gateway import http as gateway_http
+from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.health import Health, HealthRules
 from bandit_service.gateway.serve import Gateway, GatewayRules
 from bandit_service.gateway.upstreams import Upstreams
@@ -210,6 +211,7 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
             chosen.max_answer_bytes,
         ),
         Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
+        Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),
         telemetry,
     )
 

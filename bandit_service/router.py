@@ -94,8 +94,16 @@ class Router:
 
     # --- decide ---------------------------------------------------------------------------
 
-    async def decide(self, request: wire.DecideRequest) -> ev.Decided:
-        """Embed, recall, propose, draw; the record is with the kernel before this returns."""
+    async def decide(
+        self,
+        request: wire.DecideRequest,
+        sticky: ArmId | None = None,
+        sticky_margin: float = 0.0,
+    ) -> ev.Decided:
+        """Embed, recall, propose, draw; the record is with the kernel before this returns.
+
+        sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
+        """
         wire.check_constraints(request)
         self._admit()
         self._in_flight += 1
@@ -112,6 +120,8 @@ class Router:
                 tenant=request.tenant,
                 unit=request.unit,
                 fallback=fallback,
+                sticky=sticky,
+                sticky_margin=sticky_margin,
             )
             event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:

@@ -202,6 +202,11 @@ class GatewaySettings:
         "what is taught as latency_s: the whole answer, or its first token",
         choices=("total", "first_token"),
     )
+    sticky: bool = _setting(False, "a conversation stays with its arm, for the provider's cache")
+    sticky_margin: float = _setting(
+        0.05, "how much higher another arm must score for a conversation to switch", low=0
+    )
+    sticky_s: float = _setting(300.0, "how long a conversation is remembered", low=1)
     max_answer_bytes: int = _setting(33_554_432, "largest answer of a provider", low=1024)
     breaker_failures: int = _setting(3, "failures in a row that mask an arm", low=1)
     breaker_cool_s: float = _setting(

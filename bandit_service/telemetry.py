@@ -117,6 +117,18 @@ class Telemetry:
             "bandit_upstream_failures", "Calls of an arm that gave no answer, by kind.",
             ["arm", "kind"], registry=r,
         )  # fmt: skip
+        self._went_on = Counter(
+            "bandit_conversation_turns", "Turns of a conversation that was answered before, by "
+            "whether it stayed with its arm.", ["stayed"], registry=r,
+        )  # fmt: skip
+        self._cached_tokens = Counter(
+            "bandit_cached_prompt_tokens", "Prompt tokens that a provider had cached.",
+            ["arm"], registry=r,
+        )  # fmt: skip
+        self._saved = Counter(
+            "bandit_cached_prompt_saved_usd", "What they would have cost more, USD.",
+            ["arm"], registry=r,
+        )  # fmt: skip
         self._left = Counter(
             "bandit_clients_left", "Clients that left before their answer was whole.", registry=r
         )
@@ -234,6 +246,16 @@ class Telemetry:
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
         self._upstream_failures.labels(self._bounded(arm), kind).inc()
+
+    def conversation_went_on(self, stayed: bool) -> None:
+        """One more turn of a conversation, with the arm of the last one or with another."""
+        self._went_on.labels("yes" if stayed else "no").inc()
+
+    def cached_prompt(self, arm: str, tokens: int, usd: float) -> None:
+        """What a provider's prompt cache saved."""
+        if tokens:
+            self._cached_tokens.labels(self._bounded(arm)).inc(tokens)
+            self._saved.labels(self._bounded(arm)).inc(max(0.0, usd))
 
     def client_left(self) -> None:
         """One client that left before its answer was whole."""

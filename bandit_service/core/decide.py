@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Query:
     """What is asked: features of the query and its hard constraints.
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
+    sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
     """
 
     embedding: Vector
@@ -32,6 +33,8 @@ class Query:
     tenant: str = ""
     unit: str = ""
     fallback: str = ""
+    sticky: ArmId | None = None
+    sticky_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,9 @@ def decide(
         neighbours=world.history.neighbours(recalled.ids, recalled.similarities),
     )
     proposal, fallback = _propose(world, context, arms, query.fallback)
+    stays = _stays(proposal, arms, query)
+    if stays is not None:
+        proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
     propensities = floor(proposal.propensities, explore.floor, explore.floor_share)
     drawn = draw(propensities, chance.uniform(explore.seed, id))
     record = records[drawn]
@@ -122,7 +128,17 @@ def decide(
         tenant=query.tenant,
         unit=query.unit,
         fallback=fallback,
+        stayed=stays is not None,
     )
+
+
+def _stays(proposal: Proposal, arms: Arms, query: Query) -> int | None:
+    """The position of the sticky arm, where no other is better by more than the margin."""
+    if query.sticky is None or query.sticky not in arms.ids:
+        return None
+    at = arms.ids.index(query.sticky)
+    best = float(proposal.scores.max())
+    return at if float(proposal.scores[at]) >= best - query.sticky_margin else None
 
 
 def _propose(world: World, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:

@@ -86,6 +86,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     list_cost_usd: what the drawn arm's list price and the token estimates come to.
     neighbours, similarities: what was recalled, nearest first.
     fallback: empty, or which stage failed and what took its place.
+    stayed: the proposal was replaced by all mass on the arm of the conversation so far.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     tenant: str = ""
     unit: str = ""
     fallback: str = ""
+    stayed: bool = False
 
     @property
     def arm(self) -> ArmId:

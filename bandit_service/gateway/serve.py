@@ -30,9 +30,11 @@ from bandit_service.core.errors import (
     UpstreamTimeout,
 )
 from bandit_service.gateway import relay
+from bandit_service.gateway.affinity import Affinity
+from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
-from bandit_service.gateway.usage import completion_tokens, cost_usd
+from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd, saved_usd
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.router import Router
 from bandit_service.telemetry import Telemetry
@@ -62,6 +64,7 @@ class _Call:
     decided: ev.Decided
     spec: ev.ArmSpec
     begun: float
+    conversation: bytes
     first: float | None = None
 
     def headers(self) -> dict[str, str]:
@@ -81,12 +84,14 @@ class Gateway:
         upstreams: Upstreams,
         rules: GatewayRules,
         health: Health,
+        affinity: Affinity,
         telemetry: Telemetry,
     ) -> None:
         self.health = health
         self._router = router
         self._upstreams = upstreams
         self._rules = rules
+        self._affinity = affinity
         self._telemetry = telemetry
         self._teaching: set[asyncio.Task[None]] = set()
 
@@ -104,11 +109,12 @@ class Gateway:
         self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted
     ) -> web.StreamResponse:
         """Decide and answer; a ServiceError where no arm could."""
+        conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
         tried: list[str] = []
         last: tuple[str, Failed] | None = None
         while True:
             try:
-                call = await self._decided(wanted, tried)
+                call = await self._decided(wanted, tried, conversation)
             except (NoEligibleArm, Unavailable):
                 if last is None:
                     raise
@@ -152,12 +158,16 @@ class Gateway:
             content_type="application/json",
         )  # fmt: skip
 
-    async def _decided(self, wanted: Wanted, tried: list[str]) -> _Call:
+    async def _decided(self, wanted: Wanted, tried: list[str], conversation: bytes) -> _Call:
         asked = msgspec.structs.replace(wanted.request, arms=self._offered(wanted, tried))
-        decided = await self._router.decide(asked)
+        before = self._affinity.arm(conversation, time.monotonic())
+        margin = self._affinity.rules.margin or 0.0
+        decided = await self._router.decide(asked, before, margin)
         self.health.begun(decided.arm)
+        if before is not None:
+            self._telemetry.conversation_went_on(decided.arm == before)
         spec = self._router.world.arms[decided.arm].spec
-        return _Call(decided, spec, time.perf_counter())
+        return _Call(decided, spec, time.perf_counter(), conversation)
 
     def _offered(self, wanted: Wanted, tried: list[str]) -> list[str]:
         """The arms that may be drawn: with an upstream, not tried yet, and answering.
@@ -259,6 +269,10 @@ class Gateway:
         now = time.perf_counter()
         cost = cost_usd(usage, call.spec)
         tokens = completion_tokens(usage)
+        self._affinity.used(call.conversation, call.spec.id, time.monotonic())
+        self._telemetry.cached_prompt(
+            call.spec.id, cached_tokens(usage), saved_usd(usage, call.spec)
+        )
         self._telemetry.answered(
             call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
         )

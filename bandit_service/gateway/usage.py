@@ -32,6 +32,19 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     return (fresh + cached * cached_price + completion * spec.usd_per_mtok_out) / 1e6
 
 
+def cached_tokens(usage: object) -> int:
+    """How many prompt tokens the provider had cached."""
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    return _count(details, "cached_tokens") or 0
+
+
+def saved_usd(usage: object, spec: ArmSpec) -> float:
+    """What the cached tokens would have cost more: cached · (price in − cached price) / 10⁶."""
+    if spec.usd_per_mtok_cached_in is None:
+        return 0.0
+    return cached_tokens(usage) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
+
+
 def completion_tokens(usage: object) -> int | None:
     """How many tokens the answer has."""
     return _count(usage, "completion_tokens")

@@ -375,6 +375,41 @@ async def test_a_client_that_leaves_cancels_the_upstream(tmp_path: Path, models:
             await provider.cancelled.wait()
 
 
+async def test_a_conversation_stays_where_its_prompt_is_cached(
+    tmp_path: Path, models: Path
+) -> None:
+    sticky = {
+        "BANDIT_GATEWAY_STICKY": "true",
+        "BANDIT_GATEWAY_STICKY_MARGIN": "0.5",
+        "BANDIT_POLICY_NAME": "uniform",
+        "BANDIT_EXPLORATION_FLOOR": "0.0",
+    }
+    async with _gateway(tmp_path, models, **sticky) as (client, provider):
+        turns: list[Any] = [{"role": "system", "content": "Be brief"}, *HELLO]
+        for _ in range(8):
+            status, answer = await client.post(
+                "/v1/chat/completions", {"model": "auto", "messages": turns}
+            )
+            assert status == 200
+            turns.append(answer["choices"][0]["message"])
+            turns.append({"role": "user", "content": f"And then, {len(turns)}?"})
+        assert len({each["model"] for each in provider.seen}) == 1
+        _, decided = await client.get(f"/v1/decisions/{answer['id']}")
+        assert decided["propensity"] == 1.0
+        others = set()
+        for i in range(20):  # other conversations go where the policy says
+            body = {"model": "auto", "messages": [{"role": "user", "content": f"Number {i}"}]}
+            await client.post("/v1/chat/completions", body)
+            others.add(provider.seen[-1]["model"])
+        assert len(others) == len(ARMS)
+        async with client.session.get(f"{client.url}/metrics") as exposed:
+            text = await exposed.text()
+        assert 'bandit_conversation_turns_total{stayed="yes"} 7.0' in text
+        arm = provider.seen[0]["model"]
+        saved = float(text.split(f'saved_usd_total{{arm="{arm}"}} ')[1].split()[0])
+        assert saved >= 8 * 400 * 0.5 / 1e6
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
