@@ -191,6 +191,8 @@ class Entrance(asyncio.Protocol):
                 self._plain = False
             else:
                 self._body_left -= len(data)
+            if self._plain and not self._body_left:
+                self._enter()
             if self._refused is not None and self._plain:
                 if not self._body_left:
                     self._refuse(*self._refused)
@@ -200,9 +202,9 @@ class Entrance(asyncio.Protocol):
     def answered(self) -> None:
         """The request under way has its answer."""
         self._busy = False
-        if self._kind:
+        if self._entered:
             self._admission.leave(self._kind, self._entered)
-            self._kind = ""
+        self._kind, self._entered = "", 0.0
 
     def _begin(self, data: bytes) -> None:
         """The first bytes of a request: its length, and whether it is let in."""
@@ -222,9 +224,12 @@ class Entrance(asyncio.Protocol):
         if kind and self._admission.limits[kind].full:
             self._refused = (endpoint, kind)
             return
-        self._busy = True
-        if kind:
-            self._kind, self._entered = kind, self._admission.enter(kind)
+        self._busy, self._kind = True, kind
+
+    def _enter(self) -> None:
+        """All of it is here. While it was not, it took nobody's place: its client may be slow."""
+        if self._kind and not self._entered:
+            self._entered = self._admission.enter(self._kind)
 
     def _refuse(self, endpoint: str, kind: str) -> None:
         self._refused = None

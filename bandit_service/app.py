@@ -16,6 +16,7 @@ from aiohttp import web
 
 from bandit_service import events_http, http, stream
 from bandit_service.admission import Admission, Entrance
+from bandit_service.connections import Connection
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
@@ -247,12 +248,15 @@ def application(
     return app
 
 
-def _entrances(runner: web.AppRunner, admission: Admission) -> Callable[[], Entrance]:
+def _entrances(
+    runner: web.AppRunner, admission: Admission, idle_s: float
+) -> Callable[[], Entrance]:
     """What a new connection is given to: the HTTP stack with an entrance before it."""
+    loop = asyncio.get_running_loop()
 
     def entrance() -> Entrance:
         assert runner.server is not None
-        return Entrance(runner.server(), admission)
+        return Entrance(Connection(runner.server, loop, idle_s, http.failed), admission)
 
     return entrance
 
@@ -271,15 +275,18 @@ async def serving(
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=settings.server.shutdown_s,
-            handler_cancellation=False,
-        )  # fmt: skip
+            app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
+        )
         await runner.setup()
         listening: asyncio.Server | None = None
         try:
             server, admission = settings.server, app[http.ADMISSION]
             listening = await asyncio.get_running_loop().create_server(
-                _entrances(runner, admission), server.host, server.port, ssl=tls, backlog=1024
+                _entrances(runner, admission, server.idle_s),
+                server.host,
+                server.port,
+                ssl=tls,
+                backlog=1024,
             )
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"

@@ -16,6 +16,7 @@ import bandit_service
 import policies
 from bandit_service import clock, logs, settings, wire
 from bandit_service.admission import Admission, Entrance, retry_after
+from bandit_service.connections import Connection
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
@@ -23,9 +24,12 @@ from bandit_service.core.errors import (
     Conflict,
     Denied,
     Expired,
+    Malformed,
+    OutOfTime,
     Refused,
     ServiceError,
     TooLarge,
+    TooSlow,
     Unavailable,
     Unknown,
     UpstreamError,
@@ -49,6 +53,9 @@ DRAINING = web.AppKey("draining", asyncio.Event)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
+
+CLIENT_GONE = 499
+"""The status that is logged where the client left before its answer."""
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
@@ -106,24 +113,32 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             405,
             {"Allow": allowed},
         )
+    except asyncio.CancelledError:
+        _told(request, CLIENT_GONE, begun)
+        raise
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
         _access.exception("internal error")
         response = failed(ServiceError("an error of ours; the request id finds it in the log"))
     entrance = None if request.transport is None else request.transport.get_protocol()
     if isinstance(entrance, Entrance):
         entrance.answered()
+    _told(request, response.status, begun)
+    return response
+
+
+def _told(request: web.Request, status: int, begun: float) -> None:
+    """One count and one log line."""
     resource = request.match_info.route.resource
     endpoint = "unmatched" if resource is None else resource.canonical
-    request.app[TELEMETRY].request(endpoint, response.status)
+    request.app[TELEMETRY].request(endpoint, status)
     _access.info(
         "request",
         extra={
             "endpoint": f"{request.method} {endpoint}",
-            "code": response.status,
+            "code": status,
             "seconds": round(time.perf_counter() - begun, 6),
         },
     )
-    return response
 
 
 def _caller(request: web.Request) -> Caller:
@@ -146,9 +161,58 @@ async def name_response(request: web.Request, response: web.StreamResponse) -> N
     response.headers["x-request-id"] = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
 
 
+async def body_of(request: web.Request) -> bytes:
+    """The body; TooSlow when it takes too long, Malformed when it breaks off."""
+    server = request.app[SETTINGS].server
+    seconds, size = server.body_s, request.content_length or 0
+    if size > server.max_body_bytes:  # and nothing of it is read
+        raise web.HTTPRequestEntityTooLarge(server.max_body_bytes, size)
+    if request.content.is_eof():  # as nearly always
+        return await request.read()
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow(f"the body did not come in {seconds:g} s") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Malformed("the body breaks off, or is not encoded as it says") from None
+
+
+def patience_of(request: web.Request) -> float | None:
+    """The seconds that the client waits at most, by `X-Request-Timeout`; None for ever."""
+    given = request.headers.get("X-Request-Timeout")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= 3600.0:
+        raise Refused(
+            "X-Request-Timeout: must be seconds, above 0 and at most 3600",
+            param="X-Request-Timeout",
+        )
+    return seconds
+
+
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
-    asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
+    seconds, connection = patience_of(request), request.protocol
+    assert isinstance(connection, Connection)
+    connection.pointless = asyncio.current_task()
+    try:
+        if seconds is None:
+            return await _decide(request)
+        async with asyncio.timeout(seconds):
+            return await _decide(request)
+    except TimeoutError:
+        raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
+    finally:
+        connection.pointless = None
+
+
+async def _decide(request: web.Request) -> web.Response:
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     event = await request.app[ROUTER].decide(asked)
     body = decide_body(event, request[CALLER], asked.explain)
@@ -248,7 +312,7 @@ def _outcome(error: ServiceError) -> str:
 async def _one_or_list(
     request: web.Request, learning: Learning, learn: Callable[[Any], Awaitable[dict[str, Any]]]
 ) -> web.Response:
-    body = wire.decode_json(await request.read())
+    body = wire.decode_json(await body_of(request))
     if not isinstance(body, list):
         return reply({"results": [await learn(body)]})
     most = request.app[SETTINGS].server.max_items
@@ -307,7 +371,7 @@ async def list_arms(request: web.Request) -> web.Response:
 async def put_arm(request: web.Request) -> web.Response:
     """PUT /v1/arms/{id}: add or replace."""
     id = request.match_info["id"]
-    body = wire.decode_json(await request.read())
+    body = wire.decode_json(await body_of(request))
     if not isinstance(body, dict):
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id", id) != id:
@@ -352,7 +416,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
 
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
-    asked = wire.convert(wire.decode_json(await request.read()), wire.PolicyRequest)
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.PolicyRequest)
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_body(request), 202)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from asyncio import CancelledError
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -193,11 +194,17 @@ class Gate:
 
     @contextmanager
     def teaching(self, caller: Caller) -> Iterator[None]:
-        """While an outcome is under way it counts as taught; ShareExceeded if that is too many."""
+        """While an outcome is under way it counts as taught; ShareExceeded if that is too many.
+
+        It goes on counting where whoever sent it left before the answer: it may well be learned.
+        """
         self.may_teach(caller)
         self._under_way[caller.key] += 1
         try:
             yield
+        except CancelledError:
+            self.taught(caller)
+            raise
         finally:
             self._under_way[caller.key] -= 1
 

@@ -72,6 +72,10 @@ class Server:
     tls_cert: str = _setting("", "certificate file (PEM, with its chain); makes it https")
     tls_key: str = _setting("", "private key file of tls_cert")
     tls_client_ca: str = _setting("", "file of the CAs whose client certificates are asked for")
+    idle_s: float = _setting(
+        75.0, "a connection that sends no whole request head for this long is closed", low=0.1
+    )
+    body_s: float = _setting(30.0, "after this a body that has not come in full is a 408", low=0.1)
     shutdown_s: float = _setting(10.0, "time for requests in flight when stopping", low=0)
 
 

@@ -19,6 +19,8 @@ from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_NAME = 256
+MAX_DEPTH = 32
+"""Lists and maps in each other; a request of ours needs five."""
 
 
 class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -107,17 +109,46 @@ def convert(value: Any, kind: type[R]) -> R:
 def decode_json(body: bytes) -> Any:
     """JSON, or Malformed saying where it stops being so."""
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
 
 
 def decode_msgpack(body: bytes) -> Any:
     """MessagePack, or Malformed saying what is wrong with it."""
     try:
-        return msgspec.msgpack.decode(body)
+        value = msgspec.msgpack.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Malformed(f"the message is not MessagePack: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise Malformed where lists and maps are nested deeper than MAX_DEPTH."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if type(outer) is list or type(outer) is dict
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is list or type(inner) is dict
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> Malformed:
+    return Malformed(f"nested too deeply; at most {MAX_DEPTH} lists and maps in each other")
 
 
 def text_and_size(request: Query, max_chars: int) -> tuple[str | None, int]:

@@ -146,6 +146,8 @@ class Writer:
         keys: set[str] = set()
         self._catch_up()
         for command in commands:
+            if command.done.cancelled():  # whoever asked has left, and nothing is written yet
+                continue
             if command.key and command.key in keys:
                 self._commit(batch)  # what this one is checked against must be applied first
                 batch, keys = [], set()

@@ -51,6 +51,18 @@ class TooLarge(Refused):
     status, code = 413, "too_large"
 
 
+class TooSlow(Refused):
+    """The body did not come in the time there is for it."""
+
+    status, code = 408, "too_slow"
+
+
+class OutOfTime(ServiceError):
+    """The answer was not there in the time the client gave it; nothing was decided for it."""
+
+    status, type, code = 504, "server_error", "timeout"
+
+
 class NoEligibleArm(Refused):
     """The hard constraints exclude every arm: relax one of those named."""
 

@@ -1,0 +1,76 @@
+"""Connections: what aiohttp itself refuses is answered in our shape, and none of it is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from aiohttp import web
+
+from bandit_service import clock
+from bandit_service.core.errors import Malformed, ServiceError
+
+_log = logging.getLogger("bandit.connections")
+
+
+class Connection(web.RequestHandler):
+    """One connection. Of a request that is no HTTP it shows and logs nothing but its kind.
+
+    aiohttp would repeat the bytes it stumbled over in its answer and in its log, with a traceback;
+    they may hold a key.
+    """
+
+    __slots__ = ("_render", "pointless")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        idle_s: float,
+        render: Callable[[ServiceError], web.Response],
+    ) -> None:
+        """`render` makes the answer of an error."""
+        none = cast(logging.Logger, None)  # which aiohttp takes, and does not declare
+        super().__init__(manager, loop=loop, access_log=none, keepalive_timeout=idle_s)
+        self._render = render
+        self.pointless: asyncio.Task[Any] | None = None
+        """What is cancelled when the client leaves. aiohttp would cancel everything or nothing, and
+        an outcome is to be learned also when its client has left."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the loop."""
+        super().connection_lost(exc)
+        if self.pointless is not None:
+            self.pointless.cancel()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it repeats what was sent
+    ) -> web.StreamResponse:
+        """The answer to what never came to a handler, or failed outside of one."""
+        _log.warning("refused", extra={"code": status, "why": type(exc).__name__})
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun")
+        error = ServiceError("an error of ours") if status >= 500 else _unreadable(self)
+        answer = self._render(error)
+        answer.headers["x-request-id"] = clock.Ids().new(clock.now())
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *_: Any, **__: Any) -> None:
+        """A line with the kind of an error that no handler saw."""
+        kind = sys.exc_info()[0]
+        _log.warning("connection failed", extra={"why": kind.__name__ if kind else ""})
+
+
+def _unreadable(connection: Connection) -> Malformed:
+    return Malformed(
+        "this is not HTTP/1.1 that can be read; at most "
+        f"{connection.max_headers} headers of {connection.max_field_size} bytes are allowed"
+    )
