@@ -300,6 +300,7 @@ async def serving(
             gc.unfreeze()
             app[http.DRAINING].set()
             if listening is not None:
+                await asyncio.sleep(settings.server.drain_s)
                 listening.close()
             await runner.cleanup()
             await gateway.close()

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -190,8 +191,7 @@ def _serve(args: argparse.Namespace) -> int:
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
     bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
 
     def progress(done: int, total: int) -> None:
@@ -200,6 +200,8 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
 
     async with app.serving(chosen, progress) as (url, running):
         bar.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -214,8 +216,14 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             print(f"bandit-service: {broken.result()}", file=sys.stderr)
             return 1
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # a second one ends the process at once
+            loop.remove_signal_handler(number)
+            signal.signal(number, _end)  # a second one ends the process at once
     return 0
+
+
+def _end(number: int, _: object) -> None:
+    """End at once, as by kill -9: what was acknowledged is in the log."""
+    os._exit(128 + number)
 
 
 def _hints(url: str, chosen: settings.Settings) -> str:

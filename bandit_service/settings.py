@@ -76,6 +76,11 @@ class Server:
         75.0, "a connection that sends no whole request head for this long is closed", low=0.1
     )
     body_s: float = _setting(30.0, "after this a body that has not come in full is a 408", low=0.1)
+    drain_s: float = _setting(
+        0.0,
+        "when stopping, how long readiness fails and new work gets 503 before the port is closed",
+        low=0,
+    )
     shutdown_s: float = _setting(10.0, "time for requests in flight when stopping", low=0)
 
 

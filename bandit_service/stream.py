@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
-from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge
+from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable
 from bandit_service.http import (
     DRAINING,
     SETTINGS,
@@ -59,7 +59,9 @@ async def stream(request: web.Request) -> web.StreamResponse:
         server.max_frame_bytes,
         request.app[TELEMETRY].denied,
     )
-    stopping = asyncio.create_task(_close_when(request.app[DRAINING], socket))
+    stopping = asyncio.create_task(
+        _close_when(request.app[DRAINING], connection, socket, server.shutdown_s)
+    )
     try:
         await connection.serve(request.app[TELEMETRY].shed)
     finally:
@@ -67,8 +69,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def _close_when(draining: asyncio.Event, socket: web.WebSocketResponse) -> None:
+async def _close_when(
+    draining: asyncio.Event, connection: _Connection, socket: web.WebSocketResponse, within_s: float
+) -> None:
     await draining.wait()
+    await connection.drain(within_s)
     await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service is stopping")
 
 
@@ -89,6 +94,7 @@ class _Connection:
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     async def serve(self, shed: Any) -> None:
         await self._send({"op": "hello", "credits": self._credits})
@@ -100,6 +106,12 @@ class _Connection:
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    async def drain(self, within_s: float) -> None:
+        """Take nothing more, and answer what is under way."""
+        self._draining = True
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=within_s)
 
     async def _take(self, frame: bytes, shed: Any) -> None:
         id: Any = None
@@ -118,6 +130,9 @@ class _Connection:
             op = body.pop("op", None)
             if op not in ("decide", "reward", "compare"):
                 raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
+            if self._draining:
+                shed("draining")
+                raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
             if len(self._in_flight) >= self._credits:
                 shed("credits")
                 raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")
