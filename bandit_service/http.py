@@ -214,7 +214,7 @@ async def decide(request: web.Request) -> web.Response:
 async def _decide(request: web.Request) -> web.Response:
     asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
-    event = await request.app[ROUTER].decide(asked)
+    event = await request.app[ROUTER].decide(asked, caller=request[CALLER].key)
     body = decide_body(event, request[CALLER], asked.explain)
     return reply(body, headers={"x-decision-id": event.id})
 

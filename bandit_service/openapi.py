@@ -109,6 +109,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                   stream={"type": "boolean"}),
     "Completion": _open(["model", "prompt"], model=_STRING, stream={"type": "boolean"}),
     "Embeddings": _open(["model", "input"], model=_STRING),
+    "Budgets": _object(["budgets"], budgets={"type": "array", "items": _object(
+        ["account", "per", "usd", "spent_usd", "held_usd", "ends_in_s"], account=_STRING,
+        per=_STRING, usd=_NUMBER, spent_usd=_NUMBER, held_usd=_NUMBER, ends_in_s=_NUMBER)}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -143,6 +146,7 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
      {200: "Anything"}, [400, 404, 413, 422, 502, 503, 504]),
     ("/v1/embeddings", _POST, "OpenAI's embeddings, passed through to the arm that is named",
      "Embeddings", {200: "Anything"}, [400, 404, 413, 502, 503, 504]),
+    ("/v1/budgets", _GET, "Every budget with what was spent of it", None, {200: "Budgets"}, [503]),
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),

@@ -99,10 +99,12 @@ class Router:
         request: wire.DecideRequest,
         sticky: ArmId | None = None,
         sticky_margin: float = 0.0,
+        caller: str = "",
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
         sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
+        caller: id of the API key that asks.
         """
         wire.check_constraints(request)
         self._admit()
@@ -122,6 +124,7 @@ class Router:
                 fallback=fallback,
                 sticky=sticky,
                 sticky_margin=sticky_margin,
+                caller=caller,
             )
             event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:

@@ -24,7 +24,8 @@ import msgspec
 import policies
 from bandit_service.core.errors import field_of
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.configured import Upstream, upstreams_of
+from bandit_service.gateway.budgets import BudgetSpec
+from bandit_service.gateway.configured import Upstream, budgets_of, upstreams_of
 from bandit_service.security import ApiKey, check_key
 
 PREFIX = "BANDIT_"
@@ -284,6 +285,7 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     upstreams: tuple[Upstream, ...] = ()
+    budgets: tuple[BudgetSpec, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -337,6 +339,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         more = Path(file) if path is None else path.parent / file
         keys += _read_keys(_document(more, mistakes).get("keys", []), f"{more}: ", mistakes, keys)
         origins["keys"] += f" and {more}"
+    budgets_text = overrides.pop(f"{PREFIX}BUDGETS", None)
     upstreams_text = overrides.pop(f"{PREFIX}UPSTREAMS", None)
     mistakes += [
         f"{name}: no such setting; `bandit-service config show` lists them all"
@@ -347,9 +350,14 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if upstreams_text is not None:
         items = _json(f"{PREFIX}UPSTREAMS", upstreams_text, mistakes)
     upstreams = upstreams_of(items, environ, path, mistakes)
+    limits = document.get("budgets", [])
+    if budgets_text is not None:
+        limits = _json(f"{PREFIX}BUDGETS", budgets_text, mistakes)
+    budgets = budgets_of(limits, mistakes)
     if mistakes:
         raise BadSettings(mistakes)
-    return _assemble(values, arms, keys, upstreams, origins)
+    tables = {"arms": arms, "keys": keys, "upstreams": upstreams, "budgets": budgets}
+    return _assemble(values, tables, origins)
 
 
 def _json(variable: str, text: str, mistakes: list[str]) -> Any:
@@ -398,7 +406,7 @@ def _flatten(
     flat: dict[str, Any] = {}
     sections = {key.split(".")[0] for key in known if "." in key}
     for name, value in document.items():
-        if name in ("arms", "keys", "upstreams"):
+        if name in ("arms", "keys", "upstreams", "budgets"):
             continue
         if name in sections:
             if not isinstance(value, dict):
@@ -599,11 +607,7 @@ def _check_policy(values: dict[str, Any], mistakes: list[str]) -> None:
 
 
 def _assemble(
-    values: dict[str, Any],
-    arms: tuple[ArmSpec, ...],
-    keys: tuple[ApiKey, ...],
-    upstreams: tuple[Upstream, ...],
-    origins: Mapping[str, str],
+    values: dict[str, Any], tables: Mapping[str, Any], origins: Mapping[str, str]
 ) -> Settings:
     top: dict[str, Any] = {}
     for each in dataclasses.fields(Settings):
@@ -613,4 +617,4 @@ def _assemble(
         elif dataclasses.is_dataclass(default):
             inner = {f.name: values[f"{each.name}.{f.name}"] for f in dataclasses.fields(default)}
             top[each.name] = type(cast(Any, default))(**inner)
-    return Settings(**top, arms=arms, keys=keys, upstreams=upstreams, origins=origins)
+    return Settings(**top, **tables, origins=origins)

@@ -151,7 +151,7 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                event = await self._learning.router.decide(asked)
+                event = await self._learning.router.decide(asked, caller=caller.key)
                 answer = decide_body(event, caller, asked.explain)
             elif op == "reward":
                 answer = await self._learning.reward(body)

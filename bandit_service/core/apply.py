@@ -142,6 +142,7 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         record.listed_usd += listed
         record.observed_usd += event.cost_usd
         record.costs += 1
+        _book(world, of, event, event.cost_usd)
     if event.latency_s is not None:
         record.latency_s += event.latency_s
         record.latencies += 1
@@ -165,6 +166,14 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         world.history.remember(context.embedding, outcome, ev.owner_of(of.tenant, of.unit))
 
 
+def _book(world: World, of: ev.Decided | ev.Subject, event: ev.Rewarded, usd: float) -> None:
+    """On the accounts and in the window of the decision, where there is one."""
+    if isinstance(of, ev.Decided):
+        world.spend.add(of.ts, usd, of.tenant, of.caller)
+    else:
+        world.spend.add(event.ts, usd, of.tenant, "")
+
+
 def _correct(
     world: World, pending: Pending, record: ArmRecord, before: dict[str, float], event: ev.Rewarded
 ) -> None:
@@ -174,7 +183,9 @@ def _correct(
         if "cost_usd" not in before:
             record.listed_usd += decided.list_cost_usd
             record.costs += 1
-        record.observed_usd += event.cost_usd - before.get("cost_usd", 0.0)
+        more = event.cost_usd - before.get("cost_usd", 0.0)
+        record.observed_usd += more
+        _book(world, decided, event, more)
     if event.latency_s is not None:
         record.latencies += "latency_s" not in before
         record.latency_s += event.latency_s - before.get("latency_s", 0.0)

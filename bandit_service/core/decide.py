@@ -35,6 +35,7 @@ class Query:
     fallback: str = ""
     sticky: ArmId | None = None
     sticky_margin: float = 0.0
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ def decide(
         unit=query.unit,
         fallback=fallback,
         stayed=stays is not None,
+        caller=query.caller,
     )
 
 

@@ -125,6 +125,16 @@ class RateLimited(Busy):
         self.retry_after_s = max(1, math.ceil(wait_s))
 
 
+class BudgetExhausted(Busy):
+    """A budget is spent, and nothing that may be drawn fits what is left of it."""
+
+    code = "budget_exhausted"
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, math.ceil(wait_s))
+
+
 class ShareExceeded(Busy):
     """The key has sent as much of the newest outcomes as it may."""
 

@@ -87,6 +87,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     neighbours, similarities: what was recalled, nearest first.
     fallback: empty, or which stage failed and what took its place.
     stayed: the proposal was replaced by all mass on the arm of the conversation so far.
+    caller: id of the API key that asked, on which its cost is booked.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     unit: str = ""
     fallback: str = ""
     stayed: bool = False
+    caller: str = ""
 
     @property
     def arm(self) -> ArmId:

@@ -20,7 +20,7 @@ from bandit_service.core.history import Item
 from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_world
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 1
+VERSION = 2
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -78,6 +78,7 @@ class Kept(msgspec.Struct, frozen=True):
     configured_policy: str
     ts: float
     erasing: list[str]
+    spend: dict[str, dict[str, dict[str, float]]]
     counts: tuple[int, int, int, int]
 
 
@@ -125,6 +126,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         configured_policy=world.configured_policy,
         ts=world.ts,
         erasing=list(world.erasing),
+        spend=world.spend.windows,
         counts=(world.events, world.decisions, world.rewards, world.comparisons),
     )
     return _encoder.encode(kept)
@@ -163,6 +165,7 @@ def restore(kept: Kept, policies: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.parameters, world.configured_policy = kept.parameters, kept.configured_policy
     world.ts = kept.ts
     world.erasing = dict.fromkeys(kept.erasing)
+    world.spend.windows = kept.spend
     world.events, world.decisions, world.rewards, world.comparisons = kept.counts
     return world
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from bandit_service.core import codec
 from bandit_service.core.events import ArmSpec, Decided
 from bandit_service.core.history import PER_ITEM, History
+from bandit_service.core.spend import Spend
 from policies import ArmId, Compared, Policy, Rewarded
 
 PRIOR_DECISIONS = 5.0
@@ -135,6 +136,7 @@ class World:
     configured_policy: str = ""
     ts: float = 0.0
     erasing: dict[str, None] = field(default_factory=dict)
+    spend: Spend = field(default_factory=Spend)
     events: int = 0
     decisions: int = 0
     rewards: int = 0
@@ -165,6 +167,7 @@ class World:
             "policy": [self.policy, self.policy_key, self.parameters, self.configured_policy],
             "ts": self.ts,
             "erasing": list(self.erasing),
+            "spend": self.spend.windows,
         }
         return hashlib.sha256(codec.dump(folded)).hexdigest()
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import field_of
+from bandit_service.gateway.budgets import BudgetSpec, check_budget
 
 KINDS = ("openai", "anthropic")
 
@@ -94,6 +95,27 @@ def upstreams_of(
         if spec.id in {other.spec.id for other in found}:
             mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
         found.append(Upstream(spec, key))
+    return tuple(found)
+
+
+def budgets_of(items: Any, mistakes: list[str]) -> tuple[BudgetSpec, ...]:
+    """The budgets of a list of tables; each mistake as a sentence with its place."""
+    if not isinstance(items, list):
+        mistakes.append(f"budgets: must be a list of tables, got {type(items).__name__}")
+        return ()
+    found: list[BudgetSpec] = []
+    for i, item in enumerate(items):
+        try:
+            spec = msgspec.convert(item, BudgetSpec)
+            check_budget(spec)
+        except msgspec.ValidationError as error:
+            param, what = field_of(error)
+            mistakes.append(f"budgets[{i}].{param or 'budget'}: {what}")
+            continue
+        except ValueError as error:
+            mistakes.append(f"budgets[{i}].{error}")
+            continue
+        found.append(spec)
     return tuple(found)
 
 

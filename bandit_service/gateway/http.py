@@ -45,6 +45,18 @@ async def models(request: web.Request) -> web.Response:
     return reply({"object": "list", "data": data})
 
 
+async def budgets(request: web.Request) -> web.Response:
+    """GET /v1/budgets: every limit with what was spent and is held in its present window."""
+    world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
+    tenant = request[CALLER].tenant
+    rows = request.app[GATEWAY].budgets.rows(world.spend, now)
+    return reply({"budgets": [row for row in rows if _may_see(row["account"], tenant)]})
+
+
+def _may_see(account: str, tenant: str | None) -> bool:
+    return tenant is None or account == f"tenant:{tenant}"
+
+
 def routes() -> list[web.RouteDef]:
     """Every path and its handler."""
     return [
@@ -52,6 +64,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/v1/completions", completions),
         web.post("/v1/embeddings", embeddings),
         web.get("/v1/models", models),
+        web.get("/v1/budgets", budgets),
     ]
 
 
@@ -66,4 +79,4 @@ async def _answer(
     request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
 ) -> web.StreamResponse:
     asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
-    return await request.app[GATEWAY].answer(request, path, body, asked)
+    return await request.app[GATEWAY].answer(request, path, body, asked, request[CALLER].key)

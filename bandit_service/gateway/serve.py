@@ -8,6 +8,7 @@ own, from which the policy learns that it is unreliable.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -29,9 +30,11 @@ from bandit_service.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway import relay
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
+from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd, saved_usd
@@ -85,6 +88,7 @@ class Gateway:
         rules: GatewayRules,
         health: Health,
         affinity: Affinity,
+        budgets: Budgets,
         telemetry: Telemetry,
     ) -> None:
         self.health = health
@@ -92,8 +96,10 @@ class Gateway:
         self._upstreams = upstreams
         self._rules = rules
         self._affinity = affinity
+        self.budgets = budgets
         self._telemetry = telemetry
         self._teaching: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
 
     async def close(self) -> None:
         """Wait for the outcomes that are being written down, and close the connections."""
@@ -106,7 +112,7 @@ class Gateway:
         return [spec for spec in offered if spec.upstream in self._upstreams]
 
     async def answer(
-        self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted
+        self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted, caller: str
     ) -> web.StreamResponse:
         """Decide and answer; a ServiceError where no arm could."""
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
@@ -114,7 +120,7 @@ class Gateway:
         last: tuple[str, Failed] | None = None
         while True:
             try:
-                call = await self._decided(wanted, tried, conversation)
+                call = await self._decided(wanted, tried, conversation, body, caller)
             except (NoEligibleArm, Unavailable):
                 if last is None:
                     raise
@@ -123,6 +129,7 @@ class Gateway:
                 return await self._attempt(request, path, body, call)
             except Rejected as rejected:
                 self.health.left(call.spec.id)
+                self.budgets.settle(call.decided.id)
                 return web.Response(
                     body=error_body(rejected, call.spec.id), status=rejected.status,
                     headers=call.headers(), content_type="application/json",
@@ -158,11 +165,34 @@ class Gateway:
             content_type="application/json",
         )  # fmt: skip
 
-    async def _decided(self, wanted: Wanted, tried: list[str], conversation: bytes) -> _Call:
-        asked = msgspec.structs.replace(wanted.request, arms=self._offered(wanted, tried))
+    async def _decided(
+        self,
+        wanted: Wanted,
+        tried: list[str],
+        conversation: bytes,
+        body: Mapping[str, Any],
+        caller: str,
+    ) -> _Call:
+        """Decide among the arms that answer and that the budgets have money for."""
+        world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
+        most_usd = {id: _most_usd(world.arms[ArmId(id)].spec, body)
+                    for id in self._offered(wanted, tried)}  # fmt: skip
+        arms = self.budgets.fitting(world.spend, most_usd, tenant, caller, now)
+        worth = wanted.request.willingness_to_pay or self._router.rules.reward.willingness_to_pay
+        asked = msgspec.structs.replace(
+            wanted.request,
+            arms=arms,
+            willingness_to_pay=self.budgets.worth(world.spend, worth, tenant, caller, now),
+        )
         before = self._affinity.arm(conversation, time.monotonic())
         margin = self._affinity.rules.margin or 0.0
-        decided = await self._router.decide(asked, before, margin)
+        waiting = f"waiting {next(self._numbers)}"
+        self.budgets.reserve(waiting, max(most_usd[id] for id in arms), tenant, caller)
+        try:
+            decided = await self._router.decide(asked, before, margin, caller)
+            self.budgets.reserve(decided.id, most_usd[decided.arm], tenant, caller)
+        finally:
+            self.budgets.settle(waiting)
         self.health.begun(decided.arm)
         if before is not None:
             self._telemetry.conversation_went_on(decided.arm == before)
@@ -301,6 +331,7 @@ class Gateway:
         task.add_done_callback(self._teaching.discard)
 
     async def _reward(self, outcome: wire.RewardRequest) -> None:
+        assert outcome.decision_id is not None
         try:
             status = await self._router.reward(outcome)
         except ServiceError as error:
@@ -309,7 +340,21 @@ class Gateway:
                 extra={"decision_id": outcome.decision_id, "why": error.message},
             )
             return
+        finally:
+            self.budgets.settle(outcome.decision_id)
         self._router.count_reward(outcome.decision_id, status)
+
+
+def _most_usd(spec: ev.ArmSpec, body: Mapping[str, Any]) -> float:
+    """What the arm may cost at most: the prompt, and as many tokens as may be answered.
+
+    Where the client sets no limit, four times what the arm usually answers.
+    """
+    text = body.get("messages", body.get("prompt", ""))
+    prompt = estimate_tokens(len(msgspec.json.encode(text)))
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    answer = limit if isinstance(limit, int) and limit > 0 else 4 * spec.expected_output_tokens
+    return (prompt * spec.usd_per_mtok_in + answer * spec.usd_per_mtok_out) / 1e6
 
 
 class _Gone(Exception):

@@ -410,6 +410,37 @@ async def test_a_conversation_stays_where_its_prompt_is_cached(
         assert saved >= 8 * 400 * 0.5 / 1e6
 
 
+async def test_a_hard_cap_holds_under_concurrency_and_through_a_restart(
+    tmp_path: Path, models: Path
+) -> None:
+    limit = {"scope": "service", "per": "month", "usd": 0.02, "pace": False}
+    capped = {"BANDIT_BUDGETS": json.dumps([limit])}
+    body = {"model": "auto", "messages": HELLO, "max_tokens": 400}  # at most 0.0016, billed 0.0012
+    async with _gateway(tmp_path, models, **capped) as (client, _):
+        answers = await asyncio.gather(
+            *(client.post("/v1/chat/completions", body) for _ in range(40))
+        )
+        statuses = [status for status, _ in answers]
+        assert set(statuses) == {200, 429}
+        refused = next(answer for status, answer in answers if status == 429)
+        assert refused["error"]["code"] == "budget_exhausted"
+
+        async def settled() -> bool:
+            _, state = await client.get("/v1/budgets")
+            return bool(state["budgets"][0]["held_usd"] == 0.0)
+
+        await _until(settled)
+        while (await client.post("/v1/chat/completions", body))[0] == 200:
+            await _until(settled)
+        _, state = await client.get("/v1/budgets")
+        spent = state["budgets"][0]["spent_usd"]
+        assert 0.02 - 2 * 0.0017 < spent <= 0.02
+    async with _gateway(tmp_path, models, **capped) as (client, _):
+        assert (await client.post("/v1/chat/completions", body))[0] == 429
+        _, state = await client.get("/v1/budgets")
+        assert state["budgets"][0]["spent_usd"] == pytest.approx(spent)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [

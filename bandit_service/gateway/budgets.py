@@ -1,0 +1,157 @@
+"""Budgets: hard caps by reserve and settle, and the price of a dollar that spreads the spend.
+
+A request reserves what its arm may cost at most, and settles when the cost comes back; so spent +
+reserved never exceeds the limit but by what a provider bills over its own maximum. What is spent is
+a fold of the log and survives a restart; what is reserved dies with the requests in flight.
+
+Pacing is dual ascent on the price of a dollar λ ≥ 0, on top of 1 / willingness to pay (Balseiro,
+Lu and Mirrokni; ParetoBandit has it with a smoothed cost). The step after each cost c, against what
+the clock allows ρ, is λ ← λ + η · (c − ρ); summed over a window that is
+
+    λ = min(max(0, G · (x − t)), most) / wtp,
+
+with x what was spent of the limit and t what has passed of the window. In this form λ is a function
+of the fold and the clock: nothing is to be kept, and a restart paces on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bandit_service.core.errors import BudgetExhausted
+from bandit_service.core.spend import PERIODS, Spend, accounts_of, ends, window
+
+SCOPES = ("service", "tenant", "key")
+ON_EXHAUSTED = ("cheaper", "refuse")
+_GAIN, _MOST = 20.0, 100.0
+_SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+
+
+class BudgetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit in USD for each hour, day or month.
+
+    id: the tenant or key that it is for; "*" gives each one a budget of its own. on_exhausted:
+    "cheaper" offers the arms that still fit, and refuses when none does; "refuse" refuses whenever
+    the arm of the policy's choice may not fit. pace: spread the spend over the window.
+    """
+
+    scope: str
+    per: str
+    usd: float
+    id: str = "*"
+    on_exhausted: str = "cheaper"
+    pace: bool = True
+
+
+def check_budget(spec: BudgetSpec) -> None:
+    """ValueError "field: what was wrong, what is allowed"."""
+    for name, value, allowed in (
+        ("scope", spec.scope, SCOPES),
+        ("per", spec.per, PERIODS),
+        ("on_exhausted", spec.on_exhausted, ON_EXHAUSTED),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
+    if not 0.0 < spec.usd <= 1e9:
+        raise ValueError(f"usd: must be above 0 and at most 1000000000, got {spec.usd:g}")
+
+
+@dataclass(slots=True)
+class _Reserved:
+    usd: float
+    accounts: list[str]
+
+
+@dataclass
+class Budgets:
+    """All limits, and what is reserved under them."""
+
+    specs: tuple[BudgetSpec, ...] = ()
+    _reserved: dict[str, _Reserved] = field(default_factory=dict)
+    _held: dict[str, float] = field(default_factory=dict)
+
+    def fitting(
+        self, spend: Spend, most_usd: Mapping[str, float], tenant: str, key: str, now: float
+    ) -> list[str]:
+        """The arms of which the most that they may cost still fits everywhere, in their order.
+
+        Raises BudgetExhausted when none does, or where a budget refuses rather than save.
+        """
+        left, binding = float("inf"), None
+        for spec, account in self._of(tenant, key):
+            free = spec.usd - spend.spent(spec.per, now, account) - self._held.get(account, 0.0)
+            if free < left:
+                left, binding = free, spec
+        fitting = [arm for arm, usd in most_usd.items() if usd <= left]
+        if binding is None or len(fitting) == len(most_usd):
+            return list(most_usd)
+        if not fitting or binding.on_exhausted == "refuse":
+            raise BudgetExhausted(
+                f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent",
+                ends(binding.per, now) - now,
+            )
+        return fitting
+
+    def reserve(self, decision_id: str, usd: float, tenant: str, key: str) -> None:
+        """Hold what a request may cost until it settles."""
+        if not self.specs:
+            return
+        accounts = accounts_of(tenant, key)
+        self._reserved[decision_id] = _Reserved(usd, accounts)
+        for account in accounts:
+            self._held[account] = self._held.get(account, 0.0) + usd
+
+    def settle(self, decision_id: str) -> None:
+        """Let go of what was held: its cost is in the fold, or will never come."""
+        held = self._reserved.pop(decision_id, None)
+        for account in held.accounts if held is not None else ():
+            assert held is not None
+            self._held[account] = max(0.0, self._held[account] - held.usd)
+        if not self._reserved:
+            self._held.clear()  # what rounding has left
+
+    def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
+        """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
+        ahead = 0.0
+        for spec, account in self._of(tenant, key):
+            if spec.pace:
+                used = spend.spent(spec.per, now, account) / spec.usd
+                passed = 1.0 - (ends(spec.per, now) - now) / _SECONDS[spec.per]
+                ahead = max(ahead, used - min(max(passed, 0.0), 1.0))
+        return worth / (1.0 + min(_GAIN * ahead, _MOST))
+
+    def rows(self, spend: Spend, now: float) -> list[dict[str, Any]]:
+        """Each limit for each account that has spent, or is the service."""
+        rows = []
+        for spec in self.specs:
+            seen = spend.windows.get(spec.per, {}).get(window(spec.per, now), {})
+            prefix = f"{spec.scope}:"
+            for account in sorted({"service", *seen}):
+                name = account.removeprefix(prefix)
+                mine = account == "service" if spec.scope == "service" else (
+                    account.startswith(prefix) and spec.id in ("*", name))  # fmt: skip
+                if mine:
+                    rows.append(
+                        {
+                            "account": account, "per": spec.per, "usd": spec.usd,
+                            "spent_usd": seen.get(account, 0.0),
+                            "held_usd": self._held.get(account, 0.0),
+                            "ends_in_s": ends(spec.per, now) - now,
+                        }
+                    )  # fmt: skip
+        return rows
+
+    def _of(self, tenant: str, key: str) -> list[tuple[BudgetSpec, str]]:
+        named = {"service": "", "tenant": tenant, "key": key}
+        found = []
+        for spec in self.specs:
+            name = named[spec.scope]
+            if spec.scope == "service":
+                found.append((spec, "service"))
+            elif name and spec.id in ("*", name):
+                found.append((spec, f"{spec.scope}:{name}"))
+        return found

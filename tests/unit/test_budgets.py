@@ -1,0 +1,91 @@
+"""Budgets: held and spent never pass the limit; spend as a fold; the price of a dollar."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandit_service.core.errors import BudgetExhausted
+from bandit_service.core.spend import Spend, ends, window
+from bandit_service.gateway.budgets import Budgets, BudgetSpec, check_budget
+
+NOON = 43_200.0  # of the first day
+
+
+def _budgets(**fields: object) -> Budgets:
+    whole = {"scope": "service", "per": "day", "usd": 10.0} | fields
+    return Budgets((BudgetSpec(**whole),))  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ask", "settle", "lose"]), st.floats(0.1, 4.0), st.floats(0, 1)),
+        max_size=60,
+    )
+)
+def test_spent_and_held_never_pass_the_limit(steps: list[tuple[str, float, float]]) -> None:
+    budgets, spend, running = _budgets(), Spend(), {}
+    for i, (verb, most, part) in enumerate(steps):
+        if verb == "ask":
+            try:
+                assert budgets.fitting(spend, {"a": most}, "", "", NOON) == ["a"]
+            except BudgetExhausted:
+                continue
+            budgets.reserve(str(i), most, "", "")
+            running[str(i)] = most
+        elif running:
+            id, held = running.popitem()
+            if verb == "settle":
+                spend.add(NOON, held * part, "", "")
+            budgets.settle(id)
+        spent = spend.spent("day", NOON, "service")
+        assert spent + sum(running.values()) <= 10.0 + 1e-9
+
+
+def test_what_fits_is_offered_and_the_rest_is_refused_until_the_window_ends() -> None:
+    spend = Spend()
+    spend.add(NOON, 9.0, "acme", "k")
+    arms = {"dear": 2.0, "cheap": 0.5}
+    assert _budgets().fitting(spend, arms, "", "", NOON) == ["cheap"]
+    with pytest.raises(BudgetExhausted) as refused:
+        _budgets(on_exhausted="refuse").fitting(spend, arms, "", "", NOON)
+    assert refused.value.retry_after_s == 43_200
+    assert _budgets().fitting(spend, arms, "", "", NOON + 86_400) == ["dear", "cheap"]
+    each = _budgets(scope="tenant")
+    assert each.fitting(spend, arms, "globex", "k", NOON) == ["dear", "cheap"]
+    assert each.fitting(spend, arms, "acme", "k", NOON) == ["cheap"]
+    assert _budgets(scope="key", id="other").fitting(spend, arms, "", "k", NOON) == list(arms)
+
+
+def test_the_price_of_a_dollar_follows_what_is_spent_ahead_of_the_clock() -> None:
+    """At noon 6 of 10 are spent: 0.1 ahead, 20 · 0.1 = 2, so a dollar is worth a third."""
+    budgets, spend = _budgets(), Spend()
+    assert budgets.worth(spend, 0.3, "", "", NOON) == pytest.approx(0.3)
+    spend.add(NOON, 6.0, "", "")
+    assert budgets.worth(spend, 0.3, "", "", NOON) == pytest.approx(0.1)
+    assert budgets.worth(spend, 0.3, "", "", NOON + 14_400) == pytest.approx(0.3)
+    assert _budgets(pace=False).worth(spend, 0.3, "", "", NOON) == pytest.approx(0.3)
+
+
+def test_a_late_bill_counts_in_its_decisions_window_and_old_windows_go() -> None:
+    spend = Spend()
+    for day in range(5):
+        spend.add(day * 86_400.0, 1.0, "", "")
+    spend.add(3 * 86_400.0, 2.0, "", "")
+    spend.add(0.0, 9.0, "", "")  # of a window that nobody asks for any more
+    assert spend.spent("day", 3 * 86_400.0 + 5, "service") == 3.0
+    assert spend.spent("day", 4 * 86_400.0, "service") == 1.0
+    assert sorted(spend.windows["day"]) == ["1970-01-04", "1970-01-05"]
+    assert spend.spent("month", 0.0, "service") == 16.0
+    assert window("hour", 3_599.0) == "1970-01-01T00"
+    assert ends("month", 31 * 86_400.0) == (31 + 28) * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("scope", "moon"), ("per", "year"), ("usd", 0.0), ("on_exhausted", "x")]
+)
+def test_a_wrong_budget_is_refused_by_its_field(field: str, value: object) -> None:
+    whole = {"scope": "service", "per": "day", "usd": 1.0} | {field: value}
+    with pytest.raises(ValueError, match=field):
+        check_budget(BudgetSpec(**whole))  # type: ignore[arg-type]
