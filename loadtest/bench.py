@@ -1,6 +1,7 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|evaluate]
+    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|durable|
+                              evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -40,6 +41,7 @@ from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.router import Router, RouterRules
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
+from loadtest.bench_durable import bench_durable
 from loadtest.bench_evaluate import bench_evaluate
 from loadtest.bench_keeping import bench_snapshot
 from policies import ArmId, Outcome, Vector
@@ -578,6 +580,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
+    "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
     "evaluate": (
         "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",
         lambda _: bench_evaluate(),

@@ -148,11 +148,6 @@ class Scan:
             self._outcomes.close()
             raise
 
-    @property
-    def steps(self) -> int:
-        """How many events each reading goes through."""
-        return max(0, self._source.last - max(self._from, self._source.first - 1))
-
     def outcome(self, id: str) -> Outcome:
         """What came back for a decision; ask once for each."""
         found = self._outcomes.of(id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import struct
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +19,7 @@ from store import EventLog, Offset
 
 PAGE = 5000
 _TIMEOUT_S = 60.0
+_BROKEN = (OSError, http.client.HTTPException, msgspec.MsgspecError, struct.error)
 
 Stored: TypeAlias = tuple[int, ev.AnyEvent | None]
 """An offset and its event; None where it was erased."""
@@ -80,7 +82,12 @@ class ServiceSource:
                 while header := response.read(FRAME.size):
                     at, event = self._decoder.decode(response.read(*FRAME.unpack(header)))
                     yield at, event
-            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            except (
+                OSError,
+                http.client.HTTPException,
+                msgspec.MsgspecError,
+                struct.error,
+            ) as error:
                 raise Unreadable(
                     f"the service broke off after offset {at} ({type(error).__name__})"
                 ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
 from bandit_service import app, events_http, settings
@@ -16,7 +17,8 @@ from bandit_service.core import events as ev
 from bandit_service.events_http import FRAME
 from bandit_service.export.lines import read
 from bandit_service.export.source import ServiceSource
-from store import Offset
+from store import Corrupt, Offset
+from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 from tests.unit.export.making import a_history, records
 
@@ -172,6 +174,58 @@ async def test_a_reader_that_stops_costs_bounded_memory_and_holds_nobody_up(
         assert rest > 12_000 * 4 * 384
         writer.close()
         await writer.wait_closed()
+
+
+async def test_only_an_admin_reads_the_events(tmp_path: Path, models: Path) -> None:
+    ring = Keyring(boss={"scopes": ["admin"]}, app={})
+    (tmp_path / "key").write_text(ring["boss"] + "\n")
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        for given, code in ((ring["boss"], 0), (f"@{tmp_path / 'key'}", 0), (ring["app"], 1)):
+            status, out, told = await _export("--url", client.url, "--key", given)
+            assert (status, bool(out)) == (code, not code), told
+            assert given not in told
+        assert "scope" in told
+        status, out, told = await _export("--url", client.url)
+        assert (status, out, "Traceback" in told) == (1, b"", False)
+
+
+async def test_an_answer_that_breaks_off_is_no_whole_one(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log fails in the middle: the reader is told, and an export leaves no file."""
+    framed = events_http.framed
+
+    def failing(offset: int, body: bytes) -> bytes:
+        if offset == 100:
+            raise Corrupt(100, "its checksum does not match")
+        return framed(offset, body)
+
+    data = tmp_path / "var"
+    data.mkdir()
+    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log.append(records(a_history(100, dim=384)))
+    log.close()
+    monkeypatch.setattr(events_http, "framed", failing)
+    async with serving(data, models) as client:
+        status, _, told = await _export("--url", client.url, "--to", str(tmp_path / "out"))
+        assert (status, "broke off after offset 64" in told) == (1, True), told
+        assert (await client.get("/healthz"))[0] == 200
+    assert {path.name for path in tmp_path.iterdir()} == {"var"}  # noqa: ASYNC240 - it is over
+
+
+async def test_the_formats_of_a_service_that_runs(tmp_path: Path, models: Path) -> None:
+    async with serving(tmp_path / "var", models) as client:
+        await _used(client)
+        status, out, told = await _export("--url", client.url, "--format", "dsjson")
+        assert (status, len(out.splitlines())) == (0, 9), told
+        assert "wrote 9 decisions; left out: 3 unrewarded decisions" in told
+        to = str(tmp_path / "tables")
+        status, _, told = await _export("--url", client.url, "--format", "parquet", "--to", to)
+        assert status == 0, told
+    table = pq.read_table(tmp_path / "tables" / "decisions.parquet")
+    assert table.num_rows == 12
+    assert sum(table["corrected"].to_pylist()) == 3
+    assert sum(table["settled"].to_pylist()) == 9
 
 
 async def test_usage_is_checked_before_anything_is_read(tmp_path: Path) -> None:
