@@ -19,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model clean
+.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ overload: $(VENV)/.test var/models/.exported ## three times what the service can
 
 soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the service can do: memory, latency, lost rewards
 	@$(BIN)/python -m loadtest.soak --minutes $(MINUTES) --out var/soak --markdown docs/reliability.md
+
+fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, half an hour
+	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

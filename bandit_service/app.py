@@ -16,7 +16,7 @@ from aiohttp import web
 
 from bandit_service import events_http, http, stream
 from bandit_service.admission import Admission, Entrance
-from bandit_service.connections import Connection
+from bandit_service.connections import Connection, expect
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
@@ -239,14 +239,15 @@ def application(
         telemetry.overloaded,
     )
     app[http.DRAINING] = asyncio.Event()
-    app.add_routes(
-        [
-            *http.routes(),
-            *gateway_http.routes(),
-            web.get("/v1/events", events_http.events),
-            web.get("/v1/stream", stream.stream),
-        ]
+    routes = (
+        *http.routes(),
+        *gateway_http.routes(),
+        web.get("/v1/events", events_http.events),
+        web.get("/v1/stream", stream.stream),
     )
+    for route in routes:
+        route.kwargs["expect_handler"] = expect
+    app.add_routes(routes)
     return app
 
 

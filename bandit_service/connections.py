@@ -11,7 +11,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from bandit_service import clock
-from bandit_service.core.errors import Malformed, ServiceError
+from bandit_service.core.errors import Malformed, Refused, ServiceError
 
 _log = logging.getLogger("bandit.connections")
 
@@ -23,7 +23,7 @@ class Connection(web.RequestHandler):
     they may hold a key.
     """
 
-    __slots__ = ("_render", "pointless")
+    __slots__ = ("pointless", "render")
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Connection(web.RequestHandler):
         """`render` makes the answer of an error."""
         none = cast(logging.Logger, None)  # which aiohttp takes, and does not declare
         super().__init__(manager, loop=loop, access_log=none, keepalive_timeout=idle_s)
-        self._render = render
+        self.render = render
         self.pointless: asyncio.Task[Any] | None = None
         """What is cancelled when the client leaves. aiohttp would cancel everything or nothing, and
         an outcome is to be learned also when its client has left."""
@@ -58,7 +58,7 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun")
         error = ServiceError("an error of ours") if status >= 500 else _unreadable(self)
-        answer = self._render(error)
+        answer = self.render(error)
         answer.headers["x-request-id"] = clock.Ids().new(clock.now())
         answer.force_close()
         return answer
@@ -74,3 +74,16 @@ def _unreadable(connection: Connection) -> Malformed:
         "this is not HTTP/1.1 that can be read; at most "
         f"{connection.max_headers} headers of {connection.max_field_size} bytes are allowed"
     )
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where the client waits for that; an answer where it expects anything else.
+
+    aiohttp would repeat the header in an answer that is not of our shape.
+    """
+    if request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # which is of the answer
+        return None
+    assert isinstance(request.protocol, Connection)
+    return request.protocol.render(Refused("Expect: must be 100-continue", param="Expect"))

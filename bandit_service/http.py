@@ -316,7 +316,9 @@ async def _one_or_list(
     if not isinstance(body, list):
         return reply({"results": [await learn(body)]})
     most = request.app[SETTINGS].server.max_items
-    if not 0 < len(body) <= most:
+    if not body:
+        raise Refused(f"a list must have 1 to {most} items, got none")
+    if len(body) > most:
         raise TooLarge(f"a list must have 1 to {most} items, got {len(body)}")
 
     async def result(item: Any, first: bool) -> dict[str, Any]:

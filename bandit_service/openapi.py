@@ -14,11 +14,19 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.outcomes import RANGES
 from bandit_service.security import ROUTES
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _UNIT = {"name": "unit", "in": "path", "required": True, "schema": {"type": "string"}}
 _TENANT = {"name": "tenant", "in": "query", "required": False, "schema": {"type": "string"}}
+_TIMEOUT = {
+    "name": "X-Request-Timeout",
+    "in": "header",
+    "required": False,
+    "description": "Seconds after which the answer is of no use.",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
+}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -135,29 +143,29 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/healthz", _GET, "Alive", None, {200: "Status"}, []),
     ("/readyz", _GET, "Recovered and taking traffic", None, {200: "Status"}, [503]),
     ("/v1/decide", _POST, "Which arm should answer this query", "DecideRequest",
-     {200: "Decision"}, [400, 404, 413, 422, 429, 503]),
+     {200: "Decision"}, [400, 404, 408, 413, 422, 429, 503, 504]),
     ("/v1/rewards", _POST, "What an answer was worth: one, or a list", "RewardRequest",
-     {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
+     {200: "Results"}, [400, 404, 408, 409, 410, 413, 429, 503]),
     ("/v1/comparisons", _POST, "Which of two arms did better: one, or a list", "CompareRequest",
-     {200: "Results"}, [400, 404, 409, 410, 413, 429, 503]),
+     {200: "Results"}, [400, 404, 408, 409, 410, 413, 429, 503]),
     ("/v1/chat/completions", _POST, "OpenAI's chat completions, routed: model auto, or an arm",
-     "Chat", {200: "Anything"}, [400, 404, 413, 422, 502, 503, 504]),
+     "Chat", {200: "Anything"}, [400, 404, 408, 413, 422, 502, 503, 504]),
     ("/v1/completions", _POST, "OpenAI's completions, routed", "Completion",
-     {200: "Anything"}, [400, 404, 413, 422, 502, 503, 504]),
+     {200: "Anything"}, [400, 404, 408, 413, 422, 502, 503, 504]),
     ("/v1/embeddings", _POST, "OpenAI's embeddings, passed through to the arm that is named",
-     "Embeddings", {200: "Anything"}, [400, 404, 413, 502, 503, 504]),
+     "Embeddings", {200: "Anything"}, [400, 404, 408, 413, 502, 503, 504]),
     ("/v1/budgets", _GET, "Every budget with what was spent of it", None, {200: "Budgets"}, [503]),
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),
     ("/v1/arms", _GET, "The catalogue", None, {200: "Arms"}, [503]),
     ("/v1/arms/{id}", _PUT, "Add or replace an arm", "ArmSpec",
-     {200: "Arm", 201: "Arm"}, [400, 413, 503]),
+     {200: "Arm", 201: "Arm"}, [400, 408, 413, 503]),
     ("/v1/arms/{id}", _DELETE, "Offer an arm no more", None, {200: "Arm"}, [404, 503]),
     ("/v1/policies", _GET, "All policies, and the one that decides", None,
      {200: "Policies"}, [503]),
     ("/v1/policy", _PUT, "Fold the past for another policy, which serves when that is done",
-     "PolicyRequest", {202: "Policies"}, [400, 409, 413, 503]),
+     "PolicyRequest", {202: "Policies"}, [400, 408, 409, 413, 503]),
     ("/v1/units/{unit}", _DELETE, "Erase all that is kept of a unit", None,
      {200: "Erased"}, [400, 503]),
     ("/v1/snapshots", _POST, "Make a snapshot now", None, {200: "Snapshot"}, [503]),
@@ -177,6 +185,8 @@ def document(version: str) -> dict[str, Any]:
         ArmSpec,
     )
     _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for name, (low, high) in RANGES.items():
+        requests["RewardRequest"]["properties"][name] |= {"minimum": low, "maximum": high}
     # The id of an arm is in the path.
     requests["ArmSpec"]["required"] = [f for f in requests["ArmSpec"]["required"] if f != "id"]
     paths: dict[str, Any] = {
@@ -291,12 +301,16 @@ def _operation(
     parameters = [each for each in (_ID, _NAME, _UNIT) if f"{{{each['name']}}}" in path]
     if _UNIT in parameters:
         parameters.append(_TENANT)
+    if path == "/v1/decide":
+        parameters.append(_TIMEOUT)
     if parameters:
         operation["parameters"] = parameters
     if request is not None:
         schema: dict[str, Any] = {"$ref": f"#/components/schemas/{request}"}
         if answers == {200: "Results"}:
-            schema = {"oneOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
+            # each item has a result of its own, so a wrong one is no reason to refuse the list
+            items = {"anyOf": [schema, {"description": "answered with an error in its result"}]}
+            schema = {"oneOf": [schema, {"type": "array", "items": items, "minItems": 1}]}
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},

@@ -50,6 +50,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("PUT", "/v1/policy"): "admin",
     ("DELETE", "/v1/units/{unit}"): "admin",
     ("POST", "/v1/snapshots"): "admin",
+    ("GET", "/v1/events"): "admin",
 }
 """What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
 unless metrics are open. A route that was forgotten here needs `admin`."""

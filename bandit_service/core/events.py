@@ -218,8 +218,11 @@ def encode(event: AnyEvent) -> bytes:
 
 
 def decode(body: bytes) -> AnyEvent:
-    """The event that `encode` made `body` from; msgspec.ValidationError when it is none."""
-    event: AnyEvent = _decoder.decode(body)
+    """The event that `encode` made `body` from; msgspec.DecodeError when it is none."""
+    try:
+        event: AnyEvent = _decoder.decode(body)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
     return event
 
 

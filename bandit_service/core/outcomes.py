@@ -64,12 +64,13 @@ class Signals:
         return {name: value for name, value in values if value is not None}
 
 
-_RANGES = {
+RANGES = {
     "quality": (0.0, 1.0),
     "cost_usd": (0.0, MAX_COST_USD),
     "latency_s": (0.0, MAX_LATENCY_S),
     "reward": (-1.0, 1.0),
 }
+"""What each signal may be, from and to."""
 
 
 def check_signals(signals: Signals) -> None:
@@ -78,7 +79,7 @@ def check_signals(signals: Signals) -> None:
     if not said:
         raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}")
     for name, value in said.items():
-        low, high = _RANGES[name]
+        low, high = RANGES[name]
         if not math.isfinite(value) or not low <= value <= high:
             raise Refused(
                 f"{name}: must be a number from {low:g} to {high:g}, got {value:g}", param=name

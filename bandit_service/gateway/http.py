@@ -10,7 +10,7 @@ from bandit_service import wire
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import wanted
 from bandit_service.gateway.serve import Gateway
-from bandit_service.http import CALLER, ROUTER, reply
+from bandit_service.http import CALLER, ROUTER, body_of, reply
 
 GATEWAY = web.AppKey("gateway", Gateway)
 
@@ -69,7 +69,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    body = wire.decode_json(await request.read())
+    body = wire.decode_json(await body_of(request))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body

@@ -46,7 +46,7 @@ BAD_DECIDES: list[tuple[str, Any, int, str, str | None]] = [
 
 BAD_REWARDS: list[tuple[str, Any, int, str, str | None]] = [
     ("not JSON", b"[", 400, "malformed", None),
-    ("an empty list", [], 413, "too_large", None),
+    ("an empty list", [], 400, "invalid_value", None),
     ("too long a list", [{}] * 1001, 413, "too_large", None),
     ("no signal", {"decision_id": UNKNOWN}, 400, "invalid_value", None),
     ("quality over 1", {"decision_id": UNKNOWN, "quality": 1.1}, 400, "invalid_value", "quality"),

@@ -89,6 +89,8 @@ TOO_MUCH: list[tuple[str, bytes, int, str]] = [
      + CANARY.encode() + b"\r\n", 400, "malformed"),
     ("two lengths", b"POST /v1/decide HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
      400, "malformed"),
+    ("an expectation that is not met", _post("/v1/decide", b"{}", f"Expect: {CANARY}\r\n"), 400,
+     "invalid_value"),
     ("a timeout that is none", _post("/v1/decide", b"{}", "X-Request-Timeout: soon\r\n"), 400,
      "invalid_value"),
     ("a timeout without end", _post("/v1/decide", b"{}", "X-Request-Timeout: inf\r\n"), 400,
@@ -103,6 +105,16 @@ async def test_each_excess_is_refused_in_our_shape_and_the_service_lives(client:
         assert headers["x-request-id"], why
         assert CANARY not in json.dumps(body), why
     assert (await client.get("/healthz"))[0] == 200
+
+
+async def test_a_client_that_waits_before_its_body_is_asked_for_it(client: Client) -> None:
+    body = msgspec.json.encode({"embedding": a_vector(0)})
+    async with _connection(client) as (reader, writer):
+        writer.write(_post("/v1/decide", b"", "Expect: 100-continue\r\n", len(body)))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        status, _, decided = await _answer(reader)
+    assert (status, set(decided) >= {"decision_id", "arm"}) == (200, True)
 
 
 async def test_what_is_no_http_is_not_repeated_in_the_log(tmp_path: Path, models: Path) -> None:

@@ -12,8 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from bandit_service import clock, http, security, settings
-from bandit_service.gateway import http as gateway_http
+from bandit_service import app, clock, security, settings
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 
@@ -147,9 +146,19 @@ async def test_closed_metrics_are_not_for_a_tenant_and_health_answers_head(
         assert (await _raw(client, client.by(ring["of_a"]).headers, "HEAD"))[0] == 200
 
 
-def test_every_route_has_an_entry_and_every_entry_a_route() -> None:
-    routes = (*http.routes(), *gateway_http.routes())
-    there = {(route.method, route.path) for route in routes} | {("GET", "/v1/stream")}
+async def test_every_route_of_the_service_has_an_entry_and_every_entry_a_route(
+    tmp_path: Path, models: Path
+) -> None:
+    data = tmp_path / "var"
+    async with serving(data, models):
+        pass  # makes the directory
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data), "BANDIT_SERVER_PORT": "0"})
+    async with app.serving(chosen) as (_, running):
+        there = {
+            (route.method, route.resource.canonical)
+            for route in running.router.routes()
+            if route.resource is not None and route.method != "HEAD"
+        }
     assert set(security.ROUTES) == there
 
 

@@ -1,0 +1,20 @@
+"""How long to fuzz: little and always the same in `make test`, much and anew in `make fuzz`."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+LONG = settings.get_current_profile_name() == "fuzz"
+
+
+def effort(examples: int) -> settings:
+    """So many examples, or ten thousand under the profile `fuzz`."""
+    if LONG:
+        return settings()
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )

@@ -1,0 +1,30 @@
+"""schemathesis over the OpenAPI document, against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fuzz.effort import LONG
+from tests.service.running import Process
+
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance",
+    "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
+    "unsupported_method",
+)  # fmt: skip
+
+
+def test_what_the_document_says_is_what_the_service_does(process: Process, tmp_path: Path) -> None:
+    url = asyncio.run(process.url())
+    phases = "examples,coverage,fuzzing" if LONG else "fuzzing"
+    effort = ["--max-examples", "300" if LONG else "4"] + ([] if LONG else ["--seed", "1"])
+    done = subprocess.run(
+        [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json",
+         "--checks", ",".join(CHECKS), "--phases", phases, *effort,
+         "--generation-database", "none", "--suppress-health-check", "all", "--no-color"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
