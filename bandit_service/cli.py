@@ -29,6 +29,7 @@ from bandit_service import (
     replay_cli,
     security,
     settings,
+    try_cli,
 )
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -114,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     tune_cli.add_arguments(tune)
     tune.set_defaults(run=tune_cli.run)
+
+    trial = commands.add_parser(
+        "try", help="ask a running service a question: the decision, why, and the answer"
+    )
+    try_cli.add_arguments(trial)
+    trial.set_defaults(run=try_cli.run)
 
     keys = commands.add_parser("keys", help="make API keys")
     actions = keys.add_subparsers(required=True, metavar="new")

@@ -219,6 +219,44 @@ async def _decide(request: web.Request) -> web.Response:
     return reply(body, headers={"x-decision-id": event.id})
 
 
+async def explain(request: web.Request) -> web.Response:
+    """POST /v1/explain: what would be decided and why; nothing is decided."""
+    asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
+    caller, router = request[CALLER], request.app[ROUTER]
+    asked.tenant = caller.tenant_for(asked.tenant)
+    weighed, left_out = await router.explain(asked)
+    quality = weighed.proposal.quality
+    arms = [
+        {
+            "id": record.spec.id,
+            "propensity": float(weighed.propensities[k]),
+            "score": float(weighed.proposal.scores[k]),
+            "quality": None if quality is None else float(quality[k]),
+            "cost_usd": float(weighed.arms.cost_usd[k]),
+            "latency_s": record.expected_latency_s(),
+        }
+        for k, record in enumerate(weighed.records)
+    ]
+    shown = weighed.neighbours if caller.tenant is None else ()  # others' queries are not theirs
+    neighbours = [
+        {
+            "id": each.id,
+            "similarity": each.similarity,
+            "outcomes": [{"arm": one.arm, "reward": one.reward} for one in each.outcomes],
+        }
+        for each in shown
+    ]
+    return reply(
+        {
+            "policy": router.world.serving,
+            "arms": arms,
+            "left_out": left_out,
+            "neighbours": neighbours,
+            "fallback": weighed.fallback,
+        }
+    )
+
+
 def decide_body(event: ev.Decided, caller: Caller, explain: bool) -> dict[str, Any]:
     """The answer to a decide, explained if that was asked for."""
     body = wire.decided_body(event)
@@ -519,6 +557,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/metrics", metrics),
         web.get("/openapi.json", openapi),
         web.post("/v1/decide", decide),
+        web.post("/v1/explain", explain),
         web.post("/v1/rewards", rewards),
         web.post("/v1/comparisons", comparisons),
         web.get("/v1/decisions/{id}", decision),

@@ -20,7 +20,15 @@ import numpy as np
 from bandit_service import clock, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import (
+    Exploration,
+    Query,
+    Recalled,
+    Weighed,
+    decide,
+    left_out,
+    weigh,
+)
 from bandit_service.core.errors import Busy, Expired, Refused, Unavailable, Unknown
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import Pending, World
@@ -110,22 +118,8 @@ class Router:
         self._admit()
         self._in_flight += 1
         try:
-            embedding, tokens, fallback = await self._features(request)
-            query = Query(
-                embedding=embedding,
-                tokens=tokens,
-                willingness_to_pay=self._worth(request.willingness_to_pay),
-                arms=wire.arm_ids(request.arms),
-                max_cost_usd=request.max_cost_usd,
-                max_latency_s=request.max_latency_s,
-                requires=tuple(request.requires),
-                tenant=request.tenant,
-                unit=request.unit,
-                fallback=fallback,
-                sticky=sticky,
-                sticky_margin=sticky_margin,
-                caller=caller,
-            )
+            query = await self._query(request)
+            query = replace(query, sticky=sticky, sticky_margin=sticky_margin, caller=caller)
             event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:
             self._in_flight -= 1
@@ -135,6 +129,28 @@ class Router:
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
         return event
+
+    async def explain(self, request: wire.DecideRequest) -> tuple[Weighed, dict[ArmId, str]]:
+        """What would be decided, and why the arms that are left out are; nothing is written."""
+        wire.check_constraints(request)
+        query = await self._query(request)
+        recalled = self._recall(query.embedding)
+        return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
+
+    async def _query(self, request: wire.DecideRequest) -> Query:
+        embedding, tokens, fallback = await self._features(request)
+        return Query(
+            embedding=embedding,
+            tokens=tokens,
+            willingness_to_pay=self._worth(request.willingness_to_pay),
+            arms=wire.arm_ids(request.arms),
+            max_cost_usd=request.max_cost_usd,
+            max_latency_s=request.max_latency_s,
+            requires=tuple(request.requires),
+            tenant=request.tenant,
+            unit=request.unit,
+            fallback=fallback,
+        )
 
     def _decide(self, query: Query) -> ev.Decided:
         begun = time.perf_counter()

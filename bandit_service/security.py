@@ -33,6 +33,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/openapi.json"): "",
     ("GET", "/metrics"): "metrics",
     ("POST", "/v1/decide"): "decide",
+    ("POST", "/v1/explain"): "read",
     ("POST", "/v1/rewards"): "reward",
     ("POST", "/v1/comparisons"): "reward",
     ("POST", "/v1/chat/completions"): "decide",

@@ -12,7 +12,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import dearest_price, relative_price
 from bandit_service.core.errors import NoEligibleArm, Unknown
 from bandit_service.core.world import ArmRecord, World
-from policies import ArmId, Arms, Context, Proposal, Vector, draw, floor
+from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,21 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
     return left
 
 
-def decide(
-    world: World, query: Query, recalled: Recalled, id: str, ts: float, explore: Exploration
-) -> ev.Decided:
-    """The decision on `query`, which the caller appends and applies.
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Everything that a draw is made from, for the eligible arms in the canonical order."""
 
-    Where the policy fails, the answer is a smaller truth: uniform over the eligible arms, with
-    the true propensities and `fallback` naming the failure.
-    """
+    records: list[ArmRecord]
+    arms: Arms
+    proposal: Proposal
+    propensities: Floats
+    neighbours: tuple[Neighbour, ...]
+    fallback: str
+    stayed: bool
+
+
+def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
+    """Eligible arms → proposal → floor: all of a decision but the draw. Changes nothing."""
     records = eligible(world, query)
     dearest = dearest_price(world)
     arms = Arms(
@@ -105,6 +112,28 @@ def decide(
     if stays is not None:
         proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
     propensities = floor(proposal.propensities, explore.floor, explore.floor_share)
+    return Weighed(
+        records, arms, proposal, propensities, context.neighbours, fallback, stays is not None
+    )
+
+
+def left_out(world: World, query: Query) -> dict[ArmId, str]:
+    """Why each arm that is not eligible is not."""
+    reasons = ((record.spec.id, _excluded(record, query)) for record in world.offered())
+    return {id: why for id, why in reasons if why}
+
+
+def decide(
+    world: World, query: Query, recalled: Recalled, id: str, ts: float, explore: Exploration
+) -> ev.Decided:
+    """The decision on `query`, which the caller appends and applies.
+
+    Where the policy fails, the answer is a smaller truth: uniform over the eligible arms, with
+    the true propensities and `fallback` naming the failure.
+    """
+    weighed = weigh(world, query, recalled, explore)
+    records, arms, proposal = weighed.records, weighed.arms, weighed.proposal
+    propensities = weighed.propensities
     drawn = draw(propensities, chance.uniform(explore.seed, id))
     record = records[drawn]
     return ev.Decided(
@@ -128,8 +157,8 @@ def decide(
         similarities=tuple(recalled.similarities),
         tenant=query.tenant,
         unit=query.unit,
-        fallback=fallback,
-        stayed=stays is not None,
+        fallback=weighed.fallback,
+        stayed=weighed.stayed,
         caller=query.caller,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel
 
+from bandit_service import cli
 from bandit_service.gateway.health import Health, HealthRules
 from tests.service.running import Client, serving
 
@@ -439,6 +440,34 @@ async def test_a_hard_cap_holds_under_concurrency_and_through_a_restart(
         assert (await client.post("/v1/chat/completions", body))[0] == 429
         _, state = await client.get("/v1/budgets")
         assert state["budgets"][0]["spent_usd"] == pytest.approx(spent)
+
+
+async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with _gateway(tmp_path, models, BANDIT_POLICY_NAME="metallm") as (client, provider):
+        decided = await client.decide(query="What is the capital of France?")
+        await client.reward(decided["decision_id"], quality=0.9)
+        events = (await client.get("/readyz"))[1]["last"]
+        asked = ["try", "What is the capital of France?", "--url", client.url]
+        assert await asyncio.to_thread(cli.main, [*asked, "--no-answer", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)["arms"]
+        assert {arm["id"] for arm in shown["arms"]} == set(ARMS)
+        assert sum(arm["propensity"] for arm in shown["arms"]) == pytest.approx(1.0)
+        assert all(0.0 <= arm["quality"] <= 1.0 and arm["cost_usd"] > 0 for arm in shown["arms"])
+        (near,) = shown["neighbours"]
+        assert near["similarity"] > 0.99
+        assert [one["arm"] for one in near["outcomes"]] == [decided["arm"]]
+        assert (await client.get("/readyz"))[1]["last"] == events, "explaining wrote something"
+        assert await asyncio.to_thread(cli.main, asked) == 0
+        printed = capsys.readouterr().out
+        assert f"I am {provider.seen[-1]['model']}" in printed
+        assert "rests on 1 past queries" in printed
+        assert await asyncio.to_thread(cli.main, [*asked, "--model", "nobody"]) == 1
+        assert "no 'nobody'" in capsys.readouterr().err
+        limited = {"query": "x", "max_cost_usd": 1e-9}
+        status, refused = await client.post("/v1/explain", limited)
+        assert (status, refused["error"]["code"]) == (422, "no_eligible_arm")
 
 
 @pytest.mark.parametrize(

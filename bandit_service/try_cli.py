@@ -1,0 +1,108 @@
+"""`bandit-service try "question"`: what a running service decides, why, and the answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+from tqdm import tqdm
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `try`."""
+    parser.add_argument("question")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the service")
+    parser.add_argument("--key", default="", help="an API key with the scopes decide and read")
+    parser.add_argument("--model", default="auto", help="auto with preferences, or an arm")
+    parser.add_argument("--no-answer", action="store_true", help="decide only, and call no model")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask; 0 answered, 1 refused or not reached."""
+    try:
+        why = _explained(args)
+        shown: dict[str, Any] = {"arms": why}
+        if not args.no_answer:
+            shown |= _answered(args)
+    except urllib.error.HTTPError as error:
+        try:
+            message = json.loads(error.read())["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = f"status {error.code}"
+        print(f"bandit-service: {message}", file=sys.stderr)
+        return 1
+    except urllib.error.URLError as error:
+        print(f"bandit-service: {args.url} cannot be reached: {error.reason}", file=sys.stderr)
+        return 1
+    print(json.dumps(shown) if args.json else _text(shown))
+    return 0
+
+
+def _explained(args: argparse.Namespace) -> dict[str, Any]:
+    body = {"query": args.question}
+    found: dict[str, Any] = _post(args, "/v1/explain", body)[0]
+    return found
+
+
+def _answered(args: argparse.Namespace) -> dict[str, Any]:
+    with tqdm(total=1, desc="asking", disable=None, leave=False):
+        answer, headers = _post(
+            args,
+            "/v1/chat/completions",
+            {"model": args.model, "messages": [{"role": "user", "content": args.question}]},
+        )
+    message = answer["choices"][0]["message"]
+    return {
+        "decision_id": headers.get("x-decision-id"),
+        "arm": headers.get("x-arm"),
+        "cost_usd": float(headers["x-cost-usd"]) if "x-cost-usd" in headers else None,
+        "answer": message.get("content") or json.dumps(message.get("tool_calls")),
+    }
+
+
+def _post(args: argparse.Namespace, path: str, body: Any) -> tuple[Any, Any]:
+    headers = {"Content-Type": "application/json"}
+    if args.key:
+        headers["Authorization"] = f"Bearer {args.key}"
+    request = urllib.request.Request(  # noqa: S310 - the address is the caller's own
+        args.url.rstrip("/") + path, json.dumps(body).encode(), headers
+    )
+    with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310 - same
+        return json.loads(answer.read()), answer.headers
+
+
+def _text(shown: dict[str, Any]) -> str:
+    why = shown["arms"]
+    lines = [
+        f"policy {why['policy']}",
+        "",
+        f"{'arm':32} {'drawn with':>10} {'score':>8} {'quality':>8} {'USD':>10} {'s':>6}",
+    ]
+    lines += [
+        f"{arm['id']:32} {arm['propensity']:10.3f} {arm['score']:8.3f} "
+        f"{_or_dash(arm.get('quality'), '8.3f')} {_or_dash(arm['cost_usd'], '10.6f')} "
+        f"{_or_dash(arm.get('latency_s'), '6.1f')}"
+        for arm in sorted(why["arms"], key=lambda each: -each["propensity"])
+    ]
+    lines += [f"{id:32} left out: {reason}" for id, reason in why["left_out"].items()]
+    lines += ["", f"rests on {len(why['neighbours'])} past queries"]
+    for each in why["neighbours"][:5]:
+        told = ", ".join(
+            f"{outcome['arm']} {outcome['reward']:.2f}" for outcome in each["outcomes"]
+        )
+        lines.append(f"  {each['similarity']:.3f}  {told}")
+    if "answer" in shown:
+        cost = "" if shown["cost_usd"] is None else f" for {shown['cost_usd']:.6f} USD"
+        lines += ["", f"{shown['arm']} answered{cost}, decision {shown['decision_id']}:"]
+        lines += ["", shown["answer"]]
+    return "\n".join(lines)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    width = int(form.split(".")[0])
+    return f"{'–':>{width}}" if value is None else format(value, form)
