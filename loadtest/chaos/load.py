@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random  # noqa: TID251 - traffic from a fixed seed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import numpy as np
+
+from loadtest.client import StreamClient, StreamError
 
 DIM = 384
 _GONE = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
@@ -51,6 +53,18 @@ def vector(i: int) -> list[float]:
 VECTORS = [vector(i) for i in range(50)]
 
 
+class Sender(Protocol):
+    """A way to the service."""
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status and body."""
+        ...
+
+    async def outcome(self, path: str, body: dict[str, Any]) -> str:
+        """The status of one outcome: accepted or duplicate. Wrong for any other answer."""
+        ...
+
+
 class Client:
     """JSON over HTTP."""
 
@@ -62,6 +76,11 @@ class Client:
         async with self._session.post(self._url + path, json=body) as answer:
             return answer.status, await answer.json()
 
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and body."""
+        async with self._session.get(self._url + path) as answer:
+            return answer.status, await answer.json()
+
     async def outcome(self, path: str, body: dict[str, Any]) -> str:
         """The status of one outcome: accepted or duplicate. Wrong for any other answer."""
         status, answer = await self.post(path, body)
@@ -70,7 +89,30 @@ class Client:
         return str(answer["results"][0]["status"])
 
 
-async def worker(client: Client, ledger: Ledger, rng: random.Random, name: str) -> None:
+class OverStream:
+    """The same over one stream."""
+
+    def __init__(self, stream: StreamClient) -> None:
+        self._stream = stream
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """The answer as HTTP would give it; what is refused has status 0."""
+        op = {"/v1/decide": "decide", "/v1/rewards": "reward", "/v1/comparisons": "compare"}[path]
+        try:
+            answer = await self._stream.request(op, **body)
+        except StreamError as error:
+            return 0, error.error
+        return 200, answer
+
+    async def outcome(self, path: str, body: dict[str, Any]) -> str:
+        """As the client over HTTP does."""
+        status, answer = await self.post(path, body)
+        if status != 200:
+            raise Wrong(f"{path} {sorted(body)} on a stream was refused: {answer}")
+        return str(answer["status"])
+
+
+async def worker(client: Sender, ledger: Ledger, rng: random.Random, name: str) -> None:
     """Send until the service is gone."""
     try:
         i = 0
@@ -81,7 +123,7 @@ async def worker(client: Client, ledger: Ledger, rng: random.Random, name: str) 
         return
 
 
-async def _one(client: Client, ledger: Ledger, rng: random.Random, key: str) -> None:
+async def _one(client: Sender, ledger: Ledger, rng: random.Random, key: str) -> None:
     chance = rng.random()
     if chance < 0.1:
         await keyed(client, ledger, key, {
@@ -112,7 +154,7 @@ async def _one(client: Client, ledger: Ledger, rng: random.Random, key: str) -> 
         ledger.duplicates += 1
 
 
-async def told(client: Client, ledger: Ledger, id: str, signals: dict[str, float]) -> None:
+async def told(client: Sender, ledger: Ledger, id: str, signals: dict[str, float]) -> None:
     """Send signals of one decision; in doubt until they are acknowledged."""
     ledger.doubt[id] = signals
     status = await client.outcome("/v1/rewards", {"decision_id": id, **signals})
@@ -122,7 +164,7 @@ async def told(client: Client, ledger: Ledger, id: str, signals: dict[str, float
     ledger.signals.setdefault(id, {}).update(signals)
 
 
-async def keyed(client: Client, ledger: Ledger, key: str, body: dict[str, Any]) -> None:
+async def keyed(client: Sender, ledger: Ledger, key: str, body: dict[str, Any]) -> None:
     """Send a self-contained outcome under an idempotency key."""
     ledger.doubtful_keys[key] = body
     rest = {name: value for name, value in body.items() if name != "path"}
@@ -130,7 +172,7 @@ async def keyed(client: Client, ledger: Ledger, key: str, body: dict[str, Any]) 
     ledger.keys[key] = ledger.doubtful_keys.pop(key)
 
 
-async def settle(client: Client, ledger: Ledger, rng: random.Random) -> None:
+async def settle(client: Sender, ledger: Ledger, rng: random.Random) -> None:
     """After a restart: what was in doubt is sent again and must converge, old ones are known."""
     for id, signals in list(ledger.doubt.items()):
         await client.outcome("/v1/rewards", {"decision_id": id, **signals})

@@ -13,9 +13,10 @@ from statistics import median
 
 import aiohttp
 
-from loadtest.chaos.load import Client, Ledger, settle, worker
+from loadtest.chaos.load import Client, Ledger, OverStream, Sender, settle, worker
 from loadtest.chaos.process import Service
-from loadtest.chaos.verify import Found, verify
+from loadtest.chaos.verify import Found, same_state, verify
+from loadtest.client import StreamClient
 
 # Snapshots come often, so that kills fall into them, and into what follows one.
 ENVIRON = {
@@ -36,6 +37,8 @@ class Totals:
     moments: Counter[str] = field(default_factory=Counter)
     recoveries_s: list[float] = field(default_factory=list)
     verified: int = 0
+    compared: int = 0
+    fresh: bool = False
     found: Found | None = None
 
     def rows(self) -> list[tuple[str, str]]:
@@ -50,6 +53,7 @@ class Totals:
             ("sent twice, applied once", str(self.ledger.duplicates)),
             ("events in the log at the end", str(self.found.events)),
             ("verifications of log and fold", str(self.verified)),
+            ("of those, compared with the next service's state", str(self.compared)),
             ("restart, median s", f"{median(self.recoveries_s):.2f}"),
         ]
 
@@ -65,6 +69,7 @@ async def chaos(
         if totals.kills % verify_every == 0 or totals.kills == kills:
             totals.found = await asyncio.to_thread(verify, data, totals.ledger)
             totals.verified += 1
+            totals.fresh = True
         tick(totals)
     return totals
 
@@ -83,13 +88,21 @@ async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
         url = await service.url()
         totals.recoveries_s.append(time.perf_counter() - begun)
         timeout = aiohttp.ClientTimeout(total=30.0)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=timeout) as session, StreamClient(url) as stream:
             client = Client(session, url)
+            if totals.fresh and totals.found is not None:
+                await same_state(client, totals.found)
+                totals.compared, totals.fresh = totals.compared + 1, False
             await settle(client, totals.ledger, rng)
             seeds = [random.Random(rng.random()) for _ in range(_WORKERS)]  # noqa: S311 - same
+            ways: list[Sender] = [
+                *[client] * (_WORKERS - 2),
+                OverStream(stream),
+                OverStream(stream),
+            ]
             workers = [
-                asyncio.create_task(worker(client, totals.ledger, each, f"{totals.kills}-{w}"))
-                for w, each in enumerate(seeds)
+                asyncio.create_task(worker(way, totals.ledger, each, f"{totals.kills}-{w}"))
+                for w, (way, each) in enumerate(zip(ways, seeds, strict=True))
             ]
             await asyncio.sleep(rng.uniform(0.05, 0.8))
             if phase == "stop":

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bandit_service import app, recovery, settings
+from bandit_service.core import codec
 from bandit_service.core import events as ev
-from loadtest.chaos.load import Ledger, Wrong
+from loadtest.chaos.load import Client, Ledger, Wrong
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Found:
     events: int
     outcomes: int
     from_snapshot: int
+    state_sha256: str
 
 
 def verify(data: Path, ledger: Ledger) -> Found:
@@ -48,7 +50,19 @@ def verify(data: Path, ledger: Ledger) -> Found:
     _compare(ledger, decided, signals, keys)
     if short.world.digest() != whole.world.digest():
         raise Wrong(f"the fold from the snapshot at {short.after} is not that of the whole log")
-    return Found(short.world.events, outcomes, short.after)
+    learner = whole.world.learners[whole.world.serving]
+    state = codec.sha256(codec.dump(learner.state))
+    return Found(short.world.events, outcomes, short.after, state)
+
+
+async def same_state(client: Client, found: Found) -> None:
+    """The service that was just started has the state that was folded apart from it."""
+    status, policies = await client.get("/v1/policies")
+    name = policies["serving"]["name"]
+    status, state = await client.get(f"/v1/policies/{name}/state")
+    there = (status, state.get("events"), state.get("sha256"))
+    if there != (200, found.events, found.state_sha256):
+        raise Wrong(f"the service has {there}, the fold {(found.events, found.state_sha256)}")
 
 
 def _take(known: dict[str, float], event: ev.Rewarded) -> None:
