@@ -187,9 +187,9 @@ def patience_of(request: web.Request) -> float | None:
         seconds = float(given)
     except ValueError:
         seconds = 0.0
-    if not 0.0 < seconds <= 3600.0:
+    if not 0.001 <= seconds <= 3600.0:
         raise Refused(
-            "X-Request-Timeout: must be seconds, above 0 and at most 3600",
+            "X-Request-Timeout: must be seconds from 0.001 to 3600",
             param="X-Request-Timeout",
         )
     return seconds
@@ -457,6 +457,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
     asked = wire.convert(wire.decode_json(await body_of(request)), wire.PolicyRequest)
+    asked.check()
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_body(request), 202)
 

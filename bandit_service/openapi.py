@@ -25,7 +25,7 @@ _TIMEOUT = {
     "in": "header",
     "required": False,
     "description": "Seconds after which the answer is of no use.",
-    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
+    "schema": {"type": "number", "minimum": 0.001, "maximum": 3600},
 }
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 

@@ -96,6 +96,15 @@ class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
     parameters: dict[str, Any] = {}
 
+    def check(self) -> None:
+        """Raise Refused for parameters that cannot be handed to the process that folds."""
+        try:
+            msgspec.msgpack.encode(self.parameters)
+        except OverflowError:
+            raise Refused(
+                "parameters: a whole number is beyond 64 bits", param="parameters"
+            ) from None
+
 
 def convert(value: Any, kind: type[R]) -> R:
     """The request that a decoded JSON or MessagePack value holds; Refused names the field."""

@@ -70,4 +70,4 @@ def conversation(body: Mapping[str, Any], tenant: str, unit: str) -> bytes:
     if isinstance(messages, list):
         roles = [each.get("role") if isinstance(each, dict) else None for each in messages]
         start = messages[: roles.index("user") + 1 if "user" in roles else 1]
-    return blake2b(msgspec.msgpack.encode(["start", tenant, start]), digest_size=16).digest()
+    return blake2b(msgspec.json.encode(["start", tenant, start]), digest_size=16).digest()

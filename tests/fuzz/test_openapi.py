@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.fuzz.effort import LONG
 from tests.service.running import Process
 
+# A short time is answered with 504, as it should be; test_limits.py has that.
+CONFIG = '[parameters]\n"header.X-Request-Timeout" = "60"\n'
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
@@ -21,6 +23,7 @@ def test_what_the_document_says_is_what_the_service_does(process: Process, tmp_p
     url = asyncio.run(process.url())
     phases = "examples,coverage,fuzzing" if LONG else "fuzzing"
     effort = ["--max-examples", "300" if LONG else "4"] + ([] if LONG else ["--seed", "1"])
+    (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
     done = subprocess.run(
         [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json",
          "--checks", ",".join(CHECKS), "--phases", phases, *effort,
