@@ -27,8 +27,8 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 import policies
+from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core import snapshot
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.world import Learner, World, new_world
 from store import EventLog, Offset, StoreError
@@ -98,7 +98,7 @@ async def fold_elsewhere(
     assert child.stdout is not None
     try:
         child.stdin.write(_framed(task))
-        begin = await _next(child.stdout, Begin)
+        begin = await answer_of(child.stdout, Begin)
         replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
         done = begin.after
         while done < upto:
@@ -110,10 +110,10 @@ async def fold_elsewhere(
                 progress(done, int(upto))
         child.stdin.write(_framed([]))
         await child.stdin.drain()
-        folded = await _next(child.stdout, Folded)
+        folded = await answer_of(child.stdout, Folded)
         await child.wait()
         return folded
-    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
+    except ConnectionError as error:
         raise FoldFailed(f"the folding process ended early ({type(error).__name__})") from None
     finally:
         if child.returncode is None:
@@ -121,9 +121,15 @@ async def fold_elsewhere(
             await child.wait()
 
 
-async def _next(pipe: asyncio.StreamReader, kind: type[F]) -> F:
-    (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
-    return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
+async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
+    """The next thing that the child says; FoldFailed when that is not of this kind."""
+    try:
+        (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+        return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
+    except asyncio.IncompleteReadError:
+        raise FoldFailed("the folding process ended early") from None
+    except codec.UNREADABLE:
+        raise FoldFailed(f"the folding process did not say {kind.__name__}") from None
 
 
 def _framed(message: object) -> bytes:
@@ -136,15 +142,15 @@ def _framed(message: object) -> bytes:
 
 def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     """Serve one task from `source`, answering to `sink`."""
-    task = msgspec.msgpack.decode(_read(source), type=Task)
+    task = _read(source, Task)
     snapshots = FileSnapshots(Path(task.directory), task.keep)
     policy = policies.load(task.policy, **task.parameters)
     at, world, mark = _beginning(task, policy, snapshots)
     sink.write(_framed(Begin(at)))
     sink.flush()
-    for at, body in _events(source):  # noqa: B007 - the last one is how far the fold has come
+    for at, body in _events(source):
         mark = snapshot.mark_of(body)
-        world = apply(world, ev.decode(body)) if body else skip(world)
+        world = apply(world, _event(at, body)) if body else skip(world)
         world.history.take_changes()
     begun = time.perf_counter()
     learner = b""
@@ -191,18 +197,28 @@ def _with_learner(
 
 def _events(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     while True:
-        chunk = msgspec.msgpack.decode(_read(source), type=list[tuple[int, bytes]])
+        chunk = _read(source, list[tuple[int, bytes]])
         if not chunk:
             return
         yield from chunk
 
 
-def _read(source: IO[bytes]) -> bytes:
+def _event(at: int, body: bytes) -> ev.AnyEvent:
+    try:
+        return ev.decode(body)
+    except msgspec.DecodeError:
+        raise SystemExit(f"the record at offset {at} is no event") from None
+
+
+def _read(source: IO[bytes], kind: type[F]) -> F:
     head = source.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise SystemExit(1)  # the service is gone, and with it the reason for this process
     (length,) = _LENGTH.unpack(head)
-    return source.read(length)
+    try:
+        return msgspec.msgpack.decode(source.read(length), type=kind)
+    except codec.UNREADABLE:
+        raise SystemExit("the service sent what cannot be read") from None
 
 
 if __name__ == "__main__":

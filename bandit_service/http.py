@@ -221,7 +221,7 @@ async def _decide(request: web.Request) -> web.Response:
 
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_json(await request.read()), wire.DecideRequest)
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     asked.tenant = caller.tenant_for(asked.tenant)
     weighed, left_out = await router.explain(asked)
@@ -291,13 +291,11 @@ class Learning:
     async def reward(self, item: Any) -> dict[str, Any]:
         """Learn from one reward; its result. Raises what was wrong with it."""
         router = self.router
-        decision_id = item.get("decision_id") if isinstance(item, dict) else None
         try:
             asked = wire.convert(item, wire.RewardRequest)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
-            known = decision_id if isinstance(decision_id, str) else None
-            router.count_reward(known, _outcome(error))
+            router.count_reward(_named(item), _outcome(error))
             raise
         router.count_reward(asked.decision_id, status, asked.arm)
         return {"decision_id": asked.decision_id, "status": status}
@@ -335,6 +333,12 @@ def learning_of(request: web.Request) -> Learning:
     return Learning(request.app[ROUTER], request.app[GATE], request[CALLER])
 
 
+def _named(item: Any) -> str | None:
+    """The decision that an item of a list names, if it is one and its name is text."""
+    found = item.get("decision_id") if isinstance(item, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def _outcome(error: ServiceError) -> str:
     match error:
         case Unknown():
@@ -366,8 +370,7 @@ async def _one_or_list(
             return await learn(item)
         except ServiceError as error:
             request.app[TELEMETRY].denied(error)
-            decision_id = item.get("decision_id") if isinstance(item, dict) else None
-            return {"decision_id": decision_id, "status": "error", "error": error.body()}
+            return {"decision_id": _named(item), "status": "error", "error": error.body()}
 
     results = (result(item, i == 0) for i, item in enumerate(body))
     return reply({"results": await asyncio.gather(*results)})

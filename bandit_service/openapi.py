@@ -44,17 +44,16 @@ _NUMBERS = {"type": "object", "additionalProperties": _NUMBER}
 _ARM = {"$ref": "#/components/schemas/Arm"}
 _NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER)
 
+_WHY = _object(
+    ["message", "type", "param", "code"],
+    message=_STRING,
+    type=_STRING,
+    param={"type": ["string", "null"]},
+    code=_STRING,
+)
+
 _ANSWERS: dict[str, dict[str, Any]] = {
-    "Error": _object(
-        ["error"],
-        error=_object(
-            ["message", "type", "param", "code"],
-            message=_STRING,
-            type=_STRING,
-            param={"type": ["string", "null"]},
-            code=_STRING,
-        ),
-    ),
+    "Error": _object(["error"], error=_WHY),
     "Decision": _object(
         ["decision_id", "arm", "propensity", "policy", "expected"],
         decision_id={"type": "string", "format": "uuid"},
@@ -82,7 +81,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 ["decision_id", "status"],
                 decision_id={"type": ["string", "null"]},
                 status={"enum": ["accepted", "duplicate", "error"]},
-                error={"type": "object"},
+                error=_WHY,
             ),
         },
     ),
@@ -149,7 +148,7 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/decide", _POST, "Which arm should answer this query", "DecideRequest",
      {200: "Decision"}, [400, 404, 408, 413, 422, 429, 503, 504]),
     ("/v1/explain", _POST, "What would be decided and why; nothing is decided", "DecideRequest",
-     {200: "Explanation"}, [400, 404, 413, 422, 429, 503]),
+     {200: "Explanation"}, [400, 404, 408, 413, 422, 429, 503]),
     ("/v1/rewards", _POST, "What an answer was worth: one, or a list", "RewardRequest",
      {200: "Results"}, [400, 404, 408, 409, 410, 413, 429, 503]),
     ("/v1/comparisons", _POST, "Which of two arms did better: one, or a list", "CompareRequest",

@@ -18,6 +18,8 @@ import numpy as np
 
 T = TypeVar("T")
 _ARRAY = 1
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes of unknown origin can raise; the last where they are nested without end."""
 
 
 def dump(state: Any) -> bytes:

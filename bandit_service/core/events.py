@@ -223,6 +223,8 @@ def decode(body: bytes) -> AnyEvent:
         event: AnyEvent = _decoder.decode(body)
     except RecursionError:
         raise msgspec.DecodeError("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise msgspec.DecodeError("a text is not UTF-8") from None
     return event
 
 

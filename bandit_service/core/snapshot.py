@@ -136,7 +136,7 @@ def read(data: bytes) -> Kept:
     """What `dump` wrote; ValueError when `data` is not a world of this version."""
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except codec.UNREADABLE as error:
         raise ValueError(f"not a world of version {VERSION}: {error}") from None
 
 

@@ -82,6 +82,7 @@ def _damaged(draw: st.DrawFn) -> bytes:
 @effort(300)
 @given(_damaged() | st.binary(max_size=200))
 @example(b"\x81\xa1x" + b"\x91" * 100_000)
+@example(b"\x81\xa4kind\xa2\xff\xff")
 def test_a_damaged_event_is_an_event_or_refused(body: bytes) -> None:
     with suppress(msgspec.DecodeError):
         event = ev.decode(body)

@@ -119,6 +119,14 @@ async def test_each_mistake_is_named_and_changes_nothing(
     assert await _state(client) == before
 
 
+async def test_a_result_repeats_only_a_decision_that_is_text(client: Client) -> None:
+    for path in ("/v1/rewards", "/v1/comparisons"):
+        status, answer = await client.post(path, [{"decision_id": True}, {"decision_id": "x"}, 7])
+        assert status == 200
+        assert [each["decision_id"] for each in answer["results"]] == [None, "x", None]
+        assert {each["status"] for each in answer["results"]} == {"error"}
+
+
 async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
     got, answer = await client.post("/v1/decide", {"query": "x" * 5_000_000})
     assert (got, answer["error"]["code"]) == (413, "too_large")
