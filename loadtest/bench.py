@@ -1,7 +1,7 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|durable|
-                              evaluate]
+    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|
+                              gateway|durable|evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -43,6 +43,7 @@ from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from loadtest.bench_durable import bench_durable
 from loadtest.bench_evaluate import bench_evaluate
+from loadtest.bench_gateway import bench_gateway
 from loadtest.bench_keeping import bench_snapshot
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
@@ -579,6 +580,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
+    "gateway": ("one request after another through each proxy, one connection", bench_gateway),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
     "evaluate": (
