@@ -69,6 +69,7 @@ def router_rules(settings: Settings) -> RouterRules:
         ttl_s=settings.reward.ttl_s,
         default_reward=settings.reward.default if settings.reward.on_expiry == "default" else None,
         max_pending=settings.reward.max_pending,
+        max_arms=settings.server.max_arms,
         max_query_chars=settings.server.max_query_chars,
         max_in_flight=settings.server.max_in_flight,
         embed_timeout_s=settings.embedding.timeout_s,

@@ -29,7 +29,7 @@ from bandit_service.core.decide import (
     left_out,
     weigh,
 )
-from bandit_service.core.errors import Busy, Expired, Refused, Unavailable, Unknown
+from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
@@ -52,6 +52,7 @@ class RouterRules:
     ttl_s: float = 86_400.0
     default_reward: float | None = None
     max_pending: int = 100_000
+    max_arms: int = 1000
     max_query_chars: int = 200_000
     max_in_flight: int = 1024
     embed_timeout_s: float = 5.0
@@ -292,6 +293,9 @@ class Router:
             same = record is not None and existed and record.spec == spec
             if same and (source == "api" or self.world.configured.get(spec.id) == spec):
                 return None
+            most = self.rules.max_arms
+            if record is None and source == "api" and len(self.world.arms) >= most:
+                raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
             kind = ev.ArmUpdated if existed else ev.ArmAdded
             return kind(ts=self.writer.now(), arm=spec, source=source)
 

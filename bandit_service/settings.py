@@ -59,6 +59,9 @@ class Server:
     )
     max_query_chars: int = _setting(200_000, "longest query, all messages together", low=1)
     max_items: int = _setting(1000, "longest list of rewards or comparisons in one call", low=1)
+    max_arms: int = _setting(
+        1000, "arms that PUT /v1/arms may make, with those there are and were", low=1
+    )
     max_in_flight: int = _setting(1024, "decides and outcomes under way before 429", low=1)
     target_s: float = _setting(
         0.05,

@@ -10,6 +10,9 @@ from typing import ClassVar
 
 import msgspec
 
+LONGEST = 2000
+"""Characters of a message, and of the field that it names."""
+
 
 class ServiceError(Exception):
     """An answer that is not the one asked for. `param` is the field that caused it, if one did."""
@@ -19,9 +22,11 @@ class ServiceError(Exception):
     code: ClassVar[str] = "internal"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
+        if len(message) > LONGEST:  # it may repeat a name, which may be as long as a body
+            message = message[:LONGEST] + " [...]"
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else param[:LONGEST]
 
     def body(self) -> dict[str, str | None]:
         """The `error` object of OpenAI's wire format."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from loadtest.sections import put_section
+from tests.fuzz.effort import is_long
 from tests.service.running import Process
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+_COUNTS = re.compile(r"(\d+) passing, (\d+) failing")
 
 settings.register_profile(
     "fuzz",
@@ -35,3 +41,18 @@ def process(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[
     told = running.log_path.read_text()
     assert "internal error" not in told, told
     assert "Traceback" not in told, told
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After the long way, what was tried goes into the page on reliability."""
+    if not is_long():
+        return
+    rows = []
+    for item in session.items:
+        said = dict(item.user_properties).get("tried") or getattr(item, "hypothesis_statistics", "")
+        # failing ones are counted while the least of them is looked for, so they are no figure
+        if counts := _COUNTS.search(str(said)):
+            rows.append(f"| `{item.name}` | {int(counts[1]):,} | {int(counts[2]) and 'yes'} |")
+    if rows:
+        head = ["| test | examples | failed |", "|---|--:|---|"]
+        put_section(PAGE, "fuzz", "\n".join(head + rows).replace("| 0 |", "| no |"))

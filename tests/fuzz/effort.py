@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-LONG = settings.get_current_profile_name() == "fuzz"
+
+def is_long() -> bool:
+    """Whether this is `make fuzz`; pytest loads the profile after the first conftest."""
+    return settings.get_current_profile_name() == "fuzz"
 
 
 def effort(examples: int) -> settings:
     """So many examples, or ten thousand under the profile `fuzz`."""
-    if LONG:
+    if is_long():
         return settings()
     return settings(
         max_examples=examples,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz.effort import LONG
+from tests.fuzz.effort import is_long
 from tests.service.running import Process
 
 # A short time is answered with 504, as it should be; test_limits.py has that.
@@ -19,10 +21,14 @@ CHECKS = (
 )  # fmt: skip
 
 
-def test_what_the_document_says_is_what_the_service_does(process: Process, tmp_path: Path) -> None:
+def test_what_the_document_says_is_what_the_service_does(
+    process: Process, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     url = asyncio.run(process.url())
-    phases = "examples,coverage,fuzzing" if LONG else "fuzzing"
-    effort = ["--max-examples", "300" if LONG else "4"] + ([] if LONG else ["--seed", "1"])
+    phases = "examples,coverage,fuzzing" if is_long() else "fuzzing"
+    effort = ["--max-examples", "300" if is_long() else "4"] + (
+        [] if is_long() else ["--seed", "1"]
+    )
     (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
     done = subprocess.run(
         [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json",
@@ -30,4 +36,7 @@ def test_what_the_document_says_is_what_the_service_does(process: Process, tmp_p
          "--generation-database", "none", "--suppress-health-check", "all", "--no-color"],
         cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
+    tried = re.search(r"(\d+) generated", done.stdout)
+    assert tried is not None, done.stdout + done.stderr
+    record_property("tried", f"{tried[1]} passing, {done.returncode} failing")
     assert done.returncode == 0, done.stdout + done.stderr

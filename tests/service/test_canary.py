@@ -55,6 +55,7 @@ def _bodies() -> list[tuple[str, str, Any]]:
     found: list[tuple[str, str, Any]] = []
     for prompt in prompts:
         found.append(("POST", "/v1/decide", prompt))
+        found.append(("POST", "/v1/explain", prompt))
         kept = {k: v for k, v in prompt.items() if k not in ("arms", "max_cost_usd")}
         alone = kept | {"idempotency_key": UNIT}
         found.append(("POST", "/v1/rewards", [alone | {"arm": ARM, "quality": 1}]))
@@ -67,6 +68,32 @@ def _bodies() -> list[tuple[str, str, Any]]:
     found.append(("DELETE", f"/v1/units/{UNIT}?tenant={UNIT}", None))
     found.append(("DELETE", f"/v1/units/{UNIT * 300}", None))
     return found
+
+
+async def test_a_name_that_is_no_arm_is_told_to_who_sent_it_and_to_nobody_else(
+    tmp_path: Path, models: Path
+) -> None:
+    name = "canary-arm"
+    process = Process(tmp_path / "var", models, BANDIT_LOG_LEVEL="debug")
+    asked: list[tuple[str, str, dict[str, Any], str]] = [
+        ("POST", "/v1/decide", {"query": "a", "arms": [name]}, "arms"),
+        ("POST", "/v1/rewards", {"query": "a", "arm": name, "quality": 1}, "arm"),
+        ("POST", "/v1/comparisons", {"query": "a", "winner": name, "loser": ARM}, "winner"),
+        ("POST", "/v1/rewards", {"decision_id": name, "quality": 1}, "decision_id"),
+        ("PUT", "/v1/policy", {"name": name}, "name"),
+        ("DELETE", f"/v1/arms/{name}", {}, "id"),
+    ]
+    async with aiohttp.ClientSession() as session:
+        url = await process.url()
+        for method, path, body, param in asked:
+            async with session.request(method, url + path, json=body) as response:
+                error = (await response.json())["error"]
+            assert error["param"] == param
+            assert name in error["message"]
+        async with session.get(f"{url}/metrics") as response:
+            assert name not in await response.text()
+    assert await asyncio.to_thread(process.stop) == 0
+    assert name not in process.log_path.read_text()
 
 
 async def test_canaries_are_nowhere_to_be_seen(tmp_path: Path, models: Path) -> None:

@@ -195,6 +195,30 @@ async def test_a_client_that_leaves_in_its_body_is_no_error_of_ours(
     assert "internal error" not in process.log_path.read_text()
 
 
+async def test_the_catalogue_has_an_end(tmp_path: Path, models: Path) -> None:
+    price = {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}
+    async with serving(tmp_path / "var", models, BANDIT_SERVER_MAX_ARMS="4") as client:
+        assert (await client.call("PUT", "/v1/arms/fourth", price))[0] == 201
+        status, body = await client.call("PUT", "/v1/arms/fifth", price)
+        assert (status, body["error"]["code"], body["error"]["param"]) == (413, "too_large", "id")
+        assert (await client.call("DELETE", "/v1/arms/fourth"))[0] == 200
+        assert (await client.call("PUT", "/v1/arms/fifth", price))[0] == 413  # its state is kept
+        assert (await client.call("PUT", "/v1/arms/fourth", price))[0] == 201
+
+
+async def test_a_long_name_is_not_repeated_whole(client: Client) -> None:
+    for path, body in (
+        ("/v1/decide", {"query": "a", "arms": ["x" * 1_000_000]}),
+        ("/v1/decide", {"query": "a", "requires": ["x" * 1_000_000]}),
+        ("/v1/decide", {"query": "a", "requires": ["x"] * 300_000}),
+        ("/v1/rewards", {"decision_id": "x" * 1_000_000, "quality": 1}),
+        ("/v1/decide", {"x" * 1_000_000: 1}),
+    ):
+        status, answer = await client.post(path, body)
+        assert 400 <= status < 500
+        assert len(json.dumps(answer)) < 8000, path
+
+
 class _Stuck:
     """An embedding model that answers when it is let, and counts what it was asked."""
 
