@@ -205,16 +205,21 @@ class _Session:
         self._recall, self._explore, self._rule = recall, explore, rule
         self._at = 0  # how many rows of the stream are done, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
-        self._items: list[int] = []  # ids of the queries remembered so far, in their order
+        self._items: dict[int, int] = {}  # ids of the queries remembered so far, by their number
 
     def apply(self, event: ev.AnyEvent) -> None:
         self.world = apply(self.world, event)
-        self._items += self.world.history.take_changes()[0]
+        for id in self.world.history.take_changes()[0]:
+            self._items[int(self._recall.own[self._at])] = id
 
     def _recalled(self) -> Recalled:
-        """What is recalled for this row; the recall counts queries, the history numbers them."""
-        numbers, similarities = self._recall.at(self._at)
-        return Recalled([self._items[number - 1] for number in numbers], similarities)
+        """What is recalled for this row; the recall counts queries, the history numbers them.
+
+        One of which nothing came back is not remembered.
+        """
+        near = zip(*self._recall.at(self._at), strict=True)
+        known = [(self._items[n], s) for n, s in near if n in self._items]
+        return Recalled([id for id, _ in known], [similarity for _, similarity in known])
 
     def column(self, recorded: Recorded, arm: ArmId) -> int:
         if not self._columns:
@@ -331,7 +336,7 @@ class _Session:
         recalled = self._recalled()
         ids, similarities = tuple(recalled.ids), tuple(recalled.similarities)
         number = int(self._recall.own[self._at])
-        own = self._items[number - 1] if 0 < number <= len(self._items) else 0
+        own = self._items.get(number, 0)
         if own in self.world.history.items and own not in ids:
             ids, similarities = (own, *ids), (1.0, *similarities)
         return ev.Subject(
