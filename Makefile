@@ -80,7 +80,7 @@ compare-peers: $(VENV)/.peers var/models/.exported ## head to head with other ba
 
 test: $(VENV)/.test ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest
+	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .
