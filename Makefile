@@ -115,7 +115,7 @@ overload: $(VENV)/.test var/models/.exported ## three times what the service can
 soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the service can do: memory, latency, lost rewards
 	@$(BIN)/python -m loadtest.soak --minutes $(MINUTES) --out var/soak --markdown docs/reliability.md
 
-fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, half an hour
+fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, ten minutes
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
 
 clean: ## remove the environment, the state and every result
