@@ -155,12 +155,15 @@ async def _litellm(directory: Path, upstream: str) -> AsyncIterator[str]:
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        async with aiohttp.ClientSession() as session, asyncio.timeout(120):
-            while not await _alive(session, url):  # noqa: ASYNC110 - of another process
+        async with aiohttp.ClientSession() as session:
+            while process.returncode is None and not await _alive(session, url):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
-        yield url
+        if process.returncode is not None:
+            print("LiteLLM's proxy: left out, it ended at its start", file=sys.stderr)
+        yield url if process.returncode is None else ""
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
