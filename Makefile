@@ -19,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz clean
+.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -117,6 +117,11 @@ soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the servi
 
 fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, ten minutes
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
+
+lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requirements.lock
+	@$(PIP) 'pip-tools>=7.5,<8'
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache
