@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import field_of
+from bandit_service.gateway import anthropic
 from bandit_service.gateway.budgets import BudgetSpec, check_budget
 
 KINDS = ("openai", "anthropic")
@@ -18,9 +19,10 @@ KINDS = ("openai", "anthropic")
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider as it is configured.
 
-    base_url: up to and with the version, such as https://api.openai.com/v1. key_env, key_file:
-    where the key is read from at the start. auth_header: what carries it; Authorization adds
-    "Bearer". query: parameters of every call, such as Azure's api-version. connect_s, first_byte_s,
+    base_url: up to and with the version, such as https://api.openai.com/v1. kind: whose language it
+    speaks. key_env, key_file: where the key is read from at the start. auth_header: what carries
+    it, Authorization (x-api-key for anthropic) where none is named; Authorization adds "Bearer".
+    query: parameters of every call, such as Azure's api-version. connect_s, first_byte_s,
     idle_s, total_s: the most time until connected, until the answer begins, between two pieces of
     it, and for all of it.
     """
@@ -30,7 +32,7 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     kind: str = "openai"
     key_env: str = ""
     key_file: str = ""
-    auth_header: str = "Authorization"
+    auth_header: str = ""
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
     connect_s: float = 5.0
@@ -48,11 +50,14 @@ class Upstream:
 
     def headers(self) -> dict[str, str]:
         """What every call carries."""
-        headers = {"Content-Type": "application/json", **self.spec.headers}
-        if self.key and self.spec.auth_header == "Authorization":
-            headers["Authorization"] = f"Bearer {self.key}"
-        elif self.key:
-            headers[self.spec.auth_header] = self.key
+        headers = {"Content-Type": "application/json"}
+        carrier = self.spec.auth_header or "Authorization"
+        if self.spec.kind == "anthropic":
+            headers["anthropic-version"] = anthropic.VERSION
+            carrier = self.spec.auth_header or "x-api-key"
+        headers |= self.spec.headers
+        if self.key:
+            headers[carrier] = f"Bearer {self.key}" if carrier == "Authorization" else self.key
         return headers
 
 

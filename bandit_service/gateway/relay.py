@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from bandit_service.gateway import sse
 from bandit_service.gateway.upstreams import Failed
 
 DONE = b"[DONE]"
@@ -25,24 +26,18 @@ class Passed:
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The data of each event, as soon as it is whole. Failed when the stream breaks off."""
-    buffer = bytearray()
+    parser = sse.Events(_MOST)
     try:
-        async for chunk in response.content.iter_any():
-            buffer += chunk
-            if len(buffer) > _MOST:
-                raise Failed(f"an event is larger than {_MOST} bytes")
-            while (found := _end(buffer)) is not None:
-                at, width = found
-                data = _data(bytes(buffer[:at]))
-                del buffer[: at + width]
-                if data:
-                    yield data
+        async for piece in response.content.iter_any():
+            for data in parser.feed(piece):
+                yield data
+    except sse.TooLong as why:
+        raise Failed(str(why)) from None
     except (TimeoutError, aiohttp.ServerTimeoutError):
         raise Failed("the stream stopped coming", timeout=True) from None
     except aiohttp.ClientError as error:
         raise Failed(f"the stream broke off ({type(error).__name__})") from None
-    data = _data(bytes(buffer))
-    if data:
+    if data := parser.end():
         yield data
 
 
@@ -75,14 +70,3 @@ def rewritten(data: bytes, id: str, passed: Passed, hide_usage: bool) -> bytes |
         del chunk["usage"]
     chunk["id"] = id
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
-
-
-def _end(buffer: bytearray) -> tuple[int, int] | None:
-    """Where the first event ends, and how wide its end is."""
-    ends = ((buffer.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"))
-    return min((end for end in ends if end[0] >= 0), default=None)
-
-
-def _data(event: bytes) -> bytes:
-    lines = [line for line in event.splitlines() if line.startswith(b"data:")]
-    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)

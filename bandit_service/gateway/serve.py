@@ -31,7 +31,7 @@ from bandit_service.core.errors import (
     UpstreamTimeout,
 )
 from bandit_service.embedding import estimate_tokens
-from bandit_service.gateway import relay
+from bandit_service.gateway import dialects, relay
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
@@ -120,7 +120,7 @@ class Gateway:
         last: tuple[str, Failed] | None = None
         while True:
             try:
-                call = await self._decided(wanted, tried, conversation, body, caller)
+                call = await self._decided(wanted, tried, conversation, path, body, caller)
             except (NoEligibleArm, Unavailable):
                 if last is None:
                     raise
@@ -170,13 +170,14 @@ class Gateway:
         wanted: Wanted,
         tried: list[str],
         conversation: bytes,
+        path: str,
         body: Mapping[str, Any],
         caller: str,
     ) -> _Call:
         """Decide among the arms that answer and that the budgets have money for."""
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
         most_usd = {id: _most_usd(world.arms[ArmId(id)].spec, body)
-                    for id in self._offered(wanted, tried)}  # fmt: skip
+                    for id in self._offered(wanted, tried, path, body)}  # fmt: skip
         arms = self.budgets.fitting(world.spend, most_usd, tenant, caller, now)
         worth = wanted.request.willingness_to_pay or self._router.rules.reward.willingness_to_pay
         asked = msgspec.structs.replace(
@@ -199,20 +200,29 @@ class Gateway:
         spec = self._router.world.arms[decided.arm].spec
         return _Call(decided, spec, time.perf_counter(), conversation)
 
-    def _offered(self, wanted: Wanted, tried: list[str]) -> list[str]:
-        """The arms that may be drawn: with an upstream, not tried yet, and answering.
+    def _offered(
+        self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
+    ) -> list[str]:
+        """The arms that may be drawn: with an upstream that can be asked this, not tried yet, and
+        answering.
 
         Where none of them answers, all are offered: a masked arm is better than none.
         """
         callable_now: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
+        unsuited = self._upstreams.unsuited(path, body)
         named = wanted.request.arms
         if wanted.direct:
             assert named is not None
             if named[0] not in callable_now:
                 there_are = ", ".join(["auto", *callable_now])
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+            if refused := unsuited.get(callable_now[named[0]].upstream):
+                raise refused
             return named
         ids = [id for id in callable_now if id not in tried and (named is None or id in named)]
+        if ids and all(callable_now[id].upstream in unsuited for id in ids):
+            raise unsuited[callable_now[ids[0]].upstream]
+        ids = [id for id in ids if callable_now[id].upstream not in unsuited]
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         now = time.monotonic()
@@ -235,6 +245,7 @@ class Gateway:
             if sent.get("stream"):
                 return await self._stream(request, response, call, not asked_usage)
             answer = await whole(response, self._rules.max_answer_bytes)
+        answer = dialects.answered(self._upstreams.spec(call.spec.upstream).kind, answer)
         if not isinstance(answer.get("choices"), list):
             raise Failed("the answer has no choices")
         self.health.succeeded(call.spec.id)
@@ -256,7 +267,8 @@ class Gateway:
     ) -> web.StreamResponse:
         """Pass on each event as it comes. Until the first one is there the arm may still fail."""
         passed = relay.Passed()
-        events = relay.events(upstream)
+        kind = self._upstreams.spec(call.spec.upstream).kind
+        events = dialects.streamed(kind, relay.events(upstream))
         first = await anext(events, None)
         if first is None:
             raise Failed("the stream ended before it began")

@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from bandit_service.core.errors import Refused
+from bandit_service.gateway import anthropic
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
 
 _RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -57,6 +59,16 @@ class Upstreams:
         """One provider's settings."""
         return self._upstreams[id].spec
 
+    def unsuited(self, path: str, body: Mapping[str, Any]) -> dict[str, Refused]:
+        """The providers that cannot be asked this, each with the reason."""
+        ids = [id for id, each in self._upstreams.items() if each.spec.kind == "anthropic"]
+        try:
+            if ids:
+                anthropic.request(path, body)
+        except Refused as refused:
+            return dict.fromkeys(ids, refused)
+        return {}
+
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
@@ -68,11 +80,14 @@ class Upstreams:
         """The answer to a POST, once it has begun and says 200. Raises Failed or Rejected."""
         upstream = self._upstreams[id]
         spec = upstream.spec
+        url = spec.base_url.rstrip("/") + path
+        if spec.kind == "anthropic":
+            url, body = anthropic.url(spec.base_url), anthropic.request(path, body)
         timeout = aiohttp.ClientTimeout(
             total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
         )
         call = self._session.post(
-            spec.base_url.rstrip("/") + path,
+            url,
             data=msgspec.json.encode(body),
             headers=upstream.headers() | dict(extra),
             params=spec.query or None,
@@ -149,4 +164,4 @@ def error_body(rejected: Rejected, arm: str) -> bytes:
             "message": f"arm {arm!r} answered status {rejected.status}",
             "type": "upstream_error", "param": None, "code": "upstream_rejected",
         }  # fmt: skip
-    return msgspec.json.encode({"error": {**error, "arm": arm}})
+    return msgspec.json.encode({"error": {"param": None, "code": None, **error, "arm": arm}})
