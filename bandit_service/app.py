@@ -24,6 +24,7 @@ from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.gateway import http as gateway_http
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.duels import DuelRules
 from bandit_service.gateway.health import Health, HealthRules
 from bandit_service.gateway.serve import Gateway, GatewayRules
 from bandit_service.gateway.upstreams import Upstreams
@@ -216,6 +217,8 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
         Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
         Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),
         Budgets(settings.budgets),
+        settings.judges,
+        DuelRules(settings.duels.share, settings.duels.judge, settings.duels.keep_s),
         telemetry,
     )
 

@@ -123,6 +123,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Budgets": _object(["budgets"], budgets={"type": "array", "items": _object(
         ["account", "per", "usd", "spent_usd", "held_usd", "ends_in_s"], account=_STRING,
         per=_STRING, usd=_NUMBER, spent_usd=_NUMBER, held_usd=_NUMBER, ends_in_s=_NUMBER)}),
+    "Duel": _object(["decision_id", "answers"], decision_id=_STRING, answers={
+        "type": "array", "items": _object(["decision_id", "arm", "answer"], decision_id=_STRING,
+                                          arm=_STRING, answer=_STRING)}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -160,6 +163,8 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/embeddings", _POST, "OpenAI's embeddings, passed through to the arm that is named",
      "Embeddings", {200: "Anything"}, [400, 404, 408, 413, 502, 503, 504]),
     ("/v1/budgets", _GET, "Every budget with what was spent of it", None, {200: "Budgets"}, [503]),
+    ("/v1/duels/{decision_id}", _GET, "Both answers of a duel, for a user who is to compare them",
+     None, {200: "Duel"}, [404, 503]),
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),

@@ -109,18 +109,21 @@ class Router:
         sticky: ArmId | None = None,
         sticky_margin: float = 0.0,
         caller: str = "",
+        duel_of: str = "",
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
         sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
-        caller: id of the API key that asks.
+        caller: id of the API key that asks. duel_of: the decision that this one stands against.
         """
         wire.check_constraints(request)
         self._admit()
         self._in_flight += 1
         try:
             query = await self._query(request)
-            query = replace(query, sticky=sticky, sticky_margin=sticky_margin, caller=caller)
+            query = replace(
+                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of
+            )
             event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:
             self._in_flight -= 1

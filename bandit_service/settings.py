@@ -24,8 +24,9 @@ import msgspec
 import policies
 from bandit_service.core.errors import field_of
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.budgets import BudgetSpec
-from bandit_service.gateway.configured import Upstream, budgets_of, upstreams_of
+from bandit_service.gateway.budgets import BudgetSpec, check_budget
+from bandit_service.gateway.configured import Upstream, listed, upstreams_of
+from bandit_service.gateway.judges import JudgeSpec, check_judge
 from bandit_service.security import ApiKey, check_key
 
 PREFIX = "BANDIT_"
@@ -212,8 +213,9 @@ class GatewaySettings:
     )
     latency_signal: str = _setting(
         "total",
-        "what is taught as latency_s: the whole answer, or its first token",
-        choices=("total", "first_token"),
+        "what is taught as latency_s: the whole answer, its first token, or the whole divided by "
+        "its tokens",
+        choices=("total", "first_token", "per_token"),
     )
     sticky: bool = _setting(False, "a conversation stays with its arm, for the provider's cache")
     sticky_margin: float = _setting(
@@ -225,6 +227,15 @@ class GatewaySettings:
     breaker_cool_s: float = _setting(
         5.0, "how long an arm is masked first; doubles with each failed probe", low=0.01
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DuelSettings:
+    """A second arm answers too, and the two answers are compared; the user gets the first."""
+
+    share: float = _setting(0.0, "share of the routed answers that are challenged", low=0, high=1)
+    judge: str = _setting("", "id of the judge that compares; empty leaves it to the user")
+    keep_s: float = _setting(600.0, "how long both answers can be asked for", low=0, high=86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +297,11 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    duels: DuelSettings = field(default_factory=DuelSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
+    judges: tuple[JudgeSpec, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -342,24 +355,25 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         more = Path(file) if path is None else path.parent / file
         keys += _read_keys(_document(more, mistakes).get("keys", []), f"{more}: ", mistakes, keys)
         origins["keys"] += f" and {more}"
-    budgets_text = overrides.pop(f"{PREFIX}BUDGETS", None)
-    upstreams_text = overrides.pop(f"{PREFIX}UPSTREAMS", None)
+    given = {name: document.get(name, []) for name in ("upstreams", "budgets", "judges")}
+    for name in given:
+        variable = PREFIX + name.upper()
+        if variable in overrides:
+            given[name] = _json(variable, overrides.pop(variable), mistakes)
     mistakes += [
         f"{name}: no such setting; `bandit-service config show` lists them all"
         for name in sorted(overrides)
     ]
     _check_policy(values, mistakes)
-    items = document.get("upstreams", [])
-    if upstreams_text is not None:
-        items = _json(f"{PREFIX}UPSTREAMS", upstreams_text, mistakes)
-    upstreams = upstreams_of(items, environ, path, mistakes)
-    limits = document.get("budgets", [])
-    if budgets_text is not None:
-        limits = _json(f"{PREFIX}BUDGETS", budgets_text, mistakes)
-    budgets = budgets_of(limits, mistakes)
+    upstreams = upstreams_of(given["upstreams"], environ, path, mistakes)
+    budgets = listed("budgets", given["budgets"], BudgetSpec, check_budget, mistakes)
+    judges = listed("judges", given["judges"], JudgeSpec, check_judge, mistakes)
+    if values["duels.judge"] not in ("", *(spec.id for spec in judges)):
+        mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
     if mistakes:
         raise BadSettings(mistakes)
-    tables = {"arms": arms, "keys": keys, "upstreams": upstreams, "budgets": budgets}
+    tables = {"arms": arms, "keys": keys, "upstreams": upstreams, "budgets": budgets,
+              "judges": judges}  # fmt: skip
     return _assemble(values, tables, origins)
 
 
@@ -409,7 +423,7 @@ def _flatten(
     flat: dict[str, Any] = {}
     sections = {key.split(".")[0] for key in known if "." in key}
     for name, value in document.items():
-        if name in ("arms", "keys", "upstreams", "budgets"):
+        if name in ("arms", "keys", "upstreams", "budgets", "judges"):
             continue
         if name in sections:
             if not isinstance(value, dict):

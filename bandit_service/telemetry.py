@@ -129,6 +129,17 @@ class Telemetry:
             "bandit_cached_prompt_saved_usd", "What they would have cost more, USD.",
             ["arm"], registry=r,
         )  # fmt: skip
+        self._judged = Counter(
+            "bandit_judged", "Answers that a judge looked at, by what came of it.",
+            ["judge", "result"], registry=r,
+        )  # fmt: skip
+        self._judge_usd = Counter(
+            "bandit_judge_cost_usd", "What judging cost, USD.", ["judge"], registry=r
+        )
+        self._duels = Counter(
+            "bandit_duels", "Answers that a second arm stood against, by what came of it.",
+            ["result"], registry=r,
+        )  # fmt: skip
         self._left = Counter(
             "bandit_clients_left", "Clients that left before their answer was whole.", registry=r
         )
@@ -256,6 +267,18 @@ class Telemetry:
         if tokens:
             self._cached_tokens.labels(self._bounded(arm)).inc(tokens)
             self._saved.labels(self._bounded(arm)).inc(max(0.0, usd))
+
+    def judged(self, judge: str, result: str) -> None:
+        """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused."""
+        self._judged.labels(judge, result).inc()
+
+    def judge_paid(self, judge: str, usd: float) -> None:
+        """What one judgement of a model cost."""
+        self._judge_usd.labels(judge).inc(usd)
+
+    def dueled(self, result: str) -> None:
+        """One duel: first, second, tie, open (left to the user), none (no other arm answered)."""
+        self._duels.labels(result).inc()
 
     def client_left(self) -> None:
         """One client that left before its answer was whole."""

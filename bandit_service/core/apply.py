@@ -59,6 +59,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             for i, id in enumerate(event.ids):
                 world.history.next_id = world.events * ITEMS_PER_EVENT + i
                 _expire(world, world.pending.pop(id, None), event.default_reward)
+        case ev.Spent():
+            world.spend.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
         case ev.Forgotten():
             _forget(world, event.owner)
         case ev.Erased():

@@ -36,6 +36,7 @@ class Query:
     sticky: ArmId | None = None
     sticky_margin: float = 0.0
     caller: str = ""
+    duel_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ def decide(
         fallback=weighed.fallback,
         stayed=weighed.stayed,
         caller=query.caller,
+        duel_of=query.duel_of,
     )
 
 

@@ -88,6 +88,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     fallback: empty, or which stage failed and what took its place.
     stayed: the proposal was replaced by all mass on the arm of the conversation so far.
     caller: id of the API key that asked, on which its cost is booked.
+    duel_of: the decision whose answer the user got, where this one only stands against it.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     fallback: str = ""
     stayed: bool = False
     caller: str = ""
+    duel_of: str = ""
 
     @property
     def arm(self) -> ArmId:
@@ -180,6 +182,19 @@ class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
     default_reward: float | None = None
 
 
+class Spent(Event, frozen=True, kw_only=True, tag="spent"):
+    """Money for something beside an arm's own answer: what judging `decision_id` cost.
+
+    Booked on the service, on the tenant and the caller of the decision, and on the judge.
+    """
+
+    decision_id: str
+    judge: str
+    usd: float
+    tenant: str = ""
+    caller: str = ""
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -204,6 +219,7 @@ AnyEvent: TypeAlias = (
     | Rewarded
     | Compared
     | DecisionsExpired
+    | Spent
     | Forgotten
     | Erased
 )

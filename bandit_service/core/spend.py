@@ -40,11 +40,11 @@ def ends(period: str, ts: float) -> float:
 
 @dataclass
 class Spend:
-    """USD by period, window and account: "service", "tenant:…" or "key:…"."""
+    """USD by period, window and account: "service", "tenant:…", "key:…" or "judge:…"."""
 
     windows: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
-    def add(self, ts: float, usd: float, tenant: str, key: str) -> None:
+    def add(self, ts: float, usd: float, tenant: str, key: str, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
         for period in PERIODS:
             kept = self.windows.setdefault(period, {})
@@ -56,7 +56,7 @@ class Spend:
                 while len(kept) > _KEPT:
                     del kept[min(kept)]
             accounts = kept[name]
-            for account in accounts_of(tenant, key):
+            for account in accounts_of(tenant, key, judge):
                 accounts[account] = accounts.get(account, 0.0) + usd
 
     def spent(self, period: str, ts: float, account: str) -> float:
@@ -64,7 +64,7 @@ class Spend:
         return self.windows.get(period, {}).get(window(period, ts), {}).get(account, 0.0)
 
 
-def accounts_of(tenant: str, key: str) -> list[str]:
-    """The accounts that a decision's cost is booked on."""
-    named = (("tenant", tenant), ("key", key))
+def accounts_of(tenant: str, key: str, judge: str = "") -> list[str]:
+    """The accounts that a decision's cost, or that of judging it, is booked on."""
+    named = (("tenant", tenant), ("key", key), ("judge", judge))
     return ["service", *(f"{kind}:{name}" for kind, name in named if name)]

@@ -44,7 +44,7 @@ class Affinity:
 
     def used(self, key: bytes, arm: ArmId, now: float) -> None:
         """The conversation was answered by this arm."""
-        if self.rules.margin is None:
+        if self.rules.margin is None or not key:
             return
         self._arms[key] = arm, now
         self._arms.move_to_end(key)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from bandit_service.core.errors import field_of
 from bandit_service.gateway import anthropic
-from bandit_service.gateway.budgets import BudgetSpec, check_budget
 
 KINDS = ("openai", "anthropic")
+
+Table = TypeVar("Table", bound=msgspec.Struct)
 
 
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,23 +104,28 @@ def upstreams_of(
     return tuple(found)
 
 
-def budgets_of(items: Any, mistakes: list[str]) -> tuple[BudgetSpec, ...]:
-    """The budgets of a list of tables; each mistake as a sentence with its place."""
+def listed(
+    name: str, items: Any, kind: type[Table], check: Callable[[Table], None], mistakes: list[str]
+) -> tuple[Table, ...]:
+    """The records of a list of tables; each mistake as a sentence with its place."""
     if not isinstance(items, list):
-        mistakes.append(f"budgets: must be a list of tables, got {type(items).__name__}")
+        mistakes.append(f"{name}: must be a list of tables, got {type(items).__name__}")
         return ()
-    found: list[BudgetSpec] = []
+    found: list[Table] = []
     for i, item in enumerate(items):
         try:
-            spec = msgspec.convert(item, BudgetSpec)
-            check_budget(spec)
+            spec = msgspec.convert(item, kind)
+            check(spec)
         except msgspec.ValidationError as error:
             param, what = field_of(error)
-            mistakes.append(f"budgets[{i}].{param or 'budget'}: {what}")
+            mistakes.append(f"{name}[{i}].{param or name}: {what}")
             continue
         except ValueError as error:
-            mistakes.append(f"budgets[{i}].{error}")
+            mistakes.append(f"{name}[{i}].{error}")
             continue
+        id = getattr(spec, "id", "*")
+        if id != "*" and any(getattr(other, "id", None) == id for other in found):
+            mistakes.append(f"{name}[{i}].id: {id!r} is there twice")
         found.append(spec)
     return tuple(found)
 

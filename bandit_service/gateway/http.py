@@ -53,6 +53,18 @@ async def budgets(request: web.Request) -> web.Response:
     return reply({"budgets": [row for row in rows if _may_see(row["account"], tenant)]})
 
 
+async def duel(request: web.Request) -> web.Response:
+    """GET /v1/duels/{decision_id}: both answers, for a user who is to say which is better."""
+    pair = request.app[GATEWAY].duels.kept(
+        request.match_info["decision_id"], request[CALLER].tenant
+    )
+    answers = [
+        {"decision_id": each.decided.id, "arm": each.decided.arm, "answer": each.text}
+        for each in pair
+    ]
+    return reply({"decision_id": pair[0].decided.id, "answers": answers})
+
+
 def _may_see(account: str, tenant: str | None) -> bool:
     return tenant is None or account == f"tenant:{tenant}"
 
@@ -65,6 +77,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/v1/embeddings", embeddings),
         web.get("/v1/models", models),
         web.get("/v1/budgets", budgets),
+        web.get("/v1/duels/{decision_id}", duel),
     ]
 
 

@@ -18,10 +18,18 @@ _MOST = 4_194_304
 
 @dataclass(slots=True)
 class Passed:
-    """What a stream told by its end. finished: it said why it stopped, or that it is done."""
+    """What a stream told by its end. finished: it said why it stopped, or that it is done.
+
+    text: the pieces of the only choice's text, where they are kept for a judge.
+    """
 
     usage: dict[str, Any] | None = None
     finished: bool = False
+    text: list[str] | None = None
+
+    def whole_text(self) -> str | None:
+        """The text as far as it came; None where it is not kept."""
+        return None if self.text is None else "".join(self.text)
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -64,9 +72,26 @@ def rewritten(data: bytes, id: str, passed: Passed, hide_usage: bool) -> bytes |
         isinstance(each, dict) and each.get("finish_reason") for each in choices
     ):
         passed.finished = True
+    if passed.text is not None and isinstance(choices, list):
+        _keep(passed, choices)
     if hide_usage and "usage" in chunk:
         if not choices:
             return None
         del chunk["usage"]
     chunk["id"] = id
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def _keep(passed: Passed, choices: list[Any]) -> None:
+    """The text of this event; what calls a tool or has two choices is not kept at all."""
+    for choice in choices:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        piece = delta.get("content") if isinstance(delta, dict) else None
+        if piece is None and isinstance(choice, dict):
+            piece = choice.get("text")
+        tool = isinstance(delta, dict) and delta.get("tool_calls")
+        if tool or not isinstance(choice, dict) or choice.get("index", 0) != 0:
+            passed.text = None
+            return
+        if isinstance(piece, str) and passed.text is not None:
+            passed.text.append(piece)

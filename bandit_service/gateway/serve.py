@@ -12,7 +12,6 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +29,22 @@ from bandit_service.core.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway import dialects, relay
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
+from bandit_service.gateway.judges import JudgeSpec, answer_text
+from bandit_service.gateway.judging import Answered, Judging
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
-from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd, saved_usd
+from bandit_service.gateway.usage import (
+    cached_tokens,
+    completion_tokens,
+    cost_usd,
+    most_usd,
+    saved_usd,
+)
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.router import Router
 from bandit_service.telemetry import Telemetry
@@ -51,7 +58,8 @@ _LOOK_S = 0.25
 class GatewayRules:
     """attempts: arms tried for one request. failure_quality: what a failed answer is worth.
 
-    latency_signal: what is reported as latency_s: the whole answer, or its first token.
+    latency_signal: what is reported as latency_s: "total" for the whole answer, "first_token", or
+    "per_token" for the whole divided by the tokens of the answer.
     """
 
     attempts: int = 3
@@ -62,20 +70,37 @@ class GatewayRules:
 
 @dataclass(slots=True)
 class _Call:
-    """One decision being carried out."""
+    """One decision being carried out. `duel`: a second arm will answer too."""
 
     decided: ev.Decided
     spec: ev.ArmSpec
     begun: float
     conversation: bytes
+    duel: bool = False
     first: float | None = None
 
     def headers(self) -> dict[str, str]:
-        return {
+        headers = {
             "x-decision-id": self.decided.id,
             "x-arm": self.decided.arm,
             "x-policy": self.decided.policy,
         }
+        return headers | {"x-duel": self.decided.id} if self.duel else headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the client asked for."""
+
+    path: str
+    body: dict[str, Any]
+    wanted: Wanted
+    caller: str
+    conversation: bytes
+
+    @property
+    def may_duel(self) -> bool:
+        return not self.wanted.direct and self.body.get("n") in (None, 1)
 
 
 class Gateway:
@@ -89,6 +114,8 @@ class Gateway:
         health: Health,
         affinity: Affinity,
         budgets: Budgets,
+        judges: tuple[JudgeSpec, ...],
+        duels: DuelRules,
         telemetry: Telemetry,
     ) -> None:
         self.health = health
@@ -97,12 +124,15 @@ class Gateway:
         self._rules = rules
         self._affinity = affinity
         self.budgets = budgets
+        self._judging = Judging(judges, router, self._ask, telemetry)
+        self.duels = Duels(duels, router, self._judging, telemetry)
         self._telemetry = telemetry
         self._teaching: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
 
     async def close(self) -> None:
-        """Wait for the outcomes that are being written down, and close the connections."""
+        """Wait for judgements and outcomes under way, and close the connections."""
+        await self._judging.close()
         await asyncio.gather(*self._teaching, return_exceptions=True)
         await self._upstreams.close()
 
@@ -116,17 +146,18 @@ class Gateway:
     ) -> web.StreamResponse:
         """Decide and answer; a ServiceError where no arm could."""
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
+        asked = _Asked(path, body, wanted, caller, conversation)
         tried: list[str] = []
         last: tuple[str, Failed] | None = None
         while True:
             try:
-                call = await self._decided(wanted, tried, conversation, path, body, caller)
+                call = await self._decided(asked, tried)
             except (NoEligibleArm, Unavailable):
                 if last is None:
                     raise
                 raise _failure(*last) from None
             try:
-                return await self._attempt(request, path, body, call)
+                return await self._attempt(request, asked, call)
             except Rejected as rejected:
                 self.health.left(call.spec.id)
                 self.budgets.settle(call.decided.id)
@@ -165,22 +196,17 @@ class Gateway:
             content_type="application/json",
         )  # fmt: skip
 
-    async def _decided(
-        self,
-        wanted: Wanted,
-        tried: list[str],
-        conversation: bytes,
-        path: str,
-        body: Mapping[str, Any],
-        caller: str,
-    ) -> _Call:
+    async def _decided(self, asked: _Asked, tried: list[str], duel_of: str = "") -> _Call:
         """Decide among the arms that answer and that the budgets have money for."""
+        wanted, caller, conversation, body = (
+            asked.wanted, asked.caller, b"" if duel_of else asked.conversation, asked.body
+        )  # fmt: skip
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
-        most_usd = {id: _most_usd(world.arms[ArmId(id)].spec, body)
-                    for id in self._offered(wanted, tried, path, body)}  # fmt: skip
-        arms = self.budgets.fitting(world.spend, most_usd, tenant, caller, now)
+        most = {id: most_usd(world.arms[ArmId(id)].spec, body)
+                for id in self._offered(wanted, tried, asked.path, body)}  # fmt: skip
+        arms = self.budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay or self._router.rules.reward.willingness_to_pay
-        asked = msgspec.structs.replace(
+        question = msgspec.structs.replace(
             wanted.request,
             arms=arms,
             willingness_to_pay=self.budgets.worth(world.spend, worth, tenant, caller, now),
@@ -188,17 +214,18 @@ class Gateway:
         before = self._affinity.arm(conversation, time.monotonic())
         margin = self._affinity.rules.margin or 0.0
         waiting = f"waiting {next(self._numbers)}"
-        self.budgets.reserve(waiting, max(most_usd[id] for id in arms), tenant, caller)
+        self.budgets.reserve(waiting, max(most[id] for id in arms), tenant, caller)
         try:
-            decided = await self._router.decide(asked, before, margin, caller)
-            self.budgets.reserve(decided.id, most_usd[decided.arm], tenant, caller)
+            decided = await self._router.decide(question, before, margin, caller, duel_of)
+            self.budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
             self.budgets.settle(waiting)
         self.health.begun(decided.arm)
         if before is not None:
             self._telemetry.conversation_went_on(decided.arm == before)
         spec = self._router.world.arms[decided.arm].spec
-        return _Call(decided, spec, time.perf_counter(), conversation)
+        duel = not duel_of and asked.may_duel and self.duels.drawn(decided.id)
+        return _Call(decided, spec, time.perf_counter(), conversation, duel)
 
     def _offered(
         self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
@@ -230,26 +257,24 @@ class Gateway:
         return healthy or ids
 
     async def _attempt(
-        self, request: web.Request, path: str, body: dict[str, Any], call: _Call
+        self, request: web.Request, asked: _Asked, call: _Call
     ) -> web.StreamResponse:
-        sent = body | {"model": call.spec.model or call.spec.id}
-        options = sent.get("stream_options")
-        asked_usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
-        if sent.get("stream"):
+        if asked.body.get("stream"):
+            options = asked.body.get("stream_options")
             known = dict(options) if isinstance(options, Mapping) else {}
-            sent["stream_options"] = known | {"include_usage": True}
-        async with AsyncExitStack() as stack:
-            response = await stack.enter_async_context(
-                self._upstreams.send(call.spec.upstream, path, sent, _onward(request))
-            )
-            if sent.get("stream"):
-                return await self._stream(request, response, call, not asked_usage)
-            answer = await whole(response, self._rules.max_answer_bytes)
-        answer = dialects.answered(self._upstreams.spec(call.spec.upstream).kind, answer)
-        if not isinstance(answer.get("choices"), list):
-            raise Failed("the answer has no choices")
+            sent = asked.body | {
+                "model": call.spec.model or call.spec.id,
+                "stream_options": known | {"include_usage": True},
+            }
+            upstream, onward = call.spec.upstream, _onward(request)
+            async with self._upstreams.send(upstream, asked.path, sent, onward) as response:
+                return await self._stream(
+                    request, response, asked, call, not known.get("include_usage")
+                )
+        answer = await self._whole(call.spec, asked.path, asked.body, _onward(request))
         self.health.succeeded(call.spec.id)
         cost = self._ended(call, answer.get("usage"))
+        self._judge(asked, call, answer_text(answer))
         headers = call.headers()
         if cost is not None:
             headers["x-cost-usd"] = f"{cost:.8f}"
@@ -258,15 +283,73 @@ class Gateway:
             content_type="application/json",
         )  # fmt: skip
 
+    async def _whole(
+        self, spec: ev.ArmSpec, path: str, body: Mapping[str, Any], onward: Mapping[str, str]
+    ) -> dict[str, Any]:
+        sent = {**body, "model": spec.model or spec.id}
+        async with self._upstreams.send(spec.upstream, path, sent, onward) as response:
+            answer = await whole(response, self._rules.max_answer_bytes)
+        answer = dialects.answered(self._upstreams.spec(spec.upstream).kind, answer)
+        if not isinstance(answer.get("choices"), list):
+            raise Failed("the answer has no choices")
+        return answer
+
+    async def _ask(self, spec: ev.ArmSpec, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A judge's question: no decision, but the arm's health and its bound of calls count."""
+        if not self.health.available(spec.id, time.monotonic(), spec.max_running):
+            raise Failed("the arm does not answer at present")
+        self.health.begun(spec.id)
+        try:
+            answer = await self._whole(spec, "/chat/completions", body, {})
+        except Failed as failed:
+            self.health.failed(spec.id, time.monotonic(), failed.retry_after_s)
+            raise
+        except BaseException:
+            self.health.left(spec.id)
+            raise
+        self.health.succeeded(spec.id)
+        return answer
+
+    def _judge(self, asked: _Asked, call: _Call, text: str | None) -> None:
+        """What happens behind the user's back once the answer is whole."""
+        if text is None:
+            return
+        served = Answered(call.decided, asked.body, text, asked.wanted.expected)
+        self._judging.answered(served)
+        if call.duel:
+            self.duels.begin(served, lambda: self._second(asked, call))
+
+    async def _second(self, asked: _Asked, first: _Call) -> Answered | None:
+        """The answer of another arm to the same question, which the user does not wait for."""
+        call = await self._decided(asked, [first.spec.id], duel_of=first.decided.id)
+        body = {name: value for name, value in asked.body.items()
+                if name not in ("stream", "stream_options")}  # fmt: skip
+        try:
+            answer = await self._whole(call.spec, asked.path, body, {})
+        except Rejected:
+            self.health.left(call.spec.id)
+            self.budgets.settle(call.decided.id)
+            return None
+        except Failed as failed:
+            self._failed(call, failed)
+            return None
+        self.health.succeeded(call.spec.id)
+        self._ended(call, answer.get("usage"))
+        text = answer_text(answer)
+        if text is None:
+            return None
+        return Answered(call.decided, asked.body, text, asked.wanted.expected)
+
     async def _stream(
         self,
         request: web.Request,
         upstream: aiohttp.ClientResponse,
+        asked: _Asked,
         call: _Call,
         hide_usage: bool,
     ) -> web.StreamResponse:
         """Pass on each event as it comes. Until the first one is there the arm may still fail."""
-        passed = relay.Passed()
+        passed = relay.Passed(text=[] if self._judging or call.duel else None)
         kind = self._upstreams.spec(call.spec.upstream).kind
         events = dialects.streamed(kind, relay.events(upstream))
         first = await anext(events, None)
@@ -304,6 +387,7 @@ class Gateway:
         self.health.succeeded(call.spec.id)
         self._ended(call, passed.usage)
         await _last_words(response, b"")
+        self._judge(asked, call, passed.whole_text())
         return response
 
     def _ended(self, call: _Call, usage: object) -> float | None:
@@ -318,7 +402,7 @@ class Gateway:
         self._telemetry.answered(
             call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
         )
-        self._teach(call, cost, now)
+        self._teach(call, cost, now, tokens=tokens)
         return cost
 
     def _failed(self, call: _Call, failed: Failed, usage: object = None) -> None:
@@ -329,13 +413,21 @@ class Gateway:
         self._teach(call, cost_usd(usage, call.spec), now, self._rules.failure_quality)
 
     def _teach(
-        self, call: _Call, cost: float | None, now: float, quality: float | None = None
+        self,
+        call: _Call,
+        cost: float | None,
+        now: float,
+        quality: float | None = None,
+        tokens: int | None = None,
     ) -> None:
-        until = call.first if self._rules.latency_signal == "first_token" else None
+        signal = self._rules.latency_signal
+        latency_s = (call.first or now if signal == "first_token" else now) - call.begun
+        if signal == "per_token":
+            latency_s /= max(1, tokens or call.spec.expected_output_tokens)
         outcome = wire.RewardRequest(
             decision_id=call.decided.id,
             cost_usd=cost,
-            latency_s=(until or now) - call.begun,
+            latency_s=latency_s,
             quality=quality,
         )
         task = asyncio.get_running_loop().create_task(self._reward(outcome))
@@ -355,18 +447,6 @@ class Gateway:
         finally:
             self.budgets.settle(outcome.decision_id)
         self._router.count_reward(outcome.decision_id, status)
-
-
-def _most_usd(spec: ev.ArmSpec, body: Mapping[str, Any]) -> float:
-    """What the arm may cost at most: the prompt, and as many tokens as may be answered.
-
-    Where the client sets no limit, four times what the arm usually answers.
-    """
-    text = body.get("messages", body.get("prompt", ""))
-    prompt = estimate_tokens(len(msgspec.json.encode(text)))
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    answer = limit if isinstance(limit, int) and limit > 0 else 4 * spec.expected_output_tokens
-    return (prompt * spec.usd_per_mtok_in + answer * spec.usd_per_mtok_out) / 1e6
 
 
 class _Gone(Exception):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from bandit_service.core.events import ArmSpec
+from bandit_service.embedding import estimate_tokens
 
 
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
@@ -30,6 +33,18 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     cached_price = spec.usd_per_mtok_in if price is None else price
     fresh = (prompt - cached) * spec.usd_per_mtok_in
     return (fresh + cached * cached_price + completion * spec.usd_per_mtok_out) / 1e6
+
+
+def most_usd(spec: ArmSpec, body: Mapping[str, Any]) -> float:
+    """What the arm may cost at most: the prompt, and as many tokens as may be answered.
+
+    Where the client sets no limit, four times what the arm usually answers.
+    """
+    text = body.get("messages", body.get("prompt", ""))
+    prompt = estimate_tokens(len(msgspec.json.encode(text)))
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    answer = limit if isinstance(limit, int) and limit > 0 else 4 * spec.expected_output_tokens
+    return (prompt * spec.usd_per_mtok_in + answer * spec.usd_per_mtok_out) / 1e6
 
 
 def cached_tokens(usage: object) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
@@ -22,10 +22,14 @@ _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request to decide on, and whether the arm was named by the client."""
+    """A request to decide on, and whether the arm was named by the client.
+
+    expected: the right answer where the client knows it, from the header x-expected-answer.
+    """
 
     request: wire.DecideRequest
     direct: bool
+    expected: str = ""
 
 
 def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -> Wanted:
@@ -95,6 +99,7 @@ def _wanted(
             willingness_to_pay=_number("willingness_to_pay", given),
         ),
         direct,
+        unquote(headers.get("x-expected-answer", "")),
     )
 
 

@@ -4,211 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from aiohttp import web
 from pydantic import BaseModel
 
 from bandit_service import cli
 from bandit_service.gateway.health import Health, HealthRules
-from tests.service.running import Client, serving
-
-ARMS = ("alpha", "beta", "gamma")
-KEY = "sk-upstream-canary-7781"
-
-
-class Provider:
-    """An OpenAI-compatible server whose behaviour can be set by model."""
-
-    def __init__(self) -> None:
-        self.behaviour: dict[str, str] = {}
-        self.seen: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.cancelled = asyncio.Event()
-        self.url = ""
-
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.add_routes(
-            [
-                web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/completions", self._chat),
-                web.post("/v1/embeddings", self._embeddings),
-            ]
-        )
-        return app
-
-    async def _embeddings(self, request: web.Request) -> web.Response:
-        vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.seen.append(body)
-        self.headers.append(dict(request.headers))
-        how = self.behaviour.get(body["model"], "good")
-        match how:
-            case "reset":
-                assert request.transport is not None
-                request.transport.abort()
-                return web.Response()
-            case "never":
-                await asyncio.sleep(3600)
-            case "not json":
-                return web.Response(text="<html>", content_type="text/html")
-            case "no choices":
-                return web.json_response({"ok": True})
-            case "rejected":
-                error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
-                         "code": "bad"}  # fmt: skip
-                return web.json_response({"error": error}, status=400)
-            case "500" | "429" | "529":
-                return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
-        if body.get("stream"):
-            return await self._stream(request, body, how)
-        return web.json_response(self._answer(body))
-
-    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": f"I am {body['model']}"}
-        if body.get("response_format"):
-            message["content"] = '{"capital": "Paris"}'
-        if body.get("tools"):
-            call = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Oslo"}'}
-            message = {"role": "assistant", "content": None, "tool_calls": [
-                {"id": "call_1", "type": "function", "function": call}]}  # fmt: skip
-        choice = {"index": 0, "message": message, "text": "once", "finish_reason": "stop",
-                  "logprobs": None}  # fmt: skip
-        return {
-            "id": "theirs", "object": "chat.completion", "created": 1, "model": body["model"],
-            "choices": [choice], "usage": _USAGE, "x_new_field": {"kept": 1.5},
-        }  # fmt: skip
-
-    async def _stream(
-        self, request: web.Request, body: dict[str, Any], how: str
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        try:
-            for i, word in enumerate(("I ", "am ", body["model"])):
-                if how == "error event":
-                    await response.write(b'data: {"error": {"message": "overloaded"}}\n\n')
-                    return response
-                delta = {"content": word}
-                choice = {"index": 0, "delta": delta, "finish_reason": None}
-                await response.write(_event(body, [choice]))
-                if i == 1 and how == "half":
-                    await response.write_eof()
-                    return response
-                if i == 1 and how == "broken":
-                    assert request.transport is not None
-                    request.transport.abort()
-                    return response
-                if i == 1 and how == "endless":
-                    while True:
-                        await asyncio.sleep(0.02)
-                        await response.write(b": still there\n\n")
-            end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-            await response.write(_event(body, [end]))
-            if body.get("stream_options", {}).get("include_usage"):
-                await response.write(_event(body, [], _USAGE))
-            await response.write(b"data: [DONE]\n\n")
-        except (ConnectionError, asyncio.CancelledError):
-            self.cancelled.set()
-        return response
-
-
-_USAGE = {
-    "prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100,
-    "prompt_tokens_details": {"cached_tokens": 400},
-}  # fmt: skip
-COST = (600 * 1.0 + 400 * 0.5 + 100 * 4.0) / 1e6
-
-
-def _event(body: dict[str, Any], choices: list[Any], usage: Any = None) -> bytes:
-    chunk = {"id": "theirs", "object": "chat.completion.chunk", "created": 1,
-             "model": body["model"], "choices": choices, "usage": usage}  # fmt: skip
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-
-@asynccontextmanager
-async def _provider() -> AsyncIterator[Provider]:
-    provider = Provider()
-    runner = web.AppRunner(provider.app(), handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
-        yield provider
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def _gateway(
-    tmp_path: Path, models: Path, **environ: str
-) -> AsyncIterator[tuple[Client, Provider]]:
-    (tmp_path / "key").write_text(KEY)
-    async with _provider() as provider:
-        arms = [
-            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p",
-             "usd_per_mtok_cached_in": 0.5, "capabilities": ["tools", "json"]}
-            for id in ARMS
-        ]  # fmt: skip
-        upstream = {"id": "p", "base_url": provider.url, "key_file": str(tmp_path / "key"),
-                    "first_byte_s": 1.0, "idle_s": 5.0}  # fmt: skip
-        environ = {
-            "BANDIT_ARMS": json.dumps(arms),
-            "BANDIT_UPSTREAMS": json.dumps([upstream]),
-            "BANDIT_POLICY_NAME": "epsilon_greedy",
-            **environ,
-        }
-        async with serving(tmp_path / "var", models, **environ) as client:
-            yield client, provider
-
-
-@asynccontextmanager
-async def _asking(
-    tmp_path: Path, models: Path
-) -> AsyncIterator[tuple[openai.AsyncOpenAI, Client, Provider]]:
-    """The official client in front of the gateway in front of a provider."""
-    async with (
-        _gateway(tmp_path, models) as (client, provider),
-        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as asking,
-    ):
-        yield asking, client, provider
-
-
-HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
-
-
-async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await holds():
-            await asyncio.sleep(0.02)
-
-
-async def _signals(client: Client, id: str, most: int = 2) -> dict[str, float]:
-    """What came back for a decision, once as much is there."""
-    found: dict[str, float] = {}
-
-    async def there() -> bool:
-        _, body = await client.get(f"/v1/decisions/{id}")
-        found.update(body["signals"])
-        return len(found) >= most
-
-    await _until(there)
-    return found
+from tests.service.provider import (
+    ARMS,
+    COST,
+    HELLO,
+    KEY,
+    a_gateway,
+    official_client,
+    signals_of,
+    until,
+)
 
 
 async def test_an_answer_is_routed_passed_on_and_rewarded(tmp_path: Path, models: Path) -> None:
-    async with _asking(tmp_path, models) as (asking, client, provider):
+    async with official_client(tmp_path, models) as (asking, client, provider):
         raw = await asking.chat.completions.with_raw_response.create(
             model="auto", messages=HELLO, seed=7, extra_body={"brand_new": {"deep": [1]}}
         )
@@ -223,7 +41,7 @@ async def test_an_answer_is_routed_passed_on_and_rewarded(tmp_path: Path, models
         sent = provider.seen[-1]
         assert (sent["model"], sent["seed"], sent["brand_new"]) == (arm, 7, {"deep": [1]})
         assert provider.headers[-1]["Authorization"] == f"Bearer {KEY}"
-        signals = await _signals(client, answer.id)
+        signals = await signals_of(client, answer.id)
         assert signals["cost_usd"] == pytest.approx(COST)
         assert 0.0 < signals["latency_s"] < 30.0
         assert await client.reward(answer.id, quality=0.9) == "accepted"
@@ -235,7 +53,7 @@ async def test_tools_structured_output_completions_embeddings_and_models(
     class Capital(BaseModel):
         capital: str
 
-    async with _asking(tmp_path, models) as (asking, _client, _):
+    async with official_client(tmp_path, models) as (asking, _client, _):
         function: Any = {"type": "function", "function": {
             "name": "weather", "parameters": {"type": "object", "properties": {}}}}  # fmt: skip
         called = await asking.chat.completions.create(
@@ -259,7 +77,7 @@ async def test_tools_structured_output_completions_embeddings_and_models(
 async def test_a_stream_is_passed_on_with_its_usage_hidden_or_shown(
     tmp_path: Path, models: Path
 ) -> None:
-    async with _asking(tmp_path, models) as (asking, client, _):
+    async with official_client(tmp_path, models) as (asking, client, _):
         for options in (None, {"include_usage": True}):
             extra: Any = {"stream_options": options} if options else {}
             stream = await asking.chat.completions.create(
@@ -272,12 +90,12 @@ async def test_a_stream_is_passed_on_with_its_usage_hidden_or_shown(
                 [True] if options else []
             )
             assert len({chunk.id for chunk in chunks}) == 1
-            signals = await _signals(client, chunks[0].id)
+            signals = await signals_of(client, chunks[0].id)
             assert signals["cost_usd"] == pytest.approx(COST)
 
 
 async def test_a_synchronous_client_works_the_same(tmp_path: Path, models: Path) -> None:
-    async with _gateway(tmp_path, models) as (client, _):
+    async with a_gateway(tmp_path, models) as (client, _):
 
         def ask() -> tuple[str | None, str]:
             asking = openai.OpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0)
@@ -297,7 +115,7 @@ async def test_an_arm_that_fails_is_followed_by_another_and_taught(
 ) -> None:
     if stream and how in ("not json", "no choices"):
         how = "error event"
-    async with _asking(tmp_path, models) as (asking, client, provider):
+    async with official_client(tmp_path, models) as (asking, client, provider):
         provider.behaviour = {"alpha": how, "beta": how}
         asking = asking
         ids: list[str] = []
@@ -321,7 +139,7 @@ async def test_an_arm_that_fails_is_followed_by_another_and_taught(
             failed.update({arm["id"]: arm["observed"]["latencies"] for arm in state["arms"]})
             return all(failed[id] > 0 for id in ARMS)
 
-        await _until(taught)
+        await until(taught)
         _, policies = await client.get("/v1/policies/epsilon_greedy/state")
         assert policies["rewards"] >= 3
 
@@ -329,7 +147,7 @@ async def test_an_arm_that_fails_is_followed_by_another_and_taught(
 async def test_when_every_arm_fails_the_clients_own_exception_is_raised(
     tmp_path: Path, models: Path
 ) -> None:
-    async with _asking(tmp_path, models) as (asking, _client, provider):
+    async with official_client(tmp_path, models) as (asking, _client, provider):
         provider.behaviour = dict.fromkeys(ARMS, "429")
         with pytest.raises(openai.RateLimitError, match=r"arm '(alpha|beta|gamma)'") as limited:
             await asking.chat.completions.create(model="auto", messages=HELLO)
@@ -348,7 +166,7 @@ async def test_when_every_arm_fails_the_clients_own_exception_is_raised(
 async def test_a_stream_that_breaks_off_ends_with_an_error_and_is_taught(
     tmp_path: Path, models: Path, how: str
 ) -> None:
-    async with _asking(tmp_path, models) as (asking, client, provider):
+    async with official_client(tmp_path, models) as (asking, client, provider):
         provider.behaviour = {"alpha": how}
         raw = await asking.chat.completions.with_raw_response.create(
             model="alpha", messages=HELLO, stream=True
@@ -362,12 +180,12 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_is_taught(
         with pytest.raises(openai.APIError, match="alpha"):
             await read()
         assert words == ["I ", "am "]
-        signals = await _signals(client, raw.headers["x-decision-id"])
+        signals = await signals_of(client, raw.headers["x-decision-id"])
         assert signals["quality"] == 0.0
 
 
 async def test_a_client_that_leaves_cancels_the_upstream(tmp_path: Path, models: Path) -> None:
-    async with _asking(tmp_path, models) as (asking, _client, provider):
+    async with official_client(tmp_path, models) as (asking, _client, provider):
         provider.behaviour = {"alpha": "endless"}
         stream = await asking.chat.completions.create(model="alpha", messages=HELLO, stream=True)
         await anext(stream)
@@ -385,7 +203,7 @@ async def test_a_conversation_stays_where_its_prompt_is_cached(
         "BANDIT_POLICY_NAME": "uniform",
         "BANDIT_EXPLORATION_FLOOR": "0.0",
     }
-    async with _gateway(tmp_path, models, **sticky) as (client, provider):
+    async with a_gateway(tmp_path, models, **sticky) as (client, provider):
         turns: list[Any] = [{"role": "system", "content": "Be brief"}, *HELLO]
         for _ in range(8):
             status, answer = await client.post(
@@ -417,7 +235,7 @@ async def test_a_hard_cap_holds_under_concurrency_and_through_a_restart(
     limit = {"scope": "service", "per": "month", "usd": 0.02, "pace": False}
     capped = {"BANDIT_BUDGETS": json.dumps([limit])}
     body = {"model": "auto", "messages": HELLO, "max_tokens": 400}  # at most 0.0016, billed 0.0012
-    async with _gateway(tmp_path, models, **capped) as (client, _):
+    async with a_gateway(tmp_path, models, **capped) as (client, _):
         answers = await asyncio.gather(
             *(client.post("/v1/chat/completions", body) for _ in range(40))
         )
@@ -430,13 +248,13 @@ async def test_a_hard_cap_holds_under_concurrency_and_through_a_restart(
             _, state = await client.get("/v1/budgets")
             return bool(state["budgets"][0]["held_usd"] == 0.0)
 
-        await _until(settled)
+        await until(settled)
         while (await client.post("/v1/chat/completions", body))[0] == 200:
-            await _until(settled)
+            await until(settled)
         _, state = await client.get("/v1/budgets")
         spent = state["budgets"][0]["spent_usd"]
         assert 0.02 - 2 * 0.0017 < spent <= 0.02
-    async with _gateway(tmp_path, models, **capped) as (client, _):
+    async with a_gateway(tmp_path, models, **capped) as (client, _):
         assert (await client.post("/v1/chat/completions", body))[0] == 429
         _, state = await client.get("/v1/budgets")
         assert state["budgets"][0]["spent_usd"] == pytest.approx(spent)
@@ -445,7 +263,7 @@ async def test_a_hard_cap_holds_under_concurrency_and_through_a_restart(
 async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
     tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with _gateway(tmp_path, models, BANDIT_POLICY_NAME="metallm") as (client, provider):
+    async with a_gateway(tmp_path, models, BANDIT_POLICY_NAME="metallm") as (client, provider):
         decided = await client.decide(query="What is the capital of France?")
         await client.reward(decided["decision_id"], quality=0.9)
         events = (await client.get("/readyz"))[1]["last"]
@@ -486,7 +304,7 @@ async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
 async def test_bad_input_is_named(
     tmp_path: Path, models: Path, body: Any, status: int, param: str | None
 ) -> None:
-    async with _gateway(tmp_path, models) as (client, provider):
+    async with a_gateway(tmp_path, models) as (client, provider):
         found, answer = await client.post("/v1/chat/completions", body)
         assert (found, answer["error"]["param"]) == (status, param)
         assert not provider.seen
@@ -495,7 +313,7 @@ async def test_bad_input_is_named(
 async def test_the_upstreams_key_is_in_no_log_and_no_answer(
     tmp_path: Path, models: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with _gateway(tmp_path, models) as (client, provider):
+    async with a_gateway(tmp_path, models) as (client, provider):
         provider.behaviour = {"alpha": "reset", "beta": "500"}
         for model in (*ARMS, "auto"):
             _, answer = await client.post(

@@ -1,0 +1,104 @@
+"""Duels: on a small share of traffic a second arm answers too, and the two are compared.
+
+The user gets the first answer and waits for nothing. The second is a decision of its own among the
+other arms, so its cost and latency are learned with true propensities; a judge, or the user by
+POST /v1/comparisons, says which is better, and every policy that learns from comparisons does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bandit_service import wire
+from bandit_service.core import chance
+from bandit_service.core.errors import ServiceError, Unknown
+from bandit_service.gateway.judging import Answered, Judging
+from bandit_service.router import Router
+from bandit_service.telemetry import Telemetry
+
+_MOST_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DuelRules:
+    """share: of the answers. judge: id of a judge, "" leaves it to the user. keep_s: how long the
+    second answer can be asked for; it is kept in memory alone.
+    """
+
+    share: float = 0.0
+    judge: str = ""
+    keep_s: float = 600.0
+
+
+class Duels:
+    """Who stands against whom, and what came of it."""
+
+    def __init__(
+        self, rules: DuelRules, router: Router, judging: Judging, telemetry: Telemetry
+    ) -> None:
+        self.rules = rules
+        self._router = router
+        self._judging = judging
+        self._telemetry = telemetry
+        self._kept: OrderedDict[str, tuple[float, Answered, Answered]] = OrderedDict()
+
+    def drawn(self, decision_id: str) -> bool:
+        """Whether this answer is to be challenged: by chance that depends on nothing else."""
+        seed = self._router.rules.explore.seed
+        return chance.uniform(seed, f"{decision_id} challenged") < self.rules.share
+
+    def begin(self, served: Answered, second: Callable[[], Awaitable[Answered | None]]) -> None:
+        """Fetch the second answer and have the two compared, in the background."""
+        self._judging.start(lambda: self._fight(served, second))
+
+    def kept(self, decision_id: str, tenant: str | None) -> tuple[Answered, Answered]:
+        """Both answers of a duel; Unknown once they are forgotten."""
+        self._tidy()
+        found = self._kept.get(decision_id)
+        if found is None or tenant not in (None, found[1].decided.tenant):
+            raise Unknown(
+                f"decision_id: no duel of {decision_id!r} is kept; the answers of a duel are kept "
+                f"for {self.rules.keep_s:g} s",
+                param="decision_id",
+            )
+        return found[1], found[2]
+
+    async def _fight(
+        self, served: Answered, second: Callable[[], Awaitable[Answered | None]]
+    ) -> None:
+        try:
+            other = await second()
+        except ServiceError:  # no other arm, or no money for it
+            other = None
+        if other is None:
+            self._telemetry.dueled("none")
+            return
+        self._tidy()
+        self._kept[served.decided.id] = (time.monotonic() + self.rules.keep_s, served, other)
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        if not self.rules.judge:
+            self._telemetry.dueled("open")
+            return
+        better = await self._judging.compare(self.rules.judge, served, other)
+        if better is None:
+            self._telemetry.dueled("open")
+            return
+        winner, loser = (served, other) if better >= 0.5 else (other, served)
+        request = wire.CompareRequest(
+            decision_id=served.decided.id,
+            winner=winner.decided.arm,
+            loser=loser.decided.arm,
+            tie=better == 0.5,
+            idempotency_key=f"duel {served.decided.id}",
+        )
+        self._router.count_comparison(await self._router.compare(request))
+        self._telemetry.dueled("tie" if better == 0.5 else "first" if better > 0.5 else "second")
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        while self._kept and next(iter(self._kept.values()))[0] <= now:
+            self._kept.popitem(last=False)

@@ -1,0 +1,208 @@
+"""A provider of OpenAI's wire format whose behaviour tests set, and the gateway in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+from aiohttp import web
+
+from tests.service.running import Client, serving
+
+ARMS = ("alpha", "beta", "gamma")
+KEY = "sk-upstream-canary-7781"
+
+
+class Provider:
+    """An OpenAI-compatible server whose behaviour can be set by model."""
+
+    def __init__(self) -> None:
+        self.behaviour: dict[str, str] = {}
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.cancelled = asyncio.Event()
+        self.judge: Callable[[str], str] | None = None
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/completions", self._chat),
+                web.post("/v1/embeddings", self._embeddings),
+            ]
+        )
+        return app
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.seen.append(body)
+        self.headers.append(dict(request.headers))
+        how = self.behaviour.get(body["model"], "good")
+        if self.judge is not None and "Rubric:" in json.dumps(body["messages"]):
+            said = {**self._answer({"model": body["model"]})}
+            said["choices"][0]["message"]["content"] = self.judge(body["messages"][1]["content"])
+            return web.json_response(said)
+        match how:
+            case "reset":
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+            case "never":
+                await asyncio.sleep(3600)
+            case "not json":
+                return web.Response(text="<html>", content_type="text/html")
+            case "no choices":
+                return web.json_response({"ok": True})
+            case "rejected":
+                error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
+                         "code": "bad"}  # fmt: skip
+                return web.json_response({"error": error}, status=400)
+            case "500" | "429" | "529":
+                return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
+        if body.get("stream"):
+            return await self._stream(request, body, how)
+        return web.json_response(self._answer(body))
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": f"I am {body['model']}"}
+        if body.get("response_format"):
+            message["content"] = '{"capital": "Paris"}'
+        if body.get("tools"):
+            call = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Oslo"}'}
+            message = {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "call_1", "type": "function", "function": call}]}  # fmt: skip
+        choice = {"index": 0, "message": message, "text": "once", "finish_reason": "stop",
+                  "logprobs": None}  # fmt: skip
+        return {
+            "id": "theirs", "object": "chat.completion", "created": 1, "model": body["model"],
+            "choices": [choice], "usage": _USAGE, "x_new_field": {"kept": 1.5},
+        }  # fmt: skip
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], how: str
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for i, word in enumerate(("I ", "am ", body["model"])):
+                if how == "error event":
+                    await response.write(b'data: {"error": {"message": "overloaded"}}\n\n')
+                    return response
+                delta = {"content": word}
+                choice = {"index": 0, "delta": delta, "finish_reason": None}
+                await response.write(_event(body, [choice]))
+                if i == 1 and how == "half":
+                    await response.write_eof()
+                    return response
+                if i == 1 and how == "broken":
+                    assert request.transport is not None
+                    request.transport.abort()
+                    return response
+                if i == 1 and how == "endless":
+                    while True:
+                        await asyncio.sleep(0.02)
+                        await response.write(b": still there\n\n")
+            end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+            await response.write(_event(body, [end]))
+            if body.get("stream_options", {}).get("include_usage"):
+                await response.write(_event(body, [], _USAGE))
+            await response.write(b"data: [DONE]\n\n")
+        except (ConnectionError, asyncio.CancelledError):
+            self.cancelled.set()
+        return response
+
+
+_USAGE = {
+    "prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100,
+    "prompt_tokens_details": {"cached_tokens": 400},
+}  # fmt: skip
+COST = (600 * 1.0 + 400 * 0.5 + 100 * 4.0) / 1e6
+
+
+def _event(body: dict[str, Any], choices: list[Any], usage: Any = None) -> bytes:
+    chunk = {"id": "theirs", "object": "chat.completion.chunk", "created": 1,
+             "model": body["model"], "choices": choices, "usage": usage}  # fmt: skip
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def a_provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    runner = web.AppRunner(provider.app(), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield provider
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def a_gateway(
+    tmp_path: Path, models: Path, **environ: str
+) -> AsyncIterator[tuple[Client, Provider]]:
+    (tmp_path / "key").write_text(KEY)
+    async with a_provider() as provider:
+        arms = [
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p",
+             "usd_per_mtok_cached_in": 0.5, "capabilities": ["tools", "json"]}
+            for id in ARMS
+        ]  # fmt: skip
+        upstream = {"id": "p", "base_url": provider.url, "key_file": str(tmp_path / "key"),
+                    "first_byte_s": 1.0, "idle_s": 5.0}  # fmt: skip
+        environ = {
+            "BANDIT_ARMS": json.dumps(arms),
+            "BANDIT_UPSTREAMS": json.dumps([upstream]),
+            "BANDIT_POLICY_NAME": "epsilon_greedy",
+            **environ,
+        }
+        async with serving(tmp_path / "var", models, **environ) as client:
+            yield client, provider
+
+
+@asynccontextmanager
+async def official_client(
+    tmp_path: Path, models: Path
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, Client, Provider]]:
+    """The official client in front of the gateway in front of a provider."""
+    async with (
+        a_gateway(tmp_path, models) as (client, provider),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as asking,
+    ):
+        yield asking, client, provider
+
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0.02)
+
+
+async def signals_of(client: Client, id: str, most: int = 2) -> dict[str, float]:
+    """What came back for a decision, once as much is there."""
+    found: dict[str, float] = {}
+
+    async def there() -> bool:
+        _, body = await client.get(f"/v1/decisions/{id}")
+        found.update(body["signals"])
+        return len(found) >= most
+
+    await until(there)
+    return found
