@@ -28,6 +28,7 @@ from bandit_service.gateway.duels import DuelRules
 from bandit_service.gateway.health import Health, HealthRules
 from bandit_service.gateway.serve import Gateway, GatewayRules
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.gauges import ServiceGauges
 from bandit_service.keeper import Keeper
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
@@ -87,20 +88,22 @@ async def running_router(
         begun = time.perf_counter()
         snapshots = open_snapshots(settings)
         recovered = recover(log, settings, snapshots, progress)
-        world = recovered.world
+        world, recovery_s = recovered.world, time.perf_counter() - begun
         _log.info(
             "recovered",
             extra={
                 "events": world.events,
                 "from_snapshot": recovered.after,
                 "erased": recovered.erased,
-                "seconds": round(time.perf_counter() - begun, 3),
+                "seconds": round(recovery_s, 3),
             },
         )
         telemetry = Telemetry(
             pending=lambda: len(router.world.pending),
             remembered=lambda: len(router.world.history.items),
+            baseline=settings.monitoring.baseline_arm,
         )
+        telemetry.recovery.set(recovery_s)
         embedding = settings.embedding
         backend = await asyncio.to_thread(
             open_backend,
@@ -281,11 +284,15 @@ async def serving(
         app = application(router, keeper, telemetry, settings)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
+        gauges = ServiceGauges(
+            telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets
+        )
         runner = web.AppRunner(
             app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
         )
         await runner.setup()
         listening: asyncio.Server | None = None
+        lag = asyncio.create_task(gauges.measure_lag(), name="lag")
         try:
             server, admission = settings.server, app[http.ADMISSION]
             listening = await asyncio.get_running_loop().create_server(
@@ -305,6 +312,7 @@ async def serving(
             yield url, app
         finally:
             gc.unfreeze()
+            lag.cancel()
             app[http.DRAINING].set()
             if listening is not None:
                 await asyncio.sleep(settings.server.drain_s)

@@ -130,13 +130,14 @@ def _told(request: web.Request, status: int, begun: float) -> None:
     """One count and one log line."""
     resource = request.match_info.route.resource
     endpoint = "unmatched" if resource is None else resource.canonical
-    request.app[TELEMETRY].request(endpoint, status)
+    seconds = time.perf_counter() - begun
+    request.app[TELEMETRY].request(endpoint, status, seconds)
     _access.info(
         "request",
         extra={
             "endpoint": f"{request.method} {endpoint}",
             "code": status,
-            "seconds": round(time.perf_counter() - begun, 6),
+            "seconds": round(seconds, 6),
         },
     )
 
@@ -297,7 +298,7 @@ class Learning:
         except ServiceError as error:
             router.count_reward(_named(item), _outcome(error))
             raise
-        router.count_reward(asked.decision_id, status, asked.arm)
+        router.count_reward(asked.decision_id, status)
         return {"decision_id": asked.decision_id, "status": status}
 
     async def compare(self, item: Any) -> dict[str, Any]:
@@ -531,9 +532,11 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """GET /metrics: Prometheus' text format, rendered off the event loop."""
-    body = await asyncio.to_thread(request.app[TELEMETRY].render)
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+    """GET /metrics: Prometheus' text format or OpenMetrics, rendered off the event loop."""
+    telemetry = request.app[TELEMETRY]
+    telemetry.look()
+    body, kind = await asyncio.to_thread(telemetry.render, request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": kind})
 
 
 async def openapi(_: web.Request) -> web.Response:

@@ -102,7 +102,7 @@ class Keeper:
         )
         folded = await fold_elsewhere(task, log, upto)
         self._saved_at, self._saved_time = folded.at, time.monotonic()
-        self._telemetry.snapshot(folded.at)
+        self._telemetry.snapshot(folded.at, folded.size)
         _log.info("snapshot", extra={"offset": folded.at, "bytes": folded.size})
         return folded
 

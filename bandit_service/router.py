@@ -82,6 +82,11 @@ class Router:
         """Everything known now."""
         return self.writer.world
 
+    @property
+    def texts_waiting(self) -> int:
+        """Texts that wait for the embedding model."""
+        return self._embedder.waiting
+
     async def start(self) -> None:
         """Begin to commit and to sweep."""
         self.writer.start()
@@ -116,6 +121,7 @@ class Router:
         sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
         """
+        begun = time.perf_counter()
         wire.check_constraints(request)
         self._admit()
         self._in_flight += 1
@@ -129,7 +135,7 @@ class Router:
             self._in_flight -= 1
         assert isinstance(event, ev.Decided)
         self._bound_pending()
-        self._telemetry.decided(event)
+        self._telemetry.decided(event, time.perf_counter() - begun)
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
         return event
@@ -243,15 +249,14 @@ class Router:
             self._in_flight -= 1
         return "duplicate" if event is None else "accepted"
 
-    def count_reward(self, decision_id: str | None, outcome: str, arm: str | None = None) -> None:
-        """Count one reward by outcome; its arm only where we know it is one of ours."""
+    def count_reward(self, decision_id: str | None, outcome: str) -> None:
+        """Count one reward by outcome."""
         pending = self.world.pending.get(decision_id or "")
         if pending is not None:
             delay = self.writer.now() - pending.decided.ts if outcome == "accepted" else None
-            self._telemetry.rewarded(pending.decided.arm, pending.decided.policy, outcome, delay)
+            self._telemetry.rewarded(pending.decided.policy, outcome, delay)
         else:
-            known = arm if arm in self.world.arms else ""
-            self._telemetry.rewarded(known or "", self.world.serving, outcome)
+            self._telemetry.rewarded(self.world.serving, outcome)
 
     def count_comparison(self, outcome: str) -> None:
         """Count one comparison by outcome."""

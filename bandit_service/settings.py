@@ -249,6 +249,15 @@ class SecuritySettings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MonitoringSettings:
+    """What the metrics are told."""
+
+    baseline_arm: str = _setting(
+        "", "arm that savings are counted against; empty takes the dearest by list price"
+    )
+
+
 DEFAULT_ARMS = (
     ArmSpec(
         id=policies.ArmId("llama-3.1-8b-instruct"),
@@ -298,6 +307,7 @@ class Settings:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     duels: DuelSettings = field(default_factory=DuelSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()

@@ -7,16 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
 
+from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
+from bandit_service.learning_metrics import LearningMetrics
 
-STAGES = ("embed", "recall", "propose", "append")
-_STAGE_BUCKETS = (
-    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0
-)  # fmt: skip
+disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
+
+STAGES = ("embed", "recall", "propose", "append", "total")
+TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
+"""Endpoints with a latency of their own; the rest counts as "other"."""
+_STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+_HTTP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0)
 _ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 MAX_ARMS = 100
@@ -25,12 +38,30 @@ MAX_ARMS = 100
 class Telemetry:
     """What the service counts. Call the methods where things happen; `render` for a scrape."""
 
-    def __init__(self, pending: Callable[[], float], remembered: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        pending: Callable[[], float],
+        remembered: Callable[[], float],
+        baseline: str = "",
+    ) -> None:
         self.registry = CollectorRegistry()
+        self._arms: set[str] = set()
         r = self.registry
+        self.learning = LearningMetrics(r, self.arm_label, baseline)
+        self.looks: list[Callable[[], None]] = []
+        ProcessCollector(registry=r)
         self._requests = Counter(
             "bandit_http_requests", "HTTP requests by endpoint and status.",
             ["endpoint", "code"], registry=r,
+        )  # fmt: skip
+        duration = Histogram(
+            "bandit_http_request_duration_seconds", "From a request's head to its whole answer.",
+            ["endpoint"], buckets=_HTTP_BUCKETS, registry=r,
+        )  # fmt: skip
+        self._durations = {name: duration.labels(name) for name in (*TIMED, "other")}
+        self.loop_lag = Histogram(
+            "bandit_event_loop_lag_seconds", "How late the event loop comes to a timer.",
+            buckets=_STAGE_BUCKETS, registry=r,
         )  # fmt: skip
         stage = Histogram(
             "bandit_decision_stage_seconds", "Time in each stage of the decide path.",
@@ -41,13 +72,14 @@ class Telemetry:
             "bandit_decisions", "Decisions by drawn arm and deciding policy.",
             ["arm", "policy"], registry=r,
         )  # fmt: skip
+        self._deciding: dict[tuple[str, str], Counter] = {}
         self._fallbacks = Counter(
             "bandit_fallbacks", "Decisions in which a stage failed, by that stage.",
             ["stage"], registry=r,
         )  # fmt: skip
         self._rewards = Counter(
-            "bandit_rewards", "Rewards by arm, deciding policy and outcome.",
-            ["arm", "policy", "outcome"], registry=r,
+            "bandit_rewards", "Rewards by deciding policy and outcome.",
+            ["policy", "outcome"], registry=r,
         )  # fmt: skip
         self._comparisons = Counter(
             "bandit_comparisons", "Comparisons by outcome.", ["outcome"], registry=r
@@ -93,6 +125,14 @@ class Telemetry:
         self._snapshot = Gauge(
             "bandit_snapshot_offset", "Offset of the newest snapshot.", registry=r
         )
+        self._snapshot_time = Gauge(
+            "bandit_snapshot_timestamp_seconds", "When the newest snapshot was made; the start of "
+            "the process where it was made before.", registry=r,
+        )  # fmt: skip
+        self._snapshot_size = Gauge(
+            "bandit_snapshot_size_bytes", "Size of the newest snapshot that this process made.",
+            registry=r,
+        )  # fmt: skip
         self._upkeep = Counter(
             "bandit_upkeep_failures", "Snapshots, retention, erasure or folding that failed.",
             registry=r,
@@ -101,17 +141,21 @@ class Telemetry:
             "bandit_requests_denied", "Requests that a key was not good for, by reason.",
             ["reason"], registry=r,
         )  # fmt: skip
-        self._answers = Histogram(
+        self._answers = Summary(
             "bandit_upstream_seconds", "From the call of an arm to the end of its answer.",
-            ["arm"], buckets=_ANSWER_BUCKETS, registry=r,
+            ["arm"], registry=r,
+        )  # fmt: skip
+        self._durations_upstream = Histogram(
+            "bandit_upstream_duration_seconds", "The same over all arms.",
+            buckets=_ANSWER_BUCKETS, registry=r,
         )  # fmt: skip
         self._first = Histogram(
             "bandit_upstream_first_token_seconds", "From the call of an arm to its first token.",
-            ["arm"], buckets=_ANSWER_BUCKETS, registry=r,
+            buckets=_ANSWER_BUCKETS, registry=r,
         )  # fmt: skip
         self._rate = Histogram(
             "bandit_upstream_tokens_per_second", "Tokens a second after the first one.",
-            ["arm"], buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000), registry=r,
+            buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000), registry=r,
         )  # fmt: skip
         self._upstream_failures = Counter(
             "bandit_upstream_failures", "Calls of an arm that gave no answer, by kind.",
@@ -147,6 +191,9 @@ class Telemetry:
             "bandit_policy_uncorrected", "Corrections that a policy could not take in.",
             ["policy"], registry=r,
         )  # fmt: skip
+        self.recovery = Gauge(
+            "bandit_recovery_seconds", "How long the start read log and snapshot.", registry=r
+        )
         self.log_offset = Gauge("bandit_log_offset", "Offset of the newest event.", registry=r)
         Gauge(
             "bandit_pending_decisions", "Decisions that may still be rewarded.", registry=r
@@ -154,7 +201,6 @@ class Telemetry:
         Gauge(
             "bandit_history_queries", "Queries remembered in the history.", registry=r
         ).set_function(remembered)
-        self._arms: set[str] = set()
         for name in ("queue", "body", "credits", "draining", "decide", "outcome"):
             self._shed.labels(name)
         for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
@@ -164,23 +210,33 @@ class Telemetry:
         for name in ("accepted", "duplicate", "refused"):
             self._comparisons.labels(name)
 
-    def request(self, endpoint: str, code: int) -> None:
+    def request(self, endpoint: str, code: int, seconds: float | None = None) -> None:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
         self._requests.labels(endpoint, str(code)).inc()
+        if seconds is not None:
+            timed = self._durations.get(endpoint) or self._durations["other"]
+            timed.observe(seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         """One stage of one decision."""
         self._stages[name].observe(seconds)
 
-    def decided(self, event: ev.Decided) -> None:
-        """One decision."""
-        self._decided.labels(self._bounded(event.arm), event.policy).inc()
+    def decided(self, event: ev.Decided, seconds: float) -> None:
+        """One decision, and how long it took; its id goes along as the exemplar."""
+        arm = self.arm_label(event.arm)
+        counter = self._deciding.get((arm, event.policy))
+        if counter is None:
+            counter = self._decided.labels(arm, event.policy)
+            self._deciding[arm, event.policy] = counter
+        counter.inc()
+        self.learning.decided(event, arm)
+        self._stages["total"].observe(seconds, {"decision_id": event.id})
         if event.fallback:
             self._fallbacks.labels(event.fallback.split(":")[0]).inc()
 
-    def rewarded(self, arm: str, policy: str, outcome: str, delay_s: float | None = None) -> None:
+    def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
-        self._rewards.labels(self._bounded(arm), policy, outcome).inc()
+        self._rewards.labels(policy, outcome).inc()
         if delay_s is not None:
             self._delay.observe(max(delay_s, 0.0))
 
@@ -205,9 +261,11 @@ class Telemetry:
         """One decision that was answered and will never be in the log."""
         self._unlogged.inc()
 
-    def snapshot(self, offset: int) -> None:
-        """A snapshot was made."""
+    def snapshot(self, offset: int, size: int = 0) -> None:
+        """A snapshot was made, or found at the start."""
         self._snapshot.set(offset)
+        self._snapshot_time.set(clock.now())
+        self._snapshot_size.set(size)
 
     def upkeep_failed(self) -> None:
         """Something beside serving could not be done."""
@@ -248,15 +306,15 @@ class Telemetry:
 
     def answered(self, arm: str, seconds: float, first_token_s: float, tokens: int | None) -> None:
         """One answer of an arm."""
-        arm = self._bounded(arm)
-        self._answers.labels(arm).observe(seconds)
-        self._first.labels(arm).observe(first_token_s)
+        self._answers.labels(self.arm_label(arm)).observe(seconds)
+        self._durations_upstream.observe(seconds)
+        self._first.observe(first_token_s)
         if tokens and seconds > first_token_s:
-            self._rate.labels(arm).observe(tokens / (seconds - first_token_s))
+            self._rate.observe(tokens / (seconds - first_token_s))
 
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
-        self._upstream_failures.labels(self._bounded(arm), kind).inc()
+        self._upstream_failures.labels(self.arm_label(arm), kind).inc()
 
     def conversation_went_on(self, stayed: bool) -> None:
         """One more turn of a conversation, with the arm of the last one or with another."""
@@ -265,8 +323,8 @@ class Telemetry:
     def cached_prompt(self, arm: str, tokens: int, usd: float) -> None:
         """What a provider's prompt cache saved."""
         if tokens:
-            self._cached_tokens.labels(self._bounded(arm)).inc(tokens)
-            self._saved.labels(self._bounded(arm)).inc(max(0.0, usd))
+            self._cached_tokens.labels(self.arm_label(arm)).inc(tokens)
+            self._saved.labels(self.arm_label(arm)).inc(max(0.0, usd))
 
     def judged(self, judge: str, result: str) -> None:
         """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused."""
@@ -284,11 +342,20 @@ class Telemetry:
         """One client that left before its answer was whole."""
         self._left.inc()
 
-    def render(self) -> bytes:
-        """The exposition, in Prometheus' text format. Call it off the event loop."""
-        return generate_latest(self.registry)
+    def look(self) -> None:
+        """Set the gauges of what can be looked at only on the event loop; before `render`."""
+        for look in self.looks:
+            look()
 
-    def _bounded(self, arm: str) -> str:
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type. Call it off the event loop.
+
+        accept: the header of who asks; exemplars are only in the OpenMetrics format.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def arm_label(self, arm: str) -> str:
         """The arm's id, or "other" beyond MAX_ARMS, so that the series stay bounded."""
         if arm not in self._arms:
             if len(self._arms) >= MAX_ARMS:

@@ -252,6 +252,7 @@ class Writer:
     def _apply(self, event: ev.AnyEvent) -> None:
         before = self.world.learners[self.world.serving].failures
         self.world = apply(self.world, event)
+        self._telemetry.learning.happened(event, self.world)
         learner = self.world.learners[self.world.serving]
         if learner.failures != before:
             _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})

@@ -52,6 +52,11 @@ class EmbeddingStage:
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for the model."""
+        return len(self._waiting)
+
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """(n, dim); raises Overloaded, or what the backend raised for these texts' batch."""
         return np.stack(await asyncio.gather(*(self.embed_one(text) for text in texts)))

@@ -42,7 +42,7 @@ async def test_metrics_count_what_happened(client: Client) -> None:
     arm = 'arm="mistral-large-2512"'
     assert _value(metrics, f'bandit_decisions_total{{{arm},policy="metallm"}}') == 2
     for outcome in ("accepted", "duplicate", "conflict"):
-        series = f'bandit_rewards_total{{{arm},outcome="{outcome}",policy="metallm"}}'
+        series = f'bandit_rewards_total{{outcome="{outcome}",policy="metallm"}}'
         assert _value(metrics, series) == 1
     assert _value(metrics, "bandit_pending_decisions") == 2
     assert _value(metrics, "bandit_history_queries") == 1
@@ -61,7 +61,7 @@ async def test_series_stay_bounded_by_configuration(client: Client) -> None:
         await client.get(f"/nothing/{i}")
     metrics = await _metrics(client)
     series = [line for line in metrics.splitlines() if line and not line.startswith("#")]
-    assert len(series) < 300
+    assert len(series) < 400
     assert "user-" not in metrics
     assert "tenant-" not in metrics
     assert "unknown-" not in metrics
