@@ -19,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ run: var/models/.exported ## start the service on 127.0.0.1:8080 with the embedd
 
 demo: $(VENV)/.demo var/models/.exported ## stream real recorded traffic through a running service (DATA=FILE POLICY=name SEEDS=5)
 	@$(BIN)/python -m loadtest.demo --data $(DATA) --policy $(POLICY) --seeds $(SEEDS)
+
+demo-gateway: $(VENV)/.demo var/models/.exported ## recorded queries through the gateway, no key needed (DATA=FILE)
+	@$(BIN)/python -m loadtest.demo_gateway --data $(DATA)
 
 replay: $(VENV)/.demo var/models/.exported ## the same through every policy, without a server (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service replay --data $(DATA) --policy all --seeds $(SEEDS)

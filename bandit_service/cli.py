@@ -30,6 +30,7 @@ from bandit_service import (
     security,
     settings,
     try_cli,
+    upstream_cli,
 )
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -72,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--ready-file", type=Path, help='write {"url": …} there once it listens')
     serve.add_argument("--hints", action="store_true", help="print where to look and what to try")
     serve.set_defaults(run=_serve)
+
+    upstream = commands.add_parser(
+        "upstream",
+        help="serve recorded answers by OpenAI's wire format",
+        description="A provider that answers from recorded traffic at recorded cost and latency, "
+        "to try the gateway without a key.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    upstream_cli.add_arguments(upstream)
+    upstream.set_defaults(run=upstream_cli.run)
 
     replay = commands.add_parser(
         "replay",

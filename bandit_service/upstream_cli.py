@@ -1,0 +1,64 @@
+"""`bandit-service upstream`: recorded answers over HTTP, to try a gateway without a key."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.recorded_upstream import RecordedUpstream, config_toml
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `upstream`."""
+    parser.add_argument("--data", default=PARETOBANDIT, help="a recording, or paretobandit")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one")
+    parser.add_argument("--speed", type=float, default=10.0, help="times faster than recorded")
+    parser.add_argument("--fail-rate", type=float, default=0.0, help="share answered with 503")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the failures")
+    parser.add_argument("--ready-file", type=Path, help='write {"url": …} there once it listens')
+    parser.add_argument(
+        "--write-config", type=Path, help="write a configuration of a service in front of it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal; 2 where the arguments or the recording cannot be used."""
+    if not args.speed > 0.0 or not 0.0 <= args.fail_rate <= 1.0:
+        wrong = "--speed: must be above 0" if not args.speed > 0.0 else "--fail-rate: from 0 to 1"
+        print(f"upstream: {wrong}", file=sys.stderr)
+        return 2
+    try:
+        recorded = open_recording(args.data)
+    except BadRecording as error:
+        print(f"upstream: {error}", file=sys.stderr)
+        return 2
+    asyncio.run(_serve(args, recorded))
+    return 0
+
+
+async def _serve(args: argparse.Namespace, recorded: Recorded) -> None:
+    upstream = RecordedUpstream(recorded, args.speed, args.fail_rate, args.seed)
+    runner = web.AppRunner(upstream.app(), shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, args.host, args.port).start()
+        url = f"http://{args.host}:{runner.addresses[0][1]}/v1"
+        if args.write_config:
+            args.write_config.write_text(config_toml(recorded, url), encoding="utf-8")
+        if args.ready_file:
+            args.ready_file.write_text(json.dumps({"url": url}), encoding="utf-8")
+        print(f"{len(recorded)} queries of {recorded.name}, {len(recorded.arms)} models: {url}")
+        ended = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        await ended.wait()
+    finally:
+        await runner.cleanup()
