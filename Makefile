@@ -19,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers chaos overload soak model fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload soak model fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,12 @@ demo: $(VENV)/.demo var/models/.exported ## stream real recorded traffic through
 
 demo-gateway: $(VENV)/.demo var/models/.exported ## recorded queries through the gateway, no key needed (DATA=FILE)
 	@$(BIN)/python -m loadtest.demo_gateway --data $(DATA)
+
+monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Prometheus with the alert rules, until Ctrl-C
+	@$(BIN)/python -m loadtest.monitor
+
+dashboards: $(VENV)/.test ## write deploy/grafana/dashboards anew from loadtest/panels.py
+	@$(BIN)/python -m loadtest.dashboards
 
 replay: $(VENV)/.demo var/models/.exported ## the same through every policy, without a server (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service replay --data $(DATA) --policy all --seeds $(SEEDS)
