@@ -163,7 +163,7 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/embeddings", _POST, "OpenAI's embeddings, passed through to the arm that is named",
      "Embeddings", {200: "Anything"}, [400, 404, 408, 413, 502, 503, 504]),
     ("/v1/budgets", _GET, "Every budget with what was spent of it", None, {200: "Budgets"}, [503]),
-    ("/v1/duels/{decision_id}", _GET, "Both answers of a duel, for a user who is to compare them",
+    ("/v1/duels/{id}", _GET, "Both answers of a duel, for a user who is to compare them",
      None, {200: "Duel"}, [404, 503]),
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,

@@ -41,7 +41,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/v1/embeddings"): "decide",
     ("GET", "/v1/models"): "decide",
     ("GET", "/v1/budgets"): "read",
-    ("GET", "/v1/duels/{decision_id}"): "reward",
+    ("GET", "/v1/duels/{id}"): "reward",
     ("GET", "/v1/stream"): "stream",
     ("GET", "/v1/decisions/{id}"): "read",
     ("GET", "/v1/arms"): "read",

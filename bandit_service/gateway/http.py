@@ -54,10 +54,8 @@ async def budgets(request: web.Request) -> web.Response:
 
 
 async def duel(request: web.Request) -> web.Response:
-    """GET /v1/duels/{decision_id}: both answers, for a user who is to say which is better."""
-    pair = request.app[GATEWAY].duels.kept(
-        request.match_info["decision_id"], request[CALLER].tenant
-    )
+    """GET /v1/duels/{id}: both answers, for a user who is to say which is better."""
+    pair = request.app[GATEWAY].duels.kept(request.match_info["id"], request[CALLER].tenant)
     answers = [
         {"decision_id": each.decided.id, "arm": each.decided.arm, "answer": each.text}
         for each in pair
@@ -77,7 +75,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/v1/embeddings", embeddings),
         web.get("/v1/models", models),
         web.get("/v1/budgets", budgets),
-        web.get("/v1/duels/{decision_id}", duel),
+        web.get("/v1/duels/{id}", duel),
     ]
 
 
