@@ -151,7 +151,8 @@ async def _litellm(directory: Path, upstream: str) -> AsyncIterator[str]:
     # it starts without a master key only where it is told that nobody else can reach it
     permit = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true"
     process = await asyncio.create_subprocess_exec(
-        "/usr/bin/env", permit, command, "--config", str(config), "--host", "127.0.0.1", "--port", str(port),
+        "/usr/bin/env", permit, command, "--config", str(config),
+        "--host", "127.0.0.1", "--port", str(port),
         "--telemetry", "False",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
