@@ -1,0 +1,113 @@
+"""What is in deploy/, each by its own tool where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from bandit_service import settings
+from loadtest.prometheus import INSTALL
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def _documents(path: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / path).read_text(encoding="utf-8")))
+
+
+def _ran(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_kubernetes_manifests_are_by_the_schema() -> None:
+    documents = _documents("kubernetes/bandit-service.yaml")
+    assert [each["kind"] for each in documents] == ["Service", "StatefulSet"]
+    for each in documents:
+        kubernetes_validate.validate(each, "1.30", strict=True)
+    documents[1]["spec"]["replica"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(documents[1], "1.30", strict=True)
+
+
+def test_the_service_monitor_finds_the_service() -> None:
+    service, workload = _documents("kubernetes/bandit-service.yaml")
+    (monitor,) = _documents("kubernetes/servicemonitor.yaml")
+    labels = service["metadata"]["labels"].items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    assert monitor["spec"]["endpoints"][0]["port"] in ports
+    assert workload["spec"]["replicas"] == 1  # the log has one writer
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe", "resources"} <= set(
+        pod["containers"][0]
+    )
+
+
+def test_settings_in_the_files_are_settings() -> None:
+    known = {"BANDIT_DATA_DIR", "BANDIT_KEYS", "BANDIT_ARMS"} | {
+        "BANDIT_" + key.upper().replace(".", "_") for key in settings.rules()
+    }
+    for path in DEPLOY.rglob("*"):
+        if path.is_file():
+            for name in re.findall(r"\bBANDIT_[A-Z_]+", path.read_text(encoding="utf-8")):
+                assert name in known, (path, name)
+
+
+def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
+    (compose,) = _documents("compose.yaml")
+    assert set(compose["services"]) == {"bandit-service", "prometheus", "grafana"}
+    for service in compose["services"].values():
+        assert {"image", "build"} & set(service)
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        for mount in service["volumes"]:
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / source).is_dir()
+            else:
+                assert source in compose["volumes"]
+    build = compose["services"]["bandit-service"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> None:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    assert "--require-hashes --requirement /src/requirements.lock" in text
+    assert text.rindex("\nUSER 10001") > text.rindex("\nFROM ")
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for source in line.split():
+            assert (ROOT / source).exists()
+            assert f"!{source}" in ignored
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"^(nvidia-|torch\b)", lock, re.MULTILINE)
+
+
+def test_prometheus_agrees_with_its_configuration() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip(INSTALL)
+    _ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
+
+
+def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not there: apt-get install systemd")
+    text = (DEPLOY / "systemd" / "bandit-service.service").read_text(encoding="utf-8")
+    unit = tmp_path / "bandit-service.service"
+    there = text.replace("/opt/bandit-service/bin/bandit-service", sys.executable)
+    unit.write_text(there, encoding="utf-8")
+    assert "bandit-service.service" not in _ran(analyze, "verify", str(unit))
+    _ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
