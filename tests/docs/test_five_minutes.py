@@ -17,7 +17,7 @@ import pytest
 
 from bandit_service import settings
 
-pytest.importorskip("paretobandit")
+pytest.importorskip("pareto_bandit")
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "five-minutes.md").read_text(encoding="utf-8")
