@@ -14,6 +14,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import aiohttp
 import numpy as np
@@ -88,7 +89,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="queries per second")
     parser.add_argument("--data-dir", type=Path, default=Path("var"))
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told_to_end: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        told_to_end.append(number)
+        signal.default_int_handler(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             directory = Path(scratch)
@@ -110,8 +118,9 @@ def main() -> int:
         aiohttp.ClientError,
         ConnectionError,
     ) as error:
-        print(f"monitor: {error}", file=sys.stderr)
-        return 1
+        if not told_to_end:  # a terminal tells all at once, and the service may be gone first
+            print(f"monitor: {error}", file=sys.stderr)
+            return 1
     print("ended")
     return 0
 
