@@ -210,7 +210,7 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
     chosen = settings.gateway
     return Gateway(
         router,
-        Upstreams({each.spec.id: each for each in settings.upstreams}),
+        Upstreams({each.spec.id: each for each in settings.upstreams}, telemetry.sent_again),
         GatewayRules(
             chosen.attempts,
             chosen.failure_quality,

@@ -616,6 +616,7 @@ def arm_spec(item: Any) -> ArmSpec:
         ("expected_output_tokens", 0, 10**7),
         ("expected_latency_s", 0.0, 86_400.0),
         ("usd_per_mtok_cached_in", 0.0, 1e5),
+        ("usd_per_mtok_cache_write", 0.0, 1e5),
         ("max_running", 0, 10**6),
     ):
         value = getattr(strict, name)

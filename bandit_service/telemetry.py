@@ -161,6 +161,10 @@ class Telemetry:
             "bandit_upstream_failures", "Calls of an arm that gave no answer, by kind.",
             ["arm", "kind"], registry=r,
         )  # fmt: skip
+        self._sent_again = Counter(
+            "bandit_upstream_sent_again", "Calls sent a second time to the same provider, after no "
+            "connection or an idle one just closed.", ["upstream"], registry=r,
+        )  # fmt: skip
         self._went_on = Counter(
             "bandit_conversation_turns", "Turns of a conversation that was answered before, by "
             "whether it stayed with its arm.", ["stayed"], registry=r,
@@ -315,6 +319,10 @@ class Telemetry:
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
         self._upstream_failures.labels(self.arm_label(arm), kind).inc()
+
+    def sent_again(self, upstream: str) -> None:
+        """One call sent a second time to the same provider."""
+        self._sent_again.labels(upstream).inc()
 
     def conversation_went_on(self, stayed: bool) -> None:
         """One more turn of a conversation, with the arm of the last one or with another."""

@@ -20,8 +20,9 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that may be chosen, as it is configured.
 
     upstream: id of the upstream that serves it; model: its name there, the arm's id if empty.
-    usd_per_mtok_cached_in: price of prompt tokens that the provider had cached. max_running: calls
-    at a time, 0 for no bound.
+    usd_per_mtok_cached_in: price of prompt tokens that the provider had cached;
+    usd_per_mtok_cache_write: of those that it now keeps; both the price in where there is none.
+    max_running: calls at a time, 0 for no bound.
     """
 
     id: ArmId
@@ -36,6 +37,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     usd_per_mtok_cached_in: float | None = None
     max_running: int = 0
+    usd_per_mtok_cache_write: float | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):

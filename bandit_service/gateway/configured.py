@@ -25,7 +25,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     it, Authorization (x-api-key for anthropic) where none is named; Authorization adds "Bearer".
     query: parameters of every call, such as Azure's api-version. connect_s, first_byte_s,
     idle_s, total_s: the most time until connected, until the answer begins, between two pieces of
-    it, and for all of it.
+    it, and for all of it. resend: how often a call is sent again that found no connection, or an
+    idle one just closed; resend_after_s: the pause before it, from half to one and a half of that.
     """
 
     id: str
@@ -40,6 +41,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     first_byte_s: float = 60.0
     idle_s: float = 60.0
     total_s: float = 600.0
+    resend: int = 1
+    resend_after_s: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ def check_upstream(spec: UpstreamSpec) -> None:
     for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):
         if not 0.0 < getattr(spec, name) <= 86_400.0:
             raise ValueError(f"{name}: must be above 0 and at most 86400")
+    if not 0 <= spec.resend <= 5:
+        raise ValueError(f"resend: must be from 0 to 5, got {spec.resend}")
+    if not 0.0 <= spec.resend_after_s <= 10.0:
+        raise ValueError(f"resend_after_s: must be from 0 to 10, got {spec.resend_after_s:g}")
 
 
 def upstreams_of(

@@ -1,11 +1,20 @@
-"""Calls to the providers: one pool of connections, a timeout for each stage, keys unseen."""
+"""Calls to the providers: one pool of connections, a timeout for each stage, keys unseen.
+
+A call is sent a second time to the same provider only where it has surely or almost surely not
+been worked on: no connection was made, or one that had been kept open was closed without a byte of
+an answer (RFC 9112, section 9.3.1: the usual end of an idle connection). Everything else is a
+failure of the arm, and another one may be asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -42,14 +51,30 @@ class Rejected(Exception):
         self.status, self.body = status, body
 
 
-class Upstreams:
-    """All providers, over one session. `close` it at the end."""
+@dataclass(slots=True)
+class _Sent:
+    """reused: the connection had served another call before."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+    reused: bool = False
+
+
+class Upstreams:
+    """All providers, over one session. `close` it at the end.
+
+    sent_again: called with the provider's id where a call is sent a second time.
+    """
+
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], sent_again: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._upstreams = dict(upstreams)
+        self._sent_again = sent_again
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
             auto_decompress=True,
+            trace_configs=[tracing],
         )
 
     def __contains__(self, id: object) -> bool:
@@ -83,20 +108,10 @@ class Upstreams:
         url = spec.base_url.rstrip("/") + path
         if spec.kind == "anthropic":
             url, body = anthropic.url(spec.base_url), anthropic.request(path, body)
-        timeout = aiohttp.ClientTimeout(
-            total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
-        )
-        call = self._session.post(
-            url,
-            data=msgspec.json.encode(body),
-            headers=upstream.headers() | dict(extra),
-            params=spec.query or None,
-            timeout=timeout,
-            allow_redirects=False,
-        )
+        data, headers = msgspec.json.encode(body), upstream.headers() | dict(extra)
         try:
             async with asyncio.timeout(spec.first_byte_s):
-                response = await call
+                response = await self._begun(spec, url, data, headers)
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise Failed(f"no answer within {spec.first_byte_s:g} s", timeout=True) from None
         except aiohttp.ClientError as error:
@@ -108,6 +123,48 @@ class Upstreams:
         finally:
             response.close() if not response.content.at_eof() else response.release()
 
+    async def _begun(
+        self, spec: UpstreamSpec, url: str, data: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """The answer's head; sent again as often as is allowed and safe."""
+        timeout = aiohttp.ClientTimeout(
+            total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
+        )
+        again = spec.resend
+        while True:
+            sent = _Sent()
+            try:
+                return await self._session.post(
+                    url,
+                    data=data,
+                    headers=headers,
+                    params=spec.query or None,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    trace_request_ctx=sent,
+                )
+            except aiohttp.ClientConnectionError as error:
+                if again <= 0 or not _unanswered(error, sent):
+                    raise
+            again -= 1
+            self._sent_again(spec.id)
+            await asyncio.sleep(spec.resend_after_s * (0.5 + secrets.randbits(16) / 65536))
+
+
+async def _note_reuse(
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _unanswered(error: aiohttp.ClientConnectionError, sent: _Sent) -> bool:
+    """Whether the call may be sent again without being worked on twice."""
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return False
+    return isinstance(error, aiohttp.ClientConnectorError) or sent.reused
+
 
 async def _refuse(response: aiohttp.ClientResponse) -> None:
     try:
@@ -117,7 +174,7 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
     if response.status in _RETRY_STATUS or response.status >= 500 or response.status < 400:
         raise Failed(
             f"status {response.status}",
-            status=response.status,
+            status=response.status if response.status >= 400 else 0,
             retry_after_s=_seconds(response.headers.get("Retry-After", "")),
         )
     raise Rejected(response.status, body)

@@ -14,8 +14,9 @@ from bandit_service.embedding import estimate_tokens
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     """(prompt · price in + completion · price out) / 10⁶; None where no usage was reported.
 
-    Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price. Reasoning
-    tokens are part of the completion, as every provider bills them.
+    Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
+    provider now keeps `usd_per_mtok_cache_write`. Reasoning tokens are part of the completion, as
+    every provider bills them.
 
     >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
     >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
@@ -28,11 +29,16 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     if prompt is None and completion is None:
         return None
     prompt, completion = prompt or 0, completion or 0
-    cached = min(_count(usage.get("prompt_tokens_details"), "cached_tokens") or 0, prompt)
-    price = spec.usd_per_mtok_cached_in
-    cached_price = spec.usd_per_mtok_in if price is None else price
-    fresh = (prompt - cached) * spec.usd_per_mtok_in
-    return (fresh + cached * cached_price + completion * spec.usd_per_mtok_out) / 1e6
+    details = usage.get("prompt_tokens_details")
+    cached = min(_count(details, "cached_tokens") or 0, prompt)
+    kept = min(_count(details, "cache_creation_tokens") or 0, prompt - cached)
+    paid = (
+        (prompt - cached - kept) * spec.usd_per_mtok_in
+        + cached * _or_in(spec.usd_per_mtok_cached_in, spec)
+        + kept * _or_in(spec.usd_per_mtok_cache_write, spec)
+        + completion * spec.usd_per_mtok_out
+    )
+    return paid / 1e6
 
 
 def most_usd(spec: ArmSpec, body: Mapping[str, Any]) -> float:
@@ -44,7 +50,8 @@ def most_usd(spec: ArmSpec, body: Mapping[str, Any]) -> float:
     prompt = estimate_tokens(len(msgspec.json.encode(text)))
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     answer = limit if isinstance(limit, int) and limit > 0 else 4 * spec.expected_output_tokens
-    return (prompt * spec.usd_per_mtok_in + answer * spec.usd_per_mtok_out) / 1e6
+    dearest = max(spec.usd_per_mtok_in, _or_in(spec.usd_per_mtok_cache_write, spec))
+    return (prompt * dearest + answer * spec.usd_per_mtok_out) / 1e6
 
 
 def cached_tokens(usage: object) -> int:
@@ -63,6 +70,10 @@ def saved_usd(usage: object, spec: ArmSpec) -> float:
 def completion_tokens(usage: object) -> int | None:
     """How many tokens the answer has."""
     return _count(usage, "completion_tokens")
+
+
+def _or_in(price: float | None, spec: ArmSpec) -> float:
+    return spec.usd_per_mtok_in if price is None else price
 
 
 def _count(value: Any, name: str) -> int | None:

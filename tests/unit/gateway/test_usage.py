@@ -1,0 +1,41 @@
+"""What an answer costs, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.usage import cost_usd, most_usd
+
+PLAIN = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
+PRICED = ArmSpec(
+    id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0,
+    usd_per_mtok_cached_in=0.5, usd_per_mtok_cache_write=2.5,
+)  # fmt: skip
+USAGE = {
+    "prompt_tokens": 1000, "completion_tokens": 100,
+    "prompt_tokens_details": {"cached_tokens": 400, "cache_creation_tokens": 200},
+}  # fmt: skip
+
+
+def test_each_kind_of_token_has_its_price() -> None:
+    assert cost_usd(USAGE, PLAIN) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)
+    by_hand = (400 * 2 + 400 * 0.5 + 200 * 2.5 + 100 * 8) / 1e6
+    assert cost_usd(USAGE, PRICED) == pytest.approx(by_hand)
+
+
+def test_more_cached_than_prompted_is_no_credit() -> None:
+    details = {"cached_tokens": 5000, "cache_creation_tokens": 5000}
+    usage = USAGE | {"prompt_tokens_details": details}
+    assert cost_usd(usage, PRICED) == pytest.approx((1000 * 0.5 + 100 * 8) / 1e6)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "7"}, {"completion_tokens": -1}, 3])
+def test_no_usage_is_no_cost(usage: object) -> None:
+    assert cost_usd(usage, PRICED) is None
+
+
+def test_the_most_is_at_the_dearest_price_of_the_prompt() -> None:
+    body = {"messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 10}
+    prompt = (most_usd(PLAIN, body) - 10 * 8 / 1e6) / 2.0
+    assert most_usd(PRICED, body) == pytest.approx(prompt * 2.5 + 10 * 8 / 1e6)
