@@ -6,10 +6,11 @@ import pytest
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.usage import cost_usd, most_usd
+from policies import ArmId
 
-PLAIN = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
+PLAIN = ArmSpec(id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
 PRICED = ArmSpec(
-    id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0,
+    id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0,
     usd_per_mtok_cached_in=0.5, usd_per_mtok_cache_write=2.5,
 )  # fmt: skip
 USAGE = {
