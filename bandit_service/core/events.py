@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
+from bandit_service.core.experiments import Experiment, Rules
 from policies import ArmId, Vector
 
 
@@ -80,6 +81,18 @@ class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
     source: str = "config"
 
 
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a variant that is not served would have done.
+
+    propensities: (K,) over the arms of the decision it stands beside. expected_cost_usd: of a draw.
+    """
+
+    experiment: str
+    variant: str
+    propensities: tuple[float, ...]
+    expected_cost_usd: float
+
+
 class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     """One arm was drawn for one query. K eligible arms, in the canonical order.
 
@@ -91,6 +104,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     stayed: the proposal was replaced by all mass on the arm of the conversation so far.
     caller: id of the API key that asked, on which its cost is booked.
     duel_of: the decision whose answer the user got, where this one only stands against it.
+    experiment, variant: what the unit takes part in. split: the probability with which a unit that
+    takes part got this variant, 0 where an override named it. member: a hash of the unit.
     """
 
     id: str
@@ -116,6 +131,11 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     stayed: bool = False
     caller: str = ""
     duel_of: str = ""
+    experiment: str = ""
+    variant: str = ""
+    split: float = 1.0
+    member: str = ""
+    shadows: tuple[Shadow, ...] = ()
 
     @property
     def arm(self) -> ArmId:
@@ -146,7 +166,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     Only the signals that are new with this event are set. `reward` is the scalar reward, set
     exactly once per decision, by the event that settles it; `explicit` when the client sent it.
     A `correction` replaces what was reported before: its signals are the new values, and its
-    `reward` is the new scalar reward of a decision that was settled.
+    `reward` is the new scalar reward of a decision that was settled. metrics: the user's own.
     """
 
     decision_id: str = ""
@@ -160,6 +180,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     idempotency_key: str = ""
     digest: str = ""
     correction: bool = False
+    metrics: dict[str, float] = {}
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -197,6 +218,54 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     caller: str = ""
 
 
+class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_changed"):
+    """An experiment was made, changed, started, paused or stopped: all of it as it now stands.
+
+    by, why: who did it, an API key's id or "config" or "system", and for what reason. winner: the
+    variant that a stop names. held, held_until: the variant that broke a guardrail, and until when
+    its weight stays 0.
+    """
+
+    experiment: Experiment
+    status: str
+    by: str = ""
+    why: str = ""
+    source: str = "api"
+    winner: str = ""
+    held: str = ""
+    held_until: float = 0.0
+
+
+class ExperimentDeleted(Event, frozen=True, kw_only=True, tag="experiment_deleted"):
+    """A draft, or an experiment without traffic, is gone."""
+
+    id: str
+    by: str = ""
+    why: str = ""
+
+
+class VariantSeeded(Event, frozen=True, kw_only=True, tag="variant_seeded"):
+    """A variant's policy as it begins: the frozen state that it goes on learning from.
+
+    parameters: JSON. state: as `codec.dump` wrote it; empty begins with nothing learned.
+    """
+
+    experiment: str
+    variant: str
+    policy: str
+    parameters: bytes
+    state: bytes = b""
+
+
+class RulesChanged(Event, frozen=True, kw_only=True, tag="experiment_rules"):
+    """What stands over all experiments: the kill switch and the global hold-out."""
+
+    rules: Rules
+    by: str = ""
+    why: str = ""
+    source: str = "api"
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -222,6 +291,10 @@ AnyEvent: TypeAlias = (
     | Compared
     | DecisionsExpired
     | Spent
+    | ExperimentChanged
+    | ExperimentDeleted
+    | VariantSeeded
+    | RulesChanged
     | Forgotten
     | Erased
 )
