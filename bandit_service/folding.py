@@ -177,7 +177,7 @@ def _beginning(
         if base is not None and base[0] >= task.first - 1:
             kept = snapshot.read(base[1])
             world = snapshot.restore(kept, by_name, task.policy)
-            world.learners = {task.policy: Learner(policy, policy.init())}
+            world.learners[task.policy] = Learner(policy, policy.init())
             return int(base[0]), world, kept.mark
     if task.first > 1:
         raise SystemExit(f"the log begins at {task.first} and no snapshot reaches it")
@@ -191,7 +191,7 @@ def _with_learner(
     if base is None or base[0] != at:
         raise SystemExit(f"there is no snapshot of event {at} under {task.base_key}")
     world = snapshot.restore(snapshot.read(base[1]), {task.policy: policy}, task.policy)
-    world.learners = {task.policy: learner}
+    world.learners[task.policy] = learner
     return world
 
 

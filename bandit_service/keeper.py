@@ -232,7 +232,8 @@ class Keeper:
         if not written:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
         world = self._writer.world
-        world.learners, world.serving = {wanted.name: built}, wanted.name
+        world.learners.pop(world.serving, None)
+        world.learners[wanted.name], world.serving = built, wanted.name
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 

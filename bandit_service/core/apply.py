@@ -7,12 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import assert_never
 
+import msgspec
 import numpy as np
 
 import policies
+from bandit_service.core import codec, trial
 from bandit_service.core import events as ev
+from bandit_service.core.experiments import HOLDOUT, ROUTED, holdout_of, label_of
+from bandit_service.core.history import Origin, View
 from bandit_service.core.world import (
     REMEMBERED_KEYS,
     ArmRecord,
@@ -51,6 +56,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
         case ev.Decided():
             world.decisions += 1
             world.pending[event.id] = Pending(event)
+            _take_part(world, event)
         case ev.Rewarded():
             _reward(world, event)
         case ev.Compared():
@@ -61,6 +67,14 @@ def apply(world: World, event: ev.AnyEvent) -> World:
                 _expire(world, world.pending.pop(id, None), event.default_reward)
         case ev.Spent():
             world.spend.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
+        case ev.ExperimentChanged():
+            _set_experiment(world, event)
+        case ev.ExperimentDeleted():
+            _delete_experiment(world, event.id)
+        case ev.VariantSeeded():
+            _seed(world, event)
+        case ev.RulesChanged():
+            _set_rules(world, event)
         case ev.Forgotten():
             _forget(world, event.owner)
         case ev.Erased():
@@ -81,14 +95,24 @@ def skip(world: World) -> World:
     return world
 
 
-def context_of(world: World, of: ev.Decided | ev.Subject) -> Context:
-    """The context as it was decided on, with its neighbours as they are known now."""
+def context_of(
+    world: World, of: ev.Decided | ev.Subject, learner: Learner | None = None
+) -> Context:
+    """The context as it was decided on, with its neighbours as they are known now.
+
+    learner: the one that is to see it, where it may not see all.
+    """
     return Context(
         embedding=ev.unpack(of.embedding),
         tokens=of.tokens,
         willingness_to_pay=of.willingness_to_pay,
-        neighbours=world.history.neighbours(of.neighbours, of.similarities),
+        neighbours=world.history.neighbours(of.neighbours, of.similarities, view_of(learner)),
     )
+
+
+def view_of(learner: Learner | None) -> View | None:
+    """What of the history a policy may see; None for all of it."""
+    return View(learner.own, learner.seeded) if learner is not None and learner.own else None
 
 
 def dearest_price(world: World) -> float:
@@ -149,6 +173,7 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         record.latency_s += event.latency_s
         record.latencies += 1
     context = context_of(world, of)
+    settled = None if pending is None else pending.learned.get("reward")
     rewarded = policies.Rewarded(
         context=context,
         arm=arm,
@@ -160,12 +185,14 @@ def _reward(world: World, event: ev.Rewarded) -> None:
         latency_s=event.latency_s if pending is None else pending.signals.get("latency_s"),
         reward=event.reward,
     )
-    _learn(world, rewarded)
+    _learn(world, rewarded, of)
     if pending is not None:
         _note_learned(pending, rewarded)
+        _measure(world, pending.decided, event, before, settled)
     if event.reward is not None:
         outcome = Outcome(arm, event.quality, event.reward)
-        world.history.remember(context.embedding, outcome, ev.owner_of(of.tenant, of.unit))
+        owner = ev.owner_of(of.tenant, of.unit)
+        world.history.remember(context.embedding, outcome, owner, _origin(world, of))
 
 
 def _book(world: World, of: ev.Decided | ev.Subject, event: ev.Rewarded, usd: float) -> None:
@@ -192,10 +219,11 @@ def _correct(
         record.latencies += "latency_s" not in before
         record.latency_s += event.latency_s - before.get("latency_s", 0.0)
     context = context_of(world, decided)
+    _measure(world, decided, event, before, pending.learned.get("reward"))
     if not pending.settled:
         if event.reward is not None:  # it brought quality or reward for the first time
             rewarded = _told(context, pending, {**pending.signals, "reward": event.reward})
-            _learn(world, rewarded)
+            _learn(world, rewarded, decided)
             _note_learned(pending, rewarded)
             _remember(world, context, decided, rewarded)
         return
@@ -206,7 +234,7 @@ def _correct(
     if event.quality is not None:
         told["quality"] = event.quality
     new = _told(context, pending, {**told, "reward": event.reward})
-    _learn(world, Correction(old, new))
+    _learn(world, Correction(old, new), decided)
     _note_learned(pending, new)
     assert old.reward is not None
     world.history.correct(
@@ -238,7 +266,7 @@ def _remember(
     assert rewarded.reward is not None
     outcome = Outcome(decided.arm, rewarded.quality, rewarded.reward)
     owner = ev.owner_of(decided.tenant, decided.unit)
-    world.history.remember(context.embedding, outcome, owner)
+    world.history.remember(context.embedding, outcome, owner, _origin(world, decided))
 
 
 def _expire(world: World, pending: Pending | None, default_reward: float | None) -> None:
@@ -248,8 +276,9 @@ def _expire(world: World, pending: Pending | None, default_reward: float | None)
         return
     context = context_of(world, pending.decided)
     rewarded = _told(context, pending, {**pending.signals, "reward": default_reward})
-    _learn(world, rewarded)
+    _learn(world, rewarded, pending.decided)
     _remember(world, context, pending.decided, rewarded)
+    _value(world, pending.decided, "reward", default_reward, None)
 
 
 def _forget(world: World, owner: str) -> None:
@@ -258,6 +287,8 @@ def _forget(world: World, owner: str) -> None:
         if ev.owner_of(pending.decided.tenant, pending.decided.unit) == owner:
             del world.pending[id]
     world.history.forget(owner)
+    for each in world.trials.values():
+        trial.forget(each, owner)
     world.erasing[owner] = None
 
 
@@ -269,9 +300,10 @@ def _compare(world: World, event: ev.Compared) -> None:
     world.comparisons += 1
     _note_key(world, pending, event)
     context = context_of(world, of)
-    _learn(world, policies.Compared(context, event.winner, event.loser, event.tie))
+    _learn(world, policies.Compared(context, event.winner, event.loser, event.tie), of)
     comparison = Comparison(event.winner, event.loser, event.tie)
-    world.history.remember(context.embedding, comparison, ev.owner_of(of.tenant, of.unit))
+    owner = ev.owner_of(of.tenant, of.unit)
+    world.history.remember(context.embedding, comparison, owner, _origin(world, of))
 
 
 def _note_signals(pending: Pending, event: ev.Rewarded) -> None:
@@ -281,6 +313,7 @@ def _note_signals(pending: Pending, event: ev.Rewarded) -> None:
             pending.signals[name] = value
     if event.reward is not None and event.explicit:
         pending.signals["reward"] = event.reward
+    pending.signals |= event.metrics
 
 
 def _note_learned(pending: Pending, rewarded: policies.Rewarded) -> None:
@@ -300,9 +333,161 @@ def _note_key(world: World, pending: Pending | None, event: ev.Rewarded | ev.Com
         world.keys.popitem(last=False)
 
 
-def _learn(world: World, lesson: Lesson) -> None:
+def _set_experiment(world: World, event: ev.ExperimentChanged) -> None:
+    spec = event.experiment
+    state = world.trials.setdefault(spec.id, trial.Trial())
+    before = world.experiments.get(spec.id)
+    world.experiments[spec.id] = spec
+    if event.source == "config":
+        world.configured_experiments[spec.id] = spec
+    trial.changed(state, before, event)
+    if event.status == "stopped":
+        _unseed(world, spec.id)
+
+
+def _delete_experiment(world: World, id: str) -> None:
+    _unseed(world, id)
+    world.experiments.pop(id, None)
+    world.trials.pop(id, None)
+    world.configured_experiments.pop(id, None)
+
+
+def _seed(world: World, event: ev.VariantSeeded) -> None:
+    """A variant's policy begins; one that cannot be loaded leaves the serving one to decide."""
+    spec = world.experiments.get(event.experiment)
+    variant = None if spec is None else spec.variant(event.variant)
+    if variant is None:
+        return
+    label = label_of(event.experiment, event.variant)
+    try:
+        policy = policies.load(event.policy, **msgspec.json.decode(event.parameters))
+        state = codec.load(event.state, type(policy.init())) if event.state else policy.init()
+    except (ValueError, TypeError, LookupError, *codec.UNREADABLE):
+        return
+    world.trials[event.experiment].seeded = world.events
+    world.learners[label] = Learner(
+        policy,
+        state,
+        name=event.policy,
+        key=policies_key(event.policy, event.parameters),
+        parameters=event.parameters,
+        own=label if variant.learning == "isolated" else "",
+        seeded=world.events,
+    )
+
+
+def _unseed(world: World, experiment: str) -> None:
+    for label in [one for one in world.learners if one.startswith(f"{experiment}/")]:
+        del world.learners[label]
+
+
+def policies_key(name: str, parameters: bytes) -> str:
+    """What a variant's policy is called in its decisions."""
+    return f"{name}-{codec.sha256(parameters)[:12]}"
+
+
+def _set_rules(world: World, event: ev.RulesChanged) -> None:
+    """The hold-out is measured as an experiment of two variants, in which nobody decides."""
+    rules = world.rules = event.rules
+    if event.source == "config":
+        world.configured_rules = rules
+    if rules.holdout_share > 0.0:
+        spec = holdout_of(rules)
+        state = world.trials.setdefault(HOLDOUT, trial.Trial(begun=event.ts))
+        before, world.experiments[HOLDOUT] = world.experiments.get(HOLDOUT), spec
+        described = ev.ExperimentChanged(
+            ts=event.ts, experiment=spec, status=HOLDOUT, by=event.by, why=event.why
+        )
+        trial.changed(state, before, described)
+
+
+def _held_out(world: World, decided: ev.Decided) -> ev.Decided | None:
+    """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
+    rules = world.rules
+    if rules.holdout_share <= 0.0 or decided.duel_of or HOLDOUT not in world.trials:
+        return None
+    unit = decided.unit if rules.unit == "user" else decided.tenant
+    held = decided.experiment == HOLDOUT
+    if not unit or (not held and len(decided.arms) < 2):
+        return None
+    share = rules.holdout_share
+    return msgspec.structs.replace(
+        decided,
+        experiment=HOLDOUT,
+        variant=HOLDOUT if held else ROUTED,
+        split=share if held else 1.0 - share,
+        member=ev.owner_of(decided.tenant, decided.unit) if rules.unit == "user" else unit,
+    )
+
+
+def _take_part(world: World, decided: ev.Decided) -> None:
+    told = _held_out(world, decided)
+    if told is not None:
+        trial.decided(world.trials[HOLDOUT], world.experiments[HOLDOUT], told)
+    if decided.experiment == HOLDOUT:
+        return
+    if decided.experiment in world.trials:
+        spec = world.experiments[decided.experiment]
+        trial.decided(world.trials[decided.experiment], spec, decided)
+    for shadow in decided.shadows:
+        if shadow.experiment in world.trials:
+            trial.shadowed(world.trials[shadow.experiment], decided, shadow)
+
+
+def _measure(
+    world: World,
+    decided: ev.Decided,
+    event: ev.Rewarded,
+    before: Mapping[str, float],
+    settled: float | None,
+) -> None:
+    """What came back, or took an earlier value's place, counts in the decision's experiment."""
+    values = {name: getattr(event, name) for name in ("quality", "cost_usd", "latency_s")}
+    for name, value in (values | event.metrics).items():
+        if value is not None:
+            _value(world, decided, name, value, before.get(name))
+    if event.reward is not None:
+        _value(world, decided, "reward", event.reward, settled)
+
+
+def _value(
+    world: World, decided: ev.Decided, name: str, value: float, before: float | None
+) -> None:
+    for each in (None if decided.experiment == HOLDOUT else decided, _held_out(world, decided)):
+        if each is not None and each.experiment in world.trials:
+            spec, state = world.experiments[each.experiment], world.trials[each.experiment]
+            if name in spec.names():
+                trial.valued(state, spec, each, name, value, before, world.ts)
+    if name == "reward" and before is None:
+        for shadow in decided.shadows:
+            if shadow.experiment in world.trials:
+                trial.shadow_rewarded(world.trials[shadow.experiment], decided, shadow, value)
+
+
+def _origin(world: World, of: ev.Decided | ev.Subject) -> Origin:
+    """With which event an outcome came, and of which variant."""
+    if isinstance(of, ev.Decided) and of.experiment:
+        return world.events, label_of(of.experiment, of.variant)
+    return world.events, ""
+
+
+def _learn(world: World, lesson: Lesson, of: ev.Decided | ev.Subject) -> None:
+    """Teach every policy that may learn this: all, but of a variant's own only what is its own."""
+    origin = label_of(of.experiment, of.variant) if isinstance(of, ev.Decided) else ""
     for learner in world.learners.values():
-        teach(learner, lesson)
+        if not learner.own:
+            teach(learner, lesson)
+        elif learner.own == origin:
+            teach(learner, _seen(lesson, context_of(world, of, learner)))
+
+
+def _seen(lesson: Lesson, context: Context) -> Lesson:
+    """The same lesson with what of the history may be seen."""
+    if isinstance(lesson, Correction):
+        return Correction(
+            replace(lesson.before, context=context), replace(lesson.after, context=context)
+        )
+    return replace(lesson, context=context)
 
 
 def teach(learner: Learner, lesson: Lesson) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
-from bandit_service.core.apply import dearest_price, relative_price
+from bandit_service.core.apply import dearest_price, relative_price, view_of
+from bandit_service.core.assignment import Assigned, assigned, invited, running
 from bandit_service.core.errors import NoEligibleArm, Unknown
-from bandit_service.core.world import ArmRecord, World
+from bandit_service.core.experiments import label_of
+from bandit_service.core.world import ArmRecord, Learner, World
 from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor
 
 
@@ -37,6 +39,8 @@ class Query:
     sticky_margin: float = 0.0
     caller: str = ""
     duel_of: str = ""
+    session: str = ""
+    conversation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,10 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Everything that a draw is made from, for the eligible arms in the canonical order."""
+    """Everything that a draw is made from, for the eligible arms in the canonical order.
+
+    part: what the query takes part in; `policy`, `key`: what decided.
+    """
 
     records: list[ArmRecord]
     arms: Arms
@@ -91,6 +98,10 @@ class Weighed:
     neighbours: tuple[Neighbour, ...]
     fallback: str
     stayed: bool
+    policy: str
+    key: str
+    part: Assigned | None
+    shadows: tuple[ev.Shadow, ...]
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -102,20 +113,63 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         cost_usd=np.array([record.expected_cost_usd(query.tokens) for record in records]),
         price=np.array([relative_price(record.spec, dearest) for record in records]),
     )
-    context = Context(
+    part = None if _alone(query) else assigned(world, query)
+    always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
+    label = world.serving if part is None or not part.learner else part.learner
+    learner = world.learners[label]
+    context = _context(world, query, recalled, learner)
+    if always is not None:  # a fixed arm is just that: neither proposal nor floor
+        eye = np.eye(len(arms))[always]
+        proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
+        policy, key = "fixed", ""
+    else:
+        proposal, fallback = _propose(learner, context, arms, query.fallback)
+        policy, key = learner.name or world.serving, learner.key or world.policy_key
+    stays = None if always is not None else _stays(proposal, arms, query)
+    if stays is not None:
+        proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
+    propensities = proposal.propensities
+    if always is None:
+        propensities = floor(propensities, explore.floor, explore.floor_share)
+    shadows = () if _alone(query) else _shadows(world, query, recalled, arms, explore)
+    return Weighed(
+        records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
+        policy, key, part, shadows,
+    )  # fmt: skip
+
+
+def _alone(query: Query) -> bool:
+    """Whether the query is outside of all experiments: it names its arm, or stands beside one."""
+    return bool(query.duel_of) or (query.arms is not None and len(query.arms) == 1)
+
+
+def _context(world: World, query: Query, recalled: Recalled, learner: Learner) -> Context:
+    return Context(
         embedding=query.embedding,
         tokens=query.tokens,
         willingness_to_pay=query.willingness_to_pay,
-        neighbours=world.history.neighbours(recalled.ids, recalled.similarities),
+        neighbours=world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner)),
     )
-    proposal, fallback = _propose(world, context, arms, query.fallback)
-    stays = _stays(proposal, arms, query)
-    if stays is not None:
-        proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
-    propensities = floor(proposal.propensities, explore.floor, explore.floor_share)
-    return Weighed(
-        records, arms, proposal, propensities, context.neighbours, fallback, stays is not None
-    )
+
+
+def _shadows(
+    world: World, query: Query, recalled: Recalled, arms: Arms, explore: Exploration
+) -> tuple[ev.Shadow, ...]:
+    """What each running experiment's shadows would do with the query."""
+    found = []
+    for spec, _ in running(world) if world.trials and not world.rules.stopped else ():
+        for variant in spec.shadows:
+            learner = world.learners.get(label_of(spec.id, variant.key))
+            if learner is None or not invited(spec, query):
+                continue
+            proposal, _ = _propose(learner, _context(world, query, recalled, learner), arms, "")
+            p = floor(proposal.propensities, explore.floor, explore.floor_share)
+            usd = float(p @ arms.cost_usd)
+            found.append(ev.Shadow(
+                experiment=spec.id, variant=variant.key, propensities=tuple(p.tolist()),
+                expected_cost_usd=usd,
+            ))  # fmt: skip
+    return tuple(found)
 
 
 def left_out(world: World, query: Query) -> dict[ArmId, str]:
@@ -136,7 +190,7 @@ def decide(
     records, arms, proposal = weighed.records, weighed.arms, weighed.proposal
     propensities = weighed.propensities
     drawn = draw(propensities, chance.uniform(explore.seed, id))
-    record = records[drawn]
+    record, part = records[drawn], weighed.part
     return ev.Decided(
         ts=ts,
         id=id,
@@ -147,8 +201,8 @@ def decide(
         propensities=tuple(propensities.tolist()),
         scores=tuple(proposal.scores.tolist()),
         drawn=drawn,
-        policy=world.serving,
-        key=world.policy_key,
+        policy=weighed.policy,
+        key=weighed.key,
         list_cost_usd=record.list_cost_usd(query.tokens),
         expected_cost_usd=float(arms.cost_usd[drawn]),
         price=float(arms.price[drawn]),
@@ -162,6 +216,11 @@ def decide(
         stayed=weighed.stayed,
         caller=query.caller,
         duel_of=query.duel_of,
+        experiment="" if part is None else part.experiment,
+        variant="" if part is None else part.variant,
+        split=1.0 if part is None else part.split,
+        member="" if part is None else part.member,
+        shadows=weighed.shadows,
     )
 
 
@@ -174,8 +233,7 @@ def _stays(proposal: Proposal, arms: Arms, query: Query) -> int | None:
     return at if float(proposal.scores[at]) >= best - query.sticky_margin else None
 
 
-def _propose(world: World, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
-    learner = world.learners[world.serving]
+def _propose(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
     try:
         proposal = learner.policy.propose(learner.state, context, arms)
         total = float(proposal.propensities.sum())

@@ -23,8 +23,8 @@ STATUSES = ("draft", "starting", "running", "paused", "stopped")
 MODES = ("fixed", "champion")
 MOST_VARIANTS = 20
 MOST_METRICS = 8
-HOLDOUT = "holdout"
-"""The id that no experiment may have: decisions of held-out units carry it."""
+HOLDOUT, ROUTED = "holdout", "routed"
+"""The id that no experiment may have: decisions of held-out units carry it; and all others'."""
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
@@ -99,7 +99,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
     share: of the units that it could have, how many take part. unit: what keeps its variant.
     namespace, slots: experiments of one namespace share no unit while their slots, parts of
-    [0, 1), do not overlap. scheme, salt: how a unit is hashed; the id where no salt is given.
+    [0, 1), do not overlap. scheme, salt, split_salt: how a unit is hashed (`bucketing`); the id
+    where no salt is given, the salt where no other is given for the split.
     sticky: a unit keeps its first variant also when weights change. primary: the metric that
     decides. mode: "champion" moves weights towards what does better, none below `floor`.
     alpha: how often an experiment without any difference may be called. min_units: of each variant,
@@ -116,6 +117,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     slots: tuple[float, float] = (0.0, 1.0)
     scheme: str = "native"
     salt: str = ""
+    split_salt: str = ""
     sticky: bool = False
     primary: str = "reward"
     metrics: tuple[Metric, ...] = ()
@@ -187,6 +189,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     salt: str = "holdout"
 
 
+def holdout_of(rules: Rules) -> Experiment:
+    """The hold-out as an experiment, to be measured as one."""
+    held = Variant(key=HOLDOUT, weight=rules.holdout_share, arm=rules.holdout_arm)
+    rest = Variant(key=ROUTED, weight=1.0 - rules.holdout_share, learning="shared")
+    return Experiment(id=HOLDOUT, variants=(held, rest), unit=rules.unit)
+
+
 def label_of(experiment: str, variant: str) -> str:
     """The name under which a variant's policy learns; no policy's name has a slash."""
     return f"{experiment}/{variant}"
@@ -216,7 +225,7 @@ def _check_names(spec: Experiment) -> None:
         if not (value.isascii() and plain.isalnum() and len(value) <= 64):
             _refuse(name, f"{value!r}: use 1 to 64 letters, digits, - and _")
     if spec.id == HOLDOUT:
-        _refuse("id", f"{HOLDOUT!r} is the name of the global hold-out; use another")
+        _refuse("id", f"{HOLDOUT!r} is the global hold-out's; use another")
     for name, value, allowed in (
         ("unit", spec.unit, UNITS),
         ("scheme", spec.scheme, SCHEMES),
@@ -255,6 +264,8 @@ def _check_variants(spec: Experiment) -> None:
             _refuse(at, f"learning: no {one.learning!r}; there are {', '.join(LEARNING)}")
         if one.begin not in ("snapshot", "nothing"):
             _refuse(at, f"begin: no {one.begin!r}; there are snapshot and nothing")
+        if one.shadow and one.arm:
+            _refuse(at, "a shadow is a policy; what one arm earns, the log already says")
         if one.shadow and one.weight:
             _refuse(at, "a shadow is not served: leave its weight out")
         if not one.weight >= 0.0:
@@ -310,7 +321,17 @@ def check_change(
         _refuse("id", f"experiment {before.id!r} is finished; begin a new one under another id")
     if status == "draft":
         return
-    for name in ("unit", "scheme", "salt", "primary", "metrics", "alpha", "mode", "namespace"):
+    for name in (
+        "unit",
+        "scheme",
+        "salt",
+        "split_salt",
+        "primary",
+        "metrics",
+        "alpha",
+        "mode",
+        "namespace",
+    ):
         if getattr(before, name) != getattr(after, name):
             _refuse(name, "cannot change once it has begun; stop it and begin a new one")
     gone = {one.key for one in before.variants} - {one.key for one in after.variants}
@@ -349,8 +370,8 @@ def check_rules(rules: Rules) -> None:
         _refuse("holdout_share", f"must be from 0 to 0.5, got {rules.holdout_share:g}")
     if rules.holdout_share and not rules.holdout_arm:
         _refuse("holdout_arm", "name the arm that held-out units get")
-    if rules.unit not in UNITS:
-        _refuse("unit", f"no {rules.unit!r}; there are {', '.join(UNITS)}")
+    if rules.unit not in ("user", "tenant"):
+        _refuse("unit", f"no {rules.unit!r}; there are user and tenant")
 
 
 def _refuse(param: str, why: str) -> None:

@@ -14,19 +14,35 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from policies import Comparison, Neighbour, Outcome, Vector
 
 PER_ITEM = 8
+T = TypeVar("T")
+Origin: TypeAlias = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a variant that learns for itself may see: its own outcomes, and those up to an event."""
+
+    own: str
+    upto: int
+
+    def shows(self, origin: Origin) -> bool:
+        """Whether an outcome of this origin may be seen."""
+        return origin[0] <= self.upto or origin[1] == self.own
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One remembered query: the row of its vector, its key, and what came back.
 
-    owners, compared_by: whose each outcome and each comparison is ("" for nobody's).
+    owners, compared_by: whose each outcome and each comparison is ("" for nobody's). origins,
+    compared_in: with which event each came, and of which variant ("" for none).
     """
 
     row: int
@@ -35,10 +51,19 @@ class Item:
     comparisons: tuple[Comparison, ...] = ()
     owners: tuple[str, ...] = ()
     compared_by: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    compared_in: tuple[Origin, ...] = ()
 
     def folded(self) -> list[object]:
         """What of it is state: all but the row, which is where a cache of this process lies."""
-        return [self.key, self.outcomes, self.comparisons, self.owners, self.compared_by]
+        return [
+            *(self.key, self.outcomes, self.comparisons, self.owners, self.compared_by),
+            *(self.origins, self.compared_in),
+        ]
+
+
+def _shown(values: tuple[T, ...], origins: tuple[Origin, ...], view: View) -> tuple[T, ...]:
+    return tuple(value for value, origin in zip(values, origins, strict=True) if view.shows(origin))
 
 
 def _key(vector: Vector) -> bytes:
@@ -61,7 +86,13 @@ class History:
     _added: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
 
-    def remember(self, vector: Vector, outcome: Outcome | Comparison, owner: str = "") -> None:
+    def remember(
+        self,
+        vector: Vector,
+        outcome: Outcome | Comparison,
+        owner: str = "",
+        origin: Origin = (0, ""),
+    ) -> None:
         """Add an outcome to the item of this very vector, which is made if it is not there."""
         if not vector.any():
             return  # a query that could not be embedded is near nothing
@@ -75,12 +106,14 @@ class History:
                 item,
                 outcomes=(*item.outcomes, outcome)[-most:],
                 owners=(*item.owners, owner)[-most:],
+                origins=(*item.origins, origin)[-most:],
             )
         else:
             self.items[id] = replace(
                 item,
                 comparisons=(*item.comparisons, outcome)[-most:],
                 compared_by=(*item.compared_by, owner)[-most:],
+                compared_in=(*item.compared_in, origin)[-most:],
             )
 
     def correct(self, vector: Vector, before: Outcome, after: Outcome, owner: str = "") -> None:
@@ -110,6 +143,8 @@ class History:
                     owners=tuple(item.owners[i] for i in kept),
                     comparisons=tuple(item.comparisons[i] for i in compared),
                     compared_by=tuple(item.compared_by[i] for i in compared),
+                    origins=tuple(item.origins[i] for i in kept),
+                    compared_in=tuple(item.compared_in[i] for i in compared),
                 )
             else:
                 del self.items[id]
@@ -128,14 +163,23 @@ class History:
         self._added, self._removed = {}, {}
 
     def neighbours(
-        self, ids: Sequence[int], similarities: Sequence[float]
+        self, ids: Sequence[int], similarities: Sequence[float], view: View | None = None
     ) -> tuple[Neighbour, ...]:
-        """The recalled items with their outcomes; those that have left since are left out."""
+        """The recalled items with their outcomes, as far as `view` shows them.
+
+        Those that have left since, and those of which nothing is shown, are left out.
+        """
         found = []
         for id, similarity in zip(ids, similarities, strict=True):
             item = self.items.get(id)
-            if item is not None:
-                found.append(Neighbour(id, similarity, item.outcomes, item.comparisons))
+            if item is None:
+                continue
+            outcomes, comparisons = item.outcomes, item.comparisons
+            if view is not None:
+                outcomes = _shown(outcomes, item.origins, view)
+                comparisons = _shown(comparisons, item.compared_in, view)
+            if view is None or outcomes or comparisons:
+                found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)
 
     def vectors(self) -> tuple[list[int], Vector]:

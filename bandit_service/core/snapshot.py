@@ -14,13 +14,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import Item
+from bandit_service.core.trial import Trial
 from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_world
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 2
+VERSION = 3
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -31,6 +34,8 @@ class _Remembered(msgspec.Struct, array_like=True, frozen=True):
     comparisons: tuple[tuple[str, str, bool], ...]
     owners: tuple[str, ...]
     compared_by: tuple[str, ...]
+    origins: tuple[tuple[int, str], ...]
+    compared_in: tuple[tuple[int, str], ...]
 
 
 class _Waiting(msgspec.Struct, array_like=True, frozen=True):
@@ -44,6 +49,11 @@ class _Learned(msgspec.Struct, array_like=True, frozen=True):
     state: bytes
     failures: int
     uncorrected: int
+    name: str = ""
+    key: str = ""
+    parameters: bytes = b"{}"
+    own: str = ""
+    seeded: int = 0
 
 
 class _Arm(msgspec.Struct, array_like=True, frozen=True):
@@ -80,6 +90,11 @@ class Kept(msgspec.Struct, frozen=True):
     erasing: list[str]
     spend: dict[str, dict[str, dict[str, float]]]
     counts: tuple[int, int, int, int]
+    experiments: list[Experiment]
+    configured_experiments: list[Experiment]
+    trials: dict[str, bytes]
+    rules: Rules
+    configured_rules: Rules
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -103,9 +118,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
     kept = Kept(
         mark=mark,
         learners={
-            label: _Learned(codec.dump(one.state), one.failures, one.uncorrected)
-            for label, one in world.learners.items()
-            if one.queue is None
+            label: _learned(one) for label, one in world.learners.items() if one.queue is None
         },
         arms=[_arm(record) for record in world.arms.values()],
         configured=list(world.configured.values()),
@@ -128,6 +141,11 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         erasing=list(world.erasing),
         spend=world.spend.windows,
         counts=(world.events, world.decisions, world.rewards, world.comparisons),
+        experiments=list(world.experiments.values()),
+        configured_experiments=list(world.configured_experiments.values()),
+        trials={id: codec.dump(trial) for id, trial in world.trials.items()},
+        rules=world.rules,
+        configured_rules=world.configured_rules,
     )
     return _encoder.encode(kept)
 
@@ -140,17 +158,20 @@ def read(data: bytes) -> Kept:
         raise ValueError(f"not a world of version {VERSION}: {error}") from None
 
 
-def restore(kept: Kept, policies: Mapping[str, Policy[Any]], serving: str) -> World:
+def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> World:
     """The world that was kept, with these policies to go on learning.
 
     A policy that was not there begins with nothing learned.
     """
-    world = new_world(policies, serving, kept.capacity, kept.per_item)
+    world = new_world(by_label, serving, kept.capacity, kept.per_item)
     for label, learner in world.learners.items():
         if label in kept.learners:
             found = kept.learners[label]
             learner.state = codec.load(found.state, type(learner.state))
             learner.failures, learner.uncorrected = found.failures, found.uncorrected
+    for label, one in kept.learners.items():
+        if one.own or one.name:
+            world.learners[label] = _variant(one)
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
@@ -167,14 +188,16 @@ def restore(kept: Kept, policies: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.erasing = dict.fromkeys(kept.erasing)
     world.spend.windows = kept.spend
     world.events, world.decisions, world.rewards, world.comparisons = kept.counts
+    world.experiments = {spec.id: spec for spec in kept.experiments}
+    world.configured_experiments = {spec.id: spec for spec in kept.configured_experiments}
+    world.trials = {id: codec.load(data, Trial) for id, data in kept.trials.items()}
+    world.rules, world.configured_rules = kept.rules, kept.configured_rules
     return world
 
 
 def dump_learner(learner: Learner) -> bytes:
     """One policy's state, to be carried from the process that folded it."""
-    return _encoder.encode(
-        _Learned(codec.dump(learner.state), learner.failures, learner.uncorrected)
-    )
+    return _encoder.encode(_learned(learner))
 
 
 def load_learner(data: bytes, policy: Policy[Any]) -> Learner:
@@ -182,6 +205,20 @@ def load_learner(data: bytes, policy: Policy[Any]) -> Learner:
     found = msgspec.msgpack.decode(data, type=_Learned)
     state = codec.load(found.state, type(policy.init()))
     return Learner(policy, state, found.failures, found.uncorrected)
+
+
+def _learned(one: Learner) -> _Learned:
+    state = codec.dump(one.state)
+    said = (one.name, one.key, one.parameters, one.own, one.seeded)
+    return _Learned(state, one.failures, one.uncorrected, *said)
+
+
+def _variant(kept: _Learned) -> Learner:
+    """The policy of a variant, which the log described."""
+    policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
+    state = codec.load(kept.state, type(policy.init()))
+    said = (kept.name, kept.key, kept.parameters, kept.own, kept.seeded)
+    return Learner(policy, state, kept.failures, kept.uncorrected, None, *said)
 
 
 def _arm(record: ArmRecord) -> _Arm:
@@ -203,6 +240,8 @@ def _remembered(id: int, item: Item) -> _Remembered:
         tuple((one.winner, one.loser, one.tie) for one in item.comparisons),
         item.owners,
         item.compared_by,
+        item.origins,
+        item.compared_in,
     )
 
 
@@ -214,4 +253,6 @@ def _item(kept: _Remembered) -> Item:
         tuple(Comparison(ArmId(one), ArmId(two), tie) for one, two, tie in kept.comparisons),
         kept.owners,
         kept.compared_by,
+        kept.origins,
+        kept.compared_in,
     )

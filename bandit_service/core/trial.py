@@ -79,9 +79,9 @@ class Running:
 
 @dataclass
 class Member:
-    """One unit: its variant's index, the epoch it came in, and (s, n) by metric."""
+    """One unit: its variant's key, the epoch it came in, and (s, n) by metric."""
 
-    variant: int
+    variant: str
     epoch: int
     mixed: bool = False
     sums: dict[str, list[float]] = field(default_factory=dict)
@@ -170,6 +170,12 @@ class Trial:
     held: dict[str, float] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
+    def effective(self, spec: Experiment) -> list[float]:
+        """The weights without the variants that are held, summing to 1 again."""
+        kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
+        total = sum(kept)
+        return [weight / total for weight in kept] if total > 0.0 else list(spec.weights)
+
     def traffic(self) -> dict[str, int]:
         """Decisions by variant."""
         return {key: side.decisions for key, side in self.sides.items()} | {
@@ -190,8 +196,10 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
         trial.begun = event.ts
     if event.status == "stopped" and trial.ended is None:
         trial.ended, trial.winner = event.ts, event.winner
-    if event.held_until:
+    if event.held and event.held_until > event.ts:
         trial.held[event.held] = event.held_until
+    elif event.held:
+        trial.held.pop(event.held, None)
     for one in spec.served:
         side = trial.sides.setdefault(one.key, Side())
         while len(side.guards) < len(spec.guardrails):
@@ -201,11 +209,11 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
     for one in spec.shadows:
         trial.shadows.setdefault(one.key, ShadowSide())
     last = trial.epochs[-1] if trial.epochs else None
-    if last is None or tuple(last.weights) != spec.weights or last.share != spec.share:
+    weights = trial.effective(spec)
+    if last is None or last.weights != weights or last.share != spec.share:
         if last is not None and not any(last.counts):
             trial.epochs.pop()
-        zeros = [0] * len(spec.served)
-        trial.epochs.append(Epoch(event.ts, list(spec.weights), spec.share, zeros))
+        trial.epochs.append(Epoch(event.ts, weights, spec.share, [0] * len(spec.served)))
     trial.notes.append(Note(event.ts, event.status, event.by, event.why))
     del trial.notes[:-MOST_NOTES]
 
@@ -216,17 +224,16 @@ def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
     if side is None or event.split <= 0.0:
         return
     side.decisions += 1
-    index = [one.key for one in spec.served].index(event.variant)
     member = trial.members.get(event.member)
     if member is None:
         if len(trial.members) >= MOST_UNITS:
             trial.uncounted += 1
             return
-        trial.members[event.member] = Member(index, len(trial.epochs) - 1)
+        trial.members[event.member] = Member(event.variant, len(trial.epochs) - 1)
         side.units += 1
-        trial.epochs[-1].counts[index] += 1
-    elif member.variant != index and not member.mixed:
-        _exclude(trial, spec, member)
+        trial.epochs[-1].counts[[one.key for one in spec.served].index(event.variant)] += 1
+    elif member.variant != event.variant and not member.mixed:
+        _exclude(trial, member)
 
 
 def shadowed(trial: Trial, event: ev.Decided, shadow: ev.Shadow) -> None:
@@ -240,9 +247,7 @@ def shadowed(trial: Trial, event: ev.Decided, shadow: ev.Shadow) -> None:
     side.served_usd += event.expected_cost_usd
 
 
-def shadow_rewarded(
-    trial: Trial, event: ev.Decided, shadow: ev.Shadow, reward: float
-) -> None:
+def shadow_rewarded(trial: Trial, event: ev.Decided, shadow: ev.Shadow, reward: float) -> None:
     """The importance-weighted outcome of a shadow; sums of w, w², wr, w²r and w²r²."""
     side = trial.shadows.get(shadow.variant)
     if side is None:
@@ -305,12 +310,12 @@ def scored(trial: Trial, spec: Experiment, member: Member, y: float) -> None:
     weights by what was seen (arXiv 1911.02768, eq. 5).
     """
     weights = trial.epochs[member.epoch].weights
-    for j, one in enumerate(spec.served):
-        p, side = weights[j], trial.sides[one.key]
+    for one, p in zip(spec.served, weights, strict=False):
+        side = trial.sides[one.key]
         if p > 0.0:
             m = side.first.mean
-            side.score.add(m + (y - m) / p if j == member.variant else m)
-    trial.sides[spec.served[member.variant].key].first.add(y)
+            side.score.add(m + (y - m) / p if one.key == member.variant else m)
+    trial.sides[member.variant].first.add(y)
 
 
 def forget(trial: Trial, member: str) -> None:
@@ -323,9 +328,9 @@ def latency_bucket(seconds: float) -> int:
     return math.floor(math.log(max(seconds, 1e-6)) / math.log(LATENCY_STEP))
 
 
-def _exclude(trial: Trial, spec: Experiment, member: Member) -> None:
+def _exclude(trial: Trial, member: Member) -> None:
     """A unit that met two variants measures neither."""
-    side = trial.sides[spec.served[member.variant].key]
+    side = trial.sides[member.variant]
     for metric, (s, n) in member.sums.items():
         side.sums[metric].change((s, n), (0.0, 0.0))
     member.mixed = True

@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from bandit_service.core import codec
 from bandit_service.core.events import ArmSpec, Decided
+from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.spend import Spend
+from bandit_service.core.trial import Trial
 from policies import ArmId, Compared, Policy, Rewarded
 
 PRIOR_DECISIONS = 5.0
@@ -103,6 +105,8 @@ class Learner:
     uncorrected: how many corrections it could not take in, as its state is not a sum.
     queue: not None while the state up to a certain event is folded elsewhere: what it is to learn
     since then, in order. Such a learner is no part of the digest.
+    name, key, parameters: what the policy is, where it is a variant's. own: the variant ("…/…")
+    whose outcomes alone it learns, "" for all; then `seeded` events are the past that it knows.
     """
 
     policy: Policy[Any]
@@ -110,6 +114,11 @@ class Learner:
     failures: int = 0
     uncorrected: int = 0
     queue: list[Lesson] | None = None
+    name: str = ""
+    key: str = ""
+    parameters: bytes = b"{}"
+    own: str = ""
+    seeded: int = 0
 
 
 @dataclass
@@ -119,8 +128,9 @@ class World:
     `apply` is the only thing that changes it. `configured` is what the configuration last said
     of each arm, which the API may have changed since. `learners` holds every policy that learns,
     by label; `serving` is the label of the one that decides. `policy`, `policy_key`, `parameters`:
-    what the log last said of it. `ts` is the latest time of any event. `erasing` holds the owners
-    whose records are still to be erased from the log.
+    what the log last said of it. `experiments`, `trials`: what they are and what they have seen, by
+    id, oldest first; `rules` stands over them. `ts` is the latest time of any event. `erasing`
+    holds the owners whose records are still to be erased from the log.
     """
 
     learners: dict[str, Learner]
@@ -136,6 +146,11 @@ class World:
     configured_policy: str = ""
     ts: float = 0.0
     erasing: dict[str, None] = field(default_factory=dict)
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    configured_experiments: dict[str, Experiment] = field(default_factory=dict)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    configured_rules: Rules = field(default_factory=Rules)
     spend: Spend = field(default_factory=Spend)
     events: int = 0
     decisions: int = 0
@@ -150,7 +165,10 @@ class World:
         """SHA-256 of everything folded, bit for bit; caches do not count."""
         folded = {
             "learners": {
-                label: [codec.dump(learner.state), learner.failures, learner.uncorrected]
+                label: [
+                    *(codec.dump(learner.state), learner.failures, learner.uncorrected),
+                    *(learner.name, learner.key, learner.own, learner.seeded),
+                ]
                 for label, learner in self.learners.items()
                 if learner.queue is None
             },
@@ -168,6 +186,12 @@ class World:
             "ts": self.ts,
             "erasing": list(self.erasing),
             "spend": self.spend.windows,
+            "experiments": [
+                {id: codec.dump(spec) for id, spec in self.experiments.items()},
+                {id: codec.dump(spec) for id, spec in self.configured_experiments.items()},
+                {id: codec.dump(trial) for id, trial in self.trials.items()},
+                [codec.dump(self.rules), codec.dump(self.configured_rules)],
+            ],
         }
         return hashlib.sha256(codec.dump(folded)).hexdigest()
 
