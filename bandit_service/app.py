@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from aiohttp import web
 
-from bandit_service import events_http, http, stream
+from bandit_service import events_http, experiments_http, http, stream
 from bandit_service.admission import Admission, Entrance
 from bandit_service.connections import Connection, expect
 from bandit_service.core.decide import Exploration
+from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.experiments import Experiments
 from bandit_service.gateway import http as gateway_http
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
@@ -33,7 +35,13 @@ from bandit_service.keeper import Keeper
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
 from bandit_service.security import Gate
-from bandit_service.settings import BadSettings, Settings, exposure, policy_key
+from bandit_service.settings import (
+    BadSettings,
+    Settings,
+    experiment_rules,
+    exposure,
+    policy_key,
+)
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from store.history import HybridIndex
@@ -188,6 +196,15 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
         keeper.change_policy(wanted, source)
 
 
+async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
+    try:
+        rules = experiment_rules(settings.experiment_rules)
+        await experiments.reconcile(settings.experiments, rules)
+    except ServiceError as error:
+        raise BadSettings([f"experiments: {error.message}"]) from None
+    experiments.start()
+
+
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the configured files; None without them. BadSettings if unusable."""
     server = settings.server
@@ -249,6 +266,7 @@ def application(
     routes = (
         *http.routes(),
         *gateway_http.routes(),
+        *experiments_http.routes(),
         web.get("/v1/events", events_http.events),
         web.get("/v1/stream", stream.stream),
     )
@@ -284,6 +302,9 @@ async def serving(
         app = application(router, keeper, telemetry, settings)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
+        experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
+        await _experiments_of(experiments, settings)
+        app[experiments_http.EXPERIMENTS] = experiments
         gauges = ServiceGauges(
             telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets
         )
@@ -318,5 +339,6 @@ async def serving(
                 await asyncio.sleep(settings.server.drain_s)
                 listening.close()
             await runner.cleanup()
+            await experiments.close()
             await gateway.close()
             _log.info("stopped", extra={"events": router.world.events})

@@ -21,6 +21,7 @@ import policies
 from bandit_service import (
     app,
     clock,
+    experiments_cli,
     export_cli,
     http,
     inspect_cli,
@@ -132,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     try_cli.add_arguments(trial)
     trial.set_defaults(run=try_cli.run)
+
+    experiments = commands.add_parser(
+        "experiments", help="list, start, ramp and stop experiments, and show their results"
+    )
+    experiments_cli.add_arguments(experiments)
+    experiments.set_defaults(run=experiments_cli.run)
 
     keys = commands.add_parser("keys", help="make API keys")
     actions = keys.add_subparsers(required=True, metavar="new")

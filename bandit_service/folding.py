@@ -47,6 +47,7 @@ class Task(msgspec.Struct, frozen=True):
     nothing learned, at the first event or, where the log begins later, at the oldest snapshot under
     `base_key`. The rest of the world is then taken from the newest one under `base_key`, which must
     be of the last event: where records were deleted or erased, only that still knows all of it.
+    save: whether a snapshot is written; without one only the policy's state is wanted.
     """
 
     policy: str
@@ -59,6 +60,7 @@ class Task(msgspec.Struct, frozen=True):
     begin: str = "newest"
     base_key: str = ""
     first: int = 1
+    save: bool = True
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -156,6 +158,11 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     learner = b""
     if task.begin == "fresh":
         learner = snapshot.dump_learner(world.learners[task.policy])
+    if not task.save:
+        sink.write(_framed(Folded(at, 0, time.perf_counter() - begun, learner)))
+        sink.flush()
+        return
+    if task.begin == "fresh":
         world = _with_learner(task, policy, world.learners[task.policy], at, snapshots)
     state = snapshot.dump(world, mark)
     snapshots.save(Offset(at), task.key, state)

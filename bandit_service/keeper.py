@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 
 import policies
 from bandit_service import clock
+from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core import snapshot
 from bandit_service.core.apply import teach
 from bandit_service.core.errors import Conflict, Refused, ServiceError
 from bandit_service.core.world import Learner
@@ -216,6 +217,38 @@ class Keeper:
         finally:
             world.learners.pop(_BUILDING, None)
             self.wanted = self.progress = None
+
+    async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
+        """What each policy would have learned of the whole log so far, and up to which event.
+
+        All of one moment; the serving policy's own state is taken as it is.
+        """
+        async with self._folding:
+            await self._writer.synced()
+            world, log = self._writer.world, self._writer.log
+            upto, events = log.last, world.events
+            key = policy_key(self.serving.name, self.serving.parameters)
+            same = codec.dump(world.learners[self.serving.name].state)
+            states, based = [], False
+            for each in wanted:
+                if policy_key(each.name, each.parameters) == key:
+                    states.append(same)
+                    continue
+                if log.first > 1 and not based:
+                    await self._snapshot(upto)
+                    based = True
+                task = Task(
+                    **task_arguments(each, self._settings),
+                    directory=str(self._snapshots.directory),
+                    begin="fresh",
+                    base_key=snapshot_key(self.serving, self._settings),
+                    first=int(log.first),
+                    save=False,
+                )
+                folded = await fold_elsewhere(task, log, upto)
+                learner = snapshot.load_learner(folded.learner, load_policy(each))
+                states.append(codec.dump(learner.state))
+        return events, states
 
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
         """The event, and the new learner in the old one's place, with no decision in between."""

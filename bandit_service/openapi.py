@@ -14,6 +14,7 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.experiments import STATUSES, Experiment, Rules
 from bandit_service.core.outcomes import RANGES
 from bandit_service.security import ROUTES
 
@@ -42,6 +43,7 @@ def _open(required: list[str], **properties: Any) -> dict[str, Any]:
 _NUMBER, _STRING, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 _NUMBERS = {"type": "object", "additionalProperties": _NUMBER}
 _ARM = {"$ref": "#/components/schemas/Arm"}
+_RULES = {"$ref": "#/components/schemas/Rules"}
 _NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER)
 
 _WHY = _object(
@@ -60,6 +62,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         arm=_STRING,
         propensity={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         policy=_STRING,
+        experiment=_STRING,
+        variant=_STRING,
         expected=_object(["cost_usd"], quality=_NUMBER, cost_usd=_NUMBER, latency_s=_NUMBER),
         fallback=_STRING,
         scores=_NUMBERS,
@@ -126,6 +130,19 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Duel": _object(["decision_id", "answers"], decision_id=_STRING, answers={
         "type": "array", "items": _object(["decision_id", "arm", "answer"], decision_id=_STRING,
                                           arm=_STRING, answer=_STRING)}),
+    "Experiment": _object(
+        ["id", "status", "experiment", "decisions", "units", "held", "conclusion"], id=_STRING,
+        status={"enum": list(STATUSES)}, experiment={"$ref": "#/components/schemas/ExperimentSpec"},
+        begun={"type": ["number", "null"]}, ended={"type": ["number", "null"]},
+        winner={"type": ["string", "null"]}, decisions=_WHOLE, units=_WHOLE, held=_NUMBERS,
+        conclusion=_STRING),
+    "Experiments": _object(["experiments", "rules"], rules=_RULES, experiments={
+        "type": "array", "items": {"$ref": "#/components/schemas/Experiment"}}),
+    "ExperimentResults": _object(
+        ["id", "status", "conclusion", "variants", "shadows", "split", "guardrails", "cost"],
+        id=_STRING, status=_STRING, conclusion=_STRING, variants={"type": "array"},
+        shadows={"type": "array"}, split={"type": "object"}, guardrails={"type": "array"},
+        cost={"type": "object"}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -142,7 +159,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 
-_GET, _PUT, _POST, _DELETE = "get", "put", "post", "delete"
+_GET, _PUT, _POST, _DELETE, _PATCH = "get", "put", "post", "delete", "patch"
 _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     # path, method, summary, request schema, answers by status, errors
     ("/", _GET, "Where to look", None, {200: "Index"}, []),
@@ -168,6 +185,26 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),
+    ("/v1/experiments", _GET, "Every experiment, and the rules over all", None,
+     {200: "Experiments"}, [503]),
+    ("/v1/experiments/{id}", _GET, "One experiment", None, {200: "Experiment"}, [404, 503]),
+    ("/v1/experiments/{id}", _PUT, "Make a draft, or change an experiment", "ExperimentSpec",
+     {200: "Experiment", 201: "Experiment"}, [400, 404, 408, 409, 413, 503]),
+    ("/v1/experiments/{id}", _PATCH, "Ramp, weigh anew, or release a held variant",
+     "ExperimentPatch", {200: "Experiment"}, [400, 404, 408, 409, 413, 503]),
+    ("/v1/experiments/{id}", _DELETE, "Delete a draft, or what is finished", None,
+     {200: "Experiment"}, [400, 404, 409, 503]),
+    ("/v1/experiments/{id}/results", _GET, "What may be concluded now", None,
+     {200: "ExperimentResults"}, [404, 503]),
+    ("/v1/experiments/{id}/start", _POST, "Start, or go on; 202 while policies are folded",
+     "ExperimentMove", {200: "Experiment", 202: "Experiment"}, [400, 404, 408, 409, 413, 503]),
+    ("/v1/experiments/{id}/pause", _POST, "Assign no unit for now", "ExperimentMove",
+     {200: "Experiment"}, [400, 404, 408, 409, 413, 503]),
+    ("/v1/experiments/{id}/stop", _POST, "End it, with a winner", "ExperimentStop",
+     {200: "Experiment"}, [400, 404, 408, 409, 413, 503]),
+    ("/v1/experiment-rules", _GET, "The kill switch and the hold-out", None, {200: "Rules"}, [503]),
+    ("/v1/experiment-rules", _PUT, "Set the kill switch and the hold-out", "Rules",
+     {200: "Rules"}, [400, 404, 408, 413, 503]),
     ("/v1/arms", _GET, "The catalogue", None, {200: "Arms"}, [503]),
     ("/v1/arms/{id}", _PUT, "Add or replace an arm", "ArmSpec",
      {200: "Arm", 201: "Arm"}, [400, 408, 413, 503]),
@@ -192,11 +229,21 @@ def document(version: str) -> dict[str, Any]:
         wire.RewardRequest,
         wire.CompareRequest,
         wire.PolicyRequest,
+        wire.ExperimentPatch,
+        wire.ExperimentMove,
+        wire.ExperimentStop,
+        Experiment,
+        Rules,
         ArmSpec,
     )
     _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     for name, (low, high) in RANGES.items():
         requests["RewardRequest"]["properties"][name] |= {"minimum": low, "maximum": high}
+    # what answers hold under the same name is something else
+    requests["ExperimentSpec"] = requests.pop("Experiment")
+    requests["ExperimentSpec"]["properties"]["why"] = _STRING
+    requests["Rules"]["properties"]["why"] = _STRING
+    requests["ExperimentSpec"]["required"] = ["variants"]
     # The id of an arm is in the path.
     requests["ArmSpec"]["required"] = [f for f in requests["ArmSpec"]["required"] if f != "id"]
     paths: dict[str, Any] = {

@@ -30,7 +30,7 @@ from bandit_service.core.decide import (
     weigh,
 )
 from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
-from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
 from bandit_service.telemetry import Telemetry
@@ -115,11 +115,13 @@ class Router:
         sticky_margin: float = 0.0,
         caller: str = "",
         duel_of: str = "",
+        outside: bool | None = None,
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
         sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
+        outside: takes part in no experiment; None where one arm is named.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
@@ -128,8 +130,9 @@ class Router:
         try:
             query = await self._query(request)
             query = replace(
-                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of
-            )
+                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
+                outside=query.outside if outside is None else outside,
+            )  # fmt: skip
             event = await self.writer.submit(lambda: self._decide(query), durable=False)
         finally:
             self._in_flight -= 1
@@ -159,6 +162,9 @@ class Router:
             requires=tuple(request.requires),
             tenant=request.tenant,
             unit=request.unit,
+            session=request.session,
+            conversation=request.conversation,
+            outside=request.arms is not None and len(request.arms) == 1,
             fallback=fallback,
         )
 
@@ -190,13 +196,7 @@ class Router:
             wire.refuse_subject(request)
             decision_id = request.decision_id
             return await self._learn(
-                lambda: outcomes.decision_rewarded(
-                    self._pending(decision_id, tenant),
-                    decision_id,
-                    report,
-                    self.rules.reward,
-                    self.writer.now(),
-                ),
+                lambda: self._rewarded(self._pending(decision_id, tenant), decision_id, report),
                 key=decision_id,
             )
         arm = wire.required(request, "arm")
@@ -210,6 +210,12 @@ class Router:
             ),
             key=report.idempotency_key,
         )
+
+    def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
+        spec = self.world.experiments.get(pending.decided.experiment)
+        metrics = () if spec is None else spec.metrics
+        rule, now = self.rules.reward, self.writer.now()
+        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
 
     async def compare(self, request: wire.CompareRequest, tenant: str | None = None) -> str:
         """Append, apply, make durable, as `reward` does."""

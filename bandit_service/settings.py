@@ -22,8 +22,10 @@ from typing import Any, cast
 import msgspec
 
 import policies
-from bandit_service.core.errors import field_of
+from bandit_service.core.errors import Refused, field_of
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.experiments import Experiment, Rules
+from bandit_service.core.experiments import check as check_experiment
 from bandit_service.gateway.budgets import BudgetSpec, check_budget
 from bandit_service.gateway.configured import Upstream, listed, upstreams_of
 from bandit_service.gateway.judges import JudgeSpec, check_judge
@@ -288,6 +290,25 @@ DEFAULT_ARMS = (
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentSettings:
+    """What stands over all experiments, and how often they are looked at."""
+
+    stopped: bool = _setting(False, "the kill switch: no unit is in any experiment")
+    holdout_share: float = _setting(
+        0.0, "share of the units that always get holdout_arm", low=0.0, high=0.5
+    )
+    holdout_arm: str = _setting("", "the arm of held-out units")
+    unit: str = _setting("user", "what is held out", choices=("user", "tenant"))
+    salt: str = _setting("holdout", "another salt holds out other units")
+    steer_s: float = _setting(
+        5.0, "seconds between two looks at guardrails, ramps and weights", low=0.1, high=3600.0
+    )
+
+
+LISTS = ("upstreams", "budgets", "judges", "experiments")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, checked. `origins` tells where each value came from."""
 
@@ -308,10 +329,12 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     duels: DuelSettings = field(default_factory=DuelSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
     judges: tuple[JudgeSpec, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -365,7 +388,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         more = Path(file) if path is None else path.parent / file
         keys += _read_keys(_document(more, mistakes).get("keys", []), f"{more}: ", mistakes, keys)
         origins["keys"] += f" and {more}"
-    given = {name: document.get(name, []) for name in ("upstreams", "budgets", "judges")}
+    given = {name: document.get(name, []) for name in LISTS}
     for name in given:
         variable = PREFIX + name.upper()
         if variable in overrides:
@@ -378,13 +401,40 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     upstreams = upstreams_of(given["upstreams"], environ, path, mistakes)
     budgets = listed("budgets", given["budgets"], BudgetSpec, check_budget, mistakes)
     judges = listed("judges", given["judges"], JudgeSpec, check_judge, mistakes)
+    experiments = listed(
+        "experiments", given["experiments"], Experiment, _check_experiment, mistakes
+    )
+    _check_rules(values, mistakes)
     if values["duels.judge"] not in ("", *(spec.id for spec in judges)):
         mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
     if mistakes:
         raise BadSettings(mistakes)
     tables = {"arms": arms, "keys": keys, "upstreams": upstreams, "budgets": budgets,
-              "judges": judges}  # fmt: skip
+              "judges": judges, "experiments": experiments}  # fmt: skip
     return _assemble(values, tables, origins)
+
+
+def _check_experiment(spec: Experiment) -> None:
+    try:
+        check_experiment(spec)
+    except Refused as refused:
+        raise ValueError(refused.message) from None
+
+
+def experiment_rules(settings: ExperimentSettings) -> Rules:
+    """The kill switch and the hold-out as the configuration names them."""
+    return Rules(
+        stopped=settings.stopped,
+        holdout_share=settings.holdout_share,
+        holdout_arm=settings.holdout_arm,
+        unit=settings.unit,
+        salt=settings.salt,
+    )
+
+
+def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
+    if values["experiment_rules.holdout_share"] and not values["experiment_rules.holdout_arm"]:
+        mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
 
 
 def _json(variable: str, text: str, mistakes: list[str]) -> Any:
@@ -433,7 +483,7 @@ def _flatten(
     flat: dict[str, Any] = {}
     sections = {key.split(".")[0] for key in known if "." in key}
     for name, value in document.items():
-        if name in ("arms", "keys", "upstreams", "budgets", "judges"):
+        if name in ("arms", "keys", *LISTS):
             continue
         if name in sections:
             if not isinstance(value, dict):

@@ -36,6 +36,8 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
 
     unit: str = ""
     tenant: str = ""
+    session: str = ""
+    conversation: str = ""
     arms: list[str] | None = None
     max_cost_usd: float | None = None
     max_latency_s: float | None = None
@@ -56,12 +58,13 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     willingness_to_pay: float | None = None
     idempotency_key: str = ""
     correction: bool = False
+    metrics: dict[str, float] = {}
     unit: str = ""
     tenant: str = ""
 
     def reported(self) -> Reported:
         """The signals, and the digest by which a resend is recognised; checks their ranges."""
-        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward)
+        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, self.metrics)
         check_signals(signals)
         _check_name("idempotency_key", self.idempotency_key)
         return Reported(
@@ -88,6 +91,29 @@ class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
         """What a resend under the same idempotency key must agree with."""
         _check_name("idempotency_key", self.idempotency_key)
         return digest("comparison", self.decision_id, self.winner, self.loser, self.tie)
+
+
+class ExperimentPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """PATCH /v1/experiments/{id}: what changes, and why."""
+
+    share: float | None = None
+    weights: dict[str, float] | None = None
+    release: str | None = None
+    why: str = ""
+
+
+class ExperimentMove(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/experiments/{id}/start and /pause."""
+
+    why: str = ""
+
+
+class ExperimentStop(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/experiments/{id}/stop. winner: the variant to keep, else what the numbers say."""
+
+    why: str = ""
+    winner: str = ""
+    ship: bool = False
 
 
 class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -221,6 +247,8 @@ def check_constraints(request: DecideRequest) -> None:
         check_positive(name, getattr(request, name))
     check_positive("willingness_to_pay", request.willingness_to_pay, least=1e-9, most=1e6)
     check_names(request.unit, request.tenant)
+    _check_name("session", request.session)
+    _check_name("conversation", request.conversation)
     if request.arms is not None and not request.arms:
         raise Refused("arms: the list is empty; leave it out to allow every arm", param="arms")
 
@@ -276,6 +304,8 @@ def decided_body(decided: ev.Decided) -> dict[str, Any]:
         "policy": decided.policy,
         "expected": expected,
     }
+    if decided.experiment:
+        body |= {"experiment": decided.experiment, "variant": decided.variant}
     if decided.fallback:
         body["fallback"] = decided.fallback
     return body

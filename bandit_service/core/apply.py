@@ -364,15 +364,15 @@ def _seed(world: World, event: ev.VariantSeeded) -> None:
         state = codec.load(event.state, type(policy.init())) if event.state else policy.init()
     except (ValueError, TypeError, LookupError, *codec.UNREADABLE):
         return
-    world.trials[event.experiment].seeded = world.events
+    world.trials[event.experiment].seeded = event.upto
     world.learners[label] = Learner(
         policy,
         state,
         name=event.policy,
         key=policies_key(event.policy, event.parameters),
         parameters=event.parameters,
-        own=label if variant.learning == "isolated" else "",
-        seeded=world.events,
+        own=label if variant.learning == "isolated" and not variant.shadow else "",
+        seeded=event.upto,
     )
 
 

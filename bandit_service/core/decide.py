@@ -23,6 +23,7 @@ class Query:
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
     sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
+    outside: the query takes part in no experiment, since its arm was named.
     """
 
     embedding: Vector
@@ -41,6 +42,7 @@ class Query:
     duel_of: str = ""
     session: str = ""
     conversation: str = ""
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         cost_usd=np.array([record.expected_cost_usd(query.tokens) for record in records]),
         price=np.array([relative_price(record.spec, dearest) for record in records]),
     )
-    part = None if _alone(query) else assigned(world, query)
+    alone = query.outside or bool(query.duel_of)
+    part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
     label = world.serving if part is None or not part.learner else part.learner
     learner = world.learners[label]
@@ -131,16 +134,11 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     propensities = proposal.propensities
     if always is None:
         propensities = floor(propensities, explore.floor, explore.floor_share)
-    shadows = () if _alone(query) else _shadows(world, query, recalled, arms, explore)
+    shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
         policy, key, part, shadows,
     )  # fmt: skip
-
-
-def _alone(query: Query) -> bool:
-    """Whether the query is outside of all experiments: it names its arm, or stands beside one."""
-    return bool(query.duel_of) or (query.arms is not None and len(query.arms) == 1)
 
 
 def _context(world: World, query: Query, recalled: Recalled, learner: Learner) -> Context:

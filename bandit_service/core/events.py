@@ -247,7 +247,8 @@ class ExperimentDeleted(Event, frozen=True, kw_only=True, tag="experiment_delete
 class VariantSeeded(Event, frozen=True, kw_only=True, tag="variant_seeded"):
     """A variant's policy as it begins: the frozen state that it goes on learning from.
 
-    parameters: JSON. state: as `codec.dump` wrote it; empty begins with nothing learned.
+    parameters: JSON. state: as `codec.dump` wrote it; empty begins with nothing learned. upto: the
+    number of events that it knows of.
     """
 
     experiment: str
@@ -255,6 +256,7 @@ class VariantSeeded(Event, frozen=True, kw_only=True, tag="variant_seeded"):
     policy: str
     parameters: bytes
     state: bytes = b""
+    upto: int = 0
 
 
 class RulesChanged(Event, frozen=True, kw_only=True, tag="experiment_rules"):

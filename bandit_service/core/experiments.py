@@ -35,7 +35,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     arm always, instead of a policy. weight: share of the experiment's units. learning: "isolated"
     learns from its own units only, "shared" from all traffic. begin: "snapshot" starts with what
     the policy would have learned of the whole log, "nothing" with nothing. shadow: decides on every
-    query of the audience without being served, and has no weight.
+    query of the audience without being served; it has no weight and learns from all traffic.
     """
 
     key: str

@@ -8,6 +8,7 @@ sent as a correction, which takes the earlier value's place.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -16,11 +17,14 @@ import msgspec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import SIGNALS
 from bandit_service.core.errors import Conflict, Refused, Unknown
+from bandit_service.core.experiments import Metric
 from bandit_service.core.world import Pending, World
 from policies import ArmId
 
 MAX_COST_USD = 10_000.0
 MAX_LATENCY_S = 86_400.0
+MOST_METRICS = 8
+MOST_VALUE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,12 @@ class Signals:
     cost_usd: float | None = None
     latency_s: float | None = None
     reward: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def said(self) -> dict[str, float]:
-        """The signals that were sent, by name."""
+        """The signals that were sent, by name; the user's own metrics among them."""
         values = ((name, getattr(self, name)) for name in SIGNALS)
-        return {name: value for name, value in values if value is not None}
+        return {name: value for name, value in values if value is not None} | dict(self.metrics)
 
 
 RANGES = {
@@ -78,8 +83,19 @@ def check_signals(signals: Signals) -> None:
     said = signals.said()
     if not said:
         raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}")
+    if len(signals.metrics) > MOST_METRICS:
+        raise Refused(
+            f"metrics: at most {MOST_METRICS}, got {len(signals.metrics)}", param="metrics"
+        )
+    for name in signals.metrics:
+        if name in SIGNALS or not name.isidentifier() or len(name) > 64:
+            raise Refused(
+                f"metrics: {name!r} is no name for one: use letters, digits and _, and none of "
+                f"{', '.join(SIGNALS)}",
+                param="metrics",
+            )
     for name, value in said.items():
-        low, high = RANGES[name]
+        low, high = RANGES.get(name, (-MOST_VALUE, MOST_VALUE))
         if not math.isfinite(value) or not low <= value <= high:
             raise Refused(
                 f"{name}: must be a number from {low:g} to {high:g}, got {value:g}", param=name
@@ -107,9 +123,16 @@ def digest(*parts: object) -> str:
 
 
 def decision_rewarded(
-    pending: Pending, decision_id: str, report: Reported, rule: RewardRule, ts: float
+    pending: Pending,
+    decision_id: str,
+    report: Reported,
+    rule: RewardRule,
+    ts: float,
+    metrics: Sequence[Metric] = (),
 ) -> ev.Rewarded | None:
     """The event for signals of a pending decision; None when all of it is already there.
+
+    metrics: what the decision's experiment measures, whose ranges hold.
 
     Raises Conflict when a signal, or the idempotency key, stands for something else already.
     """
@@ -117,6 +140,13 @@ def decision_rewarded(
     new = {}
     if _resent(pending.keys, report.idempotency_key, report.digest):
         return None
+    for one in metrics:
+        if one.name in said and not one.low <= said[one.name] <= one.high:
+            raise Refused(
+                f"metrics: {one.name} must be from {one.low:g} to {one.high:g}, got "
+                f"{said[one.name]:g}",
+                param="metrics",
+            )
     for name, value in said.items():
         before = pending.signals.get(name)
         if before is None or (report.correction and before != value):
@@ -151,6 +181,7 @@ def decision_rewarded(
         idempotency_key=report.idempotency_key,
         digest=report.digest,
         correction=report.correction,
+        metrics={name: value for name, value in new.items() if name not in SIGNALS},
     )
 
 
@@ -164,6 +195,8 @@ def subject_rewarded(
     if _resent(world.keys, report.idempotency_key, report.digest):
         return None
     said = report.signals.said()
+    if report.signals.metrics:
+        raise Refused("metrics: belong to a decision; send decision_id", param="metrics")
     reward = None
     if "quality" in said or "reward" in said:
         expected = record.expected_cost_usd(subject.tokens)

@@ -98,7 +98,8 @@ class Point:
 @dataclass
 class Side:
     """One served variant. first: of each unit's first primary outcome. score: the same for all
-    units, doubly robust (see `Trial.scored`). guards: one state for each guardrail."""
+    units, doubly robust (see `scored`); gap: its difference to the control's. guards: one state for
+    each guardrail."""
 
     decisions: int = 0
     units: int = 0
@@ -106,6 +107,7 @@ class Side:
     sums: dict[str, Sums] = field(default_factory=dict)
     first: Running = field(default_factory=Running)
     score: Running = field(default_factory=Running)
+    gap: Running = field(default_factory=Running)
     latency: dict[int, int] = field(default_factory=dict)
     guards: list[bernstein.State] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
@@ -310,11 +312,16 @@ def scored(trial: Trial, spec: Experiment, member: Member, y: float) -> None:
     weights by what was seen (arXiv 1911.02768, eq. 5).
     """
     weights = trial.epochs[member.epoch].weights
+    scores: dict[str, float] = {}
     for one, p in zip(spec.served, weights, strict=False):
-        side = trial.sides[one.key]
         if p > 0.0:
-            m = side.first.mean
-            side.score.add(m + (y - m) / p if one.key == member.variant else m)
+            m = trial.sides[one.key].first.mean
+            scores[one.key] = m + (y - m) / p if one.key == member.variant else m
+    control = scores.get(spec.control.key)
+    for key, score in scores.items():
+        trial.sides[key].score.add(score)
+        if control is not None:
+            trial.sides[key].gap.add(score - control)
     trial.sides[member.variant].first.add(y)
 
 

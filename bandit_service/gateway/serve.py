@@ -85,6 +85,8 @@ class _Call:
             "x-arm": self.decided.arm,
             "x-policy": self.decided.policy,
         }
+        if self.decided.experiment:
+            headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
         return headers | {"x-duel": self.decided.id} if self.duel else headers
 
 
@@ -216,7 +218,9 @@ class Gateway:
         waiting = f"waiting {next(self._numbers)}"
         self.budgets.reserve(waiting, max(most[id] for id in arms), tenant, caller)
         try:
-            decided = await self._router.decide(question, before, margin, caller, duel_of)
+            decided = await self._router.decide(
+                question, before, margin, caller, duel_of, wanted.direct
+            )
             self.budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
             self.budgets.settle(waiting)

@@ -1,8 +1,9 @@
 """What a chat request wants of the router: preferences, requirements and what is embedded. Pure.
 
 Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
-`x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit` and `x-tenant`. A
-name that is not `auto` is an arm, called directly.
+`x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit`, `x-tenant`,
+`x-session` and `x-conversation`. A name that is not `auto` is an arm, called directly. Where no
+conversation is named, it is known by a hash of how it began.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from urllib.parse import parse_qsl, unquote
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.embedding import text_of_messages
+from bandit_service.gateway.affinity import conversation
 
 AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
+_TEXTS = ("arms", "unit", "tenant", "session", "conversation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,13 @@ def _wanted(
     if not direct and policy not in ("", serving):
         raise Unknown(f"model: policy {policy!r} is not serving, {serving!r} is", param="model")
     given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
-    for field in (*_NUMBERS, "arms", "unit", "tenant"):
+    for field in (*_NUMBERS, *_TEXTS):
         value = headers.get(f"x-{field.replace('_', '-')}")
         if value is not None:
             given.setdefault(field, value)
-    unknown = set(given) - {*_NUMBERS, "arms", "unit", "tenant"}
+    unknown = set(given) - {*_NUMBERS, *_TEXTS}
     if unknown:
-        allowed = ", ".join((*_NUMBERS, "arms", "unit", "tenant"))
+        allowed = ", ".join((*_NUMBERS, *_TEXTS))
         raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
     user = body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
@@ -92,6 +95,8 @@ def _wanted(
             query=text,
             unit=given.get("unit") or (user if isinstance(user, str) else ""),
             tenant=given.get("tenant", ""),
+            session=given.get("session", ""),
+            conversation=given.get("conversation") or conversation(body, "", "").hex(),
             arms=[model_of(body)] if direct else arms,
             requires=requires,
             max_cost_usd=_number("max_cost_usd", given),

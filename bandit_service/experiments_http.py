@@ -1,0 +1,170 @@
+"""HTTP of the experiments: parse, call, render."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bandit_service import wire
+from bandit_service.core.errors import Refused
+from bandit_service.core.experiments import HOLDOUT, Experiment, Rules
+from bandit_service.core.trial import Trial
+from bandit_service.experiment_results import conclusion, results
+from bandit_service.experiments import Experiments
+from bandit_service.http import CALLER, ROUTER, body_of, reply
+
+EXPERIMENTS = web.AppKey("experiments", Experiments)
+_MOST_WHY = 1_000
+
+
+def described(spec: Experiment, trial: Trial) -> dict[str, Any]:
+    """One experiment in a list: what it is, and how it stands."""
+    return {
+        "id": spec.id,
+        "status": trial.status,
+        "experiment": msgspec.to_builtins(spec),
+        "begun": trial.begun,
+        "ended": trial.ended,
+        "winner": trial.winner or None,
+        "decisions": sum(side.decisions for side in trial.sides.values()),
+        "units": sum(side.units for side in trial.sides.values()),
+        "held": dict(trial.held),
+        "conclusion": conclusion(spec, trial),
+    }
+
+
+async def list_experiments(request: web.Request) -> web.Response:
+    """GET /v1/experiments."""
+    world = request.app[ROUTER].world
+    return reply(
+        {
+            "experiments": [
+                described(spec, world.trials[id])
+                for id, spec in world.experiments.items()
+                if id != HOLDOUT
+            ],
+            "rules": msgspec.to_builtins(world.rules),
+        }
+    )
+
+
+async def get_experiment(request: web.Request) -> web.Response:
+    """GET /v1/experiments/{id}."""
+    return reply(described(*_of(request)))
+
+
+async def get_results(request: web.Request) -> web.Response:
+    """GET /v1/experiments/{id}/results."""
+    spec, trial = _of(request)
+    return reply(results(spec, trial, request.app[ROUTER].world.trials.get(HOLDOUT)))
+
+
+async def put_experiment(request: web.Request) -> web.Response:
+    """PUT /v1/experiments/{id}: a draft, or a change of what is there."""
+    body = await _body(request)
+    why = _why(body.pop("why", ""))
+    id = request.match_info["id"]
+    if body.setdefault("id", id) != id:
+        raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
+    spec = wire.convert(body, Experiment)
+    created = await request.app[EXPERIMENTS].put(spec, _who(request), why)
+    return reply(described(*_of(request)), 201 if created else 200)
+
+
+async def patch_experiment(request: web.Request) -> web.Response:
+    """PATCH /v1/experiments/{id}: share, weights, or a held variant's release."""
+    asked = wire.convert(await _body(request), wire.ExperimentPatch)
+    if asked.share is None and asked.weights is None and asked.release is None:
+        raise Refused("share: send share, weights or release")
+    await request.app[EXPERIMENTS].change(
+        request.match_info["id"], _who(request), _why(asked.why),
+        share=asked.share, weights=asked.weights, release=asked.release,
+    )  # fmt: skip
+    return reply(described(*_of(request)))
+
+
+async def start_experiment(request: web.Request) -> web.Response:
+    """POST /v1/experiments/{id}/start: 202 while its policies are still folded."""
+    asked = wire.convert(await _body(request), wire.ExperimentMove)
+    experiments = request.app[EXPERIMENTS]
+    status = await experiments.begin(request.match_info["id"], _who(request), _why(asked.why))
+    return reply(described(*_of(request)), 202 if status == "starting" else 200)
+
+
+async def pause_experiment(request: web.Request) -> web.Response:
+    """POST /v1/experiments/{id}/pause."""
+    asked = wire.convert(await _body(request), wire.ExperimentMove)
+    await request.app[EXPERIMENTS].pause(request.match_info["id"], _who(request), _why(asked.why))
+    return reply(described(*_of(request)))
+
+
+async def stop_experiment(request: web.Request) -> web.Response:
+    """POST /v1/experiments/{id}/stop: the end, with a winner, which may be shipped."""
+    asked = wire.convert(await _body(request), wire.ExperimentStop)
+    await request.app[EXPERIMENTS].stop(
+        request.match_info["id"], _who(request), _why(asked.why), asked.winner, asked.ship
+    )
+    return reply(described(*_of(request)))
+
+
+async def delete_experiment(request: web.Request) -> web.Response:
+    """DELETE /v1/experiments/{id}."""
+    why = _why(request.query.get("why", ""))
+    shown = described(*_of(request))
+    await request.app[EXPERIMENTS].delete(request.match_info["id"], _who(request), why)
+    return reply(shown)
+
+
+async def get_rules(request: web.Request) -> web.Response:
+    """GET /v1/experiment-rules."""
+    return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
+
+
+async def put_rules(request: web.Request) -> web.Response:
+    """PUT /v1/experiment-rules: the kill switch and the hold-out, as a whole."""
+    body = await _body(request)
+    why = _why(body.pop("why", ""))
+    rules = wire.convert(body, Rules)
+    await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
+    return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
+
+
+def _of(request: web.Request) -> tuple[Experiment, Trial]:
+    return request.app[EXPERIMENTS].find(request.match_info["id"])
+
+
+def _who(request: web.Request) -> str:
+    return request[CALLER].key or "anonymous"
+
+
+def _why(why: Any) -> str:
+    if not isinstance(why, str) or len(why) > _MOST_WHY:
+        raise Refused(f"why: must be a text of at most {_MOST_WHY} characters", param="why")
+    return why
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    raw = await body_of(request)
+    body = wire.decode_json(raw) if raw.strip() else {}
+    if not isinstance(body, dict):
+        raise Refused(f"the body must be an object, got {type(body).__name__}")
+    return body
+
+
+def routes() -> list[web.RouteDef]:
+    """Every path and its handler."""
+    return [
+        web.get("/v1/experiments", list_experiments),
+        web.get("/v1/experiments/{id}", get_experiment),
+        web.put("/v1/experiments/{id}", put_experiment),
+        web.patch("/v1/experiments/{id}", patch_experiment),
+        web.delete("/v1/experiments/{id}", delete_experiment),
+        web.get("/v1/experiments/{id}/results", get_results),
+        web.post("/v1/experiments/{id}/start", start_experiment),
+        web.post("/v1/experiments/{id}/pause", pause_experiment),
+        web.post("/v1/experiments/{id}/stop", stop_experiment),
+        web.get("/v1/experiment-rules", get_rules),
+        web.put("/v1/experiment-rules", put_rules),
+    ]
