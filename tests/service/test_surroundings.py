@@ -12,7 +12,7 @@ import aiohttp
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from bandit_service import http
+from bandit_service import experiments_http, http
 from bandit_service.gateway import http as gateway_http
 from bandit_service.openapi import codes, document
 from tests.service.running import Client, Process, a_vector, serving
@@ -109,7 +109,7 @@ async def test_the_openapi_document_is_valid_and_true(client: Client) -> None:
     validate(whole)
     routes = {
         (route.method.lower(), route.path)
-        for route in (*http.routes(), *gateway_http.routes())
+        for route in (*http.routes(), *gateway_http.routes(), *experiments_http.routes())
         if route.method != "HEAD"
     }
     described = {(method, path) for path, methods in whole["paths"].items() for method in methods}

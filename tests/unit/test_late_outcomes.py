@@ -37,8 +37,14 @@ def _decided(id: str, unit: str = "", at: int = 0) -> ev.Decided:
     )  # fmt: skip
 
 
-def _report(world: World, id: str, correction: bool = False, **signals: float) -> ev.Rewarded:
-    report = Reported(Signals(**signals), correction=correction)
+def _report(
+    world: World,
+    id: str,
+    correction: bool = False,
+    quality: float | None = None,
+    cost_usd: float | None = None,
+) -> ev.Rewarded:
+    report = Reported(Signals(quality, cost_usd), correction=correction)
     event = decision_rewarded(world.pending[id], id, report, RULE, 2.0)
     assert event is not None
     apply(world, event)
