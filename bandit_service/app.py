@@ -23,6 +23,7 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.experiments import Experiments
+from bandit_service.experiments_configured import reconcile
 from bandit_service.gateway import http as gateway_http
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
@@ -199,8 +200,9 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
 async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
     try:
         rules = experiment_rules(settings.experiment_rules)
-        await experiments.reconcile(settings.experiments, rules)
+        await reconcile(experiments, settings.experiments, rules)
     except ServiceError as error:
+        await experiments.close()
         raise BadSettings([f"experiments: {error.message}"]) from None
     experiments.start()
 

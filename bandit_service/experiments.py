@@ -1,38 +1,36 @@
-"""Experiments as they are run: made, changed, started with frozen policies, steered, stopped.
+"""Experiments as they are changed: made, ramped, weighed anew, started, paused, stopped.
 
-Every change is an event with who and why, checked against the world in the moment it is written.
+Every change is an event with who and why, checked against the world in the moment it is written;
+what is refused changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core import experiments as ex
-from bandit_service.core.errors import Conflict, Refused, ServiceError, Unknown
-from bandit_service.core.experiments import Experiment, Rules, Variant
-from bandit_service.core.steering import Change, steer
+from bandit_service.core import experiment_checks as checks
+from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.experiments import HOLDOUT, Experiment, Rules, label_of
 from bandit_service.core.trial import Trial
+from bandit_service.core.world import World
+from bandit_service.experiment_background import KEY, Background, find, weighed
 from bandit_service.experiment_results import best_of
-from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.settings import PolicySettings
 from bandit_service.writer import Writer
 from policies import ArmId
-from store import StoreError
 
-_log = logging.getLogger("bandit.experiments")
-_KEY = "experiments"
 MOST = 100
 """Experiments that may be there at a time, stopped ones included."""
+
+_BEGIN_S = 2.0
 
 
 class Experiments:
@@ -41,55 +39,71 @@ class Experiments:
     def __init__(self, writer: Writer, keeper: Keeper, steer_s: float = 5.0) -> None:
         self._writer = writer
         self._keeper = keeper
-        self._steer_s = steer_s
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background(writer, keeper, steer_s)
+
+    @property
+    def world(self) -> World:
+        """Everything known now."""
+        return self._writer.world
 
     def start(self) -> None:
         """Begin to steer; what was starting when the service stopped is started again."""
-        for id, trial in self._writer.world.trials.items():
-            if trial.status == "starting":
-                self._spawn(self._begin(id))
-        self._spawn(self._steer_forever())
+        self._background.start()
 
     async def close(self) -> None:
         """Stop steering."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     def find(self, id: str) -> tuple[Experiment, Trial]:
         """One experiment; Unknown where there is none."""
-        world = self._writer.world
-        if id not in world.experiments:
-            raise Unknown(f"id: no experiment {id!r}; GET /v1/experiments lists them", param="id")
-        return world.experiments[id], world.trials[id]
+        return find(self._writer, id)
 
-    async def put(self, spec: Experiment, by: str, why: str, source: str = "api") -> bool:
-        """Make a draft, or change what is there; True when it is new."""
-        ex.check(spec)
+    def live(self) -> dict[str, Experiment]:
+        """The experiments that are not finished."""
+        return {
+            id: spec for id, spec in self.world.experiments.items()
+            if id != HOLDOUT and self.world.trials[id].status != "stopped"
+        }  # fmt: skip
+
+    def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
+        """Raise what stands against making this experiment, or what it is, into `spec`."""
+        checks.check(spec)
+        try:
+            msgspec.msgpack.encode(spec)
+        except OverflowError:
+            raise Refused("variants: a whole number is beyond 64 bits", param="variants") from None
+        self._check_policies(spec)
+        checks.check_beside(spec, others)
+        before = self.world.experiments.get(spec.id)
+        if before is not None:
+            trial = self.world.trials[spec.id]
+            checks.check_change(before, spec, trial.status, trial.traffic())
+        elif len(self.world.experiments) >= MOST:
+            raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
+
+    async def put(
+        self, spec: Experiment, by: str, why: str, configured: Experiment | None = None
+    ) -> bool:
+        """Make a draft, or change what is there; True when it is new.
+
+        configured: what the configuration says, where the change comes from it.
+        """
         created = False
 
         def prepare() -> ev.AnyEvent | None:
             nonlocal created
-            world = self._writer.world
+            world = self.world
+            self.check(spec, self.live())
             before = world.experiments.get(spec.id)
             created = before is None
-            self._check_policies(spec)
-            ex.check_beside(spec, self._live())
-            status = "draft"
-            if before is not None:
-                trial = world.trials[spec.id]
-                status = trial.status
-                ex.check_change(before, spec, status, trial.traffic())
-                if before == spec and (
-                    source == "api" or world.configured_experiments.get(spec.id) == spec
-                ):
-                    return None
-            elif len(world.experiments) >= MOST:
-                raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
-            return self._changed(spec, status, by, why, source)
+            known = configured is None or world.configured_experiments.get(spec.id) == configured
+            if before == spec and known:
+                return None
+            status = "draft" if before is None else world.trials[spec.id].status
+            source = "api" if configured is None else "config"
+            return self._changed(spec, status, by, why, source=source, configured=configured)
 
-        await self._writer.submit(prepare, key=_KEY)
+        await self._writer.submit(prepare, key=KEY)
         return created
 
     async def change(
@@ -105,52 +119,67 @@ class Experiments:
         """Ramp, weigh anew, or let a held variant back in after its cool-down."""
 
         def prepare() -> ev.AnyEvent | None:
-            spec, trial = self.find(id)
-            after = _weighed(spec, share, weights)
-            ex.check(after)
-            ex.check_change(spec, after, trial.status, trial.traffic())
+            spec, trial = self._own(id)
+            after = spec if share is None else msgspec.structs.replace(spec, share=share)
+            if weights is not None:
+                _check_weighed(spec, weights)
+                after = weighed(after, weights)
+            checks.check(after)
+            checks.check_change(spec, after, trial.status, trial.traffic())
             if release is not None:
                 self._check_release(trial, release)
                 return self._changed(after, trial.status, by, why, held=release)
             return None if after == spec else self._changed(after, trial.status, by, why)
 
-        await self._writer.submit(prepare, key=_KEY)
+        await self._writer.submit(prepare, key=KEY)
 
     async def begin(self, id: str, by: str, why: str) -> str:
         """Start, or go on after a pause; the status, "starting" while its policies are folded."""
 
         def prepare() -> ev.AnyEvent | None:
-            spec, trial = self.find(id)
+            spec, trial = self._own(id)
             if trial.status in ("running", "starting"):
                 return None
             if trial.status == "stopped":
                 raise Conflict(f"id: {id!r} is finished; begin a new one under another id")
-            ex.check_beside(spec, self._live())
+            self._check_policies(spec)
+            checks.check_beside(spec, self.live())
             if trial.status == "draft" and spec.ramp:
                 spec = msgspec.structs.replace(spec, share=spec.ramp[0].share)
             status = "starting" if trial.status == "draft" else "running"
             return self._changed(spec, status, by, why)
 
-        event = await self._writer.submit(prepare, key=_KEY)
-        if isinstance(event, ev.ExperimentChanged) and event.status == "starting":
-            task = self._spawn(self._begin(id))
-            await asyncio.wait((task,), timeout=2.0)
+        await self._writer.submit(prepare, key=KEY)
+        if self.find(id)[1].status == "starting":
+            await asyncio.wait((self._background.begin(id),), timeout=_BEGIN_S)
         return self.find(id)[1].status
 
     async def pause(self, id: str, by: str, why: str) -> None:
         """Assign no unit any more, until it begins again."""
-        await self._set(id, "paused", by, why, {"running"})
+
+        def prepare() -> ev.AnyEvent:
+            return self._moved(id, "paused", ("running",), by, why)
+
+        await self._writer.submit(prepare, key=KEY)
 
     async def stop(self, id: str, by: str, why: str, winner: str = "", ship: bool = False) -> str:
         """End it; the variant that is kept. `ship`: what it decides by serves from here on."""
-        spec, trial = self.find(id)
-        if winner and winner not in {one.key for one in spec.served}:
-            there_are = ", ".join(one.key for one in spec.served)
-            raise Refused(f"winner: no variant {winner!r}; there are {there_are}", param="winner")
-        kept = winner or best_of(spec, trial)
-        wanted = self._policy_of(spec, kept) if ship else None
-        await self._set(id, "stopped", by, why, {"running", "paused", "starting"}, kept)
-        if wanted is not None and wanted != self._keeper.serving:
+        kept, wanted = "", self._keeper.serving
+
+        def prepare() -> ev.AnyEvent:
+            nonlocal kept, wanted
+            spec, trial = self._own(id)
+            _check_winner(spec, winner)
+            kept = winner or best_of(spec, trial)
+            wanted = self._policy_of(spec, kept) if ship else self._keeper.serving
+            if wanted != self._keeper.serving and self._keeper.wanted is not None:
+                name = self._keeper.wanted.name
+                raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
+            may = ("running", "paused", "starting")
+            return self._moved(id, "stopped", may, by, why, winner=kept)
+
+        await self._writer.submit(prepare, key=KEY)
+        if wanted != self._keeper.serving:
             self._keeper.change_policy(wanted)
         return kept
 
@@ -158,61 +187,56 @@ class Experiments:
         """Take away a draft or a finished experiment; one with traffic is stopped first."""
 
         def prepare() -> ev.AnyEvent:
-            _, trial = self.find(id)
-            if id == ex.HOLDOUT:
-                raise Refused("id: set holdout_share to 0 instead", param="id")
+            _, trial = self._own(id)
             if trial.status in ("running", "starting", "paused") and any(trial.traffic().values()):
                 raise Conflict(f"id: {id!r} has traffic; stop it first")
             return ev.ExperimentDeleted(ts=self._writer.now(), id=id, by=by, why=why)
 
-        await self._writer.submit(prepare, key=_KEY)
+        await self._writer.submit(prepare, key=KEY)
 
     async def set_rules(self, rules: Rules, by: str, why: str, source: str = "api") -> None:
         """The kill switch and the hold-out."""
-        ex.check_rules(rules)
 
         def prepare() -> ev.AnyEvent | None:
-            world = self._writer.world
-            if rules.holdout_share and ArmId(rules.holdout_arm) not in world.arms:
-                raise Unknown(f"holdout_arm: no arm {rules.holdout_arm!r}", param="holdout_arm")
+            self.check_rules(rules)
+            world = self.world
             if world.rules == rules and (source == "api" or world.configured_rules == rules):
                 return None
             return ev.RulesChanged(
                 ts=self._writer.now(), rules=rules, by=by, why=why, source=source
             )
 
-        await self._writer.submit(prepare, key=_KEY)
+        await self._writer.submit(prepare, key=KEY)
 
-    async def reconcile(self, wanted: Sequence[Experiment], rules: Rules) -> None:
-        """Make what the configuration names agree with it, by events; what the API made stays."""
-        world = self._writer.world
-        if rules != world.configured_rules:
-            await self.set_rules(rules, "config", "the configuration changed", "config")
-        for spec in wanted:
-            if world.configured_experiments.get(spec.id) != spec:
-                await self.put(spec, "config", "the configuration changed", "config")
-                if world.trials[spec.id].status == "draft":
-                    await self.begin(spec.id, "config", "it is in the configuration")
-        left = set(world.configured_experiments) - {spec.id for spec in wanted}
-        for id in sorted(left):
-            if world.trials[id].status in ("running", "paused", "starting"):
-                await self.stop(id, "config", "it is in the configuration no more")
+    def check_rules(self, rules: Rules) -> None:
+        """Raise what stands against these rules."""
+        checks.check_rules(rules)
+        if rules.holdout_share:
+            self._check_arm("holdout_arm", rules.holdout_arm)
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _live(self) -> dict[str, Experiment]:
-        world = self._writer.world
-        return {
-            id: spec for id, spec in world.experiments.items()
-            if world.trials[id].status not in ("stopped", ex.HOLDOUT)
-        }  # fmt: skip
+    def _own(self, id: str) -> tuple[Experiment, Trial]:
+        if id == HOLDOUT:
+            raise Refused(
+                f"id: {HOLDOUT!r} is the global hold-out; PUT /v1/experiment-rules changes it",
+                param="id",
+            )
+        return self.find(id)
+
+    def _check_arm(self, at: str, arm: str) -> None:
+        record = self.world.arms.get(ArmId(arm))
+        if record is None or record.retired:
+            there_are = ", ".join(each.spec.id for each in self.world.offered())
+            raise Refused(
+                f"{at}: no arm {arm!r} is offered; there are {there_are}", param=at.split(".")[0]
+            )
 
     def _check_policies(self, spec: Experiment) -> None:
         for one in spec.variants:
             at = f"variants.{one.key}"
-            if one.arm and ArmId(one.arm) not in self._writer.world.arms:
-                there_are = ", ".join(self._writer.world.arms)
-                raise Refused(f"{at}: no arm {one.arm!r}; there are {there_are}", param="variants")
+            if one.arm:
+                self._check_arm(at, one.arm)
             if one.policy:
                 try:
                     policies.load(one.policy, **one.parameters)
@@ -228,120 +252,33 @@ class Experiments:
             raise Conflict(f"release: {key!r} cools down for another {wait:.0f} s", param="release")
 
     def _changed(
-        self, spec: Experiment, status: str, by: str, why: str, source: str = "api", **more: Any
+        self, spec: Experiment, status: str, by: str, why: str, **more: Any
     ) -> ev.ExperimentChanged:
-        now = self._writer.now()
         return ev.ExperimentChanged(
-            ts=now, experiment=spec, status=status, by=by, why=why, source=source, **more
+            ts=self._writer.now(), experiment=spec, status=status, by=by, why=why, **more
         )
 
-    async def _set(
-        self, id: str, status: str, by: str, why: str, allowed: set[str], winner: str = ""
-    ) -> None:
-        def prepare() -> ev.AnyEvent:
-            spec, trial = self.find(id)
-            if trial.status not in allowed:
-                raise Conflict(
-                    f"id: {id!r} is {trial.status}; only what is {' or '.join(sorted(allowed))} "
-                    f"can be {status}"
-                )
-            return self._changed(spec, status, by, why, winner=winner)
-
-        await self._writer.submit(prepare, key=_KEY)
+    def _moved(
+        self, id: str, status: str, may: tuple[str, ...], by: str, why: str, **more: Any
+    ) -> ev.ExperimentChanged:
+        spec, trial = self._own(id)
+        if trial.status not in may:
+            raise Conflict(
+                f"id: {id!r} is {trial.status}; only what is {' or '.join(may)} can be {status}"
+            )
+        return self._changed(spec, status, by, why, **more)
 
     def _policy_of(self, spec: Experiment, key: str) -> PolicySettings:
         variant = spec.variant(key)
-        assert variant is not None
-        if variant.arm:
+        if variant is not None and variant.arm:
             return PolicySettings("fixed", {"arm": variant.arm})
-        learner = self._writer.world.learners.get(ex.label_of(spec.id, key))
+        learner = self.world.learners.get(label_of(spec.id, key))
         if learner is None or not learner.name:
             return self._keeper.serving
         return PolicySettings(learner.name, json.loads(learner.parameters))
 
-    async def _begin(self, id: str) -> None:
-        """Freeze what each variant's policy knows, write that down, and run."""
-        spec, _ = self.find(id)
-        serving = self._keeper.serving
-        owned = [one for one in spec.variants if _has_learner(one)]
-        wanted = [
-            PolicySettings(one.policy, dict(one.parameters)) if one.policy else serving
-            for one in owned
-        ]
-        try:
-            frozen = [each for one, each in zip(owned, wanted, strict=True)
-                      if one.begin == "snapshot"]  # fmt: skip
-            upto, states = await self._keeper.seeds(frozen)
-            remaining = iter(states)
-            for one, each in zip(owned, wanted, strict=True):
-                seeded = ev.VariantSeeded(
-                    ts=self._writer.now(),
-                    experiment=id,
-                    variant=one.key,
-                    policy=each.name,
-                    parameters=msgspec.json.encode(each.parameters),
-                    state=next(remaining) if one.begin == "snapshot" else b"",
-                    upto=upto,
-                )
-                await self._writer.submit(partial(_same, seeded), key=_KEY)
-            why = f"every variant begins with what was known at event {upto}"
-            await self._set(id, "running", "system", why, {"starting"})
-        except (FoldFailed, StoreError, ServiceError) as error:
-            _log.error("experiment not started", extra={"experiment": id, "why": str(error)})
-            await self._set(id, "draft", "system", f"not started: {error}", {"starting"})
 
-    async def _steer_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._steer_s)
-            for id in list(self._writer.world.trials):
-                try:
-                    await self._steer(id)
-                except (ServiceError, StoreError) as error:
-                    _log.error("not steered", extra={"experiment": id, "why": str(error)})
-
-    async def _steer(self, id: str) -> None:
-        spec, trial = self.find(id)
-        for change in steer(spec, trial, self._writer.now()):
-            _log.warning("experiment steered", extra={"experiment": id, "why": change.why})
-            await self._writer.submit(partial(self._steered, id, change), key=_KEY)
-
-    def _steered(self, id: str, change: Change) -> ev.AnyEvent | None:
-        spec, trial = self.find(id)
-        if trial.status != "running":
-            return None
-        if change.hold:
-            until = self._writer.now() + max(1.0, spec.cool_down_s)
-            return self._changed(
-                spec, "running", "system", change.why, "system", held=change.hold, held_until=until
-            )
-        if change.share is not None:
-            spec = msgspec.structs.replace(spec, share=change.share)
-        if change.weights is not None:
-            keyed = {one.key: w for one, w in zip(spec.served, change.weights, strict=True)}
-            spec = _weighed(spec, None, keyed)
-        return self._changed(spec, "running", "system", change.why, "system")
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-def _same(event: ev.AnyEvent) -> ev.AnyEvent:
-    return event
-
-
-def _has_learner(variant: Variant) -> bool:
-    """Whether the variant has a policy state of its own."""
-    return not variant.arm and bool(variant.policy or variant.learning == "isolated")
-
-
-def _weighed(spec: Experiment, share: float | None, weights: dict[str, float] | None) -> Experiment:
-    if share is not None:
-        spec = msgspec.structs.replace(spec, share=share)
-    if weights is None:
-        return spec
+def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
     known = {one.key for one in spec.served}
     for key in weights:
         if key not in known:
@@ -349,10 +286,9 @@ def _weighed(spec: Experiment, share: float | None, weights: dict[str, float] | 
                 f"weights: no variant {key!r}; there are {', '.join(sorted(known))}",
                 param="weights",
             )
-    return msgspec.structs.replace(
-        spec,
-        variants=tuple(
-            msgspec.structs.replace(one, weight=weights.get(one.key, one.weight))
-            for one in spec.variants
-        ),
-    )
+
+
+def _check_winner(spec: Experiment, winner: str) -> None:
+    keys = [one.key for one in spec.served]
+    if winner and winner not in keys:
+        raise Refused(f"winner: no variant {winner!r}; there are {', '.join(keys)}", param="winner")

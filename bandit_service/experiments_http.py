@@ -11,6 +11,7 @@ from bandit_service import wire
 from bandit_service.core.errors import Refused
 from bandit_service.core.experiments import HOLDOUT, Experiment, Rules
 from bandit_service.core.trial import Trial
+from bandit_service.experiment_background import unknown
 from bandit_service.experiment_results import conclusion, results
 from bandit_service.experiments import Experiments
 from bandit_service.http import CALLER, ROUTER, body_of, reply
@@ -37,13 +38,13 @@ def described(spec: Experiment, trial: Trial) -> dict[str, Any]:
 
 async def list_experiments(request: web.Request) -> web.Response:
     """GET /v1/experiments."""
-    world = request.app[ROUTER].world
+    world, tenant = request.app[ROUTER].world, request[CALLER].tenant
     return reply(
         {
             "experiments": [
                 described(spec, world.trials[id])
                 for id, spec in world.experiments.items()
-                if id != HOLDOUT
+                if id != HOLDOUT and _may_see(spec, tenant)
             ],
             "rules": msgspec.to_builtins(world.rules),
         }
@@ -58,18 +59,26 @@ async def get_experiment(request: web.Request) -> web.Response:
 async def get_results(request: web.Request) -> web.Response:
     """GET /v1/experiments/{id}/results."""
     spec, trial = _of(request)
-    return reply(results(spec, trial, request.app[ROUTER].world.trials.get(HOLDOUT)))
+    of_all = request[CALLER].tenant is None  # what others cost is not for one tenant
+    holdout = request.app[ROUTER].world.trials.get(HOLDOUT) if of_all else None
+    return reply(results(spec, trial, holdout))
 
 
 async def put_experiment(request: web.Request) -> web.Response:
-    """PUT /v1/experiments/{id}: a draft, or a change of what is there."""
+    """PUT /v1/experiments/{id}: a draft, or a change of what is there.
+
+    A share that is left out stays what a ramp or a PATCH made it.
+    """
     body = await _body(request)
     why = _why(body.pop("why", ""))
-    id = request.match_info["id"]
+    id, experiments = request.match_info["id"], request.app[EXPERIMENTS]
     if body.setdefault("id", id) != id:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
+    before = experiments.world.experiments.get(id)
+    if before is not None:
+        body.setdefault("share", before.share)
     spec = wire.convert(body, Experiment)
-    created = await request.app[EXPERIMENTS].put(spec, _who(request), why)
+    created = await experiments.put(spec, _who(request), why)
     return reply(described(*_of(request)), 201 if created else 200)
 
 
@@ -132,7 +141,17 @@ async def put_rules(request: web.Request) -> web.Response:
 
 
 def _of(request: web.Request) -> tuple[Experiment, Trial]:
-    return request.app[EXPERIMENTS].find(request.match_info["id"])
+    """The experiment of the path; to a tenant's key another's is as one that never was."""
+    experiments, id = request.app[EXPERIMENTS], request.match_info["id"]
+    spec, trial = experiments.find(id)
+    if not _may_see(spec, request[CALLER].tenant):
+        raise unknown(id)
+    return spec, trial
+
+
+def _may_see(spec: Experiment, tenant: str | None) -> bool:
+    """Whether all of whom it measures are the tenant's own; None sees everything."""
+    return tenant is None or spec.audience.tenants == (tenant,)
 
 
 def _who(request: web.Request) -> str:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any, cast
 import msgspec
 
 import policies
+from bandit_service.core import experiment_checks
 from bandit_service.core.errors import Refused, field_of
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import Experiment, Rules
-from bandit_service.core.experiments import check as check_experiment
 from bandit_service.gateway.budgets import BudgetSpec, check_budget
 from bandit_service.gateway.configured import Upstream, listed, upstreams_of
 from bandit_service.gateway.judges import JudgeSpec, check_judge
@@ -404,6 +404,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     experiments = listed(
         "experiments", given["experiments"], Experiment, _check_experiment, mistakes
     )
+    _check_beside(experiments, mistakes)
     _check_rules(values, mistakes)
     if values["duels.judge"] not in ("", *(spec.id for spec in judges)):
         mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
@@ -416,9 +417,23 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 def _check_experiment(spec: Experiment) -> None:
     try:
-        check_experiment(spec)
+        experiment_checks.check(spec)
     except Refused as refused:
         raise ValueError(refused.message) from None
+    for one in spec.variants:
+        try:
+            if one.policy:
+                policies.load(one.policy, **one.parameters)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"variants.{one.key}: {error}") from None
+
+
+def _check_beside(experiments: Sequence[Experiment], mistakes: list[str]) -> None:
+    for i, spec in enumerate(experiments):
+        try:
+            experiment_checks.check_beside(spec, {one.id: one for one in experiments[:i]})
+        except Refused as refused:
+            mistakes.append(f"experiments[{i}].{refused.message}")
 
 
 def experiment_rules(settings: ExperimentSettings) -> Rules:

@@ -314,6 +314,7 @@ def decided_body(decided: ev.Decided) -> dict[str, Any]:
 def explained_body(decided: ev.Decided) -> dict[str, Any]:
     """Why this arm: every arm's score and propensity, and the neighbours recalled."""
     return {
+        "steps": list(decided.steps),
         "scores": dict(zip(decided.arms, decided.scores, strict=True)),
         "propensities": dict(zip(decided.arms, decided.propensities, strict=True)),
         "neighbours": [

@@ -339,7 +339,7 @@ def _set_experiment(world: World, event: ev.ExperimentChanged) -> None:
     before = world.experiments.get(spec.id)
     world.experiments[spec.id] = spec
     if event.source == "config":
-        world.configured_experiments[spec.id] = spec
+        world.configured_experiments[spec.id] = event.configured or spec
     trial.changed(state, before, event)
     if event.status == "stopped":
         _unseed(world, spec.id)
@@ -393,8 +393,12 @@ def _set_rules(world: World, event: ev.RulesChanged) -> None:
         world.configured_rules = rules
     if rules.holdout_share > 0.0:
         spec = holdout_of(rules)
-        state = world.trials.setdefault(HOLDOUT, trial.Trial(begun=event.ts))
-        before, world.experiments[HOLDOUT] = world.experiments.get(HOLDOUT), spec
+        before = world.experiments.get(HOLDOUT)
+        if before is None or (before.control.arm, before.unit, before.salt) != (
+            spec.control.arm, spec.unit, spec.salt
+        ):  # fmt: skip
+            before, world.trials[HOLDOUT] = None, trial.Trial(begun=event.ts)
+        state, world.experiments[HOLDOUT] = world.trials[HOLDOUT], spec
         described = ev.ExperimentChanged(
             ts=event.ts, experiment=spec, status=HOLDOUT, by=event.by, why=event.why
         )
@@ -408,8 +412,8 @@ def _held_out(world: World, decided: ev.Decided) -> ev.Decided | None:
         return None
     unit = decided.unit if rules.unit == "user" else decided.tenant
     held = decided.experiment == HOLDOUT
-    if not unit or (not held and len(decided.arms) < 2):
-        return None
+    if not unit or len(decided.arms) < 2 or "stopped" in decided.steps:
+        return None  # where there was no choice, or no hold-out, neither side is to be compared
     share = rules.holdout_share
     return msgspec.structs.replace(
         decided,

@@ -14,7 +14,13 @@ from typing import Protocol
 
 from bandit_service.core.bucketing import SCHEMES, in_namespace
 from bandit_service.core.events import owner_of
-from bandit_service.core.experiments import HOLDOUT, Experiment, Variant, label_of
+from bandit_service.core.experiments import (
+    HOLDOUT,
+    Audience,
+    Experiment,
+    Variant,
+    label_of,
+)
 from bandit_service.core.hashing import sha256_fraction
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
@@ -41,8 +47,8 @@ class Asker(Protocol):
 class Assigned:
     """What a query takes part in. learner: the label of the policy that decides, "" for `arm`.
 
-    split: the probability of the variant for a unit that takes part, 0 where it was named or is
-    not to be measured.
+    split: the probability with which a unit that takes part got this variant when it got it, 0
+    where it was named or is not to be measured. steps: what made it so (see `events.Decided`).
     """
 
     experiment: str
@@ -51,6 +57,7 @@ class Assigned:
     member: str
     learner: str = ""
     arm: str = ""
+    steps: tuple[str, ...] = ()
 
 
 def assigned(world: World, asker: Asker) -> Assigned | None:
@@ -62,7 +69,10 @@ def assigned(world: World, asker: Asker) -> Assigned | None:
         unit = unit_of(rules.unit, asker)
         if unit and sha256_fraction(f"holdout:{rules.salt}", unit) < rules.holdout_share:
             member = member_of(rules.unit, asker)
-            return Assigned(HOLDOUT, HOLDOUT, rules.holdout_share, member, arm=rules.holdout_arm)
+            return Assigned(
+                HOLDOUT, HOLDOUT, rules.holdout_share, member,
+                arm=rules.holdout_arm, steps=("holdout",),
+            )  # fmt: skip
     for spec, trial in running(world):
         found = _in(world, spec, trial, asker)
         if found is not None:
@@ -114,27 +124,41 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     if not unit:
         return None
     member = member_of(spec.unit, asker)
+    steps = ["audience"] if spec.audience != Audience() else []
     if unit in spec.overrides:
         named = spec.variant(spec.overrides[unit])
-        return None if named is None else _given(world, spec, named, 0.0, member)
-    if spec.namespace and not in_namespace(spec.scheme, spec.namespace, unit, spec.slots):
-        return None
+        return (
+            None if named is None else _given(world, spec, named, 0.0, member, *steps, "override")
+        )
+    if spec.namespace:
+        if not in_namespace(spec.scheme, spec.namespace, unit, spec.slots):
+            return None
+        steps.append("namespace")
     served, salt = spec.served, spec.salt or spec.id
     index = SCHEMES[spec.scheme](salt, spec.split_salt or salt, unit, spec.share, spec.weights)
     if index is None:
         return None
-    variant = served[index]
-    if spec.sticky or spec.mode == "champion":
-        known = trial.members.get(member)
-        variant = (spec.variant(known.variant) if known else None) or variant
+    if spec.share < 1.0:
+        steps.append("share")
+    variant, split = served[index], trial.effective(spec)[index]
+    steps.append("split")
+    known = trial.members.get(member) if spec.sticky or spec.mode == "champion" else None
+    stored = spec.variant(known.variant) if known is not None else None
+    if known is not None and stored is not None:
+        split = trial.epochs[known.epoch].weights[served.index(stored)]
+        if stored != variant:
+            variant = stored
+            steps.append("kept")
     if variant.key in trial.held:
-        return _given(world, spec, served[0], 0.0, member)
-    return _given(world, spec, variant, trial.effective(spec)[served.index(variant)], member)
+        return _given(world, spec, spec.control, 0.0, member, *steps, "held")
+    return _given(world, spec, variant, split, member, *steps)
 
 
-def _given(world: World, spec: Experiment, variant: Variant, split: float, member: str) -> Assigned:
+def _given(
+    world: World, spec: Experiment, variant: Variant, split: float, member: str, *steps: str
+) -> Assigned:
     label = label_of(spec.id, variant.key)
     if variant.arm:
-        return Assigned(spec.id, variant.key, split, member, arm=variant.arm)
+        return Assigned(spec.id, variant.key, split, member, arm=variant.arm, steps=steps)
     learner = label if label in world.learners else world.serving
-    return Assigned(spec.id, variant.key, split, member, learner)
+    return Assigned(spec.id, variant.key, split, member, learner, steps=steps)

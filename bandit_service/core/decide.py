@@ -90,7 +90,7 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
 class Weighed:
     """Everything that a draw is made from, for the eligible arms in the canonical order.
 
-    part: what the query takes part in; `policy`, `key`: what decided.
+    part: what the query takes part in, by `steps`; `policy`, `key`: what decided.
     """
 
     records: list[ArmRecord]
@@ -103,6 +103,7 @@ class Weighed:
     policy: str
     key: str
     part: Assigned | None
+    steps: tuple[str, ...]
     shadows: tuple[ev.Shadow, ...]
 
 
@@ -137,8 +138,16 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
-        policy, key, part, shadows,
+        policy, key, part, _steps(world, part, alone, always is not None), shadows,
     )  # fmt: skip
+
+
+def _steps(world: World, part: Assigned | None, alone: bool, fixed: bool) -> tuple[str, ...]:
+    """Which steps of the experiments applied, as the decision's record has them."""
+    if part is None:
+        stopped = world.rules.stopped and bool(world.experiments) and not alone
+        return ("stopped",) if stopped else ()
+    return (*part.steps, "no arm") if part.arm and not fixed else part.steps
 
 
 def _context(world: World, query: Query, recalled: Recalled, learner: Learner) -> Context:
@@ -218,6 +227,7 @@ def decide(
         variant="" if part is None else part.variant,
         split=1.0 if part is None else part.split,
         member="" if part is None else part.member,
+        steps=weighed.steps,
         shadows=weighed.shadows,
     )
 

@@ -105,7 +105,11 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     caller: id of the API key that asked, on which its cost is booked.
     duel_of: the decision whose answer the user got, where this one only stands against it.
     experiment, variant: what the unit takes part in. split: the probability with which a unit that
-    takes part got this variant, 0 where an override named it. member: a hash of the unit.
+    takes part got this variant, 0 where an override named it or it is held. member: a hash of the
+    unit. steps: what of experiments applied, in order: "stopped" (the kill switch) or "holdout", or
+    "audience", "override", "namespace", "share", "split", "kept" (the variant that the unit had
+    before its weights changed), "held" (the control, since its variant is held), "no arm" (its arm
+    could not serve the query, so the policy that serves decided).
     """
 
     id: str
@@ -135,6 +139,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     variant: str = ""
     split: float = 1.0
     member: str = ""
+    steps: tuple[str, ...] = ()
     shadows: tuple[Shadow, ...] = ()
 
     @property
@@ -223,7 +228,8 @@ class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_change
 
     by, why: who did it, an API key's id or "config" or "system", and for what reason. winner: the
     variant that a stop names. held, held_until: the variant that broke a guardrail, and until when
-    its weight stays 0.
+    its weight stays 0; a time that is over lets it back in. configured: what the configuration
+    says, from which shares and weights may have moved since.
     """
 
     experiment: Experiment
@@ -234,6 +240,7 @@ class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_change
     winner: str = ""
     held: str = ""
     held_until: float = 0.0
+    configured: Experiment | None = None
 
 
 class ExperimentDeleted(Event, frozen=True, kw_only=True, tag="experiment_deleted"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -79,11 +80,11 @@ def chances_of_being_best(means: Sequence[float], stderrs: Sequence[float]) -> l
     >>> [round(p, 3) for p in chances_of_being_best([0.0, 0.0], [1.0, 1.0])]
     [0.5, 0.5]
     """
-    mu, sigma = np.asarray(means, float), np.maximum(np.asarray(stderrs, float), 1e-12)
+    mu, sigma = np.asarray(means, float), np.asarray(stderrs, float)
+    least = max(1e-12, 0.01 * float(np.ptp(mu) + sigma.max()))  # so that the grid stays small
+    sigma = np.maximum(sigma, least)
     low, high = float((mu - 8.0 * sigma).min()), float((mu + 8.0 * sigma).max())
-    least = float(sigma.min())
-    points = int(min(200_001, max(4_001, 40.0 * (high - low) / least)))
-    x = np.linspace(low, high, points)
+    x = np.linspace(low, high, max(4_001, int(10.0 * (high - low) / float(sigma.min()))))
     z = (x[None, :] - mu[:, None]) / sigma[:, None]
     density = np.exp(-0.5 * z * z) / sigma[:, None]
     below = 0.5 * (1.0 + np.vectorize(math.erf)(z / math.sqrt(2.0)))
@@ -123,11 +124,11 @@ def _ramp(spec: Experiment, trial: Trial, now: float) -> Change | None:
     at = step_of(spec)
     if at is None or at + 1 >= len(spec.ramp) or trial.held:
         return None
-    epochs = [one for one in trial.epochs if one.share == spec.share]
+    epochs = list(takewhile(lambda one: one.share == spec.share, reversed(trial.epochs)))
     if not epochs:
         return None
     step, units = spec.ramp[at], sum(sum(one.counts) for one in epochs)
-    hours = (now - epochs[0].ts) / 3600.0
+    hours = (now - epochs[-1].ts) / 3600.0
     if units < step.units or hours < step.hours:
         return None
     if srm.sequential_p((one.weights, one.counts) for one in trial.epochs) < srm.ALPHA:
@@ -160,7 +161,7 @@ def _champion(spec: Experiment, trial: Trial) -> Change | None:
     for i, chance in zip(kept, chances, strict=True):
         weights[i] = spec.floor + (1.0 - spec.floor * len(kept)) * chance
     rounded = [round(weight, 6) for weight in weights]
-    rounded[kept[0]] += 1.0 - math.fsum(rounded)
+    rounded[rounded.index(max(rounded))] += 1.0 - math.fsum(rounded)  # where no floor is near
     if max(abs(a - b) for a, b in zip(rounded, spec.weights, strict=True)) < 0.01:
         return None
     said = ", ".join(f"{spec.served[i].key} {p:.0%}" for i, p in zip(kept, chances, strict=True))

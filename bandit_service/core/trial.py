@@ -79,10 +79,13 @@ class Running:
 
 @dataclass
 class Member:
-    """One unit: its variant's key, the epoch it came in, and (s, n) by metric."""
+    """One unit: its variant's key, the epoch it came in, and (s, n) by metric.
+
+    owner: whose it is, for erasure, where the unit itself is not the user."""
 
     variant: str
     epoch: int
+    owner: str = ""
     mixed: bool = False
     sums: dict[str, list[float]] = field(default_factory=dict)
 
@@ -202,6 +205,8 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
         trial.held[event.held] = event.held_until
     elif event.held:
         trial.held.pop(event.held, None)
+        if event.held in trial.sides:  # judged by what comes from now on
+            trial.sides[event.held].guards = [bernstein.State() for _ in spec.guardrails]
     for one in spec.served:
         side = trial.sides.setdefault(one.key, Side())
         while len(side.guards) < len(spec.guardrails):
@@ -212,8 +217,9 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
         trial.shadows.setdefault(one.key, ShadowSide())
     last = trial.epochs[-1] if trial.epochs else None
     weights = trial.effective(spec)
-    if last is None or last.weights != weights or last.share != spec.share:
-        if last is not None and not any(last.counts):
+    empty = last is not None and not any(last.counts)
+    if last is None or empty or last.weights != weights or last.share != spec.share:
+        if empty:  # as if it had not been: what begins now begins now
             trial.epochs.pop()
         trial.epochs.append(Epoch(event.ts, weights, spec.share, [0] * len(spec.served)))
     trial.notes.append(Note(event.ts, event.status, event.by, event.why))
@@ -231,7 +237,10 @@ def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
         if len(trial.members) >= MOST_UNITS:
             trial.uncounted += 1
             return
-        trial.members[event.member] = Member(event.variant, len(trial.epochs) - 1)
+        owner = ev.owner_of(event.tenant, event.unit)
+        trial.members[event.member] = Member(
+            event.variant, len(trial.epochs) - 1, "" if owner == event.member else owner
+        )
         side.units += 1
         trial.epochs[-1].counts[[one.key for one in spec.served].index(event.variant)] += 1
     elif member.variant != event.variant and not member.mixed:
@@ -254,6 +263,8 @@ def shadow_rewarded(trial: Trial, event: ev.Decided, shadow: ev.Shadow, reward: 
     side = trial.shadows.get(shadow.variant)
     if side is None:
         return
+    if any(p > 0.0 >= q for p, q in zip(shadow.propensities, event.propensities, strict=False)):
+        return  # a fixed arm served: of what the shadow would have done, it says nothing
     w = shadow.propensities[event.drawn] / event.propensity
     side.rewards += 1
     side.w += w
@@ -277,6 +288,8 @@ def valued(
     side, member = trial.sides.get(event.variant), trial.members.get(event.member)
     if side is None or member is None or member.mixed or event.split <= 0.0:
         return
+    if trial.begun is None or event.ts < trial.begun:
+        return  # of an experiment of the same name that was before
     old = member.sums.get(metric, [0.0, 0.0])
     s = old[0] + value - (before or 0.0)
     n = old[1] + (before is None)
@@ -325,9 +338,10 @@ def scored(trial: Trial, spec: Experiment, member: Member, y: float) -> None:
     trial.sides[member.variant].first.add(y)
 
 
-def forget(trial: Trial, member: str) -> None:
-    """Drop what is known of one unit; the sums keep what it gave."""
-    trial.members.pop(member, None)
+def forget(trial: Trial, owner: str) -> None:
+    """Drop the units of one owner; the sums keep what they gave."""
+    for name in [name for name, one in trial.members.items() if owner in (name, one.owner)]:
+        del trial.members[name]
 
 
 def latency_bucket(seconds: float) -> int:
