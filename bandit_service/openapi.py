@@ -14,7 +14,7 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.experiments import STATUSES, Experiment, Rules
+from bandit_service.core.experiments import HOLDOUT, STATUSES, Experiment, Rules
 from bandit_service.core.outcomes import RANGES
 from bandit_service.security import ROUTES
 
@@ -64,6 +64,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         policy=_STRING,
         experiment=_STRING,
         variant=_STRING,
+        steps={"type": "array", "items": _STRING},
         expected=_object(["cost_usd"], quality=_NUMBER, cost_usd=_NUMBER, latency_s=_NUMBER),
         fallback=_STRING,
         scores=_NUMBERS,
@@ -132,7 +133,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                                           arm=_STRING, answer=_STRING)}),
     "Experiment": _object(
         ["id", "status", "experiment", "decisions", "units", "held", "conclusion"], id=_STRING,
-        status={"enum": list(STATUSES)}, experiment={"$ref": "#/components/schemas/ExperimentSpec"},
+        status={"enum": [*STATUSES, HOLDOUT]}, experiment={"$ref": "#/components/schemas/ExperimentSpec"},
         begun={"type": ["number", "null"]}, ended={"type": ["number", "null"]},
         winner={"type": ["string", "null"]}, decisions=_WHOLE, units=_WHOLE, held=_NUMBERS,
         conclusion=_STRING),
