@@ -133,7 +133,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                                           arm=_STRING, answer=_STRING)}),
     "Experiment": _object(
         ["id", "status", "experiment", "decisions", "units", "held", "conclusion"], id=_STRING,
-        status={"enum": [*STATUSES, HOLDOUT]}, experiment={"$ref": "#/components/schemas/ExperimentSpec"},
+        status={"enum": [*STATUSES, HOLDOUT]},
+        experiment={"$ref": "#/components/schemas/ExperimentSpec"},
         begun={"type": ["number", "null"]}, ended={"type": ["number", "null"]},
         winner={"type": ["string", "null"]}, decisions=_WHOLE, units=_WHOLE, held=_NUMBERS,
         conclusion=_STRING),
