@@ -132,7 +132,7 @@ def test_an_audience_lets_in_by_tenant_caller_and_length() -> None:
     for wrong in ({"tenant": "other", "caller": "k1"}, {"tenant": "acme", "caller": "k2"},
                   {"tenant": "acme", "caller": "k1", "tokens": 4},
                   {"tenant": "acme", "caller": "k1", "tokens": 21}):  # fmt: skip
-        assert decided(world, asked(**wrong)).experiment == ""  # type: ignore[arg-type]
+        assert decided(world, asked(**wrong)).experiment == ""
 
 
 def test_a_query_without_the_unit_takes_no_part() -> None:
@@ -146,7 +146,7 @@ def test_a_query_without_the_unit_takes_no_part() -> None:
 def test_every_kind_of_unit_keeps_its_variant_whoever_the_user_is(kind: str) -> None:
     world = a_world()
     run(world, two_arms(unit=kind))
-    found = {decided(world, asked(unit, **{kind: "same"})).variant for unit in UNITS[:20]}
+    found = {decided(world, asked(unit, 0, **{kind: "same"})).variant for unit in UNITS[:20]}
     assert len(found) == 1
     assert len(world.trials["e"].members) == 1
 
@@ -220,7 +220,7 @@ def test_a_conversations_arm_holds_inside_a_policys_variant_and_not_against_a_fi
         query = asked(unit, sticky="dear", sticky_margin=0.1)
         event = decided(world, query)
         assert event.stayed is stayed
-    assert event.propensities[event.arms.index("dear")] > 0.9  # type: ignore[arg-type]
+    assert event.propensities[event.arms.index("dear")] > 0.9
 
 
 # --- stickiness ---------------------------------------------------------------------------
