@@ -39,6 +39,7 @@ from bandit_service.security import Gate
 from bandit_service.settings import (
     BadSettings,
     Settings,
+    digest_of,
     experiment_rules,
     exposure,
     policy_key,
@@ -308,8 +309,9 @@ async def serving(
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
         gauges = ServiceGauges(
-            telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets
-        )
+            telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets,
+            digest_of(settings),
+        )  # fmt: skip
         runner = web.AppRunner(
             app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
         )

@@ -98,12 +98,14 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         request[CALLER] = _caller(request)
         response = await handler(request)
     except ServiceError as error:
-        request.app[TELEMETRY].denied(error)
+        request.app[TELEMETRY].rejected(error)
         response = failed(error)
     except web.HTTPRequestEntityTooLarge:
         request.app[TELEMETRY].shed("body")
         limit = request.app[SETTINGS].server.max_body_bytes
-        response = failed(TooLarge(f"the body is larger than the {limit} bytes that are allowed"))
+        large = TooLarge(f"the body is larger than the {limit} bytes that are allowed")
+        request.app[TELEMETRY].rejected(large)
+        response = failed(large)
     except web.HTTPNotFound:
         response = failed(Unknown(f"no such path; GET /openapi.json lists them: {request.path}"))
     except web.HTTPMethodNotAllowed as error:
@@ -370,7 +372,7 @@ async def _one_or_list(
                 learning.again()
             return await learn(item)
         except ServiceError as error:
-            request.app[TELEMETRY].denied(error)
+            request.app[TELEMETRY].rejected(error)
             return {"decision_id": _named(item), "status": "error", "error": error.body()}
 
     results = (result(item, i == 0) for i, item in enumerate(body))

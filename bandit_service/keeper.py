@@ -63,7 +63,8 @@ class Keeper:
         self._folding = asyncio.Lock()
         self._erasing: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        telemetry.snapshot(recovered_at)
+        made = snapshots.made_at(snapshot_key(serving, settings), Offset(recovered_at))
+        telemetry.snapshot(recovered_at, made=made)
 
     def start(self) -> None:
         """Begin to make snapshots and to delete what is too old."""

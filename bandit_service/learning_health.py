@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from policies import ArmId
 from policies._elo import match
 
-_WINDOW, _SPAN = 1000, 2000.0
+_WINDOW, _SPAN, _SHORT = 1000, 2000.0, 200.0
 _ELO_K, _ELO_BEGIN = 16.0, 1000.0
 _RESCALE = 1e100
+_LEAST_POWER = -30
 
 
 @dataclass(slots=True)
@@ -41,24 +43,85 @@ class Mean:
         return self.sum / self.weight if self.weight > 0.0 else None
 
 
+@dataclass(slots=True)
+class Memory:
+    """Weights that grow by 1 + 1/span with every outcome, so that older ones count less."""
+
+    span: float
+    now: float = 1.0
+
+    def tick(self, means: Callable[[], Iterable[Mean]]) -> float:
+        """The weight of the next outcome; the means that it goes to are scaled down in time."""
+        self.now *= 1.0 + 1.0 / self.span
+        if self.now > _RESCALE:
+            for mean in means():
+                mean.shrink(self.now)
+            self.now = 1.0
+        return self.now
+
+
+@dataclass(slots=True)
+class Calibration:
+    """Expected calibration error: Σ_b |Σ_{i in b} w_i (expected − reported)|, by bins of what was
+    expected (Naeini et al., AAAI 2015). A bin's sum is its weight times the distance of the means.
+    """
+
+    gaps: dict[int, Mean] = field(default_factory=dict)
+    reported: Mean = field(default_factory=Mean)
+
+    def add(self, bin: int, expected: float, reported: float, weight: float) -> None:  # noqa: A002
+        """One outcome."""
+        self.gaps.setdefault(bin, Mean()).add(expected - reported, weight)
+        self.reported.add(reported, weight)
+
+    def means(self) -> Iterator[Mean]:
+        """All of them, to be scaled down."""
+        yield self.reported
+        yield from self.gaps.values()
+
+    def error(self) -> float | None:
+        """In the unit of what is expected; None before the first."""
+        if self.reported.weight <= 0.0:
+            return None
+        return sum(abs(gap.sum) for gap in self.gaps.values()) / self.reported.weight
+
+    def ratio(self) -> float | None:
+        """The error as share of what was reported; None where that is nothing."""
+        error, mean = self.error(), self.reported.value
+        return None if error is None or not mean else error / mean
+
+    def bias(self) -> float | None:
+        """Expected less reported as share of what was reported; None where that is nothing."""
+        gap = sum(each.sum for each in self.gaps.values())
+        return gap / self.reported.sum if self.reported.sum > 0.0 else None
+
+
 @dataclass
 class LearningHealth:
     """Fed with every decision, settled outcome and comparison, in O(eligible arms)."""
 
     span: float = _SPAN
+    short: float = _SHORT
     window: int = _WINDOW
     rewards: Mean = field(default_factory=Mean)
     by_arm: dict[str, Mean] = field(default_factory=dict)
     """Mean reward of the decisions that went to an arm: what was seen of it."""
+    lately: dict[str, Mean] = field(default_factory=dict)
+    """The same with the span `short`."""
     corrected: dict[str, Mean] = field(default_factory=dict)
-    """The same weighed by 1 / propensity: what it would have been had every query gone there."""
+    """`by_arm` weighed by 1 / propensity: what it would have been had every query gone there."""
     quality_error: Mean = field(default_factory=Mean)
     quality_bias: Mean = field(default_factory=Mean)
+    quality: Calibration = field(default_factory=Calibration)
+    cost: Calibration = field(default_factory=Calibration)
     elo: dict[ArmId, float] = field(default_factory=dict)
-    _now: float = 1.0
     _drawn: deque[str] = field(default_factory=deque)
     _least: deque[float] = field(default_factory=deque)
     _counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._slow, self._costs = Memory(self.span), Memory(self.span)
+        self._fast = Memory(self.short)
 
     def decided(self, arm: str, propensity: float, propensities: tuple[float, ...]) -> bool:
         """One decision; whether it explored, which is to draw what was not the likeliest."""
@@ -82,18 +145,36 @@ class LearningHealth:
         expected_quality: float | None = None,
     ) -> None:
         """The scalar reward of one decision, and its quality beside the expected one."""
-        self._now *= 1.0 + 1.0 / self.span
-        self.rewards.add(reward, self._now)
-        self.by_arm.setdefault(arm, Mean()).add(reward, self._now)
-        self.corrected.setdefault(arm, Mean()).add(reward, self._now / propensity)
+        now = self._slow.tick(self._means)
+        self.rewards.add(reward, now)
+        self.by_arm.setdefault(arm, Mean()).add(reward, now)
+        soon = self._fast.tick(self.lately.values)
+        self.lately.setdefault(arm, Mean()).add(reward, soon)
+        self.corrected.setdefault(arm, Mean()).add(reward, now / propensity)
         if quality is not None and expected_quality is not None:
-            self.quality_error.add(abs(quality - expected_quality), self._now)
-            self.quality_bias.add(expected_quality - quality, self._now)
-        if self._now > _RESCALE:
-            means = (self.rewards, self.quality_error, self.quality_bias)
-            for mean in (*means, *self.by_arm.values(), *self.corrected.values()):
-                mean.shrink(self._now)
-            self._now = 1.0
+            self.quality_error.add(abs(quality - expected_quality), now)
+            self.quality_bias.add(expected_quality - quality, now)
+            tenth = min(9, max(0, int(10.0 * expected_quality)))
+            self.quality.add(tenth, expected_quality, quality, now)
+
+    def paid(self, expected_usd: float, usd: float) -> None:
+        """What one decision was expected to cost, and did."""
+        power = math.frexp(expected_usd)[1] if expected_usd > 0.0 else _LEAST_POWER
+        weight = self._costs.tick(self.cost.means)
+        self.cost.add(min(10, max(_LEAST_POWER, power)), expected_usd, usd, weight)
+
+    def changes(self) -> dict[str, float]:
+        """By arm, the mean reward of its newest decisions less the one that forgets slowly."""
+        found = {}
+        for arm, mean in self.by_arm.items():
+            lately = self.lately[arm].value
+            if mean.value is not None and lately is not None:
+                found[arm] = lately - mean.value
+        return found
+
+    def _means(self) -> Iterator[Mean]:
+        yield from (self.rewards, self.quality_error, self.quality_bias)
+        yield from (*self.by_arm.values(), *self.corrected.values(), *self.quality.means())
 
     def compared(self, winner: ArmId, loser: ArmId, tie: bool) -> None:
         """One comparison moves the ratings of both."""

@@ -126,8 +126,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Completion": _open(["model", "prompt"], model=_STRING, stream={"type": "boolean"}),
     "Embeddings": _open(["model", "input"], model=_STRING),
     "Budgets": _object(["budgets"], budgets={"type": "array", "items": _object(
-        ["account", "per", "usd", "spent_usd", "held_usd", "ends_in_s"], account=_STRING,
-        per=_STRING, usd=_NUMBER, spent_usd=_NUMBER, held_usd=_NUMBER, ends_in_s=_NUMBER)}),
+        ["account", "per", "usd", "spent_usd", "held_usd", "ends_in_s", "shadow_price"],
+        account=_STRING, per=_STRING, usd=_NUMBER, spent_usd=_NUMBER, held_usd=_NUMBER,
+        ends_in_s=_NUMBER, shadow_price=_NUMBER)}),
     "Duel": _object(["decision_id", "answers"], decision_id=_STRING, answers={
         "type": "array", "items": _object(["decision_id", "arm", "answer"], decision_id=_STRING,
                                           arm=_STRING, answer=_STRING)}),

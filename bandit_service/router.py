@@ -26,6 +26,7 @@ from bandit_service.core.decide import (
     Recalled,
     Weighed,
     decide,
+    drawn,
     left_out,
     weigh,
 )
@@ -172,10 +173,13 @@ class Router:
         begun = time.perf_counter()
         recalled = self._recall(query.embedding)
         recalled_at = time.perf_counter()
-        ts = self.writer.now()
-        event = decide(self.world, query, recalled, self.writer.new_id(ts), ts, self.rules.explore)
+        ts, explore = self.writer.now(), self.rules.explore
+        weighed = weigh(self.world, query, recalled, explore)
+        proposed_at = time.perf_counter()
+        event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
         self._telemetry.stage("recall", recalled_at - begun)
-        self._telemetry.stage("propose", time.perf_counter() - recalled_at)
+        self._telemetry.stage("propose", proposed_at - recalled_at)
+        self._telemetry.stage("draw", time.perf_counter() - proposed_at)
         return event
 
     def _recall(self, embedding: Vector) -> Recalled:

@@ -465,6 +465,14 @@ def load_policy(settings: PolicySettings) -> policies.Policy[Any]:
     return policies.load(settings.name, **settings.parameters)
 
 
+def digest_of(settings: Settings) -> str:
+    """A hash of every value but the API keys and those of providers; where they came from is no
+    part of it."""
+    return blake2b(
+        repr(dataclasses.replace(settings, keys=(), origins={})).encode(), digest_size=6
+    ).hexdigest()
+
+
 def policy_key(name: str, parameters: Mapping[str, Any]) -> str:
     """The name with a hash of its parameters: two that differ in either have different keys."""
     canonical = json.dumps(parameters, sort_keys=True, default=str).encode()

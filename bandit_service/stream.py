@@ -57,7 +57,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         learning_of(request),
         server.stream_credits,
         server.max_frame_bytes,
-        request.app[TELEMETRY].denied,
+        request.app[TELEMETRY].rejected,
     )
     stopping = asyncio.create_task(
         _close_when(request.app[DRAINING], connection, socket, server.shutdown_s)
@@ -86,10 +86,10 @@ class _Connection:
         learning: Learning,
         most: int,
         max_frame_bytes: int,
-        denied: Callable[[ServiceError], None],
+        rejected: Callable[[ServiceError], None],
     ) -> None:
         self._socket = socket
-        self._denied = denied
+        self._rejected = rejected
         self._learning = learning
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
@@ -158,7 +158,6 @@ class _Connection:
             else:
                 answer = await self._learning.compare(body)
         except ServiceError as error:
-            self._denied(error)
             await self._refuse(id, error)
         except Exception:  # noqa: BLE001 - a bug: say so, show no inside
             _log.exception("internal error")
@@ -167,6 +166,7 @@ class _Connection:
             await self._send({"id": id, **answer})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
+        self._rejected(error)
         await self._send({"id": id, "error": error.body()})
 
     async def _send(self, answer: dict[str, Any]) -> None:

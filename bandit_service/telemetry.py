@@ -1,42 +1,32 @@
-"""Metrics, in one registry that is passed; children are made once and cached.
-
-Labels are bounded by configuration: arm, policy, stage, outcome. Never a user's text or id.
-"""
+"""What the service counts, in one registry that is passed; `metrics` has the names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    Summary,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from bandit_service import clock
+from bandit_service import clock, metrics
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
+from bandit_service.core.world import World
+from bandit_service.experiment_metrics import ExperimentMetrics
 from bandit_service.learning_metrics import LearningMetrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
 
-STAGES = ("embed", "recall", "propose", "append", "total")
+STAGES = ("embed", "recall", "propose", "draw", "record", "total")
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
-_STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
-_HTTP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0)
-_ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
-MAX_ARMS = 100
 
 
 class Telemetry:
-    """What the service counts. Call the methods where things happen; `render` for a scrape."""
+    """Call the methods where things happen; `look`, then `render` for a scrape.
+
+    pending, remembered: what is asked at a scrape. baseline: the arm that savings are counted
+    against.
+    """
 
     def __init__(
         self,
@@ -44,182 +34,102 @@ class Telemetry:
         remembered: Callable[[], float],
         baseline: str = "",
     ) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = r = CollectorRegistry()
         self._arms: set[str] = set()
-        r = self.registry
         self.learning = LearningMetrics(r, self.arm_label, baseline)
+        self.experiments = ExperimentMetrics(r)
         self.looks: list[Callable[[], None]] = []
         ProcessCollector(registry=r)
-        self._requests = Counter(
-            "bandit_http_requests", "HTTP requests by endpoint and status.",
-            ["endpoint", "code"], registry=r,
-        )  # fmt: skip
-        duration = Histogram(
-            "bandit_http_request_duration_seconds", "From a request's head to its whole answer.",
-            ["endpoint"], buckets=_HTTP_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._durations = {name: duration.labels(name) for name in (*TIMED, "other")}
-        self.loop_lag = Histogram(
-            "bandit_event_loop_lag_seconds", "How late the event loop comes to a timer.",
-            buckets=_STAGE_BUCKETS, registry=r,
-        )  # fmt: skip
-        stage = Histogram(
-            "bandit_decision_stage_seconds", "Time in each stage of the decide path.",
-            ["stage"], buckets=_STAGE_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._stages = {name: stage.labels(name) for name in STAGES}
-        self._decided = Counter(
-            "bandit_decisions", "Decisions by drawn arm and deciding policy.",
-            ["arm", "policy"], registry=r,
-        )  # fmt: skip
-        self._deciding: dict[tuple[str, str], Counter] = {}
-        self._fallbacks = Counter(
-            "bandit_fallbacks", "Decisions in which a stage failed, by that stage.",
-            ["stage"], registry=r,
-        )  # fmt: skip
-        self._rewards = Counter(
-            "bandit_rewards", "Rewards by deciding policy and outcome.",
-            ["policy", "outcome"], registry=r,
-        )  # fmt: skip
-        self._comparisons = Counter(
-            "bandit_comparisons", "Comparisons by outcome.", ["outcome"], registry=r
-        )
-        self._delay = Histogram(
-            "bandit_reward_delay_seconds", "From decision to its reward.",
-            buckets=_DELAY_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._learn = Histogram(
-            "bandit_learn_seconds", "Time to append and apply one batch of events.",
-            buckets=_STAGE_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._sync = Histogram(
-            "bandit_log_sync_seconds", "Time of one group commit to the disk.",
-            buckets=_STAGE_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._shed = Counter(
-            "bandit_requests_shed", "Requests refused for now, by reason.", ["reason"], registry=r
-        )
-        self._batches = Histogram(
-            "bandit_embedding_batch_texts", "Texts in one call of the embedding model.",
-            buckets=(1, 2, 4, 8, 16, 32, 64), registry=r,
-        )  # fmt: skip
-        self._model = Histogram(
-            "bandit_embedding_model_seconds", "Time of one call of the embedding model.",
-            buckets=_STAGE_BUCKETS, registry=r,
-        )  # fmt: skip
-        cache = Counter(
-            "bandit_embedding_cache", "Look-ups in the embedding cache, by result.",
-            ["result"], registry=r,
-        )  # fmt: skip
-        self._cache = {name: cache.labels(name) for name in ("hit", "miss")}
-        self._learner_failures = Gauge(
-            "bandit_policy_learn_failures", "Events that a policy refused to learn from.",
-            ["policy"], registry=r,
-        )  # fmt: skip
-        self._backlog = Gauge(
-            "bandit_log_backlog", "Decisions answered that wait for space on the disk.", registry=r
-        )
-        self._unlogged = Counter(
-            "bandit_decisions_unlogged", "Decisions that the backlog had no room for.", registry=r
-        )
-        self._snapshot = Gauge(
-            "bandit_snapshot_offset", "Offset of the newest snapshot.", registry=r
-        )
-        self._snapshot_time = Gauge(
-            "bandit_snapshot_timestamp_seconds", "When the newest snapshot was made; the start of "
-            "the process where it was made before.", registry=r,
-        )  # fmt: skip
-        self._snapshot_size = Gauge(
-            "bandit_snapshot_size_bytes", "Size of the newest snapshot that this process made.",
-            registry=r,
-        )  # fmt: skip
-        self._upkeep = Counter(
-            "bandit_upkeep_failures", "Snapshots, retention, erasure or folding that failed.",
-            registry=r,
-        )  # fmt: skip
-        self._denied = Counter(
-            "bandit_requests_denied", "Requests that a key was not good for, by reason.",
-            ["reason"], registry=r,
-        )  # fmt: skip
-        self._answers = Summary(
-            "bandit_upstream_seconds", "From the call of an arm to the end of its answer.",
-            ["arm"], registry=r,
-        )  # fmt: skip
-        self._durations_upstream = Histogram(
-            "bandit_upstream_duration_seconds", "The same over all arms.",
-            buckets=_ANSWER_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._first = Histogram(
-            "bandit_upstream_first_token_seconds", "From the call of an arm to its first token.",
-            buckets=_ANSWER_BUCKETS, registry=r,
-        )  # fmt: skip
-        self._rate = Histogram(
-            "bandit_upstream_tokens_per_second", "Tokens a second after the first one.",
-            buckets=(1, 5, 10, 20, 50, 100, 200, 500, 1000), registry=r,
-        )  # fmt: skip
-        self._upstream_failures = Counter(
-            "bandit_upstream_failures", "Calls of an arm that gave no answer, by kind.",
-            ["arm", "kind"], registry=r,
-        )  # fmt: skip
-        self._sent_again = Counter(
-            "bandit_upstream_sent_again", "Calls sent a second time to the same provider, after no "
-            "connection or an idle one just closed.", ["upstream"], registry=r,
-        )  # fmt: skip
-        self._went_on = Counter(
-            "bandit_conversation_turns", "Turns of a conversation that was answered before, by "
-            "whether it stayed with its arm.", ["stayed"], registry=r,
-        )  # fmt: skip
-        self._cached_tokens = Counter(
-            "bandit_cached_prompt_tokens", "Prompt tokens that a provider had cached.",
-            ["arm"], registry=r,
-        )  # fmt: skip
-        self._saved = Counter(
-            "bandit_cached_prompt_saved_usd", "What they would have cost more, USD.",
-            ["arm"], registry=r,
-        )  # fmt: skip
-        self._judged = Counter(
-            "bandit_judged", "Answers that a judge looked at, by what came of it.",
-            ["judge", "result"], registry=r,
-        )  # fmt: skip
-        self._judge_usd = Counter(
-            "bandit_judge_cost_usd", "What judging cost, USD.", ["judge"], registry=r
-        )
-        self._duels = Counter(
-            "bandit_duels", "Answers that a second arm stood against, by what came of it.",
-            ["result"], registry=r,
-        )  # fmt: skip
-        self._left = Counter(
-            "bandit_clients_left", "Clients that left before their answer was whole.", registry=r
-        )
-        self._uncorrected = Gauge(
-            "bandit_policy_uncorrected", "Corrections that a policy could not take in.",
-            ["policy"], registry=r,
-        )  # fmt: skip
-        self.recovery = Gauge(
-            "bandit_recovery_seconds", "How long the start read log and snapshot.", registry=r
-        )
-        self.log_offset = Gauge("bandit_log_offset", "Offset of the newest event.", registry=r)
-        Gauge(
-            "bandit_pending_decisions", "Decisions that may still be rewarded.", registry=r
-        ).set_function(pending)
-        Gauge(
-            "bandit_history_queries", "Queries remembered in the history.", registry=r
-        ).set_function(remembered)
+        self._requests = metrics.HTTP_REQUESTS.labelled(r)
+        duration = metrics.HTTP_DURATION.labelled(r)
+        self._durations = {name: duration(name) for name in (*TIMED, "other")}
+        self._rejected = metrics.REQUESTS_REJECTED.labelled(r)
+        self._shed = metrics.REQUESTS_SHED.labelled(r)
+        self._denied = metrics.REQUESTS_DENIED.labelled(r)
+        self.loop_lag = metrics.EVENT_LOOP_LAG.on(r)
+        stage = metrics.STAGE_SECONDS.labelled(r)
+        self._stages = {name: stage(name) for name in STAGES}
+        self._decided = metrics.DECISIONS.labelled(r)
+        self._drawn = metrics.ARM_DECISIONS.labelled(r)
+        self._fallbacks = metrics.FALLBACKS.labelled(r)
+        self._rewards = metrics.REWARDS.labelled(r)
+        self._comparisons = metrics.COMPARISONS.labelled(r)
+        self._delay = metrics.REWARD_DELAY.on(r)
+        metrics.PENDING.on(r).set_function(pending)
+        metrics.HISTORY.on(r).set_function(remembered)
+        self._batches = metrics.EMBEDDING_BATCH.on(r)
+        self._model = metrics.EMBEDDING_MODEL.on(r)
+        cache = metrics.EMBEDDING_CACHE.labelled(r)
+        self._cache = {name: cache(name) for name in ("hit", "miss")}
+        self._append = metrics.LOG_APPEND.on(r)
+        self._appended = metrics.LOG_BATCH.on(r)
+        self._learn = metrics.LEARN.on(r)
+        self._sync = metrics.LOG_SYNC.on(r)
+        self.log_offset = metrics.LOG_OFFSET.on(r)
+        self._backlog = metrics.LOG_BACKLOG.on(r)
+        self._unlogged = metrics.UNLOGGED.on(r)
+        self._snapshot = metrics.SNAPSHOT_OFFSET.on(r)
+        self._snapshot_time = metrics.SNAPSHOT_TIME.on(r)
+        self._snapshot_size = metrics.SNAPSHOT_SIZE.on(r)
+        self.recovery = metrics.RECOVERY.on(r)
+        self._upkeep = metrics.UPKEEP_FAILURES.on(r)
+        self._learner_failures = metrics.LEARN_FAILURES.labelled(r)
+        self._uncorrected = metrics.UNCORRECTED.labelled(r)
+        self._answers = metrics.UPSTREAM_SECONDS.labelled(r)
+        self._durations_upstream = metrics.UPSTREAM_DURATION.on(r)
+        self._first = metrics.UPSTREAM_FIRST_TOKEN.on(r)
+        self._rate = metrics.UPSTREAM_RATE.on(r)
+        self._upstream_failures = metrics.UPSTREAM_FAILURES.labelled(r)
+        self._sent_again = metrics.SENT_AGAIN.labelled(r)
+        self._went_on = metrics.CONVERSATION_TURNS.labelled(r)
+        self._cached_tokens = metrics.CACHED_TOKENS.on(r)
+        self._saved = metrics.CACHED_SAVED.on(r)
+        self._judged = metrics.JUDGED.labelled(r)
+        self._judge_usd = metrics.JUDGE_COST.labelled(r)
+        self._duels = metrics.DUELS.labelled(r)
+        self._left = metrics.CLIENTS_LEFT.on(r)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A rate of what is not there yet is nothing, not 0; so what is known is there at once."""
         for name in ("queue", "body", "credits", "draining", "decide", "outcome"):
-            self._shed.labels(name)
+            self._shed(name)
         for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
-            self._denied.labels(name)
+            self._denied(name)
         for name in ("embed", "propose"):
-            self._fallbacks.labels(name)
+            self._fallbacks(name)
         for name in ("accepted", "duplicate", "refused"):
-            self._comparisons.labels(name)
+            self._comparisons(name)
+        for name in ("yes", "no"):
+            self._went_on(name)
+
+    # --- requests
 
     def request(self, endpoint: str, code: int, seconds: float | None = None) -> None:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
-        self._requests.labels(endpoint, str(code)).inc()
+        self._requests(endpoint, str(code)).inc()
         if seconds is not None:
             timed = self._durations.get(endpoint) or self._durations["other"]
             timed.observe(seconds)
+
+    def rejected(self, error: ServiceError) -> None:
+        """One request, or one item of a list or stream, that got an error."""
+        self._rejected(error.code).inc()
+        reason = getattr(error, "reason", "")
+        if reason:
+            self._denied(reason).inc()
+
+    def shed(self, reason: str) -> None:
+        """One request refused for now."""
+        self._shed(reason).inc()
+
+    def overloaded(self, endpoint: str, kind: str) -> None:
+        """Count one request that was not let in; no endpoint for one of a stream."""
+        self._shed(kind).inc()
+        if endpoint:
+            self.request(endpoint, 429)
+
+    # --- decide
 
     def stage(self, name: str, seconds: float) -> None:
         """One stage of one decision."""
@@ -228,25 +138,60 @@ class Telemetry:
     def decided(self, event: ev.Decided, seconds: float) -> None:
         """One decision, and how long it took; its id goes along as the exemplar."""
         arm = self.arm_label(event.arm)
-        counter = self._deciding.get((arm, event.policy))
-        if counter is None:
-            counter = self._decided.labels(arm, event.policy)
-            self._deciding[arm, event.policy] = counter
-        counter.inc()
-        self.learning.decided(event, arm)
-        self._stages["total"].observe(seconds, {"decision_id": event.id})
+        explored = self.learning.decided(event, arm)
+        mode = "explore" if explored else "exploit"
         if event.fallback:
-            self._fallbacks.labels(event.fallback.split(":")[0]).inc()
+            mode = "fallback"
+            self._fallbacks(event.fallback.partition(":")[0]).inc()
+        elif event.policy == "fixed" or len(event.arms) == 1:
+            mode = "fixed"
+        self._decided(event.policy, mode).inc()
+        self._drawn(arm).inc()
+        if event.experiment or event.shadows:
+            self.experiments.decided(event)
+        self._stages["total"].observe(seconds, {"decision_id": event.id})
+
+    def embedded(self, size: int, seconds: float) -> None:
+        """One call of the embedding model."""
+        self._batches.observe(size)
+        self._model.observe(seconds)
+
+    def cached(self, result: str) -> None:
+        """One look-up in the embedding cache: hit or miss."""
+        self._cache[result].inc()
+
+    # --- learn
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
-        self._rewards.labels(policy, outcome).inc()
+        self._rewards(policy, outcome).inc()
         if delay_s is not None:
             self._delay.observe(max(delay_s, 0.0))
 
     def compared(self, outcome: str) -> None:
         """One comparison: accepted, duplicate or refused."""
-        self._comparisons.labels(outcome).inc()
+        self._comparisons(outcome).inc()
+
+    def learner_failures(self, policy: str, count: int) -> None:
+        """How many events a policy has refused so far."""
+        self._learner_failures(policy).set(count)
+
+    def uncorrected(self, policy: str, count: int) -> None:
+        """How many corrections a policy could not take in so far."""
+        self._uncorrected(policy).set(count)
+
+    def happened(self, event: ev.AnyEvent, world: World) -> None:
+        """One event that was applied to the world as it is now."""
+        self.learning.happened(event, world)
+        if isinstance(event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
+            self.experiments.admit(world)
+
+    # --- log and snapshots
+
+    def appended(self, events: int, seconds: float) -> None:
+        """One append: what it took to hand these events to the kernel."""
+        self._appended.observe(events)
+        self._append.observe(seconds)
 
     def applied(self, seconds: float, offset: int) -> None:
         """One batch appended and applied."""
@@ -265,52 +210,21 @@ class Telemetry:
         """One decision that was answered and will never be in the log."""
         self._unlogged.inc()
 
-    def snapshot(self, offset: int, size: int = 0) -> None:
-        """A snapshot was made, or found at the start."""
+    def snapshot(self, offset: int, size: int = 0, made: float | None = None) -> None:
+        """A snapshot was made just now, or was found at the start and made then."""
         self._snapshot.set(offset)
-        self._snapshot_time.set(clock.now())
+        self._snapshot_time.set(clock.now() if made is None else made)
         self._snapshot_size.set(size)
 
     def upkeep_failed(self) -> None:
         """Something beside serving could not be done."""
         self._upkeep.inc()
 
-    def overloaded(self, endpoint: str, kind: str) -> None:
-        """Count one request that was not let in; no endpoint for one of a stream."""
-        self._shed.labels(kind).inc()
-        if endpoint:
-            self.request(endpoint, 429)
-
-    def shed(self, reason: str) -> None:
-        """One request refused for now."""
-        self._shed.labels(reason).inc()
-
-    def embedded(self, size: int, seconds: float) -> None:
-        """One call of the embedding model."""
-        self._batches.observe(size)
-        self._model.observe(seconds)
-
-    def cached(self, result: str) -> None:
-        """One look-up in the embedding cache: hit or miss."""
-        self._cache[result].inc()
-
-    def learner_failures(self, policy: str, count: int) -> None:
-        """How many events a policy has refused so far."""
-        self._learner_failures.labels(policy).set(count)
-
-    def uncorrected(self, policy: str, count: int) -> None:
-        """How many corrections a policy could not take in so far."""
-        self._uncorrected.labels(policy).set(count)
-
-    def denied(self, error: ServiceError) -> None:
-        """One request that failed, where it was for its key."""
-        reason = getattr(error, "reason", "")
-        if reason:
-            self._denied.labels(reason).inc()
+    # --- upstreams
 
     def answered(self, arm: str, seconds: float, first_token_s: float, tokens: int | None) -> None:
         """One answer of an arm."""
-        self._answers.labels(self.arm_label(arm)).observe(seconds)
+        self._answers(self.arm_label(arm)).observe(seconds)
         self._durations_upstream.observe(seconds)
         self._first.observe(first_token_s)
         if tokens and seconds > first_token_s:
@@ -318,37 +232,38 @@ class Telemetry:
 
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
-        self._upstream_failures.labels(self.arm_label(arm), kind).inc()
+        self._upstream_failures(self.arm_label(arm), kind).inc()
 
     def sent_again(self, upstream: str) -> None:
         """One call sent a second time to the same provider."""
-        self._sent_again.labels(upstream).inc()
+        self._sent_again(upstream).inc()
 
     def conversation_went_on(self, stayed: bool) -> None:
         """One more turn of a conversation, with the arm of the last one or with another."""
-        self._went_on.labels("yes" if stayed else "no").inc()
+        self._went_on("yes" if stayed else "no").inc()
 
-    def cached_prompt(self, arm: str, tokens: int, usd: float) -> None:
+    def cached_prompt(self, tokens: int, usd: float) -> None:
         """What a provider's prompt cache saved."""
-        if tokens:
-            self._cached_tokens.labels(self.arm_label(arm)).inc(tokens)
-            self._saved.labels(self.arm_label(arm)).inc(max(0.0, usd))
+        self._cached_tokens.inc(tokens)
+        self._saved.inc(max(0.0, usd))
 
     def judged(self, judge: str, result: str) -> None:
         """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused."""
-        self._judged.labels(judge, result).inc()
+        self._judged(judge, result).inc()
 
     def judge_paid(self, judge: str, usd: float) -> None:
         """What one judgement of a model cost."""
-        self._judge_usd.labels(judge).inc(usd)
+        self._judge_usd(judge).inc(usd)
 
     def dueled(self, result: str) -> None:
         """One duel: first, second, tie, open (left to the user), none (no other arm answered)."""
-        self._duels.labels(result).inc()
+        self._duels(result).inc()
 
     def client_left(self) -> None:
         """One client that left before its answer was whole."""
         self._left.inc()
+
+    # --- the scrape
 
     def look(self) -> None:
         """Set the gauges of what can be looked at only on the event loop; before `render`."""
@@ -364,9 +279,9 @@ class Telemetry:
         return encode(self.registry), content_type
 
     def arm_label(self, arm: str) -> str:
-        """The arm's id, or "other" beyond MAX_ARMS, so that the series stay bounded."""
+        """The arm's id, or "other" beyond MOST_ARMS, so that the series stay bounded."""
         if arm not in self._arms:
-            if len(self._arms) >= MAX_ARMS:
-                return "other"
+            if len(self._arms) >= metrics.MOST_ARMS:
+                return metrics.OTHER
             self._arms.add(arm)
         return arm

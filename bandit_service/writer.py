@@ -178,10 +178,11 @@ class Writer:
                 self._put_off(command, event, error)
             return
         appended = time.perf_counter()
+        self._telemetry.appended(len(batch), appended - begun)
         for command, event in batch:
             self._apply(event)
             if isinstance(event, ev.Decided):
-                self._telemetry.stage("append", (appended - begun) / len(batch))
+                self._telemetry.stage("record", (appended - begun) / len(batch))
             self._settle(command, event)
         self._unsynced = True
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
@@ -252,7 +253,7 @@ class Writer:
     def _apply(self, event: ev.AnyEvent) -> None:
         before = self.world.learners[self.world.serving].failures
         self.world = apply(self.world, event)
-        self._telemetry.learning.happened(event, self.world)
+        self._telemetry.happened(event, self.world)
         learner = self.world.learners[self.world.serving]
         if learner.failures != before:
             _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})

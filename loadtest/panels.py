@@ -80,7 +80,7 @@ DASHBOARDS: dict[str, tuple[Panel, ...]] = {
             ("process_resident_memory_bytes / 1e9", "memory, GB {{instance}}"))),
     ),
     "Learning": (
-        _one("Traffic by arm", "percentunit", f"{_rate('bandit_decisions_total', 'arm')} / "
+        _one("Traffic by arm", "percentunit", f"{_rate('bandit_arm_decisions_total', 'arm')} / "
              f"scalar({_rate('bandit_decisions_total')})", "{{arm}}", stacked=True),
         _one("Mean reward by arm", "short", "avg by (arm) (bandit_arm_reward_mean)", "{{arm}}",
              help="Of the decisions that went to the arm; it forgets."),
@@ -92,7 +92,8 @@ DASHBOARDS: dict[str, tuple[Panel, ...]] = {
             ("avg(bandit_reward_mean)", "mean reward"),
             ("avg(bandit_regret_estimate)", "regret to the best arm"))),
         Panel("Exploration", "percentunit", (
-            (f"{_rate('bandit_decisions_explored_total')} / {_rate('bandit_decisions_total')}",
+            (f'sum(rate(bandit_decisions_total{{mode="explore"}}{R})) / '
+             f"{_rate('bandit_decisions_total')}",
              "explored"),
             ("min(bandit_propensity_min)", "least propensity"),
             ("avg(bandit_arm_entropy_ratio)", "entropy of arms"))),
@@ -137,7 +138,7 @@ DASHBOARDS: dict[str, tuple[Panel, ...]] = {
         _one("Budgets: used", "percentunit", "max by (budget) ((bandit_budget_spent_usd + "
              "bandit_budget_held_usd) / bandit_budget_limit_usd)", "{{budget}}"),
         _one("Saved by providers' prompt caches, USD per hour", "currencyUSD",
-             f"3600 * {_rate('bandit_cached_prompt_saved_usd_total', 'arm')}", "{{arm}}"),
+             f"3600 * {_rate('bandit_cached_prompt_saved_usd_total')}"),
     ),
     "Upstreams": (
         _one("Arms: 1 offered, 0 masked", "short", "min by (arm) (bandit_upstream_up)",

@@ -61,7 +61,7 @@ class FileSnapshots:
 
     def save(self, at: Offset, key: str, state: bytes) -> None:
         """Write a file and give it its name when it is on the disk; then delete old ones."""
-        path = self.directory / f"{_stem(key)}-{at:020d}.snapshot"
+        path = self._path(key, at)
         partial = path.with_name(path.name + _PARTIAL)
         name = key.encode()
         rest = _FIXED.pack(FORMAT, at, len(name), len(state)) + name
@@ -82,6 +82,12 @@ class FileSnapshots:
         self._skipped.pop(path, None)
         whole = [each for each in self._paths(key) if each not in self._skipped]
         self._delete(whole[self._keep :])
+
+    def made_at(self, key: str, at: Offset) -> float | None:
+        """When the snapshot of `key` at this offset was written, UTC seconds; None without one."""
+        with contextlib.suppress(OSError):
+            return self._path(key, at).stat().st_mtime
+        return None
 
     def latest(self, key: str) -> tuple[Offset, bytes] | None:
         """The newest valid one of `key`; those passed over are in `skipped`."""
@@ -127,6 +133,9 @@ class FileSnapshots:
         except OSError as error:
             raise Full(f"a snapshot cannot be set aside ({error.strerror})") from None
         return paths
+
+    def _path(self, key: str, at: Offset) -> Path:
+        return self.directory / f"{_stem(key)}-{at:020d}.snapshot"
 
     def _paths(self, key: str | None = None) -> list[Path]:
         """The files of one key, or of all, newest first."""

@@ -193,11 +193,17 @@ def decide(
     Where the policy fails, the answer is a smaller truth: uniform over the eligible arms, with
     the true propensities and `fallback` naming the failure.
     """
-    weighed = weigh(world, query, recalled, explore)
+    return drawn(query, recalled, weigh(world, query, recalled, explore), id, ts, explore)
+
+
+def drawn(
+    query: Query, recalled: Recalled, weighed: Weighed, id: str, ts: float, explore: Exploration
+) -> ev.Decided:
+    """The draw from what was weighed, and its record."""
     records, arms, proposal = weighed.records, weighed.arms, weighed.proposal
     propensities = weighed.propensities
-    drawn = draw(propensities, chance.uniform(explore.seed, id))
-    record, part = records[drawn], weighed.part
+    at = draw(propensities, chance.uniform(explore.seed, id))
+    record, part = records[at], weighed.part
     return ev.Decided(
         ts=ts,
         id=id,
@@ -207,13 +213,13 @@ def decide(
         arms=arms.ids,
         propensities=tuple(propensities.tolist()),
         scores=tuple(proposal.scores.tolist()),
-        drawn=drawn,
+        drawn=at,
         policy=weighed.policy,
         key=weighed.key,
         list_cost_usd=record.list_cost_usd(query.tokens),
-        expected_cost_usd=float(arms.cost_usd[drawn]),
-        price=float(arms.price[drawn]),
-        expected_quality=None if proposal.quality is None else float(proposal.quality[drawn]),
+        expected_cost_usd=float(arms.cost_usd[at]),
+        price=float(arms.price[at]),
+        expected_quality=None if proposal.quality is None else float(proposal.quality[at]),
         expected_latency_s=record.expected_latency_s(),
         neighbours=tuple(recalled.ids),
         similarities=tuple(recalled.similarities),

@@ -116,13 +116,9 @@ class Budgets:
 
     def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
         """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
-        ahead = 0.0
-        for spec, account in self._of(tenant, key):
-            if spec.pace:
-                used = spend.spent(spec.per, now, account) / spec.usd
-                passed = 1.0 - (ends(spec.per, now) - now) / _SECONDS[spec.per]
-                ahead = max(ahead, used - min(max(passed, 0.0), 1.0))
-        return worth / (1.0 + min(_GAIN * ahead, _MOST))
+        prices = (_price(spec, spend.spent(spec.per, now, account), now)
+                  for spec, account in self._of(tenant, key))  # fmt: skip
+        return worth / (1.0 + max(prices, default=0.0))
 
     def rows(self, spend: Spend, now: float) -> list[dict[str, Any]]:
         """Each limit for each account that has spent, or is the service."""
@@ -141,6 +137,7 @@ class Budgets:
                             "spent_usd": seen.get(account, 0.0),
                             "held_usd": self._held.get(account, 0.0),
                             "ends_in_s": ends(spec.per, now) - now,
+                            "shadow_price": _price(spec, seen.get(account, 0.0), now),
                         }
                     )  # fmt: skip
         return rows
@@ -155,3 +152,12 @@ class Budgets:
             elif name and spec.id in ("*", name):
                 found.append((spec, f"{spec.scope}:{name}"))
         return found
+
+
+def _price(spec: BudgetSpec, spent_usd: float, now: float) -> float:
+    """λ · wtp: min(max(0, G · (x − t)), most); 0 for a budget that does not pace."""
+    if not spec.pace:
+        return 0.0
+    passed = 1.0 - (ends(spec.per, now) - now) / _SECONDS[spec.per]
+    ahead = spent_usd / spec.usd - min(max(passed, 0.0), 1.0)
+    return min(max(0.0, _GAIN * ahead), _MOST)

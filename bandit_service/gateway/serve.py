@@ -400,9 +400,7 @@ class Gateway:
         cost = cost_usd(usage, call.spec)
         tokens = completion_tokens(usage)
         self._affinity.used(call.conversation, call.spec.id, time.monotonic())
-        self._telemetry.cached_prompt(
-            call.spec.id, cached_tokens(usage), saved_usd(usage, call.spec)
-        )
+        self._telemetry.cached_prompt(cached_tokens(usage), saved_usd(usage, call.spec))
         self._telemetry.answered(
             call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
         )

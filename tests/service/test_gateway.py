@@ -224,8 +224,7 @@ async def test_a_conversation_stays_where_its_prompt_is_cached(
         async with client.session.get(f"{client.url}/metrics") as exposed:
             text = await exposed.text()
         assert 'bandit_conversation_turns_total{stayed="yes"} 7.0' in text
-        arm = provider.seen[0]["model"]
-        saved = float(text.split(f'saved_usd_total{{arm="{arm}"}} ')[1].split()[0])
+        saved = float(text.split("\nbandit_cached_prompt_saved_usd_total ")[1].split()[0])
         assert saved >= 8 * 400 * 0.5 / 1e6
 
 

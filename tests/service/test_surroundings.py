@@ -40,13 +40,15 @@ async def test_metrics_count_what_happened(client: Client) -> None:
     await client.post("/v1/rewards", {"decision_id": first["decision_id"], "quality": 0.1})
     metrics = await _metrics(client)
     arm = 'arm="mistral-large-2512"'
-    assert _value(metrics, f'bandit_decisions_total{{{arm},policy="metallm"}}') == 2
+    assert _value(metrics, f"bandit_arm_decisions_total{{{arm}}}") == 2
+    assert _value(metrics, 'bandit_decisions_total{mode="fixed",policy="metallm"}') == 2
+    assert _value(metrics, 'bandit_requests_rejected_total{reason="conflict"}') == 1
     for outcome in ("accepted", "duplicate", "conflict"):
         series = f'bandit_rewards_total{{outcome="{outcome}",policy="metallm"}}'
         assert _value(metrics, series) == 1
     assert _value(metrics, "bandit_pending_decisions") == 2
     assert _value(metrics, "bandit_history_queries") == 1
-    for stage in ("embed", "recall", "propose", "append"):
+    for stage in ("embed", "recall", "propose", "draw", "record", "total"):
         series = f'bandit_decision_stage_seconds_count{{stage="{stage}"}}'
         assert _value(metrics, series) == 2
     assert _value(metrics, 'bandit_embedding_cache_total{result="hit"}') == 1
