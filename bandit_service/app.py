@@ -27,9 +27,10 @@ from bandit_service.experiments_configured import reconcile
 from bandit_service.gateway import http as gateway_http
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.calls import GatewayRules
 from bandit_service.gateway.duels import DuelRules
 from bandit_service.gateway.health import Health, HealthRules
-from bandit_service.gateway.serve import Gateway, GatewayRules
+from bandit_service.gateway.serve import Gateway
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gauges import ServiceGauges
 from bandit_service.keeper import Keeper

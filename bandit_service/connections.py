@@ -23,7 +23,7 @@ class Connection(web.RequestHandler):
     they may hold a key.
     """
 
-    __slots__ = ("pointless", "render")
+    __slots__ = ("lost", "pointless", "render")
 
     def __init__(
         self,
@@ -39,12 +39,16 @@ class Connection(web.RequestHandler):
         self.pointless: asyncio.Task[Any] | None = None
         """What is cancelled when the client leaves. aiohttp would cancel everything or nothing, and
         an outcome is to be learned also when its client has left."""
+        self.lost: Callable[[], object] | None = None
+        """What is called when the client leaves."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the loop."""
         super().connection_lost(exc)
         if self.pointless is not None:
             self.pointless.cancel()
+        if self.lost is not None:
+            self.lost()
 
     def handle_error(
         self,

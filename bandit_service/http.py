@@ -72,7 +72,7 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 def failed(error: ServiceError) -> web.Response:
     """An error in OpenAI's shape."""
-    headers = {}
+    headers = dict(error.headers)
     if isinstance(error, Busy | Unavailable):
         headers["Retry-After"] = retry_after(error.retry_after_s)
     if isinstance(error, UpstreamError) and error.retry_after_s:

@@ -15,7 +15,10 @@ LONGEST = 2000
 
 
 class ServiceError(Exception):
-    """An answer that is not the one asked for. `param` is the field that caused it, if one did."""
+    """An answer that is not the one asked for. `param` is the field that caused it, if one did.
+
+    headers: what else the answer carries.
+    """
 
     status: int = 500
     type: ClassVar[str] = "server_error"
@@ -27,6 +30,7 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.param = None if param is None else param[:LONGEST]
+        self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, str | None]:
         """The `error` object of OpenAI's wire format."""

@@ -20,18 +20,23 @@ def answered(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
         raise Failed(str(why), status=why.status) from None
 
 
-async def streamed(kind: str, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of an upstream's events as OpenAI's. Raises Failed."""
+async def streamed(kind: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """The data of an upstream's events as OpenAI's, those that came together. Raises Failed."""
     if kind != "anthropic":
-        async for data in events:
-            yield data
+        async for piece in pieces:
+            yield piece
         return
     stream = anthropic_answer.Stream(int(clock.now()))
-    try:
-        async for data in events:
-            for told in stream.feed(data):
+    async for piece in pieces:
+        told: list[bytes] = []
+        try:
+            for data in piece:
+                told += stream.feed(data)
+        except anthropic_answer.Misspoken as why:
+            if told:
                 yield told
-    except anthropic_answer.Misspoken as why:
-        raise Failed(str(why), status=why.status) from None
-    for told in stream.end():
+            raise Failed(str(why), status=why.status) from None
+        if told:
+            yield told
+    if told := list(stream.end()):
         yield told

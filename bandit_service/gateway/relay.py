@@ -18,27 +18,34 @@ _MOST = 4_194_304
 
 @dataclass(slots=True)
 class Passed:
-    """What a stream told by its end. finished: it said why it stopped, or that it is done.
+    """What a stream told. finished: it said why it stopped, or that it is done.
 
-    text: the pieces of the only choice's text, where they are kept for a judge.
+    hide_usage: the client did not ask for it. text: the pieces of the only choice's text, where
+    they are kept for a judge. model, finish_reason: what it said of itself. broken: what came after
+    the last event that could be passed on. whole: all of it came, and the client was there.
     """
 
+    hide_usage: bool = False
     usage: dict[str, Any] | None = None
     finished: bool = False
     text: list[str] | None = None
+    model: str = ""
+    finish_reason: str = ""
+    broken: Failed | None = None
+    whole: bool = False
 
     def whole_text(self) -> str | None:
         """The text as far as it came; None where it is not kept."""
         return None if self.text is None else "".join(self.text)
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The data of each event, as soon as it is whole. Failed when the stream breaks off."""
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """The data of the events that are whole with each piece. Failed when the stream breaks off."""
     parser = sse.Events(_MOST)
     try:
         async for piece in response.content.iter_any():
-            for data in parser.feed(piece):
-                yield data
+            if found := parser.feed(piece):
+                yield found
     except sse.TooLong as why:
         raise Failed(str(why)) from None
     except (TimeoutError, aiohttp.ServerTimeoutError):
@@ -46,14 +53,28 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     except aiohttp.ClientError as error:
         raise Failed(f"the stream broke off ({type(error).__name__})") from None
     if data := parser.end():
-        yield data
+        yield [data]
 
 
-def rewritten(data: bytes, id: str, passed: Passed, hide_usage: bool) -> bytes | None:
-    """The event for the client, under our id; None for one that it did not ask for.
+def rewritten(piece: list[bytes], id: str, passed: Passed) -> bytes:
+    """The events for the client, under our id and without what it did not ask for.
 
-    Raises Failed for data that is no JSON object.
+    Where one is no JSON object or an error, those before it are given and `passed.broken` is set;
+    Failed where there are none before it.
     """
+    told: list[bytes] = []
+    for data in piece:
+        try:
+            told.append(_rewritten(data, id, passed))
+        except Failed as failed:
+            if not told:
+                raise
+            passed.broken = failed
+            break
+    return b"".join(told)
+
+
+def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     if data == DONE:
         passed.finished = True
         return b"data: [DONE]\n\n"
@@ -68,18 +89,25 @@ def rewritten(data: bytes, id: str, passed: Passed, hide_usage: bool) -> bytes |
     choices, usage = chunk.get("choices"), chunk.get("usage")
     if isinstance(usage, dict):
         passed.usage = usage
-    if isinstance(choices, list) and any(
-        isinstance(each, dict) and each.get("finish_reason") for each in choices
-    ):
-        passed.finished = True
-    if passed.text is not None and isinstance(choices, list):
-        _keep(passed, choices)
-    if hide_usage and "usage" in chunk:
+    if not passed.model and isinstance(chunk.get("model"), str):
+        passed.model = chunk["model"]
+    if isinstance(choices, list):
+        _look(passed, choices)
+    if passed.hide_usage and "usage" in chunk:
         if not choices:
-            return None
+            return b""
         del chunk["usage"]
     chunk["id"] = id
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def _look(passed: Passed, choices: list[Any]) -> None:
+    for each in choices:
+        reason = each.get("finish_reason") if isinstance(each, dict) else None
+        if reason:
+            passed.finished, passed.finish_reason = True, str(reason)
+    if passed.text is not None:
+        _keep(passed, choices)
 
 
 def _keep(passed: Passed, choices: list[Any]) -> None:

@@ -1,0 +1,83 @@
+"""What one request is while it is carried out: what was asked, and the decision that is tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import UpstreamError, UpstreamTimeout
+from bandit_service.gateway.upstreams import Failed
+from bandit_service.gateway.wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRules:
+    """attempts: arms tried for one request. failure_quality: what a failed answer is worth.
+
+    latency_signal: what is reported as latency_s: "total" for the whole answer, "first_token", or
+    "per_token" for the whole divided by the tokens of the answer.
+    """
+
+    attempts: int = 3
+    failure_quality: float = 0.0
+    latency_signal: str = "total"
+    max_answer_bytes: int = 33_554_432
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the client asked for. onward: what of its headers goes on to the upstream."""
+
+    path: str
+    body: dict[str, Any]
+    wanted: Wanted
+    caller: str
+    conversation: bytes
+    onward: dict[str, str]
+
+    @property
+    def may_duel(self) -> bool:
+        """Whether another arm may answer too: one answer is wanted, of whichever arm."""
+        return not self.wanted.direct and self.body.get("n") in (None, 1)
+
+
+@dataclass(slots=True)
+class Call:
+    """One decision being carried out, begun and with its first byte at so much of perf_counter.
+
+    duel: a second arm will answer too.
+    """
+
+    decided: ev.Decided
+    spec: ev.ArmSpec
+    begun: float
+    conversation: bytes
+    duel: bool = False
+    first: float | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What every answer tells of its decision."""
+        headers = {
+            "x-decision-id": self.decided.id,
+            "x-arm": self.decided.arm,
+            "x-policy": self.decided.policy,
+        }
+        if self.decided.experiment:
+            headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
+        return headers | {"x-duel": self.decided.id} if self.duel else headers
+
+
+def gave_none(arm: str, failed: Failed) -> UpstreamError:
+    """What the client is told of an arm that gave no answer."""
+    message = f"arm {arm!r} gave no answer: {failed}"
+    if failed.timeout:
+        return UpstreamTimeout(message)
+    return UpstreamError(message, failed.status or 502, failed.retry_after_s)
+
+
+def failure(call: Call, failed: Failed) -> UpstreamError:
+    """The same, with the decision that led there in its headers."""
+    error = gave_none(call.spec.id, failed)
+    error.headers = call.headers()
+    return error

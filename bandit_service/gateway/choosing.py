@@ -1,0 +1,118 @@
+"""Which arm is called: a decision among those that can be asked, answer, and fit the budget."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Unavailable, Unknown
+from bandit_service.gateway.affinity import Affinity
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.calls import Asked, Call
+from bandit_service.gateway.duels import Duels
+from bandit_service.gateway.health import Health
+from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.gateway.usage import most_usd
+from bandit_service.gateway.wanted import Wanted
+from bandit_service.router import Router
+from bandit_service.telemetry import Telemetry
+from policies import ArmId
+
+
+class Choosing:
+    """Decides, and holds the money for what was decided."""
+
+    def __init__(
+        self,
+        router: Router,
+        upstreams: Upstreams,
+        health: Health,
+        affinity: Affinity,
+        budgets: Budgets,
+        duels: Duels,
+        telemetry: Telemetry,
+    ) -> None:
+        self._router = router
+        self._upstreams = upstreams
+        self._health = health
+        self._affinity = affinity
+        self._budgets = budgets
+        self._duels = duels
+        self._telemetry = telemetry
+        self._numbers = itertools.count()
+
+    def models(self) -> list[ev.ArmSpec]:
+        """The arms that can be called."""
+        offered = (record.spec for record in self._router.world.offered())
+        return [spec for spec in offered if spec.upstream in self._upstreams]
+
+    async def decided(self, asked: Asked, tried: list[str], duel_of: str = "") -> Call:
+        """The decision, and that its call begins. `tried`: arms that are not to be drawn again.
+
+        Raises what the router does, Unavailable where no arm has an upstream, BudgetExhausted.
+        """
+        wanted, caller = asked.wanted, asked.caller
+        conversation = b"" if duel_of else asked.conversation
+        world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
+        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.body)
+                for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
+        arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
+        worth = wanted.request.willingness_to_pay or self._router.rules.reward.willingness_to_pay
+        question = msgspec.structs.replace(
+            wanted.request,
+            arms=arms,
+            willingness_to_pay=self._budgets.worth(world.spend, worth, tenant, caller, now),
+        )
+        before = self._affinity.arm(conversation, time.monotonic())
+        margin = self._affinity.rules.margin or 0.0
+        waiting = f"waiting {next(self._numbers)}"
+        self._budgets.reserve(waiting, max(most[id] for id in arms), tenant, caller)
+        try:
+            decided = await self._router.decide(
+                question, before, margin, caller, duel_of, wanted.direct
+            )
+            self._budgets.reserve(decided.id, most[decided.arm], tenant, caller)
+        finally:
+            self._budgets.settle(waiting)
+        self._health.begun(decided.arm)
+        if before is not None:
+            self._telemetry.conversation_went_on(decided.arm == before)
+        spec = self._router.world.arms[decided.arm].spec
+        duel = not duel_of and asked.may_duel and self._duels.drawn(decided.id)
+        return Call(decided, spec, time.perf_counter(), conversation, duel)
+
+    def _offered(
+        self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
+    ) -> list[str]:
+        """The arms that may be drawn: with an upstream that can be asked this, not tried yet, and
+        answering.
+
+        Where none of them answers, all are offered: a masked arm is better than none.
+        """
+        callable_now: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
+        unsuited = self._upstreams.unsuited(path, body)
+        named = wanted.request.arms
+        if wanted.direct:
+            assert named is not None
+            if named[0] not in callable_now:
+                there_are = ", ".join(["auto", *callable_now])
+                raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+            if refused := unsuited.get(callable_now[named[0]].upstream):
+                raise refused
+            return named
+        ids = [id for id in callable_now if id not in tried and (named is None or id in named)]
+        if ids and all(callable_now[id].upstream in unsuited for id in ids):
+            raise unsuited[callable_now[ids[0]].upstream]
+        ids = [id for id in ids if callable_now[id].upstream not in unsuited]
+        if not ids:
+            raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
+        now = time.monotonic()
+        healthy = [
+            id for id in ids if self._health.available(id, now, callable_now[id].max_running)
+        ]
+        return healthy or ids

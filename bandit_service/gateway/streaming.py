@@ -1,0 +1,84 @@
+"""A streamed answer, passed on to the client as it arrives."""
+
+from __future__ import annotations
+
+import time
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from bandit_service.connections import Connection
+from bandit_service.gateway import dialects, relay
+from bandit_service.gateway.calls import Call, gave_none
+from bandit_service.gateway.teaching import Teaching
+from bandit_service.gateway.upstreams import Failed
+
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+
+
+async def pass_on(
+    request: web.Request,
+    upstream: aiohttp.ClientResponse,
+    kind: str,
+    call: Call,
+    passed: relay.Passed,
+    teaching: Teaching,
+) -> web.StreamResponse:
+    """Pass on what comes, all that came at once in one write, and teach what came of it.
+
+    Until the first event is there the arm may still fail, with Failed. What breaks off later ends
+    with an error event. `passed.whole` says afterwards whether all of it came.
+    """
+    pieces = dialects.streamed(kind, relay.events(upstream))
+    first = await anext(pieces, None)
+    if first is None:
+        raise Failed("the stream ended before it began")
+    told = relay.rewritten(first, call.decided.id, passed)
+    call.first = time.perf_counter()
+    response = web.StreamResponse(headers=call.headers() | _HEADERS)
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.lost = upstream.close  # whoever waits for the next piece is woken by that
+    why: Failed | None = None
+    try:
+        await response.prepare(request)
+        while True:
+            if told:
+                await response.write(told)
+            if passed.broken is not None:
+                raise passed.broken
+            piece = await anext(pieces, None)
+            if piece is None:
+                break
+            told = relay.rewritten(piece, call.decided.id, passed)
+    except Failed as failed:
+        why = failed
+    except ConnectionError:
+        pass  # the client left; the transport says so too
+    finally:
+        connection.lost = None
+    gone = request.transport is None or request.transport.is_closing()
+    if gone and not passed.finished:
+        teaching.left(call, passed.usage)
+        return response
+    if why is None and not passed.finished:
+        why = Failed("the stream ended without an end")
+    if why is not None:
+        teaching.failed(call, why, passed.usage)
+        error = gave_none(call.spec.id, why).body()
+        await _last_words(response, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
+        return response
+    teaching.answered(call, passed.usage)
+    passed.whole = True
+    await _last_words(response, b"")
+    return response
+
+
+async def _last_words(response: web.StreamResponse, words: bytes) -> None:
+    try:
+        if words:
+            await response.write(words)
+        await response.write_eof()
+    except ConnectionError:
+        return
