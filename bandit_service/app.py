@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from aiohttp import web
 
-from bandit_service import events_http, experiments_http, http, stream
+from bandit_service import events_http, experiments_http, http, stream, tracing_http
 from bandit_service.admission import Admission, Entrance
 from bandit_service.connections import Connection, expect
 from bandit_service.core.decide import Exploration
@@ -46,6 +46,7 @@ from bandit_service.settings import (
     policy_key,
 )
 from bandit_service.telemetry import Telemetry
+from bandit_service.tracing import Tracer
 from bandit_service.writer import Writer
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
@@ -247,12 +248,33 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
     )
 
 
+def open_tracer(settings: Settings) -> Tracer | None:
+    """What makes spans, where they are wanted; OpenTelemetry is imported only then."""
+    wanted = settings.tracing
+    if not wanted.endpoint:
+        return None
+    try:
+        from bandit_service.otel import OtelTracer
+    except ImportError as error:
+        what = f"tracing.endpoint: needs pip install 'bandit-service[otel]' ({error})"
+        raise BadSettings([what]) from None
+    return OtelTracer(wanted.endpoint, wanted.share, wanted.service_name)
+
+
 def application(
-    router: Router, keeper: Keeper, telemetry: Telemetry, settings: Settings
+    router: Router,
+    keeper: Keeper,
+    telemetry: Telemetry,
+    settings: Settings,
+    tracer: Tracer | None = None,
 ) -> web.Application:
     """The routes around a router."""
-    app = web.Application(middlewares=[http.frame], client_max_size=settings.server.max_body_bytes)
+    middlewares = [http.frame] if tracer is None else [tracing_http.traced, http.frame]
+    app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
     app.on_response_prepare.append(http.name_response)
+    if tracer is not None:
+        app[tracing_http.TRACER] = tracer
+        app.on_response_prepare.append(tracing_http.name_span)
     app[http.ROUTER] = router
     app[http.KEEPER] = keeper
     app[http.TELEMETRY] = telemetry
@@ -303,7 +325,8 @@ async def serving(
         raise BadSettings([refused])
     tls = tls_context(settings)
     async with running_router(settings, progress) as (router, keeper, telemetry):
-        app = application(router, keeper, telemetry, settings)
+        tracer = open_tracer(settings)
+        app = application(router, keeper, telemetry, settings, tracer)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
@@ -346,4 +369,6 @@ async def serving(
             await runner.cleanup()
             await experiments.close()
             await gateway.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
             _log.info("stopped", extra={"events": router.world.events})

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandit_service import clock, wire
+from bandit_service import clock, tracing, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core.decide import (
@@ -134,10 +134,9 @@ class Router:
                 query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
                 outside=query.outside if outside is None else outside,
             )  # fmt: skip
-            event = await self.writer.submit(lambda: self._decide(query), durable=False)
+            event = await self._decided(query)
         finally:
             self._in_flight -= 1
-        assert isinstance(event, ev.Decided)
         self._bound_pending()
         self._telemetry.decided(event, time.perf_counter() - begun)
         if event.fallback:
@@ -169,17 +168,34 @@ class Router:
             fallback=fallback,
         )
 
-    def _decide(self, query: Query) -> ev.Decided:
-        begun = time.perf_counter()
-        recalled = self._recall(query.embedding)
-        recalled_at = time.perf_counter()
-        ts, explore = self.writer.now(), self.rules.explore
-        weighed = weigh(self.world, query, recalled, explore)
-        proposed_at = time.perf_counter()
-        event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
-        self._telemetry.stage("recall", recalled_at - begun)
-        self._telemetry.stage("propose", proposed_at - recalled_at)
-        self._telemetry.stage("draw", time.perf_counter() - proposed_at)
+    async def _decided(self, query: Query) -> ev.Decided:
+        """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
+        span, drawn_at = tracing.current(), 0.0
+
+        def prepare() -> ev.Decided:
+            nonlocal drawn_at
+            begun = time.perf_counter()
+            recalled = self._recall(query.embedding)
+            recalled_at = time.perf_counter()
+            ts, explore = self.writer.now(), self.rules.explore
+            weighed = weigh(self.world, query, recalled, explore)
+            proposed_at = time.perf_counter()
+            event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
+            drawn_at = time.perf_counter()
+            self._telemetry.stage("recall", recalled_at - begun)
+            self._telemetry.stage("propose", proposed_at - recalled_at)
+            self._telemetry.stage("draw", drawn_at - proposed_at)
+            if span is not None:
+                span.stage("recall", begun, recalled_at)
+                span.stage("propose", recalled_at, proposed_at)
+                span.stage("draw", proposed_at, drawn_at)
+            return event
+
+        event = await self.writer.submit(prepare, durable=False)
+        assert isinstance(event, ev.Decided)
+        if span is not None:
+            span.stage("append", drawn_at, time.perf_counter())
+            span.set(tracing.decision(event))
         return event
 
     def _recall(self, embedding: Vector) -> Recalled:
@@ -420,7 +436,10 @@ class Router:
                 tokens,
                 f"embed: {type(error).__name__}",
             )
-        self._telemetry.stage("embed", time.perf_counter() - begun)
+        ended = time.perf_counter()
+        self._telemetry.stage("embed", ended - begun)
+        if (span := tracing.current()) is not None:
+            span.stage("embed", begun, ended)
         return embedding, tokens, ""
 
     async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:

@@ -260,6 +260,20 @@ class MonitoringSettings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """OpenTelemetry spans of requests; they need the extra `otel`."""
+
+    endpoint: str = _setting(
+        "",
+        "where spans are sent by OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; empty: none",
+    )
+    share: float = _setting(
+        1.0, "share of the requests that are traced, where no traceparent says", low=0, high=1
+    )
+    service_name: str = _setting("bandit-service", "service.name of the spans")
+
+
 DEFAULT_ARMS = (
     ArmSpec(
         id=policies.ArmId("llama-3.1-8b-instruct"),
@@ -329,6 +343,7 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     duels: DuelSettings = field(default_factory=DuelSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
     experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     upstreams: tuple[Upstream, ...] = ()
@@ -406,6 +421,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     )
     _check_beside(experiments, mistakes)
     _check_rules(values, mistakes)
+    _check_tracing(values["tracing.endpoint"], mistakes)
     if values["duels.judge"] not in ("", *(spec.id for spec in judges)):
         mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
     if mistakes:
@@ -450,6 +466,11 @@ def experiment_rules(settings: ExperimentSettings) -> Rules:
 def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
     if values["experiment_rules.holdout_share"] and not values["experiment_rules.holdout_arm"]:
         mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
+
+
+def _check_tracing(endpoint: str, mistakes: list[str]) -> None:
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        mistakes.append(f"tracing.endpoint: must begin with http:// or https://, got {endpoint!r}")
 
 
 def _json(variable: str, text: str, mistakes: list[str]) -> Any:

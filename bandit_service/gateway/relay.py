@@ -21,8 +21,8 @@ class Passed:
     """What a stream told. finished: it said why it stopped, or that it is done.
 
     hide_usage: the client did not ask for it. text: the pieces of the only choice's text, where
-    they are kept for a judge. model, finish_reason: what it said of itself. broken: what came after
-    the last event that could be passed on. whole: all of it came, and the client was there.
+    they are kept for a judge. model, finish_reason: what it said of itself. broken: why it ended
+    before its end. whole: all of it came, and the client was there.
     """
 
     hide_usage: bool = False

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
-from bandit_service.gateway import dialects, relay, streaming
+from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
@@ -110,9 +110,13 @@ class Gateway:
             raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
         spec = record.spec
         sent = body | {"model": spec.model or spec.id}
+        upstream = self._upstreams.spec(spec.upstream)
         try:
-            async with self._upstreams.send(spec.upstream, path, sent, _onward(request)) as given:
-                answer = await whole(given, self._rules.max_answer_bytes)
+            with spans.calling(path, spec, upstream, sent) as span:
+                onward = span.onward(_onward(request))
+                async with self._upstreams.send(spec.upstream, path, sent, onward) as given:
+                    answer = await whole(given, self._rules.max_answer_bytes)
+                span.answered(answer)
         except Rejected as rejected:
             return web.Response(
                 body=error_body(rejected, arm), status=rejected.status,
@@ -128,7 +132,7 @@ class Gateway:
     async def _attempt(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
         if asked.body.get("stream"):
             return await self._streamed(request, asked, call)
-        answer = await self._whole(call.spec, asked.path, asked.body, asked.onward)
+        answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
         cost = self._teaching.answered(call, answer.get("usage"))
         self._judge(asked, call, answer_text(answer))
         headers = call.headers()
@@ -150,23 +154,39 @@ class Gateway:
             hide_usage=not known.get("include_usage"),
             text=[] if self._judging or call.duel else None,
         )
-        upstream = call.spec.upstream
-        kind = self._upstreams.spec(upstream).kind
-        async with self._upstreams.send(upstream, asked.path, sent, asked.onward) as given:
-            response = await streaming.pass_on(request, given, kind, call, passed, self._teaching)
+        upstream = self._upstreams.spec(call.spec.upstream)
+        with spans.calling(asked.path, call.spec, upstream, sent, call.decided.id) as span:
+            onward = span.onward(asked.onward)
+            async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
+                response = await streaming.pass_on(
+                    request, given, upstream.kind, call, passed, self._teaching
+                )
+            span.streamed(call, passed)
         if passed.whole:
             self._judge(asked, call, passed.whole_text())
         return response
 
     async def _whole(
-        self, spec: ev.ArmSpec, path: str, body: Mapping[str, Any], onward: Mapping[str, str]
+        self,
+        spec: ev.ArmSpec,
+        path: str,
+        body: Mapping[str, Any],
+        onward: Mapping[str, str],
+        decision_id: str = "",
+        purpose: str = "",
     ) -> dict[str, Any]:
-        sent = {**body, "model": spec.model or spec.id}
-        async with self._upstreams.send(spec.upstream, path, sent, onward) as response:
-            answer = await whole(response, self._rules.max_answer_bytes)
-        answer = dialects.answered(self._upstreams.spec(spec.upstream).kind, answer)
-        if not isinstance(answer.get("choices"), list):
-            raise Failed("the answer has no choices")
+        sent, upstream = (
+            {**body, "model": spec.model or spec.id},
+            self._upstreams.spec(spec.upstream),
+        )
+        with spans.calling(path, spec, upstream, sent, decision_id, purpose) as span:
+            onward = span.onward(onward)
+            async with self._upstreams.send(spec.upstream, path, sent, onward) as response:
+                answer = await whole(response, self._rules.max_answer_bytes)
+            answer = dialects.answered(upstream.kind, answer)
+            if not isinstance(answer.get("choices"), list):
+                raise Failed("the answer has no choices")
+            span.answered(answer)
         return answer
 
     async def _ask(self, spec: ev.ArmSpec, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +195,7 @@ class Gateway:
             raise Failed("the arm does not answer at present")
         self.health.begun(spec.id)
         try:
-            answer = await self._whole(spec, "/chat/completions", body, {})
+            answer = await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
         except Failed as failed:
             self.health.failed(spec.id, time.monotonic(), failed.retry_after_s)
             raise
@@ -200,7 +220,7 @@ class Gateway:
         body = {name: value for name, value in asked.body.items()
                 if name not in ("stream", "stream_options")}  # fmt: skip
         try:
-            answer = await self._whole(call.spec, asked.path, body, {})
+            answer = await self._whole(call.spec, asked.path, body, {}, call.decided.id, "duel")
         except Rejected:
             self._teaching.rejected(call)
             return None

@@ -65,6 +65,7 @@ async def pass_on(
     if why is None and not passed.finished:
         why = Failed("the stream ended without an end")
     if why is not None:
+        passed.broken = why
         teaching.failed(call, why, passed.usage)
         error = gave_none(call.spec.id, why).body()
         await _last_words(response, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")

@@ -1,0 +1,154 @@
+"""The span of each call of a provider, by OpenTelemetry's semantic conventions for GenAI.
+
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from bandit_service import tracing
+from bandit_service.core import events as ev
+from bandit_service.gateway.calls import Call
+from bandit_service.gateway.configured import UpstreamSpec
+from bandit_service.gateway.relay import Passed
+from bandit_service.gateway.upstreams import Failed, Rejected
+from bandit_service.tracing import Span, Value
+
+OPERATIONS = {
+    "/chat/completions": "chat",
+    "/completions": "text_completion",
+    "/embeddings": "embeddings",
+}
+"""`gen_ai.operation.name` of each path."""
+
+ASKED = {
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+}
+"""Numbers of a request, and the attribute of each."""
+
+USED = {
+    ("prompt_tokens",): "gen_ai.usage.input_tokens",
+    ("completion_tokens",): "gen_ai.usage.output_tokens",
+    ("prompt_tokens_details", "cached_tokens"): "gen_ai.usage.cache_read.input_tokens",
+    ("prompt_tokens_details", "cache_creation_tokens"): "gen_ai.usage.cache_creation.input_tokens",
+    ("completion_tokens_details", "reasoning_tokens"): "gen_ai.usage.reasoning.output_tokens",
+}
+"""Counts of a usage, and the attribute of each."""
+
+
+class CallSpan:
+    """The span of one call; does nothing where there are no spans."""
+
+    def __init__(self, span: Span | None) -> None:
+        self._span = span
+
+    def onward(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The headers that say where the provider's own spans belong: here, or where ours would."""
+        return dict(given) if self._span is None else self._span.headers()
+
+    def answered(self, answer: Mapping[str, Any]) -> None:
+        """A whole answer came."""
+        if self._span is None:
+            return
+        choices = answer.get("choices")
+        reasons = [str(each["finish_reason"]) for each in choices or ()
+                   if isinstance(each, dict) and each.get("finish_reason")]  # fmt: skip
+        self._span.set(_told(answer.get("model"), reasons, answer.get("usage")))
+
+    def streamed(self, call: Call, passed: Passed) -> None:
+        """A stream came to its end, or broke off, or its client left."""
+        if self._span is None:
+            return
+        reasons = [passed.finish_reason] if passed.finish_reason else []
+        self._span.set(_told(passed.model, reasons, passed.usage))
+        if call.first is not None:
+            self._span.set({"gen_ai.response.time_to_first_chunk": call.first - call.begun})
+        if passed.broken is not None:
+            self._span.failed(_kind(passed.broken))
+        elif not passed.whole:
+            self._span.failed("client_left")
+
+
+@contextmanager
+def calling(
+    path: str,
+    spec: ev.ArmSpec,
+    upstream: UpstreamSpec,
+    body: Mapping[str, Any],
+    decision_id: str = "",
+    purpose: str = "",
+) -> Iterator[CallSpan]:
+    """Around one call of a provider. purpose: "judge" or "duel" where it is not the answer."""
+    within = tracing.current()
+    if within is None:
+        yield CallSpan(None)
+        return
+    operation, model = OPERATIONS[path], spec.model or spec.id
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": upstream.provider or upstream.kind,
+        "gen_ai.request.model": model,
+        "bandit.arm": spec.id,
+    }
+    if body.get("stream"):
+        attributes["gen_ai.request.stream"] = True
+    for name, attribute in ASKED.items():
+        if type(body.get(name)) in (int, float):
+            attributes[attribute] = body[name]
+    if decision_id:
+        attributes["bandit.decision_id"] = decision_id
+    if purpose:
+        attributes["bandit.purpose"] = purpose
+    span = within.call(f"{operation} {model}", attributes | _server(upstream.base_url))
+    try:
+        yield CallSpan(span)
+    except Exception as error:
+        span.failed(_kind(error))
+        raise
+    except BaseException:
+        span.failed("cancelled")
+        raise
+    finally:
+        span.end()
+
+
+def _told(model: object, reasons: list[str], usage: object) -> dict[str, Value]:
+    told: dict[str, Value] = {}
+    if isinstance(model, str) and model:
+        told["gen_ai.response.model"] = model
+    if reasons:
+        told["gen_ai.response.finish_reasons"] = reasons
+    for path, attribute in USED.items():
+        found: Any = usage
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if isinstance(found, int):
+            told[attribute] = found
+    return told
+
+
+def _kind(error: Exception) -> str:
+    """`error.type`: the status where there is one, of few values else."""
+    if isinstance(error, Rejected):
+        return str(error.status)
+    if isinstance(error, Failed):
+        return "timeout" if error.timeout else str(error.status) if error.status else "broken"
+    return type(error).__name__
+
+
+@lru_cache(maxsize=256)
+def _server(base_url: str) -> dict[str, Value]:
+    parts = urlsplit(base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {"server.address": parts.hostname or "", "server.port": port}
