@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry
 
 from bandit_service import metrics
+from bandit_service.conclusions import shown_difference
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import Experiment
 from bandit_service.core.steering import breaches
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
-from bandit_service.experiment_results import shown_difference
-from bandit_service.statistics import srm
 
 _RUNNING_FIRST = ("running", "holdout", "paused", "starting", "stopped", "draft")
 
@@ -73,8 +72,7 @@ class ExperimentMetrics:
             spec, trial = world.experiments[id], world.trials[id]
             if trial.begun is None:
                 continue
-            p = srm.sequential_p((one.weights, one.counts) for one in trial.epochs)
-            self._srm(id).set(p)
+            self._srm(id).set(trial.split_p)
             for one, weight in zip(spec.served, trial.effective(spec), strict=True):
                 shown.append((id, one.key))
                 self._units(id, one.key).set(trial.sides[one.key].units)

@@ -1,7 +1,7 @@
-"""What an experiment says now: numbers with their sequences, and one sentence. Pure.
+"""What an experiment says now: numbers with their sequences, and what may be concluded. Pure.
 
-"Not enough data" is a state of its own, never a zero. Everything here may be looked at as often as
-one likes: the intervals hold at all looks at once.
+"Not enough data" is a state of its own, never a zero. Computed from sums when it is asked for; the
+cost does not grow with units or decisions. What each number means: docs/experiments-statistics.md.
 """
 
 from __future__ import annotations
@@ -9,22 +9,35 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bandit_service.conclusions import (
+    caveats,
+    conclusion,
+    difference,
+    shown_difference,
+    state_of,
+    units_of,
+)
 from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
-from bandit_service.core.steering import guarded, step_of
-from bandit_service.core.trial import LATENCY_STEP, Running, ShadowSide, Side, Sums, Trial
+from bandit_service.core.sides import Point, Side, Sums, gap_of, mean_of
+from bandit_service.core.steering import guarded, stands, step_of
+from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial
 from bandit_service.statistics import means, quantiles, srm
+from bandit_service.statistics.calibration import Calibration
 
 _LEAST_ESS, _MOST_SHARE = 100.0, 0.1
 _MEAN_WEIGHT = (0.9, 1.1)
+_QUANTILES = {"p50": 0.5, "p95": 0.95}
+NOT_ENOUGH = "not enough data"
 
 
 def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dict[str, Any]:
     """Everything that is shown of one experiment."""
-    epochs = [(one.weights, one.counts) for one in trial.epochs]
-    p = srm.sequential_p(epochs)
-    body: dict[str, Any] = {
+    return {
         "id": spec.id,
         "status": trial.status,
+        "state": state_of(spec, trial),
+        "conclusion": conclusion(spec, trial),
+        "caveats": caveats(spec, trial),
         "begun": trial.begun,
         "ended": trial.ended,
         "winner": trial.winner or None,
@@ -33,6 +46,8 @@ def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dic
         "share": spec.share,
         "mode": spec.mode,
         "alpha": spec.alpha,
+        "min_units": spec.min_units,
+        "estimator": _estimator(trial.adaptive(spec)),
         "seeded_at_event": trial.seeded,
         "mixed_units": trial.mixed,
         "uncounted_decisions": trial.uncounted,
@@ -40,12 +55,8 @@ def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dic
             _variant(spec, trial, one, weight)
             for one, weight in zip(spec.served, trial.effective(spec), strict=True)
         ],
-        "shadows": [_shadow(one, trial.shadows[one.key]) for one in spec.shadows],
-        "split": {
-            "state": "wrong" if p < srm.ALPHA else "as configured",
-            "sequential_p": p,
-            "chi_square_p": srm.chi_square_p(epochs),
-        },
+        "shadows": [_shadow(one, trial.shadows.get(one.key, ShadowSide())) for one in spec.shadows],
+        "split": _split(trial),
         "guardrails": _guardrails(spec, trial),
         "ramp": {"step": step_of(spec), "steps": len(spec.ramp)},
         "cost": _saved(spec, trial, holdout),
@@ -54,108 +65,38 @@ def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dic
             for one in trial.notes
         ],
     }
-    body["conclusion"] = conclusion(spec, trial)
-    return body
 
 
-def conclusion(spec: Experiment, trial: Trial) -> str:
-    """A plain sentence that says what may be concluded now."""
-    if trial.status in ("draft", "starting"):
-        return f"It is {trial.status}: no unit was assigned yet."
-    if srm.sequential_p((one.weights, one.counts) for one in trial.epochs) < srm.ALPHA:
-        return ("The units do not come as the weights say, so nothing may be concluded: look for "
-                "what drops or repeats requests of one variant.")  # fmt: skip
-    if trial.held:
-        return f"{', '.join(sorted(trial.held))} broke a guardrail and gets no unit any more."
-    few = [(one.key, _enough(spec, trial, one)) for one in spec.served]
-    short = [f"{key} has {units} of {spec.min_units} units with an outcome"
-             for key, units in few if units < spec.min_units]  # fmt: skip
-    if short:
-        return f"Not enough data: {'; '.join(short)}."
-    said = []
-    for one in spec.served[1:]:
-        gap = _gap(spec, trial, one)
-        if gap is None:
-            continue
-        low, high = f"{gap.low:+.4g}", f"{gap.high:+.4g}"
-        better = (gap.estimate > 0.0) != spec.lower_is_better(spec.primary)
-        if gap.excludes():
-            word = "better" if better else "worse"
-            said.append(f"{one.key} is {word} than {spec.control.key} in {spec.primary}: by "
-                        f"{gap.estimate:+.4g}, surely from {low} to {high}")  # fmt: skip
-        else:
-            said.append(f"no difference in {spec.primary} between {one.key} and "
-                        f"{spec.control.key} is shown: it lies from {low} to {high}")  # fmt: skip
-    text = "; ".join(said) or "there is only the control"
-    return text[0].upper() + text[1:] + "."
+def calibrated(told: Calibration) -> dict[str, Any]:
+    """How well logged propensities agree with what was drawn."""
+    if not told.decisions and not told.impossible:
+        return {"state": NOT_ENOUGH, "decisions": 0}
+    return {
+        "state": "shown", "decisions": told.decisions, "p_value": told.p_value(),
+        "impossible": told.impossible,
+    }  # fmt: skip
 
 
-def best_of(spec: Experiment, trial: Trial) -> str:
-    """The variant that an end keeps: the best that is shown to beat the control, else as set."""
-    sign = -1.0 if spec.lower_is_better(spec.primary) else 1.0
-    shown: list[tuple[float, str]] = []
-    guess: list[tuple[float, str]] = []
-    for one in spec.served[1:]:
-        if one.key in trial.held or one.key not in trial.sides:
-            continue
-        gap = _gap(spec, trial, one)
-        if gap is None:
-            continue
-        guess.append((sign * gap.estimate, one.key))
-        enough = min(_enough(spec, trial, each) for each in (spec.control, one))
-        if enough >= spec.min_units and gap.excludes() and sign * gap.estimate > 0.0:
-            shown.append((sign * gap.estimate, one.key))
-    if shown:
-        return max(shown)[1]
-    if spec.inconclusive == "best" and guess and max(guess)[0] > 0.0:
-        return max(guess)[1]
-    return spec.control.key
+def _estimator(adaptive: bool) -> str:
+    if adaptive:
+        return "doubly robust (AIPW) means of each unit's first outcome"
+    return "ratio means over units (delta method)"
 
 
-def shown_difference(spec: Experiment, trial: Trial, variant: Variant) -> means.Interval | None:
-    """The primary metric's difference to the control; None while there is not enough data."""
-    if min(_enough(spec, trial, one) for one in (spec.control, variant)) < spec.min_units:
-        return None
-    return _gap(spec, trial, variant)
-
-
-def _enough(spec: Experiment, trial: Trial, variant: Variant) -> int:
-    side = trial.sides.get(variant.key, Side())
-    return side.sums.get(spec.primary, Sums()).units
-
-
-def _alpha(spec: Experiment) -> float:
-    """alpha, divided over the comparisons with the control."""
-    return spec.alpha / max(1, len(spec.served) - 1)
-
-
-def _gap(spec: Experiment, trial: Trial, variant: Variant) -> means.Interval | None:
-    alpha = _alpha(spec)
-    if spec.mode == "champion":
-        gap = trial.sides[variant.key].gap
-        return None if gap.n < 2 else means.mean(_of_running(gap), alpha)
-    a = _sample(spec, spec.primary, trial.sides[spec.control.key].sums.get(spec.primary))
-    b = _sample(spec, spec.primary, trial.sides[variant.key].sums.get(spec.primary))
-    return None if a is None or b is None else means.difference(a, b, alpha)
-
-
-def _sample(spec: Experiment, metric: str, sums: Sums | None) -> means.Sample | None:
-    """Of a metric with a range, the variance has one unit at half of the range in it, so that a
-    few equal values do not look like certainty."""
-    if sums is None or sums.mean is None or sums.variance is None:
-        return None
-    low, high = spec.bounds(metric)
-    made_up = (0.5 * (high - low)) ** 2 / sums.units
-    return means.Sample(sums.units, sums.mean, sums.variance + made_up)
-
-
-def _of_running(running: Running) -> means.Sample:
-    return means.Sample(running.n, running.mean, running.m2 / max(1, running.n - 1))
+def _split(trial: Trial) -> dict[str, Any]:
+    epochs = [(one.weights, one.counts) for one in trial.epochs]
+    chi = srm.chi_square_p(epochs)
+    if chi is None:
+        return {"state": NOT_ENOUGH, "sequential_p": None, "chi_square_p": None}
+    wrong = trial.split_p < srm.ALPHA
+    return {
+        "state": "wrong" if wrong else "as configured", "sequential_p": trial.split_p,
+        "chi_square_p": chi,
+    }  # fmt: skip
 
 
 def _variant(spec: Experiment, trial: Trial, one: Variant, weight: float) -> dict[str, Any]:
-    side = trial.sides.get(one.key, Side())
-    units = _enough(spec, trial, one)
+    side, adaptive = trial.sides.get(one.key, Side()), trial.adaptive(spec)
     body: dict[str, Any] = {
         "key": one.key,
         "control": one.key == spec.control.key,
@@ -164,50 +105,87 @@ def _variant(spec: Experiment, trial: Trial, one: Variant, weight: float) -> dic
         "weight": weight,
         "held": one.key in trial.held,
         "units": side.units,
+        "mixed_units": side.mixed,
         "decisions": side.decisions,
         "rewards": side.rewards,
-        "enough": units >= spec.min_units,
+        "enough": units_of(spec, trial, one) >= spec.min_units,
         "metrics": {},
-        "over_time": [],
+        "latency": _latency(spec, trial, one),
+        "calibration": calibrated(side.calibration),
+        "over_time": [_point(spec, point) for point in side.points],
     }
     for name in spec.names():
-        sample = _sample(spec, name, side.sums.get(name))
+        sample = mean_of(spec, side, name, adaptive)
+        units = units_of(spec, trial, one, name)
         if sample is None:
-            body["metrics"][name] = {"state": "not enough data", "units": 0}
+            body["metrics"][name] = {"state": NOT_ENOUGH, "units": units}
             continue
-        adaptive = spec.mode == "champion" and name == spec.primary and side.score.n > 1
-        at = means.mean(_of_running(side.score) if adaptive else sample, spec.alpha)
-        body["metrics"][name] = _said(at, sample.n, sample.n >= spec.min_units)
-    tail = quantiles.interval(side.latency, LATENCY_STEP, 0.95, spec.alpha)
-    if tail is not None:
-        high = None if math.isinf(tail[2]) else tail[2]
-        body["latency_p95_s"] = {"value": tail[0], "low": tail[1], "high": high}
+        told = _said(means.mean(sample, spec.alpha), units, units >= spec.min_units)
+        if one.key != spec.control.key:
+            told["difference"] = _difference(spec, trial, one, name)
+        body["metrics"][name] = told
     if one.key != spec.control.key:
-        gap = shown_difference(spec, trial, one)
-        enough = gap is not None
-        body["difference"] = (
-            _said(gap, units, enough) | {"p": gap.p} if gap is not None
-            else {"state": "not enough data", "units": units}
-        )  # fmt: skip
-    for point in side.points:
-        sample = _sample(spec, spec.primary, point.sums)
-        if sample is not None:
-            at = means.mean(sample, spec.alpha)
-            body["over_time"].append(
-                {"ts": point.ts, "units": sample.n, "mean": at.estimate, "low": at.low,
-                 "high": at.high}
-            )  # fmt: skip
+        body["difference"] = _difference(spec, trial, one, spec.primary)
     return body
+
+
+def _difference(spec: Experiment, trial: Trial, one: Variant, metric: str) -> dict[str, Any]:
+    gap = (
+        shown_difference(spec, trial, one) if metric == spec.primary
+        else difference(spec, trial, one, metric)
+    )  # fmt: skip
+    if gap is None:
+        return {"state": NOT_ENOUGH, "units": units_of(spec, trial, one, metric)}
+    told = _said(gap, units_of(spec, trial, one, metric), enough=True) | {"p": gap.p}
+    a = mean_of(spec, trial.sides[spec.control.key], metric, moved=False)
+    b = mean_of(spec, trial.sides[one.key], metric, moved=False)
+    if not trial.adaptive(spec) and a is not None and b is not None and a.mean != 0.0:
+        alpha = spec.alpha / max(1, len(spec.served) - 1)
+        at = means.relative(a, b, alpha)
+        told["relative"] = {"mean": at.estimate, "low": at.low, "high": at.high}
+    return told
 
 
 def _said(at: means.Interval, units: int, enough: bool) -> dict[str, Any]:
     return {
-        "state": "shown" if enough else "not enough data",
+        "state": "shown" if enough else NOT_ENOUGH,
         "units": units,
         "mean": at.estimate,
         "low": at.low if enough else None,
         "high": at.high if enough else None,
     }
+
+
+def _point(spec: Experiment, point: Point) -> dict[str, Any]:
+    at = means.halfwidth(point.stderr, point.n, spec.alpha)
+    told: dict[str, Any] = {
+        "ts": point.ts, "units": point.n, "mean": point.mean, "low": point.mean - at,
+        "high": point.mean + at, "difference": None,
+    }  # fmt: skip
+    if point.gap_n:
+        alpha = spec.alpha / max(1, len(spec.served) - 1)
+        at = means.halfwidth(point.gap_stderr, point.gap_n, alpha)
+        told["difference"] = {"mean": point.gap, "low": point.gap - at, "high": point.gap + at}
+    return told
+
+
+def _latency(spec: Experiment, trial: Trial, one: Variant) -> dict[str, Any]:
+    """Quantiles over answers, in seconds, and whether they differ from the control's."""
+    side = trial.sides.get(one.key, Side())
+    answers = sum(side.latency.values())
+    if answers < spec.min_units:
+        return {"state": NOT_ENOUGH, "answers": answers}
+    body: dict[str, Any] = {"state": "shown", "answers": answers}
+    control = trial.sides[spec.control.key].latency
+    for name, p in _QUANTILES.items():
+        told = quantiles.interval(side.latency, LATENCY_STEP, p, spec.alpha)
+        if told is None:
+            continue
+        at, low, high = told
+        body[name] = {"value": at, "low": low, "high": None if math.isinf(high) else high}
+        if one.key != spec.control.key and sum(control.values()) >= spec.min_units:
+            body[name]["p"] = quantiles.compare(control, side.latency, p)
+    return body
 
 
 def _guardrails(spec: Experiment, trial: Trial) -> list[dict[str, Any]]:
@@ -219,40 +197,58 @@ def _guardrails(spec: Experiment, trial: Trial) -> list[dict[str, Any]]:
         for one in spec.served:
             if one.key not in trial.sides or i >= len(trial.sides[one.key].guards):
                 continue
-            at = guarded(spec, trial, one.key, i)
+            if guard.worse is not None and one.key == spec.control.key:
+                continue
+            at, (state, why) = guarded(spec, trial, one.key, i), stands(spec, trial, one.key, i)
             found.append({
                 "metric": guard.metric, limit: getattr(guard, limit), "variant": one.key,
-                "state": "broken" if one.key in trial.held else "not enough data" if at is None
-                         else "kept",
+                "state": state, "why": why, "held": one.key in trial.held,
                 "low": None if at is None else at[0], "high": None if at is None else at[1],
             })  # fmt: skip
     return found
 
 
 def _saved(spec: Experiment, trial: Trial, holdout: Trial | None) -> dict[str, Any]:
-    """USD by decision beside the hold-out's, or the control's where there is none."""
-    base, against = None, "the control (an estimate: there is no hold-out with enough data)"
-    if holdout is not None and HOLDOUT in holdout.sides:
-        base = _sample(spec, "cost_usd", holdout.sides[HOLDOUT].sums.get("cost_usd"))
-        if base is not None and base.n >= spec.min_units:
-            against = "the hold-out"
-        else:
+    """USD by decision less than the hold-out's, or than the control's where there is none."""
+    base = None
+    if holdout is not None and holdout is not trial and HOLDOUT in holdout.sides:
+        base = mean_of(spec, holdout.sides[HOLDOUT], "cost_usd", moved=False)
+        if base is not None and base.n < spec.min_units:
             base = None
-    if base is None and spec.control.key in trial.sides:
-        base = _sample(spec, "cost_usd", trial.sides[spec.control.key].sums.get("cost_usd"))
     saved: dict[str, Any] = {}
     for one in spec.served:
-        mine = _sample(spec, "cost_usd", trial.sides.get(one.key, Side()).sums.get("cost_usd"))
-        if base is None or mine is None or min(base.n, mine.n) < spec.min_units:
-            saved[one.key] = {"state": "not enough data"}
+        if base is None and one.key == spec.control.key:
             continue
-        at = means.difference(mine, base, spec.alpha)
-        answers = trial.sides[one.key].sums["cost_usd"].n
+        at = _less(spec, trial, one, base)
+        if at is None:
+            saved[one.key] = {"state": NOT_ENOUGH}
+            continue
+        answers = trial.sides[one.key].sums.get("cost_usd", Sums()).n
         saved[one.key] = {
             "state": "shown", "usd_per_decision": at.estimate, "low": at.low, "high": at.high,
             "usd_so_far": at.estimate * answers,
         }  # fmt: skip
-    return {"against": against, "saved": saved}
+    if base is not None:
+        return {"kind": "measured", "against": "the hold-out", "saved": saved}
+    why = "the control (an estimate: there is no hold-out with enough data)"
+    return {"kind": "estimate", "against": why, "saved": saved}
+
+
+def _less(
+    spec: Experiment, trial: Trial, one: Variant, base: means.Sample | None
+) -> means.Interval | None:
+    adaptive, side = trial.adaptive(spec), trial.sides.get(one.key)
+    if side is None or units_of(spec, trial, one, "cost_usd") < spec.min_units:
+        return None
+    if base is not None:
+        mine = mean_of(spec, side, "cost_usd", adaptive)
+        return None if mine is None else means.difference(mine, base, spec.alpha)
+    if units_of(spec, trial, spec.control, "cost_usd") < spec.min_units:
+        return None
+    gap = gap_of(spec, trial.sides[spec.control.key], side, "cost_usd", adaptive)
+    if gap is None:
+        return None
+    return means.mean(means.Sample(gap.n, -gap.mean, gap.variance), spec.alpha)
 
 
 def _shadow(one: Variant, side: ShadowSide) -> dict[str, Any]:

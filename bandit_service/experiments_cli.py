@@ -122,22 +122,39 @@ def shown(found: dict[str, Any]) -> str:
         agreed = "" if agreement is None else f"agrees {agreement:.1%}, "
         lines.append(f"{one['key'][:16]:16} shadow: {agreed}{said}")
     split, cost = found["split"], found["cost"]
-    chi = split["chi_square_p"]
-    lines += [
-        "",
-        f"split {split['state']} (sequential p {split['sequential_p']:.3g}, chi-square p "
-        f"{'-' if chi is None else format(chi, '.3g')})",
-    ]
+    lines.append("")
+    if split["sequential_p"] is None:
+        lines.append(f"split: {split['state']}")
+    else:
+        lines.append(
+            f"split {split['state']} (sequential p {split['sequential_p']:.3g}, chi-square p "
+            f"{split['chi_square_p']:.3g}, which is for one look)"
+        )
     for one in found["guardrails"]:
-        if one["state"] != "kept":
-            lines.append(f"guardrail {one['metric']} of {one['variant']}: {one['state']}")
+        said = one["why"] if one["state"] == "broken" else one["state"]
+        lines.append(f"guardrail {one['metric']} of {one['variant']}: {said}")
+    lines += [
+        f"latency of {one['key']}: {_seconds(one['latency'])}"
+        for one in found["variants"] if one["latency"]["state"] == "shown"
+    ]  # fmt: skip
     for key, saved in cost["saved"].items():
         if saved["state"] == "shown":
             lines.append(
                 f"{key} saves {saved['usd_per_decision']:+.6f} USD a decision "
                 f"({saved['low']:+.6f} to {saved['high']:+.6f}) against {cost['against']}"
             )
-    return "\n".join([*lines, "", found["conclusion"]])
+    lines += ["", found["conclusion"]]
+    return "\n".join([*lines, *(f"Note: {each}" for each in found["caveats"])])
+
+
+def _seconds(latency: dict[str, Any]) -> str:
+    said = []
+    for name in ("p50", "p95"):
+        one = latency[name]
+        high = "?" if one["high"] is None else f"{one['high']:.3g}"
+        other = f", differs with p {one['p']:.2g}" if "p" in one else ""
+        said.append(f"{name} {one['value']:.3g} s ({one['low']:.3g} to {high}{other})")
+    return "; ".join(said)
 
 
 def _ask(args: argparse.Namespace) -> dict[str, Any]:

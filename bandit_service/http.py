@@ -34,6 +34,7 @@ from bandit_service.core.errors import (
     Unknown,
     UpstreamError,
 )
+from bandit_service.experiment_results import calibrated
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.openapi import document
@@ -447,6 +448,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
     """All policies, the one that serves, and how far the one is that is to take its place."""
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     body: dict[str, Any] = {
+        "calibration": {name: calibrated(told) for name, told in world.calibration.items()},
         "policies": list(policies.names()),
         "serving": {
             "name": world.serving,

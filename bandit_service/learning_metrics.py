@@ -42,6 +42,7 @@ class LearningMetrics:
         self._baseline_cost = metrics.BASELINE_COST.labelled(r)
         self._by_arm = {each.name: each.labelled(r) for each in _BY_ARM}
         self._overall = {each.name: each.on(r) for each in _OVERALL}
+        self._calibration = metrics.PROPENSITY_CALIBRATION.labelled(r)
         self._offered = metrics.ARMS_OFFERED.on(r)
 
     def decided(self, event: ev.Decided, arm: str) -> bool:
@@ -114,6 +115,8 @@ class LearningMetrics:
         }
         for metric, value in overall.items():
             self._overall[metric.name].set(float("nan") if value is None else value)
+        for policy, told in world.calibration.items():
+            self._calibration(policy).set(told.p_value())
         by_arm: dict[metrics.GaugeOf, Mapping[str, float | None]] = {
             metrics.ARM_REWARD_MEAN: {arm: one.value for arm, one in health.by_arm.items()},
             metrics.ARM_REWARD_CHANGE: health.changes(),

@@ -266,6 +266,10 @@ QUALITY_ERROR = GaugeOf(
     "bandit_quality_error_mean", "Mean distance of expected from reported quality."
 )
 QUALITY_BIAS = GaugeOf("bandit_quality_bias_mean", "Mean of expected less reported quality.")
+PROPENSITY_CALIBRATION = GaugeOf(
+    "bandit_propensity_calibration_p_value", "p-value, valid at any look, of a policy's logged "
+    "propensities being those drawn with.", ("policy",),
+)  # fmt: skip
 QUALITY_CALIBRATION = GaugeOf(
     "bandit_quality_calibration_error", "Expected calibration error of the quality: mean distance "
     "of expected from reported, each the mean of its tenth.",

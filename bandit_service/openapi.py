@@ -46,6 +46,46 @@ _ARM = {"$ref": "#/components/schemas/Arm"}
 _RULES = {"$ref": "#/components/schemas/Rules"}
 _NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER)
 
+_STATE = {"enum": ["shown", "not enough data"]}
+_OR_NULL = {"type": ["number", "null"]}
+_CALIBRATION = _object(["state", "decisions"], state=_STATE, decisions=_WHOLE, p_value=_NUMBER,
+                       impossible=_WHOLE)  # fmt: skip
+_BOUNDS = _object(["mean", "low", "high"], mean=_NUMBER, low=_NUMBER, high=_NUMBER)
+_GAP = _object(["state", "units"], state=_STATE, units=_WHOLE, mean=_NUMBER, low=_NUMBER,
+               high=_NUMBER, p=_NUMBER, relative=_BOUNDS)  # fmt: skip
+_ESTIMATE = _object(["state", "units"], state=_STATE, units=_WHOLE, mean=_NUMBER, low=_OR_NULL,
+                    high=_OR_NULL, difference=_GAP)  # fmt: skip
+_QUANTILE = _object(["value", "low", "high"], value=_NUMBER, low=_NUMBER, high=_OR_NULL, p=_NUMBER)
+_POINT = _object(
+    ["ts", "units", "mean", "low", "high", "difference"], ts=_NUMBER, units=_WHOLE, mean=_NUMBER,
+    low=_NUMBER, high=_NUMBER, difference={"anyOf": [_BOUNDS, {"type": "null"}]},
+)  # fmt: skip
+_VARIANT = _object(
+    ["key", "control", "decides", "learning", "weight", "held", "units", "mixed_units", "decisions",
+     "rewards", "enough", "metrics", "latency", "calibration", "over_time"],
+    key=_STRING, control={"type": "boolean"}, decides=_STRING, learning=_STRING, weight=_NUMBER,
+    held={"type": "boolean"}, units=_WHOLE, mixed_units=_WHOLE, decisions=_WHOLE, rewards=_WHOLE,
+    enough={"type": "boolean"}, difference=_GAP, calibration=_CALIBRATION,
+    metrics={"type": "object", "additionalProperties": _ESTIMATE},
+    latency=_object(["state", "answers"], state=_STATE, answers=_WHOLE, p50=_QUANTILE,
+                    p95=_QUANTILE),
+    over_time={"type": "array", "items": _POINT},
+)  # fmt: skip
+_SHADOW = _object(
+    ["key", "decides", "learning", "decisions", "rewards", "state"], key=_STRING, decides=_STRING,
+    learning=_STRING, decisions=_WHOLE, rewards=_WHOLE, agreement=_NUMBER,
+    state={"enum": ["shown", "refused", "not enough data"]}, why=_STRING, reward=_NUMBER,
+    cost_difference_usd=_NUMBER, effective_units=_NUMBER, mean_weight=_NUMBER, low=_NUMBER,
+    high=_NUMBER,
+)  # fmt: skip
+_GUARDRAIL = _object(
+    ["metric", "variant", "state", "why", "held", "low", "high"], metric=_STRING, variant=_STRING,
+    state={"enum": ["broken", "kept", "open", "not enough data"]}, why=_STRING, least=_NUMBER,
+    most=_NUMBER, worse=_NUMBER, held={"type": "boolean"}, low=_OR_NULL, high=_OR_NULL,
+)  # fmt: skip
+_SAVED = _object(["state"], state=_STATE, usd_per_decision=_NUMBER, low=_NUMBER, high=_NUMBER,
+                 usd_so_far=_NUMBER)  # fmt: skip
+
 _WHY = _object(
     ["message", "type", "param", "code"],
     message=_STRING,
@@ -107,7 +147,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         observed=_NUMBERS,
     ),
     "Policies": _object(
-        ["policies", "serving"],
+        ["policies", "serving", "calibration"],
+        calibration={"type": "object", "additionalProperties": _CALIBRATION},
         policies={"type": "array", "items": _STRING},
         serving=_object(
             ["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}
@@ -142,10 +183,25 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Experiments": _object(["experiments", "rules"], rules=_RULES, experiments={
         "type": "array", "items": {"$ref": "#/components/schemas/Experiment"}}),
     "ExperimentResults": _object(
-        ["id", "status", "conclusion", "variants", "shadows", "split", "guardrails", "cost"],
-        id=_STRING, status=_STRING, conclusion=_STRING, variants={"type": "array"},
-        shadows={"type": "array"}, split={"type": "object"}, guardrails={"type": "array"},
-        cost={"type": "object"}),
+        ["id", "status", "state", "conclusion", "caveats", "variants", "shadows", "split",
+         "guardrails", "cost", "changes"],
+        id=_STRING, status=_STRING, conclusion=_STRING, caveats={"type": "array", "items": _STRING},
+        state={"enum": ["not begun", "wrong split", "not enough data", "shown", "not shown"]},
+        begun=_OR_NULL, ended=_OR_NULL, winner={"type": ["string", "null"]}, primary=_STRING,
+        unit=_STRING, share=_NUMBER, mode=_STRING, alpha=_NUMBER, min_units=_WHOLE,
+        estimator=_STRING, seeded_at_event=_WHOLE, mixed_units=_WHOLE, uncounted_decisions=_WHOLE,
+        variants={"type": "array", "items": _VARIANT},
+        shadows={"type": "array", "items": _SHADOW},
+        split=_object(["state", "sequential_p", "chi_square_p"],
+                      state={"enum": ["as configured", "wrong", "not enough data"]},
+                      sequential_p=_OR_NULL, chi_square_p=_OR_NULL),
+        guardrails={"type": "array", "items": _GUARDRAIL},
+        ramp=_object(["step", "steps"], step={"type": ["integer", "null"]}, steps=_WHOLE),
+        cost=_object(["kind", "against", "saved"], kind={"enum": ["measured", "estimate"]},
+                     against=_STRING,
+                     saved={"type": "object", "additionalProperties": _SAVED}),
+        changes={"type": "array", "items": _object(
+            ["ts", "status", "by", "why"], ts=_NUMBER, status=_STRING, by=_STRING, why=_STRING)}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(

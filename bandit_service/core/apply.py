@@ -27,6 +27,7 @@ from bandit_service.core.world import (
     Pending,
     World,
 )
+from bandit_service.statistics.calibration import Calibration
 from policies import Comparison, Context, Outcome
 
 ITEMS_PER_EVENT = 1024
@@ -56,6 +57,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
         case ev.Decided():
             world.decisions += 1
             world.pending[event.id] = Pending(event)
+            _calibrate(world, event)
             _take_part(world, event)
         case ev.Rewarded():
             _reward(world, event)
@@ -137,6 +139,13 @@ def _set_arm(world: World, spec: ev.ArmSpec, source: str) -> None:
         world.arms[spec.id] = ArmRecord(spec, source)
     else:
         record.spec, record.source, record.retired = spec, source, False
+
+
+def _calibrate(world: World, event: ev.Decided) -> None:
+    """Hold what was drawn against its propensities; where there was no choice, nothing is said."""
+    if len(event.arms) > 1:
+        told = world.calibration.setdefault(event.policy, Calibration())
+        told.add(zip(event.arms, event.propensities, strict=True), event.arm)
 
 
 def _reward(world: World, event: ev.Rewarded) -> None:

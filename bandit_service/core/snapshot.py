@@ -21,9 +21,10 @@ from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import Item
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_world
+from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 3
+VERSION = 4
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -95,6 +96,7 @@ class Kept(msgspec.Struct, frozen=True):
     trials: dict[str, bytes]
     rules: Rules
     configured_rules: Rules
+    calibration: dict[str, bytes]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -146,6 +148,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         trials={id: codec.dump(trial) for id, trial in world.trials.items()},
         rules=world.rules,
         configured_rules=world.configured_rules,
+        calibration={name: codec.dump(each) for name, each in world.calibration.items()},
     )
     return _encoder.encode(kept)
 
@@ -192,6 +195,9 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.configured_experiments = {spec.id: spec for spec in kept.configured_experiments}
     world.trials = {id: codec.load(data, Trial) for id, data in kept.trials.items()}
     world.rules, world.configured_rules = kept.rules, kept.configured_rules
+    world.calibration = {
+        name: codec.load(data, Calibration) for name, data in kept.calibration.items()
+    }
     return world
 
 

@@ -13,6 +13,7 @@ from itertools import takewhile
 import numpy as np
 
 from bandit_service.core.experiments import Experiment, Guardrail
+from bandit_service.core.sides import Score
 from bandit_service.core.trial import Trial, guard_alpha
 from bandit_service.statistics import bernstein, srm
 
@@ -54,6 +55,25 @@ def guarded(spec: Experiment, trial: Trial, key: str, index: int) -> tuple[float
     return low + a * (high - low), low + b * (high - low)
 
 
+def stands(spec: Experiment, trial: Trial, key: str, index: int) -> tuple[str, str]:
+    """How a variant stands with a guardrail: "broken" or "kept" for certain, "open" between the
+    two, "not enough data" before the first value; and how it is broken, else ""."""
+    guard, at = spec.guardrails[index], guarded(spec, trial, key, index)
+    control = guarded(spec, trial, spec.control.key, index)
+    if at is None or (guard.worse is not None and control is None):
+        return "not enough data", ""
+    why = _broken(spec, guard, at, control)
+    if why:
+        return "broken", why
+    low, high = at
+    if guard.worse is not None and control is not None:
+        less = spec.lower_is_better(guard.metric)
+        kept = (high - control[0] if less else control[1] - low) <= guard.worse
+    else:
+        kept = low >= guard.least if guard.least is not None else high <= (guard.most or 0.0)
+    return ("kept" if kept else "open"), ""
+
+
 def breaches(spec: Experiment, trial: Trial) -> list[tuple[str, str]]:
     """The variants, but not the control, that certainly break a guardrail, and how."""
     found = []
@@ -61,8 +81,7 @@ def breaches(spec: Experiment, trial: Trial) -> list[tuple[str, str]]:
         if one.key in trial.held:
             continue
         for i, guard in enumerate(spec.guardrails):
-            at = guarded(spec, trial, one.key, i)
-            why = at and _broken(spec, guard, at, guarded(spec, trial, spec.control.key, i))
+            why = stands(spec, trial, one.key, i)[1]
             if why:
                 found.append((one.key, f"{one.key}: {guard.metric} {why}"))
                 break
@@ -131,7 +150,7 @@ def _ramp(spec: Experiment, trial: Trial, now: float) -> Change | None:
     hours = (now - epochs[-1].ts) / 3600.0
     if units < step.units or hours < step.hours:
         return None
-    if srm.sequential_p((one.weights, one.counts) for one in trial.epochs) < srm.ALPHA:
+    if trial.split_p < srm.ALPHA:
         return None
     share = spec.ramp[at + 1].share
     return Change(f"step {at + 1} had {units} units in {hours:.1f} h; on to {share:g}", share=share)
@@ -145,14 +164,15 @@ def _champion(spec: Experiment, trial: Trial) -> Change | None:
     """
     sides = [trial.sides[one.key] for one in spec.served]
     kept = [i for i, one in enumerate(spec.served) if one.key not in trial.held]
-    total = sum(side.first.n for side in sides)
+    told = [side.scores.get(spec.primary, Score()) for side in sides]
+    total = sum(each.first.n for each in told)
     since = sum(trial.epochs[-1].counts)
     if since < max(_LEAST_NEW, _NEW_SHARE * total) or len(kept) < 2:
         return None
-    if any(sides[i].first.n < max(10, spec.min_units // 10) for i in kept):
+    if any(told[i].first.n < max(10, spec.min_units // 10) for i in kept):
         return None
     sign = -1.0 if spec.lower_is_better(spec.primary) else 1.0
-    scores = [sides[i].score for i in kept]
+    scores = [told[i].score for i in kept]
     chances = chances_of_being_best(
         [sign * one.mean for one in scores],
         [math.sqrt(one.m2 / max(1, one.n - 1) / max(1, one.n)) for one in scores],

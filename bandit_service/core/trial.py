@@ -1,9 +1,6 @@
-"""What an experiment has seen: a fold of its decisions and their outcomes, O(1) for each.
+"""What an experiment has seen: a fold of its decisions and their outcomes, O(variants) for each.
 
-The unit is what is counted, not the answer: answers of one user are not independent of each other.
-For a metric with sums s_u over the n_u answers of unit u, the mean is Σs/Σn, and its variance comes
-from Σs², Σsn and Σn² over the units (the delta method), all of which are kept as sums, so that one
-more answer of a unit is one subtraction and one addition.
+What is summed and what follows from the sums is in `sides`.
 """
 
 from __future__ import annotations
@@ -13,7 +10,8 @@ from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import Experiment
-from bandit_service.statistics import bernstein
+from bandit_service.core.sides import Point, Score, Side, Sums, gap_of, mean_of
+from bandit_service.statistics import bernstein, srm
 
 MOST_UNITS = 1_000_000
 """Units beyond are served and not measured; `Trial.uncounted` says how many decisions that were."""
@@ -25,95 +23,20 @@ LATENCY_STEP = 1.05
 
 
 @dataclass
-class Sums:
-    """Over the units with at least one answer: how many, Σs, Σn, Σs², Σsn, Σn²."""
-
-    units: int = 0
-    s: float = 0.0
-    n: float = 0.0
-    ss: float = 0.0
-    sn: float = 0.0
-    nn: float = 0.0
-
-    def change(self, before: tuple[float, float], after: tuple[float, float]) -> None:
-        """One unit's (s, n) became another; (0, 0) is a unit without an answer."""
-        for (s, n), sign in ((before, -1), (after, 1)):
-            if n:
-                self.units += sign
-                self.s += sign * s
-                self.n += sign * n
-                self.ss += sign * s * s
-                self.sn += sign * s * n
-                self.nn += sign * n * n
-
-    @property
-    def mean(self) -> float | None:
-        """Σs / Σn."""
-        return self.s / self.n if self.n else None
-
-    @property
-    def variance(self) -> float | None:
-        """Of one unit's part in the mean: Σ(s − mean·n)² / (units − 1) / (Σn / units)²."""
-        if self.units < 2:
-            return None
-        mean, each = self.s / self.n, self.n / self.units
-        spread = self.ss - 2.0 * mean * self.sn + mean * mean * self.nn
-        return max(0.0, spread) / (self.units - 1) / (each * each)
-
-
-@dataclass
-class Running:
-    """A mean and the sum of squared deviations of what came so far (Welford)."""
-
-    n: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-
-    def add(self, x: float) -> None:
-        """One more number."""
-        self.n += 1
-        gap = x - self.mean
-        self.mean += gap / self.n
-        self.m2 += gap * (x - self.mean)
-
-
-@dataclass
 class Member:
-    """One unit: its variant's key, the epoch it came in, and (s, n) by metric.
+    """One unit: its first variant's key, the epoch it came in, and (s, n) by metric.
 
-    owner: whose it is, for erasure, where the unit itself is not the user."""
+    owner: whose it is, for erasure, where the unit itself is not the user. mixed: it met another
+    variant too. out: it was never assigned by chance, but by an override or in the place of a
+    variant that was held; so it must not count as new later on.
+    """
 
     variant: str
     epoch: int
     owner: str = ""
     mixed: bool = False
+    out: bool = False
     sums: dict[str, list[float]] = field(default_factory=dict)
-
-
-@dataclass
-class Point:
-    """The primary metric's sums as they were at a moment, for the sequence over time."""
-
-    ts: float
-    sums: Sums
-
-
-@dataclass
-class Side:
-    """One served variant. first: of each unit's first primary outcome. score: the same for all
-    units, doubly robust (see `scored`); gap: its difference to the control's. guards: one state for
-    each guardrail."""
-
-    decisions: int = 0
-    units: int = 0
-    rewards: int = 0
-    sums: dict[str, Sums] = field(default_factory=dict)
-    first: Running = field(default_factory=Running)
-    score: Running = field(default_factory=Running)
-    gap: Running = field(default_factory=Running)
-    latency: dict[int, int] = field(default_factory=dict)
-    guards: list[bernstein.State] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
 
 
 @dataclass
@@ -136,12 +59,16 @@ class ShadowSide:
 
 @dataclass
 class Epoch:
-    """While the weights and the share stood still: when it began, and new units by variant."""
+    """While the weights and the share stood still: when it began, and new units by variant.
+
+    before: new units of the earlier epochs with the same weights.
+    """
 
     ts: float
     weights: list[float]
     share: float
     counts: list[int]
+    before: list[int]
 
 
 @dataclass
@@ -158,7 +85,9 @@ class Note:
 class Trial:
     """One experiment's state. begun: when it first ran; seeded: the number of events at its start.
 
-    held: until when a variant that broke a guardrail stays at weight 0.
+    held: until when a variant that broke a guardrail stays at weight 0. moved: units came under
+    more than one set of weights. split_p: the least p-value
+    that the split had at any time; split_log: log Bayes factor of the epochs of other weights.
     """
 
     status: str = "draft"
@@ -168,6 +97,9 @@ class Trial:
     winner: str = ""
     mixed: int = 0
     uncounted: int = 0
+    moved: bool = False
+    split_p: float = 1.0
+    split_log: float = 0.0
     epochs: list[Epoch] = field(default_factory=list)
     members: dict[str, Member] = field(default_factory=dict)
     sides: dict[str, Side] = field(default_factory=dict)
@@ -180,6 +112,10 @@ class Trial:
         kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
         total = sum(kept)
         return [weight / total for weight in kept] if total > 0.0 else list(spec.weights)
+
+    def adaptive(self, spec: Experiment) -> bool:
+        """Whether means must be those of scores: units came under more than one set of weights."""
+        return self.moved or spec.mode == "champion"
 
     def traffic(self) -> dict[str, int]:
         """Decisions by variant."""
@@ -221,29 +157,37 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
     if last is None or empty or last.weights != weights or last.share != spec.share:
         if empty:  # as if it had not been: what begins now begins now
             trial.epochs.pop()
-        trial.epochs.append(Epoch(event.ts, weights, spec.share, [0] * len(spec.served)))
+        _new_epoch(trial, event.ts, weights, spec.share)
     trial.notes.append(Note(event.ts, event.status, event.by, event.why))
     del trial.notes[:-MOST_NOTES]
 
 
 def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
-    """One decision of a served variant; what came by an override (split 0) counts nowhere."""
+    """One decision of a served variant.
+
+    What was not assigned by chance (split 0) counts nowhere, and a unit that begins so is out for
+    good: after a hold, the held variant's units would be all that is new.
+    """
     side = trial.sides.get(event.variant)
-    if side is None or event.split <= 0.0:
+    if side is None:
         return
-    side.decisions += 1
-    member = trial.members.get(event.member)
+    member, by_chance = trial.members.get(event.member), event.split > 0.0
+    if by_chance:
+        side.decisions += 1
+        side.calibration.add(zip(event.arms, event.propensities, strict=True), event.arm)
     if member is None:
         if len(trial.members) >= MOST_UNITS:
             trial.uncounted += 1
             return
-        owner = ev.owner_of(event.tenant, event.unit)
+        owner, at = ev.owner_of(event.tenant, event.unit), len(trial.epochs) - 1
         trial.members[event.member] = Member(
-            event.variant, len(trial.epochs) - 1, "" if owner == event.member else owner
+            event.variant, at, "" if owner == event.member else owner, out=not by_chance
         )
-        side.units += 1
-        trial.epochs[-1].counts[[one.key for one in spec.served].index(event.variant)] += 1
-    elif member.variant != event.variant and not member.mixed:
+        if by_chance:
+            side.units += 1
+            trial.epochs[-1].counts[[one.key for one in spec.served].index(event.variant)] += 1
+            _test_split(trial)
+    elif by_chance and member.variant != event.variant and not (member.mixed or member.out):
         _exclude(trial, member)
 
 
@@ -286,16 +230,22 @@ def valued(
 ) -> None:
     """A metric's value came back for a decision, or took the place of `before`."""
     side, member = trial.sides.get(event.variant), trial.members.get(event.member)
-    if side is None or member is None or member.mixed or event.split <= 0.0:
+    if side is None or member is None or member.out or event.split <= 0.0:
+        return
+    if member.variant != event.variant:
         return
     if trial.begun is None or event.ts < trial.begun:
         return  # of an experiment of the same name that was before
     old = member.sums.get(metric, [0.0, 0.0])
     s = old[0] + value - (before or 0.0)
     n = old[1] + (before is None)
+    member.sums[metric] = [s, n]
+    if n == 1.0 and before is None:
+        scored(trial, spec, member, metric, value)
+    if member.mixed:
+        return
     sums = side.sums.setdefault(metric, Sums())
     sums.change((old[0], old[1]), (s, n))
-    member.sums[metric] = [s, n]
     if before is not None:
         return
     if metric == "latency_s":
@@ -303,39 +253,33 @@ def valued(
         side.latency[bucket] = side.latency.get(bucket, 0) + 1
     if metric == "reward":
         side.rewards += 1
-    for i, guard in enumerate(spec.guardrails):
-        if guard.metric == metric and i < len(side.guards):
-            low, high = spec.bounds(metric, guard.high)
-            part = min(1.0, max(0.0, (value - low) / (high - low)))
-            bernstein.add(side.guards[i], part, guard_alpha(spec))
+    _guard(spec, side, metric, value, first=n == 1.0)
     if metric == spec.primary:
-        if n == 1.0:
-            scored(trial, spec, member, value)
-        if not side.points or sums.units >= side.points[-1].sums.units * _GROWTH + 1.0:
-            side.points.append(
-                Point(ts, Sums(sums.units, sums.s, sums.n, sums.ss, sums.sn, sums.nn))
-            )
+        _plot(trial, spec, event.variant, ts)
 
 
-def scored(trial: Trial, spec: Experiment, member: Member, y: float) -> None:
+def scored(trial: Trial, spec: Experiment, member: Member, metric: str, y: float) -> None:
     """AIPW: every variant gets m_j + 1{j = v}/p_j · (y − m_j) from a unit's first outcome y.
 
     m_j is the mean of the variant's own first outcomes before this one, p_j the probability with
-    which new units got it then; so the scores' means are unbiased for any rule that moved the
-    weights by what was seen (arXiv 1911.02768, eq. 5).
+    which new units got it when this one came; so the scores' means are unbiased for any rule that
+    moved the weights by what was seen (arXiv 1911.02768, eq. 5). Only one outcome of each unit
+    counts: later ones come with a variant that is no longer drawn, and are not independent.
+    A correction does not change a score, as m_j has gone into others since.
     """
     weights = trial.epochs[member.epoch].weights
     scores: dict[str, float] = {}
     for one, p in zip(spec.served, weights, strict=False):
         if p > 0.0:
-            m = trial.sides[one.key].first.mean
+            m = trial.sides[one.key].scores.setdefault(metric, Score()).first.mean
             scores[one.key] = m + (y - m) / p if one.key == member.variant else m
     control = scores.get(spec.control.key)
     for key, score in scores.items():
-        trial.sides[key].score.add(score)
+        each = trial.sides[key].scores[metric]
+        each.score.add(score)
         if control is not None:
-            trial.sides[key].gap.add(score - control)
-    trial.sides[member.variant].first.add(y)
+            each.gap.add(score - control)
+    trial.sides[member.variant].scores.setdefault(metric, Score()).first.add(y)
 
 
 def forget(trial: Trial, owner: str) -> None:
@@ -349,11 +293,56 @@ def latency_bucket(seconds: float) -> int:
     return math.floor(math.log(max(seconds, 1e-6)) / math.log(LATENCY_STEP))
 
 
+def _new_epoch(trial: Trial, ts: float, weights: list[float], share: float) -> None:
+    """Units under the same weights are one sample, also where others came between."""
+    told: dict[tuple[float, ...], list[int]] = {}
+    for one in trial.epochs:
+        so_far = told.setdefault(tuple(one.weights), [0] * len(one.counts))
+        for i, count in enumerate(one.counts):
+            so_far[i] += count
+    before = told.pop(tuple(weights), [0] * len(weights))
+    trial.split_log = sum(srm.log_factor(each, counts) for each, counts in told.items())
+    trial.epochs.append(Epoch(ts, weights, share, [0] * len(weights), before))
+
+
+def _test_split(trial: Trial) -> None:
+    last = trial.epochs[-1]
+    trial.moved = trial.moved or last.weights != trial.epochs[0].weights
+    counts = [a + b for a, b in zip(last.before, last.counts, strict=True)]
+    p = srm.p_of(trial.split_log + srm.log_factor(last.weights, counts))
+    trial.split_p = min(trial.split_p, p)
+
+
+def _guard(spec: Experiment, side: Side, metric: str, value: float, *, first: bool) -> None:
+    """Limits are about what is served, so every answer counts; a comparison is of two groups of
+    units, so only each unit's first does: many answers of one say nothing of the others."""
+    for i, guard in enumerate(spec.guardrails):
+        if guard.metric == metric and i < len(side.guards) and (first or guard.worse is None):
+            low, high = spec.bounds(metric, guard.high)
+            part = min(1.0, max(0.0, (value - low) / (high - low)))
+            bernstein.add(side.guards[i], part, guard_alpha(spec))
+
+
+def _plot(trial: Trial, spec: Experiment, key: str, ts: float) -> None:
+    """A point each time that the units grew by some percent: O(log units) of them."""
+    side, moved = trial.sides[key], trial.adaptive(spec)
+    at = mean_of(spec, side, spec.primary, moved)
+    if at is None or (side.points and at.n < side.points[-1].n * _GROWTH + 1.0):
+        return
+    point = Point(ts, at.n, at.mean, math.sqrt(at.variance / at.n))
+    if key != spec.control.key:
+        gap = gap_of(spec, trial.sides[spec.control.key], side, spec.primary, moved)
+        if gap is not None:
+            point.gap_n, point.gap = gap.n, gap.mean
+            point.gap_stderr = math.sqrt(gap.variance / gap.n)
+    side.points.append(point)
+
+
 def _exclude(trial: Trial, member: Member) -> None:
-    """A unit that met two variants measures neither."""
+    """A unit that met two variants measures neither; its first outcome stays a fair score."""
     side = trial.sides[member.variant]
     for metric, (s, n) in member.sums.items():
         side.sums[metric].change((s, n), (0.0, 0.0))
     member.mixed = True
-    member.sums = {}
     trial.mixed += 1
+    side.mixed += 1

@@ -14,6 +14,7 @@ from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.spend import Spend
 from bandit_service.core.trial import Trial
+from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Compared, Policy, Rewarded
 
 PRIOR_DECISIONS = 5.0
@@ -129,7 +130,8 @@ class World:
     of each arm, which the API may have changed since. `learners` holds every policy that learns,
     by label; `serving` is the label of the one that decides. `policy`, `policy_key`, `parameters`:
     what the log last said of it. `experiments`, `trials`: what they are and what they have seen, by
-    id, oldest first; `rules` stands over them. `ts` is the latest time of any event. `erasing`
+    id, oldest first; `rules` stands over them. `calibration` holds the propensities of each policy
+    against what was drawn. `ts` is the latest time of any event. `erasing`
     holds the owners whose records are still to be erased from the log.
     """
 
@@ -151,6 +153,7 @@ class World:
     trials: dict[str, Trial] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)
     configured_rules: Rules = field(default_factory=Rules)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
     spend: Spend = field(default_factory=Spend)
     events: int = 0
     decisions: int = 0
@@ -192,6 +195,7 @@ class World:
                 {id: codec.dump(trial) for id, trial in self.trials.items()},
                 [codec.dump(self.rules), codec.dump(self.configured_rules)],
             ],
+            "calibration": {name: codec.dump(each) for name, each in self.calibration.items()},
         }
         return hashlib.sha256(codec.dump(folded)).hexdigest()
 

@@ -1,7 +1,9 @@
 """Are the logged propensities the ones that were drawn with? A check that only a bandit has.
 
-For each arm, Σ(1{drawn} − p) is a martingale with variance Σp(1 − p) when they are. It is held
-against the two-sided normal mixture (`boundaries`), at α divided by the number of arms.
+For each arm, s = Σ(1{drawn} − p) is a martingale when they are, with variance v = Σp(1 − p) and
+steps within ±1. So exp(λs − v(e^λ − λ − 1)) is a supermartingale for every λ > 0, and the same for
+−s (Bennett); their average over a grid of λ, and over arms with weights 1/(i (i + 1)) in the order
+in which they came, is one too, whatever arms come later. 1 over it is a p-value at any time.
 """
 
 from __future__ import annotations
@@ -10,32 +12,57 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bandit_service.statistics.boundaries import best_rho, normal_log_mixture
-
 ALPHA = 0.001
-_V_OPT = 1_000.0
+_GRID = tuple((2.0**-i, math.expm1(2.0**-i) - 2.0**-i) for i in range(12))
+_MOST = 700.0
 
 
 @dataclass
 class Calibration:
-    """By arm: Σ(1{drawn} − p) and Σp(1 − p)."""
+    """By arm: Σ(1{drawn} − p) and Σp(1 − p). decisions: those that chance had a part in.
 
+    impossible: draws of an arm whose propensity was 0.
+    """
+
+    decisions: int = 0
+    impossible: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, arms: Iterable[tuple[str, float]], drawn: str) -> None:
-        """One decision: every eligible arm with its propensity, and the one that was drawn."""
-        for arm, p in arms:
+        """One decision: every eligible arm with its propensity, and the one that was drawn.
+
+        O(arms). What could only go to one arm (a fixed one, one that was named) says nothing.
+        """
+        told = [(arm, p) for arm, p in arms if p < 1.0 or arm != drawn]
+        if not told:
+            return
+        chance = False
+        for arm, p in told:
+            if p <= 0.0:
+                self.impossible += arm == drawn
+                continue
+            chance = True
             both = self.sums.setdefault(arm, [0.0, 0.0])
             both[0] += (arm == drawn) - p
             both[1] += p * (1.0 - p)
+        self.decisions += chance
 
     def p_value(self) -> float:
-        """Of all arms together, valid at any time; 1 before anything was drawn."""
-        rho = best_rho(_V_OPT, ALPHA)
-        least = 1.0
-        for s, v in self.sums.values():
-            if v > 0.0:
-                least = min(least, math.exp(min(0.0, -normal_log_mixture(s, v, rho))))
-            elif s:
-                least = 0.0
-        return min(1.0, least * len(self.sums))
+        """Of all arms together, valid at any time; 1 before anything was drawn by chance."""
+        if self.impossible:
+            return 0.0
+        evidence, weight = 0.0, 1.0
+        for i, (s, v) in enumerate(self.sums.values(), 1):
+            evidence += _against(s, v) / (i * (i + 1))
+            weight -= 1.0 / (i * (i + 1))
+        return min(1.0, 1.0 / (evidence + weight))
+
+
+def _against(s: float, v: float) -> float:
+    """The average of the supermartingales of one arm, 1 at the beginning."""
+    terms = (
+        math.exp(min(_MOST, sign * scale * s - cost * v))
+        for scale, cost in _GRID
+        for sign in (1.0, -1.0)
+    )
+    return sum(terms) / (2 * len(_GRID))

@@ -2,13 +2,15 @@
 
 Lindon & Malek, arXiv 2011.03567: the Bayes factor of a Dirichlet-multinomial around the configured
 weights against those weights is a martingale when they hold, so 1 over it is a p-value at any time.
-While weights stood still is one epoch; the factors of epochs multiply.
+Units that came under the same weights are one sample; the factors of different weights multiply.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+
+from bandit_service.statistics.special import upper_gamma
 
 CONCENTRATION = 10_000.0
 ALPHA = 0.001
@@ -31,59 +33,47 @@ def log_marginals(
     return free, fixed
 
 
+def log_factor(weights: Sequence[float], counts: Sequence[int]) -> float:
+    """log Bayes factor against the weights; infinite for a unit where the weight is 0."""
+    if any(c and w <= 0.0 for w, c in zip(weights, counts, strict=True)):
+        return math.inf
+    kept = [(w, c) for w, c in zip(weights, counts, strict=True) if w > 0.0]
+    if len(kept) < 2:
+        return 0.0
+    free, fixed = log_marginals([w for w, _ in kept], [c for _, c in kept])
+    return free - fixed
+
+
+def p_of(log_factor: float) -> float:
+    """1 / Bayes factor, at most 1."""
+    return math.exp(min(0.0, -log_factor))
+
+
 def sequential_p(epochs: Epochs) -> float:
-    """1 / Bayes factor over all epochs, at most 1. A unit where the weight is 0 gives 0."""
-    log_factor = 0.0
+    """1 / Bayes factor over all epochs, as it is now."""
+    return p_of(sum(log_factor(weights, counts) for weights, counts in pooled(epochs)))
+
+
+def pooled(epochs: Epochs) -> list[tuple[Sequence[float], Sequence[int]]]:
+    """Epochs of the same weights put together."""
+    found: dict[tuple[float, ...], list[int]] = {}
     for weights, counts in epochs:
-        if any(c and w <= 0.0 for w, c in zip(weights, counts, strict=True)):
-            return 0.0
-        kept = [(w, c) for w, c in zip(weights, counts, strict=True) if w > 0.0]
-        if len(kept) > 1:
-            free, fixed = log_marginals([w for w, _ in kept], [c for _, c in kept])
-            log_factor += free - fixed
-    return min(1.0, math.exp(min(0.0, -log_factor)))
+        sums = found.setdefault(tuple(weights), [0] * len(counts))
+        for i, count in enumerate(counts):
+            sums[i] += count
+    return list(found.items())
 
 
 def chi_square_p(epochs: Epochs) -> float | None:
     """Pearson's test of the same, for those who know it; not to be looked at repeatedly.
 
-    Statistics and degrees of freedom add over epochs. None where nothing can be compared.
+    Statistics and degrees of freedom add over sets of weights. None where nothing can be compared.
     """
     statistic, freedom = 0.0, 0
-    for weights, counts in epochs:
+    for weights, counts in pooled(epochs):
         n = sum(counts)
         kept = [(w * n, c) for w, c in zip(weights, counts, strict=True) if w > 0.0]
         if n and len(kept) > 1:
             statistic += sum((c - e) ** 2 / e for e, c in kept)
             freedom += len(kept) - 1
     return upper_gamma(freedom / 2.0, statistic / 2.0) if freedom else None
-
-
-def upper_gamma(a: float, x: float) -> float:
-    """The regularised upper incomplete gamma function Q(a, x), by series or continued fraction."""
-    if x <= 0.0:
-        return 1.0
-    front = math.exp(-x + a * math.log(x) - math.lgamma(a))
-    if x < a + 1.0:
-        term = total = 1.0 / a
-        n = a
-        while abs(term) > abs(total) * 1e-16:
-            n += 1.0
-            term *= x / n
-            total += term
-        return max(0.0, 1.0 - front * total)
-    tiny = 1e-300
-    b = x + 1.0 - a
-    c, d = 1.0 / tiny, 1.0 / b
-    h, i = d, 0
-    while True:  # Lentz
-        i += 1
-        an = -i * (i - a)
-        b += 2.0
-        d = an * d + b
-        d = 1.0 / (d if abs(d) > tiny else tiny)
-        c = b + an / c
-        c = c if abs(c) > tiny else tiny
-        h *= d * c
-        if abs(d * c - 1.0) < 1e-15 or i > 10_000:
-            return front * h

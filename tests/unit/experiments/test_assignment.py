@@ -157,7 +157,7 @@ def test_an_override_names_the_variant_before_the_namespace_and_counts_nowhere()
     event = decided(world, asked("qa"))
     assert (event.variant, event.split, event.steps) == ("b", 0.0, ("override",))
     assert world.trials["e"].sides["b"].decisions == 0
-    assert world.trials["e"].members == {}
+    assert [one.out for one in world.trials["e"].members.values()] == [True]
 
 
 def test_experiments_of_one_namespace_share_no_unit() -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_service.statistics import bernstein, boundaries, means, quantiles, srm
+from bandit_service.statistics import (
+    bernstein,
+    binomial,
+    boundaries,
+    means,
+    quantiles,
+    special,
+    srm,
+)
 from bandit_service.statistics.calibration import ALPHA, Calibration
 from tests.shared_data import vectors
 
@@ -46,25 +55,72 @@ def test_asymptotic_sequences_have_growthbooks_values() -> None:
             assert bound == pytest.approx(low if high is None else high, abs=1e-5)
 
 
-def test_boundaries_have_confseqs_values() -> None:
-    table = {(name, said): value for name, said, value in
-             vectors("stats/confseq_boundaries.json")["cases"]}  # fmt: skip
-    rho, one = boundaries.best_rho(100, 0.05), boundaries.best_rho(100, 0.1)
-    found = {
-        ("two_sided_normal_best_rho", "v_opt=100,alpha_opt=0.05"): rho,
-        ("normal_log_mixture", "s=10,v=100,two-sided"): boundaries.normal_log_mixture(10, 100, rho),
-        ("normal_mixture_bound", "v=100,two-sided"): boundaries.normal_bound(100, rho, 0.05),
-        ("normal_log_mixture", "s=10,v=100,one-sided"):
-            boundaries.normal_log_mixture_one_sided(10, 100, one),
-        ("normal_mixture_bound", "v=100,one-sided"):
-            boundaries.normal_bound_one_sided(100, one, 0.05),
+def _boundaries() -> dict[tuple[str, str], float]:
+    one, two = boundaries.best_rho(100, 0.1), boundaries.best_rho(100, 0.05)
+
+    def normal(s: float) -> float:
+        return boundaries.normal_log_mixture_one_sided(s, 100, one)
+
+    def exponential(s: float) -> float:
+        return boundaries.gamma_exponential_log_mixture(s, 100, one, 2)
+
+    def poisson(s: float) -> float:
+        return boundaries.gamma_poisson_log_mixture(s, 100, one, 2)
+
+    def both(s: float) -> float:
+        return binomial.log_mixture(s, 100, 100, 0.2, 0.8)
+
+    def above(s: float) -> float:
+        return binomial.log_mixture(s, 100, 100, 0.2, 0.8, one_sided=True)
+
+    def bound(log_mixture: Callable[[float], float]) -> float:
+        return boundaries.bound(log_mixture, 0.05, 100)
+
+    coins = "v=100,g=0.2,h=0.8"
+    return {
+        ("two_sided_normal_best_rho", "v_opt=100,alpha_opt=0.05"): two,
+        ("normal_log_mixture", "s=10,v=100,two-sided"): boundaries.normal_log_mixture(10, 100, two),
+        ("normal_mixture_bound", "v=100,two-sided"): boundaries.normal_bound(100, two, 0.05),
+        ("normal_log_mixture", "s=10,v=100,one-sided"): normal(10),
+        ("normal_mixture_bound", "v=100,one-sided"): bound(normal),
+        ("gamma_exponential_log_mixture", "s=10,v=100,c=2"): exponential(10),
+        ("gamma_exponential_mixture_bound", "v=100,c=2"): bound(exponential),
+        ("gamma_poisson_log_mixture", "s=10,v=100,c=2"): poisson(10),
+        ("gamma_poisson_mixture_bound", "v=100,c=2"): bound(poisson),
+        ("beta_binomial_log_mixture", f"s=10,{coins},two-sided"): both(10),
+        ("beta_binomial_mixture_bound", f"{coins},two-sided"): bound(both),
+        ("beta_binomial_log_mixture", f"s=10,{coins},one-sided"): above(10),
+        ("beta_binomial_mixture_bound", f"{coins},one-sided"): bound(above),
         ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=3"):
             boundaries.stitched_bound(100, 0.05, 10, 3),
         ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=-1"):
             boundaries.stitched_bound(100, 0.05, 10, -1),
+        ("empirical_process_lil_bound", "t=1000,alpha=0.05,t_min=100,A=0.85"):
+            boundaries.empirical_process_bound(1000, 0.05, 100, 0.85),
+    } | {
+        ("double_stitching_bound", f"p={p},t=1000,alpha=0.05,t_opt=100"):
+            boundaries.double_stitched_bound(p, 1000, 0.05, 100)
+        for p in (0.5, 0.9, 0.1)
     }  # fmt: skip
-    for key, value in found.items():
-        assert value == pytest.approx(table[key], rel=1e-5), key
+
+
+def test_all_31_rows_of_confseqs_table_come_out() -> None:
+    table = vectors("stats/confseq_boundaries.json")
+    found, rows = _boundaries(), 0
+    for name, said, value in table["cases"]:
+        assert found[name, said] == pytest.approx(value, rel=table["tol"]), (name, said)
+        rows += 1
+    for heads, trials, alpha, t_opt, low, high in table["bernoulli_confidence_interval"]:
+        at = binomial.interval(heads, trials, alpha, t_opt)
+        assert at == pytest.approx((low, high), abs=table["tol"]), (heads, trials)
+        rows += 1
+    a = dict.fromkeys(range(1, 1001), 1)
+    for p, offset, value in table["quantile_ab_p_value"]["cases"]:
+        b = {x + offset: n for x, n in a.items()}
+        assert quantiles.compare(a, b, p, t_opt=100) == pytest.approx(value, rel=table["tol"])
+        assert quantiles.compare(b, a, p, t_opt=100) == pytest.approx(value, rel=table["tol"])
+        rows += 1
+    assert rows == 31
 
 
 def test_the_sequential_srm_has_optimizelys_values() -> None:
@@ -97,7 +153,7 @@ def test_srm_by_epochs_and_zero_weights() -> None:
 def test_the_chi_squares_tail_has_the_tables_values(
     freedom: int, statistic: float, p: float
 ) -> None:
-    assert srm.upper_gamma(freedom / 2, statistic / 2) == pytest.approx(p, rel=1e-5)
+    assert special.upper_gamma(freedom / 2, statistic / 2) == pytest.approx(p, rel=1e-5)
 
 
 def test_bernstein_by_hand() -> None:
@@ -175,6 +231,7 @@ def test_calibration_is_silent_for_true_propensities_and_finds_wrong_ones() -> N
         assert all(alarms) if found else not any(alarms)
     sure = Calibration()
     sure.add([("a", 1.0)], "a")
-    assert sure.p_value() == 1.0
+    sure.add([("a", 1.0), ("b", 0.0)], "a")
+    assert (sure.p_value(), sure.decisions, sure.sums) == (1.0, 0, {})
     sure.add([("a", 1.0), ("b", 0.0)], "b")
     assert sure.p_value() == 0.0
