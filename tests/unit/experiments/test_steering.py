@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandit_service.core.experiments import Experiment, Guardrail, Step, Variant
+from bandit_service.core.sides import Running, Score
 from bandit_service.core.steering import Change, breaches, chances_of_being_best, steer
-from bandit_service.core.trial import Running, Trial
+from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
 from tests.unit.experiments.given import a_world, asked, decided, put, rewarded, run, two_arms
 
@@ -112,6 +113,10 @@ def _ramped(*steps: Step, share: float) -> Experiment:
     return two_arms(share=share, ramp=steps)
 
 
+def _sum(world: World) -> int:
+    return sum(_trial(world).epochs[-1].counts)
+
+
 def _enough(world: World, units: int) -> None:
     trial, i = _trial(world), 0
     while sum(trial.epochs[-1].counts) < units:
@@ -161,7 +166,10 @@ def test_no_step_is_taken_while_a_variant_is_held_or_the_split_is_wrong() -> Non
     put(world, spec, ts=5.0, held="b", held_until=6.0)
     assert steer(spec, _trial(world), 1e9) == []
     put(world, spec, ts=7.0, held="b")
-    _trial(world).epochs[0].counts[0] += 400
+    assert len(steer(spec, _trial(world), 1e9)) == 1
+    _trial(world).epochs[-1].counts[0] += 400  # as where requests of `b` are lost
+    _enough(world, _sum(world) + 20)
+    assert _trial(world).split_p < 0.001
     assert steer(spec, _trial(world), 1e9) == []
 
 
@@ -194,8 +202,8 @@ def test_a_champion_moves_no_weight_below_the_floor_and_they_sum_to_one(
     trial = _trial(world)
     trial.epochs[-1].counts = [100] * count
     for one, (mean, spread) in zip(served, sides, strict=True):
-        trial.sides[one.key].first = Running(100, mean, spread)
-        trial.sides[one.key].score = Running(100 * count, mean, spread)
+        first, score = Running(100, mean, spread), Running(100 * count, mean, spread)
+        trial.sides[one.key].scores[spec.primary] = Score(first, score)
     for change in steer(spec, trial, 10.0):
         assert change.weights is not None
         assert min(change.weights) >= floor - 1e-6

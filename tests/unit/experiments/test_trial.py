@@ -123,7 +123,7 @@ def test_units_that_came_while_their_variant_was_held_are_no_flood_at_its_releas
         decided(world, asked(f"x{i}"))
     put(world, spec, held="b", ts=10.0)
     trial = world.trials["e"]
-    assert trial.mixed + trial.sides["a"].units == 2000
+    assert sum(one.out for one in trial.members.values()) + trial.sides["a"].units == 2000
     for i in range(2000):
         assert decided(world, asked(f"x{i}")).split == 0.5
     assert trial.sides["b"].units == 0
