@@ -12,6 +12,7 @@ KILLS ?= 200
 SEED ?= 0
 MINUTES ?= 10
 RECORDED ?= ../shared/data
+OBD := var/obd/obp-0.5.7.tar.gz
 PEER_DATA ?= paretobandit-test $(wildcard $(RECORDED)/nvmix.jsonl.gz)
 
 # One thread for BLAS: the matrices are small, and more threads only take the loop's core away.
@@ -19,7 +20,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload soak model fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,8 +88,16 @@ results: $(VENV)/.evaluate var/models/.exported ## docs/results.md anew from REC
 compare-peers: $(VENV)/.peers var/models/.exported ## head to head with other bandit libraries on the same streams (MANY=20 seeds)
 	@$(BIN)/python -m loadtest.peers $(addprefix --data ,$(PEER_DATA)) --seeds $(MANY) --markdown docs/peers.md
 
+$(OBD): | $(VENV)/.base
+	@mkdir -p $(@D)
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary obp \
+	  --ignore-requires-python --dest $(@D) obp==0.5.7
+
+obd: $(OBD) ## the Open Bandit small sample (1.3 MB, in the source package of obp), which a few tests read
+
 test: $(VENV)/.test ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts

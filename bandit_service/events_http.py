@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from itertools import islice, takewhile
 
 import msgspec
 from aiohttp import web
 
 from bandit_service.core.errors import Expired, Refused, Unavailable
+from bandit_service.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
 from bandit_service.http import DRAINING, ROUTER
 from store import Closed, Offset, StoreError
 
 DEFAULT_LIMIT, MAX_LIMIT = 10_000, 100_000
-FRAME = struct.Struct(">I")
-LOG_FIRST, LOG_LAST, LAST = "x-log-first", "x-log-last", "x-last-offset"
 _CHUNK = 64
 _STALLED_S = 60.0
 _encoder = msgspec.msgpack.Encoder()

@@ -23,9 +23,8 @@ from bandit_service.core.steering import guarded, stands, step_of
 from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial
 from bandit_service.statistics import means, quantiles, srm
 from bandit_service.statistics.calibration import Calibration
+from bandit_service.statistics.ope import Overlap
 
-_LEAST_ESS, _MOST_SHARE = 100.0, 0.1
-_MEAN_WEIGHT = (0.9, 1.1)
 _QUANTILES = {"p50": 0.5, "p95": 0.95}
 NOT_ENOUGH = "not enough data"
 
@@ -264,21 +263,13 @@ def _shadow(one: Variant, side: ShadowSide) -> dict[str, Any]:
         return body | {"state": "not enough data"}
     body["agreement"] = side.agreed / side.decisions
     body["cost_difference_usd"] = (side.cost_usd - side.served_usd) / side.decisions
-    n = side.rewards
-    ess = side.w * side.w / side.ww if side.ww else 0.0
-    mean_weight = side.w / n if n else 0.0
-    body |= {"effective_units": ess, "mean_weight": mean_weight}
-    low, high = _MEAN_WEIGHT
-    if ess < _LEAST_ESS:
-        why = f"the effective sample size is {ess:.0f}, below {_LEAST_ESS:.0f}"
-    elif side.most_w > _MOST_SHARE * side.w:
-        why = f"one outcome carries {side.most_w / side.w:.0%} of the weight"
-    elif not low <= mean_weight <= high:
-        why = f"the mean weight is {mean_weight:.3f}, outside of {low:g} to {high:g}"
-    else:
+    over = Overlap(side.rewards, side.w, side.ww, side.most_w)
+    body |= {"effective_units": over.ess, "mean_weight": over.mean}
+    why = over.refusal()
+    if not why:
         snips = side.wr / side.w
         spread = side.wwrr - 2.0 * snips * side.wwr + snips * snips * side.ww
         stderr = math.sqrt(max(0.0, spread)) / side.w
-        at = means.interval(snips, stderr, n, 0.05)
+        at = means.interval(snips, stderr, over.n, 0.05)
         return body | {"state": "shown", "reward": at.estimate, "low": at.low, "high": at.high}
     return body | {"state": "refused", "why": why}

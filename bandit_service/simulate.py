@@ -38,6 +38,7 @@ from bandit_service.recorded import Recorded
 from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]
+Heard = Callable[[ev.AnyEvent], None]
 Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
 _LABEL = "replayed"
@@ -139,13 +140,15 @@ def simulate(
     phases: Sequence[Phase] = (),
     recall: Recall | None = None,
     watch: Watch | None = None,
+    heard: Heard | None = None,
 ) -> Run:
     """Stream the queries, shuffled by `seed`, through a fresh world in which `policy` decides.
 
     embeddings: (n, d) float32 of unit norm. warm: what is learnt before the first query.
     phases: how the world changes, by start; by default it does not. recall: what `stream`
     gave for the same arguments, so that it is not computed again. watch: called after every step
-    with the number of steps made and the sum of their rewards.
+    with the number of steps made and the sum of their rewards. heard: called with every event
+    in order, which together are the log that the service would have written.
     """
     if recall is None:
         recall = stream(
@@ -157,6 +160,7 @@ def simulate(
         recall,
         replace(explore, seed=seed),
         rule,
+        heard,
     )
     for event in phases[0].events:
         session.apply(event)
@@ -199,15 +203,23 @@ class _Session:
     """One world on its way through a stream."""
 
     def __init__(
-        self, world: World, recall: Recall, explore: Exploration, rule: RewardRule
+        self,
+        world: World,
+        recall: Recall,
+        explore: Exploration,
+        rule: RewardRule,
+        heard: Heard | None = None,
     ) -> None:
         self.world, self.outcomes = world, 0
         self._recall, self._explore, self._rule = recall, explore, rule
+        self._heard = heard
         self._at = 0  # how many rows of the stream are done, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
         self._items: dict[int, int] = {}  # ids of the queries remembered so far, by their number
 
     def apply(self, event: ev.AnyEvent) -> None:
+        if self._heard is not None:
+            self._heard(event)
         self.world = apply(self.world, event)
         for id in self.world.history.take_changes()[0]:
             self._items[int(self._recall.own[self._at])] = id

@@ -127,7 +127,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
         policy, key = "fixed", ""
     else:
-        proposal, fallback = _propose(learner, context, arms, query.fallback)
+        proposal, fallback = proposed(learner, context, arms, query.fallback)
         policy, key = learner.name or world.serving, learner.key or world.policy_key
     stays = None if always is not None else _stays(proposal, arms, query)
     if stays is not None:
@@ -169,7 +169,7 @@ def _shadows(
             learner = world.learners.get(label_of(spec.id, variant.key))
             if learner is None or not invited(spec, query):
                 continue
-            proposal, _ = _propose(learner, _context(world, query, recalled, learner), arms, "")
+            proposal, _ = proposed(learner, _context(world, query, recalled, learner), arms, "")
             p = floor(proposal.propensities, explore.floor, explore.floor_share)
             usd = float(p @ arms.cost_usd)
             found.append(ev.Shadow(
@@ -247,7 +247,8 @@ def _stays(proposal: Proposal, arms: Arms, query: Query) -> int | None:
     return at if float(proposal.scores[at]) >= best - query.sticky_margin else None
 
 
-def _propose(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
+def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
+    """What the policy proposes, with `fallback`; uniform, with the failure, where it fails."""
     try:
         proposal = learner.policy.propose(learner.state, context, arms)
         total = float(proposal.propensities.sum())

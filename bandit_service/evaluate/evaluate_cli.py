@@ -14,6 +14,7 @@ from tqdm import tqdm
 import bandit_service
 import policies
 from bandit_service.embedding import open_backend
+from bandit_service.evaluate import offpolicy_cli
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.faithful import FAITHFUL
 from bandit_service.evaluate.online import Entrant, Protocol
@@ -37,7 +38,8 @@ protocols, defined in docs/evaluation.md:
 examples:
   bandit-service evaluate --data {PARETOBANDIT} --protocol online --seeds 5
   bandit-service evaluate --data traffic.jsonl.gz --policy metallm --policy metallm{PAPER}
-  bandit-service evaluate --data traffic.jsonl.gz --protocol offline --router knn --router ridge"""
+  bandit-service evaluate --data traffic.jsonl.gz --protocol offline --router knn --router ridge
+  bandit-service evaluate --from-log var --policy metallm:alpha=0.5 --since 2026-03-01"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         action="append",
-        required=True,
         metavar="FILE",
         help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, or "
         f"{PARETOBANDIT}; may be given several times",
@@ -64,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar=f"NAME[{PAPER}]",
         help=f"an online policy, with {PAPER} as its paper has it; may be given several times "
-        f"(default: all, both ways; in `change` and `regimes` not {PAPER})",
+        f"(default: all, both ways; in `change` and `regimes` not {PAPER}); of a log "
+        "NAME[:PARAMETER=VALUE...]",
     )
     add(
         "--router",
@@ -128,11 +130,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="JSON, Parquet, PNG and SVG go there (default: %(default)s)",
     )
+    offpolicy_cli.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
     try:
+        if _of_a_log(args):
+            return offpolicy_cli.run(args)
         _check_extra()
         entrants = entrants_of(args.policy)
         learners = entrants if args.policy else [e for e in entrants if PAPER not in e.label]
@@ -231,6 +236,13 @@ def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
             raise Usage(f"--router {name}: there are {', '.join(every)}")
     wanted = {by_name[name.lower()] for name in names} | set(references())
     return {name: router for name, router in every.items() if name in wanted}
+
+
+def _of_a_log(args: argparse.Namespace) -> bool:
+    """Whether what is evaluated is a log, not a recording of every model's outcome."""
+    if (args.data is None) == (args.from_log is None):
+        raise Usage("evaluate needs --data FILE or --from-log [DIR|FILE|URL], one of them")
+    return args.data is None
 
 
 def _check_extra() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from bandit_service import app, events_http, settings
 from bandit_service.core import events as ev
-from bandit_service.events_http import FRAME
+from bandit_service.events_frame import FRAME
 from bandit_service.export.lines import read
 from bandit_service.export.source import ServiceSource
 from store import Corrupt, Offset

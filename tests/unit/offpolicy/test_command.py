@@ -1,0 +1,125 @@
+"""`bandit-service evaluate --from-log`, end to end on real logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bandit_service import cli
+from bandit_service.export import lines
+from tests.unit.export.making import a_log
+from tests.unit.offpolicy.logs import uniform_log
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    a_log(tmp_path / "data" / "events.sqlite3", uniform_log(240)).close()
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(["evaluate", *arguments])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_a_directory_a_file_and_json_lines_say_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = b"".join(lines.line(i, event) for i, event in enumerate(uniform_log(240), 1))
+    (tmp_path / "events.jsonl").write_bytes(written)
+    chosen = ("--policy", "uniform", "--policy", "epsilon_greedy:epsilon=0.6", "--json")
+    found = []
+    for where in ("data", "data/events.sqlite3", "events.jsonl"):
+        code, out, _ = run(capsys, "--from-log", where, *chosen)
+        assert code == 0
+        found.append(json.loads(out))
+    assert found[0] == found[1] == found[2]
+    uniform, greedy = found[0]["policies"]
+    assert found[0]["log"]["used"] == 240
+    assert greedy["parameters"] == {"epsilon": 0.6}
+    # arms earn 0.2, 0.5 and 0.8: the best one, and six in ten at random
+    assert uniform["estimates"]["snips"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert greedy["estimates"]["snips"]["value"] == pytest.approx(0.62, abs=0.05)
+    assert greedy["beside_log"]["low"] > 0.05
+    assert uniform["sequence"]["low"] < 0.5 < uniform["sequence"]["high"]
+
+
+def test_the_configured_log_and_a_window_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bandit.toml").write_text('data_dir = "data"\n[exploration]\nfloor = 0.0\n')
+    code, out, _ = run(
+        capsys, "--from-log", "--config", "bandit.toml", "--policy", "fixed:arm=c",
+        "--since", "1970-01-01T00:01:00Z", "--until", "180", "--clip", "2", "--alpha", "0.1",
+    )  # fmt: skip
+    assert code == 0
+    assert out.startswith("120 of 120 decisions")
+    assert "no estimate: the effective sample size is" in out
+    assert "SNIPS" not in out
+    code, out, _ = run(
+        capsys, "--from-log", "--config", "bandit.toml", "--policy", "fixed:arm=c", "--anyway",
+        "--frozen", "--metric", "quality",
+    )  # fmt: skip
+    assert code == 0
+    assert "SNIPS            0.8000" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from-log", "nowhere"), "there is no log at nowhere"),
+        (("--from-log", "data", "--policy", "best"), "--policy best: there are eagle"),
+        (("--from-log", "data", "--policy", "metallm:alpha"), "comes PARAMETER=VALUE, got 'alpha'"),
+        (("--from-log", "data", "--policy", "metallm:alpha=x"), "alpha: must be a number"),
+        (("--from-log", "data", "--policy", "metallm:a=1"), "a: metallm has no such parameter"),
+        (("--from-log", "data", "--data", "x"), "one of them"),
+        ((), "evaluate needs --data FILE or --from-log"),
+        (("--from-log", "broken.jsonl"), "broken.jsonl, line 2: "),
+        (("--from-log", "ftp://x"), "there is no log at ftp:/x"),
+        (("--from-log", "http://127.0.0.1:1"), "does not answer"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    first = lines.line(1, uniform_log(1)[0])
+    (tmp_path / "broken.jsonl").write_bytes(first + b'{"offset": 2}\n')
+    code, out, err = run(capsys, *arguments)
+    assert code in (1, 2)
+    assert said in err
+    assert not out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--since", "yesterday"), ("--since", "nan"), ("--alpha", "0"), ("--metric", "joy")],
+)
+def test_the_parser_refuses_what_it_cannot_read(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["evaluate", "--from-log", "data", *arguments])
+    assert stopped.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_log_that_begins_late_is_evaluated_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = uniform_log(240)
+    late = b"".join(lines.line(i, event) for i, event in enumerate(events, 1) if i < 4 or i > 99)
+    (tmp_path / "gap.jsonl").write_bytes(late)
+    code, out, _ = run(capsys, "--from-log", "gap.jsonl", "--policy", "uniform", "--json")
+    assert code == 0
+    assert json.loads(out)["log"]["used"] == 240 - 48
+    trimmed = b"".join(lines.line(i, event) for i, event in enumerate(events, 1) if i > 99)
+    (tmp_path / "gap.jsonl").write_bytes(trimmed)
+    code, out, err = run(capsys, "--from-log", "gap.jsonl", "--policy", "uniform", "--json")
+    assert code == 0
+    assert "events up to 99 were deleted by retention" in err
+    left_out = json.loads(out)["log"]["left_out"]
+    assert left_out == {"with arms that the log does not describe": 192}

@@ -1,0 +1,186 @@
+"""What a candidate sees of a log, and which decisions say something of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bandit_service.core import events as ev
+from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
+from bandit_service.offpolicy.fold import LEFT_OUT, Asked, Candidate, along
+from bandit_service.offpolicy.report import How, report, shown
+from policies import ArmId
+from tests.unit.offpolicy.logs import EVEN, catalogue, decision, reward, uniform_log
+
+UNIFORM = Candidate(name="uniform")
+GREEDY = Candidate(name="epsilon_greedy", parameters={"epsilon": 0.0})
+
+
+def asked(*candidates: Candidate, **more: Any) -> Asked:
+    return Asked(candidates=candidates or (UNIFORM,), **more)
+
+
+def test_a_policy_like_the_logged_one_has_weights_of_one_and_earns_the_same() -> None:
+    found = report(along(uniform_log(300), asked()), How())
+    (one,) = found["policies"]
+    assert one["state"] == "shown"
+    assert one["overlap"]["effective_size"] == pytest.approx(300)
+    assert one["overlap"]["mean_weight"] == pytest.approx(1.0)
+    for name in ("ips", "snips", "clipped_ips"):
+        assert one["estimates"][name]["value"] == pytest.approx(found["log"]["value"]["value"])
+    assert one["beside_log"]["difference"] == pytest.approx(0.0, abs=1e-12)
+    assert "effective size 300" in shown(found)
+
+
+def test_a_candidate_knows_at_each_decision_only_what_came_before_it() -> None:
+    events = [
+        *catalogue(),
+        decision(1, 2), decision(2), reward(2, 0.9), decision(3), reward(1, 0.95), decision(4),
+    ]  # fmt: skip
+    greedy = along(events, asked(GREEDY, floor=0.0))
+    rows = [row.proposals[0].round(6).tolist() for row in greedy._rows.values()]
+    third = [round(1 / 3, 6)] * 3
+    # untried arms are explored first: b and c while only a is known, then b alone
+    assert rows[0] == third
+    assert rows[1] == third
+    assert rows[2] != third
+    assert rows[2][0] == 0.0
+    assert rows[3] == [0.0, 1.0, 0.0]
+
+
+def test_a_correction_takes_the_place_of_what_was_reported_and_late_rewards_count() -> None:
+    events = [
+        *catalogue(),
+        decision(1), decision(2), decision(3), decision(4), decision(5),
+        reward(1, 0.9), reward(1, 0.1, correction=True),
+        ev.Rewarded(ts=9.0, decision_id="d2", cost_usd=0.5),
+        ev.DecisionsExpired(ts=10.0, ids=("d3", "d1"), default_reward=-0.5),
+        reward(4, 0.4), ev.DecisionsExpired(ts=11.0, ids=("d4", "d5")),
+    ]  # fmt: skip
+    found = along(events, asked())
+    assert found.sample().value.tolist() == [0.1, -0.5, 0.4]
+    said = report(found, How())["log"]
+    assert (said["used"], said["without_outcome"], said["by_default"]) == (3, 2, 1)
+    assert along(events, asked(metric="cost_usd")).sample().value.tolist() == [0.5]
+    assert along(events, asked(metric="quality")).sample().value.tolist() == [0.1, 0.4]
+
+
+def test_decisions_that_say_nothing_of_another_policy_are_left_out_and_counted() -> None:
+    sure = (1.0, 0.0, 0.0)
+    events = [
+        *catalogue(),
+        decision(1),
+        decision(2, duel_of="d1"),
+        decision(3, p=(1.0,)),
+        decision(4, stayed=True, p=(0.98, 0.01, 0.01)),
+        decision(5, p=sure, policy="fixed", key="", experiment="x", variant="today"),
+        decision(6, p=sure, policy="fixed", key="", experiment=HOLDOUT, variant=HOLDOUT),
+        decision(7, experiment="x", variant="new", split=0.0),
+        decision(8, arms=(ArmId("a"), ArmId("gone")), propensities=(0.5, 0.5), scores=(0.0, 0.0)),
+        decision(9, tenant="t", unit="u"),
+        decision(10, fallback="embed: TimeoutError"),
+        ev.Forgotten(ts=11.0, owner=ev.owner_of("t", "u")),
+        *[reward(i, 0.5) for i in range(1, 11)],
+    ]
+    found = along(events, asked())
+    assert found.sample().value.tolist() == [0.5, 0.5]
+    left_out = report(found, How())["log"]["left_out"]
+    expected = {why: 1 for why in LEFT_OUT if why != "older"}
+    expected["fixed"] = 2
+    assert left_out == {LEFT_OUT[why]: count for why, count in expected.items()}
+    assert found.fallbacks == 1
+
+
+def test_a_window_an_experiment_and_the_newest_bound_what_is_evaluated() -> None:
+    events: list[ev.AnyEvent] = catalogue()
+    for i in range(20):
+        more: dict[str, Any] = {"experiment": "x", "variant": "new"} if i % 2 else {}
+        events += [decision(i, i % 3, **more), reward(i, i / 100)]
+
+    def values(**more: Any) -> list[float]:
+        return [round(100 * each) for each in along(events, asked(**more)).sample().value]
+
+    assert values(since=5.0, until=9.0) == [5, 6, 7, 8]
+    assert values(experiment="x", since=14.0) == [15, 17, 19]
+    assert values(experiment="other") == []
+    assert values(most=3) == [17, 18, 19]
+    assert along(events, asked(most=3)).left_out["older"] == 17
+
+
+def test_a_frozen_policy_learns_nothing_of_what_it_is_judged_by() -> None:
+    events: list[ev.AnyEvent] = catalogue()
+    for i in range(30):
+        # arm a pays at first, and c from the tenth decision on
+        events += [decision(i, i % 3), reward(i, [0.5, 0.1, 0.2 if i < 10 else 1.0][i % 3])]
+    moving = along(events, asked(GREEDY, floor=0.0, since=10.0)).sample()
+    frozen = along(events, asked(GREEDY, floor=0.0, since=10.0, frozen=True)).sample()
+    assert len(moving.value) == len(frozen.value) == 20
+    assert frozen.targets[0].tolist() == [[1.0, 0.0, 0.0]] * 20
+    assert moving.targets[0][-1].tolist() == [0.0, 0.0, 1.0]
+    half = along(events, asked(GREEDY, floor=0.0, frozen=True, frozen_at=33)).sample()
+    assert len(half.value) == 15
+    assert len({tuple(row) for row in half.targets[0].tolist()}) == 1
+
+
+def test_what_experiments_are_and_what_was_erased_does_not_stop_the_fold() -> None:
+    variants = (Variant(key="old", weight=0.5), Variant(key="new", weight=0.5, policy="knn"))
+    experiment = ev.ExperimentChanged(
+        ts=0.0, experiment=Experiment(id="x", variants=variants), status="running"
+    )
+    seeded = ev.VariantSeeded(
+        ts=0.0, experiment="x", variant="new", policy="knn", parameters=b"{}", upto=4
+    )
+    events = [experiment, seeded, None, *uniform_log(30)]
+    found = along(events, asked())
+    assert len(found.sample().value) == 30
+    assert found.world.events == len(events)
+
+
+def test_a_log_without_exploration_is_refused_and_says_why() -> None:
+    events: list[ev.AnyEvent] = catalogue()
+    for i in range(300):
+        events += [decision(i, p=(1.0, 0.0, 0.0)), reward(i, 0.5)]
+    found = report(along(events, asked()), How())
+    (one,) = found["policies"]
+    assert one["state"] == "refused"
+    assert "66.67% of its probability to arms that the log never could take" in one["why"]
+    assert "estimates" not in one
+    assert "no estimate: the policy gives 66.67%" in shown(found)
+    anyway = report(along(events, asked()), How(anyway=True))["policies"][0]
+    assert anyway["state"] == "refused"
+    assert anyway["estimates"]["snips"]["value"] == pytest.approx(0.5)
+
+
+def test_no_decision_is_not_enough_data_and_not_a_zero() -> None:
+    found = report(along(catalogue(), asked()), How())
+    assert found["policies"][0]["state"] == "not enough data"
+    assert found["log"]["value"] is None
+    assert "not enough data" in shown(found)
+
+
+def test_a_policy_that_fails_is_uniform_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from policies.metallm import MetaLLM
+
+    def fail(*_: object) -> None:
+        raise ArithmeticError
+
+    monkeypatch.setattr(MetaLLM, "propose", fail)
+    found = along(uniform_log(10), asked(Candidate(name="metallm")))
+    assert found.failed == [10]
+    assert found.sample().targets[0] == pytest.approx(np.full((10, 3), 1 / 3))
+    assert "failed on 10 decisions" in shown(report(found, How()))
+
+
+def test_answers_of_one_unit_widen_the_intervals() -> None:
+    def stderr(units: int) -> float:
+        events: list[ev.AnyEvent] = catalogue()
+        for i in range(400):
+            unit = i % units
+            events += [decision(i, i % 3, EVEN, unit=f"u{unit}"), reward(i, 0.9 * (unit % 2))]
+        found = report(along(events, asked()), How())
+        assert found["log"]["units"] == units
+        return float(found["policies"][0]["estimates"]["snips"]["stderr"])
+
+    assert stderr(20) > 4.0 * stderr(400)
