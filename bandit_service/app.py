@@ -16,6 +16,7 @@ from aiohttp import web
 
 from bandit_service import events_http, experiments_http, http, stream, tracing_http
 from bandit_service.admission import Admission, Entrance
+from bandit_service.beside import Beside
 from bandit_service.connections import Connection, expect
 from bandit_service.core.decide import Exploration
 from bandit_service.core.errors import ServiceError
@@ -329,6 +330,8 @@ async def serving(
         app = application(router, keeper, telemetry, settings, tracer)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
+        beside = Beside(router.writer, keeper)
+        await beside.start(settings.policies)
         experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
@@ -368,6 +371,7 @@ async def serving(
                 listening.close()
             await runner.cleanup()
             await experiments.close()
+            await beside.close()
             await gateway.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)

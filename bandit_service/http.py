@@ -19,6 +19,7 @@ from bandit_service.admission import Admission, Entrance, retry_after
 from bandit_service.connections import Connection
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import (
     Busy,
     Conflict,
@@ -34,6 +35,7 @@ from bandit_service.core.errors import (
     Unknown,
     UpstreamError,
 )
+from bandit_service.core.world import beside
 from bandit_service.experiment_results import calibrated
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
@@ -252,7 +254,7 @@ async def explain(request: web.Request) -> web.Response:
     ]
     return reply(
         {
-            "policy": router.world.serving,
+            "policy": weighed.policy,
             "arms": arms,
             "left_out": left_out,
             "neighbours": neighbours,
@@ -455,6 +457,11 @@ def policies_body(request: web.Request) -> dict[str, Any]:
             "key": world.policy_key,
             "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
         },
+        "beside": [
+            {"name": name, "key": learner.key, "learning": learner.queue is None}
+            for name in world.deciding()[1:]
+            for learner in (world.learners[beside(name)],)
+        ],
     }
     if keeper.wanted is not None and keeper.progress is not None:
         done, total = keeper.progress
@@ -495,14 +502,14 @@ async def snapshot(request: web.Request) -> web.Response:
 async def policy_state(request: web.Request) -> web.Response:
     """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
     name, world = request.match_info["name"], request.app[ROUTER].world
-    if name != world.serving:
-        raise Unknown(f"name: {name!r} is not serving, {world.serving!r} is", param="name")
-    learner = world.learners[world.serving]
+    learner = world.learners.get(name if name == world.serving else beside(name))
+    if learner is None:
+        raise unknown_policy(world, name, "name")
     dumped = codec.dump(learner.state)
     return reply(
         {
             "name": name,
-            "key": world.policy_key,
+            "key": learner.key or world.policy_key,
             "bytes": len(dumped),
             "sha256": codec.sha256(dumped),
             "events": world.events,

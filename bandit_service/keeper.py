@@ -23,7 +23,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import teach
 from bandit_service.core.errors import Conflict, Refused, ServiceError
 from bandit_service.core.world import Learner
-from bandit_service.folding import Folded, FoldFailed, Task, fold_elsewhere
+from bandit_service.folding import Folded, FoldFailed, Progress, Task, fold_elsewhere
 from bandit_service.recovery import mark_at, snapshot_key, task_arguments
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from bandit_service.telemetry import Telemetry
@@ -189,22 +189,39 @@ class Keeper:
         self._spawn(self._tried(self._change(wanted, source)))
 
     async def _change(self, wanted: PolicySettings, source: str) -> None:
+        try:
+            built = await self.folded(wanted, _BUILDING, self._note_progress)
+            self._switch(wanted, built, source)
+        finally:
+            self.wanted = self.progress = None
+
+    async def folded(
+        self, wanted: PolicySettings, label: str, progress: Progress | None = None
+    ) -> Learner:
+        """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.
+
+        Meanwhile it stands under `label` and puts off what it is to learn. Whoever awaits this must
+        put it where it belongs before awaiting anything else. progress: also keep a snapshot for
+        it, since it is to serve.
+        """
         world, policy = self._writer.world, load_policy(wanted)
+        queued = Learner(policy, policy.init(), queue=[])
         try:
             async with self._folding:
                 log = self._writer.log
-                queued = Learner(policy, policy.init(), queue=[])
-                world.learners[_BUILDING], upto = queued, log.last
+                world.learners[label], upto = queued, log.last
                 await self._writer.synced()
-                await self._snapshot(upto)
+                if progress is not None or log.first > 1:
+                    await self._snapshot(upto)
                 task = Task(
                     **task_arguments(wanted, self._settings),
                     directory=str(self._snapshots.directory),
                     begin="fresh",
                     base_key=snapshot_key(self.serving, self._settings),
                     first=int(log.first),
+                    save=progress is not None,
                 )
-                folded = await fold_elsewhere(task, log, upto, self._note_progress)
+                folded = await fold_elsewhere(task, log, upto, progress)
             built = snapshot.load_learner(folded.learner, policy)
             await asyncio.to_thread(_warm, built, tuple(sorted(world.arms)), self._dim())
             assert queued.queue is not None
@@ -214,10 +231,10 @@ class Keeper:
                     teach(built, lesson)
                 if queued.queue:
                     await asyncio.sleep(0)
-            self._switch(wanted, built, source)
+            return built
         finally:
-            world.learners.pop(_BUILDING, None)
-            self.wanted = self.progress = None
+            if world.learners.get(label) is queued:
+                del world.learners[label]
 
     async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
         """What each policy would have learned of the whole log so far, and up to which event.

@@ -153,6 +153,12 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         serving=_object(
             ["name", "key", "parameters"], name=_STRING, key=_STRING, parameters={"type": "object"}
         ),
+        beside={
+            "type": "array",
+            "items": _object(
+                ["name", "key", "learning"], name=_STRING, key=_STRING, learning={"type": "boolean"}
+            ),
+        },
         folding=_object(["name", "events", "of"], name=_STRING, events=_WHOLE, of=_WHOLE),
     ),
     "Anything": {"type": "object"},

@@ -164,6 +164,7 @@ class Router:
             unit=request.unit,
             session=request.session,
             conversation=request.conversation,
+            policy=request.policy,
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=fallback,
         )

@@ -128,6 +128,13 @@ class PolicySettings:
     )
 
 
+class BesideSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy that learns beside the serving one, and decides where a query names it."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class ExplorationSettings:
     """Chance, and the probability that every eligible arm keeps."""
@@ -319,7 +326,7 @@ class ExperimentSettings:
     )
 
 
-LISTS = ("upstreams", "budgets", "judges", "experiments")
+LISTS = ("policies", "upstreams", "budgets", "judges", "experiments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +353,7 @@ class Settings:
     tracing: TracingSettings = field(default_factory=TracingSettings)
     experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
+    policies: tuple[PolicySettings, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
     judges: tuple[JudgeSpec, ...] = ()
@@ -413,6 +421,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         for name in sorted(overrides)
     ]
     _check_policy(values, mistakes)
+    beside = _beside(given["policies"], values["policy.name"], mistakes)
     upstreams = upstreams_of(given["upstreams"], environ, path, mistakes)
     budgets = listed("budgets", given["budgets"], BudgetSpec, check_budget, mistakes)
     judges = listed("judges", given["judges"], JudgeSpec, check_judge, mistakes)
@@ -426,9 +435,29 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
     if mistakes:
         raise BadSettings(mistakes)
-    tables = {"arms": arms, "keys": keys, "upstreams": upstreams, "budgets": budgets,
-              "judges": judges, "experiments": experiments}  # fmt: skip
+    tables = {"arms": arms, "keys": keys, "policies": beside, "upstreams": upstreams,
+              "budgets": budgets, "judges": judges, "experiments": experiments}  # fmt: skip
     return _assemble(values, tables, origins)
+
+
+def _beside(items: Any, serving: str, mistakes: list[str]) -> tuple[PolicySettings, ...]:
+    """The policies of `[[policies]]`, each there once and none of them the serving one."""
+    specs = listed("policies", items, BesideSpec, _check_learning, mistakes)
+    names = [spec.name for spec in specs]
+    for i, name in enumerate(names):
+        if name == serving:
+            mistakes.append(f"policies[{i}].name: {name!r} is the policy that serves")
+        if name in names[:i]:
+            mistakes.append(f"policies[{i}].name: {name!r} is there twice")
+    return tuple(PolicySettings(spec.name, spec.parameters) for spec in specs)
+
+
+def _check_learning(spec: BesideSpec) -> None:
+    try:
+        load_policy(PolicySettings(spec.name, spec.parameters))
+    except (ValueError, TypeError) as error:
+        known = spec.name in policies.names()
+        raise ValueError(f"parameters: {error}" if known else f"name: {error}") from None
 
 
 def _check_experiment(spec: Experiment) -> None:

@@ -43,6 +43,7 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     max_latency_s: float | None = None
     willingness_to_pay: float | None = None
     requires: list[str] = []
+    policy: str = ""
     explain: bool = False
 
 

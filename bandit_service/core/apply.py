@@ -26,6 +26,7 @@ from bandit_service.core.world import (
     Lesson,
     Pending,
     World,
+    beside,
 )
 from bandit_service.statistics.calibration import Calibration
 from policies import Comparison, Context, Outcome
@@ -54,6 +55,10 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             world.parameters = event.parameters
             if event.source == "config":
                 world.configured_policy = event.key
+        case ev.PolicyJoined():
+            _join(world, event)
+        case ev.PolicyLeft():
+            world.learners.pop(beside(event.policy), None)
         case ev.Decided():
             world.decisions += 1
             world.pending[event.id] = Pending(event)
@@ -361,6 +366,23 @@ def _delete_experiment(world: World, id: str) -> None:
     world.configured_experiments.pop(id, None)
 
 
+def _join(world: World, event: ev.PolicyJoined) -> None:
+    """A policy that cannot be loaded is not there, and a query that names it is told so."""
+    learner = _loaded(event.policy, event.parameters, event.state)
+    if learner is not None:
+        learner.key = event.key
+        world.learners[beside(event.policy)] = learner
+
+
+def _loaded(name: str, parameters: bytes, state: bytes) -> Learner | None:
+    try:
+        policy = policies.load(name, **msgspec.json.decode(parameters))
+        known = codec.load(state, type(policy.init())) if state else policy.init()
+    except (ValueError, TypeError, LookupError, *codec.UNREADABLE):
+        return None
+    return Learner(policy, known, name=name, parameters=parameters)
+
+
 def _seed(world: World, event: ev.VariantSeeded) -> None:
     """A variant's policy begins; one that cannot be loaded leaves the serving one to decide."""
     spec = world.experiments.get(event.experiment)
@@ -368,21 +390,13 @@ def _seed(world: World, event: ev.VariantSeeded) -> None:
     if variant is None:
         return
     label = label_of(event.experiment, event.variant)
-    try:
-        policy = policies.load(event.policy, **msgspec.json.decode(event.parameters))
-        state = codec.load(event.state, type(policy.init())) if event.state else policy.init()
-    except (ValueError, TypeError, LookupError, *codec.UNREADABLE):
+    learner = _loaded(event.policy, event.parameters, event.state)
+    if learner is None:
         return
-    world.trials[event.experiment].seeded = event.upto
-    world.learners[label] = Learner(
-        policy,
-        state,
-        name=event.policy,
-        key=policies_key(event.policy, event.parameters),
-        parameters=event.parameters,
-        own=label if variant.learning == "isolated" and not variant.shadow else "",
-        seeded=event.upto,
-    )
+    learner.key = policies_key(event.policy, event.parameters)
+    learner.own = label if variant.learning == "isolated" and not variant.shadow else ""
+    learner.seeded = world.trials[event.experiment].seeded = event.upto
+    world.learners[label] = learner
 
 
 def _unseed(world: World, experiment: str) -> None:

@@ -11,9 +11,9 @@ from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.apply import dearest_price, relative_price, view_of
 from bandit_service.core.assignment import Assigned, assigned, invited, running
-from bandit_service.core.errors import NoEligibleArm, Unknown
+from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments import label_of
-from bandit_service.core.world import ArmRecord, Learner, World
+from bandit_service.core.world import ArmRecord, Learner, World, beside
 from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor
 
 
@@ -23,7 +23,8 @@ class Query:
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
     sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
-    outside: the query takes part in no experiment, since its arm was named.
+    outside: the query takes part in no experiment, since its arm or its policy was named.
+    policy: the one that is to decide, the serving one where none is named.
     """
 
     embedding: Vector
@@ -43,6 +44,7 @@ class Query:
     session: str = ""
     conversation: str = ""
     outside: bool = False
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,10 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         cost_usd=np.array([record.expected_cost_usd(query.tokens) for record in records]),
         price=np.array([relative_price(record.spec, dearest) for record in records]),
     )
-    alone = query.outside or bool(query.duel_of)
+    alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
-    label = world.serving if part is None or not part.learner else part.learner
-    learner = world.learners[label]
+    learner = _learner(world, query, part)
     context = _context(world, query, recalled, learner)
     if always is not None:  # a fixed arm is just that: neither proposal nor floor
         eye = np.eye(len(arms))[always]
@@ -140,6 +141,26 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
         policy, key, part, _steps(world, part, alone, always is not None), shadows,
     )  # fmt: skip
+
+
+def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
+    """The policy that decides: the one that is named, the variant's, or the serving one."""
+    if not query.policy or query.policy == world.serving:
+        return world.learners[part.learner if part and part.learner else world.serving]
+    learner = world.learners.get(beside(query.policy))
+    if learner is None:
+        raise unknown_policy(world, query.policy, "policy")
+    if learner.queue is not None:
+        raise Unavailable(
+            f"policy: {query.policy!r} is learning what was before; retry in a few seconds"
+        )
+    return learner
+
+
+def unknown_policy(world: World, name: str, param: str) -> Unknown:
+    """What a query is told that names a policy which decides nothing here."""
+    there_are = ", ".join(world.deciding())
+    return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
 
 
 def _steps(world: World, part: Assigned | None, alone: bool, fixed: bool) -> tuple[str, ...]:

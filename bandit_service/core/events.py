@@ -81,6 +81,25 @@ class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
     source: str = "config"
 
 
+class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
+    """From here on a policy learns beside the serving one, and decides where a query names it.
+
+    parameters: JSON. key: hashes name and parameters. state: what it knows of all events before
+    this one, as `codec.dump` wrote it; empty where nothing was there to learn.
+    """
+
+    policy: str
+    key: str
+    parameters: bytes
+    state: bytes = b""
+
+
+class PolicyLeft(Event, frozen=True, kw_only=True, tag="policy_left"):
+    """A policy learns beside the serving one no more; what it knew is gone."""
+
+    policy: str
+
+
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a variant that is not served would have done.
 
@@ -295,6 +314,8 @@ AnyEvent: TypeAlias = (
     | ArmUpdated
     | ArmRetired
     | PolicyChanged
+    | PolicyJoined
+    | PolicyLeft
     | Decided
     | Rewarded
     | Compared

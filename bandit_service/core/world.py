@@ -106,7 +106,8 @@ class Learner:
     uncorrected: how many corrections it could not take in, as its state is not a sum.
     queue: not None while the state up to a certain event is folded elsewhere: what it is to learn
     since then, in order. Such a learner is no part of the digest.
-    name, key, parameters: what the policy is, where it is a variant's. own: the variant ("…/…")
+    name, key, parameters: what the policy is, where the log described it: a variant's, and one that
+    learns beside the serving one. own: the variant ("…/…")
     whose outcomes alone it learns, "" for all; then `seeded` events are the past that it knows.
     """
 
@@ -120,6 +121,11 @@ class Learner:
     parameters: bytes = b"{}"
     own: str = ""
     seeded: int = 0
+
+
+def beside(policy: str) -> str:
+    """The label of a policy that learns beside the serving one; no policy's name has a colon."""
+    return f"beside:{policy}"
 
 
 @dataclass
@@ -164,6 +170,12 @@ class World:
         """Arms that are not retired, in the canonical order."""
         return [self.arms[id] for id in sorted(self.arms) if not self.arms[id].retired]
 
+    def deciding(self) -> list[str]:
+        """The policies that a query may name: the serving one, and those that learn beside it."""
+        prefix = beside("")
+        names = {label.removeprefix(prefix) for label in self.learners if label.startswith(prefix)}
+        return [self.serving, *sorted(names - {self.serving})]
+
     def digest(self) -> str:
         """SHA-256 of everything folded, bit for bit; caches do not count."""
         folded = {
@@ -172,7 +184,7 @@ class World:
                     *(codec.dump(learner.state), learner.failures, learner.uncorrected),
                     *(learner.name, learner.key, learner.own, learner.seeded),
                 ]
-                for label, learner in self.learners.items()
+                for label, learner in sorted(self.learners.items())
                 if learner.queue is None
             },
             "history": [

@@ -18,14 +18,14 @@ GATEWAY = web.AppKey("gateway", Gateway)
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
-    asked = wanted.of_chat(body, request.headers, request.app[ROUTER].world.serving)
+    asked = wanted.of_chat(body, request.headers, request.app[ROUTER].world.deciding())
     return await _answer(request, "/chat/completions", body, asked)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
-    asked = wanted.of_completion(body, request.headers, request.app[ROUTER].world.serving)
+    asked = wanted.of_completion(body, request.headers, request.app[ROUTER].world.deciding())
     return await _answer(request, "/completions", body, asked)
 
 
@@ -39,8 +39,9 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
 
 
 async def models(request: web.Request) -> web.Response:
-    """GET /v1/models: auto, and every arm that can be called."""
-    ids = [wanted.AUTO, *(spec.id for spec in request.app[GATEWAY].models())]
+    """GET /v1/models: auto, by each policy beside the serving one, and every arm to be called."""
+    beside = (f"{wanted.AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
+    ids = [wanted.AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
     data = [{"id": id, "object": "model", "created": 0, "owned_by": "bandit"} for id in ids]
     return reply({"object": "list", "data": data})
 

@@ -2,13 +2,14 @@
 
 Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
 `x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit`, `x-tenant`,
-`x-session` and `x-conversation`. A name that is not `auto` is an arm, called directly. Where no
-conversation is named, it is known by a hash of how it began.
+`x-session` and `x-conversation`. `auto:NAME` is decided by the policy of that name. A name that is
+not `auto` is an arm, called directly. Where no conversation is named, it is known by a hash of how
+it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -35,7 +36,7 @@ class Wanted:
     expected: str = ""
 
 
-def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -> Wanted:
+def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]) -> Wanted:
     """From a chat completion: its user turns are embedded, its parts say what it requires."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -46,17 +47,19 @@ def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -
         text = text_of_messages(messages)
     except ValueError:
         text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
-    return _wanted(body, headers, serving, text, _requires(body, messages))
+    return _wanted(body, headers, deciding, text, _requires(body, messages))
 
 
-def of_completion(body: Mapping[str, Any], headers: Mapping[str, str], serving: str) -> Wanted:
+def of_completion(
+    body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]
+) -> Wanted:
     """From a completion: its prompt is embedded."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
         prompt = "\n".join(prompt)
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")
-    return _wanted(body, headers, serving, prompt, [])
+    return _wanted(body, headers, deciding, prompt, [])
 
 
 def model_of(body: Mapping[str, Any]) -> str:
@@ -70,15 +73,18 @@ def model_of(body: Mapping[str, Any]) -> str:
 def _wanted(
     body: Mapping[str, Any],
     headers: Mapping[str, str],
-    serving: str,
+    deciding: Sequence[str],
     text: str,
     requires: list[str],
 ) -> Wanted:
     name, _, query = model_of(body).partition("?")
     auto, _, policy = name.partition(":")
     direct = auto != AUTO
-    if not direct and policy not in ("", serving):
-        raise Unknown(f"model: policy {policy!r} is not serving, {serving!r} is", param="model")
+    if not direct and policy not in ("", *deciding):
+        there_are = ", ".join(deciding)
+        raise Unknown(
+            f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
+        )
     given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
     for field in (*_NUMBERS, *_TEXTS):
         value = headers.get(f"x-{field.replace('_', '-')}")
@@ -102,6 +108,7 @@ def _wanted(
             max_cost_usd=_number("max_cost_usd", given),
             max_latency_s=_number("max_latency_s", given),
             willingness_to_pay=_number("willingness_to_pay", given),
+            policy="" if direct else policy,
         ),
         direct,
         unquote(headers.get("x-expected-answer", "")),

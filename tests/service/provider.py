@@ -176,11 +176,11 @@ async def a_gateway(
 
 @asynccontextmanager
 async def official_client(
-    tmp_path: Path, models: Path
+    tmp_path: Path, models: Path, **environ: str
 ) -> AsyncIterator[tuple[openai.AsyncOpenAI, Client, Provider]]:
     """The official client in front of the gateway in front of a provider."""
     async with (
-        a_gateway(tmp_path, models) as (client, provider),
+        a_gateway(tmp_path, models, **environ) as (client, provider),
         openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as asking,
     ):
         yield asking, client, provider
