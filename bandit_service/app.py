@@ -328,13 +328,13 @@ async def serving(
     async with running_router(settings, progress) as (router, keeper, telemetry):
         tracer = open_tracer(settings)
         app = application(router, keeper, telemetry, settings, tracer)
-        gateway = open_gateway(router, telemetry, settings)
-        app[gateway_http.GATEWAY] = gateway
         beside = Beside(router.writer, keeper)
         await beside.start(settings.policies)
         experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
+        gateway = open_gateway(router, telemetry, settings)
+        app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(
             telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets,
             digest_of(settings),

@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from bandit_service import app, settings
+from bandit_service import app, http, settings
+from bandit_service.core.world import World
 
 DIM = 384
 
@@ -82,12 +83,21 @@ def _prepare(data_dir: Path, models: Path) -> None:
 @asynccontextmanager
 async def serving(data_dir: Path, models: Path, **environ: str) -> AsyncIterator[Client]:
     """A service in this process, on a free port, with the model that was exported before."""
+    async with opened(data_dir, models, **environ) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def opened(
+    data_dir: Path, models: Path, **environ: str
+) -> AsyncIterator[tuple[Client, World]]:
+    """The same, and the world behind it."""
     _prepare(data_dir, models)
     chosen = settings.read(
         None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
     )
-    async with app.serving(chosen) as (url, _), aiohttp.ClientSession() as session:
-        yield Client(session, url)
+    async with app.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
+        yield Client(session, url), running[http.ROUTER].world
 
 
 class Process:
