@@ -123,14 +123,21 @@ class LearningHealth:
         self._slow, self._costs = Memory(self.span), Memory(self.span)
         self._fast = Memory(self.short)
 
-    def decided(self, arm: str, propensity: float, propensities: tuple[float, ...]) -> bool:
-        """One decision; whether it explored, which is to draw what was not the likeliest."""
+    def decided(
+        self, arm: str, propensity: float, propensities: tuple[float, ...], free: bool = True
+    ) -> bool:
+        """One decision; whether it explored, which is to draw what was not the likeliest.
+
+        free: whether chance had a say; where one arm was fixed, its propensities say nothing.
+        """
         self._drawn.append(arm)
         self._counts[arm] += 1
-        self._least.append(min(propensities))
+        if free:
+            self._least.append(min(propensities))
+            if len(self._least) > self.window:
+                self._least.popleft()
         if len(self._drawn) > self.window:
             oldest = self._drawn.popleft()
-            self._least.popleft()
             self._counts[oldest] -= 1
             if not self._counts[oldest]:
                 del self._counts[oldest]

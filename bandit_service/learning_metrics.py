@@ -48,7 +48,8 @@ class LearningMetrics:
     def decided(self, event: ev.Decided, arm: str) -> bool:
         """One decision for an arm, by its label; whether it explored."""
         self._propensity.observe(event.propensity)
-        return self.health.decided(arm, event.propensity, event.propensities)
+        free = not (event.experiment and event.policy == "fixed")
+        return self.health.decided(arm, event.propensity, event.propensities, free)
 
     def happened(self, event: ev.AnyEvent, world: World) -> None:
         """One event that was applied to the world as it is now."""

@@ -257,7 +257,8 @@ REGRET = GaugeOf(
     "routing beats every single arm.",
 )  # fmt: skip
 PROPENSITY_MIN = GaugeOf(
-    "bandit_propensity_min", "Least propensity of an eligible arm, last 1000 decisions."
+    "bandit_propensity_min", "Least propensity of an eligible arm, last 1000 decisions but those of "
+    "variants that are one arm.",
 )
 ENTROPY = GaugeOf(
     "bandit_arm_entropy_ratio", "Entropy of the last 1000 drawn arms; 1 for an even split."

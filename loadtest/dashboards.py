@@ -5,20 +5,37 @@ python -m loadtest.dashboards
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import StackingMode
-from grafana_foundation_sdk.models.dashboard import DataSourceRef
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    GraphTresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    ScaleDistribution,
+    StackingMode,
+    TooltipDisplayMode,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    VariableRefresh,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from loadtest.panels import DASHBOARDS, Panel
+from loadtest.panels import DASHBOARDS, Page, Panel
 
 OUT = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
 _HEIGHT, _STAT_HEIGHT = 8, 4
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+_SELECTOR = re.compile(r"\b((?:bandit|process)_[a-z0-9_]+)(\{)?")
 _Built = timeseries.Panel | stat.Panel | heatmap.Panel
 _KINDS: dict[str, Callable[[], _Built]] = {
     "timeseries": timeseries.Panel,
@@ -27,24 +44,58 @@ _KINDS: dict[str, Callable[[], _Built]] = {
 }
 
 
+def of_instance(expr: str) -> str:
+    """The query, of the instances that the dashboard's variable names.
+
+    >>> of_instance('sum by (arm) (rate(bandit_x_total{a="b"}[5m])) / bandit_y')
+    'sum by (arm) (rate(bandit_x_total{instance=~"$instance",a="b"}[5m])) / bandit_y{instance=~"$instance"}'
+    """  # noqa: E501
+    only = 'instance=~"$instance"'
+    return _SELECTOR.sub(lambda m: f"{m[1]}{{{only}" + ("," if m[2] else "}"), expr)
+
+
 def generated() -> dict[str, str]:
     """The content of each file by its name."""
-    return {f"{name.lower()}.json": _dashboard(name, panels) for name, panels in DASHBOARDS.items()}
+    return {f"{name.lower()}.json": _dashboard(name, page) for name, page in DASHBOARDS.items()}
 
 
-def _dashboard(name: str, panels: tuple[Panel, ...]) -> str:
+def _dashboard(name: str, page: Page) -> str:
+    instance = (
+        dashboard.QueryVariable("instance")
+        .label("instance")
+        .datasource(_SOURCE)
+        .query("label_values(bandit_build_info, instance)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+    )
     built = (
         dashboard.Dashboard(f"bandit-service: {name}")
         .uid(f"bandit-{name.lower()}")
+        .description(page.about)
         .tags(["bandit-service"])
         .refresh("10s")
         .time("now-1h", "now")
         .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").type("prometheus"))
-        .link(dashboard.DashboardLink("bandit-service").tags(["bandit-service"]).as_dropdown(True))
+        .with_variable(instance)
+        .link(
+            dashboard.DashboardLink("bandit-service")
+            .tags(["bandit-service"])
+            .as_dropdown(True)
+            .include_vars(True)
+            .keep_time(True)
+        )
     )
-    for panel in panels:
-        built = built.with_panel(_panel(panel))
+    number = 0
+    for title, panels in page.rows:
+        number += 1
+        built = built.with_row(dashboard.Row(title).id(number))
+        for panel in panels:
+            number += 1
+            built = built.with_panel(_panel(panel).id(number))
     return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
 
 
@@ -53,13 +104,52 @@ def _panel(panel: Panel) -> _Built:
     made = made.height(_STAT_HEIGHT if panel.kind == "stat" else _HEIGHT).span(panel.width)
     if panel.help:
         made = made.description(panel.help)
-    if panel.stacked and isinstance(made, timeseries.Panel):
+    if panel.low is not None:
+        made = made.min(panel.low)
+    if panel.high is not None:
+        made = made.max(panel.high)
+    made = made.thresholds(_thresholds(panel))
+    if isinstance(made, stat.Panel):
+        alarmed = panel.alarm is not None or panel.alarm_below is not None
+        made = made.color_mode(BigValueColorMode.VALUE if alarmed else BigValueColorMode.NONE)
+        made = made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    if isinstance(made, timeseries.Panel):
+        made = _curves(panel, made)
+    for number, (expr, legend) in enumerate(panel.queries):
+        query = prometheus.Dataquery().expr(of_instance(expr)).legend_format(legend or panel.title)
+        query = query.range().ref_id(chr(ord("A") + number))
+        if panel.exemplars:
+            query = query.exemplar(True)
+        if panel.kind == "heatmap":
+            query = query.format(PromQueryFormat.HEATMAP)
+        made = made.with_target(query)
+    return made
+
+
+def _curves(panel: Panel, made: timeseries.Panel) -> timeseries.Panel:
+    table = common.VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.TABLE)
+    made = made.legend(table.placement(LegendPlacement.RIGHT).calcs(["lastNotNull"]))
+    made = made.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
+    if panel.stacked:
         normal = common.StackingConfig().mode(StackingMode.NORMAL)
         made = made.stacking(normal).fill_opacity(40)
-    for number, (expr, legend) in enumerate(panel.queries):
-        query = prometheus.Dataquery().expr(expr).legend_format(legend or panel.title)
-        made = made.with_target(query.range().ref_id(chr(ord("A") + number)))
+    if panel.log:
+        log = common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10)
+        made = made.scale_distribution(log)
+    if panel.alarm is not None or panel.alarm_below is not None:
+        line = common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED)
+        made = made.thresholds_style(line)
     return made
+
+
+def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
+    steps = [Threshold(value=None, color="green")]
+    if panel.alarm_below is not None:
+        steps = [Threshold(value=None, color="red"),
+                 Threshold(value=panel.alarm_below, color="green")]  # fmt: skip
+    if panel.alarm is not None:
+        steps.append(Threshold(value=panel.alarm, color="red"))
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def main() -> int:

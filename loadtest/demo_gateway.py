@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             config = Path(scratch) / "gateway.toml"
-            with _upstream(args, config):
+            with recorded_upstream(args.data, args.speed, Path(scratch)):
                 here = Path(scratch) / "data"
                 here.mkdir()
                 (here / "models").symlink_to((args.data_dir / "models").resolve())
@@ -70,19 +71,20 @@ def main() -> int:
 
 
 @contextmanager
-def _upstream(args: argparse.Namespace, config: Path) -> Iterator[None]:
-    ready = config.with_suffix(".ready")
-    command = [sys.executable, "-m", "bandit_service.cli", "upstream", "--data", args.data,
-               "--port", "0", "--speed", str(args.speed), "--ready-file", str(ready),
-               "--write-config", str(config)]  # fmt: skip
-    process = subprocess.Popen(command)
+def recorded_upstream(data: str, speed: float, scratch: Path) -> Iterator[str]:
+    """The URL of a `bandit-service upstream`; the service's configuration is gateway.toml there."""
+    ready = scratch / "upstream.json"
+    command = [sys.executable, "-m", "bandit_service.cli", "upstream", "--data", data,
+               "--port", "0", "--speed", str(speed), "--ready-file", str(ready),
+               "--write-config", str(scratch / "gateway.toml")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _START_S
         while not ready.exists() or not ready.read_text(encoding="utf-8"):
             if process.poll() is not None or time.monotonic() > until:
                 raise DemoFailed("the recorded upstream did not start")
             time.sleep(0.05)
-        yield
+        yield str(json.loads(ready.read_text(encoding="utf-8"))["url"])
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()

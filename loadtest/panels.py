@@ -9,7 +9,11 @@ R = "[$__rate_interval]"
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel. unit is Grafana's; queries are pairs of PromQL and legend."""
+    """One panel. unit is Grafana's; queries are pairs of PromQL and legend.
+
+    low, high: bounds of the axis. alarm: from here on it is red; alarm_below: up to here. log:
+    the axis is logarithmic. exemplars: decisions are shown as points that lead to them.
+    """
 
     title: str
     unit: str
@@ -18,166 +22,316 @@ class Panel:
     width: int = 12
     kind: str = "timeseries"
     stacked: bool = False
+    low: float | None = None
+    high: float | None = None
+    alarm: float | None = None
+    alarm_below: float | None = None
+    log: bool = False
+    exemplars: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One dashboard: rows of panels by their titles."""
+
+    about: str
+    rows: tuple[tuple[str, tuple[Panel, ...]], ...]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All of them, in their order."""
+        return tuple(panel for _, panels in self.rows for panel in panels)
 
 
 def _rate(metric: str, by: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{R}))" if by else f"sum(rate({metric}{R}))"
 
 
-def _quantile(q: str, metric: str, by: str = "") -> str:
+def _quantile(q: str, metric: str, by: str = "", only: str = "") -> str:
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{R})))"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{only}{R})))"
 
 
-def _one(
-    title: str,
-    unit: str,
-    expr: str,
-    legend: str = "",
-    *,
-    help: str = "",  # noqa: A002 - as the panel calls it
-    width: int = 12,
-    kind: str = "timeseries",
-    stacked: bool = False,
-) -> Panel:
-    return Panel(title, unit, ((expr, legend),), help, width, kind, stacked)
+def _mean(metric: str, by: str = "") -> str:
+    return f"{_rate(f'{metric}_sum', by)} / {_rate(f'{metric}_count', by)}"
 
 
-_ERRORS = f'sum(rate(bandit_http_requests_total{{code=~"5.."}}{R})) or vector(0)'
+def _stat(title: str, unit: str, expr: str, **more: float | str) -> Panel:
+    return Panel(title, unit, ((expr, ""),), **{"width": 6, "kind": "stat"} | more)  # type: ignore[arg-type]
+
+
+def _one(title: str, unit: str, expr: str, legend: str = "", **more: object) -> Panel:
+    return Panel(title, unit, ((expr, legend),), **more)  # type: ignore[arg-type]
+
+
+_ERRORS = f'(sum(rate(bandit_http_requests_total{{code=~"5.."}}{R})) or vector(0))'
+_ALL = _rate("bandit_http_requests_total")
 _SAVED = "sum(bandit_baseline_cost_usd_total) - sum(bandit_cost_usd_total)"
+_TOTAL = '{stage="total"}'
 
-DASHBOARDS: dict[str, tuple[Panel, ...]] = {
-    "Overview": (
-        _one("Decisions per second", "reqps", _rate("bandit_decisions_total"),
-             width=6, kind="stat"),
-        _one("Errors", "percentunit", f"({_ERRORS}) / {_rate('bandit_http_requests_total')}",
-             width=6, kind="stat"),
-        _one("Decide, 99th percentile", "s", "histogram_quantile(0.99, sum by (le) (rate("
-             'bandit_decision_stage_seconds_bucket{stage="total"}[$__rate_interval])))',
-             width=6, kind="stat"),
-        _one("Saved against the baseline arm", "currencyUSD", _SAVED, width=6, kind="stat"),
+OVERVIEW = Page("Is it healthy? Rate, errors and duration, and what is full.", (
+    ("In ten seconds", (
+        _stat("Decisions per second", "reqps", _rate("bandit_decisions_total")),
+        _stat("Errors of the service", "percentunit", f"{_ERRORS} / {_ALL}", alarm=0.01),
+        _stat("Decide, 99th percentile", "s",
+              _quantile("0.99", "bandit_decision_stage_seconds", only=_TOTAL), alarm=0.1),
+        _stat("Saved against the baseline arm", "currencyUSD", _SAVED,
+              help="By cost alone, of the decisions whose cost was reported."),
+    )),
+    ("Rate, errors, duration", (
         _one("Requests by endpoint", "reqps", _rate("bandit_http_requests_total", "endpoint"),
-             "{{endpoint}}"),
+             "{{endpoint}}", low=0),
         _one("Requests by status", "reqps", _rate("bandit_http_requests_total", "code"),
-             "{{code}}"),
+             "{{code}}", low=0),
         Panel("Latency by endpoint", "s", (
             (_quantile("0.5", "bandit_http_request_duration_seconds", "endpoint"),
              "{{endpoint}} p50"),
             (_quantile("0.99", "bandit_http_request_duration_seconds", "endpoint"),
-             "{{endpoint}} p99"))),
+             "{{endpoint}} p99")), log=True),
         _one("Stages of a decide, 99th percentile", "s",
-             _quantile("0.99", "bandit_decision_stage_seconds", "stage"), "{{stage}}"),
-        _one("Event-loop lag, 99th percentile", "s",
-             _quantile("0.99", "bandit_event_loop_lag_seconds")),
+             _quantile("0.99", "bandit_decision_stage_seconds", "stage"), "{{stage}}", log=True,
+             exemplars=True, help="A point is one decision; it leads to why its arm was drawn."),
+        Panel("Answered with an error, and why", "reqps", (
+            (_rate("bandit_requests_rejected_total", "reason"), "{{reason}}"),
+            (_rate("bandit_requests_shed_total", "reason"), "shed: {{reason}}"),
+            (_rate("bandit_requests_denied_total", "reason"), "key: {{reason}}"))),
+        Panel("Stages that failed, and decisions by mode", "reqps", (
+            (_rate("bandit_fallbacks_total", "stage"), "{{stage}} failed"),
+            (_rate("bandit_decisions_total", "mode"), "{{mode}}"))),
+    )),
+    ("Saturation", (
         Panel("Under way and let in", "short", (
             ("sum by (kind) (bandit_requests_under_way)", "{{kind}}"),
-            ("sum by (kind) (bandit_requests_allowed)", "{{kind}} allowed"),
-            ("sum(bandit_embedding_queue_texts)", "texts that wait"))),
-        _one("Refused by reason", "reqps", _rate("bandit_requests_shed_total", "reason"),
-             "{{reason}}"),
+            ("sum by (kind) (bandit_requests_allowed)", "{{kind}}, allowed"),
+            ("sum(bandit_embedding_queue_texts)", "texts that wait")), low=0),
+        Panel("Event-loop lag", "s", (
+            (_quantile("0.5", "bandit_event_loop_lag_seconds"), "p50"),
+            (_quantile("0.99", "bandit_event_loop_lag_seconds"), "p99")), low=0),
+        Panel("Embedding model", "s", (
+            (_quantile("0.5", "bandit_embedding_model_seconds"), "p50 of a call"),
+            (_quantile("0.99", "bandit_embedding_model_seconds"), "p99 of a call")), low=0),
+        Panel("Embedding: texts in a call, share of cache hits", "short", (
+            (_mean("bandit_embedding_batch_texts"), "texts in a call"),
+            (f'sum(rate(bandit_embedding_cache_total{{result="hit"}}{R})) / '
+             f"{_rate('bandit_embedding_cache_total')}", "cache hits")), low=0),
         Panel("Process", "short", (
             (f"rate(process_cpu_seconds_total{R})", "cores {{instance}}"),
-            ("process_resident_memory_bytes / 1e9", "memory, GB {{instance}}"))),
-    ),
-    "Learning": (
+            ("process_resident_memory_bytes / 1e9", "memory, GB {{instance}}")), low=0),
+        Panel("Running", "short", (
+            ("count by (version) (bandit_build_info)", "version {{version}}"),
+            ("count by (digest) (bandit_config_info)", "settings {{digest}}"),
+            ("max by (policy) (bandit_serving_policy_info)", "policy {{policy}}")), low=0),
+    )),
+))  # fmt: skip
+
+LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
+    ("Arms", (
         _one("Traffic by arm", "percentunit", f"{_rate('bandit_arm_decisions_total', 'arm')} / "
-             f"scalar({_rate('bandit_decisions_total')})", "{{arm}}", stacked=True),
+             f"scalar({_rate('bandit_arm_decisions_total')})", "{{arm}}", stacked=True, low=0,
+             high=1),
         _one("Mean reward by arm", "short", "avg by (arm) (bandit_arm_reward_mean)", "{{arm}}",
              help="Of the decisions that went to the arm; it forgets."),
+        _one("Moving change of the reward", "short", "avg by (arm) (bandit_arm_reward_change)",
+             "{{arm}}", help="The newest 200 outcomes or so less the newest 2000."),
         _one("Value estimate by arm", "short", "avg by (arm) (bandit_arm_value_estimate)",
              "{{arm}}", help="Had every query gone to the arm, from the logged propensities."),
         _one("Elo by arm", "short", "avg by (arm) (bandit_arm_elo_rating)", "{{arm}}",
              help="Of comparisons since the process started."),
+        _one("Rewarded decisions by arm", "reqps", _rate("bandit_arm_rewards_total", "arm"),
+             "{{arm}}", low=0),
+    )),
+    ("Regret and exploration", (
         Panel("Reward and regret", "short", (
             ("avg(bandit_reward_mean)", "mean reward"),
-            ("avg(bandit_regret_estimate)", "regret to the best arm"))),
+            ("avg(bandit_regret_estimate)", "regret to the best arm")),
+            help="Below 0 where routing beats every single arm."),
         Panel("Exploration", "percentunit", (
-            (f'sum(rate(bandit_decisions_total{{mode="explore"}}{R})) / '
-             f"{_rate('bandit_decisions_total')}",
-             "explored"),
+            (f'(sum(rate(bandit_decisions_total{{mode="explore"}}{R})) or vector(0)) / '
+             f"{_rate('bandit_decisions_total')}", "explored"),
             ("min(bandit_propensity_min)", "least propensity"),
-            ("avg(bandit_arm_entropy_ratio)", "entropy of arms"))),
+            ("avg(bandit_arm_entropy_ratio)", "entropy of arms"),
+            ("1 / max(bandit_arms_offered)", "an even share")), low=0, high=1),
         _one("Propensity of the drawn arm", "short",
-             f"sum by (le) (rate(bandit_decision_propensity_bucket{R}))", "{{le}}",
+             f"sum by (le) (increase(bandit_decision_propensity_bucket{R}))", "{{le}}",
              kind="heatmap"),
-        Panel("Expected and reported quality", "short", (
-            ("avg(bandit_quality_error_mean)", "distance"),
-            ("avg(bandit_quality_bias_mean)", "bias")),
-            help="Only of policies that expect a quality."),
+        Panel("Is what is expected what is reported?", "short", (
+            ("avg(bandit_quality_calibration_error)", "quality, calibration error"),
+            ("avg(bandit_quality_error_mean)", "quality, mean distance"),
+            ("avg(bandit_quality_bias_mean)", "quality, bias"),
+            ("avg(bandit_cost_calibration_error_ratio)", "cost, calibration error"),
+            ("avg(bandit_cost_bias_ratio)", "cost, bias")),
+            help="Quality only of policies that expect one; cost as share of what was reported."),
+    )),
+    ("Outcomes", (
         _one("Rewards by outcome", "reqps", _rate("bandit_rewards_total", "outcome"),
-             "{{outcome}}"),
+             "{{outcome}}", low=0),
         Panel("Delay of rewards", "s", (
             (_quantile("0.5", "bandit_reward_delay_seconds"), "p50"),
-            (_quantile("0.95", "bandit_reward_delay_seconds"), "p95"))),
-        Panel("Pending and remembered", "short", (
+            (_quantile("0.95", "bandit_reward_delay_seconds"), "p95")), log=True),
+        Panel("Comparisons and duels", "reqps", (
+            (_rate("bandit_comparisons_total", "outcome"), "comparisons {{outcome}}"),
+            (_rate("bandit_duels_total", "result"), "duels: {{result}}")), low=0),
+        Panel("Pending, remembered, expired", "short", (
             ("max(bandit_pending_decisions)", "pending decisions"),
             ("max(bandit_history_queries)", "remembered queries"),
-            (_rate("bandit_decisions_expired_total"), "expired per second"))),
-        _one("Comparisons", "reqps", _rate("bandit_comparisons_total", "outcome"), "{{outcome}}"),
-    ),
-    "Experiments": (
+            (_rate("bandit_decisions_expired_total"), "expired per second")), low=0),
+        Panel("Refused to learn", "short", (
+            ("sum(bandit_policy_learn_failures) or vector(0)", "events refused"),
+            ("sum(bandit_policy_uncorrected) or vector(0)", "corrections not taken in")), low=0),
+        Panel("Time to learn", "s", (
+            (_quantile("0.5", "bandit_learn_seconds"), "append and apply, p50"),
+            (_quantile("0.99", "bandit_learn_seconds"), "append and apply, p99")), low=0),
+    )),
+))  # fmt: skip
+
+EXPERIMENTS = Page("Who gets which variant, and what may be concluded.", (
+    ("Split", (
+        _one("Decisions by variant", "reqps",
+             _rate("bandit_experiment_decisions_total", "experiment, variant"),
+             "{{experiment}}/{{variant}}", low=0),
+        _one("Units by variant", "short", "max by (experiment, variant) (bandit_experiment_units)",
+             "{{experiment}}/{{variant}}", low=0),
+        _one("Weights", "percentunit", "max by (experiment, variant) (bandit_experiment_weight)",
+             "{{experiment}}/{{variant}}", low=0, high=1),
+        _one("Is the split as configured? Sequential p-value", "short",
+             "min by (experiment) (bandit_experiment_srm_p_value)", "{{experiment}}", low=0,
+             high=1, alarm_below=0.001,
+             help="Below 0.001 nothing may be concluded: requests of one variant are lost."),
+    )),
+    ("Effects", (
+        _one("Difference to the control, with its confidence sequence", "short",
+             "avg by (experiment, variant, bound) (bandit_experiment_effect)",
+             "{{experiment}}/{{variant}} {{bound}}",
+             help="Of the primary metric; it may be looked at at any time. Absent while there is "
+             "not enough data."),
+        _one("Broken guardrails", "short",
+             "max by (experiment, variant) (bandit_experiment_guardrail_state)",
+             "{{experiment}}/{{variant}}", low=0, high=1, alarm=1),
+    )),
+    ("Policies", (
         _one("Decisions by policy", "reqps", _rate("bandit_decisions_total", "policy"),
-             "{{policy}}"),
-        _one("Serving policy", "short", "max by (policy) (bandit_serving_policy_info)",
-             "{{policy}}"),
-    ),
-    "Money": (
+             "{{policy}}", low=0),
+        _one("Rewards by policy", "reqps", _rate("bandit_rewards_total", "policy"), "{{policy}}",
+             low=0),
+    )),
+))  # fmt: skip
+
+MONEY = Page("What does it cost, and what does it save?", (
+    ("In ten seconds", (
+        _stat("Saved against the baseline arm", "currencyUSD", _SAVED),
+        _stat("Saved, share", "percentunit",
+              f"({_SAVED}) / sum(bandit_baseline_cost_usd_total)"),
+        _stat("Cost per 1000 decisions", "currencyUSD",
+              f"1000 * {_rate('bandit_cost_usd_total')} / {_rate('bandit_decisions_total')}"),
+        _stat("Least left of a budget", "percentunit",
+              "min(bandit_budget_left_usd / bandit_budget_limit_usd)", alarm_below=0.05),
+    )),
+    ("Cost", (
         _one("Cost by arm, USD per hour", "currencyUSD",
-             f"3600 * {_rate('bandit_cost_usd_total', 'arm')}", "{{arm}}", stacked=True),
+             f"3600 * {_rate('bandit_cost_usd_total', 'arm')}", "{{arm}}", stacked=True, low=0),
         Panel("Cost and the baseline arm's, USD", "currencyUSD", (
             ("sum(bandit_cost_usd_total)", "reported"),
             ("sum(bandit_expected_cost_usd_total)", "expected"),
-            ("sum by (baseline) (bandit_baseline_cost_usd_total)", "all by {{baseline}}"))),
-        _one("Saved against the baseline arm", "currencyUSD", _SAVED),
-        _one("Cost per decision", "currencyUSD", f"{_rate('bandit_cost_usd_total')} / "
-             f"{_rate('bandit_decisions_total')}"),
-        Panel("Budgets: spent, held, limit", "currencyUSD", (
+            ("sum by (baseline) (bandit_baseline_cost_usd_total)", "all by {{baseline}}")),
+            low=0),
+        Panel("Judging and prompt caches, USD per hour", "currencyUSD", (
+            (f"3600 * ({_rate('bandit_judge_cost_usd_total')} or vector(0))", "cost of judging"),
+            (f"3600 * {_rate('bandit_cached_prompt_saved_usd_total')}",
+             "saved by providers' caches")), low=0),
+        _one("Prompt tokens that providers had cached", "short",
+             _rate("bandit_cached_prompt_tokens_total"), low=0),
+    )),
+    ("Budgets", (
+        Panel("Spent, reserved, left, limit", "currencyUSD", (
             ("max by (budget) (bandit_budget_spent_usd)", "{{budget}} spent"),
-            ("max by (budget) (bandit_budget_held_usd)", "{{budget}} held"),
-            ("max by (budget) (bandit_budget_limit_usd)", "{{budget}} limit"))),
-        _one("Budgets: used", "percentunit", "max by (budget) ((bandit_budget_spent_usd + "
-             "bandit_budget_held_usd) / bandit_budget_limit_usd)", "{{budget}}"),
-        _one("Saved by providers' prompt caches, USD per hour", "currencyUSD",
-             f"3600 * {_rate('bandit_cached_prompt_saved_usd_total')}"),
-    ),
-    "Upstreams": (
-        _one("Arms: 1 offered, 0 masked", "short", "min by (arm) (bandit_upstream_up)",
-             "{{arm}}"),
-        _one("Failures by arm and kind", "reqps", _rate("bandit_upstream_failures_total",
-             "arm, kind"), "{{arm}} {{kind}}"),
-        _one("Mean time of an answer by arm", "s", f"{_rate('bandit_upstream_seconds_sum', 'arm')}"
-             f" / {_rate('bandit_upstream_seconds_count', 'arm')}", "{{arm}}"),
+            ("max by (budget) (bandit_budget_held_usd)", "{{budget}} reserved"),
+            ("min by (budget) (bandit_budget_left_usd)", "{{budget}} left"),
+            ("max by (budget) (bandit_budget_limit_usd)", "{{budget}} limit")), low=0),
+        Panel("Used, and where the spend is heading", "percentunit", (
+            ("max by (budget) ((bandit_budget_spent_usd + bandit_budget_held_usd) / "
+             "bandit_budget_limit_usd)", "{{budget}} used"),
+            ("max by (budget) ((bandit_budget_spent_usd + clamp_min(deriv("
+             "bandit_budget_spent_usd[10m]), 0) * (bandit_budget_window_end_timestamp_seconds - "
+             "time())) / bandit_budget_limit_usd)", "{{budget}} forecast")), low=0, alarm=1.05),
+        _one("Shadow price of a dollar", "short", "max by (budget) (bandit_budget_shadow_price)",
+             "{{budget}}", low=0,
+             help="0 while the spend is not ahead of the clock; willingness to pay is divided by "
+             "1 + this."),
+    )),
+))  # fmt: skip
+
+UPSTREAMS = Page("Do the providers answer?", (
+    ("Health", (
+        _one("Arms: 1 offered, 0.5 due for a probe, 0 masked", "short",
+             "min by (arm) (bandit_upstream_up)", "{{arm}}", low=0, high=1, alarm_below=0.5),
+        _one("Failures by arm and kind", "reqps",
+             _rate("bandit_upstream_failures_total", "arm, kind"), "{{arm}} {{kind}}", low=0),
+        _one("Answers by arm", "reqps", _rate("bandit_upstream_seconds_count", "arm"), "{{arm}}",
+             low=0),
+        Panel("Sent again, and clients that left", "reqps", (
+            (_rate("bandit_upstream_sent_again_total", "upstream"), "sent again: {{upstream}}"),
+            (_rate("bandit_clients_left_total"), "clients left")), low=0),
+    )),
+    ("Speed", (
+        _one("Mean time of an answer by arm", "s", _mean("bandit_upstream_seconds", "arm"),
+             "{{arm}}", low=0),
         Panel("Time of an answer and to its first token", "s", (
             (_quantile("0.95", "bandit_upstream_duration_seconds"), "answer p95"),
-            (_quantile("0.95", "bandit_upstream_first_token_seconds"), "first token p95"))),
+            (_quantile("0.95", "bandit_upstream_first_token_seconds"), "first token p95")),
+            low=0),
         _one("Tokens per second, median", "short",
-             _quantile("0.5", "bandit_upstream_tokens_per_second")),
+             _quantile("0.5", "bandit_upstream_tokens_per_second"), low=0),
         _one("Turns of conversations", "reqps", _rate("bandit_conversation_turns_total", "stayed"),
-             "stayed: {{stayed}}"),
-    ),
-    "Storage": (
-        _one("Events per second", "short", "sum(deriv(bandit_log_offset[$__rate_interval]))"),
-        Panel("Durable commit", "s", (
+             "stayed: {{stayed}}", low=0),
+        _one("Judged answers", "reqps", _rate("bandit_judged_total", "judge, result"),
+             "{{judge}}: {{result}}", low=0),
+    )),
+))  # fmt: skip
+
+STORAGE = Page("Is the log written, and how long would a restart take?", (
+    ("Log", (
+        _one("Events per second", "short", f"sum(deriv(bandit_log_offset{R}))", low=0),
+        Panel("Durable commit (fsync)", "s", (
             (_quantile("0.5", "bandit_log_sync_seconds"), "p50"),
-            (_quantile("0.99", "bandit_log_sync_seconds"), "p99"))),
-        _one("Append and apply a batch, 99th percentile", "s",
-             _quantile("0.99", "bandit_learn_seconds")),
+            (_quantile("0.99", "bandit_log_sync_seconds"), "p99")), log=True),
+        Panel("Append to the kernel", "s", (
+            (_quantile("0.5", "bandit_log_append_seconds"), "p50"),
+            (_quantile("0.99", "bandit_log_append_seconds"), "p99")), log=True),
+        _one("Events in one append", "short", _mean("bandit_log_batch_events"), low=0),
         _one("Size of the log", "bytes", "max by (instance) (bandit_log_size_bytes)",
-             "{{instance}}"),
-        Panel("Backlog", "short", (
+             "{{instance}}", low=0),
+        Panel("Oldest and newest offset", "short", (
+            ("max by (instance) (bandit_log_first_offset)", "oldest {{instance}}"),
+            ("max by (instance) (bandit_log_offset)", "newest {{instance}}"))),
+        Panel("Backlog while the disk is full", "short", (
             ("sum(bandit_log_backlog)", "decisions that wait"),
             ("sum(bandit_decisions_unlogged_total)", "decisions lost"),
-            ("min(bandit_log_writable)", "writable"))),
+            ("min(bandit_log_writable)", "writable")), low=0),
+        _one("Age of the newest event", "s",
+             "time() - max by (instance) (bandit_log_last_event_timestamp_seconds)",
+             "{{instance}}", low=0),
+    )),
+    ("Snapshots and recovery", (
         Panel("Snapshots", "s", (
             ("time() - max(bandit_snapshot_timestamp_seconds)", "age of the newest"),
-            ("max(bandit_recovery_seconds)", "recovery at the start"))),
+            ("max(bandit_recovery_seconds)", "recovery at the start")), low=0),
         _one("Events after the newest snapshot", "short",
-             "max by (instance) (bandit_log_offset - bandit_snapshot_offset)", "{{instance}}"),
-        _one("Upkeep that failed", "short", "sum(bandit_upkeep_failures_total)"),
-        _one("Embedding cache, share of hits", "percentunit",
-             f'sum(rate(bandit_embedding_cache_total{{result="hit"}}{R})) / '
-             f"{_rate('bandit_embedding_cache_total')}"),
-        _one("Embedding model, 99th percentile", "s",
-             _quantile("0.99", "bandit_embedding_model_seconds")),
-    ),
-}  # fmt: skip
+             "max by (instance) (bandit_log_offset - bandit_snapshot_offset)", "{{instance}}",
+             low=0),
+        _one("Size of the newest snapshot", "bytes",
+             "max by (instance) (bandit_snapshot_size_bytes)", "{{instance}}", low=0),
+        _one("Upkeep that failed", "short", "sum(bandit_upkeep_failures_total)", low=0, alarm=1),
+    )),
+))  # fmt: skip
+
+DASHBOARDS: dict[str, Page] = {
+    "Overview": OVERVIEW,
+    "Learning": LEARNING,
+    "Experiments": EXPERIMENTS,
+    "Money": MONEY,
+    "Upstreams": UPSTREAMS,
+    "Storage": STORAGE,
+}
+
+NOT_SHOWN: dict[str, str] = {}
+"""Metrics that no panel shows, each with the reason."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from bandit_service import settings
-from loadtest.prometheus import INSTALL
+from tests.monitoring.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -95,16 +94,12 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
 
 
 def test_prometheus_agrees_with_its_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip(INSTALL)
+    promtool = tool("promtool")
     _ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
 
 
 def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not there: apt-get install systemd")
+    analyze = tool("systemd-analyze", "apt-get install systemd")
     text = (DEPLOY / "systemd" / "bandit-service.service").read_text(encoding="utf-8")
     unit = tmp_path / "bandit-service.service"
     there = text.replace("/opt/bandit-service/bin/bandit-service", sys.executable)

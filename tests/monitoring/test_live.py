@@ -10,116 +10,129 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from loadtest import dashboards, monitor
-from loadtest.demo import serving
-from loadtest.panels import DASHBOARDS
-from loadtest.prometheus import INSTALL, asked, installed, prometheus
+from bandit_service import metrics
+from bandit_service.recorded import BadRecording, open_recording
+from loadtest import dashboards, monitor, panels
+from loadtest.monitor_traffic import DOWN, traffic
+from loadtest.prometheus import asked
+from tests.monitoring.tools import missing, tool
 
 ROOT = Path(__file__).parents[2]
-
-NEEDS_MORE = {
-    "bandit_upstream_": "arms with an upstream, which the load does not call",
-    "bandit_conversation_turns_total": "the same",
-    "bandit_cached_prompt_saved_usd_total": "the same",
-    "bandit_quality_": "a policy that expects a quality",
+KINDS = {
+    metrics.CounterOf: "counter",
+    metrics.GaugeOf: "gauge",
+    metrics.SummaryOf: "summary",
+    metrics.HistogramOf: "histogram",
 }
-"""What may be empty in this run, by what the query names, and why."""
-
-QUERIES = [
-    (name, panel.title, expr)
-    for name, panels in DASHBOARDS.items()
-    for panel in panels
-    for expr, _ in panel.queries
-]
+CATALOGUE = [each for each in vars(metrics).values() if type(each) in KINDS]
 
 
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[str]:
-    if not installed():
-        pytest.skip(INSTALL)
-    data = tmp_path_factory.mktemp("watched")
-    (data / "models").symlink_to(models, target_is_directory=True)
-    config = data / "monitor.toml"
-    config.write_text(monitor.config(data, data), encoding="utf-8")
-    with serving(config) as url, prometheus(url, data / "prometheus") as watching:
-        assert asyncio.run(monitor.traffic(url, 100.0, 6.0)) > 50
-        deadline = time.monotonic() + 20
-        counted = 'bandit_http_requests_total{endpoint="/v1/decide"}'
-        ready = f"sum(rate(bandit_decisions_total[30s])) > 0 and sum(rate({counted}[30s])) > 0"
-        while not asked(watching, "query", query=ready)["result"]:
-            assert time.monotonic() < deadline, "nothing was scraped"
-            time.sleep(0.2)
-        yield watching
+def _queries() -> list[tuple[str, str]]:
+    """Where a query stands in the committed dashboards, and the query."""
+    return [
+        (f"{path.stem}, {panel['title']}", target["expr"])
+        for path in sorted(dashboards.OUT.iterdir())
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]
+        for target in panel.get("targets") or ()
+    ]
 
 
-def _numbers(result: list[Any]) -> list[float]:
-    return [value for one in result if (value := float(one["value"][1])) == value]
+def _metrics_of(expr: str) -> set[str]:
+    found = re.findall(r"\bbandit_[a-z0-9_]+", expr)
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
 
 
-@pytest.mark.parametrize(("dashboard", "title", "expr"), QUERIES)
-def test_no_query_is_wrong_and_no_panel_empty(
-    watched: str, dashboard: str, title: str, expr: str
+def _until(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.2)
+    return value
+
+
+def _empty(watching: str, expr: str) -> bool:
+    """Whether a query has no number that a panel could show."""
+    query = expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
+    assert "$" not in query, query
+    result = asked(watching, "query", query=query)["result"]
+    values = [float(one["value"][1]) for one in result]
+    return all(value != value for value in values)
+
+
+def test_no_panel_of_a_loaded_service_is_empty_and_no_rule_fails(
+    tmp_path: Path, models: Path
 ) -> None:
-    query = expr.replace("$__rate_interval", "1m")
-    assert "$" not in query
-    result = asked(watched, "query", query=query)["result"]
-    if not any(name in expr for name in NEEDS_MORE):
-        assert _numbers(result), f"{dashboard}, {title}: empty: {query}"
+    tool("prometheus")
+    promtool = tool("promtool")
+    try:
+        recorded = open_recording("paretobandit")
+    except BadRecording as error:
+        missing(str(error))
+    (tmp_path / "models").symlink_to(models, target_is_directory=True)
+    with monitor.watched(recorded, "paretobandit", tmp_path, tmp_path) as (url, watching):
+        assert asyncio.run(traffic(url, recorded, 60.0, 8.0)) > 100
+        last = 'sum(rate(bandit_http_requests_total{endpoint="/v1/snapshots"}[1m]) >= 0)'
+        _until("a scrape after the load", lambda: asked(watching, "query", query=last)["result"])
 
+        empty = [f"{at}: {expr}" for at, expr in _queries() if _empty(watching, expr)]
+        assert empty == []
 
-def test_prometheus_evaluates_every_rule_without_fault(watched: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        groups = asked(watched, "rules")["groups"]
-        rules = [rule for group in groups for rule in group["rules"]]
-        if all(rule["health"] == "ok" for rule in rules):
-            break
-        assert time.monotonic() < deadline, rules
-        time.sleep(0.2)
-    assert len(rules) >= 10
-    firing = [rule["name"] for rule in rules if rule.get("state") == "firing"]
-    assert firing == []
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            exposed = answer.read()
+        checked = subprocess.run([promtool, "check", "metrics"], input=exposed, capture_output=True)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+        assert f'bandit_upstream_failures_total{{arm="{DOWN}"'.encode() in exposed
+        names = set(re.findall(r"^# TYPE (bandit_\w+)", exposed.decode(), re.MULTILINE))
+        shown = set().union(*(_metrics_of(expr) for _, expr in _queries()))
+        assert names - shown == set(panels.NOT_SHOWN)
 
+        def evaluated() -> list[Any]:
+            groups = asked(watching, "rules")["groups"]
+            rules = [rule for group in groups for rule in group["rules"]]
+            return rules if all(rule["health"] == "ok" for rule in rules) else []
 
-def test_exemplars_of_the_decide_path_arrive(watched: str) -> None:
-    now = time.monotonic()
-    while time.monotonic() < now + 20:
-        found = asked(
-            watched, "query_exemplars", query="bandit_decision_stage_seconds_bucket",
+        rules = _until("an evaluation of every rule without fault", evaluated)
+        assert len(rules) >= 12
+        assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+        exemplars = _until("an exemplar", lambda: asked(
+            watching, "query_exemplars", query="bandit_decision_stage_seconds_bucket",
             start="2000-01-01T00:00:00Z", end="2100-01-01T00:00:00Z",
-        )  # fmt: skip
-        if found:
-            break
-        time.sleep(0.2)
-    assert set(found[0]["exemplars"][0]["labels"]) == {"decision_id"}
+        ))  # fmt: skip
+        assert set(exemplars[0]["exemplars"][0]["labels"]) == {"decision_id"}
 
 
 def test_the_committed_dashboards_are_the_generated_ones() -> None:
     committed = {path.name: path.read_text(encoding="utf-8") for path in dashboards.OUT.iterdir()}
     assert committed == dashboards.generated(), "run make dashboards"
     for text in committed.values():
-        for panel in json.loads(text)["panels"]:
-            assert panel["targets"]
-            assert panel["datasource"]["uid"] == "${datasource}"
+        shown = json.loads(text)["panels"]
+        assert len({panel["id"] for panel in shown}) == len(shown)
+        for panel in shown:
+            assert panel["type"] == "row" or panel["targets"]
+            for target in panel.get("targets") or ():
+                names = re.findall(r"\b(?:bandit|process)_[a-z0-9_]+(\{?)", target["expr"])
+                assert target["expr"].count('{instance=~"$instance"') == len(names)
 
 
-def test_every_metric_of_a_panel_is_documented() -> None:
+def test_every_metric_is_in_a_panel_or_listed_as_not_shown() -> None:
+    shown = set().union(*(_metrics_of(expr) for _, expr in _queries()))
+    assert {each.name for each in CATALOGUE} - shown == set(panels.NOT_SHOWN)
+
+
+def test_the_page_of_metrics_has_what_the_code_has() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    known = set(re.findall(r"^\| `(bandit_\w+)`", page, re.MULTILINE))
-    for _, title, expr in QUERIES:
-        for name in re.findall(r"bandit_[a-z0-9_]+", expr):
-            assert re.sub(r"_(bucket|sum|count)$", "", name) in known, (title, name)
+    for each in CATALOGUE:
+        labels = ", ".join(each.labels)
+        assert f"| `{each.name}` | {KINDS[type(each)]} | {labels} | {each.help} |" in page
 
 
 def test_make_monitor_ends_cleanly_on_an_interrupt(tmp_path: Path, models: Path) -> None:
-    if not installed():
-        pytest.skip(INSTALL)
+    tool("prometheus")
     (tmp_path / "models").symlink_to(models, target_is_directory=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtest.monitor", "--data-dir", str(tmp_path)],

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.monitoring.tools import tool
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 NAMES = re.findall(r"alert: (\w+)", RULES.read_text(encoding="utf-8"))
@@ -16,10 +18,7 @@ NAMES = re.findall(r"alert: (\w+)", RULES.read_text(encoding="utf-8"))
 
 @pytest.fixture
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not there: apt-get install --no-install-recommends prometheus")
-    return found
+    return tool("promtool")
 
 
 @pytest.mark.parametrize(("what", "file"), [("check", "rules.yaml"), ("test", "rules_test.yaml")])

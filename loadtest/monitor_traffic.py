@@ -1,0 +1,171 @@
+"""A service with everything that can be watched, and applications that use all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from bandit_service.recorded import Recorded
+from bandit_service.simulate import order_of
+from loadtest.client import StreamClient, StreamError
+
+DOWN = "unreachable-model"
+"""An arm whose provider is not there, so that failures and the circuit breaker can be seen."""
+
+_USERS, _TALKS, _IN_FLIGHT = 300, 40, 32
+_BEGIN_S = 60.0
+
+
+def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
+    """Recorded arms behind their upstream and one that is down; a budget, a judge, duels, an
+    experiment with a shadow, and a hold-out. The log is in `scratch`, the models in `data_dir`.
+    """
+    cheapest = min(recorded.arms, key=lambda arm: arm.usd_per_mtok_out).id
+    lines = [
+        f"data_dir = {json.dumps(str(data_dir.absolute()))}", 'log_level = "error"',
+        "[server]", "port = 0",
+        "[log]", f"path = {json.dumps(str(scratch / 'events.sqlite3'))}",
+        "[snapshots]", f"directory = {json.dumps(str(scratch / 'snapshots'))}",
+        "[gateway]", "sticky = true",
+        "[duels]", "share = 0.1", 'judge = "score"',
+        "[experiment_rules]", "holdout_share = 0.05", f"holdout_arm = {json.dumps(cheapest)}",
+        "[[judges]]", 'id = "score"', 'kind = "regex"', r"pattern = 'quality of (1|0\.[6-9])'",
+        "[[budgets]]", 'scope = "service"', 'per = "day"', "usd = 1000.0",
+        "[[experiments]]", 'id = "router-trial"', "min_units = 20",
+        "[[experiments.guardrails]]", 'metric = "quality"', "least = 0.3",
+        "[[experiments.variants]]", 'key = "today"', "weight = 0.4",
+        f"arm = {json.dumps(cheapest)}",
+        "[[experiments.variants]]", 'key = "linear"', "weight = 0.3", 'policy = "metallm"',
+        "[[experiments.variants]]", 'key = "network"', "weight = 0.3", 'policy = "forc"',
+        "[[experiments.variants]]", 'key = "shadow"', "shadow = true", 'policy = "epsilon_greedy"',
+        "[[upstreams]]", 'id = "recorded"', f"base_url = {json.dumps(upstream)}",
+        "[[upstreams]]", 'id = "down"', f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
+        "[[arms]]", f"id = {json.dumps(DOWN)}", 'upstream = "down"',
+        "usd_per_mtok_in = 0.1", "usd_per_mtok_out = 0.1",
+    ]  # fmt: skip
+    for arm in recorded.arms:
+        lines += [
+            "[[arms]]", f"id = {json.dumps(arm.id)}", 'upstream = "recorded"',
+            f"usd_per_mtok_in = {arm.usd_per_mtok_in!r}",
+            f"usd_per_mtok_out = {arm.usd_per_mtok_out!r}",
+            f"context_window = {arm.context_window}",
+            f"expected_output_tokens = {arm.expected_output_tokens}",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> int:
+    """Recorded queries at this rate, each with its recorded outcome; how many."""
+    async with StreamClient(url) as stream, aiohttp.ClientSession() as session:
+        users = _Users(url, recorded, stream, session)
+        await users.experiment_runs()
+        under_way: set[asyncio.Task[None]] = set()
+        begun, sent = time.monotonic(), 0
+        while time.monotonic() < begun + seconds:
+            await asyncio.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+            if len(under_way) >= _IN_FLIGHT:
+                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.gather(*done)
+            under_way.add(asyncio.create_task(users.ask(sent)))
+            sent += 1
+        await asyncio.gather(*under_way)
+        async with session.post(f"{url}/v1/snapshots") as answer:
+            answer.raise_for_status()
+    return sent
+
+
+class _Users:
+    def __init__(
+        self, url: str, recorded: Recorded, stream: StreamClient, session: aiohttp.ClientSession
+    ) -> None:
+        self._url, self._recorded, self._stream, self._session = url, recorded, stream, session
+        self._rows = order_of(recorded, 0).tolist()
+        self._arms = [str(arm.id) for arm in recorded.arms]
+        self._chance = np.random.default_rng(0)
+
+    async def experiment_runs(self) -> None:
+        """Wait until the variants' policies are folded, so that every unit meets them."""
+        deadline = time.monotonic() + _BEGIN_S
+        while time.monotonic() < deadline:
+            async with self._session.get(f"{self._url}/v1/experiments") as answer:
+                body = await answer.json()
+            if all(one["status"] == "running" for one in body["experiments"]):
+                return
+            await asyncio.sleep(0.1)
+
+    async def ask(self, i: int) -> None:
+        """One query: most are decided and rewarded, every fifth goes through the gateway."""
+        row = self._rows[i % len(self._rows)]
+        if i % 5 == 0:
+            await self._chat(row, i // 5)
+        else:
+            await self._decide(row, i)
+
+    async def _decide(self, row: int, i: int) -> None:
+        asked = {
+            "query": self._recorded.texts[row], "arms": self._arms,
+            "unit": f"user-{self._chance.integers(_USERS)}",
+        }  # fmt: skip
+        if i % 10 == 1:
+            async with self._session.post(f"{self._url}/v1/decide", json=asked) as answer:
+                answer.raise_for_status()
+                decided = await answer.json()
+        else:
+            decided = await self._stream.request("decide", **asked)
+        arm = self._arms.index(decided["arm"])
+        quality, cost = self._recorded.quality[row], self._recorded.cost[row]
+        report = {"decision_id": decided["decision_id"], "quality": float(quality[arm]),
+                  "cost_usd": float(cost[arm])}  # fmt: skip
+        if i % 7 == 1:
+            async with self._session.post(f"{self._url}/v1/rewards", json=report) as answer:
+                answer.raise_for_status()
+        else:
+            await self._stream.request("reward", **report)
+        if i % 4 == 1:
+            other = (arm + 1 + int(self._chance.integers(len(self._arms) - 1))) % len(self._arms)
+            gap = float(quality[arm] - quality[other])
+            winner, loser = (arm, other) if gap >= 0.0 else (other, arm)
+            await self._stream.request(
+                "compare", winner=self._arms[winner], loser=self._arms[loser], tie=gap == 0.0,
+                decision_id=decided["decision_id"],
+            )  # fmt: skip
+        if i % 20 == 1:  # networks repeat, and clients make mistakes
+            await self._stream.request("reward", **report)
+        if i % 50 == 1:
+            await self._mistaken()
+
+    async def _mistaken(self) -> None:
+        try:
+            await self._stream.request("reward", decision_id="never-was", quality=1.0)
+        except StreamError as error:
+            if error.error["code"] != "unknown":
+                raise
+
+    async def _chat(self, row: int, i: int) -> None:
+        body: dict[str, Any] = {
+            "model": "auto",
+            "messages": [{"role": "user", "content": self._recorded.texts[row]}],
+        }
+        if i % 2:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        headers = {
+            "x-unit": f"user-{self._chance.integers(_USERS)}",
+            "x-conversation": f"talk-{i % _TALKS}",
+        }
+        async with self._session.post(
+            f"{self._url}/v1/chat/completions", json=body, headers=headers
+        ) as answer:
+            await answer.read()  # an answer of 5xx is a thing to be watched too
+
+
+def _nobody_listens() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
