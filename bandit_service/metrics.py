@@ -257,7 +257,8 @@ REGRET = GaugeOf(
     "routing beats every single arm.",
 )  # fmt: skip
 PROPENSITY_MIN = GaugeOf(
-    "bandit_propensity_min", "Least propensity of an eligible arm, last 1000 decisions but those of "
+    "bandit_propensity_min",
+    "Least propensity of an eligible arm, last 1000 decisions but those of "
     "variants that are one arm.",
 )
 ENTROPY = GaugeOf(

@@ -154,6 +154,10 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
         _one("Propensity of the drawn arm", "short",
              f"sum by (le) (increase(bandit_decision_propensity_bucket{R}))", "{{le}}",
              kind="heatmap"),
+        _one("Are the logged propensities those drawn with? p-value", "short",
+             "min by (policy) (bandit_propensity_calibration_p_value)", "{{policy}}", low=0,
+             high=1, alarm_below=0.001,
+             help="Valid at any look; below 0.001 no estimate from the log can be trusted."),
         Panel("Is what is expected what is reported?", "short", (
             ("avg(bandit_quality_calibration_error)", "quality, calibration error"),
             ("avg(bandit_quality_error_mean)", "quality, mean distance"),
