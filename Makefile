@@ -20,10 +20,10 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time: hnswlib is compiled)"
@@ -129,6 +129,9 @@ chaos: $(VENV)/.test var/models/.exported ## kill -9 under load KILLS=200 times,
 overload: $(VENV)/.test var/models/.exported ## three times what the service can do, beside 80 % of it (a few minutes)
 	@$(BIN)/python -m loadtest.overload --markdown docs/reliability.md
 	@$(BIN)/python -m loadtest.overload --text --markdown docs/reliability.md
+
+coverage-study: $(VENV)/.demo ## do the intervals of experiments hold at every look? a few minutes, into docs/experiments-statistics.md
+	@$(BIN)/python -m loadtest.coverage --markdown docs/experiments-statistics.md
 
 soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the service can do: memory, latency, lost rewards
 	@$(BIN)/python -m loadtest.soak --minutes $(MINUTES) --out var/soak --markdown docs/reliability.md

@@ -327,8 +327,11 @@ def _guard(spec: Experiment, side: Side, metric: str, value: float, *, first: bo
 def _plot(trial: Trial, spec: Experiment, key: str, ts: float) -> None:
     """A point each time that the units grew by some percent: O(log units) of them."""
     side, moved = trial.sides[key], trial.adaptive(spec)
+    n = side.scores[spec.primary].score.n if moved else side.sums[spec.primary].units
+    if side.points and n < side.points[-1].n * _GROWTH + 1.0:
+        return
     at = mean_of(spec, side, spec.primary, moved)
-    if at is None or (side.points and at.n < side.points[-1].n * _GROWTH + 1.0):
+    if at is None:
         return
     point = Point(ts, at.n, at.mean, math.sqrt(at.variance / at.n))
     if key != spec.control.key:

@@ -1,9 +1,11 @@
 """Are the logged propensities the ones that were drawn with? A check that only a bandit has.
 
-For each arm, s = Σ(1{drawn} − p) is a martingale when they are, with variance v = Σp(1 − p) and
-steps within ±1. So exp(λs − v(e^λ − λ − 1)) is a supermartingale for every λ > 0, and the same for
-−s (Bennett); their average over a grid of λ, and over arms with weights 1/(i (i + 1)) in the order
-in which they came, is one too, whatever arms come later. 1 over it is a p-value at any time.
+For each arm, s = Σ(1{drawn} − p) is a martingale when they are, with variance v = Σp(1 − p). So is
+Σ(p of the drawn arm − Σp²) over all arms, with variance Σ(Σp³ − (Σp²)²): it finds a floor that was
+not logged, or a temperature, which is the same for every arm. Steps are within ±1, therefore
+exp(λs − v(e^λ − λ − 1)) is a supermartingale for every λ > 0, and the same for −s (Bennett); their
+average over a grid of λ, and over arms with weights 1/(i (i + 1)) in the order in which they came,
+is one too, whatever arms come later. 1 over it is a p-value at any time.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ _MOST = 700.0
 
 @dataclass
 class Calibration:
-    """By arm: Σ(1{drawn} − p) and Σp(1 − p). decisions: those that chance had a part in.
+    """By arm: Σ(1{drawn} − p) and Σp(1 − p). sharpness: both of the drawn arm's own propensity.
 
-    impossible: draws of an arm whose propensity was 0.
+    decisions: those that chance had a part in. impossible: draws of an arm whose propensity was 0.
     """
 
     decisions: int = 0
     impossible: int = 0
+    sharpness: list[float] = field(default_factory=lambda: [0.0, 0.0])
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, arms: Iterable[tuple[str, float]], drawn: str) -> None:
@@ -36,23 +39,27 @@ class Calibration:
         told = [(arm, p) for arm, p in arms if p < 1.0 or arm != drawn]
         if not told:
             return
-        chance = False
+        own = squares = cubes = 0.0
         for arm, p in told:
             if p <= 0.0:
                 self.impossible += arm == drawn
                 continue
-            chance = True
             both = self.sums.setdefault(arm, [0.0, 0.0])
             both[0] += (arm == drawn) - p
             both[1] += p * (1.0 - p)
-        self.decisions += chance
+            own += p * (arm == drawn)
+            squares += p * p
+            cubes += p * p * p
+        self.sharpness[0] += own - squares
+        self.sharpness[1] += max(0.0, cubes - squares * squares)
+        self.decisions += squares > 0.0
 
     def p_value(self) -> float:
         """Of all arms together, valid at any time; 1 before anything was drawn by chance."""
         if self.impossible:
             return 0.0
         evidence, weight = 0.0, 1.0
-        for i, (s, v) in enumerate(self.sums.values(), 1):
+        for i, (s, v) in enumerate((self.sharpness, *self.sums.values()), 1):
             evidence += _against(s, v) / (i * (i + 1))
             weight -= 1.0 / (i * (i + 1))
         return min(1.0, 1.0 / (evidence + weight))

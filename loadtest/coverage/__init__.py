@@ -1,0 +1,1 @@
+"""Do the intervals of experiments cover the truth at every look? A study by simulation."""
