@@ -207,12 +207,15 @@ class Router:
 
     # --- learn ----------------------------------------------------------------------------
 
-    async def reward(self, request: wire.RewardRequest, tenant: str | None = None) -> str:
+    async def reward(
+        self, request: wire.RewardRequest, tenant: str | None = None, provisional: bool = False
+    ) -> str:
         """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
 
-        tenant: the only one whose decisions may be rewarded, None for any.
+        tenant: the only one whose decisions may be rewarded, None for any. provisional: it is a
+        judge's, and the user's own may take its place.
         """
-        report = request.reported()
+        report = replace(request.reported(), provisional=provisional)
         if request.decision_id is not None:
             wire.refuse_subject(request)
             decision_id = request.decision_id

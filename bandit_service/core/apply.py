@@ -328,6 +328,8 @@ def _note_signals(pending: Pending, event: ev.Rewarded) -> None:
     if event.reward is not None and event.explicit:
         pending.signals["reward"] = event.reward
     pending.signals |= event.metrics
+    if event.quality is not None or event.explicit:
+        pending.provisional = event.provisional
 
 
 def _note_learned(pending: Pending, rewarded: policies.Rewarded) -> None:

@@ -191,6 +191,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     exactly once per decision, by the event that settles it; `explicit` when the client sent it.
     A `correction` replaces what was reported before: its signals are the new values, and its
     `reward` is the new scalar reward of a decision that was settled. metrics: the user's own.
+    provisional: a judge's word, in whose place any later one of the user comes.
     """
 
     decision_id: str = ""
@@ -205,6 +206,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     digest: str = ""
     correction: bool = False
     metrics: dict[str, float] = {}
+    provisional: bool = False
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):

@@ -104,12 +104,16 @@ def check_signals(signals: Signals) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A reward as it was sent, and the digest by which a resend is recognised."""
+    """A reward as it was sent, and the digest by which a resend is recognised.
+
+    provisional: it is a judge's, which the user's own takes the place of.
+    """
 
     signals: Signals
     idempotency_key: str = ""
     digest: str = field(default="")
     correction: bool = False
+    provisional: bool = False
 
 
 def keyed_by(tenant: str, key: str) -> str:
@@ -132,6 +136,8 @@ def decision_rewarded(
 ) -> ev.Rewarded | None:
     """The event for signals of a pending decision; None when all of it is already there.
 
+    A user's quality or reward takes the place of a judge's as a correction would.
+
     metrics: what the decision's experiment measures, whose ranges hold.
 
     Raises Conflict when a signal, or the idempotency key, stands for something else already.
@@ -147,9 +153,12 @@ def decision_rewarded(
                 f"{said[one.name]:g}",
                 param="metrics",
             )
+    worth = {"quality", "reward"}
+    supersedes = pending.provisional and not report.provisional and bool(worth & said.keys())
     for name, value in said.items():
         before = pending.signals.get(name)
-        if before is None or (report.correction and before != value):
+        mine = supersedes and name in worth  # also where it is the same: now it is the user's
+        if before is None or mine or (report.correction and before != value):
             new[name] = value
         elif before != value:
             raise Conflict(
@@ -159,15 +168,16 @@ def decision_rewarded(
             )
     if not new:
         return None
+    correction = report.correction or supersedes
     for name in ("reward", "quality"):
-        if pending.settled and name in new and not report.correction:
+        if pending.settled and name in new and not correction:
             raise Conflict(
                 f"{name}: this decision was already rewarded; "
                 "send it with correction: true to replace that",
                 param=name,
             )
     known = {**pending.signals, **new}
-    settles = (pending.settled and report.correction) or (
+    settles = (pending.settled and correction) or (
         not pending.settled and ("quality" in new or "reward" in new)
     )
     return ev.Rewarded(
@@ -180,7 +190,8 @@ def decision_rewarded(
         explicit="reward" in new,
         idempotency_key=report.idempotency_key,
         digest=report.digest,
-        correction=report.correction,
+        correction=correction,
+        provisional=report.provisional,
         metrics={name: value for name, value in new.items() if name not in SIGNALS},
     )
 

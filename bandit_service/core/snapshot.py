@@ -44,6 +44,7 @@ class _Waiting(msgspec.Struct, array_like=True, frozen=True):
     signals: dict[str, float]
     keys: dict[str, str]
     learned: dict[str, float]
+    provisional: bool = False
 
 
 class _Learned(msgspec.Struct, array_like=True, frozen=True):
@@ -125,7 +126,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         arms=[_arm(record) for record in world.arms.values()],
         configured=list(world.configured.values()),
         pending=[
-            _Waiting(one.decided, one.signals, one.keys, one.learned)
+            _Waiting(one.decided, one.signals, one.keys, one.learned, one.provisional)
             for one in world.pending.values()
         ],
         keys=dict(world.keys),
@@ -178,7 +179,7 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
-        (one.decided.id, Pending(one.decided, one.signals, one.keys, one.learned))
+        (one.decided.id, Pending(one.decided, one.signals, one.keys, one.learned, one.provisional))
         for one in kept.pending
     )
     world.keys = OrderedDict(kept.keys)

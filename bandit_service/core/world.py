@@ -74,12 +74,14 @@ class Pending:
 
     learned: what the policies and the history were taught when it was settled: `reward`, and
     `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
+    provisional: its quality is a judge's.
     """
 
     decided: Decided
     signals: dict[str, float] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     learned: dict[str, float] = field(default_factory=dict)
+    provisional: bool = False
 
     @property
     def settled(self) -> bool:

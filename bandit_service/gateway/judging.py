@@ -128,7 +128,7 @@ class Judging:
                 continue
             outcome = wire.RewardRequest(decision_id=answer.decided.id, quality=quality)
             try:
-                status = await self._router.reward(outcome)
+                status = await self._router.reward(outcome, provisional=True)
             except ServiceError as error:  # the user was quicker, or it is too late
                 self._telemetry.judged(spec.id, "refused")
                 _log.info("judgement refused", extra={"why": error.code})

@@ -231,7 +231,9 @@ class Gateway:
         text = answer_text(answer)
         if text is None:
             return None
-        return Answered(call.decided, asked.body, text, asked.wanted.expected)
+        answered = Answered(call.decided, asked.body, text, asked.wanted.expected)
+        self._judging.answered(answered)
+        return answered
 
 
 def _onward(request: web.Request) -> dict[str, str]:

@@ -62,7 +62,7 @@ async def test_texts_and_schemas_are_judged_by_themselves(tmp_path: Path, models
         stream = await asking.chat.completions.create(model="beta", messages=HELLO, stream=True)
         chunks = [chunk async for chunk in stream]
         assert (await signals_of(client, chunks[0].id, 3))["quality"] == 1.0
-        assert await _counted(client, 'bandit_judged_total{judge="form",result="judged"}') == 1.0
+        await _until_counted(client, 'bandit_judged_total{judge="form",result="judged"}')
 
 
 async def test_a_model_judges_and_its_money_is_counted(tmp_path: Path, models: Path) -> None:
@@ -82,9 +82,12 @@ async def test_a_model_judges_and_its_money_is_counted(tmp_path: Path, models: P
             both = signals["cost_usd"] + await _counted(client, paid)
             assert both > signals["cost_usd"]
             assert rows["budgets"][0]["spent_usd"] == pytest.approx(both)
-            # the user knows better, and says so
-            assert await client.reward(answer.id, quality=0.1, correction=True) == "accepted"
+            # the user knows better, and says so; then it is the user's
+            assert await client.reward(answer.id, quality=0.1) == "accepted"
             assert (await signals_of(client, answer.id, 3))["quality"] == 0.1
+            assert await client.reward(answer.id, quality=0.1) == "duplicate"
+            status, _ = await client.post("/v1/rewards", {"decision_id": answer.id, "quality": 0.2})
+            assert status == 409
 
 
 @pytest.mark.parametrize(
@@ -155,8 +158,9 @@ async def test_a_duel_is_judged_and_the_user_gets_one_answer(tmp_path: Path, mod
             assert len(set(arms)) == 2
             assert [each["answer"] for each in kept["answers"]] == [f"I am {arm}" for arm in arms]
             # the second answer's decision has its own outcome
-            second = await signals_of(client, kept["answers"][1]["decision_id"], 2)
+            second = await signals_of(client, kept["answers"][1]["decision_id"], 3)
             assert second["cost_usd"] > 0.0
+            assert second["quality"] == 0.5
             _, explained = await client.post("/v1/explain", {"query": "Hello there"})
             scores = {row["id"]: row["score"] for row in explained["arms"]}
             assert max(scores, key=lambda arm: scores[arm]) == "alpha"

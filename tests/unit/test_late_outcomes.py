@@ -10,6 +10,7 @@ import pytest
 import policies
 from bandit_service import clock
 from bandit_service.core import events as ev
+from bandit_service.core import snapshot
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.errors import Conflict
 from bandit_service.core.outcomes import Reported, RewardRule, Signals, decision_rewarded
@@ -161,3 +162,65 @@ def test_a_remembered_query_has_the_same_number_when_one_before_it_was_erased() 
     for world in (whole, gap):
         apply(world, ev.DecisionsExpired(ts=3.0, ids=("e0", "e1"), default_reward=0.0))
     assert max(gap.history.items) == max(whole.history.items)
+
+
+def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> None:
+    """0.9 − 0.01/0.1 = 0.8 is the judge's, 0.4 − 0.01/0.1 = 0.3 the user's."""
+    world = _world()
+    apply(world, _decided("d"))
+    pending = world.pending["d"]
+    learner = world.learners["epsilon_greedy"]
+
+    def said(quality: float, provisional: bool = False) -> ev.Rewarded | None:
+        report = Reported(Signals(quality), provisional=provisional)
+        event = decision_rewarded(pending, "d", report, RULE, 2.0)
+        if event is not None:
+            apply(world, ev.decode(ev.encode(event)))
+        return event
+
+    _report(world, "d", cost_usd=0.01)
+    assert said(0.9, provisional=True) is not None
+    assert (learner.state.total, pending.provisional) == ({"a": pytest.approx(0.8)}, True)
+    again = snapshot.restore(
+        snapshot.read(snapshot.dump(world)),
+        {"epsilon_greedy": policies.load("epsilon_greedy")},
+        "epsilon_greedy",
+    )
+    assert again.digest() == world.digest()
+    assert said(0.9, provisional=True) is None
+    superseding = said(0.4)
+    assert superseding is not None
+    assert superseding.correction
+    assert (learner.state.total, learner.state.count) == ({"a": pytest.approx(0.3)}, {"a": 1.0})
+    assert not pending.provisional
+    assert said(0.4) is None
+    for late in (0.5, 0.9):
+        with pytest.raises(Conflict):
+            said(late)
+        with pytest.raises(Conflict):
+            said(late, provisional=True)
+
+
+def test_a_user_who_agrees_with_the_judge_has_the_last_word() -> None:
+    world = _world()
+    apply(world, _decided("d"))
+    judged = Reported(Signals(0.8), provisional=True)
+    apply(world, _expect(decision_rewarded(world.pending["d"], "d", judged, RULE, 2.0)))
+    _report(world, "d", quality=0.8)
+    with pytest.raises(Conflict):
+        decision_rewarded(world.pending["d"], "d", Reported(Signals(0.7)), RULE, 2.0)
+
+
+def test_a_users_reward_takes_the_place_of_a_judges_quality() -> None:
+    world = _world()
+    apply(world, _decided("d"))
+    judged = Reported(Signals(0.8), provisional=True)
+    apply(world, _expect(decision_rewarded(world.pending["d"], "d", judged, RULE, 2.0)))
+    told = Reported(Signals(reward=-0.5))
+    apply(world, _expect(decision_rewarded(world.pending["d"], "d", told, RULE, 2.0)))
+    assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(-0.5)}
+
+
+def _expect(event: ev.Rewarded | None) -> ev.Rewarded:
+    assert event is not None
+    return event
