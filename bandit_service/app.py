@@ -35,6 +35,7 @@ from bandit_service.gateway.serve import Gateway
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gauges import ServiceGauges
 from bandit_service.keeper import Keeper
+from bandit_service.offpolicy.whatif import WhatIf
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
 from bandit_service.security import Gate
@@ -333,6 +334,7 @@ async def serving(
         experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
+        app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(

@@ -11,7 +11,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-_ACTIONS = ("list", "results", "put", "start", "pause", "stop", "ramp", "delete")
+from bandit_service.offpolicy import report
+from bandit_service.offpolicy.fold import parsed
+
+_ACTIONS = ("list", "results", "put", "start", "pause", "stop", "ramp", "whatif", "delete")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", default="", help="an API key; changes need the scope admin")
     parser.add_argument("--file", type=Path, help="put: the experiment as JSON")
     parser.add_argument("--share", type=float, help="ramp: the new share")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="NAME[:PARAMETER=VALUE...]",
+        help="whatif: what it would have earned; may be given several times",
+    )
     parser.add_argument("--winner", default="", help="stop: the variant to keep")
     parser.add_argument("--ship", action="store_true", help="stop: what is kept serves from now on")
     parser.add_argument("--why", default="", help="the reason, which is written down")
@@ -39,6 +48,12 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "ramp" and args.share is None:
         print("bandit-service: ramp needs --share", file=sys.stderr)
         return 2
+    if args.action == "whatif":
+        try:
+            args.candidates = [parsed(text) for text in args.policy or ()]
+        except (ValueError, TypeError) as error:
+            print(f"bandit-service: --policy: {error}", file=sys.stderr)
+            return 2
     try:
         found = _ask(args)
     except urllib.error.HTTPError as error:
@@ -60,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         print(listed(found))
     elif args.action == "results":
         print(shown(found))
+    elif args.action == "whatif":
+        print(report.shown(found))
     else:
         print(f"{found['id']}: {found['status']}. {found['conclusion']}")
     return 0
@@ -175,6 +192,9 @@ def _ask(args: argparse.Namespace) -> dict[str, Any]:
         case "stop":
             body = why | {"winner": args.winner, "ship": args.ship}
             return _call(args, "POST", f"{path}/{id}/stop", body)
+        case "whatif":
+            candidates = [{"name": c.name, "parameters": c.parameters} for c in args.candidates]
+            return _call(args, "POST", f"{path}/{id}/whatif", {"policies": candidates})
         case _:
             return _call(args, "POST", f"{path}/{id}/{args.action}", why)
 

@@ -16,7 +16,9 @@ from bandit_service.experiment_background import unknown
 from bandit_service.experiment_results import results
 from bandit_service.experiments import Experiments
 from bandit_service.http import CALLER, ROUTER, body_of, reply
+from bandit_service.offpolicy.whatif import WhatIf
 
+WHATIF = web.AppKey("whatif", WhatIf)
 EXPERIMENTS = web.AppKey("experiments", Experiments)
 _MOST_WHY = 1_000
 
@@ -93,6 +95,13 @@ async def patch_experiment(request: web.Request) -> web.Response:
         share=asked.share, weights=asked.weights, release=asked.release,
     )  # fmt: skip
     return reply(described(*_of(request)))
+
+
+async def ask_whatif(request: web.Request) -> web.Response:
+    """POST /v1/experiments/{id}/whatif: what other policies would have earned."""
+    spec, _ = _of(request)
+    asked = wire.convert(await _body(request), wire.WhatIfRequest)
+    return reply(await request.app[WHATIF].ask(asked, spec.id))
 
 
 async def start_experiment(request: web.Request) -> web.Response:
@@ -182,6 +191,7 @@ def routes() -> list[web.RouteDef]:
         web.patch("/v1/experiments/{id}", patch_experiment),
         web.delete("/v1/experiments/{id}", delete_experiment),
         web.get("/v1/experiments/{id}/results", get_results),
+        web.post("/v1/experiments/{id}/whatif", ask_whatif),
         web.post("/v1/experiments/{id}/start", start_experiment),
         web.post("/v1/experiments/{id}/pause", pause_experiment),
         web.post("/v1/experiments/{id}/stop", stop_experiment),

@@ -92,29 +92,37 @@ async def fold_elsewhere(
     task: Task, log: EventLog, upto: Offset, progress: Progress | None = None
 ) -> Folded:
     """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
+    return await elsewhere("bandit_service.folding", task, log, upto, Folded, progress)
+
+
+async def elsewhere(
+    module: str, task: object, log: EventLog, upto: Offset, kind: type[F],
+    progress: Progress | None = None,
+) -> F:  # fmt: skip
+    """The same for any module that answers Begin, reads events and ends with a `kind`."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bandit_service.folding",
+        sys.executable, "-m", module,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        child.stdin.write(_framed(task))
+        child.stdin.write(framed(task))
         begin = await answer_of(child.stdout, Begin)
         replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
         done = begin.after
         while done < upto:
             chunk = list(islice(replayed, _CHUNK))
             done = int(chunk[-1][0])
-            child.stdin.write(_framed([(int(at), body) for at, body in chunk]))
+            child.stdin.write(framed([(int(at), body) for at, body in chunk]))
             await child.stdin.drain()
             if progress is not None:
                 progress(done, int(upto))
-        child.stdin.write(_framed([]))
+        child.stdin.write(framed([]))
         await child.stdin.drain()
-        folded = await answer_of(child.stdout, Folded)
+        made = await answer_of(child.stdout, kind)
         await child.wait()
-        return folded
+        return made
     except ConnectionError as error:
         raise FoldFailed(f"the folding process ended early ({type(error).__name__})") from None
     finally:
@@ -134,7 +142,8 @@ async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
         raise FoldFailed(f"the folding process did not say {kind.__name__}") from None
 
 
-def _framed(message: object) -> bytes:
+def framed(message: object) -> bytes:
+    """A message as it goes through the pipe."""
     body = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(body)) + body
 
@@ -144,29 +153,29 @@ def _framed(message: object) -> bytes:
 
 def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     """Serve one task from `source`, answering to `sink`."""
-    task = _read(source, Task)
+    task = read_frame(source, Task)
     snapshots = FileSnapshots(Path(task.directory), task.keep)
     policy = policies.load(task.policy, **task.parameters)
     at, world, mark = _beginning(task, policy, snapshots)
-    sink.write(_framed(Begin(at)))
+    sink.write(framed(Begin(at)))
     sink.flush()
-    for at, body in _events(source):
+    for at, body in events_from(source):
         mark = snapshot.mark_of(body)
-        world = apply(world, _event(at, body)) if body else skip(world)
+        world = apply(world, event_of(at, body)) if body else skip(world)
         world.history.take_changes()
     begun = time.perf_counter()
     learner = b""
     if task.begin == "fresh":
         learner = snapshot.dump_learner(world.learners[task.policy])
     if not task.save:
-        sink.write(_framed(Folded(at, 0, time.perf_counter() - begun, learner)))
+        sink.write(framed(Folded(at, 0, time.perf_counter() - begun, learner)))
         sink.flush()
         return
     if task.begin == "fresh":
         world = _with_learner(task, policy, world.learners[task.policy], at, snapshots)
     state = snapshot.dump(world, mark)
     snapshots.save(Offset(at), task.key, state)
-    sink.write(_framed(Folded(at, len(state), time.perf_counter() - begun, learner)))
+    sink.write(framed(Folded(at, len(state), time.perf_counter() - begun, learner)))
     sink.flush()
 
 
@@ -202,22 +211,25 @@ def _with_learner(
     return world
 
 
-def _events(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def events_from(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Offsets and bodies, which are empty where they were erased, until the service has no more."""
     while True:
-        chunk = _read(source, list[tuple[int, bytes]])
+        chunk = read_frame(source, list[tuple[int, bytes]])
         if not chunk:
             return
         yield from chunk
 
 
-def _event(at: int, body: bytes) -> ev.AnyEvent:
+def event_of(at: int, body: bytes) -> ev.AnyEvent:
+    """The event of a body; the process ends where it is none."""
     try:
         return ev.decode(body)
     except msgspec.DecodeError:
         raise SystemExit(f"the record at offset {at} is no event") from None
 
 
-def _read(source: IO[bytes], kind: type[F]) -> F:
+def read_frame(source: IO[bytes], kind: type[F]) -> F:
+    """The next message; the process ends where it cannot be had."""
     head = source.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise SystemExit(1)  # the service is gone, and with it the reason for this process

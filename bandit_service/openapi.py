@@ -208,6 +208,14 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                      saved={"type": "object", "additionalProperties": _SAVED}),
         changes={"type": "array", "items": _object(
             ["ts", "status", "by", "why"], ts=_NUMBER, status=_STRING, by=_STRING, why=_STRING)}),
+    "WhatIf": _object(
+        ["metric", "learning", "alpha", "clip", "log", "policies"], metric=_STRING,
+        learning=_STRING, alpha=_NUMBER, clip=_NUMBER, log={"type": "object"}, policies={
+            "type": "array", "items": _object(
+                ["policy", "parameters", "state", "why", "overlap"], policy=_STRING,
+                parameters={"type": "object"}, why={"type": ["string", "null"]},
+                state={"enum": ["shown", "refused", "not enough data"]},
+                overlap={"type": "object"})}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -261,6 +269,9 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
      {200: "Experiment"}, [400, 404, 409, 503]),
     ("/v1/experiments/{id}/results", _GET, "What may be concluded now", None,
      {200: "ExperimentResults"}, [404, 503]),
+    ("/v1/experiments/{id}/whatif", _POST, "What other policies would have earned, or why none "
+     "can say; one at a time", "WhatIfRequest", {200: "WhatIf"},
+     [400, 404, 408, 413, 429, 503, 504]),
     ("/v1/experiments/{id}/start", _POST, "Start, or go on; 202 while policies are folded",
      "ExperimentMove", {200: "Experiment", 202: "Experiment"}, [400, 404, 408, 409, 413, 503]),
     ("/v1/experiments/{id}/pause", _POST, "Assign no unit for now", "ExperimentMove",
@@ -297,6 +308,7 @@ def document(version: str) -> dict[str, Any]:
         wire.ExperimentPatch,
         wire.ExperimentMove,
         wire.ExperimentStop,
+        wire.WhatIfRequest,
         Experiment,
         Rules,
         ArmSpec,

@@ -53,6 +53,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("PATCH", "/v1/experiments/{id}"): "admin",
     ("DELETE", "/v1/experiments/{id}"): "admin",
     ("GET", "/v1/experiments/{id}/results"): "read",
+    ("POST", "/v1/experiments/{id}/whatif"): "admin",
     ("POST", "/v1/experiments/{id}/start"): "admin",
     ("POST", "/v1/experiments/{id}/pause"): "admin",
     ("POST", "/v1/experiments/{id}/stop"): "admin",

@@ -324,6 +324,9 @@ class ExperimentSettings:
     steer_s: float = _setting(
         5.0, "seconds between two looks at guardrails, ramps and weights", low=0.1, high=3600.0
     )
+    whatif_s: float = _setting(
+        300.0, "seconds that one off-policy evaluation may take", low=1.0, high=86400.0
+    )
 
 
 LISTS = ("policies", "upstreams", "budgets", "judges", "experiments")

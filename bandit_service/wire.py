@@ -133,6 +133,27 @@ class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             ) from None
 
 
+class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/experiments/{id}/whatif: candidates, and on which decisions they are judged.
+
+    on: "experiment" for the decisions of its units, "service" for all. since, until: UTC seconds.
+    frozen: the candidates learn up to `since`, or half of the log. last: only the newest so many.
+    metric: reward, quality, cost_usd or latency_s. clip: the largest weight of clipped IPS and
+    Switch-DR. anyway: figures also where they are refused.
+    """
+
+    policies: list[PolicyRequest]
+    on: str = "experiment"
+    since: float | None = None
+    until: float | None = None
+    frozen: bool = False
+    last: int = 20_000
+    metric: str = "reward"
+    alpha: float = 0.05
+    clip: float = 10.0
+    anyway: bool = False
+
+
 def convert(value: Any, kind: type[R]) -> R:
     """The request that a decoded JSON or MessagePack value holds; Refused names the field."""
     try:

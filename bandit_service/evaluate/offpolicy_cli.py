@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from tqdm import tqdm
 
 import policies
 from bandit_service import settings
 from bandit_service.core import events as ev
 from bandit_service.export.source import Source, Unreadable
-from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate
+from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate, parsed
 from bandit_service.offpolicy.report import How, report, shown
 from bandit_service.offpolicy.sources import beginning, opened
 from bandit_service.replay_cli import Usage, bounded
@@ -100,23 +99,10 @@ def candidates_of(texts: list[str] | None) -> tuple[Candidate, ...]:
         return tuple(Candidate(name=name) for name in policies.names() if name != "fixed")
     found = []
     for text in texts:
-        name, *given = text.split(":")
-        parameters: dict[str, Any] = {}
-        for one in given:
-            key, equals, value = one.partition("=")
-            if not equals:
-                raise Usage(f"--policy {text}: after the name comes PARAMETER=VALUE, got {one!r}")
-            try:
-                parameters[key] = msgspec.json.decode(value)
-            except msgspec.DecodeError:
-                parameters[key] = value
-        if name not in policies.names():
-            raise Usage(f"--policy {text}: there are {', '.join(policies.names())}")
         try:
-            policies.load(name, **parameters)
+            found.append(parsed(text))
         except (ValueError, TypeError) as error:
             raise Usage(f"--policy {text}: {error}") from None
-        found.append(Candidate(name=name, parameters=parameters))
     return tuple(found)
 
 
@@ -124,7 +110,7 @@ def evaluated(
     source: Source, asked: Asked, snapshots: Path | None, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Fold the source past the candidates, with a bar on stderr, and what comes of it."""
-    after, world = beginning(source, asked, snapshots)
+    after, world = beginning(source.first, asked, snapshots)
     if source.first > 1:
         print(
             f"bandit-service: events up to {source.first - 1} were deleted by retention; the "

@@ -56,6 +56,33 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return ":".join([self.name, *(f"{k}={v}" for k, v in self.parameters.items())])
 
 
+def parsed(text: str) -> Candidate:
+    """NAME[:PARAMETER=VALUE...], values as JSON or as they are; ValueError says what is wrong.
+
+    >>> parsed("epsilon_greedy:epsilon=0.25").parameters
+    {'epsilon': 0.25}
+    """
+    name, *given = text.split(":")
+    parameters: dict[str, Any] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise ValueError(f"after the name comes PARAMETER=VALUE, got {one!r}")
+        try:
+            parameters[key] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            parameters[key] = value
+    return checked(Candidate(name=name, parameters=parameters))
+
+
+def checked(candidate: Candidate) -> Candidate:
+    """The candidate, if there is such a policy with such parameters; ValueError or TypeError."""
+    if candidate.name not in policies.names():
+        raise ValueError(f"no policy {candidate.name!r}; there are {', '.join(policies.names())}")
+    policies.load(candidate.name, **candidate.parameters)
+    return candidate
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be evaluated, and on which decisions.
 

@@ -78,19 +78,19 @@ def opened(
         log.close()
 
 
-def beginning(source: Source, asked: Asked, snapshots: Path | None) -> tuple[int, World]:
+def beginning(first: int, asked: Asked, snapshots: Path | None) -> tuple[int, World]:
     """From which offset on events are wanted, and the world before them.
 
-    Where the log begins later than its first event, the oldest snapshot that reaches it says what
-    was before; without one the arms are unknown until the log describes them.
+    first: the log's first offset. Where that is later than 1, the oldest snapshot that reaches it
+    says what was before; without one the arms are unknown until the log describes them.
     """
-    if source.first > 1 and snapshots is not None and snapshots.is_dir():
+    if first > 1 and snapshots is not None and snapshots.is_dir():
         files = FileSnapshots(snapshots)
         for each in sorted(files.found(), key=lambda one: one.offset):
             found = files.oldest(each.key)
-            if found is not None and found[0] >= source.first - 1:
+            if found is not None and found[0] >= first - 1:
                 return int(found[0]), world_of(found)
-    return source.first - 1, new_world({}, "", asked.capacity, asked.per_item)
+    return first - 1, new_world({}, "", asked.capacity, asked.per_item)
 
 
 def world_of(found: tuple[Offset, bytes]) -> World:

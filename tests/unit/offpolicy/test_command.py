@@ -72,7 +72,10 @@ def test_the_configured_log_and_a_window_of_it(
     ("arguments", "said"),
     [
         (("--from-log", "nowhere"), "there is no log at nowhere"),
-        (("--from-log", "data", "--policy", "best"), "--policy best: there are eagle"),
+        (
+            ("--from-log", "data", "--policy", "best"),
+            "--policy best: no policy 'best'; there are eagle",
+        ),
         (("--from-log", "data", "--policy", "metallm:alpha"), "comes PARAMETER=VALUE, got 'alpha'"),
         (("--from-log", "data", "--policy", "metallm:alpha=x"), "alpha: must be a number"),
         (("--from-log", "data", "--policy", "metallm:a=1"), "a: metallm has no such parameter"),
