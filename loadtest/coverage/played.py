@@ -12,6 +12,7 @@ from bandit_service.core.experiments import Experiment, Guardrail, Variant
 from bandit_service.core.steering import steer
 from policies import ArmId
 
+_GOLDEN = 0.618033988749895
 _ARMS = (ArmId("small"), ArmId("large"))
 
 
@@ -50,9 +51,10 @@ class Played:
         self.now = self.now + 1.0 if ts is None else ts
         if split is None:
             split = self.weights[[one.key for one in self.spec.served].index(variant)]
+        drawn = int(2.0 * (self.now * _GOLDEN % 1.0))  # even, and no multiple of anything
         event = ev.Decided(
             ts=self.now, id="", embedding=b"", tokens=1, willingness_to_pay=0.1, arms=_ARMS,
-            propensities=(0.5, 0.5), scores=(0.0, 0.0), drawn=int(self.now) % 2, policy="p", key="",
+            propensities=(0.5, 0.5), scores=(0.0, 0.0), drawn=drawn, policy="p", key="",
             list_cost_usd=0.0, expected_cost_usd=0.0, price=0.0, experiment=self.spec.id,
             variant=variant, split=split, member=member,
         )  # fmt: skip

@@ -31,7 +31,8 @@ def a_world(*arms: str, serving: str = "uniform", capacity: int = 50) -> World:
     """A world that offers these arms, each dearer than the one before."""
     world = new_world({serving: policies.load(serving)}, serving, capacity)
     for price, id in enumerate(arms or ("cheap", "dear"), 1):
-        spec = ev.ArmSpec(id=ArmId(id), usd_per_mtok_in=price, usd_per_mtok_out=price)
+        usd = float(price)
+        spec = ev.ArmSpec(id=ArmId(id), usd_per_mtok_in=usd, usd_per_mtok_out=usd)
         apply(world, ev.ArmAdded(ts=0.0, arm=spec, source="api"))
     return world
 
