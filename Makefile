@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LITELLM := $(VENV)/litellm
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DATA ?= paretobandit
 POLICY ?= metallm
@@ -53,6 +54,17 @@ $(VENV)/.test: $(VENV)/.evaluate
 	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
 	@touch $@
 
+# LiteLLM, a second client and a proxy to compare with, brings boto3 and pins of its own. Where it
+# cannot be installed, its test and its row of the bench say that they are left out.
+$(LITELLM)/.sdk: $(VENV)/.base
+	@echo "installing LiteLLM in an environment of its own"
+	@$(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm==1.110.2' \
+	  && touch $@ || { rm -rf $(LITELLM); echo "LiteLLM could not be installed; its test is skipped"; }
+
+$(LITELLM)/.proxy: $(LITELLM)/.sdk
+	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.110.2' \
+	  && touch $@ || echo "LiteLLM's proxy could not be installed; its row of the bench is left out"
+
 var/models/.exported: $(VENV)/.base
 	@$(BIN)/bandit-service export-model
 	@mkdir -p $(@D) && touch $@
@@ -95,7 +107,7 @@ $(OBD): | $(VENV)/.base
 
 obd: $(OBD) ## the Open Bandit small sample (1.3 MB, in the source package of obp), which a few tests read
 
-test: $(VENV)/.test ## lint, types, import contracts and all tests
+test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal
@@ -116,7 +128,7 @@ laws: $(VENV)/.test ## the laws that every policy keeps (P=name for one policy)
 golden: $(VENV)/.test ## rewrite the golden files, so that a change of behaviour is a reviewed diff
 	@$(BIN)/python -m tests.golden.rewrite_policies
 
-bench: $(VENV)/.test var/models/.exported ## speed and memory, each beside its baseline
+bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory, each beside its baseline
 	@$(BIN)/python -m loadtest.bench
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement

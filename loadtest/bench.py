@@ -580,7 +580,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
-    "gateway": ("one request after another through each proxy, one connection", bench_gateway),
+    "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
     "evaluate": (

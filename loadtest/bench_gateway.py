@@ -1,73 +1,77 @@
 """What the gateway adds to an answer, beside a bare aiohttp proxy and LiteLLM's proxy.
 
-All of them stand in front of the same upstream, a process that answers at once, and are called one
-request after another over one connection; rounds alternate, so that all see the same machine.
+All of them stand in front of the same upstream, a process that answers at once, and are called by
+the same client, one request after another and many at a time; rounds alternate, so that all see
+the same machine. `python -m loadtest.bench_gateway --each 10 --rounds 1` is a look at it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
-import json
-import shutil
-import socket
+import itertools
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
-from aiohttp import web
 
-WORDS = 20
+from loadtest.proxies import a_bare_proxy, an_upstream, litellms_proxy, the_service
+
 ROUNDS, EACH = 5, 60
-_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * WORDS},
-           "finish_reason": "stop"}  # fmt: skip
-_ANSWER = {
-    "id": "u", "object": "chat.completion", "created": 1, "model": "m", "choices": [_CHOICE],
-    "usage": {"prompt_tokens": 20, "completion_tokens": WORDS, "total_tokens": 20 + WORDS},
-}  # fmt: skip
+CONCURRENCY = (1, 16)
 _HELD = "explain how a steam engine turns heat into motion, and why its efficiency is bounded"
+_KEY = {"Authorization": "Bearer sk-none"}
+
+Seconds = list[tuple[float, float]]
+"""Of each request: until the first byte of the answer's body, and until its end."""
 
 
-async def bench_gateway(directory: Path) -> list[dict[str, Any]]:
+async def bench_gateway(
+    directory: Path, rounds: int = ROUNDS, each: int = EACH
+) -> list[dict[str, Any]]:
     """First byte and whole answer, ms, of each way to the upstream."""
     async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(_python("loadtest.bench_gateway", "upstream"))
-        bare = await stack.enter_async_context(_python("loadtest.bench_gateway", "proxy", upstream))
-        ours = await stack.enter_async_context(_service(directory, upstream))
+        upstream = await stack.enter_async_context(an_upstream())
+        bare = await stack.enter_async_context(a_bare_proxy(upstream))
+        ours = await stack.enter_async_context(the_service(directory, upstream))
+        litellm = await stack.enter_async_context(litellms_proxy(directory, upstream))
         ways = {
             "upstream itself (baseline)": (upstream, "m"),
             "bare aiohttp proxy": (bare, "m"),
             "gateway, an arm by name": (ours, "arm-a"),
             "gateway, auto": (ours, "auto"),
         }
-        litellm = await stack.enter_async_context(_litellm(directory, upstream))
         if litellm:
             ways["LiteLLM's proxy"] = (litellm, "m")
+        connector = aiohttp.TCPConnector(limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         rows = []
-        async with aiohttp.ClientSession() as session:
-            for stream in (False, True):
-                seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-                for round_ in range(ROUNDS + 1):
-                    for way, (url, model) in ways.items():
-                        found = [await _ask(session, url, model, stream, i) for i in range(EACH)]
-                        if round_:  # the first one warms up
-                            seconds[way] += found
-                rows += _rows(seconds, stream)
+        for concurrency, stream in itertools.product(CONCURRENCY, (False, True)):
+            seconds: dict[str, Seconds] = {way: [] for way in ways}
+            for round_ in range(rounds + 1):
+                for way, (url, model) in ways.items():
+                    found = await _asked(session, url, model, stream, concurrency, each)
+                    if round_:  # the first one warms up
+                        seconds[way] += found
+            rows += _rows(seconds, concurrency, stream)
     return rows
 
 
-def _rows(seconds: dict[str, list[tuple[float, float]]], stream: bool) -> list[dict[str, Any]]:
+def _rows(seconds: dict[str, Seconds], concurrency: int, stream: bool) -> list[dict[str, Any]]:
     rows = []
     base = np.median([first for first, _ in next(iter(seconds.values()))])
-    for way, each in seconds.items():
-        first, whole = (np.asarray(column) * 1e3 for column in zip(*each, strict=True))
+    for way, found in seconds.items():
+        first, whole = (np.asarray(column) * 1e3 for column in zip(*found, strict=True))
         rows.append(
             {
                 "what": way,
+                "at a time": concurrency,
                 "stream": "yes" if stream else "no",
                 "first byte p50 ms": float(np.median(first)),
                 "first byte p99 ms": float(np.percentile(first, 99)),
@@ -79,14 +83,25 @@ def _rows(seconds: dict[str, list[tuple[float, float]]], stream: bool) -> list[d
     return rows
 
 
+async def _asked(
+    session: aiohttp.ClientSession, url: str, model: str, stream: bool, concurrency: int, each: int
+) -> Seconds:
+    """`each` requests of every one of the `concurrency` callers, each after its last one."""
+
+    async def caller(number: int) -> Seconds:
+        return [await _ask(session, url, model, stream, number * each + i) for i in range(each)]
+
+    found = await asyncio.gather(*(caller(number) for number in range(concurrency)))
+    return [one for seconds in found for one in seconds]
+
+
 async def _ask(
     session: aiohttp.ClientSession, url: str, model: str, stream: bool, i: int
 ) -> tuple[float, float]:
     body = {"model": model, "stream": stream,
             "messages": [{"role": "user", "content": f"{_HELD}, number {i}"}]}  # fmt: skip
-    headers = {"Authorization": "Bearer sk-none"}
     begun = time.perf_counter()
-    async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as answer:
+    async with session.post(f"{url}/v1/chat/completions", json=body, headers=_KEY) as answer:
         assert answer.status == 200, await answer.text()
         await answer.content.readany()
         first = time.perf_counter() - begun
@@ -94,141 +109,18 @@ async def _ask(
     return first, time.perf_counter() - begun
 
 
-@contextlib.asynccontextmanager
-async def _python(*arguments: str) -> AsyncIterator[str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
-    finally:
-        process.kill()
-        await process.wait()
+def main(argv: Sequence[str] | None = None) -> int:
+    """The section alone, as long as is wanted."""
+    from loadtest.bench import show
 
-
-@contextlib.asynccontextmanager
-async def _service(directory: Path, upstream: str) -> AsyncIterator[str]:
-    config, ready = directory / "gateway.toml", directory / "gateway.json"
-    arms = "".join(
-        f'[[arms]]\nid = "arm-{name}"\nusd_per_mtok_in = 1.0\nusd_per_mtok_out = 2.0\n'
-        f'upstream = "u"\nmodel = "m"\n'
-        for name in "abc"
-    )
-    config.write_text(
-        f'data_dir = "{directory}"\nlog_level = "warning"\n[[upstreams]]\nid = "u"\n'
-        f'base_url = "{upstream}/v1"\n{arms}'
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-        "--config", str(config), "--ready-file", str(ready), stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while not await asyncio.to_thread(ready.exists):
-            assert process.returncode is None, "the service did not start"
-            await asyncio.sleep(0.02)
-        yield str(json.loads(await asyncio.to_thread(ready.read_text))["url"])
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _litellm(directory: Path, upstream: str) -> AsyncIterator[str]:
-    """LiteLLM's proxy where the command is installed, else ""."""
-    command = shutil.which("litellm")
-    if command is None:
-        print("LiteLLM's proxy: left out, `litellm` is not installed", file=sys.stderr)
-        yield ""
-        return
-    config = directory / "litellm.yaml"
-    config.write_text(
-        "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/m\n"
-        f"      api_base: {upstream}/v1\n      api_key: sk-none\n"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    # it starts without a master key only where it is told that nobody else can reach it
-    permit = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true"
-    process = await asyncio.create_subprocess_exec(
-        "/usr/bin/env", permit, command, "--config", str(config),
-        "--host", "127.0.0.1", "--port", str(port),
-        "--telemetry", "False",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with aiohttp.ClientSession() as session:
-            while process.returncode is None and not await _alive(session, url):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-        if process.returncode is not None:
-            print("LiteLLM's proxy: left out, it ended at its start", file=sys.stderr)
-        yield url if process.returncode is None else ""
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def _alive(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(f"{url}/health/liveliness") as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
-        return False
-
-
-# --- the processes of ours that stand beside ----------------------------------------------
-
-
-async def _upstream(request: web.Request) -> web.StreamResponse:
-    body = await request.json()
-    if not body.get("stream"):
-        return web.json_response(_ANSWER)
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    for i in range(WORDS + 2):
-        delta: dict[str, Any] = {"content": "word "} if i < WORDS else {}
-        choice = {"index": 0, "delta": delta, "finish_reason": "stop" if i == WORDS else None}
-        chunk = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m",
-                 "choices": [choice] if i <= WORDS else [],
-                 "usage": _ANSWER["usage"] if i > WORDS else None}  # fmt: skip
-        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    await response.write(b"data: [DONE]\n\n")
-    return response
-
-
-def _proxy(upstream: str) -> Any:
-    async def passed(request: web.Request) -> web.StreamResponse:
-        session: aiohttp.ClientSession = request.app[_SESSION]
-        body = await request.read()
-        async with session.post(upstream + request.path, data=body) as given:
-            response = web.StreamResponse(status=given.status)
-            response.content_type = given.content_type
-            await response.prepare(request)
-            async for chunk in given.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        return response
-
-    return passed
-
-
-_SESSION = web.AppKey("session", aiohttp.ClientSession)
-
-
-async def _serve(handler: Any) -> None:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", handler)
-    async with aiohttp.ClientSession() as session:
-        app[_SESSION] = session
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-        await asyncio.Event().wait()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds that count")
+    parser.add_argument("--each", type=int, default=EACH, help="requests of a caller in a round")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as directory:
+        print(show(asyncio.run(bench_gateway(Path(directory), args.rounds, args.each))))
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(_upstream if sys.argv[1] == "upstream" else _proxy(sys.argv[2])))
+    sys.exit(main())
