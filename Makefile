@@ -21,7 +21,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Pro
 
 dashboards: $(VENV)/.test ## write deploy/grafana/dashboards anew from loadtest/panels.py
 	@$(BIN)/python -m loadtest.dashboards
+
+screenshots: $(VENV)/.test var/models/.exported ## the pictures of the web page in the docs, with recorded traffic (two minutes)
+	@$(BIN)/python -m loadtest.webpage
 
 replay: $(VENV)/.demo var/models/.exported ## the same through every policy, without a server (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service replay --data $(DATA) --policy all --seeds $(SEEDS)

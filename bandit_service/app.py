@@ -35,6 +35,10 @@ from bandit_service.gateway.serve import Gateway
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gauges import ServiceGauges
 from bandit_service.keeper import Keeper
+from bandit_service.live import http as live_http
+from bandit_service.live import page
+from bandit_service.live.shown import Shown
+from bandit_service.live.watch import Watches
 from bandit_service.offpolicy.whatif import WhatIf
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
@@ -263,6 +267,18 @@ def open_tracer(settings: Settings) -> Tracer | None:
     return OtelTracer(wanted.endpoint, wanted.share, wanted.service_name)
 
 
+def open_live(
+    router: Router, telemetry: Telemetry, gateway: Gateway, settings: Settings
+) -> live_http.Live:
+    """What the page shows, from here on and of the newest pending decisions."""
+    tenants = {key.tenant for key in settings.keys if key.tenant}
+    watches = Watches(tenants, telemetry.learning.baseline)
+    watches.recall(router.world)
+    telemetry.watching.append(watches.happened)
+    shown = Shown(router, telemetry, gateway.health, router.writer.now)
+    return live_http.Live(watches, shown, settings.monitoring.max_listeners)
+
+
 def application(
     router: Router,
     keeper: Keeper,
@@ -295,6 +311,8 @@ def application(
         *http.routes(),
         *gateway_http.routes(),
         *experiments_http.routes(),
+        *live_http.routes(),
+        *page.routes(),
         web.get("/v1/events", events_http.events),
         web.get("/v1/stream", stream.stream),
     )
@@ -341,6 +359,8 @@ async def serving(
             telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets,
             digest_of(settings),
         )  # fmt: skip
+        live = open_live(router, telemetry, gateway, settings)
+        app[live_http.LIVE] = live
         runner = web.AppRunner(
             app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
         )
@@ -368,6 +388,7 @@ async def serving(
             gc.unfreeze()
             lag.cancel()
             app[http.DRAINING].set()
+            live.broadcast.close()
             if listening is not None:
                 await asyncio.sleep(settings.server.drain_s)
                 listening.close()

@@ -258,6 +258,7 @@ bandit-service is listening on {url}   (Ctrl-C stops it)
   policy   {chosen.policy.name}
   arms     {arms}
   state    {chosen.data_dir}/{chosen.log.path}
+  page     {url}/   (open it in a browser)
   look at  {url}/v1/arms   {url}/metrics   {url}/openapi.json
 
 Three commands to try:

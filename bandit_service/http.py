@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,11 +39,12 @@ from bandit_service.core.world import beside
 from bandit_service.experiment_results import calibrated
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
+from bandit_service.live import page
 from bandit_service.openapi import document
 from bandit_service.router import Router
 from bandit_service.security import ANYBODY, Caller, Gate
 from bandit_service.telemetry import Telemetry
-from policies import ArmId
+from policies import ArmId, Outcome
 from store import StoreError
 
 ROUTER = web.AppKey("router", Router)
@@ -62,7 +63,7 @@ CLIENT_GONE = 499
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
-Outcome = TypeVar("Outcome", wire.RewardRequest, wire.CompareRequest)
+Reported = TypeVar("Reported", wire.RewardRequest, wire.CompareRequest)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -248,7 +249,7 @@ async def explain(request: web.Request) -> web.Response:
         {
             "id": each.id,
             "similarity": each.similarity,
-            "outcomes": [{"arm": one.arm, "reward": one.reward} for one in each.outcomes],
+            "outcomes": outcomes_body(each.outcomes),
         }
         for each in shown
     ]
@@ -261,6 +262,11 @@ async def explain(request: web.Request) -> web.Response:
             "fallback": weighed.fallback,
         }
     )
+
+
+def outcomes_body(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What came back for one remembered query."""
+    return [{"arm": one.arm, "reward": one.reward} for one in outcomes]
 
 
 def decide_body(event: ev.Decided, caller: Caller, explain: bool) -> dict[str, Any]:
@@ -318,7 +324,7 @@ class Learning:
         return {"decision_id": asked.decision_id, "status": status}
 
     async def _taught(
-        self, asked: Outcome, learn: Callable[[Outcome, str | None], Awaitable[str]]
+        self, asked: Reported, learn: Callable[[Reported, str | None], Awaitable[str]]
     ) -> str:
         if asked.decision_id is None:
             self.caller.may_stand_alone()
@@ -384,10 +390,13 @@ async def _one_or_list(
 
 async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and what came back for it."""
-    caller = request[CALLER]
-    pending = request.app[ROUTER].find(request.match_info["id"], caller.tenant)
-    decided = pending.decided
+    caller, router = request[CALLER], request.app[ROUTER]
+    pending = router.find(request.match_info["id"], caller.tenant)
+    decided, remembered = pending.decided, router.world.history.items
     body = decide_body(decided, caller, explain=True)
+    for each in body["neighbours"]:  # as they are known now; what has left is without
+        item = remembered.get(each["id"])
+        each["outcomes"] = outcomes_body(item.outcomes if item is not None else ())
     body |= {
         "ts": decided.ts,
         "tokens": decided.tokens,
@@ -555,14 +564,17 @@ async def openapi(_: web.Request) -> web.Response:
     return reply(document(bandit_service.__version__))
 
 
-async def index(_: web.Request) -> web.Response:
-    """GET /: where to look."""
+async def index(request: web.Request) -> web.StreamResponse:
+    """GET /: where to look; to a browser the page."""
+    if page.wanted(request):
+        return page.document(request)
     return reply(
         {
             "service": "bandit-service",
             "version": bandit_service.__version__,
             "see": ["/openapi.json", "/v1/arms", "/v1/policies", "/metrics", "/readyz"],
-        }
+        },
+        headers={"Vary": "Accept"},
     )
 
 

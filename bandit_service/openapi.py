@@ -44,7 +44,8 @@ _NUMBER, _STRING, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "int
 _NUMBERS = {"type": "object", "additionalProperties": _NUMBER}
 _ARM = {"$ref": "#/components/schemas/Arm"}
 _RULES = {"$ref": "#/components/schemas/Rules"}
-_NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER)
+_NEIGHBOUR = _object(["id", "similarity"], id=_WHOLE, similarity=_NUMBER, outcomes={
+    "type": "array", "items": _object(["arm", "reward"], arm=_STRING, reward=_NUMBER)})  # fmt: skip
 
 _STATE = {"enum": ["shown", "not enough data"]}
 _OR_NULL = {"type": ["number", "null"]}
@@ -110,6 +111,7 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         scores=_NUMBERS,
         propensities=_NUMBERS,
         neighbours={"type": "array", "items": _NEIGHBOUR},
+        excluded={"type": "object", "additionalProperties": _STRING},
         ts=_NUMBER,
         tokens=_WHOLE,
         willingness_to_pay=_NUMBER,
@@ -162,6 +164,11 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         folding=_object(["name", "events", "of"], name=_STRING, events=_WHOLE, of=_WHOLE),
     ),
     "Anything": {"type": "object"},
+    "Map": _object(
+        ["state", "n"], state={"enum": ["shown", "all alike", "not enough data"]}, n=_WHOLE,
+        needed=_WHOLE, share=_NUMBER, points={"type": "array", "items": _object(
+            ["id", "x", "y", "arm", "reward"], id=_STRING, x=_NUMBER, y=_NUMBER, arm=_STRING,
+            reward={"type": ["number", "null"]})}),
     "Explanation": _object(
         ["policy", "arms", "left_out", "neighbours", "fallback"], policy=_STRING,
         arms={"type": "array"}, left_out={"type": "object"}, neighbours={"type": "array"},
@@ -258,6 +265,8 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/models", _GET, "auto, and every arm that can be called", None, {200: "Models"}, [503]),
     ("/v1/decisions/{id}", _GET, "Why this arm, and what came back", None,
      {200: "Decision"}, [404, 410, 503]),
+    ("/v1/live/map", _GET, "The newest queries by their two principal directions", None,
+     {200: "Map"}, [503]),
     ("/v1/experiments", _GET, "Every experiment, and the rules over all", None,
      {200: "Experiments"}, [503]),
     ("/v1/experiments/{id}", _GET, "One experiment", None, {200: "Experiment"}, [404, 503]),
@@ -341,6 +350,7 @@ def document(version: str) -> dict[str, Any]:
             }
         },
         "/v1/events": {"get": _events()},
+        "/v1/live": {"get": _live()},
         "/v1/stream": {
             "get": {
                 "operationId": "get_v1_stream",
@@ -356,6 +366,7 @@ def document(version: str) -> dict[str, Any]:
         paths.setdefault(path, {})[method] = _operation(
             path, method, summary, request, answers, errors
         )
+    paths["/"][_GET]["responses"]["200"]["content"]["text/html"] = {}  # to a browser
     return {
         "openapi": "3.1.0",
         "info": {"title": "bandit-service", "version": version, "license": {"name": "Apache-2.0"}},
@@ -379,6 +390,17 @@ def document(version: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _live() -> dict[str, Any]:
+    operation = _operation("/v1/live", _GET, "What the page shows, second by second", None, {},
+                           [503])  # fmt: skip
+    operation["responses"]["200"] = {
+        "description": "server-sent events of JSON, `begin` and then a `tick` every second, for "
+        "ten minutes; see docs/web-page.md",
+        "content": {"text/event-stream": {}},
+    }
+    return operation
 
 
 def _events() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,12 +117,14 @@ class Router:
         caller: str = "",
         duel_of: str = "",
         outside: bool | None = None,
+        masked: Mapping[ArmId, str] | None = None,
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
         sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
         outside: takes part in no experiment; None where one arm is named.
+        masked: why arms are left out of the request's list though its sender allows them.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
@@ -132,7 +134,7 @@ class Router:
             query = await self._query(request)
             query = replace(
                 query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
-                outside=query.outside if outside is None else outside,
+                outside=query.outside if outside is None else outside, masked=masked or {},
             )  # fmt: skip
             event = await self._decided(query)
         finally:

@@ -265,6 +265,9 @@ class MonitoringSettings:
     baseline_arm: str = _setting(
         "", "arm that savings are counted against; empty takes the dearest by list price"
     )
+    max_listeners: int = _setting(
+        32, "pages that may follow GET /v1/live at a time; 0 turns it off", low=0, high=10_000
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -39,6 +40,8 @@ class Telemetry:
         self.learning = LearningMetrics(r, self.arm_label, baseline)
         self.experiments = ExperimentMetrics(r)
         self.looks: list[Callable[[], None]] = []
+        self.watching: list[Callable[[ev.AnyEvent, World], None]] = []
+        self.took_s: deque[float] = deque(maxlen=1000)
         ProcessCollector(registry=r)
         self._requests = metrics.HTTP_REQUESTS.labelled(r)
         duration = metrics.HTTP_DURATION.labelled(r)
@@ -150,6 +153,7 @@ class Telemetry:
         if event.experiment or event.shadows:
             self.experiments.decided(event)
         self._stages["total"].observe(seconds, {"decision_id": event.id})
+        self.took_s.append(seconds)
 
     def embedded(self, size: int, seconds: float) -> None:
         """One call of the embedding model."""
@@ -161,6 +165,14 @@ class Telemetry:
         self._cache[result].inc()
 
     # --- learn
+
+    def happened(self, event: ev.AnyEvent, world: World) -> None:
+        """One event that was applied to the world as it is now."""
+        self.learning.happened(event, world)
+        if isinstance(event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
+            self.experiments.admit(world)
+        for watching in self.watching:
+            watching(event, world)
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
@@ -179,12 +191,6 @@ class Telemetry:
     def uncorrected(self, policy: str, count: int) -> None:
         """How many corrections a policy could not take in so far."""
         self._uncorrected(policy).set(count)
-
-    def happened(self, event: ev.AnyEvent, world: World) -> None:
-        """One event that was applied to the world as it is now."""
-        self.learning.happened(event, world)
-        if isinstance(event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
-            self.experiments.admit(world)
 
     # --- log and snapshots
 

@@ -334,7 +334,7 @@ def decided_body(decided: ev.Decided) -> dict[str, Any]:
 
 
 def explained_body(decided: ev.Decided) -> dict[str, Any]:
-    """Why this arm: every arm's score and propensity, and the neighbours recalled."""
+    """Why this arm: scores, propensities, neighbours recalled, and what constraints took out."""
     return {
         "steps": list(decided.steps),
         "scores": dict(zip(decided.arms, decided.scores, strict=True)),
@@ -343,6 +343,7 @@ def explained_body(decided: ev.Decided) -> dict[str, Any]:
             {"id": id, "similarity": similarity}
             for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
         ],
+        "excluded": decided.excluded,
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from bandit_service.core.experiments import label_of
 from bandit_service.core.world import ArmRecord, Learner, World, beside
 from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor
 
+NOT_ALLOWED = "not in arms"
+_MOST_EXCLUDED, _LONGEST_REASON = 64, 120
+"""What a decision keeps of the arms that constraints took out, so that its record is bounded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -25,6 +30,7 @@ class Query:
     sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
     outside: the query takes part in no experiment, since its arm or its policy was named.
     policy: the one that is to decide, the serving one where none is named.
+    masked: why arms are not in `arms` though the request allows them.
     """
 
     embedding: Vector
@@ -45,6 +51,7 @@ class Query:
     conversation: str = ""
     outside: bool = False
     policy: str = ""
+    masked: Mapping[ArmId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,8 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
 class Weighed:
     """Everything that a draw is made from, for the eligible arms in the canonical order.
 
-    part: what the query takes part in, by `steps`; `policy`, `key`: what decided.
+    part: what the query takes part in, by `steps`; `policy`, `key`: what decided. excluded: what
+    constraints took out, as the decision's record has it.
     """
 
     records: list[ArmRecord]
@@ -107,6 +115,7 @@ class Weighed:
     part: Assigned | None
     steps: tuple[str, ...]
     shadows: tuple[ev.Shadow, ...]
+    excluded: dict[ArmId, str]
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -140,6 +149,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     return Weighed(
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
         policy, key, part, _steps(world, part, alone, always is not None), shadows,
+        _noted(world, query) if len(records) < len(world.arms) else {},
     )  # fmt: skip
 
 
@@ -256,7 +266,14 @@ def drawn(
         member="" if part is None else part.member,
         steps=weighed.steps,
         shadows=weighed.shadows,
+        excluded=weighed.excluded,
     )
+
+
+def _noted(world: World, query: Query) -> dict[ArmId, str]:
+    """What the event keeps of `left_out`."""
+    reasons = ((id, why) for id, why in left_out(world, query).items() if why != NOT_ALLOWED)
+    return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MOST_EXCLUDED)}
 
 
 def _stays(proposal: Proposal, arms: Arms, query: Query) -> int | None:
@@ -291,7 +308,7 @@ def _excluded(record: ArmRecord, query: Query) -> str:
     """Why the arm cannot serve this query, or nothing."""
     spec = record.spec
     if query.arms is not None and spec.id not in query.arms:
-        return "not in arms"
+        return query.masked.get(spec.id, NOT_ALLOWED)
     missing = [name for name in query.requires if name not in spec.capabilities]
     if missing:
         return f"requires {', '.join(missing)}"

@@ -129,6 +129,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     "audience", "override", "namespace", "share", "split", "kept" (the variant that the unit had
     before its weights changed), "held" (the control, since its variant is held), "no arm" (its arm
     could not serve the query, so the policy that serves decided).
+    excluded: offered arms that a constraint took out, and why; without those that the request did
+    not allow.
     """
 
     id: str
@@ -160,6 +162,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     member: str = ""
     steps: tuple[str, ...] = ()
     shadows: tuple[Shadow, ...] = ()
+    excluded: dict[ArmId, str] = {}
 
     @property
     def arm(self) -> ArmId:

@@ -74,8 +74,9 @@ class Choosing:
         self._budgets.reserve(waiting, max(most[id] for id in arms), tenant, caller)
         try:
             decided = await self._router.decide(
-                question, before, margin, caller, duel_of, wanted.direct
-            )
+                question, before, margin, caller, duel_of, wanted.direct,
+                self._masked(wanted, tried, most, arms),
+            )  # fmt: skip
             self._budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
             self._budgets.settle(waiting)
@@ -116,3 +117,16 @@ class Choosing:
             id for id in ids if self._health.available(id, now, callable_now[id].max_running)
         ]
         return healthy or ids
+
+    def _masked(
+        self, wanted: Wanted, tried: list[str], offered: Mapping[str, float], arms: list[str]
+    ) -> dict[ArmId, str]:
+        """Why arms with an upstream are not among `arms` though the request allows them."""
+        named = wanted.request.arms
+        return {
+            ArmId(spec.id): "it failed before in this request" if spec.id in tried
+            else "no budget has money for it" if spec.id in offered
+            else "masked: its calls fail, it is busy, or its provider has no such call"
+            for spec in self.models()
+            if spec.id not in arms and (named is None or spec.id in named)
+        }  # fmt: skip

@@ -64,6 +64,9 @@ def test_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
             if "__pycache__" not in path.parts
         }
         assert {n for n in names if n.startswith(f"{package}/") and n.endswith(".py")} == source
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "bandit_service" / "web").iterdir()}
+    assert "bandit_service/web/index.html" in page
+    assert {name for name in names if name.startswith("bandit_service/web/")} == page
     assert not [name for name in names if name.endswith((".pyc", ".db", ".so"))]
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
 

@@ -74,7 +74,8 @@ class Client:
         return str(body["results"][0]["status"])
 
 
-def _prepare(data_dir: Path, models: Path) -> None:
+def prepare(data_dir: Path, models: Path) -> None:
+    """The service's directory, with the models that were exported before."""
     data_dir.mkdir(exist_ok=True)
     if not (data_dir / "models").exists():
         (data_dir / "models").symlink_to(models, target_is_directory=True)
@@ -92,7 +93,7 @@ async def opened(
     data_dir: Path, models: Path, **environ: str
 ) -> AsyncIterator[tuple[Client, World]]:
     """The same, and the world behind it."""
-    _prepare(data_dir, models)
+    prepare(data_dir, models)
     chosen = settings.read(
         None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
     )
@@ -105,7 +106,7 @@ class Process:
 
     def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
         self.data_dir = data_dir
-        _prepare(data_dir, models)
+        prepare(data_dir, models)
         self._ready = data_dir / "ready.json"
         self._ready.unlink(missing_ok=True)
         self.log_path = data_dir / "stderr.log"

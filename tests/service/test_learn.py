@@ -11,7 +11,7 @@ import pytest
 from bandit_service import app, learn_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.wire import DecideRequest
-from tests.service.running import _prepare
+from tests.service.running import prepare
 from tests.unit.replay.recordings import a_row, write
 
 
@@ -24,7 +24,7 @@ def _learn(config: Path, data: Path, *more: str) -> int:
 
 @pytest.fixture
 def config(tmp_path: Path, models: Path) -> Path:
-    _prepare(tmp_path / "var", models)
+    prepare(tmp_path / "var", models)
     path = tmp_path / "config.toml"
     arms = "".join(
         f'[[arms]]\nid = "{arm}"\nusd_per_mtok_in = 1.0\nusd_per_mtok_out = 2.0\n'

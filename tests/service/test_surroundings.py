@@ -14,6 +14,7 @@ from openapi_spec_validator import validate
 
 from bandit_service import experiments_http, http
 from bandit_service.gateway import http as gateway_http
+from bandit_service.live import http as live_http
 from bandit_service.openapi import codes, document
 from tests.service.running import Client, Process, a_vector, serving
 
@@ -100,6 +101,11 @@ async def test_health_and_readiness(client: Client) -> None:
     assert (status, body["status"], body["arms"]) == (200, "ready", 3)
 
 
+_ROUTES = (
+    *http.routes(), *gateway_http.routes(), *experiments_http.routes(), *live_http.routes()
+)  # fmt: skip
+
+
 def _schema(name: str, whole: dict[str, Any]) -> Draft202012Validator:
     schema = {"$ref": f"#/components/schemas/{name}", "components": whole["components"]}
     return Draft202012Validator(schema)
@@ -109,11 +115,7 @@ async def test_the_openapi_document_is_valid_and_true(client: Client) -> None:
     status, whole = await client.get("/openapi.json")
     assert status == 200
     validate(whole)
-    routes = {
-        (route.method.lower(), route.path)
-        for route in (*http.routes(), *gateway_http.routes(), *experiments_http.routes())
-        if route.method != "HEAD"
-    }
+    routes = {(route.method.lower(), route.path) for route in _ROUTES if route.method != "HEAD"}
     described = {(method, path) for path, methods in whole["paths"].items() for method in methods}
     assert described == routes | {("get", "/v1/events"), ("get", "/v1/stream")}
     decided = await client.decide(query="hello", explain=True)

@@ -1,0 +1,146 @@
+"""In words: whether routing is healthy, and why an arm has the traffic it has. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bandit_service.core.events import Decided
+from policies import ArmId
+
+LOOKED_AT = 200
+_FEW, _FALLBACKS, _OFTEN = 20, 0.05, 0.5
+
+
+@dataclass(slots=True)
+class Chances:
+    """How the newest decisions treated one arm.
+
+    offered: decisions in which it was eligible. propensity: its mean chance in those. gap: mean of
+    the best score less its own where the usual policy decided, None where it was in none of those:
+    scores of several policies have no common unit. excluded: reasons that left it out, with their
+    counts.
+    """
+
+    decisions: int = 0
+    offered: int = 0
+    propensity: float = 0.0
+    gap: float | None = None
+    excluded: Counter[str] = field(default_factory=Counter)
+
+
+def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
+    """How each arm fared in these decisions, by arm."""
+    found: dict[ArmId, Chances] = {}
+    alike: dict[tuple[ArmId, ...], list[Decided]] = {}
+    for event in decisions:
+        alike.setdefault(event.arms, []).append(event)
+        for id, why in event.excluded.items():
+            found.setdefault(id, Chances()).excluded[_kind(why)] += 1
+    policies = Counter((event.policy, event.key) for event in decisions)
+    usual = policies.most_common(1)[0][0] if policies else ("", "")
+    gaps: dict[ArmId, list[float]] = {}
+    for ids, events in alike.items():
+        p = np.array([event.propensities for event in events]).sum(axis=0)
+        scores = np.array([e.scores for e in events if (e.policy, e.key) == usual])
+        for k, id in enumerate(ids):
+            one = found.setdefault(id, Chances())
+            one.offered += len(events)
+            one.propensity += float(p[k])
+            if len(scores):
+                gaps.setdefault(id, []).extend((scores.max(axis=1) - scores[:, k]).tolist())
+    for id, one in found.items():
+        one.decisions = len(decisions)
+        if one.offered:
+            one.propensity /= one.offered
+        if gaps.get(id):
+            one.gap = sum(gaps[id]) / len(gaps[id])
+    return found
+
+
+def why(one: Chances | None, retired: bool, upstream: str) -> str:
+    """A sentence on the traffic of one arm. upstream: closed, open, half open, "" for none."""
+    if retired:
+        return "Retired: offered no more; what was learned stays."
+    if upstream == "open":
+        return "Masked: its calls fail. It is probed again after a pause."
+    if upstream == "half open":
+        return "Its calls failed; the next one is a probe."
+    if one is None or one.decisions < _FEW:
+        return "Not enough data: fewer than 20 recent decisions."
+    out = one.decisions - one.offered
+    said = ""
+    if out and one.excluded:
+        reason, _ = one.excluded.most_common(1)[0]
+        said = f"Left out of {_share(out, one.decisions)} of the recent queries: {reason}. "
+    elif out:
+        said = f"Not allowed by {_share(out, one.decisions)} of the recent queries. "
+    if not one.offered:
+        return said or "Offered to no recent query."
+    return said + (
+        f"Offered to {_share(one.offered, one.decisions)}, drawn with a mean chance of "
+        f"{_percent(one.propensity)}{_scored(one)}."
+    )
+
+
+def _scored(one: Chances) -> str:
+    if one.gap is None:
+        return ""
+    if one.gap < 0.0005:
+        return ", with the best score"
+    return f"; its score is {one.gap:.3f} below the best on average"
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
+
+    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail.
+    """
+
+    offered: int
+    decisions: int
+    rewards: int
+    fallbacks: int
+    looked_at: int
+    masked: Sequence[str] = ()
+    degraded: str = ""
+
+
+def state(signs: Signs) -> tuple[str, list[str]]:
+    """ "good", "idle", "warn" or "bad", and what stands behind it, the gravest first."""
+    bad, warn = [], []
+    if signs.degraded:
+        bad.append(f"The log cannot be written: {signs.degraded}. Rewards are refused until then.")
+    if not signs.offered:
+        bad.append("There is no arm to choose.")
+    if signs.looked_at >= _FEW and signs.fallbacks > _FALLBACKS * signs.looked_at:
+        share = _share(signs.fallbacks, signs.looked_at)
+        bad.append(f"{share} of the recent decisions fell back: a stage before the draw failed.")
+    warn += [f"{arm} is masked: its calls fail." for arm in signs.masked]
+    if signs.decisions >= 100 and not signs.rewards:
+        warn.append(f"{signs.decisions} decisions in ten minutes and no reward: nothing is learnt.")
+    if bad or warn:
+        return ("bad" if bad else "warn"), bad + warn
+    if not signs.decisions:
+        return "idle", ["No decision in the last ten minutes."]
+    return "good", ["Routing and learning."]
+
+
+def _kind(why: str) -> str:
+    """The reason without its numbers, so that alike ones are counted together."""
+    head = why.split(" < ")[0]
+    if head.startswith(("max_cost_usd", "max_latency_s", "context window")):
+        return head.rsplit(" ", 1)[0]
+    return why
+
+
+def _share(part: int, whole: int) -> str:
+    return _percent(part / whole)
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} %"

@@ -1,0 +1,177 @@
+"""What goes over the wire to the page: the state of the whole, steps, arms and decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bandit_service.core.world import Pending
+from bandit_service.gateway.health import Health
+from bandit_service.live.moments import Moments
+from bandit_service.live.reasons import LOOKED_AT, Chances, Signs, chances, state, why
+from bandit_service.live.ring import Step
+from bandit_service.live.watch import SIGNALS, ArmSeen, Watch
+from bandit_service.router import Router
+from bandit_service.telemetry import Telemetry
+from policies import ArmId
+
+FEED = 40
+_NOW_S, _SPAN_S = 60.0, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Renders a watch. now: UTC seconds, as events have them."""
+
+    router: Router
+    telemetry: Telemetry
+    health: Health
+    now: Callable[[], float]
+
+    def begin(self, watch: Watch, tenant: str | None) -> dict[str, Any]:
+        """Everything that a new page needs, all kept steps among it."""
+        now = self.now()
+        fine, coarse = watch.fine, watch.coarse
+        return self.tick(watch, tenant, now) | {
+            "fine": {"step_s": fine.step_s, "most": fine.most, "rows": _rows(fine.kept(now))},
+            "coarse": {
+                "step_s": coarse.step_s, "most": coarse.most, "rows": _rows(coarse.kept(now)),
+            },
+        }  # fmt: skip
+
+    def tick(self, watch: Watch, tenant: str | None, now: float) -> dict[str, Any]:
+        """What changes from second to second; of the steps those of the last few seconds."""
+        for ring in (watch.fine, watch.coarse):
+            if ring.newest is not None:
+                ring.newest.mean, ring.newest.best = watch.means()
+        recent = watch.newest(LOOKED_AT)
+        span = watch.fine.since(now - _SPAN_S)
+        arms = self._arms(watch, span, recent, now)
+        says = self._state(span, recent, arms)
+        return {
+            "now": now,
+            "policy": self.router.world.serving,
+            "numbers": list(watch.numbers),
+            "state": {"is": says[0], "says": says[1]},
+            "totals": self._totals(watch, tenant, span, now),
+            "fine": {"rows": _rows(watch.fine.since(now - 5.0))},
+            "coarse": {"rows": _rows(watch.coarse.since(now - 5.0))},
+            "arms": arms,
+            "feed": [_decision(pending) for pending in recent[:FEED]],
+        }
+
+    def _totals(
+        self, watch: Watch, tenant: str | None, span: Sequence[Step], now: float
+    ) -> dict[str, Any]:
+        reward = Moments()
+        for step in span:
+            reward.merge(step.reward)
+        newest = [step for step in span if step.ts >= now - 11.0 and step.ts < int(now)]
+        mean, best = watch.means()
+        took = np.array(self.telemetry.took_s)
+        shown = len(took) >= 20 and tenant is None  # all tenants' times are not for one
+        return {
+            "decisions": sum(_count(step) for step in span),
+            "per_s": sum(_count(step) for step in newest) / 10.0,
+            "reward": reward.said(),
+            "regret": None if mean is None or best is None else best - mean,
+            "rewarded": sum(seen.signals["reward"].n for seen in watch.arms.values()),
+            "baseline": self.telemetry.learning.baseline(self.router.world),
+            "saved": watch.saved.said(),
+            "spent_usd": watch.spent,
+            "would_cost_usd": watch.would_cost,
+            "p50_s": float(np.percentile(took, 50)) if shown else None,
+            "p99_s": float(np.percentile(took, 99)) if shown else None,
+            "timed": len(took) if tenant is None else 0,
+        }
+
+    def _state(
+        self, span: Sequence[Step], recent: Sequence[Pending], arms: Sequence[dict[str, Any]]
+    ) -> tuple[str, list[str]]:
+        world = self.router.world
+        return state(
+            Signs(
+                offered=len(world.offered()),
+                decisions=sum(_count(step) for step in span),
+                rewards=sum(step.reward.n for step in span),
+                fallbacks=sum(bool(one.decided.fallback) for one in recent),
+                looked_at=len(recent),
+                masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
+                degraded=self.router.writer.degraded,
+            )
+        )
+
+    def _arms(
+        self, watch: Watch, span: Sequence[Step], recent: Sequence[Pending], now: float
+    ) -> list[dict[str, Any]]:
+        treated = chances([pending.decided for pending in recent])
+        before: dict[int, int] = {}
+        newest: dict[int, int] = {}
+        for step in span:
+            into = newest if step.ts >= now - _NOW_S else before
+            for number, count in step.arms.items():
+                into[number] = into.get(number, 0) + count
+        shares = [(each, max(1, sum(each.values()))) for each in (newest, before)]
+        rows = []
+        for id, record in sorted(self.router.world.arms.items()):
+            number = watch.numbers.get(id, -1)
+            upstream = ""
+            if record.spec.upstream:
+                upstream = self.health.state(id, time.monotonic())
+            row = _arm(watch.arms.get(id, ArmSeen()), watch, id, treated.get(id))
+            share, share_before = (each.get(number, 0) / whole for each, whole in shares)
+            row |= {
+                "retired": record.retired,
+                "upstream": upstream,
+                "share": share if newest else None,
+                "share_n": sum(newest.values()),
+                "share_before": share_before if before else None,
+                "share_before_n": sum(before.values()),
+                "why": why(treated.get(id), record.retired, upstream),
+            }
+            rows.append(row)
+        return rows
+
+
+def _arm(seen: ArmSeen, watch: Watch, id: ArmId, treated: Chances | None) -> dict[str, Any]:
+    value = watch.health.corrected.get(id)
+    return {
+        "id": id,
+        "decisions": seen.decisions,
+        "value": None if value is None else value.value,
+        "elo": watch.health.elo.get(id),
+        "compared": seen.compared,
+        "offered": None if treated is None else treated.offered,
+        "propensity": treated.propensity if treated is not None and treated.offered else None,
+        **{name: seen.signals[name].said() for name in ("reward", *SIGNALS)},
+    }
+
+
+def _decision(pending: Pending) -> dict[str, Any]:
+    decided = pending.decided
+    return {
+        "id": decided.id,
+        "ts": decided.ts,
+        "arm": decided.arm,
+        "propensity": decided.propensity,
+        "explored": decided.propensity < max(decided.propensities),
+        "policy": decided.policy,
+        "experiment": decided.experiment,
+        "variant": decided.variant,
+        "fallback": decided.fallback,
+        "excluded": len(decided.excluded),
+        "reward": pending.learned.get("reward"),
+        "signals": len(pending.signals),
+    }
+
+
+def _rows(steps: Sequence[Step]) -> list[list[object]]:
+    return [step.row() for step in steps]
+
+
+def _count(step: Step) -> int:
+    return sum(step.arms.values())

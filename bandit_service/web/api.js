@@ -1,0 +1,51 @@
+// Requests to the service this page came from. A key lives in this tab's session and nowhere else.
+
+const STORED = "bandit-key";
+const waiting = new Set();
+
+export class Failed extends Error {
+  constructor(status, error, retryAfter = 0) {
+    super(error.message);
+    this.status = status;
+    this.param = error.param ?? null;
+    this.retryAfter = retryAfter;
+  }
+}
+
+export function key() {
+  return sessionStorage.getItem(STORED) ?? "";
+}
+
+export function setKey(given) {
+  if (given) sessionStorage.setItem(STORED, given);
+  else sessionStorage.removeItem(STORED);
+}
+
+/** Call `then` where the service wants a key that this tab has not. */
+export function onKeyNeeded(then) {
+  waiting.add(then);
+}
+
+export function headers(more = {}) {
+  return key() ? { Authorization: `Bearer ${key()}`, ...more } : more;
+}
+
+export async function failure(response) {
+  let error = { message: `the service answered ${response.status}` };
+  try {
+    error = (await response.json()).error ?? error;
+  } catch { /* no JSON: the status says enough */ }
+  if (response.status === 401) for (const then of waiting) then(error.message);
+  return new Failed(response.status, error, Number(response.headers.get("Retry-After") ?? 0));
+}
+
+export async function ask(method, path, body = undefined) {
+  const given = { method, headers: headers({ Accept: "application/json" }), cache: "no-store" };
+  if (body !== undefined) {
+    given.body = JSON.stringify(body);
+    given.headers["Content-Type"] = "application/json";
+  }
+  const response = await fetch(path, given);
+  if (!response.ok) throw await failure(response);
+  return response.json();
+}

@@ -1,0 +1,84 @@
+// The newest decisions, and everything that is known of one of them.
+
+import { ask } from "./api.js";
+import { byId, el, keyed, say } from "./dom.js";
+import { clock, percent, signed } from "./format.js";
+import { rewardForm } from "./reward_form.js";
+import { dotOf, store } from "./store.js";
+import { decisionView } from "./why.js";
+
+let list = null;
+let open = "";
+let fixed = false;
+let held = [];
+
+function item(decision) {
+  const dot = el("i", { "aria-hidden": "true" });
+  const chance = el("span", { class: "chance" });
+  const reward = el("span");
+  const link = el("a", { href: `#decisions=${decision.id}` },
+    el("time", {}, clock(decision.ts)), el("span", { class: "arm" }, dot, el("span", {}, decision.arm), notes(decision)), chance, reward);
+  return {
+    node: el("li", {}, link),
+    update(now) {
+      dot.className = dotOf(now.arm);
+      say(chance, percent(now.propensity));
+      say(reward, now.reward === null ? (now.signals ? "partly" : "no reward yet") : signed(now.reward, 2));
+      reward.className = now.reward === null ? "muted" : "";
+      if (now.id === open) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    },
+  };
+}
+
+function notes(decision) {
+  const words = [];
+  if (decision.explored) words.push("explored");
+  if (decision.fallback) words.push("fallback");
+  if (decision.excluded) words.push(`${decision.excluded} taken out`);
+  if (decision.experiment) words.push(`${decision.experiment}: ${decision.variant}`);
+  return words.map((word) => el("span", { class: "badge" }, word));
+}
+
+function build() {
+  list = el("ul", { class: "feed" });
+  const find = el("input", { type: "text", id: "find", placeholder: "its id", autocomplete: "off", spellcheck: "false" });
+  const hold = el("button", { type: "button", class: "quiet", "aria-pressed": "false", onclick() {
+    fixed = !fixed;
+    hold.setAttribute("aria-pressed", String(fixed));
+    say(hold, fixed ? "Go on" : "Hold");
+    if (fixed) held = store.feed;
+    showFeed();
+  } }, "Hold");
+  byId("feed").append(
+    el("form", { class: "row", onsubmit(event) { event.preventDefault(); if (find.value.trim()) location.hash = `decisions=${encodeURIComponent(find.value.trim())}`; } },
+      el("label", { for: "find" }, "Look up a decision"), find, el("button", { type: "submit", class: "quiet" }, "Look up"), hold),
+    list, el("p", { class: "muted none" }, "No decision yet. The view “Try” makes one."));
+  byId("why").append(el("p", { class: "muted" }, "Choose a decision to see why it fell as it did."));
+}
+
+export function showFeed() {
+  if (!list) build();
+  const shown = fixed ? held : store.feed;
+  keyed(list, shown, (decision) => decision.id, item);
+  list.nextSibling.hidden = shown.length > 0;
+}
+
+export async function openDecision(id) {
+  if (!list) build();
+  if (id === open) return;
+  open = id;
+  showFeed();
+  if (id) await load(id);
+}
+
+async function load(id) {
+  const panel = byId("why");
+  try {
+    const decision = await ask("GET", `v1/decisions/${encodeURIComponent(id)}`);
+    if (id !== open) return;
+    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision), rewardForm(id, () => load(id)));
+  } catch (error) {
+    if (id === open) panel.replaceChildren(el("h3", {}, "Why this decision?"), el("p", { class: "note" }, error.message));
+  }
+}

@@ -1,0 +1,29 @@
+// One dialog for all: a question with fields, sent when it is confirmed.
+
+import { byId, el, say } from "./dom.js";
+
+/** Ask; `send(given)` is what a confirmation does. Gives its answer, or null. */
+export function confirmed(title, text, fields, send) {
+  const dialog = byId("dialog");
+  const told = el("p", { class: "result", role: "alert" });
+  return new Promise((settle) => {
+    const controls = fields.map(({ name, label, ...rest }) => ({ name, label, control: el("input", { id: `dialog-${name}`, autocomplete: "off", ...rest }) }));
+    const end = (answer) => { dialog.onclose = null; dialog.close(); settle(answer); };
+    dialog.replaceChildren(el("form", {
+      async onsubmit(event) {
+        event.preventDefault();
+        try {
+          end((await send(Object.fromEntries(controls.map(({ name, control }) => [name, control.value])))) ?? true);
+        } catch (error) {
+          say(told, error.message);
+        }
+      },
+    },
+    el("h2", { id: "dialog-title" }, title), el("p", { class: "field muted" }, text),
+    controls.map(({ label, control }) => el("div", { class: "field" }, el("label", { for: control.id }, label), control)),
+    told,
+    el("div", { class: "row" }, el("button", { type: "submit" }, "Confirm"), el("button", { type: "button", class: "quiet", onclick: () => end(null) }, "Cancel"))));
+    dialog.onclose = () => settle(null);
+    if (!dialog.open) dialog.showModal();
+  });
+}

@@ -1,0 +1,45 @@
+// Numbers for people. What is not known says so and is never a zero.
+
+export const NONE = "not enough data";
+
+export function percent(value, digits = 0) {
+  return value === null || value === undefined ? NONE : `${(100 * value).toFixed(digits)} %`;
+}
+
+export function number(value, digits = 3) {
+  return value === null || value === undefined ? NONE : value.toFixed(digits).replace("-", "−");
+}
+
+export function signed(value, digits = 3) {
+  return value === null || value === undefined ? NONE : (value >= 0 ? "+" : "") + number(value, digits);
+}
+
+export function count(value) {
+  return value.toLocaleString("en-GB");
+}
+
+/** USD with about three digits: $1.23, $0.0123, 12.3 µ$ would be unreadable, so thousands of queries. */
+export function usd(value) {
+  if (value === null || value === undefined) return NONE;
+  const size = Math.abs(value);
+  const digits = size >= 100 ? 0 : size >= 0.1 ? 2 : size >= 0.001 ? 4 : 6;
+  return `${value < 0 ? "−" : ""}$${size.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
+}
+
+export function seconds(value) {
+  if (value === null || value === undefined) return NONE;
+  return value < 1 ? `${(1000 * value).toFixed(value < 0.01 ? 1 : 0)} ms` : `${value.toFixed(2)} s`;
+}
+
+export function clock(ts, withSeconds = true) {
+  const shown = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (withSeconds) shown.second = "2-digit";
+  return new Date(1000 * ts).toLocaleTimeString("en-GB", shown);
+}
+
+/** "0.812 ± 0.02" of {n, mean, low, high}. */
+export function interval(of, format = number) {
+  if (!of || of.mean === null || of.mean === undefined) return NONE;
+  if (of.low === null) return format(of.mean);
+  return `${format(of.mean)} (${format(of.low)} to ${format(of.high)})`;
+}

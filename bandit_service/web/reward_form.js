@@ -1,0 +1,39 @@
+// Send what an answer was worth: a thumb, or a slider.
+
+import { ask } from "./api.js";
+import { el, say } from "./dom.js";
+
+let made = 0;
+
+/** Controls for one decision; `then(status)` after a reward was taken. */
+export function rewardForm(decisionId, then) {
+  const id = `quality-${(made += 1)}`;
+  const told = el("p", { class: "result", role: "status" });
+  const shown = el("output", { for: id }, "0.50");
+  const slider = el("input", { type: "range", id, min: "0", max: "1", step: "0.05", value: "0.5", oninput: () => say(shown, Number(slider.value).toFixed(2)) });
+  const buttons = [];
+  const send = async (quality) => {
+    for (const each of buttons) each.disabled = true;
+    say(told, "Sending…");
+    try {
+      const answer = await ask("POST", "v1/rewards", { decision_id: decisionId, quality });
+      const result = answer.results[0];
+      say(told, result.status === "error" ? result.error.message : result.status === "duplicate" ? "It was sent before, and counts once." : `Quality ${quality} was learned.`);
+      if (result.status !== "error") await then(result.status);
+    } catch (error) {
+      say(told, error.message);
+    } finally {
+      for (const each of buttons) each.disabled = false;
+    }
+  };
+  buttons.push(
+    el("button", { type: "button", class: "quiet", onclick: () => send(1) }, "👍 Good"),
+    el("button", { type: "button", class: "quiet", onclick: () => send(0) }, "👎 Bad"),
+    el("button", { type: "button", onclick: () => send(Number(slider.value)) }, "Send"),
+  );
+  return el("div", { class: "block reward" },
+    el("h4", {}, "What was the answer worth?"),
+    el("div", { class: "row" }, buttons[0], buttons[1]),
+    el("div", { class: "row" }, el("label", { for: id }, "Quality"), slider, shown, buttons[2]),
+    told);
+}

@@ -1,0 +1,79 @@
+// Try a query: decide or only explain it, reward it by a click, and see what that changed.
+
+import { ask } from "./api.js";
+import { byId, el, say } from "./dom.js";
+import { number, percent } from "./format.js";
+import { rewardForm } from "./reward_form.js";
+import { decisionView, excludedBlock, neighboursBlock, weighedTable } from "./why.js";
+
+function field(label, control, hint = "") {
+  return el("div", { class: "field" }, el("label", { for: control.id }, label), control, hint ? el("p", { class: "muted", id: `${control.id}-hint` }, hint) : null);
+}
+
+function build() {
+  const text = el("textarea", { id: "query", rows: "5", required: true, placeholder: "Prove that the square root of two is irrational." });
+  const cost = el("input", { id: "max-cost", type: "number", min: "0", step: "any", inputmode: "decimal" });
+  const requires = el("input", { id: "requires", type: "text", autocomplete: "off", "aria-describedby": "requires-hint" });
+  const told = el("p", { class: "result", role: "status" });
+  const asked = () => {
+    const body = { query: text.value };
+    if (cost.value !== "") body.max_cost_usd = Number(cost.value);
+    const names = requires.value.split(",").map((name) => name.trim()).filter(Boolean);
+    if (names.length) body.requires = names;
+    return body;
+  };
+  const run = async (what) => {
+    if (!text.value.trim()) { say(told, "Write a query first."); text.focus(); return; }
+    say(told, "Asking…");
+    try {
+      await what(asked());
+      say(told, "");
+    } catch (error) {
+      say(told, error.message);
+    }
+  };
+  byId("ask").append(el("form", { onsubmit(event) { event.preventDefault(); run(decide); } },
+    field("Query", text, "It is embedded and decided on. Its text is not stored."),
+    el("div", { class: "pair" }, field("At most, USD", cost), field("Capabilities it needs", requires, "as vision, tools")),
+    el("div", { class: "row" },
+      el("button", { type: "submit" }, "Decide"),
+      el("button", { type: "button", class: "quiet", onclick: () => run(explain) }, "Only explain")),
+    told));
+  byId("answer").append(el("p", { class: "muted" }, "“Decide” draws an arm and writes the decision down, as for any client. “Only explain” writes nothing."));
+}
+
+async function decide(asked) {
+  const made = await ask("POST", "v1/decide", asked);
+  const [whole, before] = await Promise.all([ask("GET", `v1/decisions/${made.decision_id}`), ask("POST", "v1/explain", asked)]);
+  const change = el("div", { class: "change", role: "status" });
+  const form = rewardForm(made.decision_id, async () => {
+    const after = await ask("POST", "v1/explain", asked);
+    change.replaceChildren(...changed(made.arm, before, after));
+  });
+  byId("answer").replaceChildren(el("h3", {}, "Decided"), form, change, ...decisionView(whole));
+}
+
+function changed(arm, before, after) {
+  const [was, is] = [before, after].map((each) => each.arms.find((one) => one.id === arm));
+  if (!was || !is) return [el("p", { class: "note" }, `${arm} is not eligible for this query any more.`)];
+  const rich = was.quality !== null && is.quality !== null;
+  return [el("p", { class: "note" }, "The same query again, with what was just learned: ",
+    el("b", {}, arm), ` has a chance of ${percent(is.propensity, 1)}, before ${percent(was.propensity, 1)}; a score of ${number(is.score)}, before ${number(was.score)}`,
+    rich ? `; an expected quality of ${number(is.quality)}, before ${number(was.quality)}.` : ".")];
+}
+
+async function explain(asked) {
+  const told = await ask("POST", "v1/explain", asked);
+  byId("answer").replaceChildren(
+    el("h3", {}, "What would be decided"),
+    el("p", { class: "muted" }, `by ${told.policy}; nothing was written${told.fallback ? `; fallback: ${told.fallback}` : ""}`),
+    el("div", { class: "block" }, weighedTable(told.arms, "")),
+    excludedBlock(told.left_out, told.arms.map((arm) => arm.id)),
+    neighboursBlock(told.neighbours));
+}
+
+let built = false;
+export function openTry() {
+  if (!built) build();
+  built = true;
+}

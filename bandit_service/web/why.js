@@ -1,0 +1,116 @@
+// Why one decision fell as it did: scores, chances, neighbours, what constraints took out.
+
+import { el } from "./dom.js";
+import { clock, NONE, number, percent, seconds, signed, usd } from "./format.js";
+import { dotOf, store } from "./store.js";
+
+function named(arm) {
+  return el("span", { class: "name" }, el("i", { class: dotOf(arm), "aria-hidden": "true" }), el("span", {}, arm));
+}
+
+function table(label, columns, rows) {
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    el("table", {},
+      el("caption", { class: "unseen" }, label),
+      el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, rows)));
+}
+
+function block(title, ...children) {
+  return el("div", { class: "block" }, el("h4", {}, title), children);
+}
+
+export function facts(pairs) {
+  return el("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+function bar(arm, share) {
+  const fill = el("i");
+  fill.style.width = `${100 * share}%`;
+  return el("span", { class: `bar ${dotOf(arm).replace("dot", "").trim()}` }, fill);
+}
+
+/** One row for each arm that could be drawn: {id, propensity, score, quality?, cost_usd?}. */
+export function weighedTable(arms, drawn) {
+  const rich = arms.some((arm) => arm.quality !== null && arm.quality !== undefined);
+  const priced = arms.some((arm) => arm.cost_usd !== undefined);
+  const columns = ["Arm", "Chance", "Score", ...(rich ? ["Expected quality"] : []), ...(priced ? ["Expected cost"] : [])];
+  const rows = [...arms].sort((a, b) => b.propensity - a.propensity).map((arm) => el("tr", {},
+    el("td", {}, named(arm.id), arm.id === drawn ? el("span", { class: "badge" }, "drawn") : null),
+    el("td", {}, percent(arm.propensity, 1), bar(arm.id, arm.propensity)),
+    el("td", {}, number(arm.score)),
+    rich ? el("td", {}, number(arm.quality)) : null,
+    priced ? el("td", {}, usd(arm.cost_usd)) : null));
+  return table("Arms that could be drawn", columns, rows);
+}
+
+export function excludedBlock(excluded, weighed) {
+  const known = new Set([...Object.keys(excluded), ...weighed]);
+  const others = store.arms.filter((arm) => !known.has(arm.id)).map((arm) => arm.id);
+  const rows = Object.entries(excluded).map(([arm, why]) => el("tr", {}, el("td", {}, named(arm)), el("td", {}, why)));
+  return block("What constraints took out",
+    rows.length ? table("Arms that a constraint took out", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint took an arm out."),
+    others.length ? el("p", { class: "muted" }, `Neither weighed nor taken out: ${others.join(", ")}. The request did not allow them, or they were not offered then.`) : null);
+}
+
+function byArm(neighbours) {
+  const found = new Map();
+  for (const each of neighbours) {
+    for (const one of each.outcomes ?? []) {
+      const of = found.get(one.arm) ?? { n: 0, sum: 0 };
+      of.n += 1;
+      of.sum += one.reward;
+      found.set(one.arm, of);
+    }
+  }
+  return [...found].sort((a, b) => b[1].sum / b[1].n - a[1].sum / a[1].n);
+}
+
+export function neighboursBlock(neighbours) {
+  if (!neighbours.length) return block("Nearest past queries", el("p", { class: "muted" }, "None: the history was empty, or they are not shown to this key."));
+  const sums = byArm(neighbours).map(([arm, of]) => el("li", {}, el("i", { class: dotOf(arm) }), `${arm}: mean reward ${number(of.sum / of.n)}, n = ${of.n}`));
+  const rows = neighbours.map((each) => el("tr", {},
+    el("td", {}, number(each.similarity, 3)),
+    el("td", {}, (each.outcomes ?? []).length
+      ? each.outcomes.map((one) => el("div", {}, el("i", { class: dotOf(one.arm) }), ` ${one.arm}: ${signed(one.reward, 2)}`))
+      : el("span", { class: "muted" }, "no longer remembered")),
+    el("td", { class: "id" }, String(each.id))));
+  return block(`Nearest past queries, ${neighbours.length} recalled`,
+    sums.length ? el("ul", { class: "legend" }, sums) : null,
+    table("Nearest past queries with their outcomes", ["Similarity", "Outcomes as known now", "Number"], rows));
+}
+
+function chanceOf(decision) {
+  const best = Math.max(...Object.values(decision.propensities));
+  if (decision.stayed) return "stayed with its conversation";
+  return decision.propensity < best ? "explored: another arm was likelier" : "the likeliest arm";
+}
+
+/** All of GET /v1/decisions/{id}. */
+export function decisionView(decision) {
+  const { expected } = decision;
+  const arms = Object.keys(decision.propensities).map((id) => ({ id, propensity: decision.propensities[id], score: decision.scores[id] }));
+  const signals = Object.entries(decision.signals);
+  return [
+    el("p", {}, named(decision.arm)),
+    el("p", { class: "id" }, decision.decision_id),
+    facts([
+      ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
+      ["Decided by", decision.policy],
+      ["Time", clock(decision.ts)],
+      ["Expected quality", expected.quality === undefined ? NONE : number(expected.quality)],
+      ["Expected cost", usd(expected.cost_usd)],
+      ["Expected latency", expected.latency_s === undefined ? NONE : seconds(expected.latency_s)],
+      ["Worth of one quality", usd(decision.willingness_to_pay)],
+      ["Prompt, estimated", decision.tokens ? `${decision.tokens} tokens` : null],
+      ["Fallback", decision.fallback ?? null],
+      ["Experiment", decision.experiment ? `${decision.experiment} → ${decision.variant}` : "in none"],
+    ]),
+    block("Arms that could be drawn", weighedTable(arms, decision.arm)),
+    excludedBlock(decision.excluded ?? {}, arms.map((arm) => arm.id)),
+    block("Signals so far",
+      signals.length ? facts(signals.map(([name, value]) => [name, String(Number(value.toPrecision(4)))])) : el("p", { class: "muted" }, "None came back yet."),
+      el("p", { class: "muted" }, decision.settled ? "Its reward is settled and was learned." : "Its reward is not settled yet.")),
+    neighboursBlock(decision.neighbours),
+  ];
+}

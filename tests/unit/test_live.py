@@ -1,0 +1,289 @@
+"""What the page is told: steps of time, sums, reasons, the map, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.errors import Busy, Unavailable
+from bandit_service.core.world import Pending, World, new_world
+from bandit_service.live.broadcast import BEHIND, Broadcast
+from bandit_service.live.moments import ENOUGH, Moments
+from bandit_service.live.reasons import Signs, chances, state, why
+from bandit_service.live.ring import Ring
+from bandit_service.live.scatter import FEWEST, plane_of, scatter
+from bandit_service.live.watch import RECENT, Watches
+from policies import ArmId
+
+A, B = ArmId("a"), ArmId("b")
+
+
+def decided(id: str, ts: float = 1000.0, drawn: int = 0, **fields: object) -> ev.Decided:
+    whole: dict[str, object] = {
+        "ts": ts, "id": id, "embedding": ev.pack(np.array([1.0, 0.0], np.float32)), "tokens": 10,
+        "willingness_to_pay": 0.1, "arms": (A, B), "propensities": (0.75, 0.25),
+        "scores": (0.5, 0.25), "drawn": drawn, "policy": "eagle", "key": "", "price": 0.5,
+        "list_cost_usd": 0.1, "expected_cost_usd": 0.1,
+    }  # fmt: skip
+    return ev.Decided(**whole | fields)  # type: ignore[arg-type]
+
+
+class Seen:
+    """A world whose every event is told to watches."""
+
+    def __init__(self, tenants: set[str] | None = None) -> None:
+        self.world: World = new_world({"eagle": policies.load("eagle")}, "eagle", 100)
+        self.watches = Watches(tenants or set(), lambda world: "b")
+        for id, usd in ((A, 1.0), (B, 10.0)):
+            spec = ev.ArmSpec(id=id, usd_per_mtok_in=usd, usd_per_mtok_out=0.0)
+            self.happens(ev.ArmAdded(ts=1.0, arm=spec, source="api"))
+
+    def happens(self, event: ev.AnyEvent) -> None:
+        self.world = apply(self.world, event)
+        self.watches.happened(event, self.world)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.integers(0, 40))
+def test_moments_are_the_mean_and_variance_of_all_values_however_they_are_merged(
+    values: list[float], cut: int
+) -> None:
+    left, right = Moments(), Moments()
+    for value in values[:cut]:
+        left.add(value)
+    for value in values[cut:]:
+        right.add(value)
+    left.merge(right)
+    assert left.n == len(values)
+    assert left.mean == pytest.approx(np.mean(values), abs=1e-6)
+    assert left.m2 == pytest.approx(np.var(values) * len(values), abs=1e-4, rel=1e-6)
+
+
+def test_an_interval_is_shown_only_of_enough_values_and_nothing_of_none() -> None:
+    seen = Moments()
+    assert seen.said() == {"n": 0, "mean": None, "low": None, "high": None}
+    for i in range(ENOUGH - 1):
+        seen.add(0.4 + 0.2 * (i % 2))
+    assert seen.said()["low"] is None
+    seen.add(0.6)
+    said = seen.said()
+    assert said["n"] == ENOUGH
+    assert said["mean"] == pytest.approx(0.5)
+    assert 0.4 < said["low"] < said["mean"] < said["high"] < 0.6
+
+
+def test_a_ring_keeps_the_newest_steps_and_leaves_out_the_empty_ones() -> None:
+    ring = Ring(step_s=10, most=3)
+    for ts in (5.0, 12.0, 19.9, 47.0, 58.0):
+        step = ring.at(ts)
+        step.arms[0] = step.arms.get(0, 0) + 1
+    assert [(step.ts, step.arms[0]) for step in ring.since(0.0)] == [(10, 2), (40, 1), (50, 1)]
+    assert [step.ts for step in ring.since(50.0)] == [50]
+    assert [step.ts for step in ring.kept(now=80.0)] == [50]
+    assert ring.at(3.0).ts == 50  # a clock that went back
+
+
+def test_what_happens_is_counted_by_arm_second_and_signal() -> None:
+    seen = Seen()
+    seen.happens(decided("1", 1000.2))
+    seen.happens(decided("2", 1000.9, drawn=1))
+    seen.happens(decided("3", 1002.0))
+    seen.happens(ev.Rewarded(ts=1002.5, decision_id="1", quality=0.9, cost_usd=0.00001, reward=0.8))
+    seen.happens(ev.Compared(ts=1003.0, winner=A, loser=B, decision_id="3"))
+    watch = seen.watches.all
+    rows = [step.row() for step in watch.fine.since(0.0)]
+    assert rows == [[1000, [0, 1, 1, 1], 0, None, None, None], [1002, [0, 1], 1, 0.8, None, None]]
+    assert watch.arms[A].decisions == 2
+    assert watch.arms[A].signals["quality"].said()["mean"] == pytest.approx(0.9)
+    assert watch.arms[A].signals["reward"].n == 1
+    assert watch.arms[B].compared == 1
+    assert watch.health.elo[A] > watch.health.elo[B]
+    # b would have cost ten tokens at 10 USD per million, and a prior without observations
+    assert watch.would_cost == pytest.approx(1e-4)
+    assert watch.saved.mean == pytest.approx(9e-5)
+    assert watch.health.rewards.value == pytest.approx(0.8)
+    assert max(v for v in watch.means() if v is not None) == pytest.approx(0.8)
+
+
+def test_a_tenant_sees_what_is_its_own_and_nobody_elses() -> None:
+    seen = Seen({"acme"})
+    seen.happens(decided("1", tenant="acme"))
+    seen.happens(decided("2", tenant="other"))
+    seen.happens(decided("3"))
+    for id in ("1", "2", "3"):
+        seen.happens(ev.Rewarded(ts=1001.0, decision_id=id, reward=0.5))
+    subject = ev.Subject(
+        embedding=ev.pack(np.array([0.0, 1.0], np.float32)), tokens=1, willingness_to_pay=0.1,
+        tenant="acme",
+    )  # fmt: skip
+    seen.happens(ev.Rewarded(ts=1002.0, subject=subject, arm=B, reward=0.1))
+    own = seen.watches.of("acme")
+    assert list(own.recent) == ["1"]
+    assert own.arms[A].signals["reward"].n == 1
+    assert own.arms[B].signals["reward"].n == 1
+    assert list(seen.watches.of(None).recent) == ["1", "2", "3"]
+    with pytest.raises(KeyError):
+        seen.watches.of("other")
+
+
+def test_what_is_forgotten_or_expired_leaves_the_feed_and_the_map() -> None:
+    seen = Seen()
+    seen.happens(decided("1", unit="u"))
+    seen.happens(decided("2"))
+    seen.happens(decided("3"))
+    seen.happens(ev.Forgotten(ts=1001.0, owner=ev.owner_of("", "u")))
+    assert list(seen.watches.all.recent) == ["2", "3"]
+    seen.happens(ev.DecisionsExpired(ts=1002.0, ids=("2",)))
+    assert list(seen.watches.all.recent) == ["3"]
+
+
+def test_a_start_recalls_pending_decisions_with_what_came_back() -> None:
+    seen = Seen({"acme"})
+    for i in range(RECENT + 10):
+        seen.happens(decided(f"{i:04}", 1000.0 + i, tenant="acme" if i % 2 else ""))
+    seen.happens(ev.Rewarded(ts=2000.0, decision_id="0505", quality=0.5, reward=0.25))
+    again = Watches({"acme"}, lambda world: "b")
+    again.recall(seen.world)
+    assert list(again.all.recent) == [f"{i:04}" for i in range(10, RECENT + 10)]
+    assert again.all.arms[A].decisions == RECENT + 10
+    assert again.of("acme").arms[A].decisions == RECENT // 2 + 5
+    assert again.all.arms[A].signals["reward"].mean == 0.25
+    assert again.all.fine.since(0.0)[-5].reward.mean == 0.25
+
+
+def test_why_an_arm_has_its_traffic() -> None:
+    dear = "max_cost_usd 0.001 < expected 0.01"
+    limited = [decided(str(i), arms=(A,), propensities=(1.0,), scores=(0.5,), excluded={B: dear})
+               for i in range(30)]  # fmt: skip
+    free = [decided(str(i)) for i in range(10)]
+    treated = chances(limited + free)
+    assert treated[B].offered == 10
+    assert treated[B].propensity == pytest.approx(0.25)
+    assert treated[B].gap == pytest.approx(0.25)
+    assert treated[A].gap == 0.0
+    # scores of another unit, by few decisions
+    mixed = chances(free + [decided("k", policy="knn", scores=(900.0, 0.0))] * 3)
+    assert mixed[B].gap == pytest.approx(0.25)
+    said = why(treated[B], retired=False, upstream="closed")
+    assert said.startswith("Left out of 75 % of the recent queries: max_cost_usd.")
+    assert "0.250 below the best" in said
+    assert "with the best score" in why(treated[A], retired=False, upstream="")
+    assert why(treated[A], retired=False, upstream="open").startswith("Masked")
+    assert why(None, retired=True, upstream="").startswith("Retired")
+    assert why(None, retired=False, upstream="").startswith("Not enough data")
+
+
+def test_the_state_of_the_whole_names_the_gravest_first() -> None:
+    calm = Signs(offered=2, decisions=500, rewards=400, fallbacks=0, looked_at=200)
+    assert state(calm)[0] == "good"
+    assert state(Signs(2, 0, 0, 0, 0))[0] == "idle"
+    silent = state(Signs(2, 500, 0, 0, 200))
+    assert silent[0] == "warn"
+    assert "no reward" in silent[1][0]
+    worse = state(Signs(2, 500, 0, 50, 200, masked=["a"], degraded="disk full"))
+    assert worse[0] == "bad"
+    assert "disk full" in worse[1][0]
+    assert "25 %" in worse[1][1]
+    assert worse[1][2] == "a is masked: its calls fail."
+
+
+def test_the_plane_holds_the_most_variance_and_does_not_flip() -> None:
+    chance = np.random.default_rng(1)
+    flat = np.zeros((200, 16))
+    flat[:, 3], flat[:, 7] = chance.normal(size=200) * 5.0, chance.normal(size=200) * 2.0
+    vectors = flat + chance.normal(size=flat.shape) * 0.1
+    first = plane_of(vectors)
+    assert first is not None
+    assert abs(first.axes[0, 3]) > 0.99
+    assert abs(first.axes[1, 7]) > 0.99
+    assert first.share > 0.98
+    assert np.allclose(first.axes @ first.axes.T, np.eye(2))
+    turned = plane_of(vectors[::-1] * 1.0, first)
+    assert turned is not None
+    assert (turned.axes * first.axes).sum(axis=1).min() > 0.99
+
+
+def test_the_map_says_where_there_is_not_enough_to_show() -> None:
+    def pending(i: int, x: float, y: float) -> Pending:
+        return Pending(decided(str(i), embedding=ev.pack(np.array([x, y], np.float32))))
+
+    few = [pending(i, 1.0, float(i)) for i in range(FEWEST - 1)]
+    assert scatter(few, None)[0]["state"] == "not enough data"
+    assert scatter([pending(i, 1.0, 0.0) for i in range(20)], None)[0]["state"] == "all alike"
+    unknown = [pending(i, 0.0, 0.0) for i in range(20)]
+    assert scatter(unknown, None)[0] == {"state": "not enough data", "n": 0, "needed": FEWEST}
+    angles = np.linspace(0.0, 3.0, 20)
+    body, plane = scatter(
+        [pending(i, math.cos(t), math.sin(t)) for i, t in enumerate(angles)], None
+    )
+    assert plane is not None
+    assert body["n"] == len(body["points"]) == 20
+    assert body["points"][0].keys() == {"id", "x", "y", "arm", "reward"}
+
+
+async def test_one_frame_is_made_for_all_listeners_of_a_tenant_and_none_for_nobody() -> None:
+    made: list[str | None] = []
+
+    def frame(tenant: str | None) -> bytes:
+        made.append(tenant)
+        return str(tenant).encode()
+
+    broadcast = Broadcast(frame, most=50, every_s=0.001)
+    everybody = [broadcast.join(None) for _ in range(30)] + [broadcast.join("acme")]
+    broadcast.tell()
+    assert made == [None, "acme"]
+    assert [await each.next() for each in everybody] == [b"None"] * 30 + [b"acme"]
+    for each in everybody:
+        broadcast.leave(each)
+    assert broadcast.listeners == 0
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "live"]
+
+
+async def test_the_ticks_come_by_themselves_and_a_bug_in_one_does_not_end_them() -> None:
+    asked = 0
+
+    def frame(tenant: str | None) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise ZeroDivisionError
+        return b"%d" % asked
+
+    broadcast = Broadcast(frame, most=1, every_s=0.001)
+    listener = broadcast.join(None)
+    assert await listener.next() == b"2"
+    assert await listener.next() == b"3"
+    broadcast.leave(listener)
+
+
+async def test_one_who_does_not_keep_up_is_dropped_and_the_others_go_on() -> None:
+    broadcast = Broadcast(lambda _: b"x", most=2, every_s=3600.0)
+    slow, quick = broadcast.join(None), broadcast.join(None)
+    for _ in range(BEHIND + 1):
+        broadcast.tell()
+        assert await quick.next() == b"x"
+    assert slow.dropped
+    assert await slow.next() is None
+    assert not quick.dropped
+    broadcast.leave(slow)
+    broadcast.leave(quick)
+
+
+async def test_listeners_are_bounded_and_told_when_it_is_over() -> None:
+    broadcast = Broadcast(lambda _: b"x", most=1)
+    listener = broadcast.join(None)
+    with pytest.raises(Busy, match=r"monitoring\.max_listeners"):
+        broadcast.join(None)
+    broadcast.close()
+    assert await listener.next() is None
+    broadcast.leave(listener)
+    with pytest.raises(Unavailable):
+        broadcast.join(None)
