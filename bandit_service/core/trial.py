@@ -268,19 +268,29 @@ def scored(trial: Trial, spec: Experiment, member: Member, metric: str, y: float
     counts: later ones come with a variant that is no longer drawn, and are not independent.
     A correction does not change a score, as m_j has gone into others since.
     """
-    weights = trial.epochs[member.epoch].weights
-    scores: dict[str, float] = {}
-    for one, p in zip(spec.served, weights, strict=False):
+    served, scores = spec.served, list[tuple[Score, float]]()
+    control: float | None = None
+    for one, p in zip(served, trial.epochs[member.epoch].weights, strict=False):
         if p > 0.0:
-            m = trial.sides[one.key].scores.setdefault(metric, Score()).first.mean
-            scores[one.key] = m + (y - m) / p if one.key == member.variant else m
-    control = scores.get(spec.control.key)
-    for key, score in scores.items():
-        each = trial.sides[key].scores[metric]
+            each = _score_of(trial.sides[one.key], metric)
+            score = each.first.mean
+            if one.key == member.variant:
+                score += (y - score) / p
+            if one is served[0]:
+                control = score
+            scores.append((each, score))
+    for each, score in scores:
         each.score.add(score)
         if control is not None:
             each.gap.add(score - control)
-    trial.sides[member.variant].scores.setdefault(metric, Score()).first.add(y)
+    _score_of(trial.sides[member.variant], metric).first.add(y)
+
+
+def _score_of(side: Side, metric: str) -> Score:
+    found = side.scores.get(metric)
+    if found is None:
+        found = side.scores[metric] = Score()
+    return found
 
 
 def forget(trial: Trial, owner: str) -> None:

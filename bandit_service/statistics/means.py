@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 N_STAR = 5_000
 
@@ -41,6 +42,7 @@ class Sample:
     variance: float
 
 
+@cache
 def rho(alpha: float, n_star: int = N_STAR) -> float:
     """sqrt((−2 log α + log(1 − 2 log α)) / n*)."""
     l = -2.0 * math.log(alpha)  # noqa: E741

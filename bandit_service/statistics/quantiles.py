@@ -16,6 +16,8 @@ from itertools import accumulate
 from bandit_service.statistics import binomial
 from bandit_service.statistics.special import bisect, lowest
 
+_WITHIN = 0.01  # of a rank
+
 
 def interval(
     buckets: Mapping[int, int], step: float, p: float, alpha: float
@@ -30,9 +32,9 @@ def interval(
     goal = math.log(1.0 / alpha)
     least = most = None
     if binomial.of_count(0.0, t, p) > goal:
-        least = bisect(lambda count: goal - binomial.of_count(count, t, p), 0.0, t * p)
+        least = bisect(lambda count: goal - binomial.of_count(count, t, p), 0.0, t * p, _WITHIN)
     if binomial.of_count(float(t), t, p) > goal:
-        most = bisect(lambda count: binomial.of_count(count, t, p) - goal, t * p, float(t))
+        most = bisect(lambda count: binomial.of_count(count, t, p) - goal, t * p, float(t), _WITHIN)
     at = _value(buckets, step, t * p, 0.5)
     low = 0.0 if least is None else _value(buckets, step, least, 0.0)
     high = math.inf if most is None else _value(buckets, step, most, 1.0)
@@ -62,7 +64,7 @@ class _Ranks:
         self._buckets = sorted(buckets)
         self._below = [0, *accumulate(buckets[each] for each in self._buckets)]
         self._t, self._p, self._t_opt = self._below[-1], p, t_opt
-        self._best = lowest(self._mixture, 0.0, float(self._t))
+        self._best = lowest(self._mixture, 0.0, float(self._t), 1e-5)
         self.best = self._buckets[max(0, bisect_left(self._below, self._best) - 1)]
 
     def beyond(self, at: int) -> float:

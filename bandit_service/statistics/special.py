@@ -45,22 +45,26 @@ def log_beta(a: float, b: float, x: float = 1.0) -> float:
     return whole + math.log1p(-other)
 
 
-def bisect(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where an increasing function is 0 between `low` and `high`, to 40 bits."""
+def bisect(
+    function: Callable[[float], float], low: float, high: float, within: float = 0.0
+) -> float:
+    """Where an increasing function is 0 between `low` and `high`, to 40 bits or to `within`."""
     for _ in range(200):
         middle = 0.5 * (low + high)
-        if high - low <= 1e-12 * max(abs(middle), 1e-12):
+        if high - low <= max(within, 1e-12 * max(abs(middle), 1e-12)):
             break
         low, high = (middle, high) if function(middle) < 0.0 else (low, middle)
     return 0.5 * (low + high)
 
 
-def lowest(function: Callable[[float], float], low: float, high: float) -> float:
+def lowest(
+    function: Callable[[float], float], low: float, high: float, within: float = 1e-9
+) -> float:
     """Where a function with one valley is least between `low` and `high`: golden section."""
     ratio = 0.5 * (math.sqrt(5.0) - 1.0)
     one, two = high - ratio * (high - low), low + ratio * (high - low)
     at_one, at_two = function(one), function(two)
-    while high - low > 1e-9 * max(1.0, abs(low)):
+    while high - low > within * max(1.0, abs(low)):
         if at_one < at_two:
             high, two, at_two = two, one, at_one
             one = high - ratio * (high - low)
