@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import app, settings
-from bandit_service.export import dsjson, lines
+from bandit_service.export import dsjson, lines, open_bandit
 from bandit_service.export.scan import Scan
 from bandit_service.export.source import LogSource, ServiceSource, Source, Unreadable
 
@@ -21,6 +21,7 @@ USAGE_ERROR = 2
 _EMBEDDINGS = {
     "jsonl": ("base64", "list", "none"),
     "dsjson": ("list", "none"),
+    "obd": ("list", "none"),
     "parquet": ("list", "none"),
 }
 _EPILOG = """\
@@ -28,6 +29,7 @@ formats:
   jsonl    one event a line, as it is stored
   parquet  tables of decisions with their outcomes, comparisons and self-contained outcomes
   dsjson   Vowpal Wabbit's, one rewarded decision a line: vw --dsjson --cb_explore_adf -d FILE
+  obd      a table like the Open Bandit Dataset's, CSV, or Parquet where --to ends with .parquet
 
 Erased records, and those of units that are to be erased, are left out and counted on stderr.
 
@@ -66,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unrewarded",
         choices=dsjson.UNREWARDED,
         default="skip",
-        help="dsjson, decisions without a reward: leave out, reward 0, or a line that VW does "
-        "not learn from; default: skip",
+        help="dsjson and obd, decisions without a reward: leave out, reward 0, or a line that VW "
+        "does not learn from and a row without reward; default: skip",
     )
 
 
@@ -96,15 +98,20 @@ def _wrong(args: argparse.Namespace) -> str:
         return "--url: takes the place of --config, give one of them"
     if (args.key or args.ca) and not args.url:
         return "--key, --ca: are for --url"
-    if args.format != "parquet":
+    if args.format != "parquet" and not _is_table(args):
         return ""
     if args.to is None:
         return "--to: with --format parquet must be a directory"
     try:
         import pyarrow  # noqa: F401 - an extra, which only this format needs
     except ImportError:
-        return "--format parquet needs pyarrow: pip install 'bandit-service[evaluate]'"
+        return "Parquet needs pyarrow: pip install 'bandit-service[evaluate]'"
     return ""
+
+
+def _is_table(args: argparse.Namespace) -> bool:
+    """Whether the Open Bandit table is to be Parquet."""
+    return args.format == "obd" and args.to is not None and args.to.suffix == ".parquet"
 
 
 @contextlib.contextmanager
@@ -141,6 +148,11 @@ def _export(source: Source, args: argparse.Namespace) -> str:
             parquet.write(scan, args.to, embeddings=args.embeddings != "none")
         elif args.format == "dsjson":
             _write(dsjson.lines(scan, args.embeddings != "none", args.unrewarded), args.to)
+        elif _is_table(args):
+            open_bandit.write_parquet(scan, args.to, args.embeddings != "none", args.unrewarded)
+        elif args.format == "obd":
+            rows = open_bandit.csv_lines(scan, args.embeddings != "none", args.unrewarded)
+            _write(rows, args.to)
         else:
             _write(lines.lines(scan, args.embeddings), args.to)
         return scan.summary()

@@ -240,8 +240,9 @@ def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
 
 def _of_a_log(args: argparse.Namespace) -> bool:
     """Whether what is evaluated is a log, not a recording of every model's outcome."""
-    if (args.data is None) == (args.from_log is None):
-        raise Usage("evaluate needs --data FILE or --from-log [DIR|FILE|URL], one of them")
+    given = (args.data, args.from_log, args.from_dsjson, args.from_obd)
+    if sum(each is not None for each in given) != 1:
+        raise Usage("evaluate needs one of --data, --from-log, --from-dsjson and --from-obd")
     return args.data is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -17,6 +18,8 @@ import policies
 from bandit_service import settings
 from bandit_service.core import events as ev
 from bandit_service.export.source import Source, Unreadable
+from bandit_service.foreign import dsjson, open_bandit
+from bandit_service.foreign.records import ForeignSource, source_of
 from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate, parsed
 from bandit_service.offpolicy.report import How, report, shown
 from bandit_service.offpolicy.sources import beginning, opened
@@ -37,6 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|FILE|URL",
         help="evaluate policies on the decisions of a data directory, an event log, an export of "
         "JSON lines or a running service; by default the configured log",
+    )
+    add(
+        "--from-dsjson",
+        type=Path,
+        metavar="FILE",
+        help="the same of Vowpal Wabbit's DSJSON, whoever wrote it",
+    )
+    add(
+        "--from-obd",
+        type=Path,
+        metavar="FILE",
+        help="the same of a table like the Open Bandit Dataset's, CSV or Parquet",
     )
     add("--experiment", default="", metavar="ID", help="only decisions of its units")
     add("--since", type=_moment, metavar="TIME", help="only decisions from then on, ISO 8601")
@@ -68,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="only the newest N decisions (default: %(default)s)",
     )
+    add(
+        "--bounds",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="within which the metric always is, for the confidence sequence (default: -1 1 for "
+        "reward, 0 1 for quality)",
+    )
     add("--anyway", action="store_true", help="show figures also where they are refused")
     add("--json", action="store_true", help="for machines")
     add("--config", type=Path, metavar="FILE", help="the service's TOML file; none is needed")
@@ -78,10 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 done, 1 the log cannot be read, 2 usage."""
     try:
+        if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
+            raise Usage("--bounds: LOW must be below HIGH")
         candidates = candidates_of(args.policy)
         chosen = settings.read(args.config)
-        key = Path(args.key[1:]).read_text().strip() if args.key.startswith("@") else args.key
-        with opened(args.from_log, chosen, key, args.ca) as (source, snapshots):
+        with _opened(args, chosen) as (source, snapshots):
             found = evaluated(source, _asked(args, candidates, chosen, source), snapshots, args)
     except Usage as error:
         print(f"bandit-service: {error}", file=sys.stderr)
@@ -91,6 +115,24 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(json.dumps(found) if args.json else shown(found))
     return 0
+
+
+@contextlib.contextmanager
+def _opened(
+    args: argparse.Namespace, chosen: settings.Settings
+) -> Iterator[tuple[Source, Path | None]]:
+    if args.from_log is None:
+        path = args.from_dsjson or args.from_obd
+        if not path.is_file():
+            raise Unreadable(f"there is no file {path}")
+        lines = dsjson.read(path) if args.from_dsjson else open_bandit.read(path)
+        told = tqdm(lines, "reading", unit=" decisions", disable=None, leave=False, file=sys.stderr)
+        history = chosen.history
+        yield source_of(told, path, chosen.arms, history.neighbours, history.capacity), None
+        return
+    key = Path(args.key[1:]).read_text().strip() if args.key.startswith("@") else args.key
+    with opened(args.from_log, chosen, key, args.ca) as found:
+        yield found
 
 
 def candidates_of(texts: list[str] | None) -> tuple[Candidate, ...]:
@@ -117,11 +159,16 @@ def evaluated(
             "policies begin after them with nothing learned",
             file=sys.stderr,
         )
-    along = Along(asked, world)
+    known = source.known if isinstance(source, ForeignSource) else True
+    along = Along(asked, world, known)
     for event in _told(source, after):
         along.take(event)
-    how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway)
-    return report(along, how)
+    bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
+    how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
+    try:
+        return report(along, how)
+    except ValueError as error:
+        raise Usage(f"--{error}") from None
 
 
 def _told(source: Source, after: int) -> Iterator[ev.AnyEvent | None]:

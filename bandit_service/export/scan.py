@@ -134,6 +134,7 @@ class Scan:
         self.counts = Counts()
         self._outcomes = Outcomes()
         self.dim = 0
+        self.arms: set[str] = set()
         self._matched = 0
         self._source = source
         self._progress = progress or (lambda _: None)
@@ -177,6 +178,7 @@ class Scan:
                 self._forgotten[event.owner] = offset
             case ev.Decided():
                 self.dim = self.dim or len(event.embedding) // 4
+                self.arms.update(event.arms)
             case ev.Rewarded() | ev.Compared() if event.subject is not None:
                 self.dim = self.dim or len(event.subject.embedding) // 4
             case ev.Rewarded() if joined and event.decision_id:

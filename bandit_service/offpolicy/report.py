@@ -31,12 +31,14 @@ TITLES = {
 
 class How(msgspec.Struct, frozen=True, kw_only=True):
     """How it is estimated. alpha: of every interval. clip: M of clipped IPS, τ of Switch-DR, and
-    the square root of λ of DRos. anyway: also where the overlap is too poor. rounds: of bootstrap.
+    the square root of λ of DRos. anyway: also where the overlap is too poor. bounds: which the
+    metric keeps; those of BOUNDS where there are none. rounds: of bootstrap.
     """
 
     alpha: float = 0.05
     clip: float = 10.0
     anyway: bool = False
+    bounds: tuple[float, float] | None = None
     rounds: int = 1000
 
 
@@ -134,7 +136,7 @@ def report(along: Along, how: How) -> dict[str, Any]:
             q = expected(sample, asked.metric)
         found = estimators(sample, at.w, sample.targets[i], q, how.clip)
         one["estimates"] = {name: _told(terms, sample, how) for name, terms in found.items()}
-        one["sequence"] = _sequence(sample, at.w, asked.metric, how.alpha)
+        one["sequence"] = _sequence(sample, at.w, how.bounds or BOUNDS.get(asked.metric), how.alpha)
         one["beside_log"] = _beside(found["snips"], sample, how.alpha)
     return body
 
@@ -145,10 +147,16 @@ def _told(terms: Terms, sample: Sample, how: How) -> dict[str, float]:
     return {"value": terms.value, "stderr": stderr, "low": low, "high": high}
 
 
-def _sequence(sample: Sample, w: Floats, metric: str, alpha: float) -> dict[str, float] | None:
-    if metric not in BOUNDS:
+def _sequence(
+    sample: Sample, w: Floats, bounds: tuple[float, float] | None, alpha: float
+) -> dict[str, float] | None:
+    if bounds is None:
         return None
-    low, high = offpolicy_sequence.interval(w, sample.value, *BOUNDS[metric], alpha)
+    least, most = float(sample.value.min()), float(sample.value.max())
+    if least < bounds[0] or most > bounds[1]:
+        raise ValueError(f"bounds: the metric lies from {least:g} to {most:g}, outside of "
+                         f"{bounds[0]:g} to {bounds[1]:g}")  # fmt: skip
+    low, high = offpolicy_sequence.interval(w, sample.value, *bounds, alpha)
     return {"low": low, "high": high}
 
 

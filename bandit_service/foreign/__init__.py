@@ -1,0 +1,1 @@
+"""Other systems' logs of decisions with propensities, read as events of ours."""

@@ -1,0 +1,133 @@
+"""Vowpal Wabbit's DSJSON of `--cb_explore_adf`, ours or others': one decision a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandit_service.export.source import Unreadable
+from bandit_service.foreign.records import (
+    BadLine,
+    Logged,
+    distribution,
+    features,
+    hashed,
+    moment,
+    number,
+    propensity,
+    signal,
+    unit,
+)
+from policies import Vector
+
+_NEAR = 1e-4
+
+
+def read(path: Path) -> Iterator[tuple[int, Logged]]:
+    """Line numbers and decisions; Unreadable names the file, the line and the field."""
+    with path.open("rb") as file:
+        for at, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            try:
+                yield at, line(text)
+            except (BadLine, msgspec.DecodeError) as error:
+                raise Unreadable(f"{path}, line {at}: {error}") from None
+
+
+def line(text: bytes) -> Logged:
+    """One decision; BadLine or msgspec.DecodeError says what is wrong with it.
+
+    The reward is −`_label_cost`, also where `o` is empty, as VW learns it; with `_skipLearn` there
+    is none.
+    """
+    row: Any = msgspec.json.decode(text)
+    if not isinstance(row, dict):
+        raise BadLine("must be an object")
+    context = row.get("c")
+    if not isinstance(context, dict) or not isinstance(context.get("_multi"), list):
+        raise BadLine("c._multi: must be a list of actions; only single decisions are read")
+    if number("pdrop", row.get("pdrop", 0.0), 0.0, 1.0) > 0.0:
+        raise BadLine("pdrop: a log of which a part was dropped is not read")
+    arms = tuple(_name(i, action) for i, action in enumerate(context["_multi"]))
+    if len(set(arms)) != len(arms):
+        raise BadLine("c._multi: two actions have the same _tag or id")
+    order = _order(row.get("a"), len(arms))
+    given = row.get("p")
+    if not isinstance(given, list) or len(given) != len(arms):
+        raise BadLine(f"p: must be a list of {len(arms)} probabilities, as many as actions")
+    shares = distribution("p", [number("p", each, 0.0, 1.0) for each in given])
+    drawn = order[0]
+    chosen = propensity("_label_probability", row.get("_label_probability", shares[0]))
+    if abs(chosen - shares[0]) > _NEAR:
+        raise BadLine(f"_label_probability: is {chosen:g}, but p begins with {shares[0]:g}")
+    if row.get("_labelIndex", drawn) != drawn:
+        raise BadLine(f"_labelIndex: is {row['_labelIndex']!r}, but a begins with {drawn + 1}")
+    propensity("p", shares[0])
+    by_arm = [0.0] * len(arms)
+    for i, p in zip(order, shares, strict=True):
+        by_arm[i] = p
+    id = row.get("EventId")
+    if not isinstance(id, str) or not id:
+        raise BadLine("EventId: must be a text")
+    given = context.get("query")
+    query: dict[str, Any] = given if isinstance(given, dict) else {}
+    told = {name: signal(name, row[name]) for name in ("quality", "cost_usd", "latency_s")
+            if row.get(name) is not None}  # fmt: skip
+    if not row.get("_skipLearn", False):
+        told["reward"] = 0.0 - number("_label_cost", row.get("_label_cost"), -1.0, 1.0)
+    return Logged(
+        id=id,
+        ts=moment("Timestamp", row.get("Timestamp")),
+        arms=arms,
+        propensities=tuple(by_arm),
+        drawn=drawn,
+        vector=_vector(context),
+        tokens=int(number("c.query.tokens", query.get("tokens", 0), 0, 1e9)),
+        willingness_to_pay=number(
+            "c.query.willingness_to_pay", query.get("willingness_to_pay", 0.1), 1e-9, 1e6
+        ),
+        tenant=str(row.get("tenant", "")),
+        unit=str(row.get("unit", "")),
+        policy=_policy(row.get("VWState")),
+        signals=told,
+    )
+
+
+def _name(i: int, action: Any) -> str:
+    """The action's `_tag`, else an `id` in it or in one of its namespaces, else its number."""
+    if isinstance(action, dict):
+        spaces = [action, *(each for each in action.values() if isinstance(each, dict))]
+        for key in ("_tag", "id"):
+            for space in spaces:
+                if isinstance(space.get(key), str) and space[key]:
+                    return str(space[key])
+    return f"action-{i + 1}"
+
+
+def _order(given: Any, k: int) -> list[int]:
+    """The actions from 0, the drawn one first."""
+    if not isinstance(given, list) or not k:
+        raise BadLine(f"a: must be a list of the {k} actions, numbered from 1")
+    order = [each - 1 for each in given if isinstance(each, int)]
+    if sorted(order) != list(range(k)):
+        raise BadLine(f"a: must hold each number from 1 to {k} once, got {given!r:.80}")
+    return order
+
+
+def _vector(context: dict[str, Any]) -> Vector:
+    """`embedding` where it is one, else every shared feature hashed; actions' are not used."""
+    given = context.get("embedding")
+    if isinstance(given, list) and len(given) > 1:
+        return unit(np.array([number("c.embedding", each) for each in given]))
+    shared = {name: value for name, value in context.items() if name != "_multi"}
+    return hashed(features("c", shared))
+
+
+def _policy(state: Any) -> str:
+    model = state.get("m") if isinstance(state, dict) else None
+    return model if isinstance(model, str) and model else "imported"

@@ -1,0 +1,1 @@
+"""Foreign logs of decisions."""
