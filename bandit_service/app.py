@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from aiohttp import web
 
-from bandit_service import events_http, experiments_http, http, stream, tracing_http
+from bandit_service import (
+    drift_http,
+    events_http,
+    experiments_http,
+    http,
+    stream,
+    tracing_http,
+)
 from bandit_service.admission import Admission, Entrance
 from bandit_service.beside import Beside
 from bandit_service.connections import Connection, expect
@@ -22,6 +29,7 @@ from bandit_service.core.decide import Exploration
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
+from bandit_service.drift import DriftRules, DriftWatch
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.experiments import Experiments
 from bandit_service.experiments_configured import reconcile
@@ -96,6 +104,26 @@ def router_rules(settings: Settings) -> RouterRules:
     )
 
 
+def drift_watch(settings: Settings) -> DriftWatch | None:
+    """What watches for drift; None where it is off, or river is not installed."""
+    chosen = settings.drift
+    if not chosen.enabled:
+        return None
+    rules = DriftRules(
+        chosen.adwin_delta,
+        chosen.page_hinkley_threshold,
+        chosen.page_hinkley_delta,
+        chosen.keep,
+        chosen.explore,
+        chosen.explore_decisions,
+    )
+    try:
+        return DriftWatch(rules)
+    except ImportError as error:
+        _log.warning("drift detection is off", extra={"why": str(error)})
+        return None
+
+
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
@@ -140,6 +168,8 @@ async def running_router(
             on_cache=telemetry.cached,
         )
         index = _index(world, settings, backend.dim)
+        watch = drift_watch(settings)
+        telemetry.learning.drift.watched = watch is not None
         writer = Writer(
             world,
             log,
@@ -147,6 +177,7 @@ async def running_router(
             telemetry,
             sync_interval_s=settings.log.sync_interval_s,
             max_backlog=settings.log.max_backlog,
+            watch=watch,
         )
         router = Router(
             writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
@@ -313,6 +344,7 @@ def application(
         *experiments_http.routes(),
         *live_http.routes(),
         *page.routes(),
+        web.get("/v1/drift", drift_http.drift),
         web.get("/v1/events", events_http.events),
         web.get("/v1/stream", stream.stream),
     )

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from bandit_service import metrics
 from bandit_service.core import events as ev
 from bandit_service.core.world import World
+from bandit_service.drift_metrics import DriftMetrics
 from bandit_service.learning_health import LearningHealth
 from policies import ArmId
 
@@ -44,6 +45,7 @@ class LearningMetrics:
         self._overall = {each.name: each.on(r) for each in _OVERALL}
         self._calibration = metrics.PROPENSITY_CALIBRATION.labelled(r)
         self._offered = metrics.ARMS_OFFERED.on(r)
+        self.drift = DriftMetrics(r, bounded)
 
     def decided(self, event: ev.Decided, arm: str) -> bool:
         """One decision for an arm, by its label; whether it explored."""
@@ -62,6 +64,8 @@ class LearningMetrics:
                 self._expired.inc(len(event.ids))
             case ev.ArmAdded() | ev.ArmUpdated() | ev.ArmRetired():
                 self._dearest = ""
+            case ev.DriftDetected():
+                self.drift.detected(event)
             case _:
                 pass
 
@@ -101,6 +105,7 @@ class LearningMetrics:
     def look(self, world: World) -> None:
         """Set the gauges: NaN without a value, and no series of an arm that is not offered."""
         health = self.health
+        self.drift.look(world)
         offered = {self._bounded(record.spec.id) for record in world.offered()}
         self._offered.set(len(world.offered()))
         overall = {

@@ -283,6 +283,22 @@ COST_CALIBRATION = GaugeOf(
 COST_BIAS = GaugeOf(
     "bandit_cost_bias_ratio", "Expected less reported cost, as share of what was reported."
 )
+DRIFT_DETECTED = CounterOf(
+    "bandit_drift_detected_total", "Alarms that an arm's residuals changed.",
+    ("arm", "detector", "direction"),
+)  # fmt: skip
+QUERY_DRIFT_DETECTED = CounterOf(
+    "bandit_query_drift_detected_total", "Alarms that queries became unlike those remembered.",
+    ("detector", "direction"),
+)  # fmt: skip
+ARM_RESIDUAL = GaugeOf(
+    "bandit_arm_residual_mean", "Reward less expected reward, mean of an arm's newest 100 outcomes "
+    "since its last alarm.", ("arm",),
+)  # fmt: skip
+QUERY_DISTANCE = GaugeOf(
+    "bandit_query_distance_mean", "1 - mean similarity of what was recalled, mean of the newest "
+    "100 queries.",
+)  # fmt: skip
 ARMS_OFFERED = GaugeOf("bandit_arms_offered", "Arms that may be chosen.")
 LEARN_FAILURES = GaugeOf(
     "bandit_policy_learn_failures", "Events that a policy refused to learn from.", ("policy",)

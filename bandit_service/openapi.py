@@ -223,6 +223,21 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 parameters={"type": "object"}, why={"type": ["string", "null"]},
                 state={"enum": ["shown", "refused", "not enough data"]},
                 overlap={"type": "object"})}),
+    "Drift": _object(
+        ["watched", "arms", "queries", "allowances", "alarms"],
+        watched={"type": "boolean"},
+        arms={"type": "object", "additionalProperties": _object(
+            ["outcomes", "residual"], outcomes=_WHOLE, residual={"type": ["number", "null"]})},
+        queries=_object(["seen", "distance"], seen=_WHOLE,
+                        distance={"type": ["number", "null"]}),
+        allowances={"type": "array", "items": _object(
+            ["arm", "floor", "decisions_left"], arm={"type": ["string", "null"]}, floor=_NUMBER,
+            decisions_left=_WHOLE)},
+        alarms={"type": "array", "items": _object(
+            ["ts", "arm", "detector", "direction", "before", "after", "seen", "begun", "keep",
+             "explore", "decisions"], ts=_NUMBER, arm={"type": ["string", "null"]},
+            detector=_STRING, direction={"enum": ["up", "down"]}, before=_NUMBER, after=_NUMBER,
+            seen=_WHOLE, begun=_WHOLE, keep=_NUMBER, explore=_NUMBER, decisions=_WHOLE)}),
     "Erased": _object(["erased"], erased=_WHOLE),
     "Snapshot": _object(["offset", "bytes"], offset=_WHOLE, bytes=_WHOLE),
     "PolicyState": _object(
@@ -290,6 +305,8 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/v1/experiment-rules", _GET, "The kill switch and the hold-out", None, {200: "Rules"}, [503]),
     ("/v1/experiment-rules", _PUT, "Set the kill switch and the hold-out", "Rules",
      {200: "Rules"}, [400, 404, 408, 413, 503]),
+    ("/v1/drift", _GET, "What is watched for drift, and the newest alarms", None,
+     {200: "Drift"}, [503]),
     ("/v1/arms", _GET, "The catalogue", None, {200: "Arms"}, [503]),
     ("/v1/arms/{id}", _PUT, "Add or replace an arm", "ArmSpec",
      {200: "Arm", 201: "Arm"}, [400, 408, 413, 503]),

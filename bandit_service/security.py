@@ -48,6 +48,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/v1/live/map"): "read",
     ("GET", "/v1/decisions/{id}"): "read",
     ("GET", "/v1/arms"): "read",
+    ("GET", "/v1/drift"): "read",
     ("GET", "/v1/policies"): "read",
     ("GET", "/v1/policies/{name}/state"): "read",
     ("GET", "/v1/experiments"): "read",

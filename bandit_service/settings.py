@@ -284,6 +284,33 @@ class TracingSettings:
     service_name: str = _setting("bandit-service", "service.name of the spans")
 
 
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """What watches for arms and queries that change, and what follows from an alarm."""
+
+    enabled: bool = _setting(True, "watch for drift, where river is installed")
+    adwin_delta: float = _setting(
+        0.002, "ADWIN's delta; less gives fewer and later alarms", low=1e-9, high=0.5
+    )
+    page_hinkley_threshold: float = _setting(
+        20.0, "Page-Hinkley's threshold; more gives fewer and later alarms", low=1.0, high=1e6
+    )
+    page_hinkley_delta: float = _setting(
+        0.05, "a change of the mean smaller than this is none to Page-Hinkley", low=0, high=1
+    )
+    keep: float = _setting(
+        1.0, "share of what was learned of an arm that its alarm leaves; 1 forgets nothing",
+        low=0.01, high=1,
+    )  # fmt: skip
+    explore: float = _setting(
+        0.0, "probability that an arm keeps at least after its alarm, all arms after one of the "
+        "queries; 0 adds nothing", low=0, high=0.5,
+    )  # fmt: skip
+    explore_decisions: int = _setting(
+        1000, "decisions for which drift.explore holds", low=1, high=1_000_000
+    )
+
+
 DEFAULT_ARMS = (
     ArmSpec(
         id=policies.ArmId("llama-3.1-8b-instruct"),
@@ -357,6 +384,7 @@ class Settings:
     duels: DuelSettings = field(default_factory=DuelSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
     experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     policies: tuple[PolicySettings, ...] = ()

@@ -21,11 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.world import World
+from bandit_service.drift import DriftWatch
 from bandit_service.telemetry import Telemetry
 from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
 
@@ -58,12 +61,14 @@ class Writer:
         *,
         sync_interval_s: float,
         max_backlog: int,
+        watch: DriftWatch | None = None,
     ) -> None:
         self.world = world
         self.log = log
         self.index = index
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
+        self._watch = watch
         self._sync_interval_s = sync_interval_s
         self._max_backlog = max_backlog
         self._ids = clock.Ids(world.ts)
@@ -79,11 +84,14 @@ class Writer:
 
     def start(self) -> None:
         """Begin to commit."""
+        for alarm in [] if self._watch is None else self._watch.begin(self.world):
+            self._tell(alarm)
         self._committing = asyncio.create_task(self._commit_forever(), name="commit")
 
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         self._flush()
+        self._flush()  # what the first one gave the alarm for
         if self._backlog:
             _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
         await self._sync()
@@ -254,12 +262,27 @@ class Writer:
         before = self.world.learners[self.world.serving].failures
         self.world = apply(self.world, event)
         self._telemetry.happened(event, self.world)
+        if isinstance(event, ev.DriftDetected):
+            _log.warning(
+                "drift",
+                extra={
+                    "arm": event.arm or None,
+                    "detector": event.detector,
+                    "direction": event.direction,
+                    "before": round(event.before, 4),
+                    "after": round(event.after, 4),
+                },
+            )
         learner = self.world.learners[self.world.serving]
         if learner.failures != before:
             _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
             self._telemetry.learner_failures(self.world.serving, learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
             self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
+        if self._watch is not None:
+            alarm = self._watch.happened(event, self.world)
+            if alarm is not None:
+                self._tell(alarm)
         added, removed = self.world.history.take_changes()
         for id in removed:
             self.index.remove(id)
@@ -267,6 +290,15 @@ class Writer:
             self.index.add(id, self.world.history.vector(id))
         if added and self._tidying is None:
             self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+
+    def _tell(self, alarm: ev.DriftDetected) -> None:
+        """Append an alarm after all that is being applied, which came before it in the log."""
+
+        def told(done: asyncio.Future[ev.AnyEvent | None]) -> None:
+            if not done.cancelled() and done.exception() is not None and self._watch is not None:
+                self._watch.forget(alarm.arm)  # it could not be written, and is found once more
+
+        self.submit(lambda: replace(alarm, ts=self.now()), durable=False).add_done_callback(told)
 
     def _tidy(self) -> None:
         """Between answers, a little of what the index has put off; it answers rightly without."""

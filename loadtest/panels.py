@@ -166,6 +166,17 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
             ("avg(bandit_cost_bias_ratio)", "cost, bias")),
             help="Quality only of policies that expect one; cost as share of what was reported."),
     )),
+    ("Drift", (
+        _one("Residual by arm", "short", "avg by (arm) (bandit_arm_residual_mean)", "{{arm}}",
+             help="Reward less expected reward; away from 0 the arm is not what it was."),
+        _one("Distance of queries to what is recalled", "short",
+             "avg(bandit_query_distance_mean)", low=0),
+        Panel("Alarms in the last hour", "short", (
+            ("sum by (arm, direction) (increase(bandit_drift_detected_total[1h])) > 0",
+             "{{arm}} {{direction}}"),
+            ("sum(increase(bandit_query_drift_detected_total[1h])) or vector(0)", "queries")),
+            low=0, help="docs/drift.md says what follows from one."),
+    )),
     ("Outcomes", (
         _one("Rewards by outcome", "reqps", _rate("bandit_rewards_total", "outcome"),
              "{{outcome}}", low=0),

@@ -3,8 +3,8 @@
 A file of this package without a leading underscore is a policy, named as its file.
 """
 
-from policies._explore import draw, floor
-from policies._protocol import Correctable, Policy
+from policies._explore import draw, floor, lift
+from policies._protocol import Correctable, Forgetful, Policy
 from policies._registry import load, names, policy_class
 from policies._types import (
     ArmId,
@@ -30,6 +30,7 @@ __all__ = [
     "Context",
     "Correctable",
     "Floats",
+    "Forgetful",
     "Neighbour",
     "Outcome",
     "Policy",
@@ -38,6 +39,7 @@ __all__ = [
     "Vector",
     "draw",
     "floor",
+    "lift",
     "load",
     "names",
     "policy_class",

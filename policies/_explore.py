@@ -48,6 +48,21 @@ def floor(propensities: Floats, at_least: float, share: float = 0.1) -> Floats:
     return f + (1.0 - k * f) * propensities
 
 
+def lift(propensities: Floats, floors: Floats, share: float = 0.5) -> Floats:
+    """Floors of its own for each arm, added: p_i <- f_i + (1 - Σf) p_i; (K,), (K,) -> (K,).
+
+    Where they take more than `share` together, they are scaled down to that.
+
+    >>> lift(np.array([0.5, 0.5]), np.array([0.2, 0.0])).round(12).tolist()
+    [0.6, 0.4]
+    """
+    total = float(floors.sum())
+    if total > share:
+        floors, total = floors * (share / total), share
+    lifted: Floats = floors + (1.0 - total) * propensities
+    return lifted
+
+
 def draw(propensities: Floats, u: float) -> int:
     """The index where the cumulated propensities first exceed u, for u in [0, 1).
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from policies._checks import finite
+from policies._checks import finite, within
 from policies._types import ArmId, Floats
 
 
@@ -78,6 +78,20 @@ class RidgeStack:
         if self._theta is not None and self._inverse is not None:
             self._theta[row] = self._inverse[row] @ b
         self.b[row] = b
+
+    def fade(self, arm: ArmId, keep: float) -> None:
+        """A ← keep·A, b ← keep·b, n ← keep·n for one arm. O(d³) where the inverse is kept up."""
+        within("keep", keep, 0.0, 1.0)
+        row = self.rows.get(arm)
+        if row is None:
+            return
+        A, b = keep * self.A[row], keep * self.b[row]
+        if self._inverse is not None and self._theta is not None:
+            assert self._narrow is not None
+            inverse = np.linalg.inv(A + self._ridge * np.eye(b.size))
+            self._inverse[row], self._narrow[row], self._theta[row] = inverse, inverse, inverse @ b
+        self.A[row], self.b[row] = A, b
+        self.n[row] *= keep
 
     def estimate(self, arms: Sequence[ArmId], x: Floats, ridge: float) -> tuple[Floats, Floats]:
         """Mean xᵀθ and standard deviation √(xᵀ(A+λI)⁻¹x) for each arm, (K,) and (K,).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar, runtime_checkable
 
-from policies._types import Arms, Compared, Context, Proposal, Rewarded
+from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
 S = TypeVar("S")
 
@@ -49,5 +49,21 @@ class Correctable(Protocol[S]):
         """The state as if it had learned `after` where it learned `before`, up to rounding.
 
         Both are of one decision and have their `reward`. Consumes `state`, as `learn` does.
+        """
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol[S]):
+    """A policy that can let what it learned of one arm fade, as when that arm has changed.
+
+    A policy without it goes on with all that it learned.
+    """
+
+    def forget(self, state: S, arm: ArmId, keep: float) -> S:
+        """The state as if only the share `keep`, in [0, 1], of the arm's outcomes had come.
+
+        It lies between what was learned and the prior, and no other arm is touched. An arm never
+        seen changes nothing. Consumes `state`, as `learn` does; may cost more than one `learn`.
         """
         ...

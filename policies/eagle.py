@@ -128,6 +128,15 @@ class Eagle:
             state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
         return state
 
+    def forget(self, state: _Ratings, arm: ArmId, keep: float) -> _Ratings:
+        """The arm's rating nearer to the initial one, which is the mean of all; fewer outcomes."""
+        within("keep", keep, 0.0, 1.0)
+        if arm in state.ratings:
+            state.ratings[arm] = keep * state.ratings[arm] + (1.0 - keep) * self.initial
+        if arm in state.outcomes:
+            state.outcomes[arm] = int(keep * state.outcomes[arm])
+        return state
+
     def _tried(self, event: Rewarded | Compared) -> tuple[ArmId, ...]:
         """The arms of which this event is an outcome."""
         if isinstance(event, Compared):

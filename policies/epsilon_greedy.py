@@ -83,6 +83,14 @@ class EpsilonGreedy:
         state.total[after.arm] += settled(after) - settled(before)
         return state
 
+    def forget(self, state: _Sums, arm: ArmId, keep: float) -> _Sums:
+        """The arm's sum and count times `keep`."""
+        within("keep", keep, 0.0, 1.0)
+        if arm in state.count:
+            state.total[arm] *= keep
+            state.count[arm] *= keep
+        return state
+
     def _mean(self, state: _Sums, arm: ArmId) -> float:
         n = self.prior_count + state.count.get(arm, 0.0)
         if n == 0.0:

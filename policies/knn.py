@@ -134,6 +134,14 @@ class KNN:
         state.total[after.arm] += self._taught(after, settled(after)) - old
         return state
 
+    def forget(self, state: _Means, arm: ArmId, keep: float) -> _Means:
+        """The arm's sums times `keep`; what is near is cut in the history."""
+        within("keep", keep, 0.0, 1.0)
+        if arm in state.count:
+            state.total[arm] *= keep
+            state.count[arm] *= keep
+        return state
+
     def _add(self, state: _Means, arm: ArmId, quality: float, weight: float = 1.0) -> None:
         state.total[arm] = state.total.get(arm, 0.0) + weight * quality
         state.count[arm] = state.count.get(arm, 0.0) + weight

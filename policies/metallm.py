@@ -9,7 +9,7 @@ import numpy as np
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import greedy
 from policies._linear import RidgeStack
-from policies._types import Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
+from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
 
 __all__ = ["MetaLLM"]
 
@@ -117,6 +117,11 @@ class MetaLLM:
         old = self._target(before, settled(before))
         new = self._target(after, settled(after))
         state.revise(after.arm, self._features(after.context.embedding), new - old)
+        return state
+
+    def forget(self, state: RidgeStack, arm: ArmId, keep: float) -> RidgeStack:
+        """The arm's sums times `keep`, beside which the ridge and so the prior weigh more."""
+        state.fade(arm, keep)
         return state
 
     def _target(self, event: Rewarded, reward: float) -> float:

@@ -108,6 +108,13 @@ class PickLLMQ:
             self._move(state, event.loser, 1.0 - won, rate)
         return state
 
+    def forget(self, state: _Values, arm: ArmId, keep: float) -> _Values:
+        """Q ← keep·Q + (1 − keep)·initial of the arm."""
+        within("keep", keep, 0.0, 1.0)
+        if arm in state.q:
+            state.q[arm] = keep * state.q[arm] + (1.0 - keep) * self.initial
+        return state
+
     def converged(self, state: _Values) -> ArmId | None:
         """The greedy arm, if it has been so for `patience` settled rewards."""
         stayed = state.settled - state.since >= self.patience

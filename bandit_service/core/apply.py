@@ -22,6 +22,7 @@ from bandit_service.core.world import (
     REMEMBERED_KEYS,
     ArmRecord,
     Correction,
+    Fading,
     Learner,
     Lesson,
     Pending,
@@ -63,6 +64,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             world.decisions += 1
             world.pending[event.id] = Pending(event)
             _calibrate(world, event)
+            world.drift.decided(event, world.events)
             _take_part(world, event)
         case ev.Rewarded():
             _reward(world, event)
@@ -82,6 +84,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             _seed(world, event)
         case ev.RulesChanged():
             _set_rules(world, event)
+        case ev.DriftDetected():
+            _drift(world, event)
         case ev.Forgotten():
             _forget(world, event.owner)
         case ev.Erased():
@@ -203,6 +207,8 @@ def _reward(world: World, event: ev.Rewarded) -> None:
     if pending is not None:
         _note_learned(pending, rewarded)
         _measure(world, pending.decided, event, before, settled)
+        if event.reward is not None:
+            world.drift.settled(pending.decided, event.reward, world.events)
     if event.reward is not None:
         outcome = Outcome(arm, event.quality, event.reward)
         owner = ev.owner_of(of.tenant, of.unit)
@@ -500,7 +506,21 @@ def _origin(world: World, of: ev.Decided | ev.Subject) -> Origin:
     return world.events, ""
 
 
-def _learn(world: World, lesson: Lesson, of: ev.Decided | ev.Subject) -> None:
+def _drift(world: World, event: ev.DriftDetected) -> None:
+    """What was learned of the arm fades everywhere; what is near a query is cut at the change."""
+    world.drift.detected(event)
+    if event.keep >= 1.0 or event.arm not in world.arms:
+        return
+    world.history.faded[event.arm] = max(world.history.faded.get(event.arm, 0), event.begun)
+    for learner in world.learners.values():
+        teach(learner, Fading(event.arm, event.keep))
+
+
+def _learn(
+    world: World,
+    lesson: policies.Rewarded | policies.Compared | Correction,
+    of: ev.Decided | ev.Subject,
+) -> None:
     """Teach every policy that may learn this: all, but of a variant's own only what is its own."""
     origin = label_of(of.experiment, of.variant) if isinstance(of, ev.Decided) else ""
     for learner in world.learners.values():
@@ -510,7 +530,7 @@ def _learn(world: World, lesson: Lesson, of: ev.Decided | ev.Subject) -> None:
             teach(learner, _seen(lesson, context_of(world, of, learner)))
 
 
-def _seen(lesson: Lesson, context: Context) -> Lesson:
+def _seen(lesson: policies.Rewarded | policies.Compared | Correction, context: Context) -> Lesson:
     """The same lesson with what of the history may be seen."""
     if isinstance(lesson, Correction):
         return Correction(
@@ -531,7 +551,10 @@ def teach(learner: Learner, lesson: Lesson) -> None:
     policy = learner.policy
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
-            if not isinstance(lesson, Correction):
+            if isinstance(lesson, Fading):
+                if isinstance(policy, policies.Forgetful):
+                    learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
+            elif not isinstance(lesson, Correction):
                 learner.state = policy.learn(learner.state, lesson)
             elif isinstance(policy, policies.Correctable):
                 learner.state = policy.correct(learner.state, lesson.before, lesson.after)

@@ -15,7 +15,7 @@ from bandit_service.core.assignment import Assigned, assigned, invited, running
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments import label_of
 from bandit_service.core.world import ArmRecord, Learner, World, beside
-from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor
+from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor, lift
 
 NOT_ALLOWED = "not in arms"
 _MOST_EXCLUDED, _LONGEST_REASON = 64, 120
@@ -145,6 +145,9 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     propensities = proposal.propensities
     if always is None:
         propensities = floor(propensities, explore.floor, explore.floor_share)
+        floors = world.drift.floors(arms.ids)
+        if floors is not None:
+            propensities = lift(propensities, floors)
     shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,

@@ -299,6 +299,28 @@ class RulesChanged(Event, frozen=True, kw_only=True, tag="experiment_rules"):
     source: str = "api"
 
 
+class DriftDetected(Event, frozen=True, kw_only=True, tag="drift_detected"):
+    """A detector found that what came of an arm, or the queries, is no longer as it was.
+
+    arm: "" for the queries. detector: "adwin" or "page_hinkley". direction: "up" or "down".
+    before, after: the means on either side of the likeliest moment of the change. seen: how many
+    values they are of. begun: the number of the event with which the change began.
+    keep: the share of what was learned of the arm that stays; 1 forgets nothing. explore: the
+    probability that the arm keeps at least in its next `decisions`; every arm where none is named.
+    """
+
+    detector: str
+    direction: str
+    before: float
+    after: float
+    arm: ArmId = ArmId("")
+    seen: int = 0
+    begun: int = 0
+    keep: float = 1.0
+    explore: float = 0.0
+    decisions: int = 0
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -330,6 +352,7 @@ AnyEvent: TypeAlias = (
     | ExperimentDeleted
     | VariantSeeded
     | RulesChanged
+    | DriftDetected
     | Forgotten
     | Erased
 )

@@ -14,14 +14,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
-from policies import Comparison, Neighbour, Outcome, Vector
+from policies import ArmId, Comparison, Neighbour, Outcome, Vector
 
 PER_ITEM = 8
-T = TypeVar("T")
 Origin: TypeAlias = tuple[int, str]
 
 
@@ -62,10 +61,6 @@ class Item:
         ]
 
 
-def _shown(values: tuple[T, ...], origins: tuple[Origin, ...], view: View) -> tuple[T, ...]:
-    return tuple(value for value, origin in zip(values, origins, strict=True) if view.shows(origin))
-
-
 def _key(vector: Vector) -> bytes:
     return blake2b(vector.tobytes(), digest_size=16).digest()
 
@@ -74,12 +69,14 @@ def _key(vector: Vector) -> bytes:
 class History:
     """At most `capacity` items, oldest first. O(d) to remember, O(k) to look up neighbours.
 
+    faded: up to which event an arm's outcomes are shown to nobody, since it has changed.
     `_added` and `_removed` tell the index, which is a cache of the vectors, what to catch up on.
     """
 
     capacity: int
     per_item: int = PER_ITEM
     next_id: int = 1
+    faded: dict[ArmId, int] = field(default_factory=dict)
     items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
     _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     _ids: dict[bytes, int] = field(default_factory=dict)
@@ -175,9 +172,15 @@ class History:
             if item is None:
                 continue
             outcomes, comparisons = item.outcomes, item.comparisons
-            if view is not None:
-                outcomes = _shown(outcomes, item.origins, view)
-                comparisons = _shown(comparisons, item.compared_in, view)
+            if view is not None or self.faded:
+                outcomes = tuple(
+                    one for one, origin in zip(outcomes, item.origins, strict=True)
+                    if self._shown(origin, view, one.arm)
+                )  # fmt: skip
+                comparisons = tuple(
+                    one for one, origin in zip(comparisons, item.compared_in, strict=True)
+                    if self._shown(origin, view, one.winner, one.loser)
+                )  # fmt: skip
             if view is None or outcomes or comparisons:
                 found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)
@@ -197,6 +200,13 @@ class History:
         changes = list(self._added), list(self._removed)
         self._added, self._removed = {}, {}
         return changes
+
+    def _shown(self, origin: Origin, view: View | None, *arms: ArmId) -> bool:
+        """Whether an outcome of these arms may be seen."""
+        faded = self.faded
+        if faded and any(origin[0] <= faded.get(arm, -1) for arm in arms):
+            return False
+        return view is None or view.shows(origin)
 
     def _insert(self, key: bytes, vector: Vector) -> int:
         if len(self.items) >= self.capacity:

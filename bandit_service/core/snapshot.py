@@ -17,6 +17,7 @@ import numpy as np
 import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.core.drift import Drift
 from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import Item
 from bandit_service.core.trial import Trial
@@ -24,7 +25,7 @@ from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_wo
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 4
+VERSION = 5
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -98,6 +99,8 @@ class Kept(msgspec.Struct, frozen=True):
     rules: Rules
     configured_rules: Rules
     calibration: dict[str, bytes]
+    drift: bytes
+    faded: dict[str, int]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -150,6 +153,8 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         rules=world.rules,
         configured_rules=world.configured_rules,
         calibration={name: codec.dump(each) for name, each in world.calibration.items()},
+        drift=codec.dump(world.drift),
+        faded={str(arm): upto for arm, upto in history.faded.items()},
     )
     return _encoder.encode(kept)
 
@@ -199,6 +204,8 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.calibration = {
         name: codec.load(data, Calibration) for name, data in kept.calibration.items()
     }
+    world.drift = codec.load(kept.drift, Drift)
+    world.history.faded = {ArmId(arm): upto for arm, upto in kept.faded.items()}
     return world
 
 

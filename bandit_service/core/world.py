@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from bandit_service.core import codec
+from bandit_service.core.drift import Drift
 from bandit_service.core.events import ArmSpec, Decided
 from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.core.history import PER_ITEM, History
@@ -97,7 +98,15 @@ class Correction:
     after: Rewarded
 
 
-Lesson: TypeAlias = Rewarded | Compared | Correction
+@dataclass(frozen=True, slots=True)
+class Fading:
+    """Of what was learned of one arm only the share `keep` counts from here on."""
+
+    arm: ArmId
+    keep: float
+
+
+Lesson: TypeAlias = Rewarded | Compared | Correction | Fading
 
 
 @dataclass
@@ -163,6 +172,7 @@ class World:
     configured_rules: Rules = field(default_factory=Rules)
     calibration: dict[str, Calibration] = field(default_factory=dict)
     spend: Spend = field(default_factory=Spend)
+    drift: Drift = field(default_factory=Drift)
     events: int = 0
     decisions: int = 0
     rewards: int = 0
@@ -193,6 +203,7 @@ class World:
                 [self.history.capacity, self.history.per_item, self.history.next_id],
                 [[id, *item.folded()] for id, item in self.history.items.items()],
                 self.history.vectors()[1].tobytes(),
+                self.history.faded,
             ],
             "arms": {id: codec.dump(record) for id, record in self.arms.items()},
             "configured": {id: codec.dump(spec) for id, spec in self.configured.items()},
@@ -203,6 +214,7 @@ class World:
             "ts": self.ts,
             "erasing": list(self.erasing),
             "spend": self.spend.windows,
+            "drift": codec.dump(self.drift),
             "experiments": [
                 {id: codec.dump(spec) for id, spec in self.experiments.items()},
                 {id: codec.dump(spec) for id, spec in self.configured_experiments.items()},

@@ -35,6 +35,7 @@ from policies import (
     Context,
     Correctable,
     Floats,
+    Forgetful,
     Neighbour,
     Outcome,
     Policy,
@@ -378,6 +379,44 @@ def a_corrected_outcome_is_as_if_it_had_been_so_from_the_first(make: Factory) ->
                     policy.propose(straight, query, made.arms_of(made.IDS)),
                     f"after the correction to {quality}, {reward}",
                 )
+
+
+def what_fades_is_one_arms_and_ends_at_its_prior(make: Factory) -> None:
+    """Where a policy can forget an arm: keeping all changes nothing, keeping nothing makes the arm
+    one that was never seen, and whatever is kept, the other arms are proposed as before."""
+    policy = make()
+    if not isinstance(policy, Forgetful):
+        return
+    arm, unseen, others = made.IDS[0], ArmId("never seen"), made.arms_of(made.IDS[1:])
+    past = made.history(60)
+    queries = [dataclasses.replace(made.context_of(100 + i), neighbours=()) for i in range(5)]
+    for keep, asked in itertools.product((1.0, 0.5, 0.1, 0.0), (False, True)):
+        state = _fold(policy, past)
+        told = [_distribution(policy, _fold(policy, past), query, others) for query in queries]
+        if asked:  # caches are there, or not
+            policy.propose(state, queries[0], made.arms_of(made.IDS))
+        before = codec.dump(state)
+        state = policy.forget(state, unseen, keep)
+        assert codec.dump(state) == before, "an arm never seen was forgotten"
+        state = policy.forget(state, arm, keep)
+        assert keep < 1.0 or codec.dump(state) == before, "all was kept, and the state is another"
+        assert _all_finite(state), f"not finite after keeping {keep}"
+        again = codec.load(codec.dump(state), type(state))
+        for query, one in zip(queries, told, strict=True):
+            _agree(one, _distribution(policy, state, query, others), f"others, {keep} kept")
+            both = made.arms_of(made.IDS)
+            restored = _distribution(policy, again, query, both)
+            _agree(restored, _distribution(policy, state, query, both), f"restored, {keep} kept")
+            if keep == 0.0:
+                gone = _distribution(policy, state, query, made.alike((arm, unseen)))
+                assert math.isclose(*gone.scores, abs_tol=_ROUNDING), f"not forgotten: {gone}"
+    for wrong in (-0.1, 1.1, math.nan):
+        refused = False
+        try:
+            policy.forget(_fold(policy, past), arm, wrong)
+        except ValueError as error:
+            refused = "keep" in str(error)
+        assert refused, f"a share of {wrong} was kept"
 
 
 def a_second_instance_changes_nothing(make: Factory) -> None:

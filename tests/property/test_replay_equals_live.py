@@ -62,6 +62,7 @@ _steps = st.lists(
             ["put", "start", "pause", "stop", "ramp", "weigh", "hold", "release", "delete"])),
         st.tuples(st.just("rules"), st.sampled_from([0.0, 0.4]), st.booleans()),
         st.tuples(st.just("expire"), st.none(), st.none()),
+        st.tuples(st.just("drift"), st.sampled_from(["", *ARMS]), st.sampled_from([0.1, 1.0])),
     ),
     max_size=40,
 )  # fmt: skip
@@ -197,6 +198,12 @@ async def _play(router: Router, steps: list[Any]) -> None:
                 rules = Rules(stopped=what, holdout_share=which, holdout_arm="b")
                 ruled = ev.RulesChanged(ts=router.writer.now(), rules=rules, by="k", why="why")
                 await router.writer.submit(partial(_same, ruled))
+            elif verb == "drift":
+                router.writer.append_now(ev.DriftDetected(
+                    ts=router.writer.now(), arm=ArmId(which), detector="adwin", direction="down",
+                    before=0.1, after=-0.4, seen=9, begun=router.world.events // 2, keep=what,
+                    explore=0.2, decisions=3,
+                ))  # fmt: skip
             elif verb == "expire":
                 router.sweep(router.writer.now() + 2 * router.rules.ttl_s)
         except ServiceError:

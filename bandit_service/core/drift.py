@@ -1,0 +1,154 @@
+"""What is watched for drift, as a fold: each arm's residuals, and the queries' distance to history.
+
+residual_t = clip(r_t − r̂_t, −1, 1), r̂_t what was expected of the arm when it was drawn: expected
+quality − expected cost / willingness to pay, or the mean of the arm's own rewards where the policy
+expects no quality. A change of traffic moves rewards; it leaves residuals where they were.
+distance_t = 1 − mean similarity of the recalled queries.
+
+The detectors stand outside (`bandit_service.drift`), fed with what is folded here. What they find
+comes back as an event, and what follows from it is folded here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from bandit_service.core import events as ev
+from policies import ArmId, Floats
+
+QUERIES = ArmId("")
+"""Under which the queries are watched: no arm is called so."""
+
+WINDOW = 1000
+"""Values that are kept of each watched number, the newest."""
+
+QUERIES_WARM_UP, ARM_WARM_UP = 200, 50
+"""Queries, and outcomes of an arm, that are let pass at first: what is learned then is no drift."""
+
+RECENT = 100
+"""Values whose mean is shown."""
+
+MOST_ALARMS = 100
+
+
+@dataclass
+class Track:
+    """One watched number since its last alarm.
+
+    passed: how many came, the warm-up too. total: sum of the rewards among them. count: how many
+    values there have been; values: the newest of them, oldest first; at: with which event each
+    came.
+    """
+
+    passed: int = 0
+    total: float = 0.0
+    count: int = 0
+    values: list[float] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+
+    def add(self, value: float, at: int, warm_up: int) -> None:
+        """One more. O(1) but for a shift of at most WINDOW numbers."""
+        self.passed += 1
+        if self.passed <= warm_up:
+            return
+        self.count += 1
+        self.values.append(value)
+        self.at.append(at)
+        if len(self.values) > WINDOW:
+            del self.values[0], self.at[0]
+
+    @property
+    def mean(self) -> float | None:
+        """Of the newest RECENT values; None before the first."""
+        newest = self.values[-RECENT:]
+        return sum(newest) / len(newest) if newest else None
+
+
+@dataclass
+class Allowance:
+    """An arm keeps at least the probability `floor` in its next `left` decisions."""
+
+    floor: float
+    left: int
+
+
+@dataclass
+class Drift:
+    """tracks: by arm, `QUERIES` for the queries. allowances: likewise, that for all arms.
+
+    alarms: the newest, oldest first.
+    """
+
+    tracks: dict[ArmId, Track] = field(default_factory=dict)
+    allowances: dict[ArmId, Allowance] = field(default_factory=dict)
+    alarms: list[ev.DriftDetected] = field(default_factory=list)
+
+    def decided(self, decided: ev.Decided, at: int) -> None:
+        """One decision: how far its query is from the past, and one less of every allowance."""
+        if decided.similarities and not decided.fallback:
+            distance = 1.0 - sum(decided.similarities) / len(decided.similarities)
+            self.tracks.setdefault(QUERIES, Track()).add(distance, at, QUERIES_WARM_UP)
+        for arm, allowance in list(self.allowances.items()):
+            if arm == QUERIES or arm in decided.arms:
+                allowance.left -= 1
+                if allowance.left <= 0:
+                    del self.allowances[arm]
+
+    def settled(self, decided: ev.Decided, reward: float, at: int) -> None:
+        """The scalar reward of one decision. Where the query was not embedded, nothing was known
+        of it, so that the residual says nothing of the arm."""
+        if decided.fallback:
+            return
+        track = self.tracks.setdefault(decided.arm, Track())
+        if decided.expected_quality is not None:
+            worth = decided.expected_cost_usd / decided.willingness_to_pay
+            expected = decided.expected_quality - worth
+        else:
+            expected = track.total / track.passed if track.passed else reward
+        track.total += reward
+        track.add(min(1.0, max(-1.0, reward - expected)), at, ARM_WARM_UP)
+
+    def detected(self, event: ev.DriftDetected) -> None:
+        """Watching begins anew, and the arm gets its allowance."""
+        self.tracks[event.arm] = Track()
+        self.alarms.append(event)
+        del self.alarms[:-MOST_ALARMS]
+        if event.explore > 0.0 and event.decisions > 0:
+            self.allowances[event.arm] = Allowance(event.explore, event.decisions)
+
+    def floors(self, arms: Sequence[ArmId]) -> Floats | None:
+        """(K,) the probability that each arm is to keep; None where none has an allowance."""
+        if not self.allowances:
+            return None
+        everyone = self.allowances.get(QUERIES)
+        least = 0.0 if everyone is None else everyone.floor
+        own = (self.allowances.get(arm) for arm in arms)
+        return np.array([least if one is None else max(least, one.floor) for one in own])
+
+
+class Split(NamedTuple):
+    """Where the mean most likely changed: the means before and after, and the first after."""
+
+    before: float
+    after: float
+    first: int
+
+
+def split(values: Sequence[float]) -> Split:
+    """The least-squares change point: k that maximizes k(n−k)/n · (mean after − mean before)².
+
+    Source: Hinkley 1970, for normal noise of constant variance. At least 2 values.
+
+    >>> split([0.0, 0.0, 1.0, 1.0, 1.0])
+    Split(before=0.0, after=1.0, first=2)
+    """
+    x = np.asarray(values, np.float64)
+    n, sums = len(x), np.cumsum(x)[:-1]
+    k = np.arange(1, n)
+    before, after = sums / k, (x.sum() - sums) / (n - k)
+    at = int(np.argmax(k * (n - k) * (after - before) ** 2))
+    return Split(float(before[at]), float(after[at]), at + 1)

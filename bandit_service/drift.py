@@ -1,0 +1,184 @@
+"""The detectors: fed with what the fold of the log watches, and what they find becomes an event.
+
+ADWIN and Page-Hinkley are river's. They are no plain data, so they are no part of the folded state:
+after a start they are fed once more with the newest values, which are. An alarm is an event like
+any other, so the world follows from the log alone, whatever a detector does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from bandit_service.core import events as ev
+from bandit_service.core.drift import QUERIES, Track, split
+from bandit_service.core.world import World
+from policies import ArmId
+
+ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
+DIRECTIONS = {ADWIN: ("up", "down"), PAGE_HINKLEY: ("down",)}
+"""In which each may find an arm's residuals to have changed; distances only go up."""
+_BAD = ("down", "up")
+
+
+class Detector(Protocol):
+    """What is used of river's detectors."""
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last value gave the alarm."""
+        ...
+
+    def update(self, x: float) -> None:
+        """One more value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRules:
+    """The settings that the watch reads.
+
+    adwin_delta: chance of a false alarm by ADWIN's bound. threshold, slack: Page-Hinkley's λ and δ.
+    keep, explore, decisions: what follows from an alarm, as in `events.DriftDetected`.
+    """
+
+    adwin_delta: float = 0.002
+    threshold: float = 20.0
+    slack: float = 0.05
+    keep: float = 1.0
+    explore: float = 0.0
+    decisions: int = 1000
+
+
+def available() -> bool:
+    """Whether river is installed."""
+    return importlib.util.find_spec("river") is not None
+
+
+@dataclass(slots=True)
+class _Fed:
+    """The detectors of one watched number, and how many of its values they have seen.
+
+    told: there was an alarm, which is not applied yet.
+    """
+
+    detectors: dict[str, Detector]
+    count: int = 0
+    told: bool = False
+
+
+@dataclass
+class DriftWatch:
+    """`happened` after every applied event, in order; the alarm that it gives is to be appended.
+
+    O(1) and some microseconds for each settled reward and each decision. Raises ImportError
+    without river.
+    """
+
+    rules: DriftRules = field(default_factory=DriftRules)
+    _fed: dict[ArmId, _Fed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._adwin: Callable[..., Detector] = _river("adwin").ADWIN
+        self._page_hinkley: Callable[..., Detector] = _river("page_hinkley").PageHinkley
+
+    def begin(self, world: World) -> list[ev.DriftDetected]:
+        """Catch up on a recovered world; what a crash kept from being written is found again."""
+        found = (self._caught_up(name, track, world) for name, track in world.drift.tracks.items())
+        return [alarm for alarm in found if alarm is not None]
+
+    def happened(self, event: ev.AnyEvent, world: World) -> ev.DriftDetected | None:
+        """The alarm of one event that was applied to the world as it is now, where it gave one."""
+        match event:
+            case ev.Decided():
+                name = QUERIES
+            case ev.Rewarded() if event.reward is not None and event.decision_id in world.pending:
+                name = world.pending[event.decision_id].decided.arm
+            case ev.DriftDetected():
+                self.forget(event.arm)
+                return None
+            case _:
+                return None
+        track = world.drift.tracks.get(name)
+        return None if track is None else self._caught_up(name, track, world)
+
+    def forget(self, name: ArmId) -> None:
+        """Feed new detectors with all that is kept, with the next value."""
+        self._fed.pop(name, None)
+
+    def _caught_up(self, name: ArmId, track: Track, world: World) -> ev.DriftDetected | None:
+        """Feed the values that the detectors have not seen."""
+        fed = self._fed.get(name)
+        if fed is None:
+            fed = self._fed[name] = _Fed(self._made(name))
+        values = track.values
+        new = 0 if fed.told else min(track.count - fed.count, len(values))
+        for end in range(len(values) - new + 1, len(values) + 1):
+            for detector, one in fed.detectors.items():
+                one.update(values[end - 1])
+                if one.drift_detected:
+                    alarm = self._alarm(name, detector, track, end, world.ts)
+                    if alarm is not None:
+                        fed.told = True
+                        return alarm
+        fed.count = track.count
+        return None
+
+    def _alarm(
+        self, name: ArmId, detector: str, track: Track, end: int, ts: float
+    ) -> ev.DriftDetected | None:
+        """What is to be written of an alarm after the first `end` values; None where it is none."""
+        if end < 2:
+            return None
+        found, rules = split(track.values[:end]), self.rules
+        direction = "up" if found.after > found.before else "down"
+        if detector == PAGE_HINKLEY:
+            direction = _BAD[name == QUERIES]
+        elif name == QUERIES and direction == "down":
+            return None  # the more is remembered, the nearer it is: that is no change of queries
+        return ev.DriftDetected(
+            ts=ts,
+            arm=name,
+            detector=detector,
+            direction=direction,
+            before=found.before,
+            after=found.after,
+            seen=end,
+            begun=track.at[found.first],
+            keep=1.0 if name == QUERIES else rules.keep,
+            explore=rules.explore,
+            decisions=rules.decisions if rules.explore else 0,
+        )
+
+    def _made(self, name: ArmId) -> dict[str, Detector]:
+        """Page-Hinkley watches the bad side: residuals that fall, distances that rise."""
+        rules, mode = self.rules, _BAD[name == QUERIES]
+        return {
+            ADWIN: self._adwin(delta=rules.adwin_delta),
+            PAGE_HINKLEY: self._page_hinkley(
+                threshold=rules.threshold, delta=rules.slack, mode=mode
+            ),
+        }
+
+
+def _river(name: str) -> Any:
+    """A module of river.drift without its siblings, of which some bring scipy.stats and data sets:
+
+    they would take ten times the memory of all that is used here. docs/drift.md has the command.
+    """
+    if not available():
+        raise ImportError("river is not installed: pip install 'bandit-service[drift]'")
+    package = importlib.util.find_spec("river.drift")
+    assert package is not None
+    assert package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"bandit_service._river_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

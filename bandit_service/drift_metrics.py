@@ -1,0 +1,49 @@
+"""Metrics of drift: alarms, and what the detectors are fed with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from bandit_service import metrics
+from bandit_service.core import events as ev
+from bandit_service.core.drift import QUERIES, Track
+from bandit_service.core.world import World
+from bandit_service.drift import DIRECTIONS
+
+
+class DriftMetrics:
+    """`detected` with every alarm, `look` before a scrape. watched: whether detectors are fed."""
+
+    def __init__(self, registry: CollectorRegistry, bounded: Callable[[str], str]) -> None:
+        self.watched = False
+        self._bounded = bounded
+        self._arms = metrics.DRIFT_DETECTED.labelled(registry)
+        self._queries = metrics.QUERY_DRIFT_DETECTED.labelled(registry)
+        self._residual = metrics.ARM_RESIDUAL.labelled(registry)
+        self._distance = metrics.QUERY_DISTANCE.on(registry)
+
+    def detected(self, event: ev.DriftDetected) -> None:
+        """One alarm that was applied."""
+        if event.arm == QUERIES:
+            self._queries(event.detector, event.direction).inc()
+        else:
+            self._arms(self._bounded(event.arm), event.detector, event.direction).inc()
+
+    def look(self, world: World) -> None:
+        """NaN where there is no value. Counters stand at 0 first, or no rate shows an alarm."""
+        offered = {self._bounded(record.spec.id) for record in world.offered()}
+        for detector, directions in DIRECTIONS.items() if self.watched else ():
+            self._queries(detector, "up")
+            for arm in offered:
+                for direction in directions:
+                    self._arms(arm, detector, direction)
+        for name, track in world.drift.tracks.items():
+            arm, mean = self._bounded(name), track.mean
+            if name != QUERIES and arm in offered:
+                self._residual(arm).set(math.nan if mean is None else mean)
+        self._residual.only((arm,) for arm in offered)
+        distance = world.drift.tracks.get(QUERIES, Track()).mean
+        self._distance.set(math.nan if distance is None else distance)

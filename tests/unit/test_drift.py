@@ -1,0 +1,182 @@
+"""What is watched for drift and what follows, by values worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core import snapshot
+from bandit_service.core.apply import apply
+from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.drift import (
+    ARM_WARM_UP,
+    MOST_ALARMS,
+    QUERIES,
+    QUERIES_WARM_UP,
+    WINDOW,
+    Drift,
+    Track,
+    split,
+)
+from bandit_service.core.world import World, new_world
+from policies import ArmId
+
+A, B = ArmId("a"), ArmId("b")
+
+
+def _decided(id: str = "d", arm: int = 0, **fields: Any) -> ev.Decided:
+    told: dict[str, Any] = {"expected_quality": 0.8, "expected_cost_usd": 0.01} | fields
+    return ev.Decided(
+        ts=1.0, id=id, embedding=np.eye(4, dtype=np.float32)[0].tobytes(), tokens=1,
+        willingness_to_pay=0.1, arms=(A, B), propensities=(0.5, 0.5), scores=(0.0, 0.0),
+        drawn=arm, policy="p", key="k", list_cost_usd=0.01, price=1.0, **told,
+    )  # fmt: skip
+
+
+def _alarm(arm: ArmId = A, **fields: Any) -> ev.DriftDetected:
+    return ev.DriftDetected(
+        ts=1.0, arm=arm, detector="adwin", direction="down", before=0.0, after=-0.5, **fields
+    )
+
+
+def _world(name: str = "uniform", **parameters: Any) -> World:
+    world = new_world({name: policies.load(name, **parameters)}, name, 10)
+    for id in (A, B):
+        spec = ev.ArmSpec(id=id, usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
+        apply(world, ev.ArmAdded(ts=0.0, arm=spec, source="api"))
+    return world
+
+
+def test_a_residual_is_reward_less_what_quality_and_cost_were_expected() -> None:
+    """Expected 0.8 − 0.01/0.1 = 0.7; a reward of 0.4 leaves −0.3, one of −1 is cut at −1."""
+    drift = Drift(tracks={A: Track(passed=ARM_WARM_UP)})
+    drift.settled(_decided(), 0.4, at=7)
+    drift.settled(_decided(), -1.0, at=9)
+    assert drift.tracks[A].values == [pytest.approx(-0.3), -1.0]
+    assert drift.tracks[A].at == [7, 9]
+    assert drift.tracks[A].mean == pytest.approx(-0.65)
+
+
+def test_where_no_quality_is_expected_the_mean_of_the_arms_rewards_stands_in() -> None:
+    """Rewards of 0.5 through the warm-up, then 0.1: residual 0.1 − 0.5."""
+    drift = Drift()
+    for i in range(ARM_WARM_UP):
+        drift.settled(_decided(expected_quality=None), 0.5, at=i)
+    assert drift.tracks[A].values == []
+    drift.settled(_decided(expected_quality=None), 0.1, at=99)
+    assert drift.tracks[A].values == [pytest.approx(-0.4)]
+    assert list(drift.tracks) == [A]
+
+
+def test_a_decision_without_its_embedding_says_nothing_of_the_arm_or_the_queries() -> None:
+    drift = Drift()
+    decided = _decided(fallback="embed: TimeoutError", neighbours=(0,), similarities=(0.5,))
+    drift.decided(decided, 1)
+    drift.settled(decided, 0.0, 2)
+    assert drift.tracks == {}
+
+
+def test_a_distance_is_one_less_the_mean_similarity_of_what_was_recalled() -> None:
+    drift = Drift(tracks={QUERIES: Track(passed=QUERIES_WARM_UP)})
+    drift.decided(_decided(neighbours=(1, 2), similarities=(0.9, 0.5)), 1)
+    drift.decided(_decided(), 2)  # nothing was recalled
+    assert drift.tracks[QUERIES].values == [pytest.approx(0.3)]
+
+
+def test_a_track_keeps_the_newest_values_only() -> None:
+    track = Track()
+    for i in range(WINDOW + 5):
+        track.add(float(i), i, warm_up=0)
+    assert (track.count, len(track.values), track.values[0], track.at[-1]) == (
+        WINDOW + 5, WINDOW, 5.0, WINDOW + 4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "before", "after", "first"),
+    [([1.0, 1.0, 1.0, 0.0, 0.0], 1.0, 0.0, 3), ([0.5, 0.4], 0.5, 0.4, 1), ([0.0] * 4, 0, 0, 1)],
+)
+def test_the_change_point_leaves_the_least_squares(
+    values: list[float], before: float, after: float, first: int
+) -> None:
+    found = split(values)
+    assert found[:2] == pytest.approx((before, after))
+    assert found.first == first
+
+
+def test_the_change_point_is_where_a_brute_force_search_finds_it() -> None:
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.normal(0.1, 0.3, 40), rng.normal(-0.2, 0.3, 25)])
+    left = [values[:k].var() * k + values[k:].var() * (65 - k) for k in range(1, 65)]
+    assert split(values.tolist()).first == 1 + int(np.argmin(left))
+
+
+def test_after_an_alarm_watching_begins_anew_and_the_newest_alarms_are_kept() -> None:
+    world = _world()
+    world.drift.tracks[A] = Track(passed=80, count=30, values=[0.1] * 30, at=[1] * 30)
+    for i in range(MOST_ALARMS + 1):
+        apply(world, _alarm(seen=i))
+    assert world.drift.tracks[A] == Track()
+    assert [alarm.seen for alarm in world.drift.alarms] == list(range(1, MOST_ALARMS + 1))
+
+
+def test_an_allowance_raises_one_arms_probability_for_so_many_decisions() -> None:
+    """Fixed on one arm, floor 0, allowance 0.2 for the other: 0.2 and 0.8, twice."""
+    world = _world("fixed", arm="a")
+    explore = Exploration(floor=0.0)
+    query = Query(np.eye(4, dtype=np.float32)[0], 1, 0.1)
+    apply(world, _alarm(B, explore=0.2, decisions=2))
+    seen = []
+    for i in range(3):
+        decided = decide(world, query, Recalled(), str(i), 1.0, explore)
+        seen.append(decided.propensities)
+        apply(world, decided)
+    assert seen == [pytest.approx((0.8, 0.2)), pytest.approx((0.8, 0.2)), (1.0, 0.0)]
+    assert world.drift.allowances == {}
+
+
+def test_an_alarm_of_the_queries_gives_every_arm_its_allowance() -> None:
+    world = _world("fixed", arm="a")
+    query = Query(np.eye(4, dtype=np.float32)[0], 1, 0.1)
+    apply(world, _alarm(QUERIES, explore=0.1, decisions=5))
+    apply(world, _alarm(B, explore=0.3, decisions=5))
+    found = weigh(world, query, Recalled(), Exploration(floor=0.0)).propensities
+    assert found == pytest.approx([0.1 + 0.6, 0.3])
+
+
+def test_floors_together_take_half_at_most() -> None:
+    lifted = policies.lift(np.array([1.0, 0.0, 0.0]), np.array([0.4, 0.4, 0.2]))
+    assert lifted == pytest.approx([0.7, 0.2, 0.1])
+
+
+def test_an_alarm_that_forgets_hides_what_came_before_the_change_and_only_of_that_arm() -> None:
+    world = _world("knn")
+    for i, arm in enumerate((0, 1, 0)):
+        apply(world, _decided(f"d{i}", arm))
+        reward = ev.Rewarded(ts=1.0, decision_id=f"d{i}", quality=0.5, reward=0.25 * i)
+        apply(world, reward)
+    (id,) = world.history.items
+    learner = world.learners["knn"]
+    assert learner.state.count == {A: 2.0, B: 1.0}
+    apply(world, _alarm(A, keep=0.5, begun=world.events - 1))
+    (near,) = world.history.neighbours([id], [1.0])
+    assert [(one.arm, one.reward) for one in near.outcomes] == [(B, 0.25), (A, 0.5)]
+    assert learner.state.count == {A: 1.0, B: 1.0}
+    policy = {"knn": policies.load("knn")}
+    again = snapshot.restore(snapshot.read(snapshot.dump(world)), policy, "knn")
+    assert again.digest() == world.digest()
+    assert again.history.neighbours([id], [1.0]) == (near,)
+    assert again.drift.alarms == world.drift.alarms
+
+
+def test_an_alarm_that_keeps_everything_touches_no_policy() -> None:
+    world = _world("knn")
+    apply(world, _decided())
+    apply(world, ev.Rewarded(ts=1.0, decision_id="d", quality=0.5, reward=0.4))
+    before = dict(world.learners["knn"].state.count)
+    apply(world, _alarm(begun=world.events))
+    assert (world.history.faded, world.learners["knn"].state.count) == ({}, before)
