@@ -20,8 +20,6 @@ from bandit_service.core.world import World
 from policies import ArmId
 
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
-DIRECTIONS = {ADWIN: ("up", "down"), PAGE_HINKLEY: ("down",)}
-"""In which each may find an arm's residuals to have changed; distances only go up."""
 _BAD = ("down", "up")
 
 

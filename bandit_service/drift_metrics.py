@@ -1,4 +1,8 @@
-"""Metrics of drift: alarms, and what the detectors are fed with."""
+"""Metrics of drift: alarms, and what the detectors are fed with.
+
+A counter of an arm begins with its first alarm and not at 0: three series for each arm would be too
+many. The alert rules take a counter that was not there before for one that grew.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from bandit_service import metrics
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
 from bandit_service.core.world import World
-from bandit_service.drift import DIRECTIONS
 
 
 class DriftMetrics:
@@ -33,13 +36,8 @@ class DriftMetrics:
             self._arms(self._bounded(event.arm), event.detector, event.direction).inc()
 
     def look(self, world: World) -> None:
-        """NaN where there is no value. Counters stand at 0 first, or no rate shows an alarm."""
+        """NaN where there is no value."""
         offered = {self._bounded(record.spec.id) for record in world.offered()}
-        for detector, directions in DIRECTIONS.items() if self.watched else ():
-            self._queries(detector, "up")
-            for arm in offered:
-                for direction in directions:
-                    self._arms(arm, detector, direction)
         for name, track in world.drift.tracks.items():
             arm, mean = self._bounded(name), track.mean
             if name != QUERIES and arm in offered:

@@ -171,11 +171,10 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              help="Reward less expected reward; away from 0 the arm is not what it was."),
         _one("Distance of queries to what is recalled", "short",
              "avg(bandit_query_distance_mean)", low=0),
-        Panel("Alarms in the last hour", "short", (
-            ("sum by (arm, direction) (increase(bandit_drift_detected_total[1h])) > 0",
-             "{{arm}} {{direction}}"),
-            ("sum(increase(bandit_query_drift_detected_total[1h])) or vector(0)", "queries")),
-            low=0, help="docs/drift.md says what follows from one."),
+        Panel("Drift alarms since the start", "short", (
+            ("sum(bandit_drift_detected_total) or vector(0)", "of arms"),
+            ("sum(bandit_query_drift_detected_total) or vector(0)", "of queries")), low=0,
+            help="docs/drift.md says what follows from one."),
     )),
     ("Outcomes", (
         _one("Rewards by outcome", "reqps", _rate("bandit_rewards_total", "outcome"),
