@@ -292,12 +292,12 @@ QUERY_DRIFT_DETECTED = CounterOf(
     ("detector", "direction"),
 )  # fmt: skip
 ARM_RESIDUAL = GaugeOf(
-    "bandit_arm_residual_mean", "Reward less expected reward, mean of an arm's newest 100 outcomes "
-    "since its last alarm.", ("arm",),
+    "bandit_arm_residual_mean", "Reward less expected reward, mean of about an arm's newest 100 "
+    "outcomes since its last alarm.", ("arm",),
 )  # fmt: skip
 QUERY_DISTANCE = GaugeOf(
-    "bandit_query_distance_mean", "1 - mean similarity of what was recalled, mean of the newest "
-    "100 queries.",
+    "bandit_query_distance_mean", "1 - mean similarity of what was recalled, mean of about the "
+    "newest 100 queries.",
 )  # fmt: skip
 ARMS_OFFERED = GaugeOf("bandit_arms_offered", "Arms that may be chosen.")
 LEARN_FAILURES = GaugeOf(

@@ -29,8 +29,8 @@ WINDOW = 1000
 QUERIES_WARM_UP, ARM_WARM_UP = 200, 50
 """Queries, and outcomes of an arm, that are let pass at first: what is learned then is no drift."""
 
-RECENT = 100
-"""Values whose mean is shown."""
+SPAN = 100
+"""The mean that is shown forgets a value that is so many old to 1/e."""
 
 MOST_ALARMS = 100
 
@@ -39,13 +39,14 @@ MOST_ALARMS = 100
 class Track:
     """One watched number since its last alarm.
 
-    passed: how many came, the warm-up too. total: sum of the rewards among them. count: how many
-    values there have been; values: the newest of them, oldest first; at: with which event each
-    came.
+    passed: how many came, the warm-up too; total: sum of the rewards among them; level: the mean of
+    the newest, forgetting. count: how many values there have been since the warm-up; values: the
+    newest of them, oldest first; at: with which event each came.
     """
 
     passed: int = 0
     total: float = 0.0
+    level: float = 0.0
     count: int = 0
     values: list[float] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Track:
     def add(self, value: float, at: int, warm_up: int) -> None:
         """One more. O(1) but for a shift of at most WINDOW numbers."""
         self.passed += 1
+        self.level += (value - self.level) / min(self.passed, SPAN)
         if self.passed <= warm_up:
             return
         self.count += 1
@@ -63,9 +65,8 @@ class Track:
 
     @property
     def mean(self) -> float | None:
-        """Of the newest RECENT values; None before the first."""
-        newest = self.values[-RECENT:]
-        return sum(newest) / len(newest) if newest else None
+        """`level`; None before the first value."""
+        return self.level if self.passed else None
 
 
 @dataclass

@@ -58,7 +58,6 @@ def test_a_residual_is_reward_less_what_quality_and_cost_were_expected() -> None
     drift.settled(_decided(), -1.0, at=9)
     assert drift.tracks[A].values == [pytest.approx(-0.3), -1.0]
     assert drift.tracks[A].at == [7, 9]
-    assert drift.tracks[A].mean == pytest.approx(-0.65)
 
 
 def test_where_no_quality_is_expected_the_mean_of_the_arms_rewards_stands_in() -> None:
@@ -85,6 +84,17 @@ def test_a_distance_is_one_less_the_mean_similarity_of_what_was_recalled() -> No
     drift.decided(_decided(neighbours=(1, 2), similarities=(0.9, 0.5)), 1)
     drift.decided(_decided(), 2)  # nothing was recalled
     assert drift.tracks[QUERIES].values == [pytest.approx(0.3)]
+
+
+def test_the_mean_that_is_shown_counts_from_the_first_value_and_then_forgets() -> None:
+    """Plain up to 100 values; then each new one weighs a hundredth."""
+    track = Track()
+    assert track.mean is None
+    for i, value in enumerate([0.2, 0.4] * 50):
+        track.add(value, i, warm_up=1000)
+    assert track.mean == pytest.approx(0.3)
+    track.add(1.3, 100, warm_up=1000)
+    assert (track.mean, track.values) == (pytest.approx(0.31), [])
 
 
 def test_a_track_keeps_the_newest_values_only() -> None:
