@@ -154,7 +154,12 @@ def _said(spec: Experiment, one: Variant, gap: means.Interval) -> str:
 
 
 def _unequal(spec: Experiment, trial: Trial) -> bool:
-    """Whether the share of units with an outcome surely differs between two variants."""
+    """Whether the share of units with an outcome surely differs between two variants.
+
+    Not where weights moved: a variant with more new units waits for more outcomes.
+    """
+    if trial.adaptive(spec):
+        return False
     alpha = srm.ALPHA / max(1, len(spec.served))
     shares = []
     for side in trial.sides.values():

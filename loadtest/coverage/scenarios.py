@@ -7,12 +7,14 @@ at as often, called it (`usual`).
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bandit_service.conclusions import shown_difference
+from bandit_service.core import events as ev
 from bandit_service.core.sides import gap_of
 from bandit_service.core.steering import breaches
 from bandit_service.core.trial import LATENCY_STEP, latency_bucket
@@ -77,17 +79,22 @@ def returning(seed: int, effect: float, answers: int) -> Run:
     return run
 
 
-def champion(seed: int, effect: float, units: int, drift: float = 0.0) -> Run:
+def champion(seed: int, effect: float, units: int, drift: float = 0.0, late: int = 0) -> Run:
     """Weights follow what does better, as the service moves them; both sides drift alike.
 
-    The usual test is of the plain means.
+    late: outcomes come up to so many units later, in another order. The usual test is of the plain
+    means.
     """
     spec = two(mode="champion", floor=0.05, min_units=LEAST)
     rng, played, run = np.random.default_rng(seed), Played(spec), Run()
+    waiting: list[tuple[int, int, ev.Decided, float]] = []
     for i in range(units):
         side = int(rng.random() >= played.weights[0])
         y = float(rng.random() < 0.6 + drift * i / units + effect * side)
-        played.value(played.decide(str(i), "ab"[side]), y)
+        when = i + int(rng.integers(0, late + 1))
+        heapq.heappush(waiting, (when, i, played.decide(str(i), "ab"[side]), y))
+        while waiting and waiting[0][0] <= i:
+            played.value(*heapq.heappop(waiting)[2:])
         if i % 25 == 24:
             played.steer()
         _look(played, run, effect, path=False)
