@@ -443,7 +443,7 @@ def _held_out(world: World, decided: ev.Decided) -> ev.Decided | None:
         return None
     unit = decided.unit if rules.unit == "user" else decided.tenant
     held = decided.experiment == HOLDOUT
-    if not unit or len(decided.arms) < 2 or "stopped" in decided.steps:
+    if not unit or len(decided.arms) < 2 or decided.steps in (("stopped",), ("outside",)):
         return None  # where there was no choice, or no hold-out, neither side is to be compared
     share = rules.holdout_share
     return msgspec.structs.replace(

@@ -151,7 +151,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
-        policy, key, part, _steps(world, part, alone, always is not None), shadows,
+        policy, key, part, _steps(world, query, part, always is not None), shadows,
         _noted(world, query) if len(records) < len(world.arms) else {},
     )  # fmt: skip
 
@@ -176,11 +176,14 @@ def unknown_policy(world: World, name: str, param: str) -> Unknown:
     return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
 
 
-def _steps(world: World, part: Assigned | None, alone: bool, fixed: bool) -> tuple[str, ...]:
+def _steps(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
     """Which steps of the experiments applied, as the decision's record has them."""
+    if not world.experiments or query.duel_of:
+        return ()
+    if query.outside or query.policy:
+        return ("outside",)
     if part is None:
-        stopped = world.rules.stopped and bool(world.experiments) and not alone
-        return ("stopped",) if stopped else ()
+        return ("stopped",) if world.rules.stopped else ()
     return (*part.steps, "no arm") if part.arm and not fixed else part.steps
 
 

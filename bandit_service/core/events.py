@@ -125,10 +125,11 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     duel_of: the decision whose answer the user got, where this one only stands against it.
     experiment, variant: what the unit takes part in. split: the probability with which a unit that
     takes part got this variant, 0 where an override named it or it is held. member: a hash of the
-    unit. steps: what of experiments applied, in order: "stopped" (the kill switch) or "holdout", or
-    "audience", "override", "namespace", "share", "split", "kept" (the variant that the unit had
-    before its weights changed), "held" (the control, since its variant is held), "no arm" (its arm
-    could not serve the query, so the policy that serves decided).
+    unit. steps: what of experiments applied, in order: "outside" (the request named its arm or its
+    policy), "stopped" (the kill switch) or "holdout"; or "audience", "override", "namespace",
+    "share", "split", "kept" (the variant that the unit had before its weights changed), "held" (the
+    control, since its variant is held), "no arm" (its arm could not serve the query, so the policy
+    that serves decided).
     excluded: offered arms that a constraint took out, and why; without those that the request did
     not allow.
     """

@@ -80,7 +80,7 @@ def test_the_kill_switch_goes_before_everything() -> None:
         assert (event.experiment, event.steps) == ("", ("stopped",))
         assert event.policy == "uniform"
     assert world.trials["holdout"].members == {}, "nobody is compared while nobody is held out"
-    assert decided(world, asked("u0", outside=True)).steps == ()
+    assert decided(world, asked("u0", outside=True)).steps == ("outside",)
 
 
 def test_the_hold_out_goes_before_experiments_and_is_measured_against_all_others() -> None:
