@@ -5,57 +5,90 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bandit_service.experiments_tables import listed, ruled, shown
 from bandit_service.offpolicy import report
 from bandit_service.offpolicy.fold import parsed
 
-_ACTIONS = ("list", "results", "put", "start", "pause", "stop", "ramp", "whatif", "delete")
+_PATH = "/v1/experiments"
+_HELP = {
+    "list": "every experiment, and what may be concluded of it",
+    "results": "the table of one experiment",
+    "put": "make a draft of a file, or change what is there",
+    "start": "begin, or go on after a pause",
+    "pause": "assign no unit until it is started again",
+    "stop": "end it, and say which variant is kept",
+    "ramp": "another share of the units; moves none between variants",
+    "weights": "other weights of the variants",
+    "release": "let a variant back in that broke a guardrail, after its cool-down",
+    "delete": "take away a draft, or what is finished",
+    "whatif": "what other policies would have earned",
+    "rules": "show or set the kill switch and the hold-out",
+}
+
+
+class _Wrong(Exception):
+    """The command line or the file is wrong; the message says what to do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `experiments`."""
-    parser.add_argument("action", choices=_ACTIONS, nargs="?", default="list")
-    parser.add_argument("id", nargs="?", default="", help="the experiment; all but list need it")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the service")
-    parser.add_argument("--key", default="", help="an API key; changes need the scope admin")
-    parser.add_argument("--file", type=Path, help="put: the experiment as JSON")
-    parser.add_argument("--share", type=float, help="ramp: the new share")
-    parser.add_argument(
+    _common(parser)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    by_name = {name: actions.add_parser(name, help=text) for name, text in _HELP.items()}
+    for name, each in by_name.items():
+        _common(each, default=argparse.SUPPRESS)
+        if name == "put":
+            each.add_argument("id", nargs="?", default="", help="which one of the file's")
+        elif name not in ("list", "rules"):
+            each.add_argument("id", help="the experiment")
+    put, stop = by_name["put"], by_name["stop"]
+    put.add_argument(
+        "--file", type=Path, required=True,
+        help="JSON, or TOML by its name: one experiment, or a configuration's [[experiments]]",
+    )  # fmt: skip
+    put.add_argument("--start", action="store_true", help="start what was put")
+    stop.add_argument("--winner", default="", help="the variant to keep, else what is shown best")
+    stop.add_argument("--ship", action="store_true", help="what is kept serves from now on")
+    by_name["ramp"].add_argument("--share", type=float, required=True, help="from 0 to 1")
+    by_name["weights"].add_argument("weights", nargs="+", metavar="VARIANT=WEIGHT")
+    by_name["release"].add_argument("variant", help="the variant that is held")
+    by_name["whatif"].add_argument(
         "--policy",
         action="append",
         metavar="NAME[:PARAMETER=VALUE...]",
-        help="whatif: what it would have earned; may be given several times",
+        help="what would have decided; may be given several times",
     )
-    parser.add_argument("--winner", default="", help="stop: the variant to keep")
-    parser.add_argument("--ship", action="store_true", help="stop: what is kept serves from now on")
-    parser.add_argument("--why", default="", help="the reason, which is written down")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    rules = by_name["rules"]
+    rules.add_argument("--stopped", choices=("yes", "no"), help="the kill switch")
+    rules.add_argument("--holdout-share", type=float, help="share of the units held out")
+    rules.add_argument("--holdout-arm", help="the arm that they get")
+
+
+def _common(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    def or_else(value: Any) -> Any:
+        return value if default is None else default
+
+    parser.add_argument("--url", default=or_else("http://127.0.0.1:8080"), help="the service")
+    parser.add_argument("--key", default=or_else(""), help="an API key; changes need scope admin")
+    parser.add_argument("--why", default=or_else(""), help="the reason, which is written down")
+    parser.add_argument("--json", action="store_true", default=or_else(False), help="for machines")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 0 done, 1 refused or not reached, 2 asked wrongly."""
-    if args.action != "list" and not args.id:
-        print(f"bandit-service: {args.action} needs the experiment's id", file=sys.stderr)
-        return 2
-    if args.action == "put" and args.file is None:
-        print("bandit-service: put needs --file with the experiment as JSON", file=sys.stderr)
-        return 2
-    if args.action == "ramp" and args.share is None:
-        print("bandit-service: ramp needs --share", file=sys.stderr)
-        return 2
-    if args.action == "whatif":
-        try:
-            args.candidates = [parsed(text) for text in args.policy or ()]
-        except (ValueError, TypeError) as error:
-            print(f"bandit-service: --policy: {error}", file=sys.stderr)
-            return 2
+    args.action = args.action or "list"
     try:
         found = _ask(args)
+    except _Wrong as wrong:
+        print(f"bandit-service: {wrong}", file=sys.stderr)
+        return 2
     except urllib.error.HTTPError as error:
         try:
             message = json.loads(error.read())["error"]["message"]
@@ -63,152 +96,126 @@ def run(args: argparse.Namespace) -> int:
             message = f"status {error.code}"
         print(f"bandit-service: {message}", file=sys.stderr)
         return 1
-    except urllib.error.URLError as error:
-        print(f"bandit-service: {args.url} cannot be reached: {error.reason}", file=sys.stderr)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        print(f"bandit-service: {args.url} cannot be reached: {reason}", file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
-        print(f"bandit-service: {args.file}: {error}", file=sys.stderr)
-        return 2
-    if args.json:
-        print(json.dumps(found))
-    elif args.action == "list":
-        print(listed(found))
-    elif args.action == "results":
-        print(shown(found))
-    elif args.action == "whatif":
-        print(report.shown(found))
-    else:
-        print(f"{found['id']}: {found['status']}. {found['conclusion']}")
+    print(json.dumps(found) if args.json else _said(args.action, found))
     return 0
 
 
-def listed(found: dict[str, Any]) -> str:
-    """All experiments, one line each."""
-    lines = [f"{'experiment':24} {'status':9} {'share':>6} {'units':>8} {'decisions':>10}"]
-    for one in found["experiments"]:
-        share = one["experiment"].get("share", 1.0)
-        lines.append(
-            f"{one['id'][:24]:24} {one['status']:9} {share:6.1%} {one['units']:8d} "
-            f"{one['decisions']:10d}"
-        )
-        lines.append(f"  {one['conclusion']}")
-    rules = found["rules"]
-    if rules.get("stopped"):
-        lines.append("The kill switch is on: no unit is in any experiment.")
-    if rules.get("holdout_share"):
-        lines.append(f"{rules['holdout_share']:.1%} of the units are held out on "
-                     f"{rules['holdout_arm']}.")  # fmt: skip
-    return "\n".join(lines)
-
-
-def shown(found: dict[str, Any]) -> str:
-    """One experiment's results as a table, and what may be concluded."""
-    primary = found["primary"]
-    lines = [
-        f"{found['id']}: {found['status']}, {found['share']:.1%} of {found['unit']}s, "
-        f"by {primary}, learning: "
-        + ", ".join(f"{one['key']} {one['learning']}" for one in found["variants"]),
-        "",
-        f"{'variant':16} {'decides by':18} {'weight':>7} {'units':>7} {'decisions':>9} "
-        f"{primary:>10} {'from':>10} {'to':>10}  difference to control",
-    ]
-    for one in found["variants"]:
-        at = one["metrics"][primary]
-        mean = f"{at['mean']:10.4f}" if "mean" in at else f"{'-':>10}"
-        low, high = (
-            f"{at[side]:10.4f}" if at.get(side) is not None else f"{'-':>10}"
-            for side in ("low", "high")
-        )
-        gap = one.get("difference")
-        if gap is None:
-            said = "control"
-        elif gap["state"] != "shown":
-            said = gap["state"]
-        else:
-            said = f"{gap['mean']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
-        lines.append(
-            f"{one['key'][:16]:16} {one['decides'][:18]:18} {one['weight']:7.1%} "
-            f"{one['units']:7d} {one['decisions']:9d} {mean} {low} {high}  {said}"
-            + ("  HELD" if one["held"] else "")
-        )
-    for one in found["shadows"]:
-        said = one.get("why", "not enough data")
-        if "reward" in one:
-            said = f"reward {one['reward']:.4f} ({one['low']:.4f} to {one['high']:.4f})"
-        agreement = one.get("agreement")
-        agreed = "" if agreement is None else f"agrees {agreement:.1%}, "
-        lines.append(f"{one['key'][:16]:16} shadow: {agreed}{said}")
-    split, cost = found["split"], found["cost"]
-    lines.append("")
-    if split["sequential_p"] is None:
-        lines.append(f"split: {split['state']}")
-    else:
-        lines.append(
-            f"split {split['state']} (sequential p {split['sequential_p']:.3g}, chi-square p "
-            f"{split['chi_square_p']:.3g}, which is for one look)"
-        )
-    for one in found["guardrails"]:
-        said = one["why"] if one["state"] == "broken" else one["state"]
-        lines.append(f"guardrail {one['metric']} of {one['variant']}: {said}")
-    lines += [
-        f"latency of {one['key']}: {_seconds(one['latency'])}"
-        for one in found["variants"] if one["latency"]["state"] == "shown"
-    ]  # fmt: skip
-    for key, saved in cost["saved"].items():
-        if saved["state"] == "shown":
-            lines.append(
-                f"{key} saves {saved['usd_per_decision']:+.6f} USD a decision "
-                f"({saved['low']:+.6f} to {saved['high']:+.6f}) against {cost['against']}"
-            )
-    lines += ["", found["conclusion"]]
-    return "\n".join([*lines, *(f"Note: {each}" for each in found["caveats"])])
-
-
-def _seconds(latency: dict[str, Any]) -> str:
-    said = []
-    for name in ("p50", "p95"):
-        one = latency[name]
-        high = "?" if one["high"] is None else f"{one['high']:.3g}"
-        other = f", differs with p {one['p']:.2g}" if "p" in one else ""
-        said.append(f"{name} {one['value']:.3g} s ({one['low']:.3g} to {high}{other})")
-    return "; ".join(said)
-
-
-def _ask(args: argparse.Namespace) -> dict[str, Any]:
-    path, id = "/v1/experiments", urllib.parse.quote(args.id, safe="")
-    why = {"why": args.why} if args.why else {}
-    match args.action:
+def _said(action: str, found: Any) -> str:
+    match action:
         case "list":
-            return _call(args, "GET", path)
+            return listed(found)
         case "results":
-            return _call(args, "GET", f"{path}/{id}/results")
+            return shown(found)
+        case "whatif":
+            return report.shown(found)
+        case "rules":
+            return "\n".join(ruled(found)) or "No kill switch, no hold-out."
         case "put":
-            body = json.loads(args.file.read_text(encoding="utf-8"))
-            return _call(args, "PUT", f"{path}/{id}", body | why)
+            return "\n".join(f"{one['id']}: {one['status']}. {one['conclusion']}" for one in found)
+        case _:
+            return f"{found['id']}: {found['status']}. {found['conclusion']}"
+
+
+def _ask(args: argparse.Namespace) -> Any:
+    why = {"why": args.why} if args.why else {}
+    if args.action == "list":
+        return _call(args, "GET", _PATH)
+    if args.action == "rules":
+        return _rules(args, why)
+    if args.action == "put":
+        return [_put(args, each, why) for each in _described(args.file, args.id)]
+    path = f"{_PATH}/{urllib.parse.quote(args.id, safe='')}"
+    match args.action:
+        case "results":
+            return _call(args, "GET", f"{path}/results")
         case "ramp":
-            return _call(args, "PATCH", f"{path}/{id}", {"share": args.share} | why)
+            return _call(args, "PATCH", path, {"share": args.share} | why)
+        case "weights":
+            return _call(args, "PATCH", path, {"weights": _weights(args.weights)} | why)
+        case "release":
+            return _call(args, "PATCH", path, {"release": args.variant} | why)
         case "delete":
-            return _call(args, "DELETE", f"{path}/{id}?{urllib.parse.urlencode(why)}")
+            return _call(args, "DELETE", f"{path}?{urllib.parse.urlencode(why)}")
         case "stop":
             body = why | {"winner": args.winner, "ship": args.ship}
-            return _call(args, "POST", f"{path}/{id}/stop", body)
+            return _call(args, "POST", f"{path}/stop", body)
         case "whatif":
-            candidates = [{"name": c.name, "parameters": c.parameters} for c in args.candidates]
-            return _call(args, "POST", f"{path}/{id}/whatif", {"policies": candidates})
+            try:
+                candidates = [parsed(text) for text in args.policy or ()]
+            except (ValueError, TypeError) as error:
+                raise _Wrong(f"--policy: {error}") from None
+            asked = [{"name": one.name, "parameters": one.parameters} for one in candidates]
+            return _call(args, "POST", f"{path}/whatif", {"policies": asked})
         case _:
-            return _call(args, "POST", f"{path}/{id}/{args.action}", why)
+            return _call(args, "POST", f"{path}/{args.action}", why)
+
+
+def _put(args: argparse.Namespace, body: dict[str, Any], why: dict[str, Any]) -> Any:
+    path = f"{_PATH}/{urllib.parse.quote(body['id'], safe='')}"
+    put = _call(args, "PUT", path, body | why)
+    return _call(args, "POST", f"{path}/start", why) if args.start else put
+
+
+def _described(file: Path, id: str) -> list[dict[str, Any]]:
+    """The experiments of a file, or the one of this id."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise _Wrong(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise _Wrong(
+            f"{file}: not {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}"
+        ) from None
+    several = found.get("experiments", [found]) if isinstance(found, dict) else found
+    if not isinstance(several, list) or not all(isinstance(one, dict) for one in several):
+        raise _Wrong(f"{file}: must hold an experiment, or a list of them as `experiments`")
+    if id and len(several) == 1:
+        several[0].setdefault("id", id)
+    ids = [str(one.get("id", "")) for one in several]
+    if not all(ids):
+        raise _Wrong(f"{file}: an experiment has no id; write it there, or name it after put")
+    if id and id not in ids:
+        raise _Wrong(f"{file}: has no experiment {id!r}; it has {', '.join(ids)}")
+    return [one for one in several if id in ("", one["id"])]
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    weights = {}
+    for each in given:
+        key, _, value = each.partition("=")
+        try:
+            weights[key] = float(value)
+        except ValueError:
+            raise _Wrong(f"{each!r}: must be VARIANT=WEIGHT, as control=0.5") from None
+    return weights
+
+
+def _rules(args: argparse.Namespace, why: dict[str, Any]) -> Any:
+    path = "/v1/experiment-rules"
+    rules = _call(args, "GET", path)
+    wanted = {
+        "stopped": None if args.stopped is None else args.stopped == "yes",
+        "holdout_share": args.holdout_share,
+        "holdout_arm": args.holdout_arm,
+    }
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    return _call(args, "PUT", path, rules | changes | why) if changes else rules
 
 
 def _call(
     args: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None
-) -> dict[str, Any]:
+) -> Any:
     headers = {"Content-Type": "application/json"}
     if args.key:
         headers["Authorization"] = f"Bearer {args.key}"
-    data = None if body is None else json.dumps(body).encode()
+    data = None if body is None else json.dumps(body, default=str).encode()
     asked = urllib.request.Request(  # noqa: S310 - the URL is the user's own
         args.url.rstrip("/") + path, data=data, headers=headers, method=method
     )
     with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310
-        found: dict[str, Any] = json.load(answer)
-        return found
+        return json.load(answer)
