@@ -58,11 +58,11 @@ $(VENV)/.test: $(VENV)/.evaluate
 # cannot be installed, its test and its row of the bench say that they are left out.
 $(LITELLM)/.sdk: $(VENV)/.base
 	@echo "installing LiteLLM in an environment of its own"
-	@$(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm==1.110.2' \
+	@$(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm==1.108.7' \
 	  && touch $@ || { rm -rf $(LITELLM); echo "LiteLLM could not be installed; its test is skipped"; }
 
 $(LITELLM)/.proxy: $(LITELLM)/.sdk
-	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.110.2' \
+	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' \
 	  && touch $@ || echo "LiteLLM's proxy could not be installed; its row of the bench is left out"
 
 var/models/.exported: $(VENV)/.base
