@@ -209,7 +209,7 @@ def _serve(args: argparse.Namespace) -> int:
         server = dataclasses.replace(server, host=args.host)
     if args.port is not None:
         server = dataclasses.replace(server, port=args.port)
-    logs.configure(chosen.log_level, sys.stderr)
+    logs.configure(chosen.log_level, sys.stderr, chosen.log_format)
     return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
 
 

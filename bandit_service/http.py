@@ -310,6 +310,7 @@ class Learning:
             router.count_reward(_named(item), _outcome(error))
             raise
         router.count_reward(asked.decision_id, status)
+        logs.decision_id.set(asked.decision_id or "")
         return {"decision_id": asked.decision_id, "status": status}
 
     async def compare(self, item: Any) -> dict[str, Any]:
@@ -321,6 +322,7 @@ class Learning:
             self.router.count_comparison("refused")
             raise
         self.router.count_comparison(status)
+        logs.decision_id.set(asked.decision_id or "")
         return {"decision_id": asked.decision_id, "status": status}
 
     async def _taught(
@@ -392,6 +394,7 @@ async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and what came back for it."""
     caller, router = request[CALLER], request.app[ROUTER]
     pending = router.find(request.match_info["id"], caller.tenant)
+    logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
     body = decide_body(decided, caller, explain=True)
     for each in body["neighbours"]:  # as they are known now; what has left is without

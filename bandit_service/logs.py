@@ -1,19 +1,64 @@
-"""Structured logs: one JSON object a line on stderr, never a prompt's text or a key."""
+"""Structured logs on stderr, a line each: never a prompt's text, a unit, an embedding or a key.
+
+JSON for machines, or `time LEVEL logger message name=value …` for people. Only fields that are
+listed here are written. Of an exception the frames and the type are written and not its message,
+and of what other packages log the first line before anything is put into it: either may repeat
+what a client sent.
+"""
 
 from __future__ import annotations
 
 import contextvars
 import logging
-from typing import TextIO
+import re
+import traceback
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 import msgspec
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+decision_id: contextvars.ContextVar[str] = contextvars.ContextVar("decision_id", default="")
+"""Of the request under way, once they are known; every line of it carries them."""
 
-_FIELDS = (
-    "decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events", "model",
-    "from_snapshot", "erased", "offset", "bytes", "records", "decisions", "policy", "key",
+FORMATS = ("auto", "json", "console")
+FIELDS = (
+    "request_id", "decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events",
+    "model", "from_snapshot", "erased", "offset", "bytes", "records", "decisions", "policy", "key",
+    "experiment", "arm", "detector", "direction", "before", "after", "traceback",
 )  # fmt: skip
+OURS = "bandit"
+_PLAIN = re.compile(r"[\w.:/+@-]+")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields of a line, in the order of `FIELDS`."""
+    known = vars(record) | {
+        "request_id": request_id.get() or None,
+        "decision_id": getattr(record, "decision_id", None) or decision_id.get() or None,
+        "traceback": _frames(record),
+    }
+    return {name: known[name] for name in FIELDS if known.get(name) is not None}
+
+
+def _frames(record: logging.LogRecord) -> str | None:
+    """Where an exception was raised, and of which type it and its causes are."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return None
+    told: list[str] = []
+    error: BaseException | None = record.exc_info[1]
+    while error is not None and len(told) < 10:
+        frames = traceback.extract_tb(error.__traceback__)
+        at = (f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+        told.append("\n".join([type(error).__qualname__, *at]))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(told)
+
+
+def _message(record: logging.LogRecord) -> str:
+    if record.name.partition(".")[0] == OURS:
+        return record.getMessage()
+    return str(record.msg).partition("\n")[0]
 
 
 class _Json(logging.Formatter):
@@ -22,24 +67,44 @@ class _Json(logging.Formatter):
             "ts": round(record.created, 6),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        if request_id.get():
-            line["request_id"] = request_id.get()
-        for name in _FIELDS:
-            value = getattr(record, name, None)
-            if value is not None:
-                line[name] = value
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return msgspec.json.encode(line | _fields(record)).decode()
 
 
-def configure(level: str, stream: TextIO) -> None:
-    """Log to `stream` from `level` up. Only extras that are listed here are written."""
+class _Console(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        frames = fields.pop("traceback", None)
+        now = datetime.fromtimestamp(record.created, UTC)
+        words = [
+            f"{now:%H:%M:%S}.{now.microsecond // 1000:03d}",
+            f"{record.levelname:<8}",
+            record.name,
+            _message(record),
+            *(f"{name}={_shown(value)}" for name, value in fields.items()),
+        ]
+        line = " ".join(words)
+        return line if frames is None else line + "\n  " + frames.replace("\n", "\n  ")
+
+
+def _shown(value: Any) -> str:
+    """A value as it is, or quoted where it would not be told from what comes after it."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if _PLAIN.fullmatch(text) else msgspec.json.encode(text).decode()
+
+
+def configure(level: str, stream: TextIO, form: str = "auto") -> None:
+    """Log to `stream` from `level` up; "auto" is "console" on a terminal and else "json".
+
+    What other packages log comes in the same form, from warnings up.
+    """
+    if form == "auto":
+        form = "console" if stream.isatty() else "json"
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Json())
-    root = logging.getLogger("bandit")
-    root.handlers = [handler]
-    root.propagate = False
-    root.setLevel(level.upper())
+    handler.setFormatter(_Console() if form == "console" else _Json())
+    ours, others = logging.getLogger(OURS), logging.getLogger()
+    ours.handlers = others.handlers = [handler]
+    ours.propagate = False
+    ours.setLevel(level.upper())
+    others.setLevel(logging.WARNING)

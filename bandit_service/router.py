@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandit_service import clock, tracing, wire
+from bandit_service import clock, logs, tracing, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core.decide import (
@@ -140,6 +140,7 @@ class Router:
         finally:
             self._in_flight -= 1
         self._bound_pending()
+        logs.decision_id.set(event.id)
         self._telemetry.decided(event, time.perf_counter() - begun)
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})

@@ -29,6 +29,7 @@ from bandit_service.core.experiments import Experiment, Rules
 from bandit_service.gateway.budgets import BudgetSpec, check_budget
 from bandit_service.gateway.configured import Upstream, listed, upstreams_of
 from bandit_service.gateway.judges import JudgeSpec, check_judge
+from bandit_service.logs import FORMATS
 from bandit_service.security import ApiKey, check_key
 
 PREFIX = "BANDIT_"
@@ -369,6 +370,9 @@ class Settings:
     data_dir: str = _setting("var", "directory of the log and of exported models")
     log_level: str = _setting(
         "info", "least level logged", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting(
+        "auto", "form of the logs; auto is console on a terminal, else json", choices=FORMATS
     )
     server: Server = field(default_factory=Server)
     embedding: Embedding = field(default_factory=Embedding)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from bandit_service import clock
+from bandit_service import clock, logs
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
@@ -149,6 +149,8 @@ class Writer:
 
     def _flush(self) -> None:
         """Everything that came in this turn of the loop, in order, in as few appends as can be."""
+        logs.request_id.set("")  # what is logged here is not of the one request that came first
+        logs.decision_id.set("")
         commands, self._commands = self._commands, []
         batch: list[tuple[_Command, ev.AnyEvent]] = []
         keys: set[str] = set()
@@ -275,7 +277,8 @@ class Writer:
             )
         learner = self.world.learners[self.world.serving]
         if learner.failures != before:
-            _log.warning("the policy refused to learn", extra={"event": ev.kind(event)})
+            told = {"event": ev.kind(event), "decision_id": getattr(event, "decision_id", "")}
+            _log.warning("the policy refused to learn", extra=told)
             self._telemetry.learner_failures(self.world.serving, learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
             self._telemetry.uncorrected(self.world.serving, learner.uncorrected)

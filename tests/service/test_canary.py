@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bandit_service import security
+from bandit_service import logs, security
 from tests.service.keyring import Keyring
 from tests.service.running import DIM, Process, a_vector
 
@@ -125,7 +125,11 @@ async def test_canaries_are_nowhere_to_be_seen(tmp_path: Path, models: Path) -> 
                 shown.append(await response.text())
     assert await asyncio.to_thread(process.stop) == 0
     assert len(shown) > 200
-    shown += process.log_path.read_text().splitlines()
+    logged = process.log_path.read_text().splitlines()
+    allowed = {"ts", "level", "logger", "message", *logs.FIELDS}
+    assert all(json.loads(line).keys() <= allowed for line in logged if line.startswith("{"))
+    assert len([line for line in logged if line.startswith("{")]) > 200
+    shown += logged
     for canary in (PROMPT, UNIT, HEADER, str(NUMBER), *secrets):
         assert not [text for text in shown if canary in text], canary
 
