@@ -116,7 +116,6 @@ class _Row:
     owner: str
     features: NDArray[np.float32]
     proposals: list[Floats]
-    whole: bool
     value: float | None = None
     by_default: bool = False
 
@@ -128,7 +127,8 @@ class Sample:
     arm, units: (n,) indices. logged: (n,) the probability of the arm drawn. value: (n,) of the
     metric. features: (n, d). targets: (n, k) by candidate, 0 for an arm that was not eligible.
     impossible: (n,) by candidate, its probability of arms that were eligible and could not be
-    drawn; 0 where only the drawn arm's propensity is known.
+    drawn; 0 where only the drawn arm's propensity is known. behaviour: (n, k) the logged
+    distribution; None where only the drawn arm's probability is known.
     """
 
     arms: tuple[ArmId, ...]
@@ -139,6 +139,7 @@ class Sample:
     features: NDArray[np.float32]
     targets: list[Floats]
     impossible: list[Floats]
+    behaviour: Floats | None
 
 
 @dataclass
@@ -209,7 +210,7 @@ class Along:
         self._rows[event.id] = _Row(
             event.arms, np.array(event.propensities), event.drawn,
             ev.owner_of(event.tenant, event.unit) or event.id, ev.unpack(event.embedding),
-            self._proposals(world, event), self.known,
+            self._proposals(world, event),
         )  # fmt: skip
         while len(self._rows) > asked.most:
             self._rows.popitem(last=False)
@@ -273,18 +274,22 @@ class Along:
         features = np.zeros((n, dim), np.float32)
         targets = [np.zeros((n, len(arms))) for _ in self._learners]
         impossible = [np.zeros(n) for _ in self._learners]
+        behaviour = np.zeros((n, len(arms))) if self.known else None
         for i, row in enumerate(rows):
             at = [column[each] for each in row.arms]
             arm[i] = at[row.drawn]
             units[i] = owners.setdefault(row.owner, len(owners))
             features[i, : len(row.features)] = row.features
             never = row.logged <= 0.0
+            if behaviour is not None:
+                behaviour[i, at] = row.logged
             for j, proposal in enumerate(row.proposals):
                 targets[j][i, at] = proposal
-                impossible[j][i] = float(proposal[never].sum()) if row.whole else 0.0
+                impossible[j][i] = float(proposal[never].sum()) if self.known else 0.0
         return Sample(
             arms, arm, units, np.array([row.logged[row.drawn] for row in rows]),
             np.array([row.value for row in rows], np.float64), features, targets, impossible,
+            behaviour,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service.offpolicy.fold import LEFT_OUT, Along, Sample
 from bandit_service.statistics import offpolicy_sequence, ope, reward_model
+from bandit_service.statistics.offpolicy_sequence import Distributions
 from bandit_service.statistics.ope import Modelled, Terms
 from policies import Floats
 
@@ -136,7 +137,9 @@ def report(along: Along, how: How) -> dict[str, Any]:
             q = expected(sample, asked.metric)
         found = estimators(sample, at.w, sample.targets[i], q, how.clip)
         one["estimates"] = {name: _told(terms, sample, how) for name, terms in found.items()}
-        one["sequence"] = _sequence(sample, at.w, how.bounds or BOUNDS.get(asked.metric), how.alpha)
+        one["sequence"] = _sequence(
+            sample, i, at.w, how.bounds or BOUNDS.get(asked.metric), how.alpha
+        )
         one["beside_log"] = _beside(found["snips"], sample, how.alpha)
     return body
 
@@ -148,7 +151,7 @@ def _told(terms: Terms, sample: Sample, how: How) -> dict[str, float]:
 
 
 def _sequence(
-    sample: Sample, w: Floats, bounds: tuple[float, float] | None, alpha: float
+    sample: Sample, candidate: int, w: Floats, bounds: tuple[float, float] | None, alpha: float
 ) -> dict[str, float] | None:
     if bounds is None:
         return None
@@ -156,7 +159,10 @@ def _sequence(
     if least < bounds[0] or most > bounds[1]:
         raise ValueError(f"bounds: the metric lies from {least:g} to {most:g}, outside of "
                          f"{bounds[0]:g} to {bounds[1]:g}")  # fmt: skip
-    low, high = offpolicy_sequence.interval(w, sample.value, *bounds, alpha)
+    of = None
+    if sample.behaviour is not None:
+        of = Distributions(sample.targets[candidate], sample.behaviour)
+    low, high = offpolicy_sequence.interval(w, sample.value, *bounds, alpha, of)
     return {"low": low, "high": high}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tarfile
 import warnings
@@ -99,9 +100,10 @@ def test_the_published_values_of_the_open_bandit_sample(campaign: str) -> None:
     assert found.ess == pytest.approx(table["ess"], rel=1e-12)
     assert found.mean == pytest.approx(table["mean_w"], rel=1e-12)
     assert found.most == pytest.approx(table["max_w"], rel=1e-12)
-    assert offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.05) == pytest.approx(
-        table["vw_cs_95"], abs=1e-8
-    )
+    published = table["vw_cs_95"]  # of an implementation that does not cap its guesses
+    uncapped = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.05, cap=math.inf)
+    assert uncapped == pytest.approx(published, abs=1e-8)
+    assert offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.05) == pytest.approx(published, abs=2e-5)
     # women: ESS of 2 and a mean weight of 3.1; men and all may just be estimated
     assert bool(found.refusal()) == (campaign == "women")
 
@@ -130,7 +132,7 @@ def test_ips_snips_and_the_sequence_agree_with_vw_estimators() -> None:
     w = chosen / p
     assert ope.ips(w, r).value == pytest.approx(theirs[0].get(), rel=1e-12)
     assert ope.snips(w, r).value == pytest.approx(theirs[1].get(), rel=1e-12)
-    found = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.05)
+    found = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.05, cap=math.inf)
     assert found == pytest.approx(theirs[2].get(alpha=0.05), abs=1e-8)
 
 
@@ -203,6 +205,33 @@ def test_the_sequence_covers_the_truth_at_every_look() -> None:
         missed += any(not low <= truth <= high for low, high in looks)
         assert looks[-1][1] - looks[-1][0] < 0.6
     assert missed <= 6
+
+
+def test_known_propensities_make_the_sequence_narrower_and_it_covers_what_moves() -> None:
+    rng = np.random.default_rng(11)
+    missed, narrower = 0, 0
+    for _ in range(60):
+        n = 600
+        logged = np.tile([0.8, 0.15, 0.05], (n, 1))
+        # the candidate changes its mind half-way, and so does its value
+        target = np.where(np.arange(n)[:, None] < n // 2, [[0.2, 0.7, 0.1]], [[0.1, 0.2, 0.7]])
+        worth = np.array([0.7, 0.8, 0.9])
+        arm = rng.choice(3, size=n, p=logged[0])
+        r = (rng.random(n) < worth[arm]).astype(float)
+        w = target[np.arange(n), arm] / logged[np.arange(n), arm]
+        of = offpolicy_sequence.Distributions(target, logged)
+        truths = np.cumsum(target @ worth) / np.arange(1, n + 1)
+        for look in (100, 300, 600):
+            some = offpolicy_sequence.Distributions(target[:look], logged[:look])
+            low, high = offpolicy_sequence.interval(w[:look], r[:look], 0.0, 1.0, 0.1, some)
+            if not low <= truths[look - 1] <= high:
+                missed += 1
+                break
+        plain = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.1)
+        both = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.1, of)
+        narrower += both[1] - both[0] < plain[1] - plain[0]
+    assert missed <= 6
+    assert narrower > 50
 
 
 def test_the_sequence_scales_with_the_range_and_begins_as_all_of_it() -> None:
