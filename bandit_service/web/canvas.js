@@ -62,6 +62,16 @@ export class Chart {
     return pen;
   }
 
+  /** Draw with nothing outside of the axes. */
+  clipped(pen, draw) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(LEFT, TOP - 4, this.frame.width - LEFT - RIGHT, this.frame.height - TOP - BOTTOM + 8);
+    pen.clip();
+    draw();
+    pen.restore();
+  }
+
   /** The times, and the cursor on top. */
   end(pen) {
     const { width, height, first, last } = this.frame;

@@ -77,7 +77,7 @@ async function load(id) {
   try {
     const decision = await ask("GET", `v1/decisions/${encodeURIComponent(id)}`);
     if (id !== open) return;
-    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision), rewardForm(id, () => load(id)));
+    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, rewardForm(id, () => load(id))));
   } catch (error) {
     if (id === open) panel.replaceChildren(el("h3", {}, "Why this decision?"), el("p", { class: "note" }, error.message));
   }

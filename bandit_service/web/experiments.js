@@ -47,9 +47,9 @@ function table(result) {
 
 function splitLine(result) {
   const { state, sequential_p: p } = result.split;
-  const wrong = state === "wrong";
-  return el("p", { class: "muted" }, el("span", { class: `badge ${wrong ? "bad" : "good"}` }, wrong ? "split is wrong" : "split as configured"),
-    ` sequential p of a sample-ratio mismatch ${number(p, 4)}`, result.ramp.steps ? `; ramp at step ${result.ramp.step} of ${result.ramp.steps}` : "",
+  const [tone, word] = { wrong: ["bad", "split is wrong"], "as configured": ["good", "split as configured"] }[state] ?? ["", `split: ${NONE}`];
+  return el("p", { class: "muted" }, el("span", { class: `badge ${tone}` }, word),
+    p === null ? "" : ` sequential p of a sample-ratio mismatch ${number(p, 4)}`, result.ramp.steps ? `; ramp at step ${result.ramp.step} of ${result.ramp.steps}` : "",
     result.mixed_units ? `; ${count(result.mixed_units)} units saw more than one variant` : "");
 }
 
@@ -83,14 +83,22 @@ async function ramp(result) {
   if (answer) await showExperiments();
 }
 
+function lines(result) {
+  const gaps = result.variants.map((one) => ({ key: one.key, points: one.over_time.filter((point) => point.difference).map((point) => ({ ts: point.ts, ...point.difference })) }));
+  return el("div", { class: "times" },
+    overTime(result.variants.map((one) => ({ key: one.key, points: one.over_time })), `Mean ${result.primary} with its confidence sequence`, slot, false),
+    overTime(gaps, "Difference to the control; the dashed line is none", slot, true));
+}
+
 function panel(result) {
   const points = result.variants.filter((one) => one.over_time.length > 1);
   return el("article", { class: "panel experiment", "aria-label": result.id },
     el("header", {}, el("h3", {}, result.id), el("span", { class: `badge ${result.status === "running" ? "good" : ""}` }, result.status),
       el("span", { class: "muted" }, `${percent(result.share)} of units by ${result.unit}`, result.winner ? `; winner ${result.winner}` : ""), buttons(result)),
     el("p", { class: "conclusion" }, result.conclusion),
+    (result.caveats ?? []).length ? el("ul", { class: "caveats muted" }, result.caveats.map((text) => el("li", {}, text))) : null,
     splitLine(result), guardrails(result), table(result),
-    points.length ? overTime(result.variants, result.primary, slot) : el("p", { class: "muted" }, "Not enough data for a line over time."),
+    points.length ? lines(result) : el("p", { class: "muted" }, "Not enough data for a line over time."),
     el("details", {}, el("summary", {}, "What was changed"), el("ul", {}, result.changes.map((one) => el("li", {}, `${clock(one.ts)} ${one.status}, by ${one.by}${one.why ? `: ${one.why}` : ""}`)))));
 }
 

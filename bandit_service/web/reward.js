@@ -5,6 +5,13 @@ import { el } from "./dom.js";
 import { number, signed } from "./format.js";
 import { store } from "./store.js";
 
+/** Where nearly all values lie: a few of the very beginning may be anywhere. */
+function inner(values) {
+  if (!values.length) return [0, 1];
+  const sorted = [...values].sort((a, b) => a - b);
+  return [sorted[Math.floor(0.04 * (sorted.length - 1))], sorted[Math.ceil(0.96 * (sorted.length - 1))]];
+}
+
 export class Reward extends Chart {
   constructor(parent) {
     super(parent, "Mean reward and the best single arm's estimate over time", (i) => this.lines(i));
@@ -34,14 +41,17 @@ export class Reward extends Chart {
     const points = this.points;
     this.empty(points.length < 2);
     const values = points.flatMap((point) => [point.mean, point.best]);
-    const middle = values.length ? (Math.min(...values) + Math.max(...values)) / 2 : 0.5;
-    const reach = Math.max(0.02, values.length ? (Math.max(...values) - Math.min(...values)) * 0.6 : 0.5);
+    const [least, most] = inner(values);
+    const middle = (least + most) / 2;
+    const reach = Math.max(0.02, (most - least) * 0.7);
     const [low, high] = [middle - reach, middle + reach];
     const pen = this.begin(points.map((point) => point.ts), low, high, (tick) => number(tick, 2 * reach < 0.1 ? 3 : 2), ticksOf(low, high));
     if (!pen || points.length < 2) return;
-    this.between(pen);
-    this.line(pen, (point) => point.best, "--muted", [5, 4], 1.75);
-    this.line(pen, (point) => point.mean, "--accent", [], 2.25);
+    this.clipped(pen, () => {
+      this.between(pen);
+      this.line(pen, (point) => point.best, "--muted", [5, 4], 1.75);
+      this.line(pen, (point) => point.mean, "--accent", [], 2.25);
+    });
     this.end(pen);
     const { mean, best } = points.at(-1);
     this.canvas.setAttribute("aria-label", `${this.label}. Now: mean reward ${number(mean)}, best single arm ${number(best)}, regret ${signed(best - mean)}. Arrow keys read other times.`);

@@ -1,9 +1,14 @@
 // Send what an answer was worth: a thumb, or a slider.
 
 import { ask } from "./api.js";
-import { el, say } from "./dom.js";
+import { el, say, svg } from "./dom.js";
 
 let made = 0;
+
+function thumb(way) {
+  return svg("svg", { class: `thumb ${way}`, viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("path", { d: "M1.5 7h2.8v7.5H1.5zM5.6 7l2.9-5.6c1.4 0 2.1 1 1.8 2.2L9.6 6.2h4c.9 0 1.5.8 1.3 1.6l-1.2 5.4c-.2.8-.8 1.3-1.6 1.3H5.6z" }));
+}
 
 /** Controls for one decision; `then(status)` after a reward was taken. */
 export function rewardForm(decisionId, then) {
@@ -27,8 +32,8 @@ export function rewardForm(decisionId, then) {
     }
   };
   buttons.push(
-    el("button", { type: "button", class: "quiet", onclick: () => send(1) }, "👍 Good"),
-    el("button", { type: "button", class: "quiet", onclick: () => send(0) }, "👎 Bad"),
+    el("button", { type: "button", class: "quiet", onclick: () => send(1) }, thumb("up"), " Good"),
+    el("button", { type: "button", class: "quiet", onclick: () => send(0) }, thumb("down"), " Bad"),
     el("button", { type: "button", onclick: () => send(Number(slider.value)) }, "Send"),
   );
   return el("div", { class: "block reward" },

@@ -78,14 +78,14 @@ export class Split extends Chart {
   }
 
   name(arms, counts, total) {
-    const rows = arms.map((arm, k) => ({ id: arm.id, dot: dotOf(arm.id), n: counts[k] }));
-    if (store.arms.length > arms.length) rows.push({ id: `${store.arms.length - arms.length} others`, dot: "dot", n: counts[arms.length] });
+    const rows = arms.map((arm, k) => ({ id: arm.id, dot: dotOf(arm.id), n: counts[k], total }));
+    if (store.arms.length > arms.length) rows.push({ id: `${store.arms.length - arms.length} others`, dot: "dot", n: counts[arms.length], total });
     keyed(this.legend, rows, (row) => row.id, (row) => {
       const share = el("b");
       const node = el("li", {}, el("i", { class: row.dot }), el("span", {}, row.id), share);
-      return { node, update: (now) => say(share, total ? percent(now.n / total) : "") };
+      return { node, update: (now) => say(share, now.total ? percent(now.n / now.total) : "") };
     });
-    const said = rows.filter((row) => row.n).map((row) => `${row.id} ${percent(row.n / total)}`);
+    const said = rows.filter((row) => row.n && total).map((row) => `${row.id} ${percent(row.n / total)}`);
     this.canvas.setAttribute("aria-label", `${this.label}. Now: ${said.join(", ") || "no decisions"}. Arrow keys read other times.`);
   }
 }

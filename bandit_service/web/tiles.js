@@ -23,7 +23,7 @@ function figures(totals) {
       more: regret !== null && regret <= 0 ? `better than any single arm, n = ${count(totals.rewarded)}` : `beside the best single arm, n = ${count(totals.rewarded)}`,
     },
     {
-      name: `Saved beside ${totals.baseline || "no arm"}`, big: usd(saved.mean === null ? null : totals.would_cost_usd - totals.spent_usd),
+      name: `Saved against ${totals.baseline || "no arm"}`, big: usd(saved.mean === null ? null : totals.would_cost_usd - totals.spent_usd),
       unit: part === null ? "" : percent(part), known: saved.n > 0, tone: part > 0 ? "good" : "bad",
       more: saved.mean === null ? "" : `estimated, ${usd(1000 * saved.mean)} in 1,000${saved.low === null ? "" : ` (${usd(1000 * saved.low)} to ${usd(1000 * saved.high)})`}, n = ${count(saved.n)}`,
     },

@@ -46,11 +46,13 @@ async function decide(asked) {
   const made = await ask("POST", "v1/decide", asked);
   const [whole, before] = await Promise.all([ask("GET", `v1/decisions/${made.decision_id}`), ask("POST", "v1/explain", asked)]);
   const change = el("div", { class: "change", role: "status" });
+  const view = el("div", {}, decisionView(whole));
   const form = rewardForm(made.decision_id, async () => {
-    const after = await ask("POST", "v1/explain", asked);
+    const [after, now] = await Promise.all([ask("POST", "v1/explain", asked), ask("GET", `v1/decisions/${made.decision_id}`)]);
     change.replaceChildren(...changed(made.arm, before, after));
+    view.replaceChildren(...decisionView(now));
   });
-  byId("answer").replaceChildren(el("h3", {}, "Decided"), form, change, ...decisionView(whole));
+  byId("answer").replaceChildren(el("h3", {}, "Decided"), form, change, view);
 }
 
 function changed(arm, before, after) {

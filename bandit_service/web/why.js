@@ -4,6 +4,13 @@ import { el } from "./dom.js";
 import { clock, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
+const NEAR = 6;
+const STEPS = {
+  stopped: "all experiments are stopped", holdout: "held out", audience: "in the audience", override: "named by an override",
+  namespace: "in the namespace's slots", share: "in the share", split: "split by weight", kept: "kept its variant",
+  held: "its variant is held", "no arm": "the variant's arm could not serve",
+};
+
 function named(arm) {
   return el("span", { class: "name" }, el("i", { class: dotOf(arm), "aria-hidden": "true" }), el("span", {}, arm));
 }
@@ -69,15 +76,18 @@ function byArm(neighbours) {
 export function neighboursBlock(neighbours) {
   if (!neighbours.length) return block("Nearest past queries", el("p", { class: "muted" }, "None: the history was empty, or they are not shown to this key."));
   const sums = byArm(neighbours).map(([arm, of]) => el("li", {}, el("i", { class: dotOf(arm) }), `${arm}: mean reward ${number(of.sum / of.n)}, n = ${of.n}`));
-  const rows = neighbours.map((each) => el("tr", {},
+  const row = (each) => el("tr", {},
     el("td", {}, number(each.similarity, 3)),
     el("td", {}, (each.outcomes ?? []).length
       ? each.outcomes.map((one) => el("div", {}, el("i", { class: dotOf(one.arm) }), ` ${one.arm}: ${signed(one.reward, 2)}`))
       : el("span", { class: "muted" }, "no longer remembered")),
-    el("td", { class: "id" }, String(each.id))));
+    el("td", { class: "id" }, String(each.id)));
+  const columns = ["Similarity", "Outcomes as known now", "Number"];
+  const label = "Nearest past queries with their outcomes";
   return block(`Nearest past queries, ${neighbours.length} recalled`,
     sums.length ? el("ul", { class: "legend" }, sums) : null,
-    table("Nearest past queries with their outcomes", ["Similarity", "Outcomes as known now", "Number"], rows));
+    table(label, columns, neighbours.slice(0, NEAR).map(row)),
+    neighbours.length > NEAR ? el("details", {}, el("summary", {}, `${neighbours.length - NEAR} more`), table(`${label}, the rest`, columns, neighbours.slice(NEAR).map(row))) : null);
 }
 
 function chanceOf(decision) {
@@ -86,8 +96,13 @@ function chanceOf(decision) {
   return decision.propensity < best ? "explored: another arm was likelier" : "the likeliest arm";
 }
 
-/** All of GET /v1/decisions/{id}. */
-export function decisionView(decision) {
+function path(decision) {
+  const steps = (decision.steps ?? []).map((step) => STEPS[step] ?? step);
+  return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
+}
+
+/** All of GET /v1/decisions/{id}, with `form` where the signals are. */
+export function decisionView(decision, form = null) {
   const { expected } = decision;
   const arms = Object.keys(decision.propensities).map((id) => ({ id, propensity: decision.propensities[id], score: decision.scores[id] }));
   const signals = Object.entries(decision.signals);
@@ -104,13 +119,13 @@ export function decisionView(decision) {
       ["Worth of one quality", usd(decision.willingness_to_pay)],
       ["Prompt, estimated", decision.tokens ? `${decision.tokens} tokens` : null],
       ["Fallback", decision.fallback ?? null],
-      ["Experiment", decision.experiment ? `${decision.experiment} → ${decision.variant}` : "in none"],
+      ["Experiment", path(decision)],
     ]),
     block("Arms that could be drawn", weighedTable(arms, decision.arm)),
     excludedBlock(decision.excluded ?? {}, arms.map((arm) => arm.id)),
     block("Signals so far",
       signals.length ? facts(signals.map(([name, value]) => [name, String(Number(value.toPrecision(4)))])) : el("p", { class: "muted" }, "None came back yet."),
-      el("p", { class: "muted" }, decision.settled ? "Its reward is settled and was learned." : "Its reward is not settled yet.")),
+      el("p", { class: "muted" }, decision.settled ? "Its reward is settled and was learned." : "Its reward is not settled yet."), form),
     neighboursBlock(decision.neighbours),
   ];
 }
