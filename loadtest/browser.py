@@ -16,7 +16,7 @@ INSTALL = (
     "make setup"
 )
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_ARGS = [
+ARGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--hide-scrollbars",
@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable(), args=_ARGS)
+        running = playwright.chromium.launch(executable_path=executable(), args=ARGS)
         try:
             yield running
         finally:

@@ -1,0 +1,281 @@
+"""The page in a real browser: it opens, moves, teaches by a click, and believes no name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.service.keyring import Keyring
+from tests.service.running import Process
+from tests.web.conftest import EVIL, PICTURES, Opened, Service
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+VIEWS = ("live", "decisions", "try", "experiments", "map")
+READY = {
+    "live": "#arms tbody tr", "decisions": ".feed li", "try": "#query",
+    "experiments": "#experiments > *", "map": "#map .legend li",
+}  # fmt: skip
+
+
+async def _visit(page: Page, view: str) -> None:
+    await page.click(f'nav a[href="#{view}"]')
+    await page.wait_for_selector(READY[view])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 390])
+async def test_every_view_opens_without_fault_and_fits(
+    service: Service, opened: Opened, width: int, scheme: str
+) -> None:
+    page = await opened(service.url, width, scheme)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for view in VIEWS:
+        await _visit(page, view)
+        assert await page.locator("main section:visible").count() == 1
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        await page.screenshot(path=PICTURES / f"{view}-{scheme}-{width}.png")
+    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) < 150) is (scheme == "dark")
+    await page.click("#theme")
+    turned = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert turned != ground
+
+
+async def test_a_start_without_data_says_so_and_shows_no_zero(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(tmp_path / "var", models)
+    page = await opened(await process.url())
+    await page.wait_for_selector("#arms tbody tr")
+    await page.wait_for_selector('#state[data-is="idle"]')
+    assert await page.locator(".tile .big").all_inner_texts() == ["not enough data"] * 5
+    assert await page.locator(".chart .none:visible").count() == 2
+    row = page.locator("#arms tbody tr").first
+    assert "not enough data" in await row.inner_text()
+    assert "no traffic" in await row.inner_text()
+    await _go_and_read(page, "experiments", "There is no experiment")
+    await page.click('nav a[href="#map"]')
+    await page.wait_for_selector("text=Not enough data: 0 of 10 queries")
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
+
+
+async def _go_and_read(page: Page, view: str, text: str) -> None:
+    await page.click(f'nav a[href="#{view}"]')
+    await page.wait_for_selector(f"text={text}")
+
+
+async def test_numbers_move_while_traffic_runs(service: Service, opened: Opened) -> None:
+    page = await opened(service.url)
+    await page.wait_for_selector("#arms tbody tr")
+    tile = page.locator(".tile p:not(.big)").first
+    before = await tile.inner_text()
+    made = service.serve(5, first=1000)
+    await page.wait_for_function(
+        "before => document.querySelector('.tile p:not(.big)').textContent !== before", arg=before
+    )
+    count = [int(re.sub(r"\D", "", text)) for text in (before, await tile.inner_text())]
+    assert count[1] >= count[0] + 5
+    await page.click('nav a[href="#decisions"]')
+    await page.wait_for_selector(f'.feed a[href="#decisions={made[-1]}"]')
+
+
+async def test_a_reward_by_a_click_changes_the_next_decision(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(service.url)
+    await _visit(page, "try")
+    await page.fill("#query", "What is the capital of France?")
+    await page.click('#ask button[type="submit"]')
+    await page.wait_for_selector("#answer .reward")
+    await page.click("#answer .reward >> text=Bad")
+    told = await page.wait_for_selector("#answer .change .note")
+    assert told is not None
+    text = await told.inner_text()
+    quality = re.search(r"expected quality of (\S+), before (\S+)\.", text)
+    score = re.search(r"score of (\S+?), before (\S+?);", text)
+    assert quality is not None, text
+    assert score is not None, text
+    assert float(quality[1]) < float(quality[2])
+    await page.wait_for_selector("text=Its reward is settled and was learned.")
+    # sent twice it counts once, and another value for the same decision is refused in words
+    await page.click("#answer .reward >> text=Bad")
+    await page.wait_for_selector("text=It was sent before, and counts once.")
+
+
+async def test_why_a_decision_fell_with_what_was_taken_out_and_a_slider(
+    service: Service, opened: Opened
+) -> None:
+    asked = {"query": "Write a haiku.", "max_cost_usd": 0.001, "requires": ["json"]}
+    id = service.call("POST", "/v1/decide", asked)["decision_id"]
+    page = await opened(f"{service.url}/#decisions={id}")
+    await page.wait_for_selector("#why .facts")
+    text = await page.locator("#why").inner_text()
+    assert "max_cost_usd 0.001 < expected" in text
+    assert "requires json" in text
+    assert "in no experiment" in text
+    assert "Nearest past queries" in text
+    assert await page.locator('#why [aria-label^="Arms that could be drawn"] tbody tr').count() == 1
+    await page.focus('#why input[type="range"]')
+    await page.keyboard.press("End")
+    await page.click("#why .reward >> text=Send")
+    await page.wait_for_selector("text=Its reward is settled and was learned.")
+    assert service.call("GET", f"/v1/decisions/{id}")["signals"] == {"quality": 1.0}
+    await page.fill("#find", "ffffffff-ffff-7fff-bfff-ffffffffffff")
+    await page.close()
+
+
+async def test_a_decision_that_is_not_there_is_said_in_words(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(service.url, failures=True)
+    await _visit(page, "decisions")
+    await page.fill("#find", "ffffffff-ffff-7fff-bfff-ffffffffffff")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("#why .note >> text=no decision")
+
+
+async def test_only_explaining_writes_nothing(service: Service, opened: Opened) -> None:
+    page = await opened(service.url)
+    await _visit(page, "try")
+    events = service.call("GET", "/readyz")["events"]
+    await page.fill("#query", "Prove something.")
+    await page.fill("#requires", "json")
+    await page.click("text=Only explain")
+    await page.wait_for_selector("text=What would be decided")
+    assert "requires json" in await page.locator("#answer").inner_text()
+    assert service.call("GET", "/readyz")["events"] == events
+
+
+async def test_the_name_of_an_arm_is_text_wherever_it_stands(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(service.url)
+    await page.wait_for_selector("#arms tbody tr")
+    assert await page.get_by_text(EVIL).count() >= 2  # in the table and the legend
+    await page.hover("#split canvas", position={"x": 300, "y": 100})
+    for view in ("decisions", "try", "map"):
+        await _visit(page, view)
+    assert await page.locator("main img, main script").count() == 0
+    assert (await page.title()).startswith("Map of recent queries")
+
+
+async def test_the_policy_lets_no_inline_script_run(service: Service, opened: Opened) -> None:
+    page = await opened(service.url, failures=True)
+    refused = await page.evaluate("""() => new Promise((done) => {
+      document.addEventListener("securitypolicyviolation", (e) => done(e.effectiveDirective));
+      const script = document.createElement("script");
+      script.textContent = "window.ran = true";
+      document.head.append(script);
+    })""")
+    assert refused.startswith("script-src")
+    assert await page.evaluate("window.ran") is None
+
+
+async def test_fifty_arms_and_ten_minutes_are_drawn(service: Service, opened: Opened) -> None:
+    page = await opened(service.url)
+    await page.wait_for_selector("#arms tbody tr")
+    drawn = await page.evaluate("""async () => {
+      const { hear, store } = await import("/web/store.js");
+      const { Split } = await import("/web/split.js");
+      const names = Array.from({ length: 50 }, (_, i) => `arm-${i}`);
+      const plain = { n: 0, mean: null, low: null, high: null };
+      const arms = names.map((id, i) => ({ id, decisions: 50 - i, retired: false, share: 0.02,
+        reward: plain }));
+      const rows = Array.from({ length: 600 }, (_, i) =>
+        [10000 + i, names.flatMap((_, k) => [k, 1 + ((i + k) % 7)]), 1, 0.5, 0.5, 0.5]);
+      store.slots.clear();
+      hear("begin", { ...store, now: 10600, numbers: names, arms,
+        fine: { step_s: 1, most: 600, rows }, coarse: { step_s: 30, most: 360, rows: [] } });
+      const room = document.createElement("div");
+      document.querySelector("main").append(room);
+      const chart = new Split(room);
+      chart.draw();
+      const { width, height } = chart.canvas;
+      const pixels = chart.canvas.getContext("2d").getImageData(0, 0, width, height).data;
+      const colours = new Set();
+      for (let i = 0; i < pixels.length; i += 4)
+        if (pixels[i + 3] === 255) colours.add(`${pixels[i]},${pixels[i + 1]},${pixels[i + 2]}`);
+      return { points: chart.times.length, legend: chart.legend.children.length,
+        last: chart.legend.lastChild.textContent, colours: colours.size };
+    }""")
+    assert drawn["points"] == 200
+    assert drawn["legend"] == 11
+    assert drawn["last"].startswith("40 others")
+    assert drawn["colours"] >= 11
+
+
+async def test_an_experiment_is_shown_and_paused_with_a_reason(
+    service: Service, opened: Opened
+) -> None:
+    trial = {"id": "trial", "variants": [
+        {"key": "now", "weight": 0.5}, {"key": "fixed", "weight": 0.5, "arm": "small"}],
+        "min_units": 5}  # fmt: skip
+    service.call("PUT", "/v1/experiments/trial", trial)
+    service.call("POST", "/v1/experiments/trial/start", {})
+    service.serve(30, first=2000)
+    page = await opened(service.url)
+    await _visit(page, "experiments")
+    panel = page.locator('article[aria-label="trial"]')
+    await panel.wait_for()
+    text = await panel.inner_text()
+    for part in ("running", "50 %", "control", "Difference to the control", "split"):
+        assert part in text
+    await panel.get_by_text("Pause", exact=True).click()
+    await page.click("dialog >> text=Confirm")  # the reason is asked for
+    assert await page.evaluate("document.querySelector('dialog').open") is True
+    await page.fill("#dialog-why", "a look")
+    await page.click("dialog >> text=Confirm")
+    await panel.locator(".badge", has_text="paused").wait_for()
+    found = service.call("GET", "/v1/experiments/trial/results")
+    assert found["changes"][-1]["why"] == "a look"
+    service.call("POST", "/v1/experiments/trial/stop", {"why": "done"})
+
+
+async def test_the_map_leads_to_a_decision(service: Service, opened: Opened) -> None:
+    page = await opened(service.url)
+    await _visit(page, "map")
+    assert "of the variance" in await page.locator("#map").inner_text()
+    await page.focus("#map canvas")
+    await page.keyboard.press("ArrowLeft")
+    await page.wait_for_selector("#map .tip:visible")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("#why .facts")
+
+
+RING = Keyring(reads={}, decides={"scopes": ["decide"]})
+
+
+async def test_with_keys_the_page_asks_for_one_and_keeps_it_in_this_tab_only(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(tmp_path / "var", models, **RING.environ)
+    page = await opened(await process.url(), failures=True)
+    for key, said in (("bs_wrong", "no such key"), (RING["decides"], "scope")):
+        await page.wait_for_selector("dialog[open]")
+        await page.fill("#dialog-key", key)
+        await page.click("dialog >> text=Confirm")
+        await page.wait_for_selector(f"#state-says >> text={said}")
+        if key == RING["decides"]:
+            await page.click("#key")
+    await page.fill("#dialog-key", RING["reads"])
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("#connection >> text=live")
+    await page.wait_for_selector("#arms tbody tr")
+    assert await page.evaluate("JSON.stringify(localStorage)") == "{}"
+    assert RING["reads"] in await page.evaluate("JSON.stringify(sessionStorage)")
+    assert RING["reads"] not in page.url
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await other.wait_for_selector("dialog[open]")
+    await other.close()
+    assert await asyncio.to_thread(process.stop) == 0
+    await page.wait_for_selector("#connection >> text=reconnecting")
+    await page.close()
