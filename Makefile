@@ -21,10 +21,10 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-drift bench-embed replay evaluate results compare-peers monitor dashboards screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-drift bench-embed replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time: hnswlib is compiled)"
@@ -84,6 +84,9 @@ demo-gateway: $(VENV)/.demo var/models/.exported ## recorded queries through the
 
 monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Prometheus with the alert rules, until Ctrl-C
 	@$(BIN)/python -m loadtest.monitor
+
+dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards anew: four minutes of load, drawn by matplotlib
+	@$(BIN)/python -m loadtest.pictures
 
 dashboards: $(VENV)/.test ## write deploy/grafana/dashboards anew from loadtest/panels.py
 	@$(BIN)/python -m loadtest.dashboards

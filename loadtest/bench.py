@@ -1,7 +1,7 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
     python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|
-                              gateway|durable|evaluate]
+                              gateway|durable|metrics|evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -45,6 +45,7 @@ from loadtest.bench_durable import bench_durable
 from loadtest.bench_evaluate import bench_evaluate
 from loadtest.bench_gateway import bench_gateway
 from loadtest.bench_keeping import bench_snapshot
+from loadtest.bench_metrics import bench_metrics
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
 from store.history import ExactIndex, HnswIndex, HybridIndex
@@ -583,6 +584,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
+    "metrics": (
+        "what the metrics cost: the router without HTTP, 11 arms; a scrape at 50 arms x 5 policies",
+        lambda directory: bench_metrics(directory, filled_world, vectors(100, seed=3)),
+    ),
     "evaluate": (
         "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",
         lambda _: bench_evaluate(),

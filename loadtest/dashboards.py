@@ -1,4 +1,4 @@
-"""Writes deploy/grafana/dashboards/*.json from `loadtest.panels`.
+"""Writes deploy/grafana/dashboards/*.json from `loadtest.panels`, and the rules for Kubernetes.
 
 python -m loadtest.dashboards
 """
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
@@ -31,8 +32,10 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from loadtest.panels import DASHBOARDS, Page, Panel
+from loadtest.prometheus import RULES
 
 OUT = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
+OPERATOR_RULES = Path(__file__).parents[1] / "deploy" / "kubernetes" / "prometheusrule.yaml"
 _HEIGHT, _STAT_HEIGHT = 8, 4
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _SELECTOR = re.compile(r"\b((?:bandit|process)_[a-z0-9_]+)(\{)?")
@@ -152,12 +155,27 @@ def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
+def prometheus_rule() -> str:
+    """deploy/prometheus/rules.yaml as the Prometheus operator wants it."""
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    document = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "bandit-service", "labels": {"app": "bandit-service"}},
+        "spec": rules,
+    }
+    text = yaml.safe_dump(document, sort_keys=False, width=1000)
+    return f"# Written by `make dashboards` from ../prometheus/rules.yaml.\n{text}"
+
+
 def main() -> int:
     """Write all of them; 0."""
     OUT.mkdir(parents=True, exist_ok=True)
     for name, content in generated().items():
         (OUT / name).write_text(content, encoding="utf-8")
         print(OUT / name)
+    OPERATOR_RULES.write_text(prometheus_rule(), encoding="utf-8")
+    print(OPERATOR_RULES)
     return 0
 
 

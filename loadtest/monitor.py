@@ -24,8 +24,8 @@ from loadtest.demo_gateway import recorded_upstream
 from loadtest.monitor_traffic import config, traffic
 from loadtest.prometheus import PrometheusFailed, prometheus
 
-_SPEED = 200.0
-_FAILED = (DemoFailed, PrometheusFailed, StreamError, aiohttp.ClientError, ConnectionError)
+_SPEED = 8.0
+FAILED = (DemoFailed, PrometheusFailed, StreamError, aiohttp.ClientError, ConnectionError)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def main() -> int:
     except BadRecording as error:
         print(f"monitor: {error}", file=sys.stderr)
         return 2
-    except _FAILED as error:
+    except FAILED as error:
         if not told_to_end:  # a terminal tells all at once, and the service may be gone first
             print(f"monitor: {error}", file=sys.stderr)
             return 1

@@ -20,7 +20,8 @@ DOWN = "unreachable-model"
 """An arm whose provider is not there, so that failures and the circuit breaker can be seen."""
 
 _USERS, _TALKS, _IN_FLIGHT = 300, 40, 32
-_BEGIN_S = 60.0
+_MOST_CHARS = 300  # longer ones take the model too long beside everything else that runs here
+_BEGIN_S, _SNAPSHOT_S = 60.0, 60.0
 
 
 def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
@@ -37,7 +38,7 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         "[duels]", "share = 0.1", 'judge = "score"',
         "[experiment_rules]", "holdout_share = 0.05", f"holdout_arm = {json.dumps(cheapest)}",
         "[[judges]]", 'id = "score"', 'kind = "regex"', r"pattern = 'quality of (1|0\.[6-9])'",
-        "[[budgets]]", 'scope = "service"', 'per = "day"', "usd = 1000.0",
+        "[[budgets]]", 'scope = "service"', 'per = "hour"', "usd = 10.0",
         "[[experiments]]", 'id = "router-trial"', "min_units = 20",
         "[[experiments.guardrails]]", 'metric = "quality"', "least = 0.3",
         "[[experiments.variants]]", 'key = "today"', "weight = 0.4",
@@ -68,6 +69,7 @@ async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> 
         await users.experiment_runs()
         under_way: set[asyncio.Task[None]] = set()
         begun, sent = time.monotonic(), 0
+        snapshot = begun + min(_SNAPSHOT_S, seconds / 2.0)
         while time.monotonic() < begun + seconds:
             await asyncio.sleep(max(0.0, begun + sent / rate - time.monotonic()))
             if len(under_way) >= _IN_FLIGHT:
@@ -75,9 +77,10 @@ async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> 
                 await asyncio.gather(*done)
             under_way.add(asyncio.create_task(users.ask(sent)))
             sent += 1
+            if time.monotonic() > snapshot:
+                snapshot += _SNAPSHOT_S
+                under_way.add(asyncio.create_task(users.keep()))
         await asyncio.gather(*under_way)
-        async with session.post(f"{url}/v1/snapshots") as answer:
-            answer.raise_for_status()
     return sent
 
 
@@ -86,7 +89,8 @@ class _Users:
         self, url: str, recorded: Recorded, stream: StreamClient, session: aiohttp.ClientSession
     ) -> None:
         self._url, self._recorded, self._stream, self._session = url, recorded, stream, session
-        self._rows = order_of(recorded, 0).tolist()
+        self._rows = [row for row in order_of(recorded, 0).tolist()
+                      if len(recorded.texts[row]) <= _MOST_CHARS]  # fmt: skip
         self._arms = [str(arm.id) for arm in recorded.arms]
         self._chance = np.random.default_rng(0)
 
@@ -99,6 +103,11 @@ class _Users:
             if all(one["status"] == "running" for one in body["experiments"]):
                 return
             await asyncio.sleep(0.1)
+
+    async def keep(self) -> None:
+        """Have a snapshot made."""
+        async with self._session.post(f"{self._url}/v1/snapshots") as answer:
+            answer.raise_for_status()
 
     async def ask(self, i: int) -> None:
         """One query: most are decided and rewarded, every fifth goes through the gateway."""

