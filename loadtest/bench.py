@@ -1,7 +1,7 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only decide|recall|query|http|learn|memory|start|snapshot|
-                              gateway|durable|metrics|evaluate]
+    python -m loadtest.bench [--only decide|experiments|recall|query|http|learn|memory|start|
+                              snapshot|gateway|durable|metrics|evaluate]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -43,6 +43,7 @@ from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from loadtest.bench_durable import bench_durable
 from loadtest.bench_evaluate import bench_evaluate
+from loadtest.bench_experiments import bench_experiments
 from loadtest.bench_gateway import bench_gateway
 from loadtest.bench_keeping import bench_snapshot
 from loadtest.bench_metrics import bench_metrics
@@ -572,6 +573,10 @@ def _write_log(path: Path, events: int) -> None:
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "decide": ("inside decide, client's embedding, 11 arms, 10,000 past queries", bench_decide),
+    "experiments": (
+        "what experiments cost a decision, metallm, 11 arms, 10,000 past queries",
+        lambda _: bench_experiments(filled_world, vectors(2000, seed=2)),
+    ),
     "recall": ("recall of 20 neighbours", bench_recall),
     "query": (
         "decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries",

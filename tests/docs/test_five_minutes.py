@@ -35,7 +35,7 @@ def _command(line: str, *more: str) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def _running(line: str, cwd: Path, *more: str) -> AsyncIterator[str]:
+async def running(line: str, cwd: Path, *more: str) -> AsyncIterator[str]:
     """The command with a free port; its URL once it listens."""
     ready = cwd / f"{shlex.split(line)[1]}.ready"
     process = await asyncio.create_subprocess_exec(
@@ -69,10 +69,10 @@ async def test_the_page_works_as_it_stands(tmp_path: Path, models: Path) -> None
     upstream, serve, ask = (line for fence in _fences("sh") for line in fence.splitlines())
     _, budget = _fences("toml")
     (code,) = _fences("python")
-    async with _running(upstream, tmp_path, "--speed", "200"):
+    async with running(upstream, tmp_path, "--speed", "200"):
         with (tmp_path / "gateway.toml").open("a", encoding="utf-8") as file:
             file.write(budget)
-        async with _running(serve, tmp_path) as url:
+        async with running(serve, tmp_path) as url:
             local = code.replace("http://127.0.0.1:8080", url)
             assert local != code
             out = await _ran(sys.executable, "-c", local, cwd=tmp_path)

@@ -1,0 +1,113 @@
+"""What experiments cost a decision: assignment, shadows, counting; beside the world without them.
+
+`python -m loadtest.bench_experiments --repeat 100` is a look at it; `make bench` has it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.assignment import assigned
+from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.experiments import Audience, Experiment, Variant
+from bandit_service.core.world import World
+from policies import Vector
+from store.history import HybridIndex
+
+NEIGHBOURS, USERS = 20, 500
+Row = dict[str, Any]
+Filled = Callable[[str, int], tuple[World, HybridIndex]]
+
+CASES: dict[str, tuple[int, int, str]] = {
+    # experiments, shadows of each, scheme
+    "no experiment": (0, 0, "native"),
+    "1 experiment": (1, 0, "native"),
+    "1 experiment, scheme growthbook_v2": (1, 0, "growthbook_v2"),
+    "10 experiments, the last one takes the unit": (10, 0, "native"),
+    "1 experiment with 1 shadow": (1, 1, "native"),
+    "1 experiment with 3 shadows": (1, 3, "native"),
+}
+
+
+def _experiment(i: int, of: int, shadows: int, scheme: str) -> Experiment:
+    """Two isolated copies of the serving policy; each but the last takes no unit."""
+    shades = tuple(Variant(key=f"shade{k}", shadow=True) for k in range(shadows))
+    return Experiment(
+        id=f"e{i}",
+        variants=(Variant(key="a", weight=0.5), Variant(key="b", weight=0.5), *shades),
+        share=1.0 if i == of - 1 else 0.0,
+        audience=Audience(least_tokens=1),
+        scheme=scheme,
+    )
+
+
+def _run(world: World, spec: Experiment) -> None:
+    """The experiment, its policies beginning with what the serving one knows."""
+    state = codec.dump(world.learners[world.serving].state)
+    apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="starting"))
+    for one in spec.variants:
+        apply(world, ev.VariantSeeded(
+            ts=1.0, experiment=spec.id, variant=one.key, policy=world.serving,
+            parameters=msgspec.json.encode({}), state=state, upto=world.events,
+        ))  # fmt: skip
+    apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="running"))
+
+
+def bench_experiments(
+    filled: Filled, asked: Vector, past: int = 10_000, repeat: int = 1000
+) -> list[Row]:
+    """Microseconds of the median decision by metallm: assign alone, decide, apply, the whole."""
+    rows = []
+    for name, (count, shadows, scheme) in CASES.items():
+        world, index = filled("metallm", past)
+        for i in range(count):
+            _run(world, _experiment(i, count, shadows, scheme))
+        stages: dict[str, list[float]] = {one: [] for one in ("assign", "decide", "apply")}
+        for i in range(repeat + repeat // 10):
+            vector = asked[i % len(asked)]
+            query = Query(vector, 25, 0.1, unit=f"user-{i % USERS}")
+            found = index.recall(query.embedding, NEIGHBOURS)
+            recalled = Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
+            t0 = time.perf_counter()
+            assigned(world, query)
+            t1 = time.perf_counter()
+            event = decide(world, query, recalled, f"{name}-{i}", 2.0, Exploration())
+            t2 = time.perf_counter()
+            world = apply(world, event)
+            t3 = time.perf_counter()
+            if i >= repeat // 10:
+                for stage, seconds in zip(stages, (t1 - t0, t2 - t1, t3 - t2), strict=True):
+                    stages[stage].append(seconds)
+        row: Row = {"experiments": name}
+        for stage, values in stages.items():
+            row[f"{stage} p50 us"] = float(np.median(values)) * 1e6
+        row["decide + apply p50 us"] = row["decide p50 us"] + row["apply p50 us"]
+        rows.append(row)
+    for row in rows:
+        row["x none"] = row["decide + apply p50 us"] / rows[0]["decide + apply p50 us"]
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    from loadtest.bench import filled_world, show, vectors  # which has this as a section
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=1000, help="decisions of each row")
+    parser.add_argument("--past", type=int, default=10_000, help="remembered queries")
+    args = parser.parse_args()
+    asked = vectors(2000, seed=2)
+    print(show(bench_experiments(filled_world, asked, args.past, args.repeat)))
+
+
+if __name__ == "__main__":
+    main()
