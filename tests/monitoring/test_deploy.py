@@ -16,7 +16,7 @@ import yaml
 
 from bandit_service import settings
 from loadtest import dashboards
-from tests.monitoring.tools import tool
+from tests.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

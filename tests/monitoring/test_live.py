@@ -20,7 +20,7 @@ from bandit_service.recorded import BadRecording, open_recording
 from loadtest import dashboards, monitor, panels
 from loadtest.monitor_traffic import DOWN, traffic
 from loadtest.prometheus import asked
-from tests.monitoring.tools import missing, tool
+from tests.tools import missing, tool
 
 ROOT = Path(__file__).parents[2]
 KINDS = {

@@ -13,9 +13,9 @@ import pytest
 
 from bandit_service.learning_health import LearningHealth
 from policies import ArmId
-from tests.monitoring.tools import tool
 from tests.service.provider import Provider, a_provider
 from tests.service.running import Client, a_vector, serving
+from tests.tools import tool
 
 ARMS, POLICIES = 50, 5
 MOST_SERIES = 1050

@@ -117,7 +117,8 @@ async def test_the_openapi_document_is_valid_and_true(client: Client) -> None:
     validate(whole)
     routes = {(route.method.lower(), route.path) for route in _ROUTES if route.method != "HEAD"}
     described = {(method, path) for path, methods in whole["paths"].items() for method in methods}
-    assert described == routes | {("get", "/v1/events"), ("get", "/v1/stream")}
+    rest = {("get", "/v1/drift"), ("get", "/v1/events"), ("get", "/v1/stream")}
+    assert described == routes | rest
     decided = await client.decide(query="hello", explain=True)
     assert await client.reward(decided["decision_id"], quality=1.0, latency_s=0.5) == "accepted"
     answers: dict[str, tuple[str, str, Any]] = {

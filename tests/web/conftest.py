@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from loadtest.browser import ARGS, INSTALL, executable, installed
 from tests.service.running import Process, a_vector
+from tests.tools import missing
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -57,7 +58,7 @@ class Service:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
     if not installed():
-        pytest.skip(INSTALL)
+        missing(INSTALL)
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
