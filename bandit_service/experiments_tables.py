@@ -43,6 +43,8 @@ def shown(found: dict[str, Any]) -> str:
             said = gap["state"]
         else:
             said = f"{gap['mean']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
+            if "relative" in gap:
+                said += f", {gap['relative']['mean']:+.1%}"
         lines.append(
             f"{one['key'][:16]:16} {one['decides'][:18]:18} {one['weight']:7.1%} "
             f"{one['units']:7d} {one['decisions']:9d} {mean} {low} {high}  {said}"

@@ -47,6 +47,7 @@ from loadtest.bench_experiments import bench_experiments
 from loadtest.bench_gateway import bench_gateway
 from loadtest.bench_keeping import bench_snapshot
 from loadtest.bench_metrics import bench_metrics
+from loadtest.bench_results import bench_results
 from policies import ArmId, Outcome, Vector
 from store import EventLog, Record
 from store.history import ExactIndex, HnswIndex, HybridIndex
@@ -592,6 +593,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "metrics": (
         "what the metrics cost: the router without HTTP, 11 arms; a scrape at 50 arms x 5 policies",
         lambda directory: bench_metrics(directory, filled_world, vectors(100, seed=3)),
+    ),
+    "results": (
+        "an experiment: counting one value of one unit, and its results as JSON, CPU time",
+        lambda _: bench_results(),
     ),
     "evaluate": (
         "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",

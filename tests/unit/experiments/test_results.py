@@ -375,6 +375,7 @@ def test_the_table_says_it_all() -> None:
     )
     assert lines[3].split()[:5] == ["a", "small", "50.0%", "60", "120"]
     assert lines[4].split("  ")[-1].startswith("+0.6167 (")
+    assert lines[4].endswith("), +185.0%")
     assert "split as configured (sequential p 0." in text
     assert "chi-square p 1, which is for one look)" in text
     assert "guardrail quality of a: open" in text
