@@ -210,15 +210,12 @@ class Router:
 
     # --- learn ----------------------------------------------------------------------------
 
-    async def reward(
-        self, request: wire.RewardRequest, tenant: str | None = None, provisional: bool = False
-    ) -> str:
+    async def reward(self, request: wire.RewardRequest, tenant: str | None = None) -> str:
         """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
 
-        tenant: the only one whose decisions may be rewarded, None for any. provisional: it is a
-        judge's, and the user's own may take its place.
+        tenant: the only one whose decisions may be rewarded, None for any.
         """
-        report = replace(request.reported(), provisional=provisional)
+        report = request.reported()
         if request.decision_id is not None:
             wire.refuse_subject(request)
             decision_id = request.decision_id
@@ -236,6 +233,22 @@ class Router:
                 self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now()
             ),
             key=report.idempotency_key,
+        )
+
+    async def observe(
+        self, decision_id: str, signals: outcomes.Signals, provisional: bool = False
+    ) -> str:
+        """What the service itself saw of an answer, as `reward`; but nobody is told that it is
+        kept, so it waits for no disk: a power cut loses what it loses of decisions.
+
+        provisional: it is a judge's, and the user's own may take its place.
+        """
+        outcomes.check_signals(signals)
+        report = Reported(signals, provisional=provisional)
+        return await self._learn(
+            lambda: self._rewarded(self._pending(decision_id, None), decision_id, report),
+            key=decision_id,
+            durable=False,
         )
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
@@ -273,11 +286,13 @@ class Router:
 
         return await self._learn(prepare, key=request.decision_id or key)
 
-    async def _learn(self, prepare: Callable[[], ev.AnyEvent | None], key: str) -> str:
+    async def _learn(
+        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True
+    ) -> str:
         self._admit()
         self._in_flight += 1
         try:
-            event = await self.writer.submit(prepare, key=key)
+            event = await self.writer.submit(prepare, key=key, durable=durable)
         finally:
             self._in_flight -= 1
         return "duplicate" if event is None else "accepted"

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bandit_service import wire
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
+from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
 from bandit_service.gateway.judges import JudgeSpec
 from bandit_service.gateway.upstreams import Failed, Rejected
@@ -126,9 +126,10 @@ class Judging:
             quality = await self._score(spec, answer)
             if quality is None:
                 continue
-            outcome = wire.RewardRequest(decision_id=answer.decided.id, quality=quality)
             try:
-                status = await self._router.reward(outcome, provisional=True)
+                status = await self._router.observe(
+                    answer.decided.id, Signals(quality), provisional=True
+                )
             except ServiceError as error:  # the user was quicker, or it is too late
                 self._telemetry.judged(spec.id, "refused")
                 _log.info("judgement refused", extra={"why": error.code})

@@ -22,7 +22,7 @@ class Passed:
 
     hide_usage: the client did not ask for it. text: the pieces of the only choice's text, where
     they are kept for a judge. model, finish_reason: what it said of itself. broken: why it ended
-    before its end. whole: all of it came, and the client was there.
+    before its end. done: it said that it is done. whole: all of it came, and the client was there.
     """
 
     hide_usage: bool = False
@@ -32,6 +32,7 @@ class Passed:
     model: str = ""
     finish_reason: str = ""
     broken: Failed | None = None
+    done: bool = False
     whole: bool = False
 
     def whole_text(self) -> str | None:
@@ -70,13 +71,14 @@ def rewritten(piece: list[bytes], id: str, passed: Passed) -> bytes:
             if not told:
                 raise
             passed.broken = failed
-            break
+        if passed.done or passed.broken is not None:
+            break  # nothing comes after the end
     return b"".join(told)
 
 
 def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     if data == DONE:
-        passed.finished = True
+        passed.finished = passed.done = True
         return b"data: [DONE]\n\n"
     try:
         chunk = msgspec.json.decode(data)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import msgspec
@@ -14,6 +17,7 @@ from bandit_service.gateway.calls import Call, gave_none
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed
 
+_EMPTY_S = 1.0
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
@@ -43,13 +47,14 @@ async def pass_on(
     why: Failed | None = None
     try:
         await response.prepare(request)
-        while True:
+        while not passed.done:
             if told:
                 await response.write(told)
             if passed.broken is not None:
                 raise passed.broken
             piece = await anext(pieces, None)
             if piece is None:
+                told = b""
                 break
             told = relay.rewritten(piece, call.decided.id, passed)
     except Failed as failed:
@@ -72,14 +77,22 @@ async def pass_on(
         return response
     teaching.answered(call, passed.usage)
     passed.whole = True
-    await _last_words(response, b"")
+    await _last_words(response, told)
+    if passed.done:
+        await _emptied(pieces)
     return response
 
 
 async def _last_words(response: web.StreamResponse, words: bytes) -> None:
     try:
-        if words:
-            await response.write(words)
-        await response.write_eof()
+        await response.write_eof(words)
     except ConnectionError:
         return
+
+
+async def _emptied(pieces: AsyncIterator[list[bytes]]) -> None:
+    """Read to the end what has no more to say, so that its connection can be used again."""
+    with suppress(TimeoutError, Failed):
+        async with asyncio.timeout(_EMPTY_S):
+            async for _ in pieces:
+                pass

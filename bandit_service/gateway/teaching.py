@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 
-from bandit_service import wire
 from bandit_service.core.errors import ServiceError
+from bandit_service.core.outcomes import Signals
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Call, GatewayRules
@@ -92,26 +92,19 @@ class Teaching:
         latency_s = (call.first or now if signal == "first_token" else now) - call.begun
         if signal == "per_token":
             latency_s /= max(1, tokens or call.spec.expected_output_tokens)
-        outcome = wire.RewardRequest(
-            decision_id=call.decided.id,
-            cost_usd=cost,
-            latency_s=latency_s,
-            quality=quality,
-        )
-        task = asyncio.get_running_loop().create_task(self._reward(outcome))
+        seen = Signals(quality=quality, cost_usd=cost, latency_s=latency_s)
+        task = asyncio.get_running_loop().create_task(self._observe(call.decided.id, seen))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reward(self, outcome: wire.RewardRequest) -> None:
-        assert outcome.decision_id is not None
+    async def _observe(self, decision_id: str, seen: Signals) -> None:
         try:
-            status = await self._router.reward(outcome)
+            status = await self._router.observe(decision_id, seen)
         except ServiceError as error:
             _log.error(
-                "outcome not learned",
-                extra={"decision_id": outcome.decision_id, "why": error.message},
+                "outcome not learned", extra={"decision_id": decision_id, "why": error.message}
             )
             return
         finally:
-            self._budgets.settle(outcome.decision_id)
-        self._router.count_reward(outcome.decision_id, status)
+            self._budgets.settle(decision_id)
+        self._router.count_reward(decision_id, status)
