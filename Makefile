@@ -21,7 +21,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-drift bench-embed replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-ope bench-drift bench-embed replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -139,6 +139,9 @@ bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory,
 
 bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, regret with and without reactions, cost (SEEDS=5)
 	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS)
+
+bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
+	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,$(PEER_DATA)) --seeds $(SEEDS) --markdown docs/off-policy.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
 	@$(BIN)/python -m loadtest.bench_embed

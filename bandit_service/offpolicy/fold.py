@@ -124,13 +124,14 @@ class _Row:
 class Sample:
     """n decisions with an outcome, in the order of the log, over all k arms that occur.
 
-    arm, units: (n,) indices. logged: (n,) the probability of the arm drawn. value: (n,) of the
-    metric. features: (n, d). targets: (n, k) by candidate, 0 for an arm that was not eligible.
+    ids: n. arm, units: (n,) indices. logged: (n,) the probability of the arm drawn. value: (n,) of
+    the metric. features: (n, d). targets: (n, k) by candidate, 0 for an arm that was not eligible.
     impossible: (n,) by candidate, its probability of arms that were eligible and could not be
     drawn; 0 where only the drawn arm's propensity is known. behaviour: (n, k) the logged
     distribution; None where only the drawn arm's probability is known.
     """
 
+    ids: tuple[str, ...]
     arms: tuple[ArmId, ...]
     arm: NDArray[np.int64]
     units: NDArray[np.int64]
@@ -265,7 +266,8 @@ class Along:
 
     def sample(self) -> Sample:
         """The decisions that have an outcome by now."""
-        rows = [row for row in self._rows.values() if row.value is not None]
+        there = {id: row for id, row in self._rows.items() if row.value is not None}
+        rows = list(there.values())
         arms = tuple(sorted({arm for row in rows for arm in row.arms}))
         column = {arm: i for i, arm in enumerate(arms)}
         n, owners = len(rows), dict[str, int]()
@@ -287,6 +289,7 @@ class Along:
                 targets[j][i, at] = proposal
                 impossible[j][i] = float(proposal[never].sum()) if self.known else 0.0
         return Sample(
+            tuple(there),
             arms, arm, units, np.array([row.logged[row.drawn] for row in rows]),
             np.array([row.value for row in rows], np.float64), features, targets, impossible,
             behaviour,

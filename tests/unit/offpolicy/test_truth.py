@@ -1,0 +1,55 @@
+"""Estimates beside the exact truth, where every model's outcome is recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bandit_service.foreign.records import hashed
+from bandit_service.recorded import PARETOBANDIT, Recorded, open_recording
+from loadtest.ope_study import Judged, judged, table
+from policies import Vector
+
+CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.3", "metallm")
+
+
+@pytest.fixture(scope="module")
+def recording() -> tuple[Recorded, Vector]:
+    """Real queries, as hashed bags of words."""
+    pytest.importorskip("pareto_bandit", reason="paretobandit is not installed")
+    recorded = open_recording(PARETOBANDIT).first(900)
+    words = [[(word, 1.0) for word in text.split()] for text in recorded.texts]
+    return recorded, np.stack([hashed(bag, 32) for bag in words])
+
+
+def judge(recording: tuple[Recorded, Vector], policy: str, floor: float) -> list[Judged]:
+    return list(judged(*recording, (policy, floor), CANDIDATES, seed=1, rounds=400))
+
+
+@pytest.mark.parametrize("policy", ["uniform", "epsilon_greedy:epsilon=0.5"])
+def test_a_log_that_explores_is_estimated_within_its_intervals(
+    recording: tuple[Recorded, Vector], policy: str
+) -> None:
+    for one in judge(recording, policy, 0.01):
+        assert one.refused == "", one.candidate
+        for name in ("snips", "dr", "sndr"):
+            value, low, high = one.estimates[name]
+            assert abs(value - one.truth) < high - low, (one.candidate, name)
+            assert abs(value - one.truth) < 0.03
+        assert one.sequence[0] <= one.truth <= one.sequence[1]
+
+
+def test_a_log_that_hardly_explores_is_refused(recording: tuple[Recorded, Vector]) -> None:
+    found = judge(recording, "metallm", 0.0005)
+    by_name = {one.candidate: one for one in found}
+    assert (
+        "of the weight" in by_name["uniform"].refused or "effective" in by_name["uniform"].refused
+    )
+    assert by_name["metallm"].ess > 300
+    # the sequence tells the truth all the same: it says that it knows little
+    uniform = by_name["uniform"]
+    assert uniform.sequence[0] <= uniform.truth <= uniform.sequence[1]
+    assert uniform.sequence[1] - uniform.sequence[0] > 0.2
+    lines = table(found).splitlines()
+    assert len(lines) == 2 + len(CANDIDATES)
+    assert "| 1 of 1 | –" in lines[2]
