@@ -141,7 +141,7 @@ bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, r
 	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS)
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
-	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,$(PEER_DATA)) --seeds $(SEEDS) --markdown docs/off-policy.md
+	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
 	@$(BIN)/python -m loadtest.bench_embed

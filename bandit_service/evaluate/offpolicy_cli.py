@@ -24,6 +24,7 @@ from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate, pars
 from bandit_service.offpolicy.report import How, report, shown
 from bandit_service.offpolicy.sources import beginning, opened
 from bandit_service.replay_cli import Usage, bounded
+from store import Locked
 
 USAGE_ERROR = 2
 _MOST = 1_000_000
@@ -110,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
     except Usage as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except Locked as error:
+        print(f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except Unreadable as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service.export.source import Unreadable
 from bandit_service.foreign.records import (
+    LARGEST,
     BadLine,
     Logged,
     distribution,
@@ -35,17 +36,22 @@ def read(path: Path) -> Iterator[tuple[int, Logged]]:
                 continue
             try:
                 yield at, line(text)
-            except (BadLine, msgspec.DecodeError) as error:
+            except BadLine as error:
                 raise Unreadable(f"{path}, line {at}: {error}") from None
 
 
 def line(text: bytes) -> Logged:
-    """One decision; BadLine or msgspec.DecodeError says what is wrong with it.
+    """One decision; BadLine says what is wrong with it.
 
     The reward is −`_label_cost`, also where `o` is empty, as VW learns it; with `_skipLearn` there
     is none.
     """
-    row: Any = msgspec.json.decode(text)
+    try:
+        row: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadLine(str(error)) from None
+    except RecursionError:
+        raise BadLine("nested too deeply") from None
     if not isinstance(row, dict):
         raise BadLine("must be an object")
     context = row.get("c")
@@ -123,7 +129,7 @@ def _vector(context: dict[str, Any]) -> Vector:
     """`embedding` where it is one, else every shared feature hashed; actions' are not used."""
     given = context.get("embedding")
     if isinstance(given, list) and len(given) > 1:
-        return unit(np.array([number("c.embedding", each) for each in given]))
+        return unit(np.array([number("c.embedding", each, -LARGEST, LARGEST) for each in given]))
     shared = {name: value for name, value in context.items() if name != "_multi"}
     return hashed(features("c", shared))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from bandit_service.export.source import Unreadable
 from bandit_service.foreign.records import (
+    LARGEST,
     BadLine,
     Logged,
     distribution,
@@ -158,7 +159,7 @@ def _vector(row: Mapping[str, Any], columns: Mapping[str, str]) -> Vector:
     if given:
         if all(each in (None, "") for each in given):
             return np.zeros(len(given), np.float32)
-        return unit(np.array([number(f"{EMBEDDING}*", each) for each in given]))
+        return unit(np.array([number(f"{EMBEDDING}*", each, -LARGEST, LARGEST) for each in given]))
     taken = {*columns.values(), *_OWN}
     context = {}
     for name, value in row.items():

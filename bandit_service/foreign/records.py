@@ -23,6 +23,9 @@ from policies import ArmId, Vector
 DIM = 64
 """Into so many numbers features are hashed."""
 
+LARGEST = 1e30
+"""What a feature must stay below, so that its square is still a number."""
+
 
 class BadLine(ValueError):
     """One line cannot be used: "field: what was wrong, what is allowed"."""
@@ -149,7 +152,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     """A finite number within the bounds; BadLine naming the field."""
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found) or not low <= found <= high:
         bounds = "" if math.isinf(low) else f" from {low:g} to {high:g}"
@@ -176,7 +179,7 @@ def moment(name: str, value: Any) -> float:
         return number(name, value)
     try:
         at = datetime.fromisoformat(str(value))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadLine(f"{name}: must be like 2026-03-01T12:00:00Z, got {value!r:.80}") from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
@@ -221,7 +224,7 @@ def features(name: str, value: Any) -> Iterator[tuple[str, float]]:
     match value:
         case bool():
             yield name, float(value)
-        case int() | float() if math.isfinite(value):
+        case int() | float() if -LARGEST < value < LARGEST:
             yield name, float(value)
         case str():
             yield f"{name}={value}", 1.0

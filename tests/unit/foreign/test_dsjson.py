@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from bandit_service.core import events as ev
 from bandit_service.export import dsjson as exported
@@ -15,6 +18,7 @@ from bandit_service.export.scan import Outcome, Scan
 from bandit_service.export.source import LogSource, Unreadable
 from bandit_service.foreign import dsjson
 from bandit_service.foreign.records import BadLine, ForeignSource, source_of
+from tests.fuzz.effort import effort
 from tests.unit.export.making import ARMS, a_history, a_log
 
 VW = {
@@ -136,6 +140,42 @@ def test_what_is_wrong_is_named(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadLine) as caught:
         dsjson.line(with_(**changed))
     assert said in str(caught.value)
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ANYTHING = (
+    LEAF | st.lists(LEAF, max_size=3) | st.dictionaries(st.text(max_size=5), LEAF, max_size=3)
+)
+
+
+@effort(100)
+@given(
+    st.dictionaries(st.sampled_from(sorted(VW)), ANYTHING, max_size=2)
+    | st.dictionaries(
+        st.just("c"), st.fixed_dictionaries({"_multi": st.lists(ANYTHING), "x": ANYTHING})
+    )
+)
+@example({"c": VW["c"] | {"embedding": [1e300, 1e300]}})  # type: ignore[operator]
+@example({"c": VW["c"] | {"x": 10**400, "y": 1e200}})  # type: ignore[operator]
+@example({"_label_cost": 10**400})
+@example({"Timestamp": 10**400})
+def test_whatever_stands_in_a_line_it_is_read_or_refused(changed: dict[str, Any]) -> None:
+    found = None
+    with suppress(BadLine):
+        found = dsjson.line(with_(**changed))
+    if found is not None:
+        assert 0.0 < found.propensities[found.drawn] <= 1.0
+        assert np.isfinite(found.vector).all()
+        assert abs(found.signals.get("reward", 0.0)) <= 1.0
+
+
+@effort(100)
+@given(st.binary(max_size=80))
+@example(b"[" * 100_000)
+@example(b'{"c": {"_multi": ["\xff"]}}')
+def test_bytes_that_are_no_line_are_refused(text: bytes) -> None:
+    with pytest.raises(BadLine):
+        dsjson.line(text)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import policies
 from bandit_service import cli
+from bandit_service.core import snapshot
+from bandit_service.core.apply import apply
+from bandit_service.core.world import new_world
 from bandit_service.export import lines
+from store import Offset
+from store.snapshots import FileSnapshots
+from store.sqlite import SqliteLog
 from tests.unit.export.making import a_log
 from tests.unit.offpolicy.logs import uniform_log
 
@@ -126,3 +133,36 @@ def test_a_log_that_begins_late_is_evaluated_from_there(
     assert "events up to 99 were deleted by retention" in err
     left_out = json.loads(out)["log"]["left_out"]
     assert left_out == {"with arms that the log does not describe": 192}
+
+
+def test_a_trimmed_log_begins_with_the_snapshot_that_reaches_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = new_world({"uniform": policies.load("uniform")}, "uniform", 100)
+    for event in uniform_log(240)[:100]:
+        world = apply(world, event)
+    FileSnapshots(tmp_path / "data" / "snapshots").save(
+        Offset(100), "uniform", snapshot.dump(world, b"")
+    )
+    log = SqliteLog(tmp_path / "data" / "events.sqlite3")
+    while log.trim(Offset(100)):
+        pass
+    assert log.first == 101
+    log.close()
+    code, out, err = run(capsys, "--from-log", "data", "--policy", "uniform", "--json")
+    assert code == 0
+    assert "begin after them with nothing learned" in err
+    found = json.loads(out)["log"]
+    assert found["left_out"] == {}
+    assert found["decisions"] == found["used"] == 191
+
+
+def test_the_log_of_a_service_that_runs_is_left_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = SqliteLog(tmp_path / "data" / "events.sqlite3")
+    code, _, err = run(capsys, "--from-log", "data")
+    log.close()
+    assert code == 1
+    assert "is open in another process" in err
+    assert "--from-log URL" in err

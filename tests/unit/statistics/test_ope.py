@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bandit_service.statistics import offpolicy_sequence, ope, reward_model
 from bandit_service.statistics.ope import Modelled
+from tests.fuzz.effort import effort
 from tests.open_bandit import archive, clicks
 from tests.shared_data import vectors
 
@@ -73,6 +74,7 @@ def test_the_overlap_and_each_reason_to_refuse() -> None:
         ope.snips(np.zeros(3), np.ones(3))
 
 
+@effort(60)
 @given(st.integers(2, 40), st.integers(0, 10_000), st.floats(-5.0, 5.0))
 def test_snips_and_dr_follow_a_shift_of_all_rewards(n: int, seed: int, shift: float) -> None:
     rng = np.random.default_rng(seed)
