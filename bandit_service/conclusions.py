@@ -21,8 +21,8 @@ def state_of(spec: Experiment, trial: Trial) -> str:
     if trial.split_p < srm.ALPHA:
         return "wrong split"
     gaps = [shown_difference(spec, trial, one) for one in _compared(spec, trial)]
-    if not gaps or any(gap is None for gap in gaps):
-        return "not enough data" if gaps or not trial.held else "not shown"
+    if any(gap is None for gap in gaps):
+        return "not enough data"
     return "shown" if any(gap is not None and gap.excludes() for gap in gaps) else "not shown"
 
 

@@ -23,7 +23,7 @@ LATENCY_STEP = 1.05
 """Bounds of the latency histogram grow by this factor: quantiles are right within 5 %."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Member:
     """One unit: its first variant's key, the epoch it came in, and (s, n) by metric.
 
@@ -37,7 +37,7 @@ class Member:
     owner: str = ""
     mixed: bool = False
     out: bool = False
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -237,16 +237,16 @@ def valued(
         return
     if trial.begun is None or event.ts < trial.begun:
         return  # of an experiment of the same name that was before
-    old = member.sums.get(metric, [0.0, 0.0])
-    s = old[0] + value - (before or 0.0)
-    n = old[1] + (before is None)
-    member.sums[metric] = [s, n]
-    if n == 1.0 and before is None:
+    old = member.sums.get(metric, (0.0, 0))
+    new = old[0] + value - (before or 0.0), old[1] + (before is None)
+    member.sums[metric] = new
+    first = new[1] == 1 and before is None
+    if first:
         scored(trial, spec, member, metric, value)
     if member.mixed:
         return
     sums = side.sums.setdefault(metric, Sums())
-    sums.change((old[0], old[1]), (s, n))
+    sums.change(old, new)
     if before is not None:
         return
     if metric == "latency_s":
@@ -254,7 +254,7 @@ def valued(
         side.latency[bucket] = side.latency.get(bucket, 0) + 1
     if metric == "reward":
         side.rewards += 1
-    _guard(spec, side, metric, value, first=n == 1.0)
+    _guard(spec, side, metric, value, first=first)
     if metric == spec.primary:
         _plot(trial, spec, event.variant, ts)
 
@@ -355,8 +355,8 @@ def _plot(trial: Trial, spec: Experiment, key: str, ts: float) -> None:
 def _exclude(trial: Trial, member: Member) -> None:
     """A unit that met two variants measures neither; its first outcome stays a fair score."""
     side = trial.sides[member.variant]
-    for metric, (s, n) in member.sums.items():
-        side.sums[metric].change((s, n), (0.0, 0.0))
+    for metric, told in member.sums.items():
+        side.sums[metric].change(told, (0.0, 0))
     member.mixed = True
     trial.mixed += 1
     side.mixed += 1

@@ -152,7 +152,7 @@ def test_an_experiment_of_shadows_alone_has_nothing_to_compare() -> None:
         Variant(key="s", policy="uniform", shadow=True),
     )
     played = Played(Experiment(id="e", variants=variants, min_units=10))
-    assert _said(played)[1] == "There is nothing beside the control to compare."
+    assert _said(played) == ("not shown", "There is nothing beside the control to compare.")
 
 
 def test_what_an_end_keeps() -> None:

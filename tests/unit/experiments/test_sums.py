@@ -39,8 +39,8 @@ def test_the_mean_of_answers_has_the_delta_methods_variance() -> None:
     """Units (s, n) = (1, 1), (1, 2), (3, 3): mean 5/6; deviations s − 5n/6 = 1/6, −4/6, 3/6;
     their squares sum to 26/36, so the variance is 26/36 / 2 / 2²."""
     sums = Sums()
-    for after in ((1.0, 1.0), (1.0, 2.0), (3.0, 3.0)):
-        sums.change((0.0, 0.0), after)
+    for after in ((1.0, 1), (1.0, 2), (3.0, 3)):
+        sums.change((0.0, 0), after)
     assert sums.units == 3
     assert sums.mean == pytest.approx(5 / 6)
     assert sums.variance == pytest.approx(26 / 36 / 8)
