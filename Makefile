@@ -138,7 +138,7 @@ bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory,
 	@$(BIN)/python -m loadtest.bench
 
 bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, regret with and without reactions, cost (SEEDS=5)
-	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS)
+	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS) --markdown docs/drift.md
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md

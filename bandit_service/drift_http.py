@@ -25,11 +25,11 @@ def described(world: World, watched: bool) -> dict[str, Any]:
     return {
         "watched": watched,
         "arms": {
-            arm: {"outcomes": track.passed, "residual": track.mean}
+            arm: {"outcomes": track.passed, "residual": track.shown}
             for arm, track in sorted(folded.tracks.items())
             if arm != QUERIES
         },
-        "queries": {"seen": queries.passed, "distance": queries.mean},
+        "queries": {"seen": queries.passed, "distance": queries.shown},
         "allowances": [
             {"arm": arm or None, "floor": one.floor, "decisions_left": one.left}
             for arm, one in folded.allowances.items()

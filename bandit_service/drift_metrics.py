@@ -39,9 +39,9 @@ class DriftMetrics:
         """NaN where there is no value."""
         offered = {self._bounded(record.spec.id) for record in world.offered()}
         for name, track in world.drift.tracks.items():
-            arm, mean = self._bounded(name), track.mean
+            arm, mean = self._bounded(name), track.shown
             if name != QUERIES and arm in offered:
                 self._residual(arm).set(math.nan if mean is None else mean)
         self._residual.only((arm,) for arm in offered)
-        distance = world.drift.tracks.get(QUERIES, Track()).mean
+        distance = world.drift.tracks.get(QUERIES, Track()).shown
         self._distance.set(math.nan if distance is None else distance)

@@ -38,6 +38,7 @@ from bandit_service.recorded import Recorded
 from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]
+React = Callable[[ev.AnyEvent, World], ev.AnyEvent | None]
 Heard = Callable[[ev.AnyEvent], None]
 Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
@@ -141,6 +142,7 @@ def simulate(
     recall: Recall | None = None,
     watch: Watch | None = None,
     heard: Heard | None = None,
+    react: React | None = None,
 ) -> Run:
     """Stream the queries, shuffled by `seed`, through a fresh world in which `policy` decides.
 
@@ -148,7 +150,8 @@ def simulate(
     phases: how the world changes, by start; by default it does not. recall: what `stream`
     gave for the same arguments, so that it is not computed again. watch: called after every step
     with the number of steps made and the sum of their rewards. heard: called with every event
-    in order, which together are the log that the service would have written.
+    in order, which together are the log that the service would have written. react: called after
+    every event with the world as it then is; an event that it gives back is applied, too.
     """
     if recall is None:
         recall = stream(
@@ -161,6 +164,7 @@ def simulate(
         replace(explore, seed=seed),
         rule,
         heard,
+        react,
     )
     for event in phases[0].events:
         session.apply(event)
@@ -209,10 +213,11 @@ class _Session:
         explore: Exploration,
         rule: RewardRule,
         heard: Heard | None = None,
+        react: React | None = None,
     ) -> None:
         self.world, self.outcomes = world, 0
         self._recall, self._explore, self._rule = recall, explore, rule
-        self._heard = heard
+        self._heard, self._react = heard, react
         self._at = 0  # how many rows of the stream are done, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
         self._items: dict[int, int] = {}  # ids of the queries remembered so far, by their number
@@ -223,6 +228,9 @@ class _Session:
         self.world = apply(self.world, event)
         for id in self.world.history.take_changes()[0]:
             self._items[int(self._recall.own[self._at])] = id
+        told = None if self._react is None else self._react(event, self.world)
+        if told is not None:
+            self.apply(told)
 
     def _recalled(self) -> Recalled:
         """What is recalled for this row; the recall counts queries, the history numbers them.

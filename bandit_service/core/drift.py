@@ -3,7 +3,8 @@
 residual_t = clip(r_t − r̂_t, −1, 1), r̂_t what was expected of the arm when it was drawn: expected
 quality − expected cost / willingness to pay, or the mean of the arm's own rewards where the policy
 expects no quality. A change of traffic moves rewards; it leaves residuals where they were.
-distance_t = 1 − mean similarity of the recalled queries.
+distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries, with
+mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
 
 The detectors stand outside (`bandit_service.drift`), fed with what is folded here. What they find
 comes back as an event, and what follows from it is folded here too.
@@ -11,6 +12,7 @@ comes back as an event, and what follows from it is folded here too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,22 +41,30 @@ MOST_ALARMS = 100
 class Track:
     """One watched number since its last alarm.
 
-    passed: how many came, the warm-up too; total: sum of the rewards among them; level: the mean of
-    the newest, forgetting. count: how many values there have been since the warm-up; values: the
-    newest of them, oldest first; at: with which event each came.
+    passed: how many came, the warm-up too. mean, squares: of all of them (rewards, or d), and the
+    sum of squared differences from it. level: the mean of the newest residuals, or d, forgetting.
+    count: how many values there have been since the warm-up; values: the newest of them, oldest
+    first; at: with which event each came.
     """
 
     passed: int = 0
-    total: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
     level: float = 0.0
     count: int = 0
     values: list[float] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
 
-    def add(self, value: float, at: int, warm_up: int) -> None:
-        """One more. O(1) but for a shift of at most WINDOW numbers."""
+    def measure(self, raw: float, level: float) -> None:
+        """One more reward, or distance; what is shown of it. Welford's mean and squares."""
         self.passed += 1
-        self.level += (value - self.level) / min(self.passed, SPAN)
+        apart = raw - self.mean
+        self.mean += apart / self.passed
+        self.squares += apart * (raw - self.mean)
+        self.level += (level - self.level) / min(self.passed, SPAN)
+
+    def add(self, value: float, at: int, warm_up: int) -> None:
+        """What the detectors see of it. O(1) but for a shift of at most WINDOW numbers."""
         if self.passed <= warm_up:
             return
         self.count += 1
@@ -64,9 +74,14 @@ class Track:
             del self.values[0], self.at[0]
 
     @property
-    def mean(self) -> float | None:
+    def shown(self) -> float | None:
         """`level`; None before the first value."""
         return self.level if self.passed else None
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of all; 0 before the second."""
+        return math.sqrt(self.squares / (self.passed - 1)) if self.passed > 1 else 0.0
 
 
 @dataclass
@@ -92,7 +107,10 @@ class Drift:
         """One decision: how far its query is from the past, and one less of every allowance."""
         if decided.similarities and not decided.fallback:
             distance = 1.0 - sum(decided.similarities) / len(decided.similarities)
-            self.tracks.setdefault(QUERIES, Track()).add(distance, at, QUERIES_WARM_UP)
+            track = self.tracks.setdefault(QUERIES, Track())
+            apart, scale = distance - track.mean, 2.0 * track.deviation
+            track.measure(distance, distance)
+            track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at, QUERIES_WARM_UP)
         for arm, allowance in list(self.allowances.items()):
             if arm == QUERIES or arm in decided.arms:
                 allowance.left -= 1
@@ -109,9 +127,10 @@ class Drift:
             worth = decided.expected_cost_usd / decided.willingness_to_pay
             expected = decided.expected_quality - worth
         else:
-            expected = track.total / track.passed if track.passed else reward
-        track.total += reward
-        track.add(min(1.0, max(-1.0, reward - expected)), at, ARM_WARM_UP)
+            expected = track.mean if track.passed else reward
+        residual = _cut(reward - expected)
+        track.measure(reward, residual)
+        track.add(residual, at, ARM_WARM_UP)
 
     def detected(self, event: ev.DriftDetected) -> None:
         """Watching begins anew, and the arm gets its allowance."""
@@ -129,6 +148,10 @@ class Drift:
         least = 0.0 if everyone is None else everyone.floor
         own = (self.allowances.get(arm) for arm in arms)
         return np.array([least if one is None else max(least, one.floor) for one in own])
+
+
+def _cut(value: float) -> float:
+    return min(1.0, max(-1.0, value))
 
 
 class Split(NamedTuple):

@@ -16,7 +16,6 @@ from bandit_service.core.drift import (
     ARM_WARM_UP,
     MOST_ALARMS,
     QUERIES,
-    QUERIES_WARM_UP,
     WINDOW,
     Drift,
     Track,
@@ -79,28 +78,42 @@ def test_a_decision_without_its_embedding_says_nothing_of_the_arm_or_the_queries
     assert drift.tracks == {}
 
 
-def test_a_distance_is_one_less_the_mean_similarity_of_what_was_recalled() -> None:
-    drift = Drift(tracks={QUERIES: Track(passed=QUERIES_WARM_UP)})
+def test_a_distance_is_measured_by_the_spread_of_those_before() -> None:
+    """So far a mean of 0.2 with a deviation of 0.1; 1 − (0.9 + 0.5)/2 = 0.3 is one above."""
+    past = Track(passed=401, mean=0.2, squares=400 * 0.01, level=0.2)
+    drift = Drift(tracks={QUERIES: past})
+    assert past.deviation == pytest.approx(0.1)
     drift.decided(_decided(neighbours=(1, 2), similarities=(0.9, 0.5)), 1)
     drift.decided(_decided(), 2)  # nothing was recalled
-    assert drift.tracks[QUERIES].values == [pytest.approx(0.3)]
+    assert past.values == [pytest.approx(0.5)]
+    assert past.mean == pytest.approx(0.2 + 0.1 / 402)
+    assert past.shown == pytest.approx(0.2 + 0.1 / 100)
+
+
+def test_mean_and_deviation_are_those_of_numpy() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, 50)
+    track = Track()
+    for value in values:
+        track.measure(float(value), 0.0)
+    assert track.mean == pytest.approx(values.mean())
+    assert track.deviation == pytest.approx(values.std(ddof=1))
 
 
 def test_the_mean_that_is_shown_counts_from_the_first_value_and_then_forgets() -> None:
     """Plain up to 100 values; then each new one weighs a hundredth."""
     track = Track()
-    assert track.mean is None
-    for i, value in enumerate([0.2, 0.4] * 50):
-        track.add(value, i, warm_up=1000)
-    assert track.mean == pytest.approx(0.3)
-    track.add(1.3, 100, warm_up=1000)
-    assert track.mean == pytest.approx(0.31)
-    assert track.values == []
+    assert track.shown is None
+    for value in [0.2, 0.4] * 50:
+        track.measure(0.0, value)
+    assert track.shown == pytest.approx(0.3)
+    track.measure(0.0, 1.3)
+    assert track.shown == pytest.approx(0.31)
 
 
 def test_a_track_keeps_the_newest_values_only() -> None:
     track = Track()
     for i in range(WINDOW + 5):
+        track.measure(0.0, 0.0)
         track.add(float(i), i, warm_up=0)
     assert (track.count, len(track.values), track.values[0], track.at[-1]) == (
         WINDOW + 5, WINDOW, 5.0, WINDOW + 4,
