@@ -3,8 +3,8 @@
 residual_t = clip(r_t − r̂_t, −1, 1), r̂_t what was expected of the arm when it was drawn: expected
 quality − expected cost / willingness to pay, or the mean of the arm's own rewards where the policy
 expects no quality. A change of traffic moves rewards; it leaves residuals where they were.
-distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries, with
-mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
+distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries,
+with mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
 
 The detectors stand outside (`bandit_service.drift`), fed with what is folded here. What they find
 comes back as an event, and what follows from it is folded here too.

@@ -305,7 +305,8 @@ class DriftDetected(Event, frozen=True, kw_only=True, tag="drift_detected"):
 
     arm: "" for the queries. detector: "adwin" or "page_hinkley". direction: "up" or "down".
     before, after: the means on either side of the likeliest moment of the change; of residuals, or
-    of distances in half standard deviations. seen: how many values they are of. begun: the number of the event with which the change began.
+    of distances in units of two standard deviations. seen: how many values they are of. begun: the
+    number of the event with which the change began.
     keep: the share of what was learned of the arm that stays; 1 forgets nothing. explore: the
     probability that the arm keeps at least in its next `decisions`; every arm where none is named.
     """
