@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import numpy as np
 
+from bandit_service.core.events import ArmSpec
 from bandit_service.recorded import BadRecording, Recorded, open_recording
 from loadtest.browser import INSTALL, browser, installed
 from loadtest.client import StreamClient, StreamError
@@ -26,6 +28,7 @@ from loadtest.demo import DemoFailed, config_of, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+DEARER = 60.0
 VIEWS = ("live", "decisions", "experiments", "map")
 EXPERIMENT = {
     "id": "eagle-trial",
@@ -46,17 +49,21 @@ def config(recorded: Recorded, policy: str, data_dir: Path, scratch: Path) -> st
     )
 
 
-async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> int:
+async def traffic(
+    url: str, recorded: Recorded, rate: float, seconds: float, dearer_after: float = float("inf")
+) -> int:
     """Recorded queries at this rate, each with what was recorded of its arm; how many.
 
     One in eight has a limit of cost, half of what the dearest arm costs on average. One in four has
-    a comparison with another arm, by what was recorded of both.
+    a comparison with another arm, by what was recorded of both. After `dearer_after` seconds the
+    arm that was drawn most costs DEARER times as much from then on.
     """
     chance = np.random.default_rng(0)
     order = chance.permutation(len(recorded))
     column = {str(arm.id): k for k, arm in enumerate(recorded.arms)}
     dear = 0.5 * float(np.nanmean(recorded.cost, axis=0).max())
-    begun, sent = time.monotonic(), 0
+    begun, sent, drawn = time.monotonic(), 0, np.zeros(len(column))
+    prices = np.ones(len(column))
     async with aiohttp.ClientSession() as session:
         async with session.put(f"{url}/v1/experiments/{EXPERIMENT['id']}", json=EXPERIMENT) as put:
             put.raise_for_status()
@@ -70,7 +77,11 @@ async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> 
                 asked["max_cost_usd"] = dear
             decided = await client.request("decide", **asked)
             k = column[decided["arm"]]
-            quality, cost = recorded.quality[row], recorded.cost[row]
+            drawn[k] += 1
+            if time.monotonic() - begun > dearer_after and prices.max() == 1.0:
+                prices[int(drawn.argmax())] = DEARER
+                await _price(url, recorded.arms[int(drawn.argmax())])
+            quality, cost = recorded.quality[row], recorded.cost[row] * prices
             id = decided["decision_id"]
             await client.request(
                 "reward", decision_id=id, quality=float(quality[k]), cost_usd=float(cost[k]),
@@ -87,6 +98,18 @@ async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> 
             sent += 1
             await asyncio.sleep(max(0.0, begun + sent / rate - time.monotonic()))
     return sent
+
+
+async def _price(url: str, arm: ArmSpec) -> None:
+    """Tell the service of the new price."""
+    spec = {
+        "usd_per_mtok_in": DEARER * arm.usd_per_mtok_in,
+        "usd_per_mtok_out": DEARER * arm.usd_per_mtok_out,
+        "context_window": arm.context_window,
+    }
+    path = f"{url}/v1/arms/{quote(arm.id, safe='')}"
+    async with aiohttp.ClientSession() as session, session.put(path, json=spec) as put:
+        put.raise_for_status()
 
 
 def pictures(running: Browser, url: str, out: Path) -> list[Path]:
@@ -136,7 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.webpage", description=__doc__)
     parser.add_argument("--data", default="paretobandit")
     parser.add_argument("--policy", default="metallm")
-    parser.add_argument("--seconds", type=float, default=90.0, help="traffic before the pictures")
+    parser.add_argument("--seconds", type=float, default=150.0, help="traffic before the pictures")
     parser.add_argument("--rate", type=float, default=25.0, help="queries per second")
     parser.add_argument("--data-dir", type=Path, default=Path("var"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
@@ -154,7 +177,7 @@ def main() -> int:
             with serving(written) as url:
                 print(f"open {url}", flush=True)
                 if args.stay:
-                    asyncio.run(traffic(url, recorded, args.rate, float("inf")))
+                    asyncio.run(traffic(url, recorded, args.rate, float("inf"), 60.0))
                 return _pictures(url, recorded, args)
     except BadRecording as error:
         print(f"webpage: {error}", file=sys.stderr)
@@ -170,7 +193,10 @@ def _pictures(url: str, recorded: Recorded, args: argparse.Namespace) -> int:
     """While traffic goes on."""
     last = args.seconds + 40.0
     streaming = Thread(
-        target=lambda: asyncio.run(traffic(url, recorded, args.rate, last)), daemon=True
+        target=lambda: asyncio.run(
+            traffic(url, recorded, args.rate, last, dearer_after=0.55 * args.seconds)
+        ),
+        daemon=True,
     )
     streaming.start()
     time.sleep(args.seconds)

@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bandit_service.core.events import Decided
+from bandit_service.core.events import Decided, DriftDetected
+from bandit_service.live.moments import moved
+from bandit_service.live.watch import LATEST, ArmSeen
 from policies import ArmId
 
 LOOKED_AT = 200
+_WORDS = {
+    "quality": ("quality", "{:.2f}"), "cost_usd": ("cost", "${:.2g}"), "latency_s": (
+        "latency", "{:.2f} s"),
+}  # fmt: skip
 _FEW, _FALLBACKS, _OFTEN = 20, 0.05, 0.5
 
 
@@ -86,6 +92,20 @@ def why(one: Chances | None, retired: bool, upstream: str) -> str:
     )
 
 
+def changes(seen: ArmSeen) -> str:
+    """What became otherwise about an arm lately, "" where nothing surely did."""
+    said = []
+    for name, (word, unit) in _WORDS.items():
+        latest = seen.latest[name]
+        if len(latest) < LATEST or seen.signals[name].n < 2 * LATEST:
+            continue
+        if (pair := moved(seen.signals[name], latest)) is not None:
+            way = "rose" if pair[1] > pair[0] else "fell"
+            before, after = (unit.format(value) for value in pair)
+            said.append(f"its {word} {way} from {before} to {after}")
+    return f"In its last {LATEST} outcomes {' and '.join(said)}. " if said else ""
+
+
 def _scored(one: Chances) -> str:
     if one.gap is None:
         return ""
@@ -94,11 +114,22 @@ def _scored(one: Chances) -> str:
     return f"; its score is {one.gap:.3f} below the best on average"
 
 
+def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
+    """The newest alarm of each arm, and that of the queries, in words."""
+    newest = {alarm.arm: alarm for alarm in alarms}
+    return [
+        f"{f'What comes of {arm}' if arm else 'How far queries are from the past'} drifts: it went "
+        f"{alarm.direction}, from {alarm.before:.2f} to {alarm.after:.2f}."
+        for arm, alarm in newest.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
 
-    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail.
+    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. drifted: in
+    words, what was found to drift lately.
     """
 
     offered: int
@@ -107,6 +138,7 @@ class Signs:
     fallbacks: int
     looked_at: int
     masked: Sequence[str] = ()
+    drifted: Sequence[str] = ()
     degraded: str = ""
 
 
@@ -121,6 +153,7 @@ def state(signs: Signs) -> tuple[str, list[str]]:
         share = _share(signs.fallbacks, signs.looked_at)
         bad.append(f"{share} of the recent decisions fell back: a stage before the draw failed.")
     warn += [f"{arm} is masked: its calls fail." for arm in signs.masked]
+    warn += signs.drifted
     if signs.decisions >= 100 and not signs.rewards:
         warn.append(f"{signs.decisions} decisions in ten minutes and no reward: nothing is learnt.")
     if bad or warn:

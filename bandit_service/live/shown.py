@@ -12,7 +12,16 @@ import numpy as np
 from bandit_service.core.world import Pending
 from bandit_service.gateway.health import Health
 from bandit_service.live.moments import Moments
-from bandit_service.live.reasons import LOOKED_AT, Chances, Signs, chances, state, why
+from bandit_service.live.reasons import (
+    LOOKED_AT,
+    Chances,
+    Signs,
+    chances,
+    changes,
+    drifted,
+    state,
+    why,
+)
 from bandit_service.live.ring import Step
 from bandit_service.live.watch import SIGNALS, ArmSeen, Watch
 from bandit_service.router import Router
@@ -51,7 +60,10 @@ class Shown:
         recent = watch.newest(LOOKED_AT)
         span = watch.fine.since(now - _SPAN_S)
         arms = self._arms(watch, span, recent, now)
-        says = self._state(span, recent, arms)
+        alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
+            each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
+        ]  # fmt: skip
+        says = self._state(span, recent, arms, drifted(alarms))
         return {
             "now": now,
             "policy": self.router.world.serving,
@@ -90,7 +102,11 @@ class Shown:
         }
 
     def _state(
-        self, span: Sequence[Step], recent: Sequence[Pending], arms: Sequence[dict[str, Any]]
+        self,
+        span: Sequence[Step],
+        recent: Sequence[Pending],
+        arms: Sequence[dict[str, Any]],
+        drifts: Sequence[str],
     ) -> tuple[str, list[str]]:
         world = self.router.world
         return state(
@@ -101,6 +117,7 @@ class Shown:
                 fallbacks=sum(bool(one.decided.fallback) for one in recent),
                 looked_at=len(recent),
                 masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
+                drifted=drifts,
                 degraded=self.router.writer.degraded,
             )
         )
@@ -122,7 +139,8 @@ class Shown:
             upstream = ""
             if record.spec.upstream:
                 upstream = self.health.state(id, time.monotonic())
-            row = _arm(watch.arms.get(id, ArmSeen()), watch, id, treated.get(id))
+            seen = watch.arms.get(id, ArmSeen())
+            row = _arm(seen, watch, id, treated.get(id))
             share, share_before = (each.get(number, 0) / whole for each, whole in shares)
             row |= {
                 "retired": record.retired,
@@ -131,7 +149,7 @@ class Shown:
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
                 "share_before_n": sum(before.values()),
-                "why": why(treated.get(id), record.retired, upstream),
+                "why": changes(seen) + why(treated.get(id), record.retired, upstream),
             }
             rows.append(row)
         return rows

@@ -6,7 +6,7 @@ when somebody looks. It begins with the newest pending decisions and decides not
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,17 +22,22 @@ RECENT = 500
 """Decisions kept for the feed, the map and the reasons."""
 RECALLED = 5_000
 """Pending decisions that a start looks at."""
+LATEST = 50
+"""Values of each signal by which a change of an arm is told."""
 SIGNALS = ("quality", "cost_usd", "latency_s")
 
 
 @dataclass(slots=True)
 class ArmSeen:
-    """What was seen of one arm."""
+    """What was seen of one arm; latest: the newest values of each signal."""
 
     decisions: int = 0
     compared: int = 0
     signals: dict[str, Moments] = field(
         default_factory=lambda: {name: Moments() for name in ("reward", *SIGNALS)}
+    )
+    latest: dict[str, deque[float]] = field(
+        default_factory=lambda: {name: deque(maxlen=LATEST) for name in SIGNALS}
     )
 
 
@@ -69,13 +74,14 @@ class Watch:
         """Signals of one decision, or of a query that none of ours stands behind."""
         decided = None if pending is None else pending.decided
         arm = event.arm if decided is None else decided.arm
-        seen = self.seen(arm).signals
+        seen = self.seen(arm)
         for name in SIGNALS:
             value = getattr(event, name)
             if value is not None:
-                seen[name].add(value)
+                seen.signals[name].add(value)
+                seen.latest[name].append(value)
         if event.reward is not None:
-            seen["reward"].add(event.reward)
+            seen.signals["reward"].add(event.reward)
             for ring in (self.fine, self.coarse):
                 self._step(ring, event.ts).reward.add(event.reward)
             self._settled(event.reward, arm, pending)

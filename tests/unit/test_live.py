@@ -17,10 +17,10 @@ from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.live.broadcast import BEHIND, Broadcast
 from bandit_service.live.moments import ENOUGH, Moments
-from bandit_service.live.reasons import Signs, chances, state, why
+from bandit_service.live.reasons import Signs, chances, changes, drifted, state, why
 from bandit_service.live.ring import Ring
 from bandit_service.live.scatter import FEWEST, plane_of, scatter
-from bandit_service.live.watch import RECENT, Watches
+from bandit_service.live.watch import RECENT, ArmSeen, Watches
 from policies import ArmId
 
 A, B = ArmId("a"), ArmId("b")
@@ -180,6 +180,45 @@ def test_why_an_arm_has_its_traffic() -> None:
     assert why(None, retired=False, upstream="").startswith("Not enough data")
 
 
+def test_what_changed_about_an_arm_is_said_where_it_surely_did() -> None:
+    chance = np.random.default_rng(3)
+    seen = ArmSeen()
+    for i in range(300):
+        usd = (0.001 if i < 250 else 0.06) * chance.uniform(0.8, 1.2)
+        for name, value in (("cost_usd", usd), ("quality", chance.uniform(0.7, 0.9))):
+            seen.signals[name].add(value)
+            seen.latest[name].append(value)
+        if i < 250:
+            assert changes(seen) == ""
+    assert changes(seen).startswith("In its last 50 outcomes its cost rose from $0.001 to $0.059")
+    assert "quality" not in changes(seen)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=3, max_size=30), st.integers(1, 20))
+def test_moments_without_the_latest_are_those_of_the_rest(values: list[float], k: int) -> None:
+    whole, rest = Moments(), Moments()
+    for value in values:
+        whole.add(value)
+    for value in values[:-k]:
+        rest.add(value)
+    left = whole.without(values[-k:])
+    assert left.n == rest.n
+    assert left.mean == pytest.approx(rest.mean, abs=1e-6)
+    assert left.m2 == pytest.approx(rest.m2, abs=1e-5)
+
+
+def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
+    alarm = ev.DriftDetected(
+        ts=1.0, detector="adwin", direction="down", before=0.1, after=-0.3, arm=A
+    )
+    queries = ev.DriftDetected(ts=1.0, detector="adwin", direction="up", before=0.4, after=0.7)
+    said = drifted([alarm, alarm, queries])
+    assert len(said) == 2
+    assert said[0] == "What comes of a drifts: it went down, from 0.10 to -0.30."
+    assert said[1].startswith("How far queries are from the past drifts")
+    assert state(Signs(2, 500, 400, 0, 200, drifted=said))[0] == "warn"
+
+
 def test_the_state_of_the_whole_names_the_gravest_first() -> None:
     calm = Signs(offered=2, decisions=500, rewards=400, fallbacks=0, looked_at=200)
     assert state(calm)[0] == "good"
@@ -243,8 +282,9 @@ async def test_one_frame_is_made_for_all_listeners_of_a_tenant_and_none_for_nobo
     for each in everybody:
         broadcast.leave(each)
     assert broadcast.listeners == 0
-    await asyncio.sleep(0)
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "live"]
+    async with asyncio.timeout(5):  # until nothing ticks any more
+        while [task for task in asyncio.all_tasks() if task.get_name() == "live"]:
+            await asyncio.sleep(0)
 
 
 async def test_the_ticks_come_by_themselves_and_a_bug_in_one_does_not_end_them() -> None:
