@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import aiohttp
 import numpy as np
+from PIL import Image
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.recorded import BadRecording, Recorded, open_recording
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 DEARER = 60.0
-VIEWS = ("live", "decisions", "experiments", "map")
+PICTURES = (
+    ("live", "light", 1360), ("live", "dark", 1360), ("decisions", "light", 1360),
+    ("experiments", "light", 1360), ("map", "dark", 1360), ("live", "light", 390),
+)  # fmt: skip
 EXPERIMENT = {
     "id": "eagle-trial",
     "share": 0.6,
@@ -113,31 +117,30 @@ async def _price(url: str, arm: ArmSpec) -> None:
 
 
 def pictures(running: Browser, url: str, out: Path) -> list[Path]:
-    """Each view in light and dark, and the first on a phone."""
+    """Some views in light and in dark, and the first on a phone."""
     out.mkdir(parents=True, exist_ok=True)
     made = []
-    for scheme in ("light", "dark"):
+    for view, scheme, width in PICTURES:
         context = running.new_context(
-            viewport={"width": 1360, "height": 900},
+            viewport={"width": width, "height": 900 if width > 760 else 1180},
             color_scheme="dark" if scheme == "dark" else "light",
         )
         page = context.new_page()
         page.goto(url)
         page.wait_for_selector("#arms tbody tr")
-        for view in VIEWS:
-            made.append(out / f"web-{view}-{scheme}.png")
-            show(page, view)
-            page.screenshot(path=made[-1], full_page=view == "live")
+        show(page, view)
+        made.append(out / f"web-{view}-{scheme if width > 760 else 'phone'}.png")
+        page.screenshot(path=made[-1], full_page=view == "live" and width > 760)
         context.close()
-    context = running.new_context(viewport={"width": 390, "height": 844}, color_scheme="light")
-    page = context.new_page()
-    page.goto(url)
-    page.wait_for_selector("#arms tbody tr")
-    page.wait_for_timeout(1500)
-    made.append(out / "web-phone.png")
-    page.screenshot(path=made[-1])
-    context.close()
+        small(made[-1])
     return made
+
+
+def small(path: Path) -> None:
+    """The same picture with few colours."""
+    with Image.open(path) as picture:
+        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def show(page: Page, view: str) -> None:
