@@ -15,6 +15,7 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration
+from bandit_service.core.experiments import Experiment, Guardrail, Variant
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
@@ -26,7 +27,7 @@ from store.history import HybridIndex
 from store.sqlite import SqliteLog
 
 ROUNDS, EACH, SCRAPES = 20, 100, 20
-ARMS, POLICIES = 50, 5
+ARMS, POLICIES, EXPERIMENTS = 50, 5, 5
 _TICK_S = 0.001
 Worlds = Callable[[str, int], tuple[World, HybridIndex]]
 
@@ -96,7 +97,13 @@ async def _decides(
 
 async def _scrapes() -> list[dict[str, Any]]:
     """How long a scrape takes, and how long the loop comes late meanwhile."""
-    telemetry = _counted()
+    telemetry, world = _counted()
+    looks = []
+    for _ in range(SCRAPES):
+        begun = time.perf_counter()
+        telemetry.learning.look(world)
+        telemetry.experiments.look(world)
+        looks.append(time.perf_counter() - begun)
     series = sum(1 for line in telemetry.render()[0].splitlines() if not line.startswith(b"#"))
     rows = []
     for what, scrape in (
@@ -110,7 +117,8 @@ async def _scrapes() -> list[dict[str, Any]]:
             "loop late p50 ms": float(np.median(late)) * 1e3,
             "loop late at most ms": max(late) * 1e3,
         })  # fmt: skip
-    return rows
+    gauges = "setting the gauges by arm and experiment, on the loop before each scrape"
+    return [*rows, {"what": gauges, "ms": float(np.median(looks)) * 1e3}]
 
 
 async def _on_the_loop(telemetry: Telemetry) -> None:
@@ -140,8 +148,8 @@ async def _lateness(scrape: Callable[[], Any]) -> tuple[list[float], list[float]
     return late, taken
 
 
-def _counted() -> Telemetry:
-    """What a service of 50 arms and 5 policies has counted."""
+def _counted() -> tuple[Telemetry, World]:
+    """What a service of 50 arms, 5 policies and 5 experiments has counted."""
     telemetry = Telemetry(lambda: 0, lambda: 0)
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
     arms = tuple(ArmId(f"arm-{k}") for k in range(ARMS))
@@ -168,8 +176,38 @@ def _counted() -> Telemetry:
             telemetry.answered(arm, 1.0, 0.1, 100)
             for kind in ("timeout", "failed"):
                 telemetry.upstream_failed(arm, kind)
+    _experiments(telemetry, world)
     telemetry.learning.look(world)
-    return telemetry
+    telemetry.experiments.look(world)
+    return telemetry, world
+
+
+def _experiments(telemetry: Telemetry, world: World) -> None:
+    """Experiments of two variants, each with units enough to be judged."""
+    zero = ev.pack(np.zeros(1, np.float32))
+    for number in range(EXPERIMENTS):
+        spec = Experiment(
+            id=f"trial-{number}", min_units=10,
+            variants=(Variant(key="today", weight=0.5), Variant(key="new", weight=0.5)),
+            guardrails=(Guardrail(metric="quality", least=0.1),),
+        )  # fmt: skip
+        for status in ("draft", "running"):
+            changed = ev.ExperimentChanged(ts=1.0, experiment=spec, status=status)
+            telemetry.happened(changed, apply(world, changed))
+        for unit in range(100):
+            arm = ArmId("arm-0")
+            decided = ev.Decided(
+                ts=1.0, id=f"{spec.id}-{unit}", embedding=zero, tokens=1, willingness_to_pay=0.1,
+                arms=(arm,), propensities=(1.0,), scores=(0.0,), drawn=0, policy="policy-0",
+                key="", list_cost_usd=0.1, expected_cost_usd=0.1, price=0.5, experiment=spec.id,
+                variant=("today", "new")[unit % 2], split=0.5, member=f"unit-{unit}",
+            )  # fmt: skip
+            rewarded = ev.Rewarded(
+                ts=1.0, decision_id=decided.id, quality=unit % 3 / 2, reward=unit % 3 / 2
+            )
+            telemetry.decided(decided, 0.001)
+            for event in (decided, rewarded):
+                telemetry.happened(event, apply(world, event))
 
 
 class _NoModel:

@@ -175,7 +175,7 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
         Panel("Drift alarms since the start", "short", (
             ("sum(bandit_drift_detected_total) or vector(0)", "of arms"),
             ("sum(bandit_query_drift_detected_total) or vector(0)", "of queries")), low=0,
-            help="docs/drift.md says what follows from one."),
+            help="docs/drift.md says what follows from one.", width=24),
     )),
     ("Outcomes", (
         _one("Rewards by outcome", "reqps", _rate("bandit_rewards_total", "outcome"),
@@ -269,7 +269,7 @@ MONEY = Page("What does it cost, and what does it save?", (
              "bandit_budget_spent_usd[10m]), 0) * (bandit_budget_window_end_timestamp_seconds - "
              "time())) / bandit_budget_limit_usd)", "{{budget}} forecast")), low=0, alarm=1.05),
         _one("Shadow price of a dollar", "short", "max by (budget) (bandit_budget_shadow_price)",
-             "{{budget}}", low=0,
+             "{{budget}}", low=0, width=24,
              help="0 while the spend is not ahead of the clock; willingness to pay is divided by "
              "1 + this."),
     )),
