@@ -15,8 +15,9 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     """(prompt · price in + completion · price out) / 10⁶; None where no usage was reported.
 
     Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
-    provider now keeps `usd_per_mtok_cache_write`. Reasoning tokens are part of the completion, as
-    every provider bills them.
+    provider now keeps `usd_per_mtok_cache_write`. Reasoning tokens cost what an answer's do. OpenAI
+    and Anthropic count them in `completion_tokens`; xAI and Gemini beside it, so that only
+    `total_tokens` has them: what is billed is the larger of completion and total − prompt.
 
     >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
     >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
@@ -29,9 +30,11 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     if prompt is None and completion is None:
         return None
     prompt, completion = prompt or 0, completion or 0
+    completion = max(completion, (_count(usage, "total_tokens") or 0) - prompt)
     details = usage.get("prompt_tokens_details")
     cached = min(_count(details, "cached_tokens") or 0, prompt)
-    kept = min(_count(details, "cache_creation_tokens") or 0, prompt - cached)
+    written = _count(details, "cache_creation_tokens") or _count(details, "cache_write_tokens")
+    kept = min(written or 0, prompt - cached)
     paid = (
         (prompt - cached - kept) * spec.usd_per_mtok_in
         + cached * _or_in(spec.usd_per_mtok_cached_in, spec)

@@ -62,7 +62,7 @@ async def _gateway(
     server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     (tmp_path / "key").write_text(KEY)
     arm = {"id": "claude", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "a",
-           "usd_per_mtok_cached_in": 0.1, "model": "claude-x",
+           "usd_per_mtok_cached_in": 0.1, "usd_per_mtok_cache_write": 1.25, "model": "claude-x",
            "capabilities": ["tools", "json", "vision"]}  # fmt: skip
     upstream = {"id": "a", "base_url": f"{server.url}/v1", "kind": "anthropic",
                 "key_file": str(tmp_path / "key")}  # fmt: skip
@@ -89,7 +89,7 @@ async def test_an_answer_is_translated_and_its_cost_learned(tmp_path: Path, mode
         assert server.headers[0]["x-api-key"] == KEY
         assert server.headers[0]["anthropic-version"] == "2023-06-01"
         assert "Authorization" not in server.headers[0]
-        cost = (30 * 1.0 + 400 * 0.1 + 7 * 4.0) / 1e6
+        cost = (10 * 1.0 + 20 * 1.25 + 400 * 0.1 + 7 * 4.0) / 1e6  # 20 are written to its cache
         assert (await signals_of(client, answer.id))["cost_usd"] == pytest.approx(cost)
         # the server speaks what the provider's own client understands
         own = anthropic.AsyncAnthropic(base_url=server.url, api_key="x", max_retries=0)
@@ -106,7 +106,7 @@ async def test_a_stream_is_translated(tmp_path: Path, models: Path) -> None:
         chunks = [chunk async for chunk in stream]
         words = [each.choices[0].delta.content or "" for each in chunks if each.choices]
         assert "".join(words) == "Es schneit ❄"
-        cost = (30 * 1.0 + 400 * 0.1 + 30 * 4.0) / 1e6
+        cost = (10 * 1.0 + 20 * 1.25 + 400 * 0.1 + 30 * 4.0) / 1e6
         assert (await signals_of(client, chunks[0].id))["cost_usd"] == pytest.approx(cost)
 
 

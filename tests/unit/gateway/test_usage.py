@@ -25,6 +25,32 @@ def test_each_kind_of_token_has_its_price() -> None:
     assert cost_usd(USAGE, PRICED) == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize(
+    ("completion", "reasoning", "total", "billed"),
+    [
+        (100, 60, 1100, 100),  # OpenAI, Anthropic: of the 100 tokens 60 are reasoning
+        (40, 60, 1100, 100),  # xAI: 40 of the answer and 60 beside it
+        (40, None, 1100, 100),  # Gemini: the total alone tells of them
+        (100, 60, None, 100),  # no total: what is told
+        (100, None, 0, 100),
+    ],
+)
+def test_reasoning_costs_what_an_answer_does_by_each_convention(
+    completion: int, reasoning: int | None, total: int | None, billed: int
+) -> None:
+    usage: dict[str, object] = {"prompt_tokens": 1000, "completion_tokens": completion}
+    if reasoning is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    if total is not None:
+        usage["total_tokens"] = total
+    assert cost_usd(usage, PLAIN) == pytest.approx((1000 * 2 + billed * 8) / 1e6)
+
+
+def test_written_tokens_are_known_by_either_name() -> None:
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 400, "cache_write_tokens": 200}}
+    assert cost_usd(usage, PRICED) == cost_usd(USAGE, PRICED)
+
+
 def test_more_cached_than_prompted_is_no_credit() -> None:
     details = {"cached_tokens": 5000, "cache_creation_tokens": 5000}
     usage = USAGE | {"prompt_tokens_details": details}
