@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from loadtest.coverage import scenarios
+from loadtest.coverage.__main__ import Row, table, widths
 from loadtest.coverage.scenarios import Run
 
 
@@ -60,3 +61,23 @@ def test_what_is_there_is_found_and_the_truth_stays_covered(
     runs = _runs(play, count)
     assert _called(runs) == count
     assert sum(not run.covered for run in runs) <= 1
+
+
+def test_the_studys_table_counts_what_the_runs_came_to() -> None:
+    row = Row("no difference", "a split", 4, _never, "z-test")
+    runs = [Run(called=True, covered=False, usual=True, when=200.0), Run(usual=True),
+            Run(called=True, covered=True, when=1_400.0), Run()]  # fmt: skip
+    lines = table([(row, runs)]).splitlines()
+    assert lines[0] == "Where there is no difference:"
+    assert lines[-1] == "| a split | 4 | 50.0% | 800 | 75.0% | z-test: 50.0% |"
+    silent = Row("no difference", "a guardrail", 1, _never, "", covers=False)
+    assert table([(silent, [Run()])]).splitlines()[-1] == "| a guardrail | 1 | 0.0% |  |  |  |"
+
+
+def test_other_sequences_are_wider_where_one_quantile_is_asked_for() -> None:
+    ranks = [float(line.split("|")[2].split()[0]) for line in widths().splitlines()[2:6]]
+    assert min(ranks) == ranks[0]
+
+
+def _never(seed: int) -> Run:
+    raise AssertionError(f"nothing is to be played, of seed {seed}")
