@@ -72,7 +72,7 @@ async def put_experiment(request: web.Request) -> web.Response:
 
     A share that is left out stays what a ramp or a PATCH made it.
     """
-    body = await _body(request)
+    body = await _body(request, "the experiment")
     why = _why(body.pop("why", ""))
     id, experiments = request.match_info["id"], request.app[EXPERIMENTS]
     if body.setdefault("id", id) != id:
@@ -142,10 +142,10 @@ async def get_rules(request: web.Request) -> web.Response:
 
 
 async def put_rules(request: web.Request) -> web.Response:
-    """PUT /v1/experiment-rules: the kill switch and the hold-out, as a whole."""
-    body = await _body(request)
+    """PUT /v1/experiment-rules: the kill switch and the hold-out; what is left out stays."""
+    body = await _body(request, "stopped, holdout_share, holdout_arm, unit or salt")
     why = _why(body.pop("why", ""))
-    rules = wire.convert(body, Rules)
+    rules = wire.convert(msgspec.to_builtins(request.app[ROUTER].world.rules) | body, Rules)
     await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
     return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
 
@@ -174,8 +174,11 @@ def _why(why: Any) -> str:
     return why
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _body(request: web.Request, wanted: str = "") -> dict[str, Any]:
+    """The object that was sent; none at all is one without fields, unless one is wanted."""
     raw = await body_of(request)
+    if wanted and not raw.strip():
+        raise Refused(f"the body is empty; send {wanted}")
     body = wire.decode_json(raw) if raw.strip() else {}
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")

@@ -67,6 +67,17 @@ class Client:
         decided: dict[str, Any] = body
         return decided
 
+    async def begin(self, experiment: str, why: str = "") -> None:
+        """Start an experiment, and wait until its policies are folded and it runs."""
+        path = f"/v1/experiments/{experiment}"
+        status, body = await self.post(f"{path}/start", {"why": why})
+        assert status in (200, 202), body
+        async with asyncio.timeout(60):
+            while body["status"] == "starting":
+                await asyncio.sleep(0.02)
+                _, body = await self.get(path)
+        assert body["status"] == "running", body
+
     async def reward(self, decision_id: str, **signals: Any) -> str:
         """The status of one reward that is expected to be taken."""
         status, body = await self.post("/v1/rewards", {"decision_id": decision_id, **signals})

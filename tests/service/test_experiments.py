@@ -29,8 +29,7 @@ def arms_of(**fields: Any) -> dict[str, Any]:
 async def _running(client: Client, **fields: Any) -> None:
     status, body = await client.call("PUT", PATH, arms_of(**fields))
     assert status == 201, body
-    status, body = await client.post(f"{PATH}/start", {"why": "to see"})
-    assert (status, body["status"]) == (200, "running"), body
+    await client.begin("e", "to see")
 
 
 async def _variants(client: Client, count: int = 30, **fields: Any) -> dict[str, str]:
@@ -53,8 +52,7 @@ async def test_an_experiment_from_its_draft_to_its_end(client: Client) -> None:
     assert (status, body["status"]) == (201, "draft")
     assert set((await _variants(client, 5)).values()) == {""}
     assert (await client.call("PUT", PATH, arms_of(share=0.5)))[0] == 200
-    status, body = await client.post(f"{PATH}/start", {"why": "now"})
-    assert (status, body["status"]) == (200, "running")
+    await client.begin("e", "now")
     first = await _variants(client)
     assert set(first.values()) == {"", "a", "b"}
     status, body = await client.call("PATCH", PATH, {"share": 1.0, "why": "more"})
@@ -136,7 +134,9 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
     ("POST", "/v1/experiments/holdout/stop", {}, 400, "id", "PUT /v1/experiment-rules changes it"),
     ("PATCH", "/v1/experiments/holdout", {"share": 0.1}, 400, "id", "experiment-rules"),
     ("DELETE", "/v1/experiments/holdout", None, 400, "id", "experiment-rules"),
-    ("PUT", "/v1/experiment-rules", {"holdout_share": 0.1}, 400, "holdout_arm", "name the arm"),
+    ("PUT", "/v1/experiment-rules", b"", 400, None, "the body is empty; send stopped, "),
+    ("PUT", "/v1/experiments/n", b"", 400, None, "the body is empty; send the experiment"),
+    ("PUT", "/v1/experiment-rules", {"holdout_arm": ""}, 400, "holdout_arm", "name the arm"),
     ("PUT", "/v1/experiment-rules", {"holdout_share": 0.1, "holdout_arm": "x"}, 400,
      "holdout_arm", "no arm 'x' is offered"),
     ("PUT", "/v1/experiment-rules", {"holdout_share": 0.9, "holdout_arm": DEAR}, 400,
@@ -172,6 +172,25 @@ async def test_a_put_without_a_share_leaves_the_one_that_was_reached(client: Cli
     body = arms_of(ramp=[{"share": 0.1, "units": 500}, {"share": 0.5}])
     status, answer = await client.call("PUT", PATH, body)
     assert (status, answer["experiment"]["share"]) == (200, 0.1)
+
+
+async def test_the_kill_switch_leaves_the_hold_out_as_it_is_set(client: Client) -> None:
+    held_out = {"holdout_share": 0.3, "holdout_arm": DEAR}
+    assert (await client.call("PUT", "/v1/experiment-rules", held_out))[0] == 200
+    held = {
+        unit for i in range(40) if (await client.decide(unit=(unit := f"u{i}"))).get("experiment")
+    }
+    assert 0 < len(held) < 40
+    for stopped in (True, False):
+        _, rules = await client.call("PUT", "/v1/experiment-rules", {"stopped": stopped})
+        assert (rules.get("stopped", False), rules["holdout_share"]) == (stopped, 0.3)
+        unit = min(held)
+        decided = await client.decide(unit=unit, explain=True)
+        assert decided["steps"] == (["stopped"] if stopped else ["holdout"])
+    _, results = await client.get("/v1/experiments/holdout/results")
+    assert {one["key"]: one["units"] for one in results["variants"]} == {
+        "holdout": len(held), "routed": 40 - len(held),
+    }  # fmt: skip
 
 
 async def test_keys_say_who_and_tenants_see_their_own(tmp_path: Path, models: Path) -> None:
@@ -337,7 +356,7 @@ async def test_experiments_are_the_same_after_every_kind_of_recovery(
     async with opened(data, models) as (client, world):
         await _rewarded(client, 0, 20)
         assert (await client.call("PUT", PATH, THREE))[0] == 201
-        await client.post(f"{PATH}/start", {})
+        await client.begin("e")
         await _rewarded(client, 0, 40)
         await client.post("/v1/snapshots", {})
         weights = {"now": 0.1, "knn": 0.8, "arm": 0.1}
@@ -368,12 +387,7 @@ async def test_experiments_are_the_same_after_every_kind_of_recovery(
         await _until(trimmed)
         late = [{"key": "now", "weight": 0.5}, {"key": "knn", "policy": "knn", "weight": 0.5}]
         await client.call("PUT", "/v1/experiments/late", {"variants": late, "share": 0.0})
-        await client.post("/v1/experiments/late/start", {})
-
-        async def begun() -> bool:
-            return world.trials["late"].status == "running"
-
-        await _until(begun)
+        await client.begin("late")
         found = await _variants(client, 60)
         assert {u: v for u, v in found.items() if u != "u3"} == {
             u: v for u, v in first.items() if u != "u3"

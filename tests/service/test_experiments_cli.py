@@ -27,7 +27,7 @@ weight = 0.5
 
 [[experiments]]
 id = "other"
-variants = [{key = "a", weight = 0.5}, {key = "b", policy = "knn", weight = 0.5}]
+variants = [{key = "a", weight = 0.5}, {key = "b", arm = "gemini-2.5-pro", weight = 0.5}]
 """
 
 
