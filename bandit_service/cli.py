@@ -24,6 +24,7 @@ from bandit_service import (
     experiments_cli,
     export_cli,
     http,
+    import_cli,
     inspect_cli,
     learn_cli,
     logs,
@@ -110,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     learn_cli.add_arguments(learn)
     learn.set_defaults(run=learn_cli.run)
+
+    imported = commands.add_parser(
+        "import",
+        help="warm start: a log of Vowpal Wabbit, or a table of decisions, becomes the past",
+        description="Make the event log of a service that was never run of a foreign log.",
+    )
+    import_cli.add_arguments(imported)
+    imported.set_defaults(run=import_cli.run)
 
     convert = commands.add_parser(
         "convert",

@@ -79,7 +79,7 @@ def source_of(
     lines: Iterable[tuple[int, Logged]], path: Path, catalogue: Sequence[ev.ArmSpec],
     neighbours: int, capacity: int,
 ) -> ForeignSource:  # fmt: skip
-    """The log of all lines; Unreadable for two of the same id, or none at all.
+    """The log of all lines, in order of time; Unreadable for two of the same id, or none at all.
 
     catalogue: what is known of arms; others have no price. neighbours: recalled of each query.
     """
@@ -96,6 +96,7 @@ def source_of(
         found.append(one)
     if not found:
         raise Unreadable(f"{path}: there is no decision in it")
+    found.sort(key=lambda one: one.ts)
     events = list(_events(found, {spec.id: spec for spec in catalogue}, neighbours, capacity))
     return ForeignSource(events, all(one.whole for one in found))
 

@@ -210,10 +210,10 @@ def shown(found: dict[str, Any]) -> str:
             lines.append(f"  no estimate: {one['why'] or one['state']}")
         if "estimates" not in one:
             continue
-        lines.append(f"  {'estimator':14} {'value':>8} {'std. err.':>10}  {percent} by bootstrap")
+        lines.append(f"  {'estimator':18} {'value':>8} {'std. err.':>10}  {percent} by bootstrap")
         for key, at in one["estimates"].items():
             title = f"{TITLES[key]} ≤ {found['clip']:g}" if "clip" in key else TITLES[key]
-            lines.append(f"  {title:14} {at['value']:8.4f} {at['stderr']:10.4f}  "
+            lines.append(f"  {title:18} {at['value']:8.4f} {at['stderr']:10.4f}  "
                          f"{at['low']:.4f} to {at['high']:.4f}")  # fmt: skip
         if one["sequence"] is not None:
             at = one["sequence"]

@@ -72,7 +72,7 @@ def test_the_configured_log_and_a_window_of_it(
         "--frozen", "--metric", "quality",
     )  # fmt: skip
     assert code == 0
-    assert "SNIPS            0.8000" in out
+    assert "SNIPS                0.8000" in out
 
 
 @pytest.mark.parametrize(
