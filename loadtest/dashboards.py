@@ -29,6 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from loadtest.panels import DASHBOARDS, Page, Panel
@@ -116,6 +117,10 @@ def _panel(panel: Panel) -> _Built:
         alarmed = panel.alarm is not None or panel.alarm_below is not None
         made = made.color_mode(BigValueColorMode.VALUE if alarmed else BigValueColorMode.NONE)
         made = made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    if isinstance(made, heatmap.Panel):
+        colours = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Inferno")
+        colours = colours.exponent(0.5).steps(64).fill("dark-orange")
+        made = made.calculate(False).color(colours).cell_gap(1)
     if isinstance(made, timeseries.Panel):
         made = _curves(panel, made)
     for number, (expr, legend) in enumerate(panel.queries):
