@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 import policies
 from bandit_service import drift
+from bandit_service.app import drift_watch
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
 from bandit_service.core.world import World, new_world
 from bandit_service.drift import DriftRules, DriftWatch
+from bandit_service.drift_metrics import DriftMetrics
+from bandit_service.settings import DriftSettings, Settings
 from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId
@@ -203,3 +208,46 @@ def test_without_river_the_reason_says_what_to_install(monkeypatch: pytest.Monke
 def test_the_heavy_half_of_river_is_not_imported() -> None:
     DriftWatch()
     assert "river.drift" not in sys.modules or "river.stream" not in sys.modules
+
+
+def test_a_service_without_river_says_so_once_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "river", None)
+    assert drift_watch(Settings()) is None
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("WARNING", "drift detection is off")
+    assert "pip install" in record.__dict__["why"]
+
+
+@needs_river
+def test_the_settings_reach_the_detectors() -> None:
+    chosen = DriftSettings(
+        adwin_delta=0.01, page_hinkley_threshold=30.0, page_hinkley_delta=0.02, keep=0.1,
+        explore=0.05, explore_decisions=9,
+    )  # fmt: skip
+    watch = drift_watch(Settings(drift=chosen))
+    assert watch is not None
+    assert watch.rules == DriftRules(0.01, 30.0, 0.02, 0.1, 0.05, 9)
+    assert drift_watch(Settings(drift=DriftSettings(enabled=False))) is None
+
+
+def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:
+    registry = CollectorRegistry()
+    shown, world = DriftMetrics(registry, str), _world()
+    shown.look(world)
+    assert math.isnan(registry.get_sample_value("bandit_query_distance_mean") or 0.0)
+    for event in _events(iter([0.4, 0.4])):  # 0.7 was expected, and a similarity of 0.5 recalled
+        apply(world, event)
+    shown.look(world)
+    assert registry.get_sample_value("bandit_arm_residual_mean", {"arm": "a"}) == pytest.approx(
+        -0.3
+    )
+    assert registry.get_sample_value("bandit_query_distance_mean") == pytest.approx(0.5)
+    for arm in (A, ArmId("")):
+        shown.detected(ev.DriftDetected(
+            ts=1.0, arm=arm, detector="adwin", direction="up", before=0.0, after=0.1
+        ))  # fmt: skip
+    labels = {"detector": "adwin", "direction": "up"}
+    assert registry.get_sample_value("bandit_query_drift_detected_total", labels) == 1.0
+    assert registry.get_sample_value("bandit_drift_detected_total", labels | {"arm": "a"}) == 1.0
