@@ -123,10 +123,9 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     unit = unit_of(spec.unit, asker)
     if not unit:
         return None
-    member = member_of(spec.unit, asker)
     steps = ["audience"] if spec.audience != Audience() else []
     if unit in spec.overrides:
-        named = spec.variant(spec.overrides[unit])
+        named, member = spec.variant(spec.overrides[unit]), member_of(spec.unit, asker)
         return (
             None if named is None else _given(world, spec, named, 0.0, member, *steps, "override")
         )
@@ -138,6 +137,7 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     index = SCHEMES[spec.scheme](salt, spec.split_salt or salt, unit, spec.share, spec.weights)
     if index is None:
         return None
+    member = member_of(spec.unit, asker)
     if spec.share < 1.0:
         steps.append("share")
     variant, split = served[index], trial.effective(spec)[index]

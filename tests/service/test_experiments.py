@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from bandit_service import app, recovery, settings
+from bandit_service.clock import Ids
 from bandit_service.core import events as ev
 from bandit_service.settings import BadSettings
+from store import Record
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, opened, serving
 
@@ -319,6 +321,30 @@ async def test_what_is_shipped_serves(tmp_path: Path, models: Path) -> None:
         await _until(serves)
         decided = await client.decide(unit="u1")
         assert (decided["policy"], decided["arm"]) == ("fixed", DEAR)
+
+
+async def test_what_was_starting_when_the_service_ended_starts_with_the_next(
+    tmp_path: Path, models: Path
+) -> None:
+    data = tmp_path / "var"
+    async with opened(data, models) as (client, world):
+        await client.call("PUT", PATH, {"variants": [
+            {"key": "now", "weight": 0.5}, {"key": "arm", "arm": CHEAP, "weight": 0.5},
+        ]})  # fmt: skip
+        ts, spec = world.ts, world.experiments["e"]
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
+    log = app.open_log(chosen)
+    event = ev.ExperimentChanged(ts=ts, experiment=spec, status="starting", why="and then it ended")
+    log.append([Record(Ids(ts).new(ts), ev.kind(event), ts, ev.encode(event))])
+    log.close()
+    async with opened(data, models) as (client, world):
+
+        async def runs() -> bool:
+            return bool((await client.get(PATH))[1]["status"] == "running")
+
+        await _until(runs)
+        assert {"e/now"} == set(world.learners) - {world.serving}
+        assert "" not in (await _variants(client, 10)).values()
 
 
 # --- over restarts ------------------------------------------------------------------------
