@@ -2,7 +2,7 @@
 
 Its state is what it would have learned from the logged outcomes up to that moment, so nothing that
 came later is known to it; the arms that were eligible, the context and what they cost are as they
-were. The exploration floor is added as the service adds it.
+were. The exploration floor, and what drift adds to it, is added as the service adds it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bandit_service.core.apply import apply, context_of, dearest_price, relative
 from bandit_service.core.decide import proposed
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.world import Learner, World, new_world
-from policies import ArmId, Arms, Floats, floor
+from policies import ArmId, Arms, Floats, floor, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
@@ -38,6 +38,13 @@ LEFT_OUT = {
     OLDER: "older than the newest that fit in",
 }
 """Why a decision is in no estimate, and how that is said."""
+
+
+_ELSEWHERE = (
+    ev.ExperimentChanged, ev.ExperimentDeleted, ev.VariantSeeded, ev.RulesChanged, ev.PolicyJoined,
+    ev.PolicyLeft,
+)  # fmt: skip
+"""Events of other policies, and of what experiments count: they do not matter to a candidate."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,8 +179,8 @@ class Along:
         """The next event; None for one that was erased."""
         world = self.world
         match event:
-            case None | ev.ExperimentChanged() | ev.VariantSeeded() | ev.RulesChanged():
-                self.world = skip(world)  # what experiments count does not matter here
+            case _ if event is None or isinstance(event, _ELSEWHERE):
+                self.world = skip(world)
                 return
             case ev.Decided():
                 self._decided(world, event)
@@ -225,11 +232,13 @@ class Along:
             cost_usd=np.array([one.expected_cost_usd(event.tokens) for one in records]),
             price=np.array([relative_price(one.spec, dearest) for one in records]),
         )
-        context, found = context_of(world, event), []
+        context, floors = context_of(world, event), world.drift.floors(event.arms)
+        found = []
         for i, learner in enumerate(self._learners):
             proposal, failure = proposed(learner, context, arms, "")
             self.failed[i] += bool(failure)
-            found.append(floor(proposal.propensities, self.asked.floor, self.asked.floor_share))
+            p = floor(proposal.propensities, self.asked.floor, self.asked.floor_share)
+            found.append(p if floors is None else lift(p, floors))
         return found
 
     def _freeze(self, world: World) -> None:

@@ -50,6 +50,22 @@ def test_a_candidate_knows_at_each_decision_only_what_came_before_it() -> None:
     assert rows[3] == [0.0, 1.0, 0.0]
 
 
+def test_after_drift_a_candidate_forgets_and_explores_as_the_service_does() -> None:
+    drift = ev.DriftDetected(
+        ts=3.5, detector="adwin", direction="down", before=0.8, after=0.2, arm=ArmId("c"),
+        keep=0.0, explore=0.25, decisions=1,
+    )  # fmt: skip
+    learned = [decision(i, i) for i in range(3)], [reward(i, [0.2, 0.5, 0.6][i]) for i in range(3)]
+    events = [*catalogue(), *learned[0], *learned[1], decision(3, 2), drift, decision(4, 2),
+              decision(5, 0)]  # fmt: skip
+    rows = along(events, asked(GREEDY, floor=0.0))._rows
+    assert rows["d3"].proposals[0].tolist() == [0.0, 0.0, 1.0]
+    assert rows["d4"].proposals[0].min() == 0.0
+    assert rows["d4"].proposals[0][2] >= 0.25
+    without = along([each for each in events if each is not drift], asked(GREEDY, floor=0.0))
+    assert without._rows["d4"].proposals[0].tolist() == [0.0, 0.0, 1.0]
+
+
 def test_a_correction_takes_the_place_of_what_was_reported_and_late_rewards_count() -> None:
     events = [
         *catalogue(),

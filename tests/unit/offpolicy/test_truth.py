@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bandit_service.foreign.records import hashed
+from bandit_service.offpolicy.fold import Asked, along, parsed
 from bandit_service.recorded import PARETOBANDIT, Recorded, open_recording
-from loadtest.ope_study import Judged, judged, table
+from loadtest.ope_study import Judged, judged, logged, table
 from policies import Vector
 
 CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.3", "metallm")
@@ -37,6 +38,18 @@ def test_a_log_that_explores_is_estimated_within_its_intervals(
             assert abs(value - one.truth) < high - low, (one.candidate, name)
             assert abs(value - one.truth) < 0.03
         assert one.sequence[0] <= one.truth <= one.sequence[1]
+
+
+@pytest.mark.parametrize("policy", ["metallm", "knn", "eagle", "epsilon_greedy:epsilon=0.2"])
+def test_the_policy_that_decided_is_found_to_have_done_what_it_did(
+    recording: tuple[Recorded, Vector], policy: str
+) -> None:
+    recorded, vectors = recording
+    events = logged(recorded.first(300), vectors[:300], policy, 0.01, seed=2)
+    sample = along(events, Asked(candidates=(parsed(policy),))).sample()
+    assert len(sample.value) == 300
+    assert sample.behaviour is not None
+    assert np.array_equal(sample.targets[0], sample.behaviour)
 
 
 def test_a_log_that_hardly_explores_is_refused(recording: tuple[Recorded, Vector]) -> None:
