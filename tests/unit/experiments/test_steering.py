@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bandit_service.conclusions import difference
 from bandit_service.core.experiments import Experiment, Guardrail, Step, Variant
+from bandit_service.core.hashing import sha256_fraction
 from bandit_service.core.sides import Running, Score
 from bandit_service.core.steering import Change, breaches, chances_of_being_best, steer
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
+from bandit_service.experiment_background import weighed
 from tests.unit.experiments.given import a_world, asked, decided, put, rewarded, run, two_arms
 
 HOUR = 3600.0
@@ -232,3 +235,33 @@ def test_a_champion_moves_towards_what_is_better_and_not_before_enough_new_units
     ))  # fmt: skip
     put(world, moved, ts=11.0)
     assert steer(moved, _trial(world), 12.0) == [], "no new unit came since"
+
+
+def test_a_champion_through_the_fold_moves_to_the_better_arm_and_flips_no_unit() -> None:
+    """Means 0.4 and 0.6 (Bernoulli by the unit's hash): the weights follow, floor 0.1 stays."""
+    spec = two_arms(mode="champion", floor=0.1)
+    world = a_world()
+    run(world, spec)
+    chances = {"a": 0.4, "b": 0.6}
+    seen: dict[str, str] = {}
+    weights = [spec.weights]
+    for i in range(1500):
+        unit = f"x{i}"
+        event = decided(world, asked(unit))
+        good = sha256_fraction("likes", unit) < chances[event.variant]
+        rewarded(world, event, quality=float(good), reward=float(good))
+        seen[unit] = event.variant
+        if i % 50 == 49:
+            for change in steer(spec, _trial(world), float(i)):
+                assert change.weights is not None
+                spec = weighed(spec, dict(zip(("a", "b"), change.weights, strict=True)))
+                put(world, spec, ts=world.ts)
+                weights.append(spec.weights)
+    assert len(weights) > 3
+    assert weights[-1][1] > 0.85
+    assert min(min(pair) for pair in weights) >= 0.1 - 1e-6
+    assert all(decided(world, asked(unit)).variant == variant for unit, variant in seen.items())
+    assert _trial(world).mixed == 0
+    gap = difference(spec, _trial(world), spec.variants[1], "reward")
+    assert gap is not None
+    assert 0.0 < gap.low < 0.2 < gap.high
