@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
 
     exported = commands.add_parser(
         "export",
-        help="write the event log as JSON lines, Parquet or Vowpal Wabbit's DSJSON",
+        help="write the event log as JSON lines, Parquet, Vowpal Wabbit's DSJSON or one table",
         description="Write the event log of a stopped or a running service for other tools.",
     )
     export_cli.add_arguments(exported)
