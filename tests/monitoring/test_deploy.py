@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bandit_service import settings
+from bandit_service import http, settings
 from loadtest import dashboards
 from tests.tools import tool
 
@@ -52,9 +52,16 @@ def test_the_service_monitor_finds_the_service() -> None:
     assert workload["spec"]["replicas"] == 1  # the log has one writer
     pod = workload["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
-    assert {"startupProbe", "readinessProbe", "livenessProbe", "resources"} <= set(
-        pod["containers"][0]
-    )
+    (container,) = pod["containers"]
+    paths = {route.path for route in http.routes()}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] in paths
+    assert monitor["spec"]["endpoints"][0]["path"] in paths
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    written = {mount["mountPath"] for mount in container["volumeMounts"]}
+    image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"BANDIT_DATA_DIR=(\S+)", image)[0] in written
+    assert "resources" in container
 
 
 def test_settings_in_the_files_are_settings() -> None:
