@@ -308,7 +308,7 @@ UPSTREAMS = Page("Do the providers answer?", (
         _one("Turns of conversations", "reqps", _rate("bandit_conversation_turns_total", "stayed"),
              "stayed: {{stayed}}", low=0),
         _one("Judged answers", "reqps", _rate("bandit_judged_total", "judge, result"),
-             "{{judge}}: {{result}}", low=0),
+             "{{judge}}: {{result}}", low=0, width=24),
     )),
 ))  # fmt: skip
 
