@@ -95,6 +95,13 @@ async def stops_in_the_middle(wire: Wire) -> None:
     await wire.wait_closed()
 
 
+async def half_closes(wire: Wire) -> None:
+    """FIN in the middle of a stream, and the other direction stays open."""
+    wire.write(_STREAM_HEAD + b"\r\n" + _event("half"))
+    wire.write_eof()
+    await wire.drain()
+
+
 class Wires:
     """A TCP server that reads each request whole and then does the next thing of its script.
 
@@ -309,7 +316,7 @@ async def test_a_line_without_an_end_and_a_stream_that_stops_end_with_an_error(
 ) -> None:
     huge = _STREAM_HEAD + b"\r\n" + _event("half") + b"data: " + b"x" * 5_000_000
     async with behind(tmp_path, models, **quick) as (asking, client, alpha, _beta):
-        for act in (says_and_closes(huge), stops_in_the_middle):
+        for act in (says_and_closes(huge), half_closes, stops_in_the_middle):
             alpha.script = [act]
             raw = await asking.chat.completions.with_raw_response.create(
                 model="alpha", messages=HELLO, stream=True
