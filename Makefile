@@ -21,7 +21,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-ope bench-drift bench-embed replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-ope bench-drift bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -142,6 +142,9 @@ bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, r
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md
+
+bench-gateway: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## what the gateway adds, beside a bare proxy and LiteLLM's; writes docs/performance.md
+	@$(BIN)/python -m loadtest.bench_gateway --markdown docs/performance.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
 	@$(BIN)/python -m loadtest.bench_embed

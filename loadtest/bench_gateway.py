@@ -22,6 +22,7 @@ import aiohttp
 import numpy as np
 
 from loadtest.proxies import a_bare_proxy, an_upstream, litellms_proxy, the_service
+from loadtest.sections import put_section
 
 ROUNDS, EACH = 5, 60
 CONCURRENCY = (1, 16)
@@ -116,9 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds that count")
     parser.add_argument("--each", type=int, default=EACH, help="requests of a caller in a round")
+    parser.add_argument("--markdown", type=Path, help="put the table into this document")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
-        print(show(asyncio.run(bench_gateway(Path(directory), args.rounds, args.each))))
+        rows = asyncio.run(bench_gateway(Path(directory), args.rounds, args.each))
+    print(show(rows))
+    if args.markdown is not None:
+        told = f"{args.rounds} rounds of {args.each} requests of each caller.\n\n"
+        put_section(args.markdown, "gateway", told + show(rows))
     return 0
 
 
