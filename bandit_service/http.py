@@ -25,6 +25,7 @@ from bandit_service.core.errors import (
     Conflict,
     Denied,
     Expired,
+    Forbidden,
     Malformed,
     OutOfTime,
     Refused,
@@ -60,6 +61,9 @@ CALLER = web.RequestKey("caller", Caller)
 
 CLIENT_GONE = 499
 """The status that is logged where the client left before its answer."""
+
+_ELSEWHERE = ("cross-site", "same-site")
+"""What a browser says of a request by a page that did not come from this very address."""
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
@@ -153,6 +157,8 @@ def _caller(request: web.Request) -> Caller:
     resource = request.match_info.route.resource
     if resource is None:
         return ANYBODY
+    if request.path.startswith("/v1/") and request.headers.get("Sec-Fetch-Site") in _ELSEWHERE:
+        raise Forbidden("a page of another origin may not ask for this", reason="origin")
     return request.app[GATE].admit(
         request.method,
         resource.canonical,

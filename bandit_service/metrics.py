@@ -138,7 +138,9 @@ REQUESTS_SHED = CounterOf(
     "were refused before they were read.", ("reason",),
 )  # fmt: skip
 REQUESTS_DENIED = CounterOf(
-    "bandit_requests_denied_total", "Requests that a key was not good for, by reason.", ("reason",)
+    "bandit_requests_denied_total",
+    "Requests that a key was not good for, or a page of another origin, by reason.",
+    ("reason",),
 )
 REQUESTS_UNDER_WAY = GaugeOf(
     "bandit_requests_under_way", "Requests let in and not yet answered.", ("kind",)

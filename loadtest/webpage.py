@@ -47,9 +47,11 @@ EXPERIMENT = {
 
 
 def config(recorded: Recorded, policy: str, data_dir: Path, scratch: Path) -> str:
-    """The recording's arms, and the trial."""
+    """The recording's arms, of which the dearest is the one that savings are counted against."""
+    prices = {arm.usd_per_mtok_in + arm.usd_per_mtok_out: arm.id for arm in recorded.arms}
     return config_of(recorded, policy, data_dir, scratch) + (
         f"[snapshots]\ndirectory = {json.dumps(str(scratch / 'snapshots'))}\n"
+        f"[monitoring]\nbaseline_arm = {json.dumps(prices[max(prices)])}\n"
     )
 
 
@@ -148,7 +150,8 @@ def show(page: Page, view: str) -> None:
     page.click(f'nav a[href="#{view}"]')
     if view == "decisions":
         page.click("#feed .quiet[aria-pressed]")
-        page.locator(".feed a", has_text="taken out").or_(page.locator(".feed a")).first.click()
+        limited = page.locator(".feed a", has_text="taken out")
+        (limited if limited.count() else page.locator(".feed a")).first.click()
         page.wait_for_selector("#why .facts")
     if view == "experiments":
         page.wait_for_selector(".experiment")

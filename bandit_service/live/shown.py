@@ -23,7 +23,7 @@ from bandit_service.live.reasons import (
     why,
 )
 from bandit_service.live.ring import Step
-from bandit_service.live.watch import SIGNALS, ArmSeen, Watch
+from bandit_service.live.watch import SIGNALS, ArmSeen, Money, Watch
 from bandit_service.router import Router
 from bandit_service.telemetry import Telemetry
 from policies import ArmId
@@ -84,6 +84,8 @@ class Shown:
             reward.merge(step.reward)
         newest = [step for step in span if step.ts >= now - 11.0 and step.ts < int(now)]
         mean, best = watch.means()
+        baseline = self.telemetry.learning.baseline(self.router.world)
+        money = watch.money.get(ArmId(baseline), Money())
         took = np.array(self.telemetry.took_s)
         shown = len(took) >= 20 and tenant is None  # all tenants' times are not for one
         return {
@@ -92,10 +94,10 @@ class Shown:
             "reward": reward.said(),
             "regret": None if mean is None or best is None else best - mean,
             "rewarded": sum(seen.signals["reward"].n for seen in watch.arms.values()),
-            "baseline": self.telemetry.learning.baseline(self.router.world),
-            "saved": watch.saved.said(),
-            "spent_usd": watch.spent,
-            "would_cost_usd": watch.would_cost,
+            "baseline": baseline,
+            "saved": money.saved.said(),
+            "spent_usd": money.spent_usd,
+            "would_cost_usd": money.would_cost_usd,
             "p50_s": float(np.percentile(took, 50)) if shown else None,
             "p99_s": float(np.percentile(took, 99)) if shown else None,
             "timed": len(took) if tenant is None else 0,

@@ -41,6 +41,15 @@ class ArmSeen:
     )
 
 
+@dataclass(slots=True)
+class Money:
+    """What decisions cost, and what one arm was expected to cost for the same ones."""
+
+    spent_usd: float = 0.0
+    would_cost_usd: float = 0.0
+    saved: Moments = field(default_factory=Moments)
+
+
 class Watch:
     """Everything of one tenant, or of all: `decided`, `rewarded`, `compared`, `expired`, `forgot`.
 
@@ -53,7 +62,7 @@ class Watch:
         self.fine, self.coarse = Ring(1, 600), Ring(30, 360)
         self.recent: OrderedDict[str, Pending] = OrderedDict()
         self.health = LearningHealth()
-        self.saved, self.spent, self.would_cost = Moments(), 0.0, 0.0
+        self.money: dict[ArmId, Money] = {}
         self._baseline = baseline
 
     def decided(self, pending: Pending) -> None:
@@ -157,9 +166,10 @@ class Watch:
         if baseline is None:
             return
         would_cost = baseline.expected_cost_usd(decided.tokens)
-        self.spent += cost_usd
-        self.would_cost += would_cost
-        self.saved.add(would_cost - cost_usd)
+        money = self.money.setdefault(baseline.spec.id, Money())
+        money.spent_usd += cost_usd
+        money.would_cost_usd += would_cost
+        money.saved.add(would_cost - cost_usd)
 
 
 class Watches:

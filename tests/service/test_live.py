@@ -249,3 +249,17 @@ def test_the_page_names_nothing_of_another_origin_and_runs_no_inline_script() ->
             assert " style=" not in text
             assert " on" not in text.replace(" only", "").replace(" one", "").replace(" on ", "")
         assert len(text.splitlines()) < 400, f"{name} is too long for one sitting"
+
+
+async def test_a_page_of_another_origin_is_refused_and_a_link_from_there_is_not(
+    client: Client,
+) -> None:
+    for site, expected in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        body = json.dumps({"embedding": a_vector(1)})
+        async with client.session.post(
+            f"{client.url}/v1/decide", data=body, headers={"Sec-Fetch-Site": site}
+        ) as answer:
+            assert answer.status == expected
+    visit = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", **ACCEPT}
+    async with client.session.get(client.url + "/", headers=visit) as answer:
+        assert answer.status == 200

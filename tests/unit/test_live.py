@@ -106,8 +106,8 @@ def test_what_happens_is_counted_by_arm_second_and_signal() -> None:
     assert watch.arms[B].compared == 1
     assert watch.health.elo[A] > watch.health.elo[B]
     # b would have cost ten tokens at 10 USD per million, and a prior without observations
-    assert watch.would_cost == pytest.approx(1e-4)
-    assert watch.saved.mean == pytest.approx(9e-5)
+    assert watch.money[B].would_cost_usd == pytest.approx(1e-4)
+    assert watch.money[B].saved.mean == pytest.approx(9e-5)
     assert watch.health.rewards.value == pytest.approx(0.8)
     assert max(v for v in watch.means() if v is not None) == pytest.approx(0.8)
 
