@@ -55,7 +55,7 @@ async def test_the_page_works_as_it_stands(tmp_path: Path, models: Path) -> None
         said = [await _ran(line, url, tmp_path) for line in lines]
     put, asked, early, ramped, again, late, stopped = said
     assert put.startswith("router-trial: running. ")
-    assert asked == "100 users asked\n"
+    assert asked == "60 users asked\n"
     assert "Not enough data" in early
     assert ramped.startswith("router-trial: running. ")
     assert again == "360 users asked\n"
