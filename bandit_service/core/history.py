@@ -181,7 +181,7 @@ class History:
                     one for one, origin in zip(comparisons, item.compared_in, strict=True)
                     if self._shown(origin, view, one.winner, one.loser)
                 )  # fmt: skip
-            if view is None or outcomes or comparisons:
+            if outcomes or comparisons:
                 found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)
 
