@@ -62,15 +62,18 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
     return "\n".join(lines) + "\n"
 
 
-async def traffic(url: str, recorded: Recorded, rate: float, seconds: float) -> int:
-    """Recorded queries at this rate, each with its recorded outcome; how many."""
+async def traffic(url: str, recorded: Recorded, rate: float, seconds: float, least: int = 0) -> int:
+    """Recorded queries at this rate, each with its recorded outcome; how many.
+
+    least: queries that are sent also where that takes longer.
+    """
     async with StreamClient(url) as stream, aiohttp.ClientSession() as session:
         users = _Users(url, recorded, stream, session)
         await users.experiment_runs()
         under_way: set[asyncio.Task[None]] = set()
         begun, sent = time.monotonic(), 0
         snapshot = begun + min(_SNAPSHOT_S, seconds / 2.0)
-        while time.monotonic() < begun + seconds:
+        while time.monotonic() < begun + seconds or sent < least:
             await asyncio.sleep(max(0.0, begun + sent / rate - time.monotonic()))
             if len(under_way) >= _IN_FLIGHT:
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
