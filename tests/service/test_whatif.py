@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ EXPERIMENT = {
 
 @pytest.fixture
 async def trial(tmp_path: Path, models: Path) -> AsyncIterator[Client]:
-    """A service that draws evenly, with an experiment and 240 rewarded decisions."""
+    """A service that draws evenly, with an experiment and 180 rewarded decisions."""
     async with serving(tmp_path / "var", models, BANDIT_POLICY_NAME="uniform") as client:
         status, _ = await client.call("PUT", "/v1/experiments/trial", EXPERIMENT)
         assert status == 201
         await client.post("/v1/experiments/trial/start", {})
         while (await client.get("/v1/experiments/trial"))[1]["status"] != "running":
             await asyncio.sleep(0.01)
-        for i in range(240):
+        for i in range(180):
             unit = f"user-{i}" if i % 3 else ""
             decided = await client.decide(embedding=a_vector(i), unit=unit)
             await client.reward(decided["decision_id"], reward=WORTH[decided["arm"]])
@@ -47,10 +48,10 @@ async def test_an_experiments_decisions_and_all_of_the_services(trial: Client) -
     status, of_all = await trial.post(path, asking("uniform", "epsilon_greedy", on="service"))
     assert status == 200, of_all
     log, (uniform, greedy) = of_all["log"], of_all["policies"]
-    assert log["decisions"] == 240
+    assert log["decisions"] == 180
     fixed = log["left_out"]["with an arm that an experiment or the hold-out fixed"]
-    assert log["used"] == 240 - fixed
-    assert 40 < fixed < 120
+    assert log["used"] == 180 - fixed
+    assert 30 < fixed < 90
     assert uniform["state"] == "shown"
     assert uniform["overlap"]["effective_size"] == pytest.approx(log["used"])
     assert uniform["estimates"]["snips"]["value"] == pytest.approx(0.6, abs=0.06)
@@ -58,7 +59,7 @@ async def test_an_experiments_decisions_and_all_of_the_services(trial: Client) -
     status, own = await trial.post(path, asking("uniform"))
     assert status == 200, own
     assert own["experiment"] == "trial"
-    assert own["log"]["decisions"] == 160
+    assert own["log"]["decisions"] == 120
     status, late = await trial.post(path, asking("uniform", since=4e9))
     assert status == 200, late
     assert late["policies"][0]["state"] == "not enough data"
@@ -139,3 +140,16 @@ async def test_the_command_line_asks_it_too(
     assert "no policy 'best'" in capsys.readouterr().err
     assert await asyncio.to_thread(cli.main, arguments) == 1
     assert "policies: must be 1 to 8, got 0" in capsys.readouterr().err
+
+
+async def test_the_command_that_reads_the_running_services_log_says_the_same(
+    trial: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--experiment", "trial", "--policy", "epsilon_greedy", "--json"]
+    arguments = ["evaluate", "--from-log", trial.url, *chosen]
+    assert await asyncio.to_thread(cli.main, arguments) == 0
+    read = json.loads(capsys.readouterr().out)
+    path = "/v1/experiments/trial/whatif"
+    status, asked = await trial.post(path, asking("epsilon_greedy"))
+    assert status == 200, asked
+    assert read == asked

@@ -212,7 +212,7 @@ def test_the_sequence_covers_the_truth_at_every_look() -> None:
 def test_known_propensities_make_the_sequence_narrower_and_it_covers_what_moves() -> None:
     rng = np.random.default_rng(11)
     missed, narrower = 0, 0
-    for _ in range(60):
+    for _ in range(30):
         n = 600
         logged = np.tile([0.8, 0.15, 0.05], (n, 1))
         # the candidate changes its mind half-way, and so does its value
@@ -232,8 +232,8 @@ def test_known_propensities_make_the_sequence_narrower_and_it_covers_what_moves(
         plain = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.1)
         both = offpolicy_sequence.interval(w, r, 0.0, 1.0, 0.1, of)
         narrower += both[1] - both[0] < plain[1] - plain[0]
-    assert missed <= 6
-    assert narrower > 50
+    assert missed <= 4
+    assert narrower > 25
 
 
 def test_the_sequence_scales_with_the_range_and_begins_as_all_of_it() -> None:
