@@ -20,7 +20,6 @@ from bandit_service.core.world import World
 from policies import ArmId
 
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
-_BAD = ("down", "up")
 
 
 class Detector(Protocol):
@@ -135,7 +134,7 @@ class DriftWatch:
         found, rules = split(track.values[:end]), self.rules
         direction = "up" if found.after > found.before else "down"
         if detector == PAGE_HINKLEY:
-            direction = _BAD[name == QUERIES]
+            direction = _worse(name)
         elif name == QUERIES and direction == "down":
             return None  # the more is remembered, the nearer it is: that is no change of queries
         return ev.DriftDetected(
@@ -154,7 +153,7 @@ class DriftWatch:
 
     def _made(self, name: ArmId) -> dict[str, Detector]:
         """Page-Hinkley watches the bad side: residuals that fall, distances that rise."""
-        rules, mode = self.rules, _BAD[name == QUERIES]
+        rules, mode = self.rules, _worse(name)
         return {
             ADWIN: self._adwin(delta=rules.adwin_delta),
             PAGE_HINKLEY: self._page_hinkley(
@@ -163,10 +162,15 @@ class DriftWatch:
         }
 
 
-def _river(name: str) -> Any:
-    """A module of river.drift without its siblings, of which some bring scipy.stats and data sets:
+def _worse(name: ArmId) -> str:
+    """The direction that is bad: queries that become unlike, arms that earn less than expected."""
+    return "up" if name == QUERIES else "down"
 
-    they would take ten times the memory of all that is used here. docs/drift.md has the command.
+
+def _river(name: str) -> Any:
+    """A module of river.drift without its siblings, which import scipy.stats and data sets.
+
+    `make bench-drift` prints what that saves.
     """
     if not available():
         raise ImportError("river is not installed: pip install 'bandit-service[drift]'")
