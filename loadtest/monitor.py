@@ -42,6 +42,7 @@ def watched(
 
 def _watch(recorded: Recorded, args: argparse.Namespace, scratch: Path) -> None:
     with watched(recorded, args.data, args.data_dir, scratch) as (url, watching):
+        print(f"page        {url}/")
         print(f"service     {url}/metrics")
         print(f"prometheus  {watching}/graph  alerts: {watching}/alerts")
         print("Ctrl-C ends all and removes their data", flush=True)

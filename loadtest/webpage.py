@@ -141,7 +141,7 @@ def pictures(running: Browser, url: str, out: Path) -> list[Path]:
 def small(path: Path) -> None:
     """The same picture with few colours."""
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
 
 

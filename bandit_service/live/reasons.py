@@ -128,8 +128,8 @@ def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
 class Signs:
     """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
 
-    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. drifted: in
-    words, what was found to drift lately.
+    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. noticed: in
+    words, what else is to be looked at.
     """
 
     offered: int
@@ -138,7 +138,7 @@ class Signs:
     fallbacks: int
     looked_at: int
     masked: Sequence[str] = ()
-    drifted: Sequence[str] = ()
+    noticed: Sequence[str] = ()
     degraded: str = ""
 
 
@@ -153,7 +153,7 @@ def state(signs: Signs) -> tuple[str, list[str]]:
         share = _share(signs.fallbacks, signs.looked_at)
         bad.append(f"{share} of the recent decisions fell back: a stage before the draw failed.")
     warn += [f"{arm} is masked: its calls fail." for arm in signs.masked]
-    warn += signs.drifted
+    warn += signs.noticed
     if signs.decisions >= 100 and not signs.rewards:
         warn.append(f"{signs.decisions} decisions in ten minutes and no reward: nothing is learnt.")
     if bad or warn:

@@ -25,6 +25,7 @@ from bandit_service.live.reasons import (
 from bandit_service.live.ring import Step
 from bandit_service.live.watch import SIGNALS, ArmSeen, Money, Watch
 from bandit_service.router import Router
+from bandit_service.statistics import srm
 from bandit_service.telemetry import Telemetry
 from policies import ArmId
 
@@ -63,7 +64,7 @@ class Shown:
         alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
             each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
         ]  # fmt: skip
-        says = self._state(span, recent, arms, drifted(alarms))
+        says = self._state(span, recent, arms, drifted(alarms) + self._splits())
         return {
             "now": now,
             "policy": self.router.world.serving,
@@ -108,7 +109,7 @@ class Shown:
         span: Sequence[Step],
         recent: Sequence[Pending],
         arms: Sequence[dict[str, Any]],
-        drifts: Sequence[str],
+        noticed: Sequence[str],
     ) -> tuple[str, list[str]]:
         world = self.router.world
         return state(
@@ -119,10 +120,18 @@ class Shown:
                 fallbacks=sum(bool(one.decided.fallback) for one in recent),
                 looked_at=len(recent),
                 masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
-                drifted=drifts,
+                noticed=noticed,
                 degraded=self.router.writer.degraded,
             )
         )
+
+    def _splits(self) -> list[str]:
+        """The running experiments whose units do not come as their weights say."""
+        return [
+            f"The split of {id} is wrong, so that nothing may be concluded of it."
+            for id, trial in self.router.world.trials.items()
+            if trial.status == "running" and trial.split_p < srm.ALPHA
+        ]
 
     def _arms(
         self, watch: Watch, span: Sequence[Step], recent: Sequence[Pending], now: float

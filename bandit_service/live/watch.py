@@ -22,6 +22,8 @@ RECENT = 500
 """Decisions kept for the feed, the map and the reasons."""
 RECALLED = 5_000
 """Pending decisions that a start looks at."""
+KNOWN = 30
+"""Rewards of an arm before its value estimate counts."""
 LATEST = 50
 """Values of each signal by which a change of an arm is told."""
 SIGNALS = ("quality", "cost_usd", "latency_s")
@@ -124,9 +126,16 @@ class Watch:
                 del self.recent[id]
 
     def means(self) -> tuple[float | None, float | None]:
-        """Mean reward, and the value estimate of the best arm."""
-        values = (one.value for one in self.health.corrected.values())
-        return self.health.rewards.value, max((v for v in values if v is not None), default=None)
+        """Mean reward, and the value estimate of the best arm of those with enough rewards.
+
+        An arm with a few has an estimate that may be anywhere, and the best of several such is far
+        too good.
+        """
+        known = (
+            one.value for arm, one in self.health.corrected.items()
+            if self.seen(ArmId(arm)).signals["reward"].n >= KNOWN
+        )  # fmt: skip
+        return self.health.rewards.value, max((v for v in known if v is not None), default=None)
 
     def newest(self, most: int) -> list[Pending]:
         """The newest decisions, newest first."""

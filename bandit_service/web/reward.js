@@ -2,7 +2,7 @@
 
 import { Chart, css, ticksOf } from "./canvas.js";
 import { el } from "./dom.js";
-import { number, signed } from "./format.js";
+import { NONE, number, signed } from "./format.js";
 import { store } from "./store.js";
 
 /** Where nearly all values lie: a few of the very beginning may be anywhere. */
@@ -29,18 +29,18 @@ export class Reward extends Chart {
     return [
       ["dot line s-mean", "mean reward", number(mean)],
       ["dot line s-best", "best single arm", number(best)],
-      [best > mean ? "dot s-loss" : "dot s-gain", "regret", signed(best - mean)],
+      [best > mean ? "dot s-loss" : "dot s-gain", "regret", best === null ? NONE : signed(best - mean)],
       ["", "rewards in the step", raw ? String(raw) : "none"],
     ];
   }
 
   draw() {
     const rows = [...store[this.range].rows.values()].sort((a, b) => a[0] - b[0]);
-    this.points = rows.filter((row) => row[4] !== null && row[5] !== null)
+    this.points = rows.filter((row) => row[4] !== null)
       .map(([ts, , raw, , mean, best]) => ({ ts, raw, mean, best }));
     const points = this.points;
     this.empty(points.length < 2);
-    const values = points.flatMap((point) => [point.mean, point.best]);
+    const values = points.flatMap((point) => [point.mean, point.best]).filter((value) => value !== null);
     const [least, most] = inner(values);
     const middle = (least + most) / 2;
     const reach = Math.max(0.02, (most - least) * 0.7);
@@ -54,7 +54,7 @@ export class Reward extends Chart {
     });
     this.end(pen);
     const { mean, best } = points.at(-1);
-    this.canvas.setAttribute("aria-label", `${this.label}. Now: mean reward ${number(mean)}, best single arm ${number(best)}, regret ${signed(best - mean)}. Arrow keys read other times.`);
+    this.canvas.setAttribute("aria-label", `${this.label}. Now: mean reward ${number(mean)}, best single arm ${number(best)}, regret ${best === null ? NONE : signed(best - mean)}. Arrow keys read other times.`);
   }
 
   /** What lies between the lines, each stretch from one crossing to the next in one piece. */
@@ -68,8 +68,10 @@ export class Reward extends Chart {
       for (const at of stretch.reverse()) pen.lineTo(this.x(at.ts), this.y(at.best));
       pen.fill();
     };
-    this.points.forEach((b, i) => {
-      const a = this.points[i - 1];
+    const known = this.points.filter((point) => point.best !== null);
+    if (!known.length) return;
+    known.forEach((b, i) => {
+      const a = known[i - 1];
       if (a && (a.best - a.mean) * (b.best - b.mean) < 0) {
         const part = (a.best - a.mean) / (a.best - a.mean - (b.best - b.mean));
         const value = a.mean + part * (b.mean - a.mean);
@@ -89,7 +91,7 @@ export class Reward extends Chart {
     pen.lineWidth = width;
     pen.lineJoin = "round";
     pen.beginPath();
-    for (const point of this.points) pen.lineTo(this.x(point.ts), this.y(of(point)));
+    for (const point of this.points.filter((each) => of(each) !== null)) pen.lineTo(this.x(point.ts), this.y(of(point)));
     pen.stroke();
     pen.setLineDash([]);
   }

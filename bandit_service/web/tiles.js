@@ -20,7 +20,7 @@ function figures(totals) {
     {
       name: "Regret a decision, estimated", big: signed(regret), unit: "", known: regret !== null && totals.rewarded > 0,
       tone: regret === null ? "" : regret <= 0.005 ? "good" : regret > 0.05 ? "warn" : "",
-      more: regret !== null && regret <= 0 ? `better than any single arm, n = ${count(totals.rewarded)}` : `beside the best single arm, n = ${count(totals.rewarded)}`,
+      more: regret !== null && regret <= 0 ? `better than any single arm, n = ${count(totals.rewarded)}` : `beside the best known single arm, n = ${count(totals.rewarded)}`,
     },
     {
       name: `Saved against ${totals.baseline || "no arm"}`, big: usd(saved.mean === null ? null : totals.would_cost_usd - totals.spent_usd),

@@ -113,7 +113,7 @@ export function decisionView(decision, form = null) {
       ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
-      ["Expected quality", expected.quality === undefined ? NONE : number(expected.quality)],
+      ["Expected quality", expected.quality === undefined ? "none by this policy" : number(expected.quality)],
       ["Expected cost", usd(expected.cost_usd)],
       ["Expected latency", expected.latency_s === undefined ? NONE : seconds(expected.latency_s)],
       ["Worth of one quality", usd(decision.willingness_to_pay)],

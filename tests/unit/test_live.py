@@ -20,7 +20,7 @@ from bandit_service.live.moments import ENOUGH, Moments
 from bandit_service.live.reasons import Signs, chances, changes, drifted, state, why
 from bandit_service.live.ring import Ring
 from bandit_service.live.scatter import FEWEST, plane_of, scatter
-from bandit_service.live.watch import RECENT, ArmSeen, Watches
+from bandit_service.live.watch import KNOWN, RECENT, ArmSeen, Watches
 from policies import ArmId
 
 A, B = ArmId("a"), ArmId("b")
@@ -108,8 +108,21 @@ def test_what_happens_is_counted_by_arm_second_and_signal() -> None:
     # b would have cost ten tokens at 10 USD per million, and a prior without observations
     assert watch.money[B].would_cost_usd == pytest.approx(1e-4)
     assert watch.money[B].saved.mean == pytest.approx(9e-5)
-    assert watch.health.rewards.value == pytest.approx(0.8)
-    assert max(v for v in watch.means() if v is not None) == pytest.approx(0.8)
+    mean, best = watch.means()
+    assert mean == pytest.approx(0.8)
+    assert best is None  # of one reward nothing is known
+
+
+def test_the_best_arm_is_one_of_which_enough_is_known() -> None:
+    seen = Seen()
+    for i in range(KNOWN):
+        seen.happens(decided(f"a{i}"))
+        seen.happens(ev.Rewarded(ts=1001.0, decision_id=f"a{i}", reward=0.5))
+    seen.happens(decided("b", drawn=1))
+    seen.happens(ev.Rewarded(ts=1001.0, decision_id="b", reward=1.0))
+    mean, best = seen.watches.all.means()
+    assert mean == pytest.approx((KNOWN * 0.5 + 1.0) / (KNOWN + 1), abs=1e-3)
+    assert best == pytest.approx(0.5)
 
 
 def test_a_tenant_sees_what_is_its_own_and_nobody_elses() -> None:
@@ -216,7 +229,7 @@ def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
     assert len(said) == 2
     assert said[0] == "What comes of a drifts: it went down, from 0.10 to -0.30."
     assert said[1].startswith("How far queries are from the past drifts")
-    assert state(Signs(2, 500, 400, 0, 200, drifted=said))[0] == "warn"
+    assert state(Signs(2, 500, 400, 0, 200, noticed=said))[0] == "warn"
 
 
 def test_the_state_of_the_whole_names_the_gravest_first() -> None:
