@@ -12,6 +12,7 @@ import pytest
 
 from bandit_service import app, recovery, settings
 from bandit_service.clock import Ids
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.settings import BadSettings
 from store import Record
@@ -306,6 +307,38 @@ async def test_what_is_stopped_while_it_starts_stays_stopped(tmp_path: Path, mod
         assert (status, body["status"]) == (200, "stopped")
         assert (await started)[1]["status"] == (await again)[1]["status"] == "stopped"
         assert list(world.learners) == ["metallm"]
+
+
+async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_own(
+    tmp_path: Path, models: Path
+) -> None:
+    data = tmp_path / "var"
+    async with opened(data, models) as (client, world):
+        await _rewarded(client, 0, 25)
+        await client.call("PUT", PATH, {"variants": [
+            {"key": "now", "weight": 0.5}, {"key": "other", "policy": "routellm_sw", "weight": 0.5},
+        ]})  # fmt: skip
+        await client.begin("e")
+        own = {key: codec.dump(world.learners[f"e/{key}"].state) for key in ("now", "other")}
+        assert own["now"] == codec.dump(world.learners["metallm"].state)
+        assert world.trials["e"].seeded == world.learners["e/other"].seeded == 56
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
+    log = app.open_log(chosen)
+    whole = recovery.replayed(log, chosen, settings.PolicySettings("routellm_sw"))
+    log.close()
+    assert own["other"] == codec.dump(whole.world.learners["routellm_sw"].state)
+    async with opened(data, models) as (client, world):
+        found = await _variants(client, 10)
+        unit = next(unit for unit, variant in found.items() if variant == "now")
+        decided = await client.decide(unit=unit)
+        await client.reward(decided["decision_id"], quality=1.0)
+        outside = await client.decide(unit=unit, arms=[DEAR])
+        await client.reward(outside["decision_id"], quality=0.0)
+        winner, loser = {"winner": CHEAP, "loser": DEAR}, {"winner": DEAR, "loser": CHEAP}
+        for which, id in ((winner, decided["decision_id"]), (loser, outside["decision_id"])):
+            assert (await client.post("/v1/comparisons", {"decision_id": id, **which}))[0] == 200
+        assert codec.dump(world.learners["e/now"].state) != own["now"]
+        assert codec.dump(world.learners["e/other"].state) == own["other"]
 
 
 async def test_what_is_shipped_serves(tmp_path: Path, models: Path) -> None:
