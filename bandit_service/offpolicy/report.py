@@ -191,6 +191,8 @@ def shown(found: dict[str, Any]) -> str:
     lines += [f"  left out: {count} {why}" for why, count in log["left_out"].items()]
     if log["without_outcome"]:
         lines.append(f"  left out: {log['without_outcome']} without an outcome, as if by chance")
+    if log["with_fallback"]:
+        lines.append(f"  {log['with_fallback']} were decided by a fallback, with propensities")
     if log["by_default"]:
         lines.append(f"  {log['by_default']} of them with the default at expiry")
     percent = f"{1.0 - found['alpha']:.0%}"

@@ -107,6 +107,7 @@ def test_decisions_that_say_nothing_of_another_policy_are_left_out_and_counted()
     expected["fixed"] = 2
     assert left_out == {LEFT_OUT[why]: count for why, count in expected.items()}
     assert found.fallbacks == 1
+    assert "1 were decided by a fallback" in shown(report(found, How()))
 
 
 def test_a_window_an_experiment_and_the_newest_bound_what_is_evaluated() -> None:
