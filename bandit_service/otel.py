@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -17,6 +19,7 @@ import bandit_service
 from bandit_service import clock
 from bandit_service.tracing import Value
 
+_log = logging.getLogger("bandit.tracing")
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -38,7 +41,10 @@ class OtelTracer:
             sampler=ParentBased(TraceIdRatioBased(share)),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        # its own lines may repeat what the collector answers; ours say what matters
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+        sending = cast(SpanExporter, _Sending(OTLPSpanExporter(endpoint=endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(sending))
         self._tracer = self._provider.get_tracer("bandit_service", bandit_service.__version__)
 
     def request(
@@ -59,6 +65,26 @@ class OtelTracer:
     def close(self) -> None:
         """See `tracing.Tracer`."""
         self._provider.shutdown()
+
+
+class _Sending:
+    """An exporter that says so when spans are lost."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            _log.warning("spans are lost: the collector does not take them")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        flushed: bool = self._exporter.force_flush(timeout_millis)
+        return flushed
 
 
 class OtelSpan:

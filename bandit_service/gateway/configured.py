@@ -27,7 +27,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle_s, total_s: the most time until connected, until the answer begins, between two pieces of
     it, and for all of it. resend: how often a call is sent again that found no connection, or an
     idle one just closed; resend_after_s: the pause before it, from half to one and a half of that.
-    provider: its name in spans (gen_ai.provider.name), the kind where none is given.
+    provider: its name in spans (gen_ai.provider.name), the kind where none is given. stream_usage:
+    ask for the usage of streams, which a few servers refuse; without it their cost is not known.
     """
 
     id: str
@@ -45,6 +46,7 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     resend: int = 1
     resend_after_s: float = 0.05
     provider: str = ""
+    stream_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,15 +146,14 @@ class Gateway:
     async def _streamed(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
         options = asked.body.get("stream_options")
         known = dict(options) if isinstance(options, Mapping) else {}
-        sent = asked.body | {
-            "model": call.spec.model or call.spec.id,
-            "stream_options": known | {"include_usage": True},
-        }
+        upstream = self._upstreams.spec(call.spec.upstream)
+        sent = asked.body | {"model": call.spec.model or call.spec.id}
+        if upstream.stream_usage:
+            sent["stream_options"] = known | {"include_usage": True}
         passed = relay.Passed(
             hide_usage=not known.get("include_usage"),
             text=[] if self._judging or call.duel else None,
         )
-        upstream = self._upstreams.spec(call.spec.upstream)
         with spans.calling(asked.path, call.spec, upstream, sent, call.decided.id) as span:
             onward = span.onward(asked.onward)
             async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.service.provider import HELLO, signals_of
+from tests.service.provider import HELLO, a_provider, signals_of
 from tests.service.running import Client, serving
 
 _TOKENS = 50
@@ -116,3 +116,33 @@ async def test_an_arm_that_has_its_most_calls_is_not_offered_until_one_ends(
             assert third.headers["x-arm"] == "one"
             await third.read()
         assert provider.seen == ["one", "many", "one"]
+
+
+async def test_a_server_that_refuses_stream_options_is_not_asked_for_the_usage(
+    tmp_path: Path, models: Path
+) -> None:
+    async with a_provider() as provider:
+        upstreams = [
+            {"id": "p", "base_url": provider.url},
+            {"id": "old", "base_url": provider.url, "stream_usage": False},
+        ]
+        arms = [
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0, "upstream": upstream}
+            for id, upstream in (("new", "p"), ("plain", "old"))
+        ]
+        environ = {
+            "BANDIT_ARMS": json.dumps(arms),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
+        }
+        async with serving(tmp_path / "var", models, **environ) as client:
+            for arm, options, signals in (
+                ("new", {"include_usage": True}, {"cost_usd", "latency_s"}),
+                ("plain", None, {"latency_s"}),
+            ):
+                asked = {"model": arm, "messages": HELLO, "stream": True}
+                url = f"{client.url}/v1/chat/completions"
+                async with client.session.post(url, json=asked) as answer:
+                    assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+                assert provider.seen[-1].get("stream_options") == options
+                found = await signals_of(client, answer.headers["x-decision-id"], len(signals))
+                assert set(found) == signals
