@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,15 +181,18 @@ class RecordedUpstream:
         words = answer.text.split(" ")
         pause = (answer.seconds - first) / self._speed / len(words)
         named = {**head, "object": "chat.completion.chunk" if kind == "chat.completion" else kind}
-        for i, word in enumerate(words):
-            piece = word if i == 0 else f" {word}"
-            await _send(response, {**named, "choices": [_choice(kind, piece, None, delta=True)]})
-            await asyncio.sleep(pause)
-        await _send(response, {**named, "choices": [_choice(kind, "", "stop", delta=True)]})
-        options = body.get("stream_options")
-        if isinstance(options, Mapping) and options.get("include_usage"):
-            await _send(response, {**named, "choices": [], "usage": answer.usage()})
-        await response.write(b"data: [DONE]\n\n")
+        with suppress(ConnectionError):  # the client has left, as it may
+            for i, word in enumerate(words):
+                piece = word if i == 0 else f" {word}"
+                said = _choice(kind, piece, None, delta=True)
+                await _send(response, {**named, "choices": [said]})
+                await asyncio.sleep(pause)
+            end = _choice(kind, "", "stop", delta=True)
+            await _send(response, {**named, "choices": [end]})
+            options = body.get("stream_options")
+            if isinstance(options, Mapping) and options.get("include_usage"):
+                await _send(response, {**named, "choices": [], "usage": answer.usage()})
+            await response.write(b"data: [DONE]\n\n")
         return response
 
 

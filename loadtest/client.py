@@ -58,9 +58,11 @@ class StreamClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._socket.close()
-        await self._reader
-        await self._session.close()
+        try:
+            await self._socket.close()
+            await self._reader
+        finally:
+            await self._session.close()
 
     async def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """The answer to one request, sent as soon as there is a credit for it.

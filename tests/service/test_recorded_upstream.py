@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import openai
 import pytest
@@ -18,7 +20,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.recorded import Recorded
 from bandit_service.recorded_upstream import Answers, RecordedUpstream, config_toml
 from policies import ArmId
-from tests.service.provider import signals_of
+from tests.service.provider import signals_of, until
 from tests.service.running import serving
 
 RECORDED = Recorded(
@@ -37,8 +39,8 @@ RECORDED = Recorded(
 
 
 @asynccontextmanager
-async def _upstream(fail_rate: float = 0.0) -> AsyncIterator[str]:
-    server = RecordedUpstream(RECORDED, speed=1000.0, fail_rate=fail_rate)
+async def _upstream(fail_rate: float = 0.0, speed: float = 1000.0) -> AsyncIterator[str]:
+    server = RecordedUpstream(RECORDED, speed=speed, fail_rate=fail_rate)
     runner = web.AppRunner(server.app(), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -126,3 +128,20 @@ def test_what_cannot_be_served_is_told_without_a_traceback(
 ) -> None:
     assert cli.main(["upstream", *arguments]) == cli.USAGE_ERROR
     assert told in capsys.readouterr().err
+
+
+async def test_a_client_that_leaves_a_stream_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    body = {"model": "big", "stream": True,
+            "messages": [{"role": "user", "content": RECORDED.texts[0]}]}  # fmt: skip
+
+    async def handled() -> bool:
+        handling = "RequestHandler.start"
+        return not any(handling in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    async with _upstream(speed=10.0) as url:
+        async with aiohttp.ClientSession() as session:
+            answer = await session.post(f"{url}/chat/completions", json=body)
+            assert b"choices" in await answer.content.readline()
+            answer.close()
+        await until(handled)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
