@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 import policies
-from bandit_service.core import codec, trial
+from bandit_service.core import codec, taking_part, trial
 from bandit_service.core import events as ev
-from bandit_service.core.experiments import HOLDOUT, ROUTED, holdout_of, label_of
+from bandit_service.core.experiments import label_of
 from bandit_service.core.history import Origin, View
 from bandit_service.core.world import (
     REMEMBERED_KEYS,
@@ -65,7 +65,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             world.pending[event.id] = Pending(event)
             _calibrate(world, event)
             world.drift.decided(event, world.events)
-            _take_part(world, event)
+            taking_part.takes_part(world, event)
         case ev.Rewarded():
             _reward(world, event)
         case ev.Compared():
@@ -83,7 +83,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
         case ev.VariantSeeded():
             _seed(world, event)
         case ev.RulesChanged():
-            _set_rules(world, event)
+            taking_part.set_rules(world, event)
         case ev.DriftDetected():
             _drift(world, event)
         case ev.Forgotten():
@@ -206,7 +206,7 @@ def _reward(world: World, event: ev.Rewarded) -> None:
     _learn(world, rewarded, of)
     if pending is not None:
         _note_learned(pending, rewarded)
-        _measure(world, pending.decided, event, before, settled)
+        taking_part.measured(world, pending.decided, event, before, settled)
         if event.reward is not None:
             world.drift.settled(pending.decided, event.reward, world.events)
     if event.reward is not None:
@@ -239,7 +239,7 @@ def _correct(
         record.latencies += "latency_s" not in before
         record.latency_s += event.latency_s - before.get("latency_s", 0.0)
     context = context_of(world, decided)
-    _measure(world, decided, event, before, pending.learned.get("reward"))
+    taking_part.measured(world, decided, event, before, pending.learned.get("reward"))
     if not pending.settled:
         if event.reward is not None:  # it brought quality or reward for the first time
             rewarded = _told(context, pending, {**pending.signals, "reward": event.reward})
@@ -298,7 +298,7 @@ def _expire(world: World, pending: Pending | None, default_reward: float | None)
     rewarded = _told(context, pending, {**pending.signals, "reward": default_reward})
     _learn(world, rewarded, pending.decided)
     _remember(world, context, pending.decided, rewarded)
-    _value(world, pending.decided, "reward", default_reward, None)
+    taking_part.valued(world, pending.decided, "reward", default_reward, None)
 
 
 def _forget(world: World, owner: str) -> None:
@@ -415,88 +415,6 @@ def _unseed(world: World, experiment: str) -> None:
 def policies_key(name: str, parameters: bytes) -> str:
     """What a variant's policy is called in its decisions."""
     return f"{name}-{codec.sha256(parameters)[:12]}"
-
-
-def _set_rules(world: World, event: ev.RulesChanged) -> None:
-    """The hold-out is measured as an experiment of two variants, in which nobody decides."""
-    rules = world.rules = event.rules
-    if event.source == "config":
-        world.configured_rules = rules
-    if rules.holdout_share > 0.0:
-        spec = holdout_of(rules)
-        before = world.experiments.get(HOLDOUT)
-        if before is None or (before.control.arm, before.unit, before.salt) != (
-            spec.control.arm, spec.unit, spec.salt
-        ):  # fmt: skip
-            before, world.trials[HOLDOUT] = None, trial.Trial(begun=event.ts)
-        state, world.experiments[HOLDOUT] = world.trials[HOLDOUT], spec
-        described = ev.ExperimentChanged(
-            ts=event.ts, experiment=spec, status=HOLDOUT, by=event.by, why=event.why
-        )
-        trial.changed(state, before, described)
-
-
-def _held_out(world: World, decided: ev.Decided) -> ev.Decided | None:
-    """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
-    rules = world.rules
-    if rules.holdout_share <= 0.0 or decided.duel_of or HOLDOUT not in world.trials:
-        return None
-    unit = decided.unit if rules.unit == "user" else decided.tenant
-    held = decided.experiment == HOLDOUT
-    if not unit or len(decided.arms) < 2 or decided.steps in (("stopped",), ("outside",)):
-        return None  # where there was no choice, or no hold-out, neither side is to be compared
-    share = rules.holdout_share
-    return msgspec.structs.replace(
-        decided,
-        experiment=HOLDOUT,
-        variant=HOLDOUT if held else ROUTED,
-        split=share if held else 1.0 - share,
-        member=ev.owner_of(decided.tenant, decided.unit) if rules.unit == "user" else unit,
-    )
-
-
-def _take_part(world: World, decided: ev.Decided) -> None:
-    told = _held_out(world, decided)
-    if told is not None:
-        trial.decided(world.trials[HOLDOUT], world.experiments[HOLDOUT], told)
-    if decided.experiment == HOLDOUT:
-        return
-    if decided.experiment in world.trials:
-        spec = world.experiments[decided.experiment]
-        trial.decided(world.trials[decided.experiment], spec, decided)
-    for shadow in decided.shadows:
-        if shadow.experiment in world.trials:
-            trial.shadowed(world.trials[shadow.experiment], decided, shadow)
-
-
-def _measure(
-    world: World,
-    decided: ev.Decided,
-    event: ev.Rewarded,
-    before: Mapping[str, float],
-    settled: float | None,
-) -> None:
-    """What came back, or took an earlier value's place, counts in the decision's experiment."""
-    values = {name: getattr(event, name) for name in ("quality", "cost_usd", "latency_s")}
-    for name, value in (values | event.metrics).items():
-        if value is not None:
-            _value(world, decided, name, value, before.get(name))
-    if event.reward is not None:
-        _value(world, decided, "reward", event.reward, settled)
-
-
-def _value(
-    world: World, decided: ev.Decided, name: str, value: float, before: float | None
-) -> None:
-    for each in (None if decided.experiment == HOLDOUT else decided, _held_out(world, decided)):
-        if each is not None and each.experiment in world.trials:
-            spec, state = world.experiments[each.experiment], world.trials[each.experiment]
-            if name in spec.names():
-                trial.valued(state, spec, each, name, value, before, world.ts)
-    if name == "reward" and before is None:
-        for shadow in decided.shadows:
-            if shadow.experiment in world.trials:
-                trial.shadow_rewarded(world.trials[shadow.experiment], decided, shadow, value)
 
 
 def _origin(world: World, of: ev.Decided | ev.Subject) -> Origin:
