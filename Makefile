@@ -56,7 +56,7 @@ $(VENV)/.test: $(VENV)/.evaluate
 
 # LiteLLM, a second client and a proxy to compare with, brings boto3 and pins of its own. Where it
 # cannot be installed, its test and its row of the bench say that they are left out.
-$(LITELLM)/.sdk: $(VENV)/.base
+$(LITELLM)/.sdk: | $(VENV)/.base
 	@echo "installing LiteLLM in an environment of its own"
 	@$(PYTHON) -m venv $(LITELLM) && $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm==1.108.7' \
 	  && touch $@ || { rm -rf $(LITELLM); echo "LiteLLM could not be installed; its test is skipped"; }
