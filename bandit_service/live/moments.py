@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,19 +37,6 @@ class Moments:
         self.mean += apart * other.n / n
         self.n = n
 
-    def without(self, latest: Sequence[float]) -> Moments:
-        """All values but these, which are among them (Chan's formula backwards)."""
-        gone = Moments()
-        for value in latest:
-            gone.add(value)
-        n = self.n - gone.n
-        if n < 1:
-            return Moments()
-        mean = (self.n * self.mean - gone.n * gone.mean) / n
-        apart = gone.mean - mean
-        m2 = self.m2 - gone.m2 - apart * apart * n * gone.n / self.n
-        return Moments(n, mean, max(0.0, m2))
-
     def said(self) -> dict[str, Any]:
         """n, the mean, and its 95 % confidence sequence; None for what there is not enough of."""
         if not self.n:
@@ -64,18 +50,11 @@ class Moments:
         return {"n": self.n, "mean": self.mean, "low": low, "high": high}
 
 
-def moved(all_values: Moments, latest: Sequence[float]) -> tuple[float, float] | None:
-    """The mean before the latest values, and theirs, where they surely differ; None elsewhere.
-
-    Surely is Welch's z above 5, since it is looked at all the time, and a tenth of the mean before.
-    """
-    before, after = all_values.without(latest), Moments()
-    for value in latest:
-        after.add(value)
+def moved(before: Moments, after: Moments) -> bool:
+    """Whether the means surely differ: Welch's z above 5, as it is looked at all the time, and by
+    a tenth of the mean before."""
     if min(before.n, after.n) < 2:
-        return None
+        return False
     spread = before.m2 / (before.n - 1) / before.n + after.m2 / (after.n - 1) / after.n
     apart = abs(after.mean - before.mean)
-    if apart <= 0.1 * abs(before.mean) or apart <= 5.0 * math.sqrt(spread):
-        return None
-    return before.mean, after.mean
+    return apart > 0.1 * abs(before.mean) and apart > 5.0 * math.sqrt(max(0.0, spread))

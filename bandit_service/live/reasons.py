@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bandit_service.core.events import Decided, DriftDetected
-from bandit_service.live.moments import moved
-from bandit_service.live.watch import LATEST, ArmSeen
+from bandit_service.live.moments import Moments, moved
+from bandit_service.live.watch import ArmSeen
 from policies import ArmId
 
 LOOKED_AT = 200
+ENOUGH_TO_TELL, _LATELY_S = 30, 600.0
 _WORDS = {
     "quality": ("quality", "{:.2f}"), "cost_usd": ("cost", "${:.2g}"), "latency_s": (
         "latency", "{:.2f} s"),
@@ -92,18 +93,32 @@ def why(one: Chances | None, retired: bool, upstream: str) -> str:
     )
 
 
-def changes(seen: ArmSeen) -> str:
-    """What became otherwise about an arm lately, "" where nothing surely did."""
+def changes(seen: ArmSeen, now: float) -> str:
+    """What became otherwise about an arm in ten minutes, "" where nothing surely did.
+
+    The oldest values of that time are held against the newest, ENOUGH_TO_TELL or more of each.
+    """
+    steps = [values for ts, values in seen.lately if ts > now - _LATELY_S]
     said = []
     for name, (word, unit) in _WORDS.items():
-        latest = seen.latest[name]
-        if len(latest) < LATEST or seen.signals[name].n < 2 * LATEST:
+        of = [values[name] for values in steps if name in values]
+        before, after = _merged(of), _merged(of[::-1])
+        if before[0] + after[0] > len(of) or not moved(before[1], after[1]):
             continue
-        if (pair := moved(seen.signals[name], latest)) is not None:
-            way = "rose" if pair[1] > pair[0] else "fell"
-            before, after = (unit.format(value) for value in pair)
-            said.append(f"its {word} {way} from {before} to {after}")
-    return f"In its last {LATEST} outcomes {' and '.join(said)}. " if said else ""
+        way = "rose" if after[1].mean > before[1].mean else "fell"
+        first, last = (unit.format(each.mean) for _, each in (before, after))
+        said.append(f"its {word} {way} from {first} to {last}")
+    return f"Within ten minutes {' and '.join(said)}. " if said else ""
+
+
+def _merged(steps: Sequence[Moments]) -> tuple[int, Moments]:
+    """So many steps from the first on that there is enough to tell by, and their moments."""
+    whole = Moments()
+    for i, step in enumerate(steps):
+        whole.merge(step)
+        if whole.n >= ENOUGH_TO_TELL:
+            return i + 1, whole
+    return len(steps) + 1, whole
 
 
 def _scored(one: Chances) -> str:

@@ -160,7 +160,7 @@ class Shown:
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
                 "share_before_n": sum(before.values()),
-                "why": changes(seen) + why(treated.get(id), record.retired, upstream),
+                "why": changes(seen, now) + why(treated.get(id), record.retired, upstream),
             }
             rows.append(row)
         return rows

@@ -24,23 +24,30 @@ RECALLED = 5_000
 """Pending decisions that a start looks at."""
 KNOWN = 30
 """Rewards of an arm before its value estimate counts."""
-LATEST = 50
-"""Values of each signal by which a change of an arm is told."""
+LATELY, _HALF_MINUTE = 21, 30
 SIGNALS = ("quality", "cost_usd", "latency_s")
 
 
 @dataclass(slots=True)
 class ArmSeen:
-    """What was seen of one arm; latest: the newest values of each signal."""
+    """What was seen of one arm. lately: the same by half minutes, the newest last."""
 
     decisions: int = 0
     compared: int = 0
     signals: dict[str, Moments] = field(
         default_factory=lambda: {name: Moments() for name in ("reward", *SIGNALS)}
     )
-    latest: dict[str, deque[float]] = field(
-        default_factory=lambda: {name: deque(maxlen=LATEST) for name in SIGNALS}
+    lately: deque[tuple[int, dict[str, Moments]]] = field(
+        default_factory=lambda: deque(maxlen=LATELY)
     )
+
+    def add(self, name: str, value: float, ts: float) -> None:
+        """One value of a signal."""
+        self.signals[name].add(value)
+        begins = int(ts) // _HALF_MINUTE * _HALF_MINUTE
+        if not self.lately or self.lately[-1][0] < begins:
+            self.lately.append((begins, {}))
+        self.lately[-1][1].setdefault(name, Moments()).add(value)
 
 
 @dataclass(slots=True)
@@ -89,8 +96,7 @@ class Watch:
         for name in SIGNALS:
             value = getattr(event, name)
             if value is not None:
-                seen.signals[name].add(value)
-                seen.latest[name].append(value)
+                seen.add(name, value, event.ts)
         if event.reward is not None:
             seen.signals["reward"].add(event.reward)
             for ring in (self.fine, self.coarse):

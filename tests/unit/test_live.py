@@ -193,31 +193,22 @@ def test_why_an_arm_has_its_traffic() -> None:
     assert why(None, retired=False, upstream="").startswith("Not enough data")
 
 
-def test_what_changed_about_an_arm_is_said_where_it_surely_did() -> None:
+def test_what_changed_about_an_arm_is_said_where_it_surely_did_and_for_ten_minutes() -> None:
     chance = np.random.default_rng(3)
     seen = ArmSeen()
-    for i in range(300):
-        usd = (0.001 if i < 250 else 0.06) * chance.uniform(0.8, 1.2)
-        for name, value in (("cost_usd", usd), ("quality", chance.uniform(0.7, 0.9))):
-            seen.signals[name].add(value)
-            seen.latest[name].append(value)
-        if i < 250:
-            assert changes(seen) == ""
-    assert changes(seen).startswith("In its last 50 outcomes its cost rose from $0.001 to $0.059")
-    assert "quality" not in changes(seen)
-
-
-@given(st.lists(st.floats(-10, 10), min_size=3, max_size=30), st.integers(1, 20))
-def test_moments_without_the_latest_are_those_of_the_rest(values: list[float], k: int) -> None:
-    whole, rest = Moments(), Moments()
-    for value in values:
-        whole.add(value)
-    for value in values[:-k]:
-        rest.add(value)
-    left = whole.without(values[-k:])
-    assert left.n == rest.n
-    assert left.mean == pytest.approx(rest.mean, abs=1e-6)
-    assert left.m2 == pytest.approx(rest.m2, abs=1e-5)
+    for second in range(300):  # its price rises after 200 s, its quality never
+        ts = 1000.0 + second
+        usd = (0.001 if second < 200 else 0.06) * chance.uniform(0.8, 1.2)
+        seen.add("cost_usd", usd, ts)
+        seen.add("quality", chance.uniform(0.7, 0.9), ts)
+        if second < 200:
+            assert changes(seen, ts) == ""
+    said = changes(seen, 1300.0)
+    assert said.startswith("Within ten minutes its cost rose from $0.00")
+    assert "to $0.0" in said
+    assert "quality" not in said
+    assert changes(seen, 1750.0).startswith("Within ten minutes its cost rose")
+    assert changes(seen, 1900.0) == ""  # the cheap ones are longer ago
 
 
 def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
