@@ -18,7 +18,7 @@ export function count(value) {
   return value.toLocaleString("en-GB");
 }
 
-/** USD with about three digits: $1.23, $0.0123, 12.3 µ$ would be unreadable, so thousands of queries. */
+/** USD with two digits or more that say something: $123, $1.23, $0.0123, $0.000123. */
 export function usd(value) {
   if (value === null || value === undefined) return NONE;
   const size = Math.abs(value);
