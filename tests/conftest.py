@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bandit_service import logs
 from bandit_service.embedding import export
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A command that a test runs in its own process leaves no handler with a stream that closes."""
+    ours, others = logging.getLogger(logs.OURS), logging.getLogger()
+    before = ours.handlers, ours.propagate, ours.level, others.handlers, others.level
+    yield
+    ours.handlers, ours.propagate, others.handlers = before[0], before[1], before[3]
+    ours.setLevel(before[2])
+    others.setLevel(before[4])
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ import pytest
 from bandit_service import logs
 
 SECRET = "what the user asked"
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    ours, others = logging.getLogger(logs.OURS), logging.getLogger()
-    before = ours.handlers, ours.propagate, ours.level, others.handlers, others.level
-    yield
-    ours.handlers, ours.propagate, others.handlers = before[0], before[1], before[3]
-    ours.setLevel(before[2])
-    others.setLevel(before[4])
 
 
 class _Terminal(io.StringIO):
