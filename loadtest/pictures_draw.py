@@ -221,10 +221,11 @@ def _heatmap(axes: Axes, series: Sequence[Series]) -> None:
     counts[1:] -= counts[:-1].copy()
     shown = np.sqrt(np.where(counts > 0.0, counts, np.nan))
     half = min(np.diff(times), default=1.0) / 2.0  # a column's middle is its time
+    begin, end = times[0] - half, times[-1] + half
     axes.imshow(
         shown, aspect="auto", origin="lower", cmap="inferno",
-        extent=(times[0] - half, times[-1] + half, -0.5, len(ordered) - 0.5), interpolation="nearest",
+        extent=(begin, end, -0.5, len(ordered) - 0.5), interpolation="nearest",
     )  # fmt: skip
-    axes.set_xlim(times[0] - half, max(0.0, times[-1] + half))
+    axes.set_xlim(begin, max(0.0, end))
     axes.set_yticks(range(len(ordered)), [f"≤ {one.legend}" for one in ordered])
     axes.grid(visible=False)
