@@ -1,0 +1,63 @@
+"""Every setting, its default, what is allowed, and where its value came from.
+
+One TOML file (none is needed), every key overridable by the environment: `[server] port` is
+`BANDIT_SERVER_PORT`. The whole is checked at start: all mistakes at once, each with its key.
+`reading` is the only reader of the environment.
+"""
+
+from bandit_service.settings.derived import experiment_rules, exposure, load_policy, policy_key
+from bandit_service.settings.reading import PREFIX, BadSettings, read
+from bandit_service.settings.rule import Rule
+from bandit_service.settings.sections import (
+    DriftSettings,
+    DuelSettings,
+    Embedding,
+    ExperimentSettings,
+    ExplorationSettings,
+    GatewaySettings,
+    HistorySettings,
+    LogSettings,
+    MonitoringSettings,
+    PolicySettings,
+    RetentionSettings,
+    RewardSettings,
+    SecuritySettings,
+    Server,
+    SnapshotSettings,
+    TracingSettings,
+)
+from bandit_service.settings.tables import BesideSpec, arm_spec
+from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
+
+__all__ = [
+    "DEFAULT_ARMS",
+    "PREFIX",
+    "BadSettings",
+    "BesideSpec",
+    "DriftSettings",
+    "DuelSettings",
+    "Embedding",
+    "ExperimentSettings",
+    "ExplorationSettings",
+    "GatewaySettings",
+    "HistorySettings",
+    "LogSettings",
+    "MonitoringSettings",
+    "PolicySettings",
+    "RetentionSettings",
+    "RewardSettings",
+    "Rule",
+    "SecuritySettings",
+    "Server",
+    "Settings",
+    "SnapshotSettings",
+    "TracingSettings",
+    "arm_spec",
+    "digest_of",
+    "experiment_rules",
+    "exposure",
+    "load_policy",
+    "policy_key",
+    "read",
+    "rules",
+]

@@ -1,0 +1,66 @@
+"""What follows from settings: the policy that they name, and where it is safe to listen."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import policies
+from bandit_service.core.experiments import Rules
+from bandit_service.settings.sections import ExperimentSettings, PolicySettings
+from bandit_service.settings.whole import Settings
+
+
+def load_policy(settings: PolicySettings) -> policies.Policy[Any]:
+    """The policy that the settings name."""
+    return policies.load(settings.name, **settings.parameters)
+
+
+def policy_key(name: str, parameters: Mapping[str, Any]) -> str:
+    """The name with a hash of its parameters: two that differ in either have different keys."""
+    canonical = json.dumps(parameters, sort_keys=True, default=str).encode()
+    return f"{name}:{blake2b(canonical, digest_size=6).hexdigest()}"
+
+
+def experiment_rules(settings: ExperimentSettings) -> Rules:
+    """The kill switch and the hold-out as the configuration names them."""
+    return Rules(
+        stopped=settings.stopped,
+        holdout_share=settings.holdout_share,
+        holdout_arm=settings.holdout_arm,
+        unit=settings.unit,
+        salt=settings.salt,
+    )
+
+
+def exposure(settings: Settings) -> str:
+    """Why the service may not listen where it is told to; empty when it may."""
+    server = settings.server
+    if bool(server.tls_cert) != bool(server.tls_key):
+        return "server.tls_cert: must be set together with server.tls_key"
+    if server.tls_client_ca and not server.tls_cert:
+        return "server.tls_client_ca: needs server.tls_cert and server.tls_key"
+    if server.insecure or _is_loopback(server.host):
+        return ""
+    missing = [
+        what
+        for what, there in (("keys ([[keys]])", settings.keys), ("TLS", server.tls_cert))
+        if not there
+    ]
+    if not missing:
+        return ""
+    return (
+        f"server.host: {server.host!r} is reached from other machines, and there is no "
+        f"{' and no '.join(missing)}; set them, or server.insecure = true where something in "
+        "front does it"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

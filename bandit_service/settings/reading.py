@@ -1,0 +1,188 @@
+"""From a file and the environment to settings, or to every mistake at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bandit_service.gateway.budgets import BudgetSpec, check_budget
+from bandit_service.gateway.configured import listed, upstreams_of
+from bandit_service.gateway.judges import JudgeSpec, check_judge
+from bandit_service.settings import tables
+from bandit_service.settings.rule import Rule
+from bandit_service.settings.whole import Settings, assembled, rules
+
+PREFIX = "BANDIT_"
+
+
+TABLES = ("arms", "keys", "policies", "upstreams", "budgets", "judges", "experiments")
+
+
+class BadSettings(Exception):
+    """The configuration as a whole is refused; `mistakes` has a sentence for each."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the file and the environment; BadSettings with every mistake at once."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    mistakes: list[str] = []
+    document = _document(path, mistakes)
+    overrides = {
+        key: value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and key != f"{PREFIX}CONFIG"
+    }
+    known = rules()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    flat = _flatten(document, known, mistakes)
+    for key, (default, rule) in known.items():
+        variable = PREFIX + key.replace(".", "_").upper()
+        if variable in overrides:
+            values[key], origins[key] = _from_text(overrides.pop(variable), default), variable
+        elif key in flat:
+            values[key], origins[key] = flat[key], str(path)
+        else:
+            values[key], origins[key] = default, "default"
+        values[key] = _checked(key, values[key], default, rule, mistakes)
+    given: dict[str, Any] = {name: [] for name in TABLES} | {"arms": None}
+    for name in TABLES:
+        variable = PREFIX + name.upper()
+        if variable in overrides:
+            given[name] = _json(variable, overrides.pop(variable), mistakes)
+            origins[name] = variable
+        else:
+            given[name] = document.get(name, given[name])
+            origins[name] = str(path) if name in document else "default"
+    keys = tables.keys_of(given["keys"], "", mistakes)
+    if file := values["security.keys_file"]:
+        more = Path(file) if path is None else path.parent / file
+        there = _document(more, mistakes).get("keys", [])
+        keys += tables.keys_of(there, f"{more}: ", mistakes, keys)
+        origins["keys"] += f" and {more}"
+    mistakes += [
+        f"{name}: no such setting; `bandit-service config show` lists them all"
+        for name in sorted(overrides)
+    ]
+    tables.check_policy(values["policy.name"], values["policy.parameters"], mistakes)
+    found: dict[str, Any] = {
+        "arms": tables.arms_of(given["arms"], mistakes),
+        "keys": keys,
+        "policies": tables.policies_beside(given["policies"], values["policy.name"], mistakes),
+        "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes),
+        "budgets": listed("budgets", given["budgets"], BudgetSpec, check_budget, mistakes),
+        "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
+        "experiments": tables.experiments_of(given["experiments"], mistakes),
+    }
+    _check_rules(values, mistakes)
+    _check_tracing(values["tracing.endpoint"], mistakes)
+    if values["duels.judge"] not in ("", *(spec.id for spec in found["judges"])):
+        mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
+    if mistakes:
+        raise BadSettings(mistakes)
+    return assembled(values, found, origins)
+
+
+def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
+    if values["experiment_rules.holdout_share"] and not values["experiment_rules.holdout_arm"]:
+        mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
+
+
+def _check_tracing(endpoint: str, mistakes: list[str]) -> None:
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        mistakes.append(f"tracing.endpoint: must begin with http:// or https://, got {endpoint!r}")
+
+
+def _json(variable: str, text: str, mistakes: list[str]) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        mistakes.append(f"{variable}: not JSON: {error}")
+        return []
+
+
+def _document(path: Path | None, mistakes: list[str]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mistakes.append(f"{path}: cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        mistakes.append(f"{path}: not TOML: {error}")
+    return {}
+
+
+def _flatten(
+    document: dict[str, Any], known: Mapping[str, Any], mistakes: list[str]
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    sections = {key.split(".")[0] for key in known if "." in key}
+    for name, value in document.items():
+        if name in TABLES:
+            continue
+        if name in sections:
+            if not isinstance(value, dict):
+                mistakes.append(f"{name}: must be a table, got {value!r}")
+                continue
+            flat |= {f"{name}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[name] = value
+    mistakes.extend(
+        f"{key}: no such setting; `bandit-service config show` lists them all"
+        for key in flat
+        if key not in known
+    )
+    return flat
+
+
+def _from_text(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]) -> Any:
+    allowed = _allowed(default, rule)
+    kind = type(default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    wrong = (
+        type(value) is not kind
+        or (number and not math.isfinite(value))
+        or (number and rule.low is not None and value < rule.low)
+        or (number and rule.high is not None and value > rule.high)
+        or (bool(rule.choices) and value not in rule.choices)
+    )
+    if wrong:
+        mistakes.append(f"{key}: must be {allowed}, got {value!r}")
+        return default
+    return value
+
+
+def _allowed(default: Any, rule: Rule) -> str:
+    if rule.choices:
+        return "one of " + ", ".join(rule.choices)
+    if isinstance(default, bool):
+        return "true or false"
+    word = {int: "a whole number", float: "a number", str: "a string", dict: "a table"}[
+        type(default)
+    ]
+    low = "" if rule.low is None else f" from {rule.low:g}"
+    high = "" if rule.high is None else f" to {rule.high:g}"
+    return word + (low or (" up" if high else "")) + high

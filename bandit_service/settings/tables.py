@@ -1,0 +1,153 @@
+"""The lists of tables: arms, keys, policies beside the serving one, experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+import policies
+from bandit_service.core import experiment_checks
+from bandit_service.core.errors import Refused, field_of
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.experiments import Experiment
+from bandit_service.gateway.configured import listed
+from bandit_service.security import ApiKey, check_key
+from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.whole import DEFAULT_ARMS
+
+
+class BesideSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy that learns beside the serving one, and decides where a query names it."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+def policies_beside(items: Any, serving: str, mistakes: list[str]) -> tuple[PolicySettings, ...]:
+    """The policies of `[[policies]]`, each there once and none of them the serving one."""
+    specs = listed("policies", items, BesideSpec, _check_learning, mistakes)
+    names = [spec.name for spec in specs]
+    for i, name in enumerate(names):
+        if name == serving:
+            mistakes.append(f"policies[{i}].name: {name!r} is the policy that serves")
+        if name in names[:i]:
+            mistakes.append(f"policies[{i}].name: {name!r} is there twice")
+    return tuple(PolicySettings(spec.name, spec.parameters) for spec in specs)
+
+
+def _check_learning(spec: BesideSpec) -> None:
+    try:
+        policies.load(spec.name, **spec.parameters)
+    except (ValueError, TypeError) as error:
+        known = spec.name in policies.names()
+        raise ValueError(f"parameters: {error}" if known else f"name: {error}") from None
+
+
+def _check_experiment(spec: Experiment) -> None:
+    try:
+        experiment_checks.check(spec)
+    except Refused as refused:
+        raise ValueError(refused.message) from None
+    for one in spec.variants:
+        try:
+            if one.policy:
+                policies.load(one.policy, **one.parameters)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"variants.{one.key}: {error}") from None
+
+
+def experiments_of(items: Any, mistakes: list[str]) -> tuple[Experiment, ...]:
+    """The experiments of `[[experiments]]`, each possible by itself and beside the others."""
+    experiments = listed("experiments", items, Experiment, _check_experiment, mistakes)
+    for i, spec in enumerate(experiments):
+        try:
+            experiment_checks.check_beside(spec, {one.id: one for one in experiments[:i]})
+        except Refused as refused:
+            mistakes.append(f"experiments[{i}].{refused.message}")
+    return experiments
+
+
+def arms_of(items: Any, mistakes: list[str]) -> tuple[ArmSpec, ...]:
+    """The arms of `[[arms]]`, or those that are offered where none is named."""
+    if items is None:
+        return DEFAULT_ARMS
+    if not isinstance(items, list):
+        mistakes.append(f"arms: must be a list of tables, got {type(items).__name__}")
+        return ()
+    arms: list[ArmSpec] = []
+    for i, item in enumerate(items):
+        try:
+            arm = arm_spec(item)
+        except ValueError as error:
+            mistakes.append(f"arms[{i}].{error}")
+            continue
+        if arm.id in {other.id for other in arms}:
+            mistakes.append(f"arms[{i}].id: {arm.id!r} is there twice")
+        arms.append(arm)
+    return tuple(arms)
+
+
+def keys_of(
+    items: Any, where: str, mistakes: list[str], known: tuple[ApiKey, ...] = ()
+) -> tuple[ApiKey, ...]:
+    """The keys of `[[keys]]`, none of them there twice, nor among those known before."""
+    if not isinstance(items, list):
+        mistakes.append(f"{where}keys: must be a list of tables, got {type(items).__name__}")
+        return ()
+    keys: list[ApiKey] = []
+    for i, item in enumerate(items):
+        try:
+            key = msgspec.convert(item, ApiKey)
+            check_key(key)
+        except msgspec.ValidationError as error:
+            param, what = field_of(error)
+            mistakes.append(f"{where}keys[{i}].{param or 'key'}: {what}")
+            continue
+        except ValueError as error:
+            mistakes.append(f"{where}keys[{i}].{error}")
+            continue
+        for other in (*known, *keys):
+            if key.id == other.id:
+                mistakes.append(f"{where}keys[{i}].id: {key.id!r} is there twice")
+            elif key.hash == other.hash:
+                mistakes.append(f"{where}keys[{i}].hash: is that of {other.id!r} too")
+        keys.append(key)
+    return tuple(keys)
+
+
+class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+def arm_spec(item: Any) -> ArmSpec:
+    """The arm that a table describes; ValueError "field: what was wrong, what is allowed"."""
+    try:
+        strict = msgspec.convert(item, _StrictArm)
+    except msgspec.ValidationError as error:
+        param, what = field_of(error)
+        raise ValueError(f"{param or 'arm'}: {what}") from None
+    for name, low, high in (
+        ("usd_per_mtok_in", 0.0, 1e5),
+        ("usd_per_mtok_out", 0.0, 1e5),
+        ("context_window", 1, 10**9),
+        ("expected_output_tokens", 0, 10**7),
+        ("expected_latency_s", 0.0, 86_400.0),
+        ("usd_per_mtok_cached_in", 0.0, 1e5),
+        ("usd_per_mtok_cache_write", 0.0, 1e5),
+        ("max_running", 0, 10**6),
+    ):
+        value = getattr(strict, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {value:g}")
+    if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
+        raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
+    return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
+
+
+def check_policy(name: str, parameters: dict[str, Any], mistakes: list[str]) -> None:
+    """Whether there is a policy of this name that takes these parameters."""
+    try:
+        policies.load(name, **parameters)
+    except (ValueError, TypeError) as error:
+        mistakes.append(f"policy.parameters.{error}" if ":" in str(error) else f"policy: {error}")

@@ -1,0 +1,146 @@
+"""All sections together, and the pool that is offered where none is configured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, cast
+
+import policies
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.experiments import Experiment
+from bandit_service.gateway.budgets import BudgetSpec
+from bandit_service.gateway.configured import Upstream
+from bandit_service.gateway.judges import JudgeSpec
+from bandit_service.logs import FORMATS
+from bandit_service.security import ApiKey
+from bandit_service.settings.rule import Rule, setting
+from bandit_service.settings.sections import (
+    DriftSettings,
+    DuelSettings,
+    Embedding,
+    ExperimentSettings,
+    ExplorationSettings,
+    GatewaySettings,
+    HistorySettings,
+    LogSettings,
+    MonitoringSettings,
+    PolicySettings,
+    RetentionSettings,
+    RewardSettings,
+    SecuritySettings,
+    Server,
+    SnapshotSettings,
+    TracingSettings,
+)
+
+DEFAULT_ARMS = (
+    ArmSpec(
+        id=policies.ArmId("llama-3.1-8b-instruct"),
+        usd_per_mtok_in=0.10,
+        usd_per_mtok_out=0.10,
+        context_window=128_000,
+        tags=("cheap", "fast"),
+    ),
+    ArmSpec(
+        id=policies.ArmId("mistral-large-2512"),
+        usd_per_mtok_in=0.50,
+        usd_per_mtok_out=1.50,
+        context_window=128_000,
+        capabilities=("json", "tools"),
+        tags=("balanced",),
+    ),
+    ArmSpec(
+        id=policies.ArmId("gemini-2.5-pro"),
+        usd_per_mtok_in=1.25,
+        usd_per_mtok_out=10.0,
+        context_window=1_048_576,
+        expected_output_tokens=1000,
+        capabilities=("json", "tools", "vision"),
+        tags=("strong",),
+    ),
+)
+"""The pool that is offered where no arm is configured; list prices in USD per million tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. `origins` tells where each value came from."""
+
+    data_dir: str = setting("var", "directory of the log and of exported models")
+    log_level: str = setting(
+        "info", "least level logged", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = setting(
+        "auto", "form of the logs; auto is console on a terminal, else json", choices=FORMATS
+    )
+    server: Server = field(default_factory=Server)
+    embedding: Embedding = field(default_factory=Embedding)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    duels: DuelSettings = field(default_factory=DuelSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
+    experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
+    arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
+    policies: tuple[PolicySettings, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
+    budgets: tuple[BudgetSpec, ...] = ()
+    judges: tuple[JudgeSpec, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def rules() -> dict[str, tuple[Any, Rule]]:
+    """Every key with its default and its rule, in the order of the file."""
+    found: dict[str, tuple[Any, Rule]] = {}
+    for name, default, rule in _fields(Settings()):
+        if rule is not None:
+            found[name] = (default, rule)
+            continue
+        for inner, value, inner_rule in _fields(default):
+            found[f"{name}.{inner}"] = (value, cast(Rule, inner_rule))
+    return found
+
+
+def digest_of(settings: Settings) -> str:
+    """A hash of every value but the API keys and those of providers; where they came from is no
+    part of it."""
+    return blake2b(
+        repr(dataclasses.replace(settings, keys=(), origins={})).encode(), digest_size=6
+    ).hexdigest()
+
+
+def assembled(
+    values: dict[str, Any], tables: Mapping[str, Any], origins: Mapping[str, str]
+) -> Settings:
+    """The settings of flat values by key and of the lists of tables."""
+    top: dict[str, Any] = {}
+    for each in dataclasses.fields(Settings):
+        default = getattr(Settings(), each.name)
+        if each.name in values:
+            top[each.name] = values[each.name]
+        elif dataclasses.is_dataclass(default):
+            inner = {f.name: values[f"{each.name}.{f.name}"] for f in dataclasses.fields(default)}
+            top[each.name] = type(cast(Any, default))(**inner)
+    return Settings(**top, **tables, origins=origins)
+
+
+def _fields(of: Any) -> list[tuple[str, Any, Rule | None]]:
+    found = []
+    for each in dataclasses.fields(of):
+        rule = each.metadata.get("rule")
+        if rule is not None or dataclasses.is_dataclass(getattr(of, each.name)):
+            found.append((each.name, getattr(of, each.name), rule))
+    return found
