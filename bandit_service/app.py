@@ -14,14 +14,7 @@ from pathlib import Path
 import numpy as np
 from aiohttp import web
 
-from bandit_service import (
-    drift_http,
-    events_http,
-    experiments_http,
-    http,
-    stream,
-    tracing_http,
-)
+from bandit_service import experiments_http, tracing_http
 from bandit_service.admission import Admission, Entrance
 from bandit_service.beside import Beside
 from bandit_service.connections import Connection, expect
@@ -42,6 +35,8 @@ from bandit_service.gateway.health import Health, HealthRules
 from bandit_service.gateway.serve import Gateway
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gauges import ServiceGauges
+from bandit_service.http import frame
+from bandit_service.http.routes import routes
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
 from bandit_service.live import page
@@ -318,39 +313,30 @@ def application(
     tracer: Tracer | None = None,
 ) -> web.Application:
     """The routes around a router."""
-    middlewares = [http.frame] if tracer is None else [tracing_http.traced, http.frame]
+    middlewares = [frame.frame] if tracer is None else [tracing_http.traced, frame.frame]
     app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
-    app.on_response_prepare.append(http.name_response)
+    app.on_response_prepare.append(frame.name_response)
     if tracer is not None:
         app[tracing_http.TRACER] = tracer
         app.on_response_prepare.append(tracing_http.name_span)
-    app[http.ROUTER] = router
-    app[http.KEEPER] = keeper
-    app[http.TELEMETRY] = telemetry
-    app[http.SETTINGS] = settings
-    app[http.GATE] = Gate(
+    app[frame.ROUTER] = router
+    app[frame.KEEPER] = keeper
+    app[frame.TELEMETRY] = telemetry
+    app[frame.SETTINGS] = settings
+    app[frame.GATE] = Gate(
         settings.keys, settings.security.open_metrics, settings.security.share_window
     )
-    app[http.ADMISSION] = Admission(
+    app[frame.ADMISSION] = Admission(
         settings.server.target_s,
         2 * settings.embedding.batch_size,
         settings.server.max_in_flight,
         telemetry.overloaded,
     )
-    app[http.DRAINING] = asyncio.Event()
-    routes = (
-        *http.routes(),
-        *gateway_http.routes(),
-        *experiments_http.routes(),
-        *live_http.routes(),
-        *page.routes(),
-        web.get("/v1/drift", drift_http.drift),
-        web.get("/v1/events", events_http.events),
-        web.get("/v1/stream", stream.stream),
-    )
-    for route in routes:
+    app[frame.DRAINING] = asyncio.Event()
+    paths = (*routes(), *page.routes())
+    for route in paths:
         route.kwargs["expect_handler"] = expect
-    app.add_routes(routes)
+    app.add_routes(paths)
     return app
 
 
@@ -362,7 +348,7 @@ def _entrances(
 
     def entrance() -> Entrance:
         assert runner.server is not None
-        return Entrance(Connection(runner.server, loop, idle_s, http.failed), admission)
+        return Entrance(Connection(runner.server, loop, idle_s, frame.failed), admission)
 
     return entrance
 
@@ -388,7 +374,7 @@ async def serving(
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(
-            telemetry, router, app[http.ADMISSION], gateway.health, gateway.budgets,
+            telemetry, router, app[frame.ADMISSION], gateway.health, gateway.budgets,
             digest_of(settings),
         )  # fmt: skip
         live = open_live(router, telemetry, gateway, settings)
@@ -400,7 +386,7 @@ async def serving(
         listening: asyncio.Server | None = None
         lag = asyncio.create_task(gauges.measure_lag(), name="lag")
         try:
-            server, admission = settings.server, app[http.ADMISSION]
+            server, admission = settings.server, app[frame.ADMISSION]
             listening = await asyncio.get_running_loop().create_server(
                 _entrances(runner, admission, server.idle_s),
                 server.host,
@@ -419,7 +405,7 @@ async def serving(
         finally:
             gc.unfreeze()
             lag.cancel()
-            app[http.DRAINING].set()
+            app[frame.DRAINING].set()
             live.broadcast.close()
             if listening is not None:
                 await asyncio.sleep(settings.server.drain_s)

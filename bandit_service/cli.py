@@ -23,7 +23,6 @@ from bandit_service import (
     clock,
     experiments_cli,
     export_cli,
-    http,
     import_cli,
     inspect_cli,
     learn_cli,
@@ -36,6 +35,7 @@ from bandit_service import (
 )
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
+from bandit_service.http import frame
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -243,7 +243,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(_hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        broken = running[http.ROUTER].writer.broken
+        broken = running[frame.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if broken.done():

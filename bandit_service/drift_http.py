@@ -9,7 +9,7 @@ from aiohttp import web
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
 from bandit_service.core.world import World
-from bandit_service.http import ROUTER, TELEMETRY, reply
+from bandit_service.http.frame import ROUTER, TELEMETRY, reply
 
 
 async def drift(request: web.Request) -> web.Response:

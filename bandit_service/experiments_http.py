@@ -15,7 +15,7 @@ from bandit_service.core.trial import Trial
 from bandit_service.experiment_background import unknown
 from bandit_service.experiment_results import results
 from bandit_service.experiments import Experiments
-from bandit_service.http import CALLER, ROUTER, body_of, reply
+from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 from bandit_service.offpolicy.whatif import WhatIf
 
 WHATIF = web.AppKey("whatif", WhatIf)

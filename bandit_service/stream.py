@@ -18,14 +18,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable
-from bandit_service.http import (
-    DRAINING,
-    SETTINGS,
-    TELEMETRY,
-    Learning,
-    decide_body,
-    learning_of,
-)
+from bandit_service.http.decisions import decide_body
+from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
+from bandit_service.http.outcomes import Learning, learning_of
 
 PROTOCOL = "bandit.v1"
 _log = logging.getLogger("bandit.stream")

@@ -10,7 +10,7 @@ from bandit_service import wire
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import wanted
 from bandit_service.gateway.serve import Gateway
-from bandit_service.http import CALLER, ROUTER, body_of, reply
+from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 
 GATEWAY = web.AppKey("gateway", Gateway)
 

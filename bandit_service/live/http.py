@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bandit_service import clock
 from bandit_service.core.errors import Forbidden
-from bandit_service.http import CALLER, reply
+from bandit_service.http.frame import CALLER, reply
 from bandit_service.live.broadcast import Broadcast
 from bandit_service.live.scatter import Plane, scatter
 from bandit_service.live.shown import Shown

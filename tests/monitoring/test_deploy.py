@@ -14,7 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bandit_service import http, settings
+from bandit_service import settings
+from bandit_service.http.routes import routes
 from loadtest import dashboards
 from tests.tools import tool
 
@@ -53,7 +54,7 @@ def test_the_service_monitor_finds_the_service() -> None:
     pod = workload["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     (container,) = pod["containers"]
-    paths = {route.path for route in http.routes()}
+    paths = {route.path for route in routes()}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["path"] in paths
     assert monitor["spec"]["endpoints"][0]["path"] in paths

@@ -16,8 +16,9 @@ import pytest
 import trustme
 
 import policies
-from bandit_service import app, cli, http, security, settings
+from bandit_service import app, cli, security, settings
 from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
+from bandit_service.http.routes import routes
 from policies import ArmId, Arms, Context, Rewarded
 from tests.service.running import Client, a_vector, serving
 
@@ -56,7 +57,7 @@ async def _code(client: Client, method: str, path: str, body: Any = None) -> tup
 
 
 def test_what_changes_something_needs_admin_and_so_does_a_route_that_was_forgotten() -> None:
-    there = {(route.method, route.path) for route in http.routes()}
+    there = {(route.method, route.path) for route in routes()}
     changing = {each for each in there if security.ROUTES[each] == "admin"}
     assert {each for each in there if each[0] in ("PUT", "DELETE")} <= changing
     gate = security.Gate([msgspec.convert(KEYS[3], security.ApiKey)])

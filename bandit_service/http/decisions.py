@@ -1,0 +1,117 @@
+"""Decisions: made, explained, looked up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from bandit_service import logs, wire
+from bandit_service.connections import Connection
+from bandit_service.core import events as ev
+from bandit_service.core.errors import OutOfTime
+from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
+from bandit_service.security import Caller
+from policies import Outcome
+
+
+async def decide(request: web.Request) -> web.Response:
+    """POST /v1/decide."""
+    seconds, connection = patience_of(request), request.protocol
+    assert isinstance(connection, Connection)
+    connection.pointless = asyncio.current_task()
+    try:
+        if seconds is None:
+            return await _decide(request)
+        async with asyncio.timeout(seconds):
+            return await _decide(request)
+    except TimeoutError:
+        raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
+    finally:
+        connection.pointless = None
+
+
+async def _decide(request: web.Request) -> web.Response:
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
+    asked.tenant = request[CALLER].tenant_for(asked.tenant)
+    event = await request.app[ROUTER].decide(asked, caller=request[CALLER].key)
+    body = decide_body(event, request[CALLER], asked.explain)
+    return reply(body, headers={"x-decision-id": event.id})
+
+
+async def explain(request: web.Request) -> web.Response:
+    """POST /v1/explain: what would be decided and why; nothing is decided."""
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
+    caller, router = request[CALLER], request.app[ROUTER]
+    asked.tenant = caller.tenant_for(asked.tenant)
+    weighed, left_out = await router.explain(asked)
+    quality = weighed.proposal.quality
+    arms = [
+        {
+            "id": record.spec.id,
+            "propensity": float(weighed.propensities[k]),
+            "score": float(weighed.proposal.scores[k]),
+            "quality": None if quality is None else float(quality[k]),
+            "cost_usd": float(weighed.arms.cost_usd[k]),
+            "latency_s": record.expected_latency_s(),
+        }
+        for k, record in enumerate(weighed.records)
+    ]
+    shown = weighed.neighbours if caller.tenant is None else ()  # others' queries are not theirs
+    neighbours = [
+        {
+            "id": each.id,
+            "similarity": each.similarity,
+            "outcomes": outcomes_body(each.outcomes),
+        }
+        for each in shown
+    ]
+    return reply(
+        {
+            "policy": weighed.policy,
+            "arms": arms,
+            "left_out": left_out,
+            "neighbours": neighbours,
+            "fallback": weighed.fallback,
+        }
+    )
+
+
+async def decision(request: web.Request) -> web.Response:
+    """GET /v1/decisions/{id}: why this arm, and what came back for it."""
+    caller, router = request[CALLER], request.app[ROUTER]
+    pending = router.find(request.match_info["id"], caller.tenant)
+    logs.decision_id.set(pending.decided.id)
+    decided, remembered = pending.decided, router.world.history.items
+    body = decide_body(decided, caller, explain=True)
+    for each in body["neighbours"]:  # as they are known now; what has left is without
+        item = remembered.get(each["id"])
+        each["outcomes"] = outcomes_body(item.outcomes if item is not None else ())
+    body |= {
+        "ts": decided.ts,
+        "tokens": decided.tokens,
+        "willingness_to_pay": decided.willingness_to_pay,
+        "signals": pending.signals,
+        "settled": pending.settled,
+        "unit": decided.unit,
+        "tenant": decided.tenant,
+    }
+    return reply(body)
+
+
+def decide_body(event: ev.Decided, caller: Caller, explain: bool) -> dict[str, Any]:
+    """The answer to a decide, explained if that was asked for."""
+    body = wire.decided_body(event)
+    if not explain:
+        return body
+    body |= wire.explained_body(event)
+    if caller.tenant is not None:  # how near the queries of others were is not for one tenant
+        body["neighbours"] = []
+    return body
+
+
+def outcomes_body(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What came back for one remembered query."""
+    return [{"arm": one.arm, "reward": one.reward} for one in outcomes]

@@ -1,0 +1,190 @@
+"""Around every request: who asks, its id, its body, its errors, one count and one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bandit_service import clock, logs, settings
+from bandit_service.admission import Admission, Entrance, retry_after
+from bandit_service.core.errors import (
+    Busy,
+    Denied,
+    Forbidden,
+    Malformed,
+    Refused,
+    ServiceError,
+    TooLarge,
+    TooSlow,
+    Unavailable,
+    Unknown,
+    UpstreamError,
+)
+from bandit_service.keeper import Keeper
+from bandit_service.router import Router
+from bandit_service.security import ANYBODY, Caller, Gate
+from bandit_service.telemetry import Telemetry
+
+ROUTER = web.AppKey("router", Router)
+KEEPER = web.AppKey("keeper", Keeper)
+TELEMETRY = web.AppKey("telemetry", Telemetry)
+GATE = web.AppKey("gate", Gate)
+SETTINGS = web.AppKey("settings", settings.Settings)
+ADMISSION = web.AppKey("admission", Admission)
+DRAINING = web.AppKey("draining", asyncio.Event)
+
+REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Caller)
+
+CLIENT_GONE = 499
+"""The status that is logged where the client left before its answer."""
+
+_ELSEWHERE = ("cross-site", "same-site")
+"""What a browser says of a request by a page that did not come from this very address."""
+
+_access = logging.getLogger("bandit.access")
+_encoder = msgspec.json.Encoder()
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=_encoder.encode(body), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def failed(error: ServiceError) -> web.Response:
+    """An error in OpenAI's shape."""
+    headers = dict(error.headers)
+    if isinstance(error, Busy | Unavailable):
+        headers["Retry-After"] = retry_after(error.retry_after_s)
+    if isinstance(error, UpstreamError) and error.retry_after_s:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Denied):
+        headers["WWW-Authenticate"] = "Bearer"
+    return reply({"error": error.body()}, error.status, headers)
+
+
+@web.middleware
+async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A request id on every answer and log line, errors rendered, one count and one log line."""
+    given = request.headers.get("x-request-id", "")
+    id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
+    id = id or clock.Ids().new(clock.now())
+    logs.request_id.set(id)
+    request[REQUEST_ID] = id
+    begun = time.perf_counter()
+    try:
+        if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
+            request.app[TELEMETRY].shed("draining")
+            raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
+        request[CALLER] = _caller(request)
+        response = await handler(request)
+    except ServiceError as error:
+        request.app[TELEMETRY].rejected(error)
+        response = failed(error)
+    except web.HTTPRequestEntityTooLarge:
+        request.app[TELEMETRY].shed("body")
+        limit = request.app[SETTINGS].server.max_body_bytes
+        large = TooLarge(f"the body is larger than the {limit} bytes that are allowed")
+        request.app[TELEMETRY].rejected(large)
+        response = failed(large)
+    except web.HTTPNotFound:
+        response = failed(Unknown(f"no such path; GET /openapi.json lists them: {request.path}"))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = reply(
+            {"error": Refused(f"{request.method} is not allowed here, {allowed} is").body()},
+            405,
+            {"Allow": allowed},
+        )
+    except asyncio.CancelledError:
+        _told(request, CLIENT_GONE, begun)
+        raise
+    except Exception:  # noqa: BLE001 - a bug: say so, show no inside
+        _access.exception("internal error")
+        response = failed(ServiceError("an error of ours; the request id finds it in the log"))
+    entrance = None if request.transport is None else request.transport.get_protocol()
+    if isinstance(entrance, Entrance):
+        entrance.answered()
+    _told(request, response.status, begun)
+    return response
+
+
+def _told(request: web.Request, status: int, begun: float) -> None:
+    """One count and one log line."""
+    resource = request.match_info.route.resource
+    endpoint = "unmatched" if resource is None else resource.canonical
+    seconds = time.perf_counter() - begun
+    request.app[TELEMETRY].request(endpoint, status, seconds)
+    _access.info(
+        "request",
+        extra={
+            "endpoint": f"{request.method} {endpoint}",
+            "code": status,
+            "seconds": round(seconds, 6),
+        },
+    )
+
+
+def _caller(request: web.Request) -> Caller:
+    """Who asks; a path that is not there asks for nothing."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return ANYBODY
+    if request.path.startswith("/v1/") and request.headers.get("Sec-Fetch-Site") in _ELSEWHERE:
+        raise Forbidden("a page of another origin may not ask for this", reason="origin")
+    return request.app[GATE].admit(
+        request.method,
+        resource.canonical,
+        request.headers.get("Authorization", ""),
+        clock.now(),
+        time.monotonic(),
+    )
+
+
+async def name_response(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer carries its request id, the switch to a WebSocket too."""
+    # what aiohttp itself refuses, such as a malformed header, never came to `frame`
+    response.headers["x-request-id"] = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The body; TooSlow when it takes too long, Malformed when it breaks off."""
+    server = request.app[SETTINGS].server
+    seconds, size = server.body_s, request.content_length or 0
+    if size > server.max_body_bytes:  # and nothing of it is read
+        raise web.HTTPRequestEntityTooLarge(server.max_body_bytes, size)
+    if request.content.is_eof():  # as nearly always
+        return await request.read()
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow(f"the body did not come in {seconds:g} s") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Malformed("the body breaks off, or is not encoded as it says") from None
+
+
+def patience_of(request: web.Request) -> float | None:
+    """The seconds that the client waits at most, by `X-Request-Timeout`; None for ever."""
+    given = request.headers.get("X-Request-Timeout")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0.001 <= seconds <= 3600.0:
+        raise Refused(
+            "X-Request-Timeout: must be seconds from 0.001 to 3600",
+            param="X-Request-Timeout",
+        )
+    return seconds

@@ -1,0 +1,86 @@
+"""What operators and their tools ask for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+import bandit_service
+from bandit_service.core.errors import Unavailable
+from bandit_service.folding import FoldFailed
+from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
+from bandit_service.live import page
+from bandit_service.openapi import document
+from store import StoreError
+
+
+async def index(request: web.Request) -> web.StreamResponse:
+    """GET /: where to look; to a browser the page."""
+    if page.wanted(request):
+        return page.document(request)
+    return reply(
+        {
+            "service": "bandit-service",
+            "version": bandit_service.__version__,
+            "see": ["/openapi.json", "/v1/arms", "/v1/policies", "/metrics", "/readyz"],
+        },
+        headers={"Vary": "Accept"},
+    )
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """GET /healthz: alive."""
+    return reply({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: recovered and taking traffic; 503 while stopping."""
+    if request.app[DRAINING].is_set():
+        raise Unavailable("the service is stopping")
+    router = request.app[ROUTER]
+    world, why = router.world, router.writer.degraded
+    log = router.writer.log
+    body = {
+        "status": "ready",
+        "events": world.events,
+        "arms": len(world.offered()),
+        "first": int(log.first),
+        "last": int(log.last),
+    }
+    return reply(body | {"status": "degraded", "why": why} if why else body)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics: Prometheus' text format or OpenMetrics, rendered off the event loop."""
+    telemetry = request.app[TELEMETRY]
+    telemetry.look()
+    body, kind = await asyncio.to_thread(telemetry.render, request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": kind})
+
+
+async def openapi(_: web.Request) -> web.Response:
+    """GET /openapi.json."""
+    return reply(document(bandit_service.__version__))
+
+
+async def snapshot(request: web.Request) -> web.Response:
+    """POST /v1/snapshots: make one now, of everything up to now."""
+    try:
+        made = await request.app[KEEPER].snapshot()
+    except (StoreError, FoldFailed) as error:
+        raise Unavailable(f"no snapshot could be made: {error}") from None
+    return reply({"offset": made.at, "bytes": made.size})
+
+
+async def forget_unit(request: web.Request) -> web.Response:
+    """DELETE /v1/units/{unit}: erase all that is kept of a unit."""
+    owner = await request.app[ROUTER].forget(
+        request.query.get("tenant", ""), request.match_info["unit"]
+    )
+    try:
+        return reply({"erased": await request.app[KEEPER].erase(owner)})
+    except (StoreError, FoldFailed) as error:
+        raise Unavailable(
+            f"the unit is forgotten, its records are erased as soon as that can be: {error}"
+        ) from None
