@@ -20,8 +20,8 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.apply import teach
 from bandit_service.core.errors import Conflict, Refused, ServiceError
+from bandit_service.core.lessons import teach
 from bandit_service.core.world import Learner
 from bandit_service.folding import Folded, FoldFailed, Progress, Task, fold_elsewhere
 from bandit_service.recovery import mark_at, snapshot_key, task_arguments

@@ -10,11 +10,18 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
-from bandit_service.core.apply import dearest_price, relative_price, view_of
 from bandit_service.core.assignment import Assigned, assigned, invited, running
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments import label_of
-from bandit_service.core.world import ArmRecord, Learner, World, beside
+from bandit_service.core.lessons import view_of
+from bandit_service.core.world import (
+    ArmRecord,
+    Learner,
+    World,
+    beside,
+    dearest_price,
+    relative_price,
+)
 from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor, lift
 
 NOT_ALLOWED = "not in arms"

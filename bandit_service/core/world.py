@@ -235,3 +235,17 @@ def new_world(
     """The world before any event; `per_item` outcomes of each remembered query are kept."""
     learners = {label: Learner(policy, policy.init()) for label, policy in policies.items()}
     return World(learners=learners, serving=serving, history=History(history_capacity, per_item))
+
+
+def dearest_price(world: World) -> float:
+    """The highest list price (in + out, USD per million tokens) of any offered arm."""
+    prices = (
+        record.spec.usd_per_mtok_in + record.spec.usd_per_mtok_out for record in world.offered()
+    )
+    return max(prices, default=0.0)
+
+
+def relative_price(spec: ArmSpec, dearest: float) -> float:
+    """The arm's list price divided by the dearest offered arm's, in [0, 1]."""
+    price = spec.usd_per_mtok_in + spec.usd_per_mtok_out
+    return min(price / dearest, 1.0) if dearest > 0.0 else 0.0

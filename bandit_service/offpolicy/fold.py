@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 import policies
 from bandit_service.core import choices
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply, context_of, dearest_price, relative_price, skip
+from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import proposed
 from bandit_service.core.history import PER_ITEM
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.lessons import context_of
+from bandit_service.core.world import Learner, World, dearest_price, new_world, relative_price
 from policies import ArmId, Arms, Floats, floor, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")

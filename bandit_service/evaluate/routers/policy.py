@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 import policies
-from bandit_service.core.apply import relative_price
+from bandit_service.core.world import relative_price
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._pairs import drawn_pairs
 from bandit_service.evaluate.routers._protocol import Axis

@@ -1,0 +1,89 @@
+"""What policies learn from: the context as it was decided on, and who may see what of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.experiments import label_of
+from bandit_service.core.history import Origin, View
+from bandit_service.core.world import Correction, Fading, Learner, Lesson, World
+from policies import Context
+
+
+def context_of(
+    world: World, of: ev.Decided | ev.Subject, learner: Learner | None = None
+) -> Context:
+    """The context as it was decided on, with its neighbours as they are known now.
+
+    learner: the one that is to see it, where it may not see all.
+    """
+    return Context(
+        embedding=ev.unpack(of.embedding),
+        tokens=of.tokens,
+        willingness_to_pay=of.willingness_to_pay,
+        neighbours=world.history.neighbours(of.neighbours, of.similarities, view_of(learner)),
+    )
+
+
+def view_of(learner: Learner | None) -> View | None:
+    """What of the history a policy may see; None for all of it."""
+    return View(learner.own, learner.seeded) if learner is not None and learner.own else None
+
+
+def origin_of(world: World, of: ev.Decided | ev.Subject) -> Origin:
+    """With which event an outcome came, and of which variant."""
+    if isinstance(of, ev.Decided) and of.experiment:
+        return world.events, label_of(of.experiment, of.variant)
+    return world.events, ""
+
+
+def learn(
+    world: World,
+    lesson: policies.Rewarded | policies.Compared | Correction,
+    of: ev.Decided | ev.Subject,
+) -> None:
+    """Teach every policy that may learn this: all, but of a variant's own only what is its own."""
+    origin = label_of(of.experiment, of.variant) if isinstance(of, ev.Decided) else ""
+    for learner in world.learners.values():
+        if not learner.own:
+            teach(learner, lesson)
+        elif learner.own == origin:
+            teach(learner, _seen(lesson, context_of(world, of, learner)))
+
+
+def _seen(lesson: policies.Rewarded | policies.Compared | Correction, context: Context) -> Lesson:
+    """The same lesson with what of the history may be seen."""
+    if isinstance(lesson, Correction):
+        return Correction(
+            replace(lesson.before, context=context), replace(lesson.after, context=context)
+        )
+    return replace(lesson, context=context)
+
+
+def teach(learner: Learner, lesson: Lesson) -> None:
+    """Let one policy learn, or put it off while its past is folded elsewhere.
+
+    A policy that refuses an event has left its state as it was (a law); one bad policy must
+    neither stop the log nor the others, and on replay it refuses the same event again.
+    """
+    if learner.queue is not None:
+        learner.queue.append(lesson)
+        return
+    policy = learner.policy
+    try:
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            if isinstance(lesson, Fading):
+                if isinstance(policy, policies.Forgetful):
+                    learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
+            elif not isinstance(lesson, Correction):
+                learner.state = policy.learn(learner.state, lesson)
+            elif isinstance(policy, policies.Correctable):
+                learner.state = policy.correct(learner.state, lesson.before, lesson.after)
+            else:
+                learner.uncorrected += 1
+    except (ValueError, ArithmeticError, LookupError, TypeError):
+        learner.failures += 1
