@@ -20,6 +20,7 @@ import bandit_service
 import policies
 from bandit_service import (
     app,
+    assembly,
     clock,
     experiments_cli,
     export_cli,
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for mistake in error.mistakes:
             print(f"config: {mistake}", file=sys.stderr)
         return USAGE_ERROR
-    except (ModelUnavailable, StoreError, app.WrongDimension, OSError) as error:
+    except (ModelUnavailable, StoreError, assembly.WrongDimension, OSError) as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

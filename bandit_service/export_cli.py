@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import app, settings
+from bandit_service import assembly, settings
 from bandit_service.export import dsjson, lines, open_bandit
 from bandit_service.export.scan import Scan
 from bandit_service.export.source import LogSource, ServiceSource, Source, Unreadable
@@ -122,7 +122,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
             key = Path(key[1:]).read_text(encoding="utf-8").strip()
         yield ServiceSource(args.url, key, args.ca)
         return
-    log = app.open_log(settings.read(args.config))
+    log = assembly.open_log(settings.read(args.config))
     try:
         yield LogSource(log)
     finally:

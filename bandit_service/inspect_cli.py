@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
 from store import Corrupt, Offset
 from store.salvage import Report, examine, repair, take_place
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _whole(chosen: settings.Settings) -> dict[str, Any]:
     """What is in a log of which every record is as it was written; Corrupt if one is not."""
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         found: dict[str, Any] = {"events": log.last, **_counted(log)}
-        snapshots = app.open_snapshots(chosen)
+        snapshots = assembly.open_snapshots(chosen)
         found["snapshots"] = _listed(snapshots)
         try:
             if log.first > 1:
@@ -194,7 +194,7 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
         first, last = log.first, log.last
     finally:
         log.close()
-    snapshots = app.open_snapshots(chosen)
+    snapshots = assembly.open_snapshots(chosen)
     aside = snapshots.set_aside(last, f".damaged-{number}")
     damaged = take_place(into, path, number)
     reached = first == 1 or any(

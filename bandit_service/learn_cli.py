@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
-from bandit_service import app, settings
+from bandit_service import assembly, settings
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
 from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _learn(chosen: settings.Settings, recorded: Recorded, add_arms: bool) -> tuple[int, int]:
-    async with app.running_router(chosen) as (router, _, _):
+    async with assembly.running_router(chosen) as (router, _, _):
         await _check_arms(router, recorded, add_arms)
         requests = list(_requests(recorded))
         counts = {"accepted": 0, "duplicate": 0}

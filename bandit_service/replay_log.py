@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import snapshot
 from bandit_service.settings import PolicySettings
 from store import Offset
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, chosen_policies: Mapping[str, Mapping[str, Any
     by it from its start.
     """
     chosen = settings.read(args.config)
-    log, snapshots = app.open_log(chosen), app.open_snapshots(chosen)
+    log, snapshots = assembly.open_log(chosen), assembly.open_snapshots(chosen)
     rows: list[dict[str, Any]] = []
     try:
         short = recovery.recover(log, chosen, snapshots)

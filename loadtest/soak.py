@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from bandit_service import app, settings
+from bandit_service import assembly, settings
 from bandit_service.core import events as ev
 from loadtest.chaos.process import Service
 from loadtest.openloop import Ledger, Pool, Sample, Traffic, open_loop
@@ -112,7 +112,7 @@ async def _watch(service: Service, found: Soak, bar: tqdm[Any]) -> None:
 
 def lost(directory: Path, ledger: Ledger) -> list[str]:
     """What of the ledger is not once in the log, and what is there that is not in the ledger."""
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(directory)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(directory)}))
     try:
         events = (ev.decode(body) for _, body in log.replay() if body)
         there = Counter(each.decision_id for each in events if isinstance(each, ev.Rewarded))

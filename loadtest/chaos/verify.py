@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from loadtest.chaos.load import Client, Ledger, Wrong
@@ -27,7 +27,7 @@ def verify(data: Path, ledger: Ledger) -> Found:
     Raises Wrong naming the promise that is broken.
     """
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         decided: set[str] = set()
         signals: dict[str, dict[str, float]] = {}
@@ -43,7 +43,7 @@ def verify(data: Path, ledger: Ledger) -> Found:
                     keys[event.idempotency_key] = keys.get(event.idempotency_key, 0) + 1
                 elif isinstance(event, ev.Rewarded):
                     _take(signals.setdefault(event.decision_id, {}), event)
-        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         whole = recovery.replayed(log, chosen, short.policy)
     finally:
         log.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import codec
 from bandit_service.core.world import beside
 from bandit_service.settings import PolicySettings
@@ -49,9 +49,9 @@ async def _joined(client: Client) -> None:
 def _folded(data: Path) -> dict[str, str]:
     """Digests of the world recovered and replayed, and of the policy beside and from the first."""
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data), **_EAGLE})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
-        found = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        found = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         whole = recovery.replayed(log, chosen, found.policy)
         fresh = recovery.replayed(log, chosen, PolicySettings("eagle"))
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.clock import Ids
 from bandit_service.core import codec
 from bandit_service.core import events as ev
@@ -323,7 +323,7 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
         assert own["now"] == codec.dump(world.learners["metallm"].state)
         assert world.trials["e"].seeded == world.learners["e/other"].seeded == 56
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     whole = recovery.replayed(log, chosen, settings.PolicySettings("routellm_sw"))
     log.close()
     assert own["other"] == codec.dump(whole.world.learners["routellm_sw"].state)
@@ -366,7 +366,7 @@ async def test_what_was_starting_when_the_service_ended_starts_with_the_next(
         ]})  # fmt: skip
         ts, spec = world.ts, world.experiments["e"]
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     event = ev.ExperimentChanged(ts=ts, experiment=spec, status="starting", why="and then it ended")
     log.append([Record(Ids(ts).new(ts), ev.kind(event), ts, ev.encode(event))])
     log.close()
@@ -386,9 +386,9 @@ async def test_what_was_starting_when_the_service_ended_starts_with_the_next(
 def _both_ways(data: Path, **environ: str) -> tuple[str, str]:
     """The digest by the newest snapshot and the rest, and that of the whole log."""
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data), **environ})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
-        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         assert short.after
         whole = recovery.replayed(log, chosen, short.policy)
     finally:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
 from bandit_service.recorded import Recorded, open_recording
 from tests.service.running import Client, Process
@@ -161,13 +161,13 @@ def _in_the_log_alone(
     By the way: the log folds to the same world from its beginning and from a snapshot.
     """
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         decided = [
             event for _, body in log.replay()
             if isinstance(event := ev.decode(body), ev.Decided)
         ]  # fmt: skip
-        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         assert short.after > 0
         assert short.world.digest() == recovery.replayed(log, chosen).world.digest()
     finally:

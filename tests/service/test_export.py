@@ -12,7 +12,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from bandit_service import app, events_http, settings
+from bandit_service import assembly, events_http, settings
 from bandit_service.core import events as ev
 from bandit_service.events_frame import FRAME
 from bandit_service.export.lines import read
@@ -103,7 +103,7 @@ async def test_an_erased_event_is_nil_and_a_trimmed_one_is_gone(
 ) -> None:
     data = tmp_path / "var"
     data.mkdir()
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     events = a_history(60, dim=384)
     log.append(records(events))
     erased = log.forget(ev.owner_of("acme", "u3"), log.last)
@@ -119,7 +119,7 @@ async def test_an_erased_event_is_nil_and_a_trimmed_one_is_gone(
             event if frame[1] is not None else None
             for event, frame in zip(events[10:], frames[10:], strict=False)
         ]
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     log.trim(Offset(20))
     log.close()
     async with serving(data, models) as client:
@@ -138,7 +138,7 @@ async def test_a_reader_that_stops_costs_bounded_memory_and_holds_nobody_up(
     """What is taken from the log before the reader goes on is what the buffers hold."""
     data = tmp_path / "var"
     data.mkdir()
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     log.append(records(a_history(12_000, dim=384)))
     whole = int(log.last)
     log.close()
@@ -202,7 +202,7 @@ async def test_an_answer_that_breaks_off_is_no_whole_one(
 
     data = tmp_path / "var"
     data.mkdir()
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     log.append(records(a_history(100, dim=384)))
     log.close()
     monkeypatch.setattr(events_http, "framed", failing)

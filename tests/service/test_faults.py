@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
 from tests.service.running import Client, Process, a_vector
 
@@ -62,10 +62,10 @@ def _chosen(data: Path, **environ: str) -> settings.Settings:
 def _rewarded(data: Path, **environ: str) -> list[str]:
     """The decisions rewarded in the log, once each; the fold is the same by snapshot and from 1."""
     chosen = _chosen(data, **environ)
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         events = [ev.decode(body) for _, body in log.replay() if body]
-        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         whole = recovery.replayed(log, chosen, short.policy)
     finally:
         log.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service import app, cli, recovery, settings
+from bandit_service import assembly, cli, recovery, settings
 from bandit_service.core import events as ev
 from policies import ArmId
 from store import Offset, Record
@@ -345,9 +345,9 @@ async def test_a_repaired_service_knows_what_its_snapshot_knew(
 def _digest(data: Path) -> str:
     """The state that a start comes to."""
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
-        return recovery.recover(log, chosen, app.open_snapshots(chosen)).world.digest()
+        return recovery.recover(log, chosen, assembly.open_snapshots(chosen)).world.digest()
     finally:
         log.close()
 

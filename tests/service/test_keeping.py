@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
 from store import EventLog, Offset, Record
@@ -37,9 +37,9 @@ def _chosen(data: Path, **environ: str) -> settings.Settings:
 
 def _both_ways(chosen: settings.Settings) -> tuple[int, str, str]:
     """Offset of the snapshot gone on from, the digest by it, and that of the whole log."""
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
-        short = recovery.recover(log, chosen, app.open_snapshots(chosen))
+        short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         whole = recovery.replayed(log, chosen, short.policy)
     finally:
         log.close()
@@ -195,11 +195,11 @@ async def test_what_is_too_much_is_deleted_and_a_restart_goes_on(
     for path in (data / "snapshots").iterdir():
         path.unlink()
     chosen = _chosen(data)
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         failure = ""
         try:
-            recovery.recover(log, chosen, app.open_snapshots(chosen))
+            recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         except recovery.NotWhole as error:
             failure = str(error)
     finally:
@@ -218,7 +218,9 @@ async def test_an_erasure_that_was_begun_is_finished_after_a_restart(
     async with serving(data, models) as client:
         theirs = await client.decide(embedding=a_vector(1), unit=unit)
         await client.reward(theirs["decision_id"], quality=0.9)
-    log = app.open_log(_chosen(data))  # as if the service had been killed right after the event
+    log = assembly.open_log(
+        _chosen(data)
+    )  # as if the service had been killed right after the event
     forgotten = ev.encode(ev.Forgotten(ts=ev.decode(_last(log)).ts, owner=owner_of("", unit)))
     log.append([Record("forgotten-1", "forgotten", ev.decode(_last(log)).ts, forgotten)])
     log.close()

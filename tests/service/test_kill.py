@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from bandit_service import app, recovery, settings
+from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
 from tests.service.running import Client, Process, a_vector
 
@@ -77,7 +77,7 @@ async def _rewards_of_old_decisions(client: Client, ledger: Ledger) -> None:
 
 def _holds(data: Path, ledger: Ledger) -> None:
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    log = app.open_log(chosen)
+    log = assembly.open_log(chosen)
     try:
         decided: set[str] = set()
         rewarded: list[ev.Rewarded] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service import app, learn_cli, settings
+from bandit_service import assembly, learn_cli, settings
 from bandit_service.core import events as ev
 from bandit_service.wire import DecideRequest
 from tests.service.running import prepare
@@ -48,7 +48,7 @@ def test_a_warm_start_is_in_the_log_once_and_decides(
     assert "41 outcomes of 31 queries were learned, 20 were known before" in told
 
     async def decided() -> ev.Decided:
-        async with app.running_router(settings.read(config)) as (router, _, _):
+        async with assembly.running_router(settings.read(config)) as (router, _, _):
             return await router.decide(DecideRequest(query="question 7"))
 
     found = asyncio.run(decided())

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import app, settings
+from bandit_service import app, assembly, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding.backends import Backend
 from loadtest.openloop import Pool, Traffic, open_loop
@@ -115,7 +115,7 @@ async def test_stopped_under_load_it_ends_with_0_a_snapshot_and_every_acknowledg
     statuses = {sample.status for sample in await load}
     assert statuses <= {200, 503, 0}  # 0: the port was closed
     pool.close()
-    log = app.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     try:
         last = log.last
         events = [ev.decode(body) for _, body in log.replay()]
@@ -125,7 +125,7 @@ async def test_stopped_under_load_it_ends_with_0_a_snapshot_and_every_acknowledg
     assert len(rewarded) == len(set(rewarded))
     assert set(traffic.ledger.acknowledged) <= set(rewarded)
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
-    assert max(each.offset for each in app.open_snapshots(chosen).found()) == last
+    assert max(each.offset for each in assembly.open_snapshots(chosen).found()) == last
 
 
 async def _hanging(process: Process) -> asyncio.StreamWriter:

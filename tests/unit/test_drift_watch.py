@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 import policies
 from bandit_service import drift
-from bandit_service.app import drift_watch
+from bandit_service.assembly import drift_watch
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
