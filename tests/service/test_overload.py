@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bandit_service import app
+from bandit_service import assembly
 from bandit_service.embedding.backends import Backend
 from loadtest.openloop import Pool, Traffic, open_loop
 from tests.service.running import DIM, Client, Process, a_vector, serving
@@ -41,7 +41,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stopped]:
     def opened(*_: Any) -> Backend:
         return backend
 
-    monkeypatch.setattr(app, "open_backend", opened)
+    monkeypatch.setattr(assembly, "open_backend", opened)
     yield backend
     backend.go.set()
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import app, assembly, settings
+from bandit_service import assembly, settings
 from bandit_service.core import events as ev
 from bandit_service.embedding.backends import Backend
 from loadtest.openloop import Pool, Traffic, open_loop
@@ -42,7 +42,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stopped]:
     def opened(*_: Any) -> Backend:
         return backend
 
-    monkeypatch.setattr(app, "open_backend", opened)
+    monkeypatch.setattr(assembly, "open_backend", opened)
     yield backend
     backend.go.set()
 
