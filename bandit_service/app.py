@@ -11,21 +11,24 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from bandit_service import experiments_http, tracing_http
-from bandit_service.admission import Admission, Entrance
 from bandit_service.assembly import open_gateway, open_live, open_tracer, running_router
 from bandit_service.beside import Beside
-from bandit_service.connections import Connection, expect
 from bandit_service.core.errors import ServiceError
-from bandit_service.experiments import Experiments
-from bandit_service.experiments_configured import reconcile
+from bandit_service.experiments.configured import reconcile
+from bandit_service.experiments.running import Experiments
 from bandit_service.gateway import http as gateway_http
-from bandit_service.gauges import ServiceGauges
+from bandit_service.http import experiments as experiments_http
 from bandit_service.http import frame
+from bandit_service.http import tracing as tracing_http
+from bandit_service.http.admission import Admission, Entrance
+from bandit_service.http.connections import Connection, expect
 from bandit_service.http.routes import routes
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
 from bandit_service.live import page
+from bandit_service.monitoring.gauges import ServiceGauges
+from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.monitoring.tracing import Tracer
 from bandit_service.offpolicy.whatif import WhatIf
 from bandit_service.recovery import Progress
 from bandit_service.router import Router
@@ -37,8 +40,6 @@ from bandit_service.settings import (
     experiment_rules,
     exposure,
 )
-from bandit_service.telemetry import Telemetry
-from bandit_service.tracing import Tracer
 
 _log = logging.getLogger("bandit.app")
 

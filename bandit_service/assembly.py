@@ -27,6 +27,8 @@ from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
 from bandit_service.live.shown import Shown
 from bandit_service.live.watch import Watches
+from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.monitoring.tracing import Tracer
 from bandit_service.recovery import Progress, recover, wanted_policy
 from bandit_service.router import Router, RouterRules
 from bandit_service.settings import (
@@ -34,8 +36,6 @@ from bandit_service.settings import (
     Settings,
     policy_key,
 )
-from bandit_service.telemetry import Telemetry
-from bandit_service.tracing import Tracer
 from bandit_service.writer import Writer
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
@@ -239,7 +239,7 @@ def open_tracer(settings: Settings) -> Tracer | None:
     if not wanted.endpoint:
         return None
     try:
-        from bandit_service.otel import OtelTracer
+        from bandit_service.monitoring.otel import OtelTracer
     except ImportError as error:
         what = f"tracing.endpoint: needs pip install 'bandit-service[otel]' ({error})"
         raise BadSettings([what]) from None

@@ -24,9 +24,9 @@ from bandit_service.core.errors import Conflict, Refused, ServiceError
 from bandit_service.core.lessons import teach
 from bandit_service.core.world import Learner
 from bandit_service.folding import Folded, FoldFailed, Progress, Task, fold_elsewhere
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.recovery import mark_at, snapshot_key, task_arguments
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
-from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId, Arms, Context
 from store import Offset, StoreError

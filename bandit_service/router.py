@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandit_service import clock, logs, tracing, wire
+from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core.decide import (
@@ -34,7 +34,8 @@ from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavail
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
-from bandit_service.telemetry import Telemetry
+from bandit_service.monitoring import tracing
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId, Vector
 

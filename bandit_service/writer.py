@@ -29,7 +29,7 @@ from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.world import World
 from bandit_service.drift import DriftWatch
-from bandit_service.telemetry import Telemetry
+from bandit_service.monitoring.telemetry import Telemetry
 from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")

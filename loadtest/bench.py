@@ -38,8 +38,8 @@ from bandit_service.core.history import History
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router, RouterRules
-from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from loadtest.bench_durable import bench_durable
 from loadtest.bench_evaluate import bench_evaluate

@@ -33,9 +33,9 @@ from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.pool import in_processes
 from bandit_service.evaluate.tables import Table, number
 from bandit_service.recall import Recall
-from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay.simulate import simulate, stream
 from bandit_service.settings import Settings
-from bandit_service.simulate import simulate, stream
 from loadtest.drift_cost import cost
 from loadtest.drift_queries import queries
 from loadtest.sections import put_section

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bandit_service.embedding import Backend, EmbeddingStage, ModelUnavailable, open_backend
-from bandit_service.recorded import BadRecording, open_recording
+from bandit_service.replay.recorded import BadRecording, open_recording
 from loadtest.bench import percentiles, show
 from policies import Vector
 

@@ -19,8 +19,8 @@ from bandit_service.core.experiments import Experiment, Guardrail, Variant
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router, RouterRules
-from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId, Vector
 from store.history import HybridIndex

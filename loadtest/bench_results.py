@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from bandit_service.core.experiments import Experiment, Guardrail, Metric, Variant
-from bandit_service.experiment_results import results
+from bandit_service.experiments.results import results
 from loadtest.coverage.played import Played
 
 _SIZES = ((2, 0, 1_000), (2, 0, 20_000), (20, 8, 1_000), (20, 8, 20_000))

@@ -26,14 +26,21 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service import replay_cli, report
-from bandit_service.baselines import Track, baselines
+from bandit_service.cli import replay as replay_cli
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
-from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, embed_all, open_recording
+from bandit_service.replay import report
+from bandit_service.replay.baselines import Track, baselines
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    BadRecording,
+    Recorded,
+    embed_all,
+    open_recording,
+)
+from bandit_service.replay.simulate import Run, order_of
 from bandit_service.settings import Settings
-from bandit_service.simulate import Run, order_of
 from loadtest.client import StreamClient, StreamError
 
 _DEFAULTS = Settings()

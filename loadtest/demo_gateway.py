@@ -27,8 +27,8 @@ import aiohttp
 import numpy as np
 from tqdm import tqdm
 
-from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
-from bandit_service.simulate import order_of
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.replay.simulate import order_of
 from loadtest.demo import DemoFailed, serving
 
 _START_S = 60.0

@@ -24,9 +24,9 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
 from bandit_service.offpolicy.fold import Along, Asked, Sample, along, parsed
 from bandit_service.offpolicy.report import TITLES, How, report
-from bandit_service.recorded import PARETOBANDIT, Recorded, embed_all, open_recording
+from bandit_service.replay.recorded import PARETOBANDIT, Recorded, embed_all, open_recording
+from bandit_service.replay.simulate import order_of, simulate
 from bandit_service.settings import Settings
-from bandit_service.simulate import order_of, simulate
 from loadtest.sections import put_section
 from policies import Floats, Vector
 

@@ -17,7 +17,7 @@ from typing import IO, Any, TypeAlias, cast
 import msgspec
 from tqdm import tqdm
 
-from bandit_service.recorded import BadRecording
+from bandit_service.replay.recorded import BadRecording
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _FIELD_LIMIT = 1 << 28  # characters of one CSV field; an answer may be long

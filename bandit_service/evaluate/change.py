@@ -13,11 +13,11 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bandit_service.baselines import rewards
 from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import Recorded
-from bandit_service.simulate import Phase, added
+from bandit_service.replay.baselines import rewards
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.simulate import Phase, added
 
 WORSE = 0.5
 DEARER_BY = 0.3

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from bandit_service.baselines import rewards
 from bandit_service.core import chance
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import Recorded
-from bandit_service.simulate import order_of
+from bandit_service.replay.baselines import rewards
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.simulate import order_of
 from policies import ArmId, Arms, Context, Rewarded, draw
 
 

@@ -20,7 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from bandit_service.embedding import estimate_tokens
-from bandit_service.recorded import BadRecording, BadRow, Recorded, Row, checked_row, listed_arm
+from bandit_service.replay.recorded import (
+    BadRecording,
+    BadRow,
+    Recorded,
+    Row,
+    checked_row,
+    listed_arm,
+)
 from bandit_service.settings import arm_spec
 from policies import Floats
 

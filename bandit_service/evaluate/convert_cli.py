@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bandit_service.evaluate import longlogs, routerbench
 from bandit_service.evaluate.convert import read_prices, suffix_of, write
-from bandit_service.recorded import BadRecording, BadRow
+from bandit_service.replay.recorded import BadRecording, BadRow
 
 USAGE_ERROR = 2
 _SHOWN = 5

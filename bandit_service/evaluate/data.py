@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 from policies import Floats, Vector
 
 Rows = NDArray[np.int64]

@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
+from bandit_service.cli.replay import Usage, bounded, tell_left_out
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate import offpolicy_cli
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.faithful import FAITHFUL
 from bandit_service.evaluate.online import Entrant, Protocol
 from bandit_service.evaluate.routers import OfflineRouter, references, standard
-from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
-from bandit_service.replay_cli import Usage, bounded, tell_left_out
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
 from bandit_service.settings import Settings
 
 USAGE_ERROR = 2

@@ -11,7 +11,7 @@ from typing import Any
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines, plain
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.recorded import BadRow, Malformed, Recorded, number_within
+from bandit_service.replay.recorded import BadRow, Malformed, Recorded, number_within
 
 COLUMNS = ("query", "model", "quality", "cost_usd")
 OPTIONAL = ("query_id", "task", "in_tok", "out_tok", "latency_s")

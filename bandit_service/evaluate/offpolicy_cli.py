@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import settings
+from bandit_service.cli.replay import Usage, bounded
 from bandit_service.core import events as ev
 from bandit_service.export.source import Source, Unreadable
 from bandit_service.foreign import dsjson, open_bandit
@@ -23,7 +24,6 @@ from bandit_service.foreign.records import ForeignSource, source_of
 from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate, parsed
 from bandit_service.offpolicy.report import How, report, shown
 from bandit_service.offpolicy.sources import beginning, opened
-from bandit_service.replay_cli import Usage, bounded
 from store import Locked
 
 USAGE_ERROR = 2

@@ -21,7 +21,7 @@ from bandit_service.evaluate.change import SCENARIOS, phases_of
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.pool import in_processes
 from bandit_service.recall import Recall
-from bandit_service.simulate import Feedback, Run, Warm, simulate, stream
+from bandit_service.replay.simulate import Feedback, Run, Warm, simulate, stream
 from policies import Floats
 
 _CHECKPOINTS = 200

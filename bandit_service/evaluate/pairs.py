@@ -16,7 +16,7 @@ from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines
 from bandit_service.recall import recall_stream
-from bandit_service.recorded import BadRecording, BadRow, Malformed, number_within
+from bandit_service.replay.recorded import BadRecording, BadRow, Malformed, number_within
 from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
 from policies._bradley_terry import fit_bradley_terry
 from policies._elo import expected

@@ -23,7 +23,7 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.evaluate._frame import BadFrame, read_frame
 from bandit_service.evaluate._lines import Lines, Unread, header_of, lines, plain
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.recorded import BadRecording, BadRow, Malformed, Recorded, number_within
+from bandit_service.replay.recorded import BadRecording, BadRow, Malformed, Recorded, number_within
 
 SUFFIXES = (".pkl", ".pickle", ".csv", ".csv.gz")
 _BASE = ("sample_id", "prompt")

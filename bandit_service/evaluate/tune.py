@@ -21,7 +21,7 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.evaluate.data import Labelled, split
 from bandit_service.evaluate.summary import Interval, interval
 from bandit_service.recall import Recall
-from bandit_service.simulate import simulate, stream
+from bandit_service.replay.simulate import simulate, stream
 from policies import Policy
 
 Parameters: TypeAlias = Mapping[str, Any]

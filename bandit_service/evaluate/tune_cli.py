@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import bandit_service
+from bandit_service.cli.replay import Usage, bounded, tell_left_out
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate.data import Labelled
-from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
-from bandit_service.replay_cli import Usage, bounded, tell_left_out
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
 from bandit_service.settings import Settings
 
 if TYPE_CHECKING:

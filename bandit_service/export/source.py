@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
+from bandit_service.http.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
 from store import EventLog, Offset
 
 PAGE = 5000

@@ -19,8 +19,8 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.usage import most_usd
 from bandit_service.gateway.wanted import Wanted
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
-from bandit_service.telemetry import Telemetry
 from policies import ArmId
 
 

@@ -22,8 +22,8 @@ from bandit_service.gateway import judges
 from bandit_service.gateway.judges import JudgeSpec
 from bandit_service.gateway.upstreams import Failed, Rejected
 from bandit_service.gateway.usage import cost_usd, most_usd
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
-from bandit_service.telemetry import Telemetry
 from policies import ArmId
 
 _log = logging.getLogger("bandit.judging")

@@ -29,8 +29,8 @@ from bandit_service.gateway.judging import Answered, Judging
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.wanted import Wanted
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
-from bandit_service.telemetry import Telemetry
 from policies import ArmId
 
 

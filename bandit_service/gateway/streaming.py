@@ -11,11 +11,11 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from bandit_service.connections import Connection
 from bandit_service.gateway import dialects, relay
 from bandit_service.gateway.calls import Call, gave_none
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed
+from bandit_service.http.connections import Connection
 
 _EMPTY_S = 1.0
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}

@@ -13,7 +13,7 @@ from bandit_service.core import codec
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
 from bandit_service.core.world import beside
-from bandit_service.experiment_results import calibrated
+from bandit_service.experiments.results import calibrated
 from bandit_service.http.frame import KEEPER, ROUTER, body_of, reply
 from policies import ArmId
 

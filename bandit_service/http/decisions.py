@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from bandit_service import logs, wire
-from bandit_service.connections import Connection
 from bandit_service.core import events as ev
 from bandit_service.core.errors import OutOfTime
+from bandit_service.http.connections import Connection
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
 from bandit_service.security import Caller
 from policies import Outcome

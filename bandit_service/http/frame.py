@@ -12,7 +12,6 @@ import msgspec
 from aiohttp import web
 
 from bandit_service import clock, logs, settings
-from bandit_service.admission import Admission, Entrance, retry_after
 from bandit_service.core.errors import (
     Busy,
     Denied,
@@ -26,10 +25,11 @@ from bandit_service.core.errors import (
     Unknown,
     UpstreamError,
 )
+from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.keeper import Keeper
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from bandit_service.security import ANYBODY, Caller, Gate
-from bandit_service.telemetry import Telemetry
 
 ROUTER = web.AppKey("router", Router)
 KEEPER = web.AppKey("keeper", Keeper)

@@ -24,9 +24,9 @@ from bandit_service.live.reasons import (
 )
 from bandit_service.live.ring import Step
 from bandit_service.live.watch import SIGNALS, ArmSeen, Money, Watch
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from bandit_service.statistics import srm
-from bandit_service.telemetry import Telemetry
 from policies import ArmId
 
 FEED = 40

@@ -24,9 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
+from bandit_service.cli.replay import USAGE_ERROR, bounded, tell_left_out
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import ModelUnavailable, open_backend
-from bandit_service.recorded import (
+from bandit_service.replay.recorded import (
     PARETOBANDIT,
     BadRecording,
     Recorded,
@@ -34,7 +35,6 @@ from bandit_service.recorded import (
     load_paretobandit,
     open_recording,
 )
-from bandit_service.replay_cli import USAGE_ERROR, bounded, tell_left_out
 from bandit_service.settings import Settings
 from loadtest.peers.entrants import (
     EMBEDDING,

@@ -16,9 +16,9 @@ import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.recall import Recall
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.simulate import simulate, stream
 from bandit_service.settings import Settings
-from bandit_service.simulate import simulate, stream
 from loadtest.peers.entrants import EMBEDDING, OURS, Entrant
 from loadtest.peers.protocol import Passed, Problem, pass_through
 from policies import Arms, Compared, Context, Floats, Policy, Proposal, Rewarded, Vector

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_service.baselines import Track
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import Recorded
-from bandit_service.simulate import order_of
+from bandit_service.replay.baselines import Track
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.simulate import order_of
 from policies import Floats
 
 
@@ -135,7 +135,7 @@ def pass_through(
     """Stream the queries in the order of `seed`; every arm must have an answer to every query.
 
     features: (n, d), row by row of the recording. The order and the reward are those of
-    `bandit_service.simulate`.
+    `bandit_service.replay.simulate`.
     """
     order = order_of(recorded, seed)
     n, k = recorded.quality.shape

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 import bandit_service
+from bandit_service.cli.replay import tell_left_out
 from bandit_service.embedding import Backend, open_backend
 from bandit_service.evaluate import output, reports
 from bandit_service.evaluate.data import Labelled
@@ -21,8 +22,7 @@ from bandit_service.evaluate.offline import parts, update_times
 from bandit_service.evaluate.online import Protocol
 from bandit_service.evaluate.pairs import load_pairs
 from bandit_service.evaluate.routers import standard
-from bandit_service.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
-from bandit_service.replay_cli import tell_left_out
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency
 from loadtest.results.found import Found, save, saved

@@ -20,7 +20,7 @@ from bandit_service.evaluate.pairs import PairRow, Pairs, evaluate_pairs
 from bandit_service.evaluate.routers import FORC
 from bandit_service.evaluate.routers._sweep import Priced
 from bandit_service.evaluate.routers.forc import estimated_cost
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 from loadtest.results.found import AssignedRow, MetaLLMRow, Single
 from policies import Floats, Vector
 

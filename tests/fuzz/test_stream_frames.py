@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_service.openapi import codes
+from bandit_service.http.openapi import codes
 from tests.fuzz.effort import effort
 from tests.fuzz.requests import anything, bodies
 from tests.service.running import Process

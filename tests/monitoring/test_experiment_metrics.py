@@ -7,12 +7,12 @@ import re
 from prometheus_client import CollectorRegistry, generate_latest
 
 import policies
-from bandit_service import metrics
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.experiments import Experiment, Variant
 from bandit_service.core.world import World, new_world
-from bandit_service.experiment_metrics import ExperimentMetrics
+from bandit_service.monitoring import metrics
+from bandit_service.monitoring.experiment_metrics import ExperimentMetrics
 from policies import ArmId
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.learning_health import LearningHealth
+from bandit_service.monitoring.learning_health import LearningHealth
 from policies import ArmId
 from tests.service.provider import Provider, a_provider
 from tests.service.running import Client, a_vector, serving

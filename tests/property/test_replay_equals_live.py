@@ -26,9 +26,9 @@ from bandit_service.core.experiments import Experiment, Guardrail, Metric, Rules
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.experiment_background import weighed
+from bandit_service.experiments.background import weighed
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router, RouterRules
-from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId
 from store import EventLog

@@ -20,7 +20,7 @@ import pytest
 
 from bandit_service import assembly, recovery, settings
 from bandit_service.core import events as ev
-from bandit_service.recorded import Recorded, open_recording
+from bandit_service.replay.recorded import Recorded, open_recording
 from tests.service.running import Client, Process
 
 pytest.importorskip("pareto_bandit")

@@ -12,11 +12,12 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from bandit_service import assembly, events_http, settings
+from bandit_service import assembly, settings
 from bandit_service.core import events as ev
-from bandit_service.events_frame import FRAME
 from bandit_service.export.lines import read
 from bandit_service.export.source import ServiceSource
+from bandit_service.http import events as events_http
+from bandit_service.http.events_frame import FRAME
 from store import Corrupt, Offset
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving

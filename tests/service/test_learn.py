@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service import assembly, learn_cli, settings
+from bandit_service import assembly, settings
+from bandit_service.cli import learn as learn_cli
 from bandit_service.core import events as ev
 from bandit_service.wire import DecideRequest
 from tests.service.running import prepare

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bandit_service import __version__
-from bandit_service.openapi import document
+from bandit_service.http.openapi import document
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 

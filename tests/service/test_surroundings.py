@@ -12,8 +12,8 @@ import aiohttp
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from bandit_service.http.openapi import codes, document
 from bandit_service.http.routes import routes
-from bandit_service.openapi import codes, document
 from tests.service.running import Client, Process, a_vector, serving
 
 CANARY = "canary-text-that-must-not-be-seen"

@@ -20,9 +20,9 @@ from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
 from bandit_service.core.world import World, new_world
 from bandit_service.drift import DriftRules, DriftWatch
-from bandit_service.drift_metrics import DriftMetrics
+from bandit_service.monitoring.drift_metrics import DriftMetrics
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.settings import DriftSettings, Settings
-from bandit_service.telemetry import Telemetry
 from bandit_service.writer import Writer
 from policies import ArmId
 from store import Full, Offset, Record

@@ -11,7 +11,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.world import new_world
-from bandit_service.telemetry import Telemetry
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.writer import Writer
 from store import Closed, Full, Offset, Record
 from store.history import HybridIndex

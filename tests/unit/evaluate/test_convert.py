@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bandit_service.evaluate import convert_cli
 from bandit_service.evaluate.convert import read_prices, write
 from bandit_service.evaluate.longlogs import load_long
-from bandit_service.recorded import BadRecording, load
+from bandit_service.replay.recorded import BadRecording, load
 from tests.unit.replay.recordings import planted
 
 GOOD = {"query": "why?", "model": "a", "quality": 1, "cost_usd": 0.002}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bandit_service.evaluate import evaluate_cli
-from bandit_service.recorded import open_recording
+from bandit_service.replay.recorded import open_recording
 from policies import Vector
 from tests.unit.replay.recordings import write
 

@@ -33,7 +33,7 @@ from bandit_service.evaluate.routers import (
     eagle,
     trace,
 )
-from bandit_service.recorded import load
+from bandit_service.replay.recorded import load
 from tests.shared_data import shared
 from tests.unit.evaluate.labelled import labelled, topics
 

@@ -19,7 +19,7 @@ from bandit_service.evaluate.equal import equal_rows
 from bandit_service.evaluate.online import Entrant, Passed, Protocol, run_online
 from bandit_service.evaluate.summary import change_rows, interval, online_rows
 from bandit_service.evaluate.tables import change_table, equal_table, online_table
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 from tests.unit.replay.recordings import planted, recording
 
 pytest.importorskip("scipy")

@@ -18,7 +18,7 @@ from bandit_service.evaluate.pairs import (
     load_latencies,
     load_pairs,
 )
-from bandit_service.recorded import BadRecording
+from bandit_service.replay.recorded import BadRecording
 from policies import Vector
 from tests.shared_data import shared
 

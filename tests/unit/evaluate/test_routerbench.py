@@ -15,7 +15,7 @@ import pytest
 
 from bandit_service.evaluate._frame import BadFrame, read_frame
 from bandit_service.evaluate.routerbench import load_routerbench, looks_like
-from bandit_service.recorded import BadRecording, Recorded
+from bandit_service.replay.recorded import BadRecording, Recorded
 
 pd = pytest.importorskip("pandas")
 

@@ -15,6 +15,7 @@ import pytest
 
 import policies
 from bandit_service import settings
+from bandit_service.cli.replay import Usage
 from bandit_service.evaluate import tune_cli
 from bandit_service.evaluate.convert import write
 from bandit_service.evaluate.data import Labelled, split
@@ -32,7 +33,6 @@ from bandit_service.evaluate.tune import (
     toml_of,
     tune,
 )
-from bandit_service.replay_cli import Usage
 from tests.unit.replay.recordings import planted, recording
 
 pytest.importorskip("scipy")

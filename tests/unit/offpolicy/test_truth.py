@@ -7,7 +7,7 @@ import pytest
 
 from bandit_service.foreign.records import hashed
 from bandit_service.offpolicy.fold import Asked, along, parsed
-from bandit_service.recorded import PARETOBANDIT, Recorded, open_recording
+from bandit_service.replay.recorded import PARETOBANDIT, Recorded, open_recording
 from loadtest.ope_study import Judged, judged, logged, table
 from policies import Vector
 

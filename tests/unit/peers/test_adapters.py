@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service.baselines import baselines
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import load_paretobandit
+from bandit_service.replay.baselines import baselines
+from bandit_service.replay.recorded import load_paretobandit
 from loadtest.peers.contextualbandits import ContextualBandits
 from loadtest.peers.entrants import EMBEDDING, OURS, PCA, Entrant, entrants, installed
 from loadtest.peers.mabwiser import MABWiser

@@ -13,7 +13,7 @@ import pytest
 
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.simulate import simulate
+from bandit_service.replay.simulate import simulate
 from loadtest.peers import __main__ as command
 from loadtest.peers import entrants as who
 from loadtest.peers.entrants import EMBEDDING, Entrant, reference

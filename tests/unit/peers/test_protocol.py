@@ -9,7 +9,7 @@ import pytest
 
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.simulate import order_of, simulate
+from bandit_service.replay.simulate import order_of, simulate
 from loadtest.peers.protocol import (
     Asked,
     Illegal,

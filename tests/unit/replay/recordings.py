@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 from policies import ArmId, Floats, Vector
 
 META = {

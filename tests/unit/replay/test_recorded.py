@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bandit_service.embedding import estimate_tokens
-from bandit_service.recorded import BadRecording, embed_all, load, load_paretobandit
+from bandit_service.replay.recorded import BadRecording, embed_all, load, load_paretobandit
 from policies import Vector
 from tests.shared_data import shared
 from tests.unit.replay.recordings import META, a_row, write

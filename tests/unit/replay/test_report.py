@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service import replay_cli, report
+from bandit_service.cli import replay as replay_cli
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.replay import report
 from tests.unit.replay.recordings import a_row, planted, write
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import policies
-from bandit_service.baselines import baselines, rewards
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import Recorded
-from bandit_service.simulate import Feedback, Phase, Run, Warm, added, order_of, simulate
+from bandit_service.replay.baselines import baselines, rewards
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.simulate import Feedback, Phase, Run, Warm, added, order_of, simulate
 from policies import ArmId, Vector
 from tests.unit.replay.recordings import planted, recording
 

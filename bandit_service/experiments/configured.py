@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from bandit_service.core.experiments import Experiment, Rules
-from bandit_service.experiment_background import weighed
-from bandit_service.experiments import Experiments
+from bandit_service.experiments.background import weighed
+from bandit_service.experiments.running import Experiments
 
 _log = logging.getLogger("bandit.experiments")
 _BY, _WHY = "config", "the configuration changed"

@@ -7,13 +7,14 @@ import time
 from contextlib import suppress
 
 import bandit_service
-from bandit_service import clock, metrics
-from bandit_service.admission import Admission
+from bandit_service import clock
 from bandit_service.core.spend import ends
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
+from bandit_service.http.admission import Admission
+from bandit_service.monitoring import metrics
+from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
-from bandit_service.telemetry import Telemetry
 from store import StoreError
 
 _LAG_EVERY_S = 0.1

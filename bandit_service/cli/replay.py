@@ -15,20 +15,21 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service import replay_log, report
-from bandit_service.baselines import Baselines, baselines
+from bandit_service.cli import replay_log
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
-from bandit_service.recorded import (
+from bandit_service.replay import report
+from bandit_service.replay.baselines import Baselines, baselines
+from bandit_service.replay.recorded import (
     PARETOBANDIT,
     BadRecording,
     Recorded,
     embed_all,
     open_recording,
 )
+from bandit_service.replay.simulate import Run, Watch, order_of, simulate
 from bandit_service.settings import Settings
-from bandit_service.simulate import Run, Watch, order_of, simulate
 from policies import Policy, Vector
 
 USAGE_ERROR = 2

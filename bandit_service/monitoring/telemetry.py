@@ -8,12 +8,13 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from bandit_service import clock, metrics
+from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.world import World
-from bandit_service.experiment_metrics import ExperimentMetrics
-from bandit_service.learning_metrics import LearningMetrics
+from bandit_service.monitoring import metrics
+from bandit_service.monitoring.experiment_metrics import ExperimentMetrics
+from bandit_service.monitoring.learning_metrics import LearningMetrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
 

@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import bandit_service
 from bandit_service import clock
-from bandit_service.tracing import Value
+from bandit_service.monitoring.tracing import Value
 
 _log = logging.getLogger("bandit.tracing")
 _propagator = TraceContextTextMapPropagator()

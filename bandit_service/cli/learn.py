@@ -13,10 +13,10 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service import assembly, settings
+from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, tell_left_out
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
-from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
-from bandit_service.replay_cli import USAGE_ERROR, Usage, bounded, tell_left_out
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
 from bandit_service.router import Router
 from bandit_service.wire import RewardRequest
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry
 
-from bandit_service import metrics
 from bandit_service.core import events as ev
 from bandit_service.core.world import World
-from bandit_service.drift_metrics import DriftMetrics
-from bandit_service.learning_health import LearningHealth
+from bandit_service.monitoring import metrics
+from bandit_service.monitoring.drift_metrics import DriftMetrics
+from bandit_service.monitoring.learning_health import LearningHealth
 from policies import ArmId
 
 _BY_ARM = (

@@ -9,7 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bandit_service.conclusions import (
+from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
+from bandit_service.core.sides import Point, Side, Sums, gap_of, mean_of
+from bandit_service.core.steering import guarded, stands, step_of
+from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial
+from bandit_service.experiments.conclusions import (
     caveats,
     conclusion,
     difference,
@@ -17,10 +21,6 @@ from bandit_service.conclusions import (
     state_of,
     units_of,
 )
-from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
-from bandit_service.core.sides import Point, Side, Sums, gap_of, mean_of
-from bandit_service.core.steering import guarded, stands, step_of
-from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial
 from bandit_service.statistics import means, quantiles, srm
 from bandit_service.statistics.calibration import Calibration
 from bandit_service.statistics.ope import Overlap

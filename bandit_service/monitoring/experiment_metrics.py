@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 
-from bandit_service import metrics
-from bandit_service.conclusions import shown_difference
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import Experiment
 from bandit_service.core.steering import breaches
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
+from bandit_service.experiments.conclusions import shown_difference
+from bandit_service.monitoring import metrics
 
 _RUNNING_FIRST = ("running", "holdout", "paused", "starting", "stopped", "draft")
 

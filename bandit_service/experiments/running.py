@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 import policies
-from bandit_service.conclusions import best_of
 from bandit_service.core import events as ev
 from bandit_service.core import experiment_checks as checks
 from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import HOLDOUT, Experiment, Rules, label_of
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
-from bandit_service.experiment_background import KEY, Background, find, weighed
+from bandit_service.experiments.background import KEY, Background, find, weighed
+from bandit_service.experiments.conclusions import best_of
 from bandit_service.keeper import Keeper
 from bandit_service.settings import PolicySettings
 from bandit_service.writer import Writer

@@ -8,13 +8,13 @@ import msgspec
 from aiohttp import web
 
 from bandit_service import wire
-from bandit_service.conclusions import conclusion
 from bandit_service.core.errors import Refused
 from bandit_service.core.experiments import HOLDOUT, Experiment, Rules
 from bandit_service.core.trial import Trial
-from bandit_service.experiment_background import unknown
-from bandit_service.experiment_results import results
-from bandit_service.experiments import Experiments
+from bandit_service.experiments.background import unknown
+from bandit_service.experiments.conclusions import conclusion
+from bandit_service.experiments.results import results
+from bandit_service.experiments.running import Experiments
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 from bandit_service.offpolicy.whatif import WhatIf
 

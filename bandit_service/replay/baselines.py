@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 from policies import Floats
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bandit_service.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
-from bandit_service.recorded_upstream import RecordedUpstream, config_toml
+from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.replay.upstream import RecordedUpstream, config_toml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

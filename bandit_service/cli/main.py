@@ -18,22 +18,15 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import (
-    app,
-    assembly,
-    clock,
-    experiments_cli,
-    export_cli,
-    import_cli,
-    inspect_cli,
-    learn_cli,
-    logs,
-    replay_cli,
-    security,
-    settings,
-    try_cli,
-    upstream_cli,
-)
+from bandit_service import app, assembly, clock, logs, security, settings
+from bandit_service.cli import ask as try_cli
+from bandit_service.cli import experiments as experiments_cli
+from bandit_service.cli import export as export_cli
+from bandit_service.cli import importing as import_cli
+from bandit_service.cli import inspect as inspect_cli
+from bandit_service.cli import learn as learn_cli
+from bandit_service.cli import replay as replay_cli
+from bandit_service.cli import upstream as upstream_cli
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
 from bandit_service.http import frame
@@ -363,7 +356,3 @@ def _export_model(args: argparse.Namespace) -> int:
     path = export(backend, chosen.embedding.model, Path(chosen.data_dir) / "models")
     print(f"{backend} model in {path} ({clock.now() - begun:.1f} s)")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ from aiohttp import web
 from bandit_service.core import chance
 from bandit_service.core.events import ArmSpec
 from bandit_service.embedding import text_of_messages
-from bandit_service.recorded import Recorded
+from bandit_service.replay.recorded import Recorded
 
 FIRST_TOKEN_S, TOKENS_PER_S = 0.2, 80.0
 """How long an answer takes whose latency was not recorded: first token + tokens / rate."""

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_service.baselines import Baselines, Track, baselines, joined
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
@@ -34,7 +33,8 @@ from bandit_service.core.outcomes import (
 )
 from bandit_service.core.world import World, new_world
 from bandit_service.recall import Recall, recall_stream
-from bandit_service.recorded import Recorded
+from bandit_service.replay.baselines import Baselines, Track, baselines, joined
+from bandit_service.replay.recorded import Recorded
 from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]

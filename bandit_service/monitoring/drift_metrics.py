@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
-from bandit_service import metrics
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
 from bandit_service.core.world import World
+from bandit_service.monitoring import metrics
 
 
 class DriftMetrics:

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bandit_service.experiments_tables import listed, ruled, shown
+from bandit_service.cli.experiments_tables import listed, ruled, shown
 from bandit_service.offpolicy import report
 from bandit_service.offpolicy.fold import parsed
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bandit_service.baselines import Track
-from bandit_service.simulate import Run
+from bandit_service.replay.baselines import Track
+from bandit_service.replay.simulate import Run
 from policies import Floats
 
 Runs = Mapping[str, Sequence[Run]]

@@ -1,0 +1,1 @@
+"""Experiments while they run: changed, steered, measured, put in words. The fold is in core."""
