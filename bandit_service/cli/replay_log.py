@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, chosen_policies: Mapping[str, Mapping[str, Any
     finally:
         log.close()
     if args.json:
-        print(json.dumps(rows))  # noqa: T201 - what the command is for
+        print(json.dumps(rows))
     else:
         for row in rows:
             sys.stdout.write("".join(f"{name:14} {value}\n" for name, value in row.items()) + "\n")
