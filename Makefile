@@ -166,10 +166,11 @@ soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the servi
 fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, ten minutes
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
 
-lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requirements.lock
+lock: $(VENV)/.base ## pin the service's dependencies, with what watches for drift, with their hashes in requirements.lock
 	@$(PIP) 'pip-tools>=7.5,<8'
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
+	  --no-header --no-annotate --strip-extras --extra drift --output-file requirements.lock pyproject.toml
+	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

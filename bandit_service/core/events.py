@@ -236,13 +236,13 @@ class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag="spent"):
-    """Money for something beside an arm's own answer: what judging `decision_id` cost.
+    """Money for something beside a routed answer: what judging `decision_id` cost, or embeddings.
 
-    Booked on the service, on the tenant and the caller of the decision, and on the judge.
+    Booked on the service, on the tenant and the caller, and on the judge, if it was one.
     """
 
-    decision_id: str
-    judge: str
+    decision_id: str = ""
+    judge: str = ""
     usd: float
     tenant: str = ""
     caller: str = ""

@@ -35,7 +35,11 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     arm = wanted.model_of(body)
     if arm.partition("?")[0].partition(":")[0] == wanted.AUTO:
         raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
-    return await request.app[GATEWAY].pass_through(request, "/embeddings", body, arm)
+    caller = request[CALLER]
+    tenant = caller.tenant_for(request.headers.get("x-tenant", ""))
+    wire.check_names("", tenant)
+    passing = request.app[GATEWAY].passing
+    return await passing.answer(request, "/embeddings", body, arm, tenant, caller.key)
 
 
 async def models(request: web.Request) -> web.Response:

@@ -15,23 +15,23 @@ import msgspec
 from aiohttp import web
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
+from bandit_service.core.errors import NoEligibleArm, Unavailable
 from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import Asked, Call, GatewayRules, failure, gave_none
+from bandit_service.gateway.calls import Asked, Call, GatewayRules, failure
 from bandit_service.gateway.choosing import Choosing
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.judges import JudgeSpec, answer_text
 from bandit_service.gateway.judging import Answered, Judging
+from bandit_service.gateway.passing import Passing, onward_of
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
-from policies import ArmId
 
 
 class Gateway:
@@ -59,6 +59,7 @@ class Gateway:
         self._choosing = Choosing(
             router, upstreams, health, affinity, budgets, self.duels, telemetry
         )
+        self.passing = Passing(router, upstreams, rules, budgets, telemetry)
         self._teaching = Teaching(router, rules, health, affinity, budgets, telemetry)
 
     async def close(self) -> None:
@@ -76,7 +77,7 @@ class Gateway:
     ) -> web.StreamResponse:
         """Decide and answer; a ServiceError where no arm could."""
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
-        asked = Asked(path, body, wanted, caller, conversation, _onward(request))
+        asked = Asked(path, body, wanted, caller, conversation, onward_of(request))
         tried: list[str] = []
         last: tuple[Call, Failed] | None = None
         while True:
@@ -100,34 +101,6 @@ class Gateway:
                 tried.append(call.spec.id)
                 if wanted.direct or len(tried) >= self._rules.attempts:
                     raise failure(*last) from None
-
-    async def pass_through(
-        self, request: web.Request, path: str, body: dict[str, Any], arm: str
-    ) -> web.StreamResponse:
-        """Send to one arm and give back what it says; nothing is decided and nothing learned."""
-        record = self._router.world.arms.get(ArmId(arm))
-        if record is None or record.retired or record.spec.upstream not in self._upstreams:
-            raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
-        spec = record.spec
-        sent = body | {"model": spec.model or spec.id}
-        upstream = self._upstreams.spec(spec.upstream)
-        try:
-            with spans.calling(path, spec, upstream, sent) as span:
-                onward = span.onward(_onward(request))
-                async with self._upstreams.send(spec.upstream, path, sent, onward) as given:
-                    answer = await whole(given, self._rules.max_answer_bytes)
-                span.answered(answer)
-        except Rejected as rejected:
-            return web.Response(
-                body=error_body(rejected, arm), status=rejected.status,
-                headers={"x-arm": arm}, content_type="application/json",
-            )  # fmt: skip
-        except Failed as failed:
-            raise gave_none(arm, failed) from None
-        return web.Response(
-            body=msgspec.json.encode(answer), headers={"x-arm": arm},
-            content_type="application/json",
-        )  # fmt: skip
 
     async def _attempt(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
         if asked.body.get("stream"):
@@ -233,12 +206,3 @@ class Gateway:
         answered = Answered(call.decided, asked.body, text, asked.wanted.expected)
         self._judging.answered(answered)
         return answered
-
-
-def _onward(request: web.Request) -> dict[str, str]:
-    """What of the client's headers goes on to the upstream."""
-    return {
-        name: request.headers[name]
-        for name in ("traceparent", "tracestate")
-        if name in request.headers
-    }

@@ -57,9 +57,20 @@ def of_completion(
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
         prompt = "\n".join(prompt)
+    if _is_tokens(prompt):  # of one model's own vocabulary
+        if model_of(body).partition("?")[0].partition(":")[0] == AUTO:
+            raise Refused("prompt: tokens are of one model; name an arm", param="prompt")
+        prompt = "a prompt of tokens"
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")
     return _wanted(body, headers, deciding, prompt, [])
+
+
+def _is_tokens(prompt: object) -> bool:
+    """Whether a prompt is token numbers, or several lists of them."""
+    if not isinstance(prompt, list) or not prompt:
+        return False
+    return all(isinstance(each, int) for each in prompt) or all(map(_is_tokens, prompt))
 
 
 def model_of(body: Mapping[str, Any]) -> str:

@@ -377,6 +377,9 @@ JUDGED = CounterOf(
     ("judge", "result"),
 )  # fmt: skip
 JUDGE_COST = CounterOf("bandit_judge_cost_usd_total", "What judging cost, USD.", ("judge",))
+PASSED_COST = CounterOf(
+    "bandit_passed_cost_usd_total", "Cost of embeddings that were passed through, USD.", ("arm",)
+)
 DUELS = CounterOf(
     "bandit_duels_total", "Answers that a second arm stood against, by what came of it.",
     ("result",),

@@ -90,6 +90,7 @@ class Telemetry:
         self._saved = metrics.CACHED_SAVED.on(r)
         self._judged = metrics.JUDGED.labelled(r)
         self._judge_usd = metrics.JUDGE_COST.labelled(r)
+        self._passed_usd = metrics.PASSED_COST.labelled(r)
         self._duels = metrics.DUELS.labelled(r)
         self._left = metrics.CLIENTS_LEFT.on(r)
         self._begin_at_zero()
@@ -257,6 +258,10 @@ class Telemetry:
     def judged(self, judge: str, result: str) -> None:
         """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused."""
         self._judged(judge, result).inc()
+
+    def passed(self, arm: str, usd: float) -> None:
+        """What embeddings of one request cost."""
+        self._passed_usd(self.arm_label(arm)).inc(usd)
 
     def judge_paid(self, judge: str, usd: float) -> None:
         """What one judgement of a model cost."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from bandit_service import settings
 from bandit_service.http.routes import routes
@@ -146,6 +148,12 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
             assert f"!{source}" in ignored
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert not re.search(r"^(nvidia-|torch\b)", lock, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
+    for wanted in map(
+        Requirement, [*project["dependencies"], *project["optional-dependencies"]["drift"]]
+    ):
+        assert wanted.specifier.contains(pinned[wanted.name]), f"{wanted}: make lock"
 
 
 def test_prometheus_agrees_with_its_configuration() -> None:

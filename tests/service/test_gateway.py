@@ -68,6 +68,10 @@ async def test_tools_structured_output_completions_embeddings_and_models(
         assert parsed.choices[0].message.parsed == Capital(capital="Paris")
         completed = await asking.completions.create(model="auto", prompt="Once upon a time")
         assert completed.choices[0].text == "once"
+        tokens = await asking.completions.create(model="beta", prompt=[[15, 16], [17]])
+        assert tokens.choices[0].text == "once"
+        with pytest.raises(openai.BadRequestError, match="tokens are of one model"):
+            await asking.completions.create(model="auto", prompt=[15, 16])
         embedded = await asking.embeddings.create(model="beta", input="text")
         assert len(embedded.data) == 1
         listed = [model.id async for model in asking.models.list()]

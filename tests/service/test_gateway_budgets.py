@@ -104,6 +104,32 @@ async def test_each_tenant_and_each_key_has_its_own(tmp_path: Path, models: Path
         assert seen["budgets"][0]["spent_usd"] == pytest.approx(_DEAR)
 
 
+async def test_embeddings_are_booked_and_refused_like_everything_else(
+    tmp_path: Path, models: Path
+) -> None:
+    ring = Keyring(acme={"tenant": "acme"}, plain={})
+    limit = {"scope": "tenant", "per": "day", "usd": 4e-6}
+    environ = ring.environ | _budgets(limit)
+    body = {"model": "dear", "input": "ten chars."}  # three tokens at most, billed as one
+    async with a_gateway(tmp_path, models, **environ) as (client, _):
+        for name, tenant, statuses in (
+            ("acme", "", [200, 200, 429]), ("plain", "acme", [429]), ("plain", "other", [200]),
+        ):  # fmt: skip
+            for status in statuses:
+                headers = client.by(ring[name]).headers | ({"x-tenant": tenant} if tenant else {})
+                async with client.session.post(
+                    f"{client.url}/v1/embeddings", json=body, headers=headers
+                ) as answer:
+                    assert answer.status == status, (name, tenant)
+                    if status == 200:
+                        assert float(answer.headers["x-cost-usd"]) == pytest.approx(1e-6)
+        _, state = await client.by(ring["plain"]).get("/v1/budgets")
+        spent = {row["account"]: (row["spent_usd"], row["held_usd"]) for row in state["budgets"]}
+        assert spent == {
+            "tenant:acme": (pytest.approx(2e-6), 0.0), "tenant:other": (pytest.approx(1e-6), 0.0)
+        }  # fmt: skip
+
+
 async def test_what_a_provider_bills_beyond_its_most_overshoots_by_what_was_in_flight(
     tmp_path: Path, models: Path
 ) -> None:

@@ -1,0 +1,106 @@
+"""Requests that name their arm and are passed on as they are: embeddings.
+
+Nothing is decided and nothing learned, since embeddings of two models cannot be mixed; but they
+cost money, so they reserve and settle like any other request, and what they cost is an event.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import ServiceError, Unknown
+from bandit_service.gateway import spans
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.calls import GatewayRules, gave_none
+from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
+from bandit_service.gateway.usage import cost_usd, most_usd
+from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.router import Router
+from policies import ArmId
+
+_log = logging.getLogger("bandit.gateway")
+
+
+class Passing:
+    """Sends a request to the arm that it names and gives back what that says."""
+
+    def __init__(
+        self,
+        router: Router,
+        upstreams: Upstreams,
+        rules: GatewayRules,
+        budgets: Budgets,
+        telemetry: Telemetry,
+    ) -> None:
+        self._router = router
+        self._upstreams = upstreams
+        self._rules = rules
+        self._budgets = budgets
+        self._telemetry = telemetry
+
+    async def answer(
+        self, request: web.Request, path: str, body: dict[str, Any], arm: str, tenant: str, key: str
+    ) -> web.Response:
+        """The arm's answer, or its error; Unknown without such an arm, BudgetExhausted."""
+        record = self._router.world.arms.get(ArmId(arm))
+        if record is None or record.retired or record.spec.upstream not in self._upstreams:
+            raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
+        spec, writer = record.spec, self._router.writer
+        most, now = most_usd(spec, body), writer.now()
+        self._budgets.fitting(self._router.world.spend, {arm: most}, tenant, key, now)
+        held = writer.new_id(now)
+        self._budgets.reserve(held, most, tenant, key)
+        try:
+            answer = await self._called(request, path, body, spec)
+            cost = cost_usd(answer.get("usage"), spec)
+            await self._book(arm, most if cost is None else cost, tenant, key)
+        except Rejected as rejected:
+            return web.Response(
+                body=error_body(rejected, arm), status=rejected.status,
+                headers={"x-arm": arm}, content_type="application/json",
+            )  # fmt: skip
+        except Failed as failed:
+            raise gave_none(arm, failed) from None
+        finally:
+            self._budgets.settle(held)
+        headers = {"x-arm": arm}
+        if cost is not None:
+            headers["x-cost-usd"] = f"{cost:.8f}"
+        return web.Response(
+            body=msgspec.json.encode(answer), headers=headers, content_type="application/json"
+        )
+
+    async def _called(
+        self, request: web.Request, path: str, body: dict[str, Any], spec: ev.ArmSpec
+    ) -> dict[str, Any]:
+        sent, upstream = body | {"model": spec.model or spec.id}, spec.upstream
+        with spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span:
+            onward = span.onward(onward_of(request))
+            async with self._upstreams.send(upstream, path, sent, onward) as given:
+                answer = await whole(given, self._rules.max_answer_bytes)
+            span.answered(answer)
+        return answer
+
+    async def _book(self, arm: str, usd: float, tenant: str, key: str) -> None:
+        self._telemetry.passed(arm, usd)
+        writer = self._router.writer
+        try:
+            await writer.submit(
+                lambda: ev.Spent(ts=writer.now(), usd=usd, tenant=tenant, caller=key), durable=False
+            )
+        except ServiceError as error:  # the answer is paid for and there: it is not withheld
+            _log.warning("not booked", extra={"why": error.message})
+
+
+def onward_of(request: web.Request) -> dict[str, str]:
+    """What of the client's headers goes on to the upstream."""
+    return {
+        name: request.headers[name]
+        for name in ("traceparent", "tracestate")
+        if name in request.headers
+    }
