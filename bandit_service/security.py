@@ -23,6 +23,8 @@ from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExce
 
 SCOPES = ("decide", "reward", "read", "admin")
 PREFIX = "bs_"
+AUTHORS = ("anonymous", "config", "system")
+"""Who a change is by where no key made it; no key may pass for them."""
 ALWAYS = 10
 """So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
 
@@ -97,6 +99,8 @@ def check_key(key: ApiKey) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
     if not 1 <= len(key.id) <= 64 or not key.id.isprintable():
         raise ValueError(f"id: must be 1 to 64 printable characters, got {key.id!r}")
+    if key.id in AUTHORS:
+        raise ValueError(f"id: {key.id!r} is how the log names the service itself; take another")
     if len(key.hash) != 64 or set(key.hash) - set("0123456789abcdef"):
         raise ValueError("hash: must be 64 hex digits; `bandit-service keys new` makes one")
     wrong = [scope for scope in key.scopes if scope not in SCOPES]

@@ -290,6 +290,46 @@ async def test_a_ramp_goes_on_by_itself_as_its_steps_have_their_units(
         assert shares == sorted(shares)
 
 
+async def test_a_champion_moves_the_weights_while_users_keep_what_they_had(
+    tmp_path: Path, models: Path
+) -> None:
+    quick = {"BANDIT_EXPERIMENT_RULES_STEER_S": "0.1"}
+    seen: dict[str, str] = {}
+
+    async def asked(client: Client, unit: str) -> str:
+        decided = await client.decide(embedding=a_vector(3), unit=unit)
+        assert decided["arm"] == (CHEAP if decided["variant"] == "a" else DEAR)
+        assert seen.setdefault(unit, decided["variant"]) == decided["variant"]
+        return str(decided["decision_id"])
+
+    async def weights(client: Client) -> dict[str, float]:
+        _, body = await client.get(PATH)
+        return {one["key"]: one["weight"] for one in body["experiment"]["variants"]}
+
+    async with serving(tmp_path / "var", models, **quick) as client:
+        await _running(client, mode="champion", floor=0.1)
+        for i in range(120):
+            id = await asked(client, f"u{i}")
+            await client.reward(id, quality=0.2 + 0.6 * (seen[f"u{i}"] == "b") + 0.01 * (i % 7))
+
+        async def moved() -> bool:
+            return (await weights(client))["b"] > 0.85
+
+        await _until(moved)
+        _, results = await client.get(f"{PATH}/results")
+        change = results["changes"][-1]
+        assert (change["by"], change["status"]) == ("system", "running")
+        assert change["why"].startswith("chance of being the best: a ")
+        reached = await weights(client)
+    async with serving(tmp_path / "var", models, **quick) as client:
+        assert await weights(client) == reached
+        assert reached["a"] >= 0.1 - 1e-6
+        for i in range(200):
+            await asked(client, f"u{i}")
+        later = [seen[f"u{i}"] for i in range(120, 200)]
+        assert later.count("b") > 2 * later.count("a") > 0
+
+
 async def test_what_is_stopped_while_it_starts_stays_stopped(tmp_path: Path, models: Path) -> None:
     async with opened(tmp_path / "var", models) as (client, world):
         await _variants(client, 30)

@@ -194,6 +194,8 @@ async def test_what_would_be_open_to_the_world_does_not_start(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("id", ""),
+        ("id", "system"),
         ("scopes", ["root"]),
         ("scopes", []),
         ("hash", "abc"),
