@@ -254,5 +254,5 @@ def open_live(
     watches = Watches(tenants, telemetry.learning.baseline)
     watches.recall(router.world)
     telemetry.watching.append(watches.happened)
-    shown = Shown(router, telemetry, gateway.health, router.writer.now)
+    shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(watches, shown, settings.monitoring.max_listeners)

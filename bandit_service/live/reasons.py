@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _WORDS = {
     "quality": ("quality", "{:.2f}"), "cost_usd": ("cost", "${:.2g}"), "latency_s": (
         "latency", "{:.2f} s"),
 }  # fmt: skip
-_FEW, _FALLBACKS, _OFTEN = 20, 0.05, 0.5
+_FEW, _FALLBACKS, _FAILED, _OFTEN, _SPENT = 20, 0.05, 0.01, 0.5, 0.9
 
 
 @dataclass(slots=True)
@@ -139,10 +140,22 @@ def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
     ]
 
 
+def nearly_spent(budgets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In words, the budgets of which a tenth or less is left; what is held counts as spent."""
+    said = []
+    for row in budgets:
+        share = (row["spent_usd"] + row["held_usd"]) / row["usd"]
+        if share >= _SPENT:
+            of = f"{row['account'].replace(':', ' ')}, {row['usd']:g} USD per {row['per']}"
+            said.append(f"{_percent(share)} of a budget is spent ({of}).")
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
 
+    failed: of the newest `answered` answers, those that were errors of the service or a provider.
     degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. noticed: in
     words, what else is to be looked at.
     """
@@ -155,6 +168,8 @@ class Signs:
     masked: Sequence[str] = ()
     noticed: Sequence[str] = ()
     degraded: str = ""
+    failed: int = 0
+    answered: int = 0
 
 
 def state(signs: Signs) -> tuple[str, list[str]]:
@@ -167,6 +182,9 @@ def state(signs: Signs) -> tuple[str, list[str]]:
     if signs.looked_at >= _FEW and signs.fallbacks > _FALLBACKS * signs.looked_at:
         share = _share(signs.fallbacks, signs.looked_at)
         bad.append(f"{share} of the recent decisions fell back: a stage before the draw failed.")
+    if signs.answered >= _FEW and signs.failed > _FAILED * signs.answered:
+        share = _share(signs.failed, signs.answered)
+        bad.append(f"{share} of the newest answers were errors of the service or a provider.")
     warn += [f"{arm} is masked: its calls fail." for arm in signs.masked]
     warn += signs.noticed
     if signs.decisions >= 100 and not signs.rewards:

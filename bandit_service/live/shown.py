@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core.world import Pending
+from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.live.moments import Moments
 from bandit_service.live.reasons import (
@@ -19,6 +20,7 @@ from bandit_service.live.reasons import (
     chances,
     changes,
     drifted,
+    nearly_spent,
     state,
     why,
 )
@@ -29,7 +31,7 @@ from bandit_service.router import Router
 from bandit_service.statistics import srm
 from policies import ArmId
 
-FEED = 40
+FEED, BUDGETS = 40, 8
 _NOW_S, _SPAN_S = 60.0, 600.0
 
 
@@ -40,6 +42,7 @@ class Shown:
     router: Router
     telemetry: Telemetry
     health: Health
+    budgets: Budgets
     now: Callable[[], float]
 
     def begin(self, watch: Watch, tenant: str | None) -> dict[str, Any]:
@@ -64,13 +67,17 @@ class Shown:
         alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
             each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
         ]  # fmt: skip
-        says = self._state(span, recent, arms, drifted(alarms) + self._splits())
+        budgets = self._budgets(tenant, now)
+        noticed = drifted(alarms) + self._splits() + nearly_spent(budgets)
+        codes = [] if tenant is not None else list(self.telemetry.codes)  # all tenants' answers
+        says = self._state(span, recent, arms, noticed, codes)
         return {
             "now": now,
             "policy": self.router.world.serving,
             "numbers": list(watch.numbers),
             "state": {"is": says[0], "says": says[1]},
-            "totals": self._totals(watch, tenant, span, now),
+            "totals": self._totals(watch, tenant, span, now) | _codes(codes),
+            "budgets": budgets[:BUDGETS],
             "fine": {"rows": _rows(watch.fine.since(now - 5.0))},
             "coarse": {"rows": _rows(watch.coarse.since(now - 5.0))},
             "arms": arms,
@@ -110,6 +117,7 @@ class Shown:
         recent: Sequence[Pending],
         arms: Sequence[dict[str, Any]],
         noticed: Sequence[str],
+        codes: Sequence[int],
     ) -> tuple[str, list[str]]:
         world = self.router.world
         return state(
@@ -122,8 +130,18 @@ class Shown:
                 masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
                 noticed=noticed,
                 degraded=self.router.writer.degraded,
+                failed=sum(code >= 500 for code in codes),
+                answered=len(codes),
             )
         )
+
+    def _budgets(self, tenant: str | None, now: float) -> list[dict[str, Any]]:
+        """The limits that are nearest to their end first; a tenant's are its own."""
+        rows = [
+            row for row in self.budgets.rows(self.router.world.spend, now)
+            if tenant is None or row["account"] == f"tenant:{tenant}"
+        ]  # fmt: skip
+        return sorted(rows, key=lambda row: -(row["spent_usd"] + row["held_usd"]) / row["usd"])
 
     def _splits(self) -> list[str]:
         """The running experiments whose units do not come as their weights say."""
@@ -195,6 +213,14 @@ def _decision(pending: Pending) -> dict[str, Any]:
         "excluded": len(decided.excluded),
         "reward": pending.learned.get("reward"),
         "signals": len(pending.signals),
+    }
+
+
+def _codes(codes: Sequence[int]) -> dict[str, int]:
+    return {
+        "answered": len(codes),
+        "failed": sum(code >= 500 for code in codes),
+        "refused": sum(code == 429 for code in codes),
     }
 
 

@@ -3,6 +3,7 @@
 import { key, onKeyNeeded, setKey } from "./api.js";
 import { showArms } from "./arms.js";
 import { openDecision, showFeed } from "./decisions.js";
+import { showBudgets } from "./budgets.js";
 import { confirmed } from "./dialog.js";
 import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
@@ -29,7 +30,7 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showTiles(); showArms(); for (const chart of charts) chart.draw(); },
+  live() { showTiles(); showArms(); showBudgets(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
   experiments() {},

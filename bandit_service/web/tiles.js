@@ -31,6 +31,11 @@ function figures(totals) {
       name: "Time to decide", big: seconds(totals.p50_s), unit: totals.p50_s === null ? "" : "median",
       more: totals.p99_s === null ? "" : `99 % within ${seconds(totals.p99_s)}, n = ${count(totals.timed)}`, known: totals.p50_s !== null,
     },
+    {
+      name: "Errors", big: percent(totals.failed / totals.answered, 1), unit: "", known: totals.answered >= 20,
+      tone: totals.failed > 0.01 * totals.answered ? "bad" : "",
+      more: `${totals.refused ? `${percent(totals.refused / totals.answered, 1)} refused for now, ` : ""}n = ${count(totals.answered)} answers`,
+    },
   ];
 }
 

@@ -165,7 +165,9 @@ RING = Keyring(
 
 
 async def test_it_asks_for_a_key_and_a_tenant_sees_its_own(tmp_path: Path, models: Path) -> None:
-    async with serving(tmp_path / "var", models, **RING.environ) as client:
+    limits = [{"scope": "tenant", "per": "day", "usd": 1.0}]
+    environ = RING.environ | {"BANDIT_BUDGETS": json.dumps(limits)}
+    async with serving(tmp_path / "var", models, **environ) as client:
         for path in ("/v1/live", "/v1/live/map"):
             async with client.session.get(client.url + path) as answer:
                 assert answer.status == 401
@@ -184,6 +186,9 @@ async def test_it_asks_for_a_key_and_a_tenant_sees_its_own(tmp_path: Path, model
         assert [seen[name]["totals"]["reward"]["n"] for name in ("a", "b", "all")] == [0, 1, 1]
         assert id not in json.dumps(seen["a"])
         assert seen["a"]["totals"]["p99_s"] is None  # how long others waited is not for one
+        assert [seen[name]["totals"]["answered"] > 0 for name in ("a", "all")] == [False, True]
+        accounts = [[row["account"] for row in seen[name]["budgets"]] for name in ("a", "b", "all")]
+        assert accounts == [[], ["tenant:b"], ["tenant:b"]]
         pictures = [(await who.get("/v1/live/map"))[1] for who in (mine, other, every)]
         assert [picture["n"] for picture in pictures] == [12, 1, 13]
         assert [picture["state"] for picture in pictures] == ["shown", "not enough data", "shown"]

@@ -17,7 +17,7 @@ from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.live.broadcast import BEHIND, Broadcast
 from bandit_service.live.moments import ENOUGH, Moments
-from bandit_service.live.reasons import Signs, chances, changes, drifted, state, why
+from bandit_service.live.reasons import Signs, chances, changes, drifted, nearly_spent, state, why
 from bandit_service.live.ring import Ring
 from bandit_service.live.scatter import FEWEST, plane_of, scatter
 from bandit_service.live.watch import KNOWN, RECENT, ArmSeen, Watches
@@ -235,6 +235,19 @@ def test_the_state_of_the_whole_names_the_gravest_first() -> None:
     assert "disk full" in worse[1][0]
     assert "25 %" in worse[1][1]
     assert worse[1][2] == "a is masked: its calls fail."
+    failing = state(Signs(2, 500, 400, 0, 200, failed=3, answered=200))
+    assert failing == (
+        "bad", ["2 % of the newest answers were errors of the service or a provider."]
+    )  # fmt: skip
+    assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=200))[0] == "good"
+
+
+def test_a_budget_is_spoken_of_when_a_tenth_or_less_is_left() -> None:
+    row = {"account": "tenant:acme", "per": "day", "usd": 20.0, "spent_usd": 17.0, "held_usd": 0.9}
+    assert nearly_spent([row]) == []
+    assert nearly_spent([row | {"held_usd": 1.0}]) == [
+        "90 % of a budget is spent (tenant acme, 20 USD per day)."
+    ]
 
 
 def test_the_plane_holds_the_most_variance_and_does_not_flip() -> None:

@@ -73,7 +73,8 @@ async def service(
 ) -> AsyncIterator[Service]:
     """A service with a little traffic, of which one arm's name would like to be a script."""
     process = Process(
-        tmp_path_factory.mktemp("page") / "var", models, BANDIT_ARMS=json.dumps(ARMS)
+        tmp_path_factory.mktemp("page") / "var", models, BANDIT_ARMS=json.dumps(ARMS),
+        BANDIT_BUDGETS=json.dumps([{"scope": "service", "per": "month", "usd": 1000.0}]),
     )  # fmt: skip
     running = Service(await process.url())
     running.serve(60)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.service.keyring import Keyring
-from tests.service.running import Process
+from tests.service.running import Process, a_vector
 from tests.web.conftest import EVIL, PICTURES, Opened, Service
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     page = await opened(await process.url())
     await page.wait_for_selector("#arms tbody tr")
     await page.wait_for_selector('#state[data-is="idle"]')
-    assert await page.locator(".tile .big").all_inner_texts() == ["not enough data"] * 5
+    assert await page.locator(".tile .big").all_inner_texts() == ["not enough data"] * 6
     assert await page.locator(".chart .none:visible").count() == 2
     row = page.locator("#arms tbody tr").first
     assert "not enough data" in await row.inner_text()
@@ -140,6 +140,22 @@ async def test_a_decision_that_is_not_there_is_said_in_words(
     await page.fill("#find", "ffffffff-ffff-7fff-bfff-ffffffffffff")
     await page.keyboard.press("Enter")
     await page.wait_for_selector("#why .note >> text=no decision")
+
+
+async def test_a_budget_that_is_nearly_spent_is_said_at_the_top(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(service.url)
+    shown = page.locator("#budgets li").filter(has_text="service, each month")
+    await shown.wait_for()
+    assert "0 % of $1,000" in await shown.inner_text()
+    id = service.call("POST", "/v1/decide", {"embedding": a_vector(1), "unit": "spender"})
+    service.call("POST", "/v1/rewards", {"decision_id": id["decision_id"], "cost_usd": 950.0})
+    await shown.filter(has_text="95 % of $1,000").wait_for()
+    await page.wait_for_selector("#state-says >> text=95 % of a budget is spent (service, 1000 USD")
+    correction = {"decision_id": id["decision_id"], "cost_usd": 0.0, "correction": True}
+    service.call("POST", "/v1/rewards", correction)
+    await shown.filter(has_text="0 % of $1,000").wait_for()
 
 
 async def test_only_explaining_writes_nothing(service: Service, opened: Opened) -> None:
