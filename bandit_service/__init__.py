@@ -1,9 +1,15 @@
 """An online-learning router for large language models."""
 
+import os
+
 import policies
 import store
 
 __version__ = "0.1.0"
+
+# onnxruntime tells its makers how it is used, and keeps a number of the machine in the user's
+# cache, unless this is there when it is loaded. Who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - set for it, not read
 
 for _package in (policies, store):
     if getattr(_package, "__distribution__", None) != "bandit-service":

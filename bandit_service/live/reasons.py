@@ -20,7 +20,8 @@ _WORDS = {
     "quality": ("quality", "{:.2f}"), "cost_usd": ("cost", "${:.2g}"), "latency_s": (
         "latency", "{:.2f} s"),
 }  # fmt: skip
-_FEW, _FALLBACKS, _FAILED, _OFTEN, _SPENT = 20, 0.05, 0.01, 0.5, 0.9
+_FEW, _FALLBACKS, _OFTEN, _SPENT = 20, 0.05, 0.5, 0.9
+_FAILED, _FAILED_SHARE = 3, 0.01
 
 
 @dataclass(slots=True)
@@ -155,7 +156,8 @@ def nearly_spent(budgets: Sequence[Mapping[str, Any]]) -> list[str]:
 class Signs:
     """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
 
-    failed: of the newest `answered` answers, those that were errors of the service or a provider.
+    failed: of the `answered` newest requests of the same time, those that were answered with an
+    error of the service or a provider.
     degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. noticed: in
     words, what else is to be looked at.
     """
@@ -182,7 +184,7 @@ def state(signs: Signs) -> tuple[str, list[str]]:
     if signs.looked_at >= _FEW and signs.fallbacks > _FALLBACKS * signs.looked_at:
         share = _share(signs.fallbacks, signs.looked_at)
         bad.append(f"{share} of the recent decisions fell back: a stage before the draw failed.")
-    if signs.answered >= _FEW and signs.failed > _FAILED * signs.answered:
+    if signs.failed >= _FAILED and signs.failed > _FAILED_SHARE * signs.answered:
         share = _share(signs.failed, signs.answered)
         bad.append(f"{share} of the newest answers were errors of the service or a provider.")
     warn += [f"{arm} is masked: its calls fail." for arm in signs.masked]

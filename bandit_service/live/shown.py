@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from bandit_service import clock
+from bandit_service.core.events import DriftDetected
 from bandit_service.core.world import Pending
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
@@ -63,13 +65,15 @@ class Shown:
                 ring.newest.mean, ring.newest.best = watch.means()
         recent = watch.newest(LOOKED_AT)
         span = watch.fine.since(now - _SPAN_S)
-        arms = self._arms(watch, span, recent, now)
         alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
             each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
         ]  # fmt: skip
+        arms = self._arms(watch, span, recent, alarms, now)
         budgets = self._budgets(tenant, now)
         noticed = drifted(alarms) + self._splits() + nearly_spent(budgets)
-        codes = [] if tenant is not None else list(self.telemetry.codes)  # all tenants' answers
+        codes = [] if tenant is not None else [  # they are all tenants' answers
+            code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
+        ]  # fmt: skip
         says = self._state(span, recent, arms, noticed, codes)
         return {
             "now": now,
@@ -152,7 +156,12 @@ class Shown:
         ]
 
     def _arms(
-        self, watch: Watch, span: Sequence[Step], recent: Sequence[Pending], now: float
+        self,
+        watch: Watch,
+        span: Sequence[Step],
+        recent: Sequence[Pending],
+        alarms: Sequence[DriftDetected],
+        now: float,
     ) -> list[dict[str, Any]]:
         treated = chances([pending.decided for pending in recent])
         before: dict[int, int] = {}
@@ -178,8 +187,11 @@ class Shown:
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
                 "share_before_n": sum(before.values()),
-                "why": changes(seen, now) + why(treated.get(id), record.retired, upstream),
-            }
+                "why": " ".join([
+                    *drifted([alarm for alarm in alarms if alarm.arm == id]),
+                    changes(seen, now) + why(treated.get(id), record.retired, upstream),
+                ]),
+            }  # fmt: skip
             rows.append(row)
         return rows
 

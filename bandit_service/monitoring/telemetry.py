@@ -43,7 +43,7 @@ class Telemetry:
         self.looks: list[Callable[[], None]] = []
         self.watching: list[Callable[[ev.AnyEvent, World], None]] = []
         self.took_s: deque[float] = deque(maxlen=1000)
-        self.codes: deque[int] = deque(maxlen=1000)
+        self.codes: deque[tuple[float, int]] = deque(maxlen=1000)
         ProcessCollector(registry=r)
         self._requests = metrics.HTTP_REQUESTS.labelled(r)
         duration = metrics.HTTP_DURATION.labelled(r)
@@ -115,7 +115,7 @@ class Telemetry:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
         self._requests(endpoint, str(code)).inc()
         if endpoint.startswith("/v1/"):
-            self.codes.append(code)
+            self.codes.append((clock.now(), code))
         if seconds is not None:
             timed = self._durations.get(endpoint) or self._durations["other"]
             timed.observe(seconds)

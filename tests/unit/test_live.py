@@ -240,6 +240,7 @@ def test_the_state_of_the_whole_names_the_gravest_first() -> None:
         "bad", ["2 % of the newest answers were errors of the service or a provider."]
     )  # fmt: skip
     assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=200))[0] == "good"
+    assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=20))[0] == "good"  # few alone
 
 
 def test_a_budget_is_spoken_of_when_a_tenth_or_less_is_left() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +260,11 @@ def test_a_place_that_cannot_be_written_is_named(tiny: Path, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelUnavailable, match="which cannot be written"):
         open_backend("onnx", str(tiny), tmp_path / "file" / "models")
+
+
+def test_the_runtime_tells_its_makers_nothing_and_keeps_no_number_of_the_machine(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", "import bandit_service.embedding"]
+    subprocess.run(command, env={"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
