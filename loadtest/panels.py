@@ -173,8 +173,10 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
             ("avg(bandit_quality_bias_mean)", "quality, bias"),
             ("avg(bandit_cost_calibration_error_ratio)", "cost, calibration error"),
             ("avg(bandit_cost_bias_ratio)", "cost, bias")),
-            help="Quality only of policies that expect one; cost as share of what was reported.",
-            width=24),
+            help="Quality only of policies that expect one; cost as share of what was reported."),
+        _one("Effective samples behind the regret", "short",
+             "avg(bandit_regret_effective_samples)", "of the best arm's estimate", low=0,
+             help="The fewer, the less the regret says; arms below 30 are no part of it."),
     )),
     ("Drift", (
         _one("Residual by arm", "short", "avg by (arm) (bandit_arm_residual_mean)", "{{arm}}",
@@ -205,6 +207,8 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
         Panel("Time to learn", "s", (
             (_quantile("0.5", "bandit_learn_seconds"), "append and apply, p50"),
             (_quantile("0.99", "bandit_learn_seconds"), "append and apply, p99")), low=0),
+        _one("Values of rewards", "short", f"sum by (le) (increase(bandit_reward_value_bucket{R}))",
+             "{{le}}", kind="heatmap", width=24),
     )),
 ))  # fmt: skip
 
@@ -258,8 +262,10 @@ MONEY = Page("What does it cost, and what does it save?", (
             ("sum(bandit_expected_cost_usd_total)", "expected"),
             ("sum by (baseline) (bandit_baseline_cost_usd_total)", "all by {{baseline}}")),
             low=0),
-        Panel("Judging and prompt caches, USD per hour", "currencyUSD", (
+        Panel("Judging, embeddings and prompt caches, USD per hour", "currencyUSD", (
             (f"3600 * ({_rate('bandit_judge_cost_usd_total')} or vector(0))", "cost of judging"),
+            (f"3600 * ({_rate('bandit_passed_cost_usd_total')} or vector(0))",
+             "cost of embeddings passed through"),
             (f"3600 * {_rate('bandit_cached_prompt_saved_usd_total')}",
              "saved by providers' caches")), low=0),
         _one("Prompt tokens that providers had cached", "short",

@@ -30,8 +30,8 @@ class Chances:
 
     offered: decisions in which it was eligible. propensity: its mean chance in those. gap: mean of
     the best score less its own where the usual policy decided, None where it was in none of those:
-    scores of several policies have no common unit. excluded: reasons that left it out, with their
-    counts.
+    scores of several policies have no common unit, and those of `fixed` say nothing. excluded:
+    reasons that left it out, with their counts.
     """
 
     decisions: int = 0
@@ -49,7 +49,7 @@ def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
         alike.setdefault(event.arms, []).append(event)
         for id, why in event.excluded.items():
             found.setdefault(id, Chances()).excluded[_kind(why)] += 1
-    policies = Counter((event.policy, event.key) for event in decisions)
+    policies = Counter((e.policy, e.key) for e in decisions if e.policy != "fixed")
     usual = policies.most_common(1)[0][0] if policies else ("", "")
     gaps: dict[ArmId, list[float]] = {}
     for ids, events in alike.items():

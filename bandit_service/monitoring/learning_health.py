@@ -18,6 +18,7 @@ _WINDOW, _SPAN, _SHORT = 1000, 2000.0, 200.0
 _ELO_K, _ELO_BEGIN = 16.0, 1000.0
 _RESCALE = 1e100
 _LEAST_POWER = -30
+_KNOWN = 30.0
 
 
 @dataclass(slots=True)
@@ -26,21 +27,30 @@ class Mean:
 
     sum: float = 0.0
     weight: float = 0.0
+    squares: float = 0.0
+    """Sum of the squared weights."""
 
     def add(self, value: float, weight: float) -> None:
         """One more value."""
         self.sum += weight * value
         self.weight += weight
+        self.squares += weight * weight
 
     def shrink(self, by: float) -> None:
         """Divide all weights."""
         self.sum /= by
         self.weight /= by
+        self.squares /= by * by
 
     @property
     def value(self) -> float | None:
         """The mean."""
         return self.sum / self.weight if self.weight > 0.0 else None
+
+    @property
+    def effective(self) -> float:
+        """Kish's effective sample size, (Σ w)² / Σ w²."""
+        return self.weight * self.weight / self.squares if self.squares > 0.0 else 0.0
 
 
 @dataclass(slots=True)
@@ -201,12 +211,20 @@ class LearningHealth:
         shares = (count / total for count in self._counts.values())
         return max(0.0, -sum(p * math.log(p) for p in shares)) / math.log(offered)
 
+    def best(self) -> Mean | None:
+        """The corrected mean that is highest, of those with an effective sample size of 30.
+
+        One of fewer may be anywhere, and the best of several such is far too good.
+        """
+        known = (one for one in self.corrected.values() if one.effective >= _KNOWN)
+        return max(known, key=lambda one: one.sum / one.weight, default=None)
+
     def regret(self) -> float | None:
         """Best corrected mean of any arm − mean reward: what always that arm would have won.
 
         Below zero where routing by query does better than every single arm.
         """
-        best = max((one.value for one in self.corrected.values() if one.value is not None),
-                   default=None)  # fmt: skip
-        mean = self.rewards.value
-        return best - mean if best is not None and mean is not None else None
+        best, mean = self.best(), self.rewards.value
+        if best is None or best.value is None or mean is None:
+            return None
+        return best.value - mean

@@ -17,7 +17,8 @@ _BY_ARM = (
     metrics.ARM_REWARD_MEAN, metrics.ARM_REWARD_CHANGE, metrics.ARM_VALUE, metrics.ARM_ELO,
 )  # fmt: skip
 _OVERALL = (
-    metrics.REWARD_MEAN, metrics.REGRET, metrics.PROPENSITY_MIN, metrics.ENTROPY,
+    metrics.REWARD_MEAN, metrics.REGRET, metrics.REGRET_SAMPLES, metrics.PROPENSITY_MIN,
+    metrics.ENTROPY,
     metrics.QUALITY_ERROR, metrics.QUALITY_BIAS, metrics.QUALITY_CALIBRATION,
     metrics.COST_CALIBRATION, metrics.COST_BIAS,
 )  # fmt: skip
@@ -37,6 +38,7 @@ class LearningMetrics:
         self._bounded, self._baseline, self._dearest = bounded, baseline, ""
         self._propensity = metrics.PROPENSITY.on(r)
         self._expired = metrics.EXPIRED.on(r)
+        self._reward_value = metrics.REWARD_VALUE.on(r)
         self._arm_rewards = metrics.ARM_REWARDS.labelled(r)
         self._cost = metrics.COST.labelled(r)
         self._expected_cost = metrics.EXPECTED_COST.on(r)
@@ -75,6 +77,7 @@ class LearningMetrics:
         arm = self._bounded(event.arm if decided is None else decided.arm)
         if event.reward is not None:
             self._arm_rewards(arm).inc()
+            self._reward_value.observe(event.reward)
             if pending is None or decided is None:
                 self.health.settled(arm, 1.0, event.reward)
             else:
@@ -108,9 +111,11 @@ class LearningMetrics:
         self.drift.look(world)
         offered = {self._bounded(record.spec.id) for record in world.offered()}
         self._offered.set(len(world.offered()))
+        best = health.best()
         overall = {
             metrics.REWARD_MEAN: health.rewards.value,
             metrics.REGRET: health.regret(),
+            metrics.REGRET_SAMPLES: None if best is None else best.effective,
             metrics.PROPENSITY_MIN: health.least_propensity(),
             metrics.ENTROPY: health.entropy(len(world.offered())),
             metrics.QUALITY_ERROR: health.quality_error.value,

@@ -28,6 +28,7 @@ DISK_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 PROPENSITY_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+REWARD_BUCKETS = (-0.5, -0.1, 0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 RATE_BUCKETS = (1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
@@ -239,6 +240,9 @@ PROPENSITY = HistogramOf(
 ARM_REWARDS = CounterOf(
     "bandit_arm_rewards_total", "Decisions that got their scalar reward, by arm.", ("arm",)
 )
+REWARD_VALUE = HistogramOf(
+    "bandit_reward_value", "Scalar rewards as they were learned from.", REWARD_BUCKETS
+)
 ARM_REWARD_MEAN = GaugeOf(
     "bandit_arm_reward_mean", "Mean reward of an arm's own decisions, forgetting.", ("arm",)
 )
@@ -257,6 +261,10 @@ REWARD_MEAN = GaugeOf("bandit_reward_mean", "Mean reward of all decisions, forge
 REGRET = GaugeOf(
     "bandit_regret_estimate", "Best arm's value estimate less the mean reward; below 0 where "
     "routing beats every single arm.",
+)  # fmt: skip
+REGRET_SAMPLES = GaugeOf(
+    "bandit_regret_effective_samples", "Effective sample size of the best arm's value estimate; "
+    "arms below 30 are no part of the regret.",
 )  # fmt: skip
 PROPENSITY_MIN = GaugeOf(
     "bandit_propensity_min",

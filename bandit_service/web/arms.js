@@ -83,7 +83,7 @@ function row(arm) {
   const [quality, cost, latency] = [measured("Quality"), measured("Cost"), measured("Latency")];
   const [elo, games, why] = [el("span"), el("small"), cell("Why", "why wide")];
   const node = el("tr", { role: "row" },
-    el("td", { role: "rowheader", class: "wide" }, el("span", { class: "name" }, dot, el("span", {}, arm.id), badge)),
+    el("td", { role: "rowheader", class: "wide" }, el("span", { class: "name" }, dot, el("span", {}, arm.id, " ", badge))),
     share.node, reward.node, quality.node, cost.node, latency.node, cell("Elo", "", elo, games), why);
   return {
     node,

@@ -7,7 +7,7 @@ export function percent(value, digits = 0) {
 }
 
 export function number(value, digits = 3) {
-  return value === null || value === undefined ? NONE : value.toFixed(digits).replace("-", "−");
+  return value === null || value === undefined ? NONE : value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 }
 
 export function signed(value, digits = 3) {

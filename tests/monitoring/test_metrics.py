@@ -163,6 +163,22 @@ def test_regret_is_zero_of_the_best_arm_alone_and_corrected_for_how_often_each_w
     assert health.rewards.value == pytest.approx(0.1, abs=0.01)
 
 
+def test_an_arm_of_few_effective_samples_is_no_part_of_the_regret() -> None:
+    health = LearningHealth(span=1e9)
+    for _ in range(200):
+        health.settled("usual", 1.0, 0.5)
+    for i in range(40):  # 39 weigh 1 each and one weighs 1000: (1039)² / (39 + 1000²) = 1.08
+        health.settled("rare", 0.001 if i == 0 else 1.0, 1.0)
+    assert health.corrected["rare"].effective == pytest.approx(1039**2 / (39 + 1000**2), rel=1e-6)
+    best = health.best()
+    assert best is not None
+    assert best.effective == pytest.approx(200.0)
+    assert health.regret() == pytest.approx(0.5 - (100.0 + 40.0) / 240.0)
+    for _ in range(30):
+        health.settled("new", 1.0, 0.9)
+    assert health.best() is health.corrected["new"]
+
+
 def test_entropy_exploration_and_least_propensity_follow_the_window() -> None:
     health = LearningHealth(window=100)
     for i in range(100):
@@ -177,11 +193,11 @@ def test_entropy_exploration_and_least_propensity_follow_the_window() -> None:
 
 
 def test_elo_moves_by_comparisons_and_means_survive_many_outcomes() -> None:
-    health = LearningHealth(span=10.0)
+    health = LearningHealth(span=100.0)
     health.compared(ArmId("a"), ArmId("b"), tie=False)
     assert health.elo[ArmId("a")] == 1008.0
     assert health.elo[ArmId("b")] == 992.0
-    for _ in range(10_000):  # far beyond where the weights are scaled down
+    for _ in range(30_000):  # far beyond where the weights are scaled down
         health.settled("a", 0.5, 0.25)
     assert health.rewards.value == pytest.approx(0.25)
     assert health.regret() == pytest.approx(0.0)
