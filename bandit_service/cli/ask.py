@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import urllib.error
@@ -24,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask; 0 answered, 1 refused or not reached."""
+    if not (args.key.isascii() and args.key.isprintable()):
+        print("bandit-service: --key: must be printable ASCII", file=sys.stderr)
+        return 1
     try:
         why = _explained(args)
         shown: dict[str, Any] = {"arms": why}
@@ -38,6 +42,12 @@ def run(args: argparse.Namespace) -> int:
         return 1
     except urllib.error.URLError as error:
         print(f"bandit-service: {args.url} cannot be reached: {error.reason}", file=sys.stderr)
+        return 1
+    except (OSError, http.client.HTTPException) as error:
+        print(f"bandit-service: {args.url} broke off: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, LookupError, TypeError) as error:
+        print(f"bandit-service: {args.url} is no bandit-service: {error}", file=sys.stderr)
         return 1
     print(json.dumps(shown) if args.json else _text(shown))
     return 0

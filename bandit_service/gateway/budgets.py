@@ -91,7 +91,8 @@ class Budgets:
             return list(most_usd)
         if not fitting or binding.on_exhausted == "refuse":
             raise BudgetExhausted(
-                f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent",
+                f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
+                "or has less left than this request may cost",
                 ends(binding.per, now) - now,
             )
         return fitting

@@ -62,7 +62,9 @@ class Choosing:
         most = {id: most_usd(world.arms[ArmId(id)].spec, asked.body)
                 for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
-        worth = wanted.request.willingness_to_pay or self._router.rules.reward.willingness_to_pay
+        worth = wanted.request.willingness_to_pay
+        if worth is None:
+            worth = self._router.rules.reward.willingness_to_pay
         question = msgspec.structs.replace(
             wanted.request,
             arms=arms,
@@ -110,6 +112,9 @@ class Choosing:
         if ids and all(callable_now[id].upstream in unsuited for id in ids):
             raise unsuited[callable_now[ids[0]].upstream]
         ids = [id for id in ids if callable_now[id].upstream not in unsuited]
+        if named is not None and not set(named) <= set(callable_now):
+            unknown, there_are = min(set(named) - set(callable_now)), ", ".join(callable_now)
+            raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         now = time.monotonic()

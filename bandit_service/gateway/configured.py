@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -75,6 +76,11 @@ def check_upstream(spec: UpstreamSpec) -> None:
         raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
     if not spec.base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url: must begin with http:// or https://, got {spec.base_url!r}")
+    if not urlsplit(spec.base_url).hostname or "?" in spec.base_url or "#" in spec.base_url:
+        raise ValueError(
+            f"base_url: must have a host, and no ? or # (parameters go into query), "
+            f"got {spec.base_url!r}"
+        )
     if spec.kind not in KINDS:
         raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
     for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):

@@ -36,7 +36,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     if arm.partition("?")[0].partition(":")[0] == wanted.AUTO:
         raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
     caller = request[CALLER]
-    tenant = caller.tenant_for(request.headers.get("x-tenant", ""))
+    tenant = caller.tenant_for(wanted.header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
     passing = request.app[GATEWAY].passing
     return await passing.answer(request, "/embeddings", body, arm, tenant, caller.key)
@@ -94,5 +94,6 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _answer(
     request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
 ) -> web.StreamResponse:
+    wanted.check_stream(body)
     asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
     return await request.app[GATEWAY].answer(request, path, body, asked, request[CALLER].key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -23,6 +23,7 @@ class Passed:
     hide_usage: the client did not ask for it. text: the pieces of the only choice's text, where
     they are kept for a judge. model, finish_reason: what it said of itself. broken: why it ended
     before its end. done: it said that it is done. whole: all of it came, and the client was there.
+    choices: those that have begun, and whether each said why it stopped.
     """
 
     hide_usage: bool = False
@@ -34,6 +35,7 @@ class Passed:
     broken: Failed | None = None
     done: bool = False
     whole: bool = False
+    choices: dict[str, bool] = field(default_factory=dict)
 
     def whole_text(self) -> str | None:
         """The text as far as it came; None where it is not kept."""
@@ -105,9 +107,14 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
 
 def _look(passed: Passed, choices: list[Any]) -> None:
     for each in choices:
-        reason = each.get("finish_reason") if isinstance(each, dict) else None
+        if not isinstance(each, dict):
+            continue
+        index = str(each.get("index", 0))
+        reason = each.get("finish_reason")
+        passed.choices[index] = bool(reason) or passed.choices.get(index, False)
         if reason:
-            passed.finished, passed.finish_reason = True, str(reason)
+            passed.finish_reason = str(reason)
+    passed.finished = bool(passed.choices) and all(passed.choices.values())
     if passed.text is not None:
         _keep(passed, choices)
 

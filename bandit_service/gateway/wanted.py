@@ -98,7 +98,7 @@ def _wanted(
         )
     given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
     for field in (*_NUMBERS, *_TEXTS):
-        value = headers.get(f"x-{field.replace('_', '-')}")
+        value = header(headers, f"x-{field.replace('_', '-')}")
         if value is not None:
             given.setdefault(field, value)
     unknown = set(given) - {*_NUMBERS, *_TEXTS}
@@ -122,8 +122,29 @@ def _wanted(
             policy="" if direct else policy,
         ),
         direct,
-        unquote(headers.get("x-expected-answer", "")),
+        unquote(header(headers, "x-expected-answer") or ""),
     )
+
+
+def header(headers: Mapping[str, str], name: str) -> str | None:
+    """A header's text; Refused where its bytes are no UTF-8, which no event could hold."""
+    value = headers.get(name)
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{name}: must be UTF-8", param=name) from None
+    return value
+
+
+def check_stream(body: Mapping[str, Any]) -> None:
+    """Refused where `stream` or `stream_options` are of another type than OpenAI's.
+
+    The client is told so here: passed on, it would look like the failure of an arm.
+    """
+    if not isinstance(body.get("stream"), bool | None):
+        raise Refused("stream: must be true or false", param="stream")
+    if not isinstance(body.get("stream_options"), dict | None):
+        raise Refused("stream_options: must be an object", param="stream_options")
 
 
 def _number(name: str, given: Mapping[str, str]) -> float | None:

@@ -300,6 +300,9 @@ async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
         ({"model": "auto:eagle", "messages": HELLO}, 404, "model"),
         ({"model": "auto?unheard=1", "messages": HELLO}, 400, "model"),
         ({"model": "auto?max_cost_usd=x", "messages": HELLO}, 400, "model"),
+        ({"model": "auto?willingness_to_pay=0", "messages": HELLO}, 400, "willingness_to_pay"),
+        ({"model": "auto?arms=alpha,nobody", "messages": HELLO}, 404, "arms"),
+        ({"model": "auto", "messages": HELLO, "stream": "no"}, 400, "stream"),
         ({"model": "auto", "messages": ["x"]}, 400, "messages"),
         ([], 400, None),
     ],
@@ -310,6 +313,26 @@ async def test_bad_input_is_named(
     async with a_gateway(tmp_path, models) as (client, provider):
         found, answer = await client.post("/v1/chat/completions", body)
         assert (found, answer["error"]["param"]) == (status, param)
+        assert not provider.seen
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings"])
+async def test_a_header_that_is_no_utf_8_is_named_and_not_an_error_of_ours(
+    tmp_path: Path, models: Path, path: str
+) -> None:
+    body = json.dumps({"model": "alpha", "messages": HELLO, "input": "x"}).encode()
+    async with a_gateway(tmp_path, models) as (client, provider):
+        names = ("x-tenant",) if path == "embeddings" else ("x-tenant", "x-unit", "x-session")
+        for name in names:
+            host = client.url.removeprefix("http://")
+            reader, writer = await asyncio.open_connection(*host.split(":"))
+            head = f"POST /v1/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            length = f"Content-Length: {len(body)}\r\n{name}: ".encode()
+            writer.write(head.encode() + length + b"\xe9\r\n\r\n" + body)
+            answer = await reader.read()
+            writer.close()
+            assert b" 400 " in answer.split(b"\r\n")[0], answer
+            assert name.encode() + b": must be UTF-8" in answer
         assert not provider.seen
 
 

@@ -1,0 +1,39 @@
+"""When a stream has come to its end, of one choice and of several."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bandit_service.gateway.relay import Passed, rewritten
+
+
+def _told(*events: list[tuple[int, str | None]]) -> Passed:
+    passed = Passed()
+    for choices in events:
+        told: list[Any] = [
+            {"index": index, "delta": {"content": "x"}, "finish_reason": reason}
+            for index, reason in choices
+        ]
+        rewritten([json.dumps({"choices": told}).encode()], "id", passed)
+    return passed
+
+
+@pytest.mark.parametrize(
+    ("events", "finished"),
+    [
+        ([[(0, None)], [(0, "stop")]], True),
+        ([[(0, None)]], False),
+        ([[(0, None)], [(1, None)], [(0, "stop")]], False),
+        ([[(0, None)], [(0, "stop")], [(1, None)]], False),
+        ([[(0, None)], [(1, None)], [(0, "stop")], [(1, "length")]], True),
+        ([[(0, "stop")], [(0, None)]], True),
+        ([[]], False),
+    ],
+)
+def test_a_stream_is_finished_when_every_choice_has_said_why_it_stopped(
+    events: list[list[tuple[int, str | None]]], finished: bool
+) -> None:
+    assert _told(*events).finished is finished
