@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+import policies
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
 from bandit_service.core.world import World
@@ -19,11 +20,15 @@ async def drift(request: web.Request) -> web.Response:
 
 
 def described(world: World, watched: bool) -> dict[str, Any]:
-    """The tracks as they stand, and the alarms, newest first; null is the arm of the queries."""
+    """The tracks as they stand, and the alarms, newest first; null is the arm of the queries.
+
+    forgets: whether the serving policy can let an arm fade, which `drift.keep` asks for.
+    """
     folded = world.drift
     queries = folded.tracks.get(QUERIES, Track())
     return {
         "watched": watched,
+        "forgets": isinstance(world.learners[world.serving].policy, policies.Forgetful),
         "arms": {
             arm: {"outcomes": track.passed, "residual": track.shown}
             for arm, track in sorted(folded.tracks.items())

@@ -224,8 +224,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 state={"enum": ["shown", "refused", "not enough data"]},
                 overlap={"type": "object"})}),
     "Drift": _object(
-        ["watched", "arms", "queries", "allowances", "alarms"],
-        watched={"type": "boolean"},
+        ["watched", "forgets", "arms", "queries", "allowances", "alarms"],
+        watched={"type": "boolean"}, forgets={"type": "boolean"},
         arms={"type": "object", "additionalProperties": _object(
             ["outcomes", "residual"], outcomes=_WHOLE, residual={"type": ["number", "null"]})},
         queries=_object(["seen", "distance"], seen=_WHOLE,

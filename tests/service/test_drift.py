@@ -76,6 +76,7 @@ async def test_a_silent_drop_is_told_and_with_reactions_traffic_leaves_the_arm_s
             await _traffic(client, BEFORE, 500, 1)
             steady = await _drift(client)
             assert (steady["watched"], steady["alarms"], steady["allowances"]) == (True, [], [])
+            assert steady["forgets"] is True
             assert abs(steady["arms"]["good"]["residual"]) < 0.2
             arms = await _traffic(client, AFTER, 400, 2)
             shares[name] = arms[200:].count("good") / 200
@@ -128,3 +129,9 @@ async def test_where_it_is_off_nothing_is_told(tmp_path: Path, models: Path) -> 
         found = await _drift(client)
         assert (found["watched"], found["alarms"]) == (False, [])
         assert found["arms"]["good"]["residual"] < -0.1
+
+
+async def test_that_a_policy_cannot_forget_is_told(tmp_path: Path, models: Path) -> None:
+    environ = ENVIRON | {"BANDIT_POLICY_NAME": "pickllm_gradient"}
+    async with serving(tmp_path / "var", models, **environ) as client:
+        assert (await _drift(client))["forgets"] is False
