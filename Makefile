@@ -138,16 +138,16 @@ bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory,
 	@$(BIN)/python -m loadtest.bench
 
 bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, regret with and without reactions, cost (SEEDS=5)
-	@$(BIN)/python -m loadtest.bench_drift --data $(RECORDED) --seeds $(SEEDS) --markdown docs/drift.md
+	@$(BIN)/python -m loadtest.bench.drift --data $(RECORDED) --seeds $(SEEDS) --markdown docs/drift.md
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md
 
 bench-gateway: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## what the gateway adds, beside a bare proxy and LiteLLM's; writes docs/performance.md
-	@$(BIN)/python -m loadtest.bench_gateway --markdown docs/performance.md
+	@$(BIN)/python -m loadtest.bench.gateway --markdown docs/performance.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
-	@$(BIN)/python -m loadtest.bench_embed
+	@$(BIN)/python -m loadtest.bench.embed
 
 chaos: $(VENV)/.test var/models/.exported ## kill -9 under load KILLS=200 times, and look what is left (SEED=0)
 	@mkdir -p var/chaos && rm -rf var/chaos/var && mkdir var/chaos/var && ln -s ../../models var/chaos/var/models

@@ -2,7 +2,7 @@
 
 All of them stand in front of the same upstream, a process that answers at once, and are called by
 the same client, one request after another and many at a time; rounds alternate, so that all see
-the same machine. `python -m loadtest.bench_gateway --each 10 --rounds 1` is a look at it.
+the same machine. `python -m loadtest.bench.gateway --each 10 --rounds 1` is a look at it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ async def _ask(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The section alone, as long as is wanted."""
-    from loadtest.bench import show
+    from loadtest.bench.tables import show
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds that count")

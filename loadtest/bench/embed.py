@@ -1,6 +1,6 @@
 """Embedding backends beside sentence-transformers in float32: speed, and whose neighbours agree.
 
-    python -m loadtest.bench_embed [--data FILE] [--limit N] [--json]
+    python -m loadtest.bench.embed [--data FILE] [--limit N] [--json]
 
 agreement@20: of the 20 nearest neighbours of a text among all texts by the baseline's embeddings,
 the mean share that the backend's embeddings keep.
@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from bandit_service.embedding import Backend, EmbeddingStage, ModelUnavailable, open_backend
 from bandit_service.replay.recorded import BadRecording, open_recording
-from loadtest.bench import percentiles, show
+from loadtest.bench.tables import show
+from loadtest.bench.world import percentiles
 from policies import Vector
 
 NEIGHBOURS = 20

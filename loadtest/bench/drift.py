@@ -1,6 +1,6 @@
 """Drift on recorded streams: false alarms, delay, reward with and without reactions, and the cost.
 
-    python -m loadtest.bench_drift [--data DIR] [--seeds 5] [--jobs 2] [--markdown docs/drift.md]
+    python -m loadtest.bench.drift [--data DIR] [--seeds 5] [--jobs 2] [--markdown docs/drift.md]
 
 Half-way the best arm's quality is halved and nobody says so (`evaluate/change.py`). Each stream is
 also run without any change. The baseline is the same stream without detection, whose decisions are
@@ -207,7 +207,7 @@ def recordings(directory: Path, state: Path) -> Iterator[Labelled]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print every table, and write them into a document where one is named."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench_drift", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.drift", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=Path("../shared/data"), help="where the recordings lie")
     add("--state", type=Path, default=Path(Settings().data_dir), help="models and embeddings")

@@ -1,6 +1,6 @@
 """What experiments cost a decision: assignment, shadows, counting; beside the world without them.
 
-`python -m loadtest.bench_experiments --repeat 100` is a look at it; `make bench` has it too.
+`python -m loadtest.bench.experiments --repeat 100` is a look at it; `make bench` has it too.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def bench_experiments(
 
 def main() -> None:
     """Print the table."""
-    from loadtest.bench import filled_world, show, vectors  # which has this as a section
+    from loadtest.bench.tables import show
+    from loadtest.bench.world import filled_world, vectors
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=1000, help="decisions of each row")

@@ -1,0 +1,95 @@
+"""Speed and memory, each figure beside its baseline from the same run.
+
+    python -m loadtest.bench [--only SECTION] [--json FILE] [--markdown docs/performance.md]
+
+Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
+ratios. What each section measures is said in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench.durable import bench_durable
+from loadtest.bench.evaluate import bench_evaluate
+from loadtest.bench.experiments import bench_experiments
+from loadtest.bench.gateway import bench_gateway
+from loadtest.bench.inside import bench_decide, bench_learn, bench_memory, bench_query, bench_recall
+from loadtest.bench.metrics import bench_metrics
+from loadtest.bench.results import bench_results
+from loadtest.bench.start import bench_beside, bench_start
+from loadtest.bench.tables import show
+from loadtest.bench.wire import bench_http, serve_bench
+from loadtest.bench.world import filled_world, vectors
+from loadtest.sections import put_section
+
+SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "decide": ("inside decide, client's embedding, 11 arms, 10,000 past queries", bench_decide),
+    "experiments": (
+        "what experiments cost a decision, metallm, 11 arms, 10,000 past queries",
+        lambda _: bench_experiments(filled_world, vectors(2000, seed=2)),
+    ),
+    "recall": ("recall of 20 neighbours", bench_recall),
+    "query": (
+        "decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries",
+        bench_query,
+    ),
+    "http": ("throughput at concurrency 32, client's embedding, metallm, 11 arms", bench_http),
+    "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
+    "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
+    "start": ("start-up", bench_start),
+    "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
+    "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
+    "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
+    "metrics": (
+        "what the metrics cost: the router without HTTP, 11 arms; a scrape at 50 arms x 5 policies",
+        lambda directory: bench_metrics(directory, filled_world, vectors(100, seed=3)),
+    ),
+    "results": (
+        "an experiment: counting one value of one unit, and its results as JSON, CPU time",
+        lambda _: bench_results(),
+    ),
+    "evaluate": (
+        "one policy online over 10,000 recorded queries, 11 arms, embeddings at hand",
+        lambda _: bench_evaluate(),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sections and print a table each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections only")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--markdown", type=Path, help="put each table into this document")
+    parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.serve is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve_bench(args.serve))
+        return 0
+    results = {}
+    for name in args.only or SECTIONS:
+        title, section = SECTIONS[name]
+        with tempfile.TemporaryDirectory() as directory:
+            found = section(Path(directory))
+            rows = asyncio.run(found) if asyncio.iscoroutine(found) else found
+        results[name] = {"title": title, "rows": rows}
+        print(f"\n### {title}\n\n{show(rows)}", flush=True)
+        if args.markdown is not None:
+            put_section(args.markdown, name, show(rows))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Inside the process: a decision, a recall, a text, a reward, a remembered query's memory."""
+
+from __future__ import annotations
+
+import gc
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from tqdm import tqdm
+
+import policies
+from bandit_service import settings, wire
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.history import History
+from bandit_service.embedding import EmbeddingStage, open_backend
+from loadtest.bench.world import (
+    DIM,
+    NEIGHBOURS,
+    PAST,
+    NoModel,
+    Row,
+    filled_world,
+    in_ms,
+    percentiles,
+    quiet_gc,
+    routing,
+    seconds_of,
+    timed,
+    vectors,
+)
+from policies import ArmId, Outcome, Vector
+from store import EventLog, Record
+from store.history import ExactIndex, HnswIndex, HybridIndex
+from store.memory import MemoryLog
+from store.sqlite import SqliteLog
+
+
+def bench_decide(directory: Path) -> list[Row]:
+    """Inside decide, with a client's embedding: each stage, and the whole, for every policy."""
+    rows = []
+    asked = vectors(2000, seed=2)
+    for name in tqdm(policies.names(), desc="decide", disable=None, leave=False):
+        world, index = filled_world(name, PAST)
+        path = directory / f"decide-{name}.sqlite3"
+        log = SqliteLog(path)
+        explore = Exploration()
+        stages: dict[str, list[float]] = {s: [] for s in ("recall", "propose", "append", "whole")}
+        with quiet_gc():
+            for i in range(1100):
+                query = Query(asked[i], 25, 0.1)
+                t0 = time.perf_counter()
+                found = index.recall(query.embedding, NEIGHBOURS)
+                recalled = Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
+                t1 = time.perf_counter()
+                event = decide(world, query, recalled, f"{name}-{i}", 0.0, explore)
+                t2 = time.perf_counter()
+                log.append([Record(event.id, "decided", 0.0, ev.encode(event))])
+                world = apply(world, event)
+                t3 = time.perf_counter()
+                if i >= 100:
+                    for stage, seconds in zip(stages, (t1 - t0, t2 - t1, t3 - t2, t3 - t0),
+                                              strict=True):  # fmt: skip
+                        stages[stage].append(seconds)
+        log.close()
+        row: Row = {"policy": name}
+        for stage, taken in stages.items():
+            row |= {f"{stage} {k} us": v for k, v in percentiles(taken).items()}
+        rows.append(row)
+    baseline = next(row for row in rows if row["policy"] == "uniform")["whole p50 us"]
+    for row in rows:
+        row["x uniform"] = row["whole p50 us"] / baseline
+    return rows
+
+
+def bench_recall(_: Path) -> list[Row]:
+    """Recalling 20 neighbours and remembering one: exact and graph, and how often they agree."""
+    rows = []
+    for n in (1000, 2000, 10_000, 50_000):
+        stored, asked = vectors(n), vectors(300, seed=3)
+        exact, graph = ExactIndex(DIM), HnswIndex(DIM, n + 300)
+        exact.load(np.arange(n), stored)
+        begun = time.perf_counter()
+        graph.load(np.arange(n), stored)
+        built = time.perf_counter() - begun
+        exactly = timed(300, partial(_recall, exact, asked))
+        about = timed(300, partial(_recall, graph, asked))
+        same = [
+            len(np.intersect1d(exact.recall(v, NEIGHBOURS).ids, graph.recall(v, NEIGHBOURS).ids))
+            for v in asked
+        ]
+        added = [seconds_of(partial(graph.add, n + i, v)) for i, v in enumerate(asked)]
+        rows.append(
+            {
+                "past queries": n,
+                "exact p50 us": percentiles(exactly)["p50"],
+                "graph p50 us": percentiles(about)["p50"],
+                "x exact": float(np.median(about) / np.median(exactly)),
+                "recall@20": float(np.mean(same)) / NEIGHBOURS,
+                "graph add p50 us": percentiles(added)["p50"],
+                "graph build s": built,
+            }
+        )
+    return rows
+
+
+def _recall(index: ExactIndex | HnswIndex, asked: Vector, i: int) -> Any:
+    return index.recall(asked[i], NEIGHBOURS)
+
+
+WORDS = (
+    "explain how a steam engine turns heat into motion and why its efficiency is bounded by the "
+    "temperature of the boiler number"
+)
+
+
+async def bench_query(directory: Path) -> list[Row]:
+    """Deciding on a text of 20 words at concurrency 1, beside the bare embedding call."""
+    chosen = settings.Settings()
+    backend = open_backend("onnx", chosen.embedding.model, Path("var/models"), 1)
+    world, index = filled_world("metallm", PAST)
+    log = SqliteLog(directory / "query.sqlite3")
+    embedder = EmbeddingStage(backend, cache_size=0)
+    bare: list[float] = []
+    whole: list[float] = []
+    texts = [f"{' '.join(WORDS.split()[:19])} {i}" for i in range(400)]
+    async with routing(world, index, log, embedder) as router:
+        with quiet_gc():
+            for i, text in enumerate(tqdm(texts, desc="query", disable=None, leave=False)):
+                bare_first = i % 2 == 0
+                if bare_first:
+                    bare.append(seconds_of(partial(backend.encode, [text])))
+                begun = time.perf_counter()
+                await router.decide(wire.DecideRequest(query=text))
+                whole.append(time.perf_counter() - begun)
+                if not bare_first:
+                    bare.append(seconds_of(partial(backend.encode, [text])))
+    await embedder.close()
+    log.close()
+    added = float(np.median(whole[50:]) - np.median(bare[50:])) * 1e3
+    return [
+        {"what": "bare embedding call (baseline)", **in_ms(bare[50:]), "added at p50 ms": 0.0},
+        {"what": "decide on the same text", **in_ms(whole[50:]), "added at p50 ms": added},
+    ]
+
+
+async def bench_learn(directory: Path) -> list[Row]:
+    """From a reward received to applied and durable, and the update alone as the past grows."""
+    rows: list[Row] = []
+    for past in tqdm((1000, 10_000, 100_000), desc="learn", disable=None, leave=False):
+        world, index = filled_world("metallm", past, capacity=past + 1000)
+        asked = vectors(500, seed=7)
+        log: EventLog = SqliteLog(directory / f"learn-{past}.sqlite3")
+        embedder = EmbeddingStage(NoModel())
+        acknowledged, applied = [], []
+        async with routing(world, index, log, embedder) as router:
+            with quiet_gc():
+                for vector in asked:
+                    ask = wire.DecideRequest(embedding=ev.pack(vector))
+                    decided = await router.decide(ask)
+                    request = wire.RewardRequest(decision_id=decided.id, quality=0.5, cost_usd=1e-3)
+                    begun = time.perf_counter()
+                    await router.reward(request)
+                    acknowledged.append(time.perf_counter() - begun)
+        log.close()
+        log = MemoryLog()
+        async with routing(world, index, log, embedder) as router:
+            for i, vector in enumerate(vectors(300, seed=8)):
+                subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
+                event = ev.Rewarded(ts=0.0, subject=subject, arm=ArmId("arm-03"), quality=0.5,
+                                    cost_usd=1e-3, reward=0.5, idempotency_key=f"{i}")  # fmt: skip
+                applied.append(seconds_of(partial(router.writer._apply, event)))
+        await embedder.close()
+        rows.append(
+            {
+                "past queries": past,
+                "reward to applied p50 us": percentiles(applied)["p50"],
+                "reward to durable p50 us": percentiles(acknowledged)["p50"],
+                "reward to durable p99 us": percentiles(acknowledged)["p99"],
+            }
+        )
+    for row in rows:
+        row["x at 1,000"] = row["reward to applied p50 us"] / rows[0]["reward to applied p50 us"]
+    return rows
+
+
+def bench_memory(_: Path) -> list[Row]:
+    """Resident memory for each remembered query, beside the bytes of its vector."""
+    process = psutil.Process()
+    n = 50_000
+    some = vectors(n)
+    gc.collect()
+    before = process.memory_info().rss
+    history = History(n)
+    for i in range(n):
+        history.remember(some[i], Outcome(ArmId("arm-00"), 0.5, float(i % 7)))
+    folded = process.memory_info().rss
+    index = HybridIndex(DIM, n)
+    ids, stored = history.vectors()
+    index.load(np.array(ids, np.int64), stored)
+    del stored
+    index.wait()
+    len(index)  # the switch to the graph lets the exact copy go
+    gc.collect()
+    after = process.memory_info().rss
+    vector = 4 * DIM
+    return [
+        {"what": "one vector (baseline)", "bytes": vector, "x vector": 1.0},
+        {
+            "what": "in the fold",
+            "bytes": (folded - before) / n,
+            "x vector": (folded - before) / n / vector,
+        },
+        {
+            "what": "with the graph",
+            "bytes": (after - before) / n,
+            "x vector": (after - before) / n / vector,
+        },
+    ]

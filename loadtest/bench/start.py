@@ -1,0 +1,132 @@
+"""Processes: how long a start takes, and what goes on beside serving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+from tqdm import tqdm
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.world import new_world
+from loadtest.bench.keeping import bench_snapshot
+from loadtest.bench.world import (
+    Row,
+    specs,
+    vectors,
+)
+from store import Record
+from store.sqlite import SqliteLog
+
+
+async def appears(path: Path, process: asyncio.subprocess.Process) -> str:
+    """What is in a file as soon as the process has written it."""
+    while True:
+        assert process.returncode is None, "the service did not start"
+        if await asyncio.to_thread(path.exists) and (
+            text := await asyncio.to_thread(path.read_text)
+        ):
+            return text
+        await asyncio.sleep(0.02)
+
+
+def link_models(directory: Path) -> None:
+    """The exported model, where the service in a directory looks for it."""
+    if not (directory / "models").exists():
+        (directory / "models").symlink_to(Path("var/models").resolve(), target_is_directory=True)
+
+
+@contextlib.asynccontextmanager
+async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
+    """A service on the log in `data`: its URL, and what its start took."""
+    link_models(data)
+    ready = data / "ready.json"
+    await asyncio.to_thread(ready.unlink, True)
+    begun = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
+        "--config", str(_config(data)), "--ready-file", str(ready),
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = json.loads(await appears(ready, process))["url"]
+        seconds = time.perf_counter() - begun
+        rss = psutil.Process(process.pid).memory_info().rss
+        yield url, {"ready after s": seconds, "resident MB": rss / 1e6}
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def bench_start(directory: Path) -> list[Row]:
+    """From process to ready: an empty log, 100,000 events, and these with a snapshot of them."""
+    rows: list[Row] = []
+    empty, data = directory / "empty", directory / "start"
+    await asyncio.to_thread(empty.mkdir)
+    await asyncio.to_thread(data.mkdir)
+    async with _started(empty) as (_, row):
+        rows.append({"what": "empty log (baseline)", "events": 0} | row)
+    await asyncio.to_thread(_write_log, data / "events.sqlite3", 100_000)
+    async with _started(data) as (_, row):
+        rows.append({"what": "100,000 events", "events": 100_000} | row)
+    async with _started(data) as (_, row):  # the first one left a snapshot when it stopped
+        rows.append({"what": "with a snapshot", "events": 100_000} | row)
+    for row in rows:
+        row["x empty"] = row["ready after s"] / rows[0]["ready after s"]
+    return rows
+
+
+async def bench_beside(directory: Path) -> list[Row]:
+    """Decisions at a steady rate while snapshots are made, and while a policy is folded."""
+    data = directory / "beside"
+    await asyncio.to_thread(data.mkdir)
+    await asyncio.to_thread(_write_log, data / "events.sqlite3", 10_000)
+    async with _started(data) as (url, _):
+        return await bench_snapshot(url, vectors(500, seed=9))
+
+
+def _config(data: Path) -> Path:
+    path = data / "config.toml"
+    arms = "".join(
+        f'[[arms]]\nid = "{s.id}"\nusd_per_mtok_in = {s.usd_per_mtok_in}\n'
+        f"usd_per_mtok_out = {s.usd_per_mtok_out}\n"
+        for s in specs()
+    )
+    path.write_text(f'data_dir = "{data}"\n[history]\ncapacity = 50000\n{arms}')
+    return path
+
+
+def _write_log(path: Path, events: int) -> None:
+    """Decisions and their rewards, half and half, as the service would have written them."""
+    log = SqliteLog(path)
+    world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
+    batch: list[Record] = []
+    for i, spec in enumerate(specs()):
+        event = ev.ArmAdded(ts=0.0, arm=spec, source="config")
+        apply(world, event)
+        batch.append(Record(f"arm-{i}", "arm_added", 0.0, ev.encode(event)))
+    some = vectors(10_000)
+    now = time.time()  # noqa: TID251 - decisions of today, which the sweep leaves alone
+    for i in tqdm(range(events // 2), desc="writing a log", disable=None, leave=False):
+        query = Query(some[i % len(some)], 25, 0.1)
+        decided = decide(world, query, Recalled(), f"d-{i}", now, Exploration())
+        rewarded = ev.Rewarded(
+            ts=now, decision_id=decided.id, quality=0.5, cost_usd=1e-3, reward=0.4
+        )
+        batch.append(Record(decided.id, "decided", now, ev.encode(decided)))
+        batch.append(Record(f"r-{i}", "rewarded", now, ev.encode(rewarded)))
+        if len(batch) >= 1000:
+            log.append(batch)
+            batch = []
+    log.append(batch)
+    log.close()
