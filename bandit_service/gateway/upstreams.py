@@ -24,7 +24,9 @@ from bandit_service.core.errors import Refused
 from bandit_service.gateway import anthropic
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
 
-_RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_RETRY_STATUS = frozenset({401, 402, 404, 408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Not the client's fault: our key, credit or name of the model there, or what may be better later.
+403 is not among them, since it may be about the content."""
 _MOST_ERROR = 65_536
 
 

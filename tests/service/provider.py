@@ -69,7 +69,7 @@ class Provider:
                 error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
                          "code": "bad"}  # fmt: skip
                 return web.json_response({"error": error}, status=400)
-            case "500" | "429" | "529":
+            case "500" | "429" | "529" | "401" | "402" | "404":
                 return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
         if body.get("stream"):
             return await self._stream(request, body, how)

@@ -112,7 +112,9 @@ async def test_a_synchronous_client_works_the_same(tmp_path: Path, models: Path)
         assert await asyncio.to_thread(ask) == ("I am gamma", "I am gamma")
 
 
-@pytest.mark.parametrize("how", ["500", "429", "529", "reset", "never", "not json", "no choices"])
+@pytest.mark.parametrize(
+    "how", ["401", "500", "429", "529", "reset", "never", "not json", "no choices"]
+)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_arm_that_fails_is_followed_by_another_and_taught(
     tmp_path: Path, models: Path, how: str, stream: bool
