@@ -37,8 +37,9 @@ def check(spec: Experiment) -> None:
         _refuse("ramp", "the shares must grow, from above 0 to at most 1")
     if any(not (step.units >= 0 and 0.0 <= step.hours <= 100_000.0) for step in spec.ramp):
         _refuse("ramp", "units must be at least 0, hours from 0 to 100000")
-    if any(not (step.units or step.hours) for step in spec.ramp[:-1]):
-        _refuse("ramp", "every step but the last needs units or hours after which it ends")
+    if any(not (step.units or step.hours or step.approve) for step in spec.ramp[:-1]):
+        _refuse("ramp", "every step but the last needs units or hours after which it ends, "
+                "or approve = true")  # fmt: skip
     keys = {one.key for one in spec.served}
     for unit, key in spec.overrides.items():
         if key not in keys:

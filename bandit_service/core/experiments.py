@@ -82,11 +82,15 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
            forbid_unknown_fields=True):  # fmt: skip
-    """One step of a ramp: the share, kept until as many new units and hours have passed."""
+    """One step of a ramp: the share, kept until as many new units and hours have passed.
+
+    approve: and until a person sets the next step's share; nothing goes on by itself.
+    """
 
     share: float
     units: int = 0
     hours: float = 0.0
+    approve: bool = False
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,

@@ -138,10 +138,11 @@ def _broken(
 def _ramp(spec: Experiment, trial: Trial, now: float) -> Change | None:
     """The next share when the present step has had its units and hours.
 
-    Not while a variant is held, nor where the split is not the configured one.
+    Not where a person is to approve it, while a variant is held, nor where the split is not the
+    configured one.
     """
     at = step_of(spec)
-    if at is None or at + 1 >= len(spec.ramp) or trial.held:
+    if at is None or at + 1 >= len(spec.ramp) or spec.ramp[at].approve or trial.held:
         return None
     epochs = list(takewhile(lambda one: one.share == spec.share, reversed(trial.epochs)))
     if not epochs:

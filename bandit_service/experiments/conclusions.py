@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bandit_service.core.experiments import Experiment, Variant
 from bandit_service.core.sides import Score, Side, Sums, gap_of
+from bandit_service.core.steering import step_of
 from bandit_service.core.trial import Trial
 from bandit_service.statistics import binomial, calibration, means, srm
 
@@ -65,6 +66,10 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
     if trial.mixed > _MOST_MIXED * units:
         found.append(f"{trial.mixed} of {units} units met two variants and are left out: where "
                      "weights change, set sticky.")  # fmt: skip
+    at = step_of(spec) if trial.status == "running" else None
+    if at is not None and at + 1 < len(spec.ramp) and spec.ramp[at].approve:
+        found.append(f"Step {at + 1} of the ramp ends by hand: set the share to "
+                     f"{spec.ramp[at + 1].share:g} to go on.")  # fmt: skip
     if trial.uncounted:
         found.append(f"{trial.uncounted} decisions came from units beyond those that can be "
                      "counted.")  # fmt: skip

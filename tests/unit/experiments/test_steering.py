@@ -17,7 +17,7 @@ from bandit_service.core.steering import Change, breaches, chances_of_being_best
 from bandit_service.core.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.experiments.background import weighed
-from bandit_service.experiments.conclusions import difference
+from bandit_service.experiments.conclusions import caveats, difference
 from tests.unit.experiments.given import a_world, asked, decided, put, rewarded, run, two_arms
 
 HOUR = 3600.0
@@ -146,6 +146,24 @@ def test_the_last_step_stays_and_a_share_set_by_hand_ends_the_ramp() -> None:
         run(world, spec)
         _enough(world, 5)
         assert steer(spec, _trial(world), 1e9) == []
+
+
+def test_a_step_that_a_person_approves_waits_for_the_next_share_and_then_goes_on() -> None:
+    steps = (Step(share=0.1, units=5, approve=True), Step(share=0.5, units=5), Step(share=1.0))
+    world = a_world()
+    spec = _ramped(*steps, share=0.1)
+    run(world, spec)
+    _enough(world, 5)
+    assert steer(spec, _trial(world), 1e9) == []
+    assert caveats(spec, _trial(world)) == [
+        "Step 1 of the ramp ends by hand: set the share to 0.5 to go on."
+    ]
+    approved = _ramped(*steps, share=0.5)
+    put(world, approved, ts=5.0)
+    assert caveats(approved, _trial(world)) == []
+    _enough(world, _sum(world) + 5)
+    (change,) = steer(approved, _trial(world), 1e9)
+    assert change.share == 1.0
 
 
 def test_a_step_that_is_taken_again_begins_again() -> None:
