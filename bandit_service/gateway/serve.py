@@ -156,7 +156,8 @@ class Gateway:
             async with self._upstreams.send(spec.upstream, path, sent, onward) as response:
                 answer = await whole(response, self._rules.max_answer_bytes)
             answer = dialects.answered(upstream.kind, answer)
-            if not isinstance(answer.get("choices"), list):
+            choices = answer.get("choices")
+            if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
                 raise Failed("the answer has no choices")
             span.answered(answer)
         return answer

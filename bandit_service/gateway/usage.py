@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.outcomes import MAX_COST_USD
 from bandit_service.embedding import estimate_tokens
 
 
@@ -17,7 +18,9 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
     provider now keeps `usd_per_mtok_cache_write`. Reasoning tokens cost what an answer's do. OpenAI
     and Anthropic count them in `completion_tokens`; xAI and Gemini beside it, so that only
-    `total_tokens` has them: what is billed is the larger of completion and total − prompt.
+    `total_tokens` has them: what is billed is the larger of completion and total − prompt. A usage
+    beyond what an outcome may cost is taken for a provider's mistake: it is none, lest it empty
+    every budget.
 
     >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
     >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
@@ -41,7 +44,7 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
         + kept * _or_in(spec.usd_per_mtok_cache_write, spec)
         + completion * spec.usd_per_mtok_out
     )
-    return paid / 1e6
+    return paid / 1e6 if paid / 1e6 <= MAX_COST_USD else None
 
 
 def most_usd(spec: ArmSpec, body: Mapping[str, Any]) -> float:

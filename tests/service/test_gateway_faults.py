@@ -207,6 +207,8 @@ _MALFORMED = {
     "not UTF-8": says_and_closes(_whole(b'{"choices": "\xff\xfe"}')),
     "an error with 200": says_and_closes(_whole(b'{"error": {"message": "overloaded"}}')),
     "a list": says_and_closes(_whole(b"[]")),
+    "no choice": says_and_closes(_whole(b'{"choices": []}')),
+    "a choice of null": says_and_closes(_whole(b'{"choices": [null]}')),
     "nothing at all": says_and_closes(_whole(b"")),
     "a redirect": says_and_closes(_whole(b"", "Location: http://x/", status="302 Found")),
 }

@@ -57,7 +57,10 @@ def test_more_cached_than_prompted_is_no_credit() -> None:
     assert cost_usd(usage, PRICED) == pytest.approx((1000 * 0.5 + 100 * 8) / 1e6)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "7"}, {"completion_tokens": -1}, 3])
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"prompt_tokens": "7"}, {"completion_tokens": -1}, 3, {"prompt_tokens": 10**18}],
+)
 def test_no_usage_is_no_cost(usage: object) -> None:
     assert cost_usd(usage, PRICED) is None
 
