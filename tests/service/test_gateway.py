@@ -288,6 +288,8 @@ async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
         assert "rests on 1 past queries" in printed
         assert await asyncio.to_thread(cli.main, [*asked, "--model", "nobody"]) == 1
         assert "no 'nobody'" in capsys.readouterr().err
+        assert await asyncio.to_thread(cli.main, [*asked, "--key", "a\nb"]) == 1
+        assert "--key: must be printable" in capsys.readouterr().err
         limited = {"query": "x", "max_cost_usd": 1e-9}
         status, refused = await client.post("/v1/explain", limited)
         assert (status, refused["error"]["code"]) == (422, "no_eligible_arm")
