@@ -52,7 +52,7 @@ def config(recorded: Recorded, policy: str, data_dir: Path, scratch: Path) -> st
     return config_of(recorded, policy, data_dir, scratch) + (
         f"[snapshots]\ndirectory = {json.dumps(str(scratch / 'snapshots'))}\n"
         f"[monitoring]\nbaseline_arm = {json.dumps(prices[max(prices)])}\n"
-        '[[budgets]]\nscope = "service"\nper = "hour"\nusd = 20.0\n'
+        '[[budgets]]\nscope = "service"\nper = "hour"\nusd = 100.0\n'
         '[[budgets]]\nscope = "service"\nper = "month"\nusd = 1000.0\n'
     )
 

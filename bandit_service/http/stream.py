@@ -53,6 +53,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         server.stream_credits,
         server.max_frame_bytes,
         request.app[TELEMETRY].rejected,
+        request.app[TELEMETRY].told,
     )
     stopping = asyncio.create_task(
         _close_when(request.app[DRAINING], connection, socket, server.shutdown_s)
@@ -82,9 +83,10 @@ class _Connection:
         most: int,
         max_frame_bytes: int,
         rejected: Callable[[ServiceError], None],
+        told: Callable[[int], None],
     ) -> None:
         self._socket = socket
-        self._rejected = rejected
+        self._rejected, self._told = rejected, told
         self._learning = learning
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
@@ -158,10 +160,12 @@ class _Connection:
             _log.exception("internal error")
             await self._refuse(id, ServiceError("an error of ours"))
         else:
+            self._told(200)
             await self._send({"id": id, **answer})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
         self._rejected(error)
+        self._told(error.status)
         await self._send({"id": id, "error": error.body()})
 
     async def _send(self, answer: dict[str, Any]) -> None:

@@ -114,11 +114,15 @@ class Telemetry:
     def request(self, endpoint: str, code: int, seconds: float | None = None) -> None:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
         self._requests(endpoint, str(code)).inc()
-        if endpoint.startswith("/v1/"):
-            self.codes.append((clock.now(), code))
+        if endpoint.startswith("/v1/") and code >= 200:  # a stream's messages are told one by one
+            self.told(code)
         if seconds is not None:
             timed = self._durations.get(endpoint) or self._durations["other"]
             timed.observe(seconds)
+
+    def told(self, code: int) -> None:
+        """One answer by this status, of the API or of a message of a stream."""
+        self.codes.append((clock.now(), code))
 
     def rejected(self, error: ServiceError) -> None:
         """One request, or one item of a list or stream, that got an error."""

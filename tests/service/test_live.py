@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
+import numpy as np
 import pytest
 
 from bandit_service import app, settings
@@ -268,3 +270,19 @@ async def test_a_page_of_another_origin_is_refused_and_a_link_from_there_is_not(
     visit = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", **ACCEPT}
     async with client.session.get(client.url + "/", headers=visit) as answer:
         assert answer.status == 200
+
+
+async def test_answers_over_the_stream_count_among_those_that_may_be_errors(
+    client: Client,
+) -> None:
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await socket.receive_bytes()  # the greeting
+        vector = np.asarray(a_vector(1), "<f4").tobytes()
+        for message in ({"op": "decide", "id": 1, "embedding": vector}, {"op": "guess", "id": 2}):
+            await socket.send_bytes(msgspec.msgpack.encode(message))
+            await socket.receive_bytes()
+    async with following(client) as events:
+        _, first = await anext(events)
+    told = {name: first["totals"][name] for name in ("answered", "failed", "refused")}
+    assert told == {"answered": 2, "failed": 0, "refused": 0}
