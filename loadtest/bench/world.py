@@ -12,7 +12,7 @@ import numpy as np
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
@@ -97,6 +97,7 @@ def filled_world(name: str, past: int, capacity: int | None = None) -> tuple[Wor
             apply(world, ev.Rewarded(ts=0.0, subject=subject, arm=arm, quality=quality,
                                      cost_usd=0.001, reward=quality - 0.01))  # fmt: skip
         else:  # what is remembered beyond that needs no further learning to be looked up
+            skip(world)  # an event each, so that none of the numbers comes again
             world.history.remember(some[i], Outcome(arm, 0.5, 0.5))
     index = HybridIndex(DIM, world.history.capacity)
     ids, stored = world.history.vectors()
