@@ -244,5 +244,7 @@ if __name__ == "__main__":
     os.nice(10)  # the service that decides goes first
     try:
         fold(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(1)  # the service has ended: nobody is left to be told
     except StoreError as error:
         sys.exit(f"bandit-service folding: {error}")
