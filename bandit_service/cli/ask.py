@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import sys
 import urllib.error
@@ -11,6 +10,8 @@ import urllib.request
 from typing import Any
 
 from tqdm import tqdm
+
+from bandit_service.cli import refusals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +34,8 @@ def run(args: argparse.Namespace) -> int:
         shown: dict[str, Any] = {"arms": why}
         if not args.no_answer:
             shown |= _answered(args)
-    except urllib.error.HTTPError as error:
-        try:
-            message = json.loads(error.read())["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = f"status {error.code}"
-        print(f"bandit-service: {message}", file=sys.stderr)
-        return 1
-    except urllib.error.URLError as error:
-        print(f"bandit-service: {args.url} cannot be reached: {error.reason}", file=sys.stderr)
-        return 1
-    except (OSError, http.client.HTTPException) as error:
-        print(f"bandit-service: {args.url} broke off: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, LookupError, TypeError) as error:
-        print(f"bandit-service: {args.url} is no bandit-service: {error}", file=sys.stderr)
+    except refusals.ANY as error:
+        print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
         return 1
     print(json.dumps(shown) if args.json else _text(shown))
     return 0

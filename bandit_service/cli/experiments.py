@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bandit_service.cli import refusals
 from bandit_service.cli.experiments_tables import listed, ruled, shown
 from bandit_service.offpolicy import report
 from bandit_service.offpolicy.fold import parsed
@@ -89,16 +90,8 @@ def run(args: argparse.Namespace) -> int:
     except _Wrong as wrong:
         print(f"bandit-service: {wrong}", file=sys.stderr)
         return 2
-    except urllib.error.HTTPError as error:
-        try:
-            message = json.loads(error.read())["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = f"status {error.code}"
-        print(f"bandit-service: {message}", file=sys.stderr)
-        return 1
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        print(f"bandit-service: {args.url} cannot be reached: {reason}", file=sys.stderr)
+    except refusals.ANY as error:
+        print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
         return 1
     print(json.dumps(found) if args.json else _said(args.action, found))
     return 0
