@@ -56,6 +56,13 @@ def _until(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
     return value
 
 
+def _known(url: str, name: str) -> bool:
+    """Whether the service exposes a number of this name that is one."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+    return found is not None and found[1] != "NaN"
+
+
 def _empty(watching: str, expr: str) -> bool:
     """Whether a query has no number that a panel could show."""
     query = expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
@@ -76,7 +83,10 @@ def test_no_panel_of_a_loaded_service_is_empty_and_no_rule_fails(
         missing(str(error))
     (tmp_path / "models").symlink_to(models, target_is_directory=True)
     with monitor.watched(recorded, "paretobandit", tmp_path, tmp_path) as (url, watching):
-        asyncio.run(traffic(url, recorded, 60.0, 6.0, least=300))
+        for _ in range(8):  # until enough is known of an arm to estimate the regret
+            asyncio.run(traffic(url, recorded, 60.0, 6.0, least=300))
+            if _known(url, "bandit_regret_estimate"):
+                break
         last = 'sum(rate(bandit_http_requests_total{endpoint="/v1/snapshots"}[1m]) >= 0)'
         _until("a scrape after the load", lambda: asked(watching, "query", query=last)["result"])
 
