@@ -2,6 +2,10 @@
 
 import os
 
+# Before numpy is imported: the matrices are small, and OpenBLAS's further threads wait by spinning,
+# which takes half a core from whoever decides. Who wants them sets the number.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - set for it, not read
+
 import policies
 import store
 
