@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,9 @@ async def test_a_chart_is_read_with_the_arrow_keys(service: Service, opened: Ope
     await page.wait_for_selector("#arms tbody tr")
     await page.click("#range-coarse")
     await page.click("#range-fine")
+    drawn = page.locator('#reward canvas[aria-label*="Now"]')
+    while not await drawn.count():  # until rewards came in two seconds of the last ten minutes
+        await asyncio.to_thread(service.serve, 3, first=5000)
     await page.focus("#reward canvas")
     await page.keyboard.press("ArrowLeft")
     said = await page.locator("#reward [aria-live]").inner_text()
