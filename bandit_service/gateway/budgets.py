@@ -121,8 +121,11 @@ class Budgets:
                   for spec, account in self._of(tenant, key))  # fmt: skip
         return worth / (1.0 + max(prices, default=0.0))
 
-    def rows(self, spend: Spend, now: float) -> list[dict[str, Any]]:
-        """Each limit for each account that has spent, or is the service."""
+    def rows(self, spend: Spend, now: float, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Each limit for each account that has spent, or is the service.
+
+        tenant: who sees its own account alone; None sees all.
+        """
         rows = []
         for spec in self.specs:
             seen = spend.windows.get(spec.per, {}).get(window(spec.per, now), {})
@@ -131,7 +134,7 @@ class Budgets:
                 name = account.removeprefix(prefix)
                 mine = account == "service" if spec.scope == "service" else (
                     account.startswith(prefix) and spec.id in ("*", name))  # fmt: skip
-                if mine:
+                if mine and (tenant is None or account == f"tenant:{tenant}"):
                     rows.append(
                         {
                             "account": account, "per": spec.per, "usd": spec.usd,

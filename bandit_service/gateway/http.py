@@ -33,7 +33,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings: to the arm that is named."""
     body = await _body(request)
     arm = wanted.model_of(body)
-    if arm.partition("?")[0].partition(":")[0] == wanted.AUTO:
+    if wanted.is_auto(arm):
         raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
     caller = request[CALLER]
     tenant = caller.tenant_for(wanted.header(request.headers, "x-tenant") or "")
@@ -53,9 +53,8 @@ async def models(request: web.Request) -> web.Response:
 async def budgets(request: web.Request) -> web.Response:
     """GET /v1/budgets: every limit with what was spent and is held in its present window."""
     world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
-    tenant = request[CALLER].tenant
-    rows = request.app[GATEWAY].budgets.rows(world.spend, now)
-    return reply({"budgets": [row for row in rows if _may_see(row["account"], tenant)]})
+    budgets = request.app[GATEWAY].budgets
+    return reply({"budgets": budgets.rows(world.spend, now, request[CALLER].tenant)})
 
 
 async def duel(request: web.Request) -> web.Response:
@@ -66,10 +65,6 @@ async def duel(request: web.Request) -> web.Response:
         for each in pair
     ]
     return reply({"decision_id": pair[0].decided.id, "answers": answers})
-
-
-def _may_see(account: str, tenant: str | None) -> bool:
-    return tenant is None or account == f"tenant:{tenant}"
 
 
 def routes() -> list[web.RouteDef]:

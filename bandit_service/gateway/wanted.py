@@ -58,12 +58,17 @@ def of_completion(
     if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
         prompt = "\n".join(prompt)
     if _is_tokens(prompt):  # of one model's own vocabulary
-        if model_of(body).partition("?")[0].partition(":")[0] == AUTO:
+        if is_auto(model_of(body)):
             raise Refused("prompt: tokens are of one model; name an arm", param="prompt")
         prompt = "a prompt of tokens"
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")
     return _wanted(body, headers, deciding, prompt, [])
+
+
+def is_auto(model: str) -> bool:
+    """Whether a policy is asked to choose, in whatever form; else the name is an arm's."""
+    return model.partition("?")[0].partition(":")[0] == AUTO
 
 
 def _is_tokens(prompt: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +74,14 @@ class Shown:
         codes = [] if tenant is not None else [  # they are all tenants' answers
             code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
         ]  # fmt: skip
-        says = self._state(span, recent, arms, noticed, codes)
+        answers = _codes(codes)
+        says = self._state(span, recent, arms, noticed, answers)
         return {
             "now": now,
             "policy": self.router.world.serving,
             "numbers": list(watch.numbers),
             "state": {"is": says[0], "says": says[1]},
-            "totals": self._totals(watch, tenant, span, now) | _codes(codes),
+            "totals": self._totals(watch, tenant, span, now) | answers,
             "budgets": budgets[:BUDGETS],
             "fine": {"rows": _rows(watch.fine.since(now - 5.0))},
             "coarse": {"rows": _rows(watch.coarse.since(now - 5.0))},
@@ -121,7 +122,7 @@ class Shown:
         recent: Sequence[Pending],
         arms: Sequence[dict[str, Any]],
         noticed: Sequence[str],
-        codes: Sequence[int],
+        answers: Mapping[str, int],
     ) -> tuple[str, list[str]]:
         world = self.router.world
         return state(
@@ -134,17 +135,14 @@ class Shown:
                 masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
                 noticed=noticed,
                 degraded=self.router.writer.degraded,
-                failed=sum(code >= 500 for code in codes),
-                answered=len(codes),
+                failed=answers["failed"],
+                answered=answers["answered"],
             )
         )
 
     def _budgets(self, tenant: str | None, now: float) -> list[dict[str, Any]]:
         """The limits that are nearest to their end first; a tenant's are its own."""
-        rows = [
-            row for row in self.budgets.rows(self.router.world.spend, now)
-            if tenant is None or row["account"] == f"tenant:{tenant}"
-        ]  # fmt: skip
+        rows = self.budgets.rows(self.router.world.spend, now, tenant)
         return sorted(rows, key=lambda row: -(row["spent_usd"] + row["held_usd"]) / row["usd"])
 
     def _splits(self) -> list[str]:
