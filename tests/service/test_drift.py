@@ -36,7 +36,11 @@ AFTER = {"good": 0.3, "fair": 0.6}
 
 
 async def _traffic(client: Client, quality: dict[str, float], n: int, seed: int) -> list[str]:
-    """The arms of n decisions, each rewarded with a right or a wrong answer."""
+    """The arms of n decisions, each rewarded with nearly the quality of its arm.
+
+    Nearly: with answers right or wrong, an arm that is tried twenty times may look good by chance,
+    and where the traffic stays would be chance too.
+    """
     rng, arms = np.random.default_rng(seed), []
     for _ in range(0, n, 10):
         decided = await asyncio.gather(
@@ -45,7 +49,7 @@ async def _traffic(client: Client, quality: dict[str, float], n: int, seed: int)
         rewards = [
             {
                 "decision_id": one["decision_id"],
-                "quality": float(rng.random() < quality[one["arm"]]),
+                "quality": quality[one["arm"]] + float(rng.uniform(-0.1, 0.1)),
             }
             for one in decided
         ]
