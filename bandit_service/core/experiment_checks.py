@@ -13,8 +13,10 @@ from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import (
     HOLDOUT,
     LEARNING,
+    LEAST_ALPHA,
     METRICS,
     MODES,
+    MOST_GUARDRAILS,
     MOST_METRICS,
     MOST_VARIANTS,
     SCHEMES,
@@ -30,6 +32,8 @@ def check(spec: Experiment) -> None:
     _check_names(spec)
     _check_variants(spec)
     _check_numbers(spec)
+    if len(spec.guardrails) > MOST_GUARDRAILS:
+        _refuse("guardrails", f"at most {MOST_GUARDRAILS}, got {len(spec.guardrails)}")
     for i, one in enumerate(spec.guardrails):
         _check_guardrail(spec, one, f"guardrails[{i}]")
     shares = [0.0, *(step.share for step in spec.ramp)]
@@ -108,8 +112,8 @@ def _check_numbers(spec: Experiment) -> None:
     low, high = spec.slots
     if not 0.0 <= low < high <= 1.0:
         _refuse("slots", f"must be [from, to) within [0, 1), got [{low:g}, {high:g})")
-    if not 0.0 < spec.alpha <= 0.5:
-        _refuse("alpha", f"must be above 0 and at most 0.5, got {spec.alpha:g}")
+    if not LEAST_ALPHA <= spec.alpha <= 0.5:  # divided later on, and its logarithm taken
+        _refuse("alpha", f"must be from {LEAST_ALPHA:g} to 0.5, got {spec.alpha:g}")
     if not 2 <= spec.min_units <= 10_000_000:
         _refuse("min_units", f"must be from 2 to 10000000, got {spec.min_units}")
     if not 0.0 <= spec.cool_down_s <= 31_536_000.0:

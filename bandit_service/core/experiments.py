@@ -19,6 +19,8 @@ STATUSES = ("draft", "starting", "running", "paused", "stopped")
 MODES = ("fixed", "champion")
 MOST_VARIANTS = 20
 MOST_METRICS = 8
+MOST_GUARDRAILS = 20
+LEAST_ALPHA = 1e-6
 HOLDOUT, ROUTED = "holdout", "routed"
 """The hold-out's id, which no experiment may have, and the variant of the units not held out."""
 
