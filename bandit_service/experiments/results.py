@@ -141,7 +141,8 @@ def _difference(spec: Experiment, trial: Trial, one: Variant, metric: str) -> di
     if not trial.adaptive(spec) and a is not None and b is not None and a.mean != 0.0:
         alpha = spec.alpha / max(1, len(spec.served) - 1)
         at = means.relative(a, b, alpha)
-        told["relative"] = {"mean": at.estimate, "low": at.low, "high": at.high}
+        if math.isfinite(at.low) and math.isfinite(at.high):  # a control near 0 has no part of it
+            told["relative"] = {"mean": at.estimate, "low": at.low, "high": at.high}
     return told
 
 

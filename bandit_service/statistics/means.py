@@ -69,7 +69,8 @@ def interval(
     margin = halfwidth(stderr, n, alpha, n_star)
     t = n * rho(alpha, n_star) ** 2
     if stderr > 0.0:
-        exponent = (estimate / stderr) ** 2 * t / (2.0 * (t + 1.0))
+        z = estimate / stderr
+        exponent = z * z * t / (2.0 * (t + 1.0))
         p = min(1.0, math.sqrt(t + 1.0) * math.exp(-min(exponent, 700.0)))
     else:
         p = 1.0 if estimate == 0.0 else 0.0
@@ -88,8 +89,12 @@ def difference(a: Sample, b: Sample, alpha: float, n_star: int = N_STAR) -> Inte
 
 
 def relative(a: Sample, b: Sample, alpha: float, n_star: int = N_STAR) -> Interval:
-    """(b − a) / a, by the delta method. ValueError where a's mean is 0."""
+    """(b − a) / a, by the delta method. ValueError where a's mean is 0.
+
+    The mean is divided by before anything is squared: no power of a tiny one becomes 0.
+    """
     if a.mean == 0.0:
         raise ValueError("a.mean: is 0, so nothing is relative to it")
-    stderr = math.sqrt(b.variance / (b.n * a.mean**2) + a.variance * b.mean**2 / (a.n * a.mean**4))
+    times = b.mean / a.mean
+    stderr = math.sqrt(b.variance / b.n + a.variance / a.n * times * times) / abs(a.mean)
     return interval((b.mean - a.mean) / abs(a.mean), stderr, a.n + b.n, alpha, n_star)

@@ -275,6 +275,21 @@ def test_means_differences_and_points_have_the_values_of_their_formulas() -> Non
     assert all(point["difference"] is None for point in control["over_time"])
 
 
+@pytest.mark.parametrize("each", [1e-3, 1e-90, 1e-160, 5e-324])
+@pytest.mark.parametrize("metric", ["cost_usd", "thumbs"])
+def test_however_small_the_numbers_are_there_is_a_result(each: float, metric: str) -> None:
+    """A client may send them, and must not take the page from everybody."""
+    fields = {"primary": metric, "metrics": (Metric(name="thumbs"),), "min_units": 10}
+    played = Played(two(**fields))
+    for i in range(40):
+        variant = "ab"[i % 2]
+        played.value(played.decide(f"u{i}", variant), each * (1.0 + (variant == "b")), metric)
+    told = _checked(played)["variants"][1]["difference"]
+    assert told["mean"] == pytest.approx(each, rel=1e-6)
+    if metric == "cost_usd" and each >= 1e-90:
+        assert told["relative"]["mean"] == pytest.approx(1.0, rel=1e-6)
+
+
 def test_alpha_is_divided_over_the_comparisons_with_the_control() -> None:
     three = Experiment(
         id="e", primary="quality", min_units=10, alpha=0.06,
