@@ -279,8 +279,7 @@ def test_means_differences_and_points_have_the_values_of_their_formulas() -> Non
 @pytest.mark.parametrize("metric", ["cost_usd", "thumbs"])
 def test_however_small_the_numbers_are_there_is_a_result(each: float, metric: str) -> None:
     """A client may send them, and must not take the page from everybody."""
-    fields = {"primary": metric, "metrics": (Metric(name="thumbs"),), "min_units": 10}
-    played = Played(two(**fields))
+    played = Played(two(primary=metric, metrics=(Metric(name="thumbs"),), min_units=10))
     for i in range(40):
         variant = "ab"[i % 2]
         played.value(played.decide(f"u{i}", variant), each * (1.0 + (variant == "b")), metric)
