@@ -25,6 +25,7 @@ from bandit_service.core.experiments import (
     Guardrail,
     Rules,
 )
+from bandit_service.core.outcomes import MOST_VALUE
 
 
 def check(spec: Experiment) -> None:
@@ -72,8 +73,8 @@ def _check_names(spec: Experiment) -> None:
     for one in spec.metrics:
         if not (one.name.isidentifier() and len(one.name) <= 64):
             _refuse("metrics", f"{one.name!r}: use a name of letters, digits and _")
-        if not (math.isfinite(one.low) and math.isfinite(one.high) and one.low < one.high):
-            _refuse("metrics", f"{one.name}: low must be below high")
+        if not -MOST_VALUE <= one.low < one.high <= MOST_VALUE:
+            _refuse("metrics", f"{one.name}: low must be below high, both within ±{MOST_VALUE:g}")
 
 
 def _check_variants(spec: Experiment) -> None:
@@ -112,6 +113,9 @@ def _check_numbers(spec: Experiment) -> None:
     low, high = spec.slots
     if not 0.0 <= low < high <= 1.0:
         _refuse("slots", f"must be [from, to) within [0, 1), got [{low:g}, {high:g})")
+    least, most = spec.audience.least_tokens, spec.audience.most_tokens
+    if least < 0 or (most is not None and most < least):
+        _refuse("audience", "least_tokens must be at least 0, most_tokens not below it")
     if not LEAST_ALPHA <= spec.alpha <= 0.5:  # divided later on, and its logarithm taken
         _refuse("alpha", f"must be from {LEAST_ALPHA:g} to 0.5, got {spec.alpha:g}")
     if not 2 <= spec.min_units <= 10_000_000:
@@ -139,8 +143,20 @@ def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
         _refuse(f"{at}.{given[0]}", "must be a number, and worse at least 0")
     if one.high is not None and not (one.high > 0.0 and math.isfinite(one.high)):
         _refuse(f"{at}.high", f"must be above 0, got {one.high:g}")
-    if one.high is None and one.metric in ("cost_usd", "latency_s"):
+    open_ended = one.metric in ("cost_usd", "latency_s")
+    if one.high is None and open_ended:
         _refuse(f"{at}.high", f"{one.metric} has no range of its own: say what is high")
+    if one.high is not None and not open_ended:
+        _refuse(f"{at}.high", f"{one.metric} has a range of its own: leave high out")
+    low, high = spec.bounds(one.metric, one.high)
+    within = {
+        "least": low < limit <= high,
+        "most": low <= limit < high,
+        "worse": limit < high - low,
+    }
+    if not within[given[0]]:
+        _refuse(f"{at}.{given[0]}", f"{limit:g} can never be broken, or never be kept: values are "
+                f"taken from {low:g} to {high:g}")  # fmt: skip
 
 
 _FIXED = (

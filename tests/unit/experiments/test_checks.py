@@ -10,7 +10,15 @@ import pytest
 
 from bandit_service.core import experiment_checks as checks
 from bandit_service.core.errors import Conflict, ServiceError
-from bandit_service.core.experiments import Experiment, Guardrail, Metric, Rules, Step, Variant
+from bandit_service.core.experiments import (
+    Audience,
+    Experiment,
+    Guardrail,
+    Metric,
+    Rules,
+    Step,
+    Variant,
+)
 from tests.unit.experiments.given import two_arms
 
 A, B = two_arms().variants
@@ -46,6 +54,10 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"share": 1.5}, "share", "from 0 to 1"),
     ({"share": math.nan}, "share", "from 0 to 1"),
     ({"slots": (0.5, 0.2)}, "slots", "must be [from, to) within [0, 1)"),
+    ({"metrics": (Metric(name="m", low=-1e308, high=1e308),)}, "metrics", "both within ±1e+09"),
+    ({"metrics": (Metric(name="m", low=math.nan),)}, "metrics", "low must be below high"),
+    ({"audience": Audience(least_tokens=-1)}, "audience", "at least 0"),
+    ({"audience": Audience(least_tokens=9, most_tokens=8)}, "audience", "not below it"),
     ({"alpha": 0.0}, "alpha", "from 1e-06 to 0.5"),
     ({"alpha": 5e-324}, "alpha", "from 1e-06 to 0.5"),
     ({"guardrails": (Guardrail(metric="quality", least=0.1),) * 21}, "guardrails",
@@ -73,6 +85,18 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
      "must be a number"),
     ({"guardrails": (Guardrail(metric="quality", worse=-0.1),)}, "guardrails[0].worse",
      "at least 0"),
+    ({"guardrails": (Guardrail(metric="quality", least=0.5, high=2.0),)}, "guardrails[0].high",
+     "leave high out"),
+    ({"guardrails": (Guardrail(metric="quality", least=0.0),)}, "guardrails[0].least",
+     "0 can never be broken"),
+    ({"guardrails": (Guardrail(metric="quality", least=80.0),)}, "guardrails[0].least",
+     "values are taken from 0 to 1"),
+    ({"guardrails": (Guardrail(metric="reward", most=1.0),)}, "guardrails[0].most",
+     "values are taken from -1 to 1"),
+    ({"guardrails": (Guardrail(metric="cost_usd", most=5.0, high=1.0),)}, "guardrails[0].most",
+     "values are taken from 0 to 1"),
+    ({"guardrails": (Guardrail(metric="latency_s", worse=2.0, high=2.0),)}, "guardrails[0].worse",
+     "2 can never be broken"),
 ]  # fmt: skip
 
 
