@@ -106,6 +106,11 @@ def in_namespace(scheme: str, namespace: str, unit: str, slots: tuple[float, flo
     return slots[0] <= at < slots[1]
 
 
+def same_slots(scheme: str, other: str) -> bool:
+    """Whether two schemes place a unit at the same point of a namespace."""
+    return scheme == other or not {scheme, other} & {"growthbook_v2", "optimizely"}
+
+
 def growthbook_hash(seed: str, unit: str, version: int) -> float:
     """GrowthBook's hash in [0, 1): version 1 in thousandths, 2 in ten-thousandths.
 

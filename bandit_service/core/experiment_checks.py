@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import msgspec
 
+from bandit_service.core.bucketing import same_slots
 from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import (
     HOLDOUT,
@@ -45,6 +46,7 @@ def check(spec: Experiment) -> None:
     if any(not (step.units or step.hours or step.approve) for step in spec.ramp[:-1]):
         _refuse("ramp", "every step but the last needs units or hours after which it ends, "
                 "or approve = true")  # fmt: skip
+    _check_resolution(spec)
     keys = {one.key for one in spec.served}
     for unit, key in spec.overrides.items():
         if key not in keys:
@@ -132,6 +134,22 @@ def _check_numbers(spec: Experiment) -> None:
                     "use scheme native")  # fmt: skip
 
 
+def _check_resolution(spec: Experiment) -> None:
+    """What a scheme cannot tell apart would be another share, or other ranges than are meant."""
+    parts = {"unleash": 100, "eppo": 10_000}.get(spec.scheme)
+    if parts is not None:
+        for share in (spec.share, *(step.share for step in spec.ramp)):
+            if not _whole(share * parts):
+                _refuse("share", f"{share:g}: scheme {spec.scheme} has parts of {1.0 / parts:g}")
+    if spec.scheme == "unleash" and not all(_whole(weight * 1000) for weight in spec.weights):
+        _refuse("variants", "scheme unleash has weights of whole thousandths; write a third as "
+                "0.333, and one of them as 0.334")  # fmt: skip
+
+
+def _whole(x: float) -> bool:
+    return abs(x - round(x)) < 1e-6
+
+
 def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
     if one.metric not in spec.names():
         _refuse(f"{at}.metric", f"no {one.metric!r}; there are {', '.join(spec.names())}")
@@ -197,6 +215,21 @@ def check_change(
         _refuse("variants", "keep their order, on which the assignment rests")
 
 
+def check_floor(spec: Experiment, before: Experiment | None) -> None:
+    """Raise Refused for a weight, other than it was, that a champion would undo.
+
+    before: None where it has not begun. A held variant's weight is 0 by the champion itself.
+    """
+    if spec.mode != "champion":
+        return
+    for one in spec.served:
+        old = None if before is None else before.variant(one.key)
+        if one.weight < spec.floor - 1e-9 and (old is None or old.weight != one.weight):
+            _refuse("variants", f"{one.key}: weight {one.weight:g} is below the floor, "
+                    f"{spec.floor:g}, to which the champion would raise it; stop the experiment, "
+                    "or begin one without this variant")  # fmt: skip
+
+
 def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
     """Raise Refused where another experiment of the same namespace has some of its slots."""
     if not spec.namespace:
@@ -204,6 +237,10 @@ def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
     for id, other in others.items():
         if id == spec.id or other.namespace != spec.namespace:
             continue
+        if other.unit != spec.unit or not same_slots(other.scheme, spec.scheme):
+            _refuse("namespace", f"{spec.namespace!r} has experiment {id!r}, which places "
+                    f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} lie "
+                    "elsewhere, so slots would exclude nothing: use another namespace")  # fmt: skip
         if spec.slots[0] < other.slots[1] and other.slots[0] < spec.slots[1]:
             _refuse("slots", f"[{spec.slots[0]:g}, {spec.slots[1]:g}) overlaps experiment {id!r}, "
                     f"which has [{other.slots[0]:g}, {other.slots[1]:g}) of namespace "

@@ -78,8 +78,11 @@ class Experiments:
         if before is not None:
             trial = self.world.trials[spec.id]
             checks.check_change(before, spec, trial.status, trial.traffic())
-        elif len(self.world.experiments) >= MOST:
+            checks.check_floor(spec, None if trial.status == "draft" else before)
+        elif len((self.world.experiments.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
             raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
+        else:
+            checks.check_floor(spec, None)
 
     async def put(
         self, spec: Experiment, by: str, why: str, configured: Experiment | None = None
@@ -126,6 +129,7 @@ class Experiments:
                 after = weighed(after, weights)
             checks.check(after)
             checks.check_change(spec, after, trial.status, trial.traffic())
+            checks.check_floor(after, None if trial.status == "draft" else spec)
             if release is not None:
                 self._check_release(trial, release)
                 return self._changed(after, trial.status, by, why, held=release)

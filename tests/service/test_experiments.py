@@ -108,6 +108,11 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
      "[0.4, 1) overlaps experiment 'e', which has [0, 0.5) of namespace 'n'"),
     ("PUT", "/v1/experiments/n", arms_of(mode="champion", floor=0.5), 400, "floor",
      "0.5 for 2 variants: must be above 0 and below 0.5"),
+    ("PUT", "/v1/experiments/n", {"variants": [{"key": "a", "arm": CHEAP, "weight": 0.99},
+        {"key": "b", "arm": DEAR, "weight": 0.01}], "mode": "champion"}, 400, "variants",
+     "b: weight 0.01 is below the floor, 0.05"),
+    ("PUT", "/v1/experiments/n", arms_of(namespace="n", slots=[0.5, 1], unit="session"), 400,
+     "namespace", "use another namespace"),
     ("PUT", "/v1/experiments/n", arms_of(wieght=1), 400, "wieght", "unknown field"),
     ("PUT", "/v1/experiments/n", arms_of(id="m"), 400, "id", "the path says 'n', the body 'm'"),
     ("PUT", "/v1/experiments/n", arms_of(why=7), 400, "why", "must be a text"),
@@ -316,6 +321,9 @@ async def test_a_champion_moves_the_weights_while_users_keep_what_they_had(
             return (await weights(client))["b"] > 0.85
 
         await _until(moved)
+        status, body = await client.call("PATCH", PATH, {"weights": {"a": 0.0, "b": 1.0}})
+        assert (status, body["error"]["param"]) == (400, "variants")
+        assert "a: weight 0 is below the floor, 0.1" in body["error"]["message"]
         _, results = await client.get(f"{PATH}/results")
         change = results["changes"][-1]
         assert (change["by"], change["status"]) == ("system", "running")
@@ -578,6 +586,7 @@ async def test_a_configuration_that_cannot_be_leaves_the_log_as_it_was(
     for wrong, says in (
         ([arms_of(id="new"), good, no_arm], "variants.b: no arm 'gpt-9' is offered"),
         ([arms_of(id="new"), other_unit], "unit: cannot change once it has begun"),
+        ([good, *(arms_of(id=f"e{i}") for i in range(100))], "there are 100 experiments"),
     ):
         with pytest.raises(BadSettings, match=says):
             async with opened(data, models, **_configured(*wrong)):

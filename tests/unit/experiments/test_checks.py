@@ -67,6 +67,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"mode": "champion", "floor": 0.5}, "floor", "0.5 for 2 variants: must be above 0 and below"),
     ({"mode": "champion", "floor": 0.0}, "floor", "must be above 0"),
     ({"mode": "champion", "scheme": "eppo"}, "mode", "use scheme native"),
+    ({"scheme": "unleash", "share": 0.004}, "share", "0.004: scheme unleash has parts of 0.01"),
+    ({"scheme": "unleash", "ramp": (Step(share=0.005, units=9), Step(share=0.5))}, "share",
+     "0.005: scheme unleash"),
+    ({"scheme": "eppo", "share": 1e-5}, "share", "scheme eppo has parts of 0.0001"),
+    ({"scheme": "unleash", "weights": (1 / 3, 2 / 3)}, "variants", "0.333, and one of them as"),
     ({"ramp": (Step(share=0.5, units=1), Step(share=0.2))}, "ramp", "the shares must grow"),
     ({"ramp": (Step(share=0.1), Step(share=0.2))}, "ramp", "needs units or hours"),
     ({"ramp": (Step(share=0.1, units=-1), Step(share=0.2))}, "ramp", "at least 0"),
@@ -169,6 +174,33 @@ def test_a_variant_cannot_be_deleted_once_it_has_begun() -> None:
 def test_what_is_finished_stays_as_it_was() -> None:
     with pytest.raises(Conflict, match="'e' is finished; begin a new one under another id"):
         checks.check_change(two_arms(), two_arms(), "stopped", {})
+
+
+def test_a_champion_takes_no_weight_that_it_would_undo() -> None:
+    fields: dict[str, Any] = {"mode": "champion", "floor": 0.1}
+    low = two_arms(weights=(0.95, 0.05), **fields)
+    with pytest.raises(ServiceError, match=r"b: weight 0\.05 is below the floor, 0\.1"):
+        checks.check_floor(low, None)
+    with pytest.raises(ServiceError, match="below the floor"):
+        checks.check_floor(two_arms(weights=(1.0, 0.0), **fields), two_arms(**fields))
+    checks.check_floor(low, msgspec.structs.replace(low, share=0.5))  # as it was
+    checks.check_floor(two_arms(weights=(0.1, 0.9), **fields), None)
+    checks.check_floor(two_arms(weights=(1.0, 0.0)), None)
+
+
+@pytest.mark.parametrize("fields", [{"scheme": "growthbook_v2"}, {"scheme": "optimizely"},
+                                    {"unit": "session"}])  # fmt: skip
+def test_a_namespace_places_its_units_in_one_way(fields: dict[str, Any]) -> None:
+    """By two hashes half of the one's units were the other's too, whatever the slots."""
+    first = two_arms("one", namespace="n", slots=(0.0, 0.5))
+    other = two_arms("two", namespace="n", slots=(0.5, 1.0), **fields)
+    for spec, beside in ((other, first), (first, other)):
+        with pytest.raises(ServiceError, match="use another namespace") as caught:
+            checks.check_beside(spec, {beside.id: beside})
+        assert caught.value.param == "namespace"
+    checks.check_beside(two_arms("two", **fields), {"one": first})
+    eppo = two_arms("two", namespace="n", slots=(0.5, 1.0), scheme="eppo")
+    checks.check_beside(eppo, {"one": first})
 
 
 def test_slots_of_one_namespace_must_not_overlap() -> None:
