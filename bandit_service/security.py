@@ -43,6 +43,7 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/v1/completions"): "decide",
     ("POST", "/v1/embeddings"): "decide",
     ("GET", "/v1/models"): "decide",
+    ("GET", "/v1/models/{id}"): "decide",
     ("GET", "/v1/budgets"): "read",
     ("GET", "/v1/duels/{id}"): "reward",
     ("GET", "/v1/stream"): "stream",

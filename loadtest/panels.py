@@ -262,10 +262,12 @@ MONEY = Page("What does it cost, and what does it save?", (
             ("sum(bandit_expected_cost_usd_total)", "expected"),
             ("sum by (baseline) (bandit_baseline_cost_usd_total)", "all by {{baseline}}")),
             low=0),
-        Panel("Judging, embeddings and prompt caches, USD per hour", "currencyUSD", (
+        Panel("Judging, embeddings, estimates and prompt caches, USD per hour", "currencyUSD", (
             (f"3600 * ({_rate('bandit_judge_cost_usd_total')} or vector(0))", "cost of judging"),
             (f"3600 * ({_rate('bandit_passed_cost_usd_total')} or vector(0))",
              "cost of embeddings passed through"),
+            (f"3600 * ({_rate('bandit_estimated_cost_usd_total')} or vector(0))",
+             "estimated, for want of a usage"),
             (f"3600 * {_rate('bandit_cached_prompt_saved_usd_total')}",
              "saved by providers' caches")), low=0),
         _one("Prompt tokens that providers had cached", "short",

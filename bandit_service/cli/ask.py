@@ -9,9 +9,12 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import refusals
+from bandit_service.core.errors import ServiceError
+from bandit_service.gateway import wanted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
         shown: dict[str, Any] = {"arms": why}
         if not args.no_answer:
             shown |= _answered(args)
+    except ServiceError as error:
+        print(f"bandit-service: {error.message}", file=sys.stderr)
+        return 1
     except refusals.ANY as error:
         print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
         return 1
@@ -42,18 +48,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explained(args: argparse.Namespace) -> dict[str, Any]:
-    body = {"query": args.question}
-    found: dict[str, Any] = _post(args, "/v1/explain", body)[0]
+    """Why, of the request that the gateway makes of the question and the model's name."""
+    body = _chat(args)
+    policy = args.model.partition("?")[0].partition(":")[2]
+    request = wanted.of_chat(body, {}, [policy]).request
+    if request.arms is None and not args.no_answer:  # of those that can be called
+        listed = _sent(args, "/v1/models")[0]["data"]
+        request.arms = [each["id"] for each in listed if not wanted.is_auto(each["id"])]
+    given = msgspec.to_builtins(request)
+    asked = {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Any] = _sent(args, "/v1/explain", asked)[0]
     return found
 
 
 def _answered(args: argparse.Namespace) -> dict[str, Any]:
     with tqdm(total=1, desc="asking", disable=None, leave=False):
-        answer, headers = _post(
-            args,
-            "/v1/chat/completions",
-            {"model": args.model, "messages": [{"role": "user", "content": args.question}]},
-        )
+        answer, headers = _sent(args, "/v1/chat/completions", _chat(args))
     message = answer["choices"][0]["message"]
     return {
         "decision_id": headers.get("x-decision-id"),
@@ -63,12 +73,16 @@ def _answered(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _post(args: argparse.Namespace, path: str, body: Any) -> tuple[Any, Any]:
+def _chat(args: argparse.Namespace) -> dict[str, Any]:
+    return {"model": args.model, "messages": [{"role": "user", "content": args.question}]}
+
+
+def _sent(args: argparse.Namespace, path: str, body: Any = None) -> tuple[Any, Any]:
     headers = {"Content-Type": "application/json"}
     if args.key:
         headers["Authorization"] = f"Bearer {args.key}"
     request = urllib.request.Request(  # noqa: S310 - the address is the caller's own
-        args.url.rstrip("/") + path, json.dumps(body).encode(), headers
+        args.url.rstrip("/") + path, None if body is None else json.dumps(body).encode(), headers
     )
     with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310 - same
         return json.loads(answer.read()), answer.headers

@@ -55,7 +55,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
                 world.history.next_id = world.events * ITEMS_PER_EVENT + i
                 rewards.expired(world, world.pending.pop(id, None), event.default_reward)
         case ev.Spent():
-            world.spend.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
+            rewards.spent(world, event)
         case ev.ExperimentChanged():
             _set_experiment(world, event)
         case ev.ExperimentDeleted():

@@ -236,9 +236,11 @@ class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag="spent"):
-    """Money for something beside a routed answer: what judging `decision_id` cost, or embeddings.
+    """Money that no outcome tells of, booked on the service, the tenant, the caller and the judge.
 
-    Booked on the service, on the tenant and the caller, and on the judge, if it was one.
+    judge: what it took to judge `decision_id`. Without a judge it is an estimate of what that
+    decision's answer cost, which a cost reported later takes the place of; without a decision it is
+    for something that was not routed, as embeddings.
     """
 
     decision_id: str = ""

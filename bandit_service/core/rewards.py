@@ -55,7 +55,7 @@ def rewarded(world: World, event: ev.Rewarded) -> None:
         record.listed_usd += listed
         record.observed_usd += event.cost_usd
         record.costs += 1
-        _book(world, of, event, event.cost_usd)
+        _book(world, of, event, event.cost_usd - _guessed(pending))
     if event.latency_s is not None:
         record.latency_s += event.latency_s
         record.latencies += 1
@@ -84,6 +84,25 @@ def rewarded(world: World, event: ev.Rewarded) -> None:
         world.history.remember(context.embedding, outcome, owner, origin_of(world, of))
 
 
+def spent(world: World, event: ev.Spent) -> None:
+    """On the accounts; in the window of the decision where its cost is estimated."""
+    pending = None if event.judge else world.pending.get(event.decision_id)
+    if pending is None:
+        world.spend.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
+    elif "cost_usd" not in pending.signals:
+        decided = pending.decided
+        world.spend.add(decided.ts, event.usd, decided.tenant, decided.caller)
+        pending.guessed_usd += event.usd
+
+
+def _guessed(pending: Pending | None) -> float:
+    """What was booked for want of a cost, which is there now."""
+    if pending is None:
+        return 0.0
+    usd, pending.guessed_usd = pending.guessed_usd, 0.0
+    return usd
+
+
 def _book(world: World, of: ev.Decided | ev.Subject, event: ev.Rewarded, usd: float) -> None:
     """On the accounts and in the window of the decision, where there is one."""
     if isinstance(of, ev.Decided):
@@ -103,7 +122,7 @@ def _correct(
             record.costs += 1
         more = event.cost_usd - before.get("cost_usd", 0.0)
         record.observed_usd += more
-        _book(world, decided, event, more)
+        _book(world, decided, event, more - _guessed(pending))
     if event.latency_s is not None:
         record.latencies += "latency_s" not in before
         record.latency_s += event.latency_s - before.get("latency_s", 0.0)

@@ -46,6 +46,7 @@ class _Waiting(msgspec.Struct, array_like=True, frozen=True):
     keys: dict[str, str]
     learned: dict[str, float]
     provisional: bool = False
+    guessed_usd: float = 0.0
 
 
 class _Learned(msgspec.Struct, array_like=True, frozen=True):
@@ -129,7 +130,9 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         arms=[_arm(record) for record in world.arms.values()],
         configured=list(world.configured.values()),
         pending=[
-            _Waiting(one.decided, one.signals, one.keys, one.learned, one.provisional)
+            _Waiting(
+                one.decided, one.signals, one.keys, one.learned, one.provisional, one.guessed_usd
+            )
             for one in world.pending.values()
         ],
         keys=dict(world.keys),
@@ -184,7 +187,12 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
-        (one.decided.id, Pending(one.decided, one.signals, one.keys, one.learned, one.provisional))
+        (
+            one.decided.id,
+            Pending(
+                one.decided, one.signals, one.keys, one.learned, one.provisional, one.guessed_usd
+            ),
+        )
         for one in kept.pending
     )
     world.keys = OrderedDict(kept.keys)

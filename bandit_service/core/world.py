@@ -75,7 +75,8 @@ class Pending:
 
     learned: what the policies and the history were taught when it was settled: `reward`, and
     `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
-    provisional: its quality is a judge's.
+    provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
+    was not reported.
     """
 
     decided: Decided
@@ -83,6 +84,7 @@ class Pending:
     keys: dict[str, str] = field(default_factory=dict)
     learned: dict[str, float] = field(default_factory=dict)
     provisional: bool = False
+    guessed_usd: float = 0.0
 
     @property
     def settled(self) -> bool:

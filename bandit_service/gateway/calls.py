@@ -7,6 +7,7 @@ from typing import Any
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
+from bandit_service.gateway.sizes import Size
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.gateway.wanted import Wanted
 
@@ -27,10 +28,11 @@ class GatewayRules:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the client asked for. onward: what of its headers goes on to the upstream."""
+    """What the client asked for, and how much. onward: what of its headers goes on."""
 
     path: str
     body: dict[str, Any]
+    size: Size
     wanted: Wanted
     caller: str
     conversation: bytes
@@ -51,6 +53,7 @@ class Call:
 
     decided: ev.Decided
     spec: ev.ArmSpec
+    size: Size
     begun: float
     conversation: bytes
     duel: bool = False

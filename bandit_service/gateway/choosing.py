@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Unavailable, Unknown
+from bandit_service.core.errors import Busy, Unavailable, Unknown
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call
 from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.health import Health
+from bandit_service.gateway.sizes import most_usd
 from bandit_service.gateway.upstreams import Upstreams
-from bandit_service.gateway.usage import most_usd
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
@@ -54,12 +54,25 @@ class Choosing:
     async def decided(self, asked: Asked, tried: list[str], duel_of: str = "") -> Call:
         """The decision, and that its call begins. `tried`: arms that are not to be drawn again.
 
-        Raises what the router does, Unavailable where no arm has an upstream, BudgetExhausted.
+        Raises what the router does, Unavailable where no arm has an upstream, BudgetExhausted, and
+        Busy where every arm has as many calls under way as it may.
         """
+        while True:
+            decided = await self._drawn(asked, tried, duel_of)
+            spec = self._router.world.arms[decided.arm].spec
+            if not self._health.full(decided.arm, spec.max_running):
+                break
+            self._budgets.settle(decided.id)  # others were drawn meanwhile; nothing is called
+        self._health.begun(decided.arm)
+        duel = not duel_of and asked.may_duel and self._duels.drawn(decided.id)
+        conversation = b"" if duel_of else asked.conversation
+        return Call(decided, spec, asked.size, time.perf_counter(), conversation, duel)
+
+    async def _drawn(self, asked: Asked, tried: list[str], duel_of: str) -> ev.Decided:
         wanted, caller = asked.wanted, asked.caller
         conversation = b"" if duel_of else asked.conversation
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
-        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.body)
+        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size)
                 for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
@@ -82,20 +95,18 @@ class Choosing:
             self._budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
             self._budgets.settle(waiting)
-        self._health.begun(decided.arm)
         if before is not None:
             self._telemetry.conversation_went_on(decided.arm == before)
-        spec = self._router.world.arms[decided.arm].spec
-        duel = not duel_of and asked.may_duel and self._duels.drawn(decided.id)
-        return Call(decided, spec, time.perf_counter(), conversation, duel)
+        return decided
 
     def _offered(
         self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
     ) -> list[str]:
-        """The arms that may be drawn: with an upstream that can be asked this, not tried yet, and
-        answering.
+        """The arms that may be drawn: with an upstream that can be asked this, not tried yet, with
+        room for one more call, and answering.
 
-        Where none of them answers, all are offered: a masked arm is better than none.
+        Where none of them answers, all are offered: a masked arm is better than none. One that has
+        as many calls as it may is not.
         """
         callable_now: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
         unsuited = self._upstreams.unsuited(path, body)
@@ -107,6 +118,7 @@ class Choosing:
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
             if refused := unsuited.get(callable_now[named[0]].upstream):
                 raise refused
+            self._room(named, callable_now)
             return named
         ids = [id for id in callable_now if id not in tried and (named is None or id in named)]
         if ids and all(callable_now[id].upstream in unsuited for id in ids):
@@ -117,11 +129,15 @@ class Choosing:
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
-        now = time.monotonic()
-        healthy = [
-            id for id in ids if self._health.available(id, now, callable_now[id].max_running)
-        ]
-        return healthy or ids
+        ids, now = self._room(ids, callable_now), time.monotonic()
+        return [id for id in ids if self._health.available(id, now)] or ids
+
+    def _room(self, ids: list[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
+        """Those that may be called once more; Busy where there are none."""
+        free = [id for id in ids if not self._health.full(id, specs[id].max_running)]
+        if not free:
+            raise Busy(f"{', '.join(ids)}: as many calls are under way as may be (max_running)")
+        return free
 
     def _masked(
         self, wanted: Wanted, tried: list[str], offered: Mapping[str, float], arms: list[str]

@@ -35,14 +35,15 @@ class Health:
     rules: HealthRules = field(default_factory=HealthRules)
     _arms: dict[str, _Arm] = field(default_factory=dict)
 
-    def available(self, id: str, now: float, most_running: int = 0) -> bool:
-        """Whether the arm may be offered now; a masked one may when it is due for a probe."""
+    def available(self, id: str, now: float) -> bool:
+        """Whether the arm is not masked; a masked one may be asked when it is due for a probe."""
         arm = self._arms.get(id)
-        if arm is None:
-            return True
-        if most_running and arm.running >= most_running:
-            return False
-        return arm.until <= now and not (arm.opened and arm.probing)
+        return arm is None or (arm.until <= now and not (arm.opened and arm.probing))
+
+    def full(self, id: str, most_running: int) -> bool:
+        """Whether as many calls of the arm are under way as may be; 0 for no bound."""
+        arm = self._arms.get(id)
+        return arm is not None and 0 < most_running <= arm.running
 
     def begun(self, id: str) -> None:
         """A call begins."""

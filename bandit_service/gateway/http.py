@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from bandit_service import wire
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, Unknown
 from bandit_service.gateway import wanted
 from bandit_service.gateway.serve import Gateway
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
@@ -44,10 +44,15 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
 
 async def models(request: web.Request) -> web.Response:
     """GET /v1/models: auto, by each policy beside the serving one, and every arm to be called."""
-    beside = (f"{wanted.AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
-    ids = [wanted.AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
-    data = [{"id": id, "object": "model", "created": 0, "owned_by": "bandit"} for id in ids]
-    return reply({"object": "list", "data": data})
+    return reply({"object": "list", "data": [_model(id) for id in _models(request)]})
+
+
+async def model(request: web.Request) -> web.Response:
+    """GET /v1/models/{id}: one of them."""
+    id = request.match_info["id"]
+    if id not in _models(request):
+        raise Unknown(f"model: no {id!r}; GET /v1/models lists what there is", param="model")
+    return reply(_model(id))
 
 
 async def budgets(request: web.Request) -> web.Response:
@@ -74,9 +79,19 @@ def routes() -> list[web.RouteDef]:
         web.post("/v1/completions", completions),
         web.post("/v1/embeddings", embeddings),
         web.get("/v1/models", models),
+        web.get("/v1/models/{id}", model),
         web.get("/v1/budgets", budgets),
         web.get("/v1/duels/{id}", duel),
     ]
+
+
+def _models(request: web.Request) -> list[str]:
+    beside = (f"{wanted.AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
+    return [wanted.AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
+
+
+def _model(id: str) -> dict[str, Any]:
+    return {"id": id, "object": "model", "created": 0, "owned_by": "bandit"}
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
 from bandit_service.gateway.judges import JudgeSpec
+from bandit_service.gateway.sizes import likely_usd, most_usd, said_in, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected
-from bandit_service.gateway.usage import cost_usd, most_usd
+from bandit_service.gateway.usage import cost_usd
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from policies import ArmId
@@ -159,7 +160,8 @@ class Judging:
             self._telemetry.judged(spec.id, "no arm")
             return None
         body = {"messages": messages, "temperature": 0, "max_tokens": 200}
-        most = most_usd(record.spec, body)
+        size = size_of(body)
+        most = most_usd(record.spec, size)
         bounds = self._bounds[spec.id]
         if not self._admitted(spec, bounds, most):
             return None
@@ -167,7 +169,10 @@ class Judging:
         try:
             async with asyncio.timeout(spec.timeout_s):
                 answer = await self._ask(record.spec, body)
-            await self._pay(spec, decided, cost_usd(answer.get("usage"), record.spec))
+            usd = cost_usd(answer.get("usage"), record.spec)
+            if usd is None:
+                usd = likely_usd(record.spec, size, said_in(answer["choices"]))
+            await self._pay(spec, decided, usd)
         except (Failed, Rejected, TimeoutError):
             self._telemetry.judged(spec.id, "failed")
             return None
@@ -190,9 +195,7 @@ class Judging:
         bounds.asked.append(now)
         return True
 
-    async def _pay(self, spec: JudgeSpec, decided: ev.Decided, usd: float | None) -> None:
-        if usd is None:
-            return
+    async def _pay(self, spec: JudgeSpec, decided: ev.Decided, usd: float) -> None:
         self._telemetry.judge_paid(spec.id, usd)
         writer = self._router.writer
         await writer.submit(

@@ -6,24 +6,27 @@ cost money, so they reserve and settle like any other request, and what they cos
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import time
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import ServiceError, Unknown
+from bandit_service.core.errors import Busy, Unknown
 from bandit_service.gateway import spans
+from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import GatewayRules, gave_none
+from bandit_service.gateway.health import Health
+from bandit_service.gateway.sizes import likely_usd, most_usd, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
-from bandit_service.gateway.usage import cost_usd, most_usd
+from bandit_service.gateway.usage import cost_usd
+from bandit_service.http.connections import while_there
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from policies import ArmId
-
-_log = logging.getLogger("bandit.gateway")
 
 
 class Passing:
@@ -34,31 +37,41 @@ class Passing:
         router: Router,
         upstreams: Upstreams,
         rules: GatewayRules,
+        health: Health,
         budgets: Budgets,
         telemetry: Telemetry,
     ) -> None:
         self._router = router
         self._upstreams = upstreams
         self._rules = rules
+        self._health = health
         self._budgets = budgets
         self._telemetry = telemetry
 
     async def answer(
         self, request: web.Request, path: str, body: dict[str, Any], arm: str, tenant: str, key: str
     ) -> web.Response:
-        """The arm's answer, or its error; Unknown without such an arm, BudgetExhausted."""
+        """The arm's answer, or its error; Unknown without such an arm, Busy, BudgetExhausted."""
         record = self._router.world.arms.get(ArmId(arm))
         if record is None or record.retired or record.spec.upstream not in self._upstreams:
             raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
-        spec, writer = record.spec, self._router.writer
-        most, now = most_usd(spec, body), writer.now()
+        spec, writer, size = record.spec, self._router.writer, size_of(body)
+        if self._health.full(arm, spec.max_running):
+            raise Busy(f"{arm}: as many calls are under way as may be (max_running)")
+        most, now = most_usd(spec, size), writer.now()
         self._budgets.fitting(self._router.world.spend, {arm: most}, tenant, key, now)
         held = writer.new_id(now)
         self._budgets.reserve(held, most, tenant, key)
         try:
-            answer = await self._called(request, path, body, spec)
+            with while_there(request):
+                answer = await self._called(request, path, body, spec)
             cost = cost_usd(answer.get("usage"), spec)
-            await self._book(arm, most if cost is None else cost, tenant, key)
+            usd = likely_usd(spec, size) if cost is None else cost
+            self._telemetry.passed(arm, usd)
+            await book(self._router, usd, tenant, key)
+        except asyncio.CancelledError:  # the client left, and the provider has probably worked
+            await book(self._router, likely_usd(spec, size), tenant, key)
+            raise
         except Rejected as rejected:
             return web.Response(
                 body=error_body(rejected, arm), status=rejected.status,
@@ -79,22 +92,21 @@ class Passing:
         self, request: web.Request, path: str, body: dict[str, Any], spec: ev.ArmSpec
     ) -> dict[str, Any]:
         sent, upstream = body | {"model": spec.model or spec.id}, spec.upstream
-        with spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span:
-            onward = span.onward(onward_of(request))
-            async with self._upstreams.send(upstream, path, sent, onward) as given:
-                answer = await whole(given, self._rules.max_answer_bytes)
-            span.answered(answer)
-        return answer
-
-    async def _book(self, arm: str, usd: float, tenant: str, key: str) -> None:
-        self._telemetry.passed(arm, usd)
-        writer = self._router.writer
+        self._health.begun(spec.id)
         try:
-            await writer.submit(
-                lambda: ev.Spent(ts=writer.now(), usd=usd, tenant=tenant, caller=key), durable=False
-            )
-        except ServiceError as error:  # the answer is paid for and there: it is not withheld
-            _log.warning("not booked", extra={"why": error.message})
+            with spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span:
+                onward = span.onward(onward_of(request))
+                async with self._upstreams.send(upstream, path, sent, onward) as given:
+                    answer = await whole(given, self._rules.max_answer_bytes)
+                span.answered(answer)
+        except Failed as failed:
+            self._health.failed(spec.id, time.monotonic(), failed.retry_after_s)
+            raise
+        except BaseException:
+            self._health.left(spec.id)
+            raise
+        self._health.succeeded(spec.id)
+        return answer
 
 
 def onward_of(request: web.Request) -> dict[str, str]:

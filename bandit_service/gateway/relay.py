@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse
+from bandit_service.gateway.sizes import said_in
 from bandit_service.gateway.upstreams import Failed
 
 DONE = b"[DONE]"
@@ -23,7 +24,7 @@ class Passed:
     hide_usage: the client did not ask for it. text: the pieces of the only choice's text, where
     they are kept for a judge. model, finish_reason: what it said of itself. broken: why it ended
     before its end. done: it said that it is done. whole: all of it came, and the client was there.
-    choices: those that have begun, and whether each said why it stopped.
+    choices: those that have begun, and whether each said why it stopped. said: bytes of their text.
     """
 
     hide_usage: bool = False
@@ -36,6 +37,7 @@ class Passed:
     done: bool = False
     whole: bool = False
     choices: dict[str, bool] = field(default_factory=dict)
+    said: int = 0
 
     def whole_text(self) -> str | None:
         """The text as far as it came; None where it is not kept."""
@@ -106,6 +108,7 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
 
 
 def _look(passed: Passed, choices: list[Any]) -> None:
+    passed.said += said_in(choices)
     for each in choices:
         if not isinstance(each, dict):
             continue

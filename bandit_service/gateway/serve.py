@@ -7,6 +7,7 @@ own, from which the policy learns that it is unreliable.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import NoEligibleArm, Unavailable
+from bandit_service.core.errors import BudgetExhausted, Busy, NoEligibleArm, Unavailable
 from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
@@ -27,9 +28,11 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.judges import JudgeSpec, answer_text
 from bandit_service.gateway.judging import Answered, Judging
 from bandit_service.gateway.passing import Passing, onward_of
+from bandit_service.gateway.sizes import said_in, size_of
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.wanted import Wanted
+from bandit_service.http.connections import while_there
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 
@@ -59,7 +62,7 @@ class Gateway:
         self._choosing = Choosing(
             router, upstreams, health, affinity, budgets, self.duels, telemetry
         )
-        self.passing = Passing(router, upstreams, rules, budgets, telemetry)
+        self.passing = Passing(router, upstreams, rules, health, budgets, telemetry)
         self._teaching = Teaching(router, rules, health, affinity, budgets, telemetry)
 
     async def close(self) -> None:
@@ -75,16 +78,23 @@ class Gateway:
     async def answer(
         self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted, caller: str
     ) -> web.StreamResponse:
-        """Decide and answer; a ServiceError where no arm could."""
+        """Decide and answer; a ServiceError where no arm could.
+
+        Where the client leaves before its answer begins, the call ends there, upstream too.
+        """
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
-        asked = Asked(path, body, wanted, caller, conversation, onward_of(request))
+        asked = Asked(path, body, size_of(body), wanted, caller, conversation, onward_of(request))
+        with while_there(request):
+            return await self._answer(request, asked)
+
+    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         tried: list[str] = []
         last: tuple[Call, Failed] | None = None
         while True:
             try:
                 call = await self._choosing.decided(asked, tried)
-            except (NoEligibleArm, Unavailable):
-                if last is None:
+            except (NoEligibleArm, Unavailable, Busy) as none:
+                if last is None or isinstance(none, BudgetExhausted):
                     raise
                 raise failure(*last) from None
             try:
@@ -95,18 +105,21 @@ class Gateway:
                     body=error_body(rejected, call.spec.id), status=rejected.status,
                     headers=call.headers(), content_type="application/json",
                 )  # fmt: skip
+            except asyncio.CancelledError:
+                self._teaching.left(call)
+                raise
             except Failed as failed:
                 self._teaching.failed(call, failed)
                 last = (call, failed)
                 tried.append(call.spec.id)
-                if wanted.direct or len(tried) >= self._rules.attempts:
+                if asked.wanted.direct or len(tried) >= self._rules.attempts:
                     raise failure(*last) from None
 
     async def _attempt(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
         if asked.body.get("stream"):
             return await self._streamed(request, asked, call)
         answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
-        cost = self._teaching.answered(call, answer.get("usage"))
+        cost = self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
         self._judge(asked, call, answer_text(answer))
         headers = call.headers()
         if cost is not None:
@@ -164,8 +177,10 @@ class Gateway:
 
     async def _ask(self, spec: ev.ArmSpec, body: Mapping[str, Any]) -> dict[str, Any]:
         """A judge's question: no decision, but the arm's health and its bound of calls count."""
-        if not self.health.available(spec.id, time.monotonic(), spec.max_running):
+        if not self.health.available(spec.id, time.monotonic()):
             raise Failed("the arm does not answer at present")
+        if self.health.full(spec.id, spec.max_running):
+            raise Failed("the arm has as many calls under way as it may")
         self.health.begun(spec.id)
         try:
             answer = await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
@@ -200,7 +215,7 @@ class Gateway:
         except Failed as failed:
             self._teaching.failed(call, failed)
             return None
-        self._teaching.answered(call, answer.get("usage"))
+        self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
         text = answer_text(answer)
         if text is None:
             return None

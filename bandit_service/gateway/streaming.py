@@ -43,6 +43,7 @@ async def pass_on(
     response = web.StreamResponse(headers=call.headers() | _HEADERS)
     connection = request.protocol
     assert isinstance(connection, Connection)
+    connection.pointless = None  # from here on it has begun, and ends in an orderly way
     connection.lost = upstream.close  # whoever waits for the next piece is woken by that
     why: Failed | None = None
     try:
@@ -65,17 +66,17 @@ async def pass_on(
         connection.lost = None
     gone = request.transport is None or request.transport.is_closing()
     if gone and not passed.finished:
-        teaching.left(call, passed.usage)
+        teaching.left(call, passed.usage, passed.said)
         return response
     if why is None and not passed.finished:
         why = Failed("the stream ended without an end")
     if why is not None:
         passed.broken = why
-        teaching.failed(call, why, passed.usage)
+        teaching.failed(call, why, passed.usage, passed.said)
         error = gave_none(call.spec.id, why).body()
         await _last_words(response, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
         return response
-    teaching.answered(call, passed.usage)
+    teaching.answered(call, passed.usage, passed.said)
     passed.whole = True
     await _last_words(response, told)
     if passed.done:

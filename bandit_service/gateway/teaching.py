@@ -9,9 +9,11 @@ import time
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway.affinity import Affinity
+from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Call, GatewayRules
 from bandit_service.gateway.health import Health
+from bandit_service.gateway.sizes import likely_usd
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd, saved_usd
 from bandit_service.monitoring.telemetry import Telemetry
@@ -44,31 +46,40 @@ class Teaching:
         """Wait for the outcomes under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def answered(self, call: Call, usage: object) -> float | None:
-        """The arm answered; the cost where it is known."""
+    def answered(self, call: Call, usage: object, said: int) -> float | None:
+        """The arm answered, so many bytes; the cost where it is known."""
         self._health.succeeded(call.spec.id)
-        return self._ended(call, usage)
+        return self._ended(call, usage, said)
 
-    def left(self, call: Call, usage: object) -> None:
-        """The client went away in the middle: nothing is learned of the arm's health."""
+    def left(self, call: Call, usage: object = None, said: int | None = None) -> None:
+        """The client went away: nothing is learned of the arm's health.
+
+        said: how many bytes had come by then; None where nothing was seen of the answer.
+        """
         self._health.left(call.spec.id)
         self._telemetry.client_left()
-        self._ended(call, usage)
+        if said is None:
+            waited = self._latency(call, time.perf_counter(), None, cut=True)
+            self._teach(call, Signals(latency_s=waited), likely_usd(call.spec, call.size))
+        else:
+            self._ended(call, usage, said, cut=True)
 
     def rejected(self, call: Call) -> None:
         """The provider says that the request is wrong: nothing is learned, and nothing paid."""
         self._health.left(call.spec.id)
         self._budgets.settle(call.decided.id)
 
-    def failed(self, call: Call, failed: Failed, usage: object = None) -> None:
+    def failed(self, call: Call, failed: Failed, usage: object = None, said: int = 0) -> None:
         """The arm gave no answer, or broke off: the policy learns how reliable it is."""
         self._health.failed(call.spec.id, time.monotonic(), failed.retry_after_s)
         self._telemetry.upstream_failed(call.spec.id, "timeout" if failed.timeout else "failed")
         _log.warning("upstream failed", extra={"decision_id": call.decided.id, "why": str(failed)})
-        now = time.perf_counter()
-        self._teach(call, cost_usd(usage, call.spec), now, self._rules.failure_quality)
+        latency_s = self._latency(call, time.perf_counter(), None)
+        cost = cost_usd(usage, call.spec)
+        seen = Signals(quality=self._rules.failure_quality, cost_usd=cost, latency_s=latency_s)
+        self._teach(call, seen, likely_usd(call.spec, call.size, said) if said else 0.0)
 
-    def _ended(self, call: Call, usage: object) -> float | None:
+    def _ended(self, call: Call, usage: object, said: int, cut: bool = False) -> float | None:
         now = time.perf_counter()
         cost = cost_usd(usage, call.spec)
         tokens = completion_tokens(usage)
@@ -77,25 +88,43 @@ class Teaching:
         self._telemetry.answered(
             call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
         )
-        self._teach(call, cost, now, tokens=tokens)
+        seen = Signals(cost_usd=cost, latency_s=self._latency(call, now, tokens, cut))
+        self._teach(call, seen, likely_usd(call.spec, call.size, said))
         return cost
 
-    def _teach(
-        self,
-        call: Call,
-        cost: float | None,
-        now: float,
-        quality: float | None = None,
-        tokens: int | None = None,
-    ) -> None:
+    def _latency(
+        self, call: Call, now: float, tokens: int | None, cut: bool = False
+    ) -> float | None:
+        """The latency that is taught.
+
+        cut: the client did not wait for the end, so that the time it did wait is a lower bound. It
+        says something of the arm where it is more than that usually takes, and nothing else does.
+        """
         signal = self._rules.latency_signal
         latency_s = (call.first or now if signal == "first_token" else now) - call.begun
         if signal == "per_token":
             latency_s /= max(1, tokens or call.spec.expected_output_tokens)
-        seen = Signals(quality=quality, cost_usd=cost, latency_s=latency_s)
-        task = asyncio.get_running_loop().create_task(self._observe(call.decided.id, seen))
+        if cut and (call.first is None or signal != "first_token"):
+            usual = self._router.world.arms[call.decided.arm].expected_latency_s()
+            return latency_s if usual is None or latency_s > usual else None
+        return latency_s
+
+    def _teach(self, call: Call, seen: Signals, guess_usd: float) -> None:
+        """guess_usd: what is booked where no cost was seen."""
+        task = asyncio.get_running_loop().create_task(self._settled(call, seen, guess_usd))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _settled(self, call: Call, seen: Signals, guess_usd: float) -> None:
+        decided = call.decided
+        try:
+            if seen != Signals():
+                await self._observe(decided.id, seen)
+            if seen.cost_usd is None and guess_usd > 0.0:
+                self._telemetry.estimated(decided.arm, guess_usd)
+                await book(self._router, guess_usd, decided.tenant, decided.caller, decided.id)
+        finally:
+            self._budgets.settle(decided.id)
 
     async def _observe(self, decision_id: str, seen: Signals) -> None:
         try:
@@ -104,7 +133,5 @@ class Teaching:
             _log.error(
                 "outcome not learned", extra={"decision_id": decision_id, "why": error.message}
             )
-            return
-        finally:
-            self._budgets.settle(decision_id)
-        self._router.count_reward(decision_id, status)
+        else:
+            self._router.count_reward(decision_id, status)

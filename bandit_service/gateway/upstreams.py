@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import anthropic
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
@@ -177,17 +180,24 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
         raise Failed(
             f"status {response.status}",
             status=response.status if response.status >= 400 else 0,
-            retry_after_s=_seconds(response.headers.get("Retry-After", "")),
+            retry_after_s=retry_after_s(response.headers, clock.now()),
         )
     raise Rejected(response.status, body)
 
 
-def _seconds(text: str) -> float:
-    """Retry-After in seconds; 0 for a date or nonsense."""
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        return 0.0
+def retry_after_s(headers: Mapping[str, str], now: float) -> float:
+    """How long a provider asks to wait; 0 where it says nothing that can be read.
+
+    `retry-after-ms` of OpenAI and Azure, else Retry-After, in seconds or a date (RFC 9110, 10.2.3).
+    """
+    for name, unit in (("retry-after-ms", 1e-3), ("Retry-After", 1.0)):
+        with suppress(ValueError):
+            found = float(headers.get(name, "")) * unit
+            return found if 0.0 < found < math.inf else 0.0
+    with suppress(ValueError, TypeError):
+        date = parsedate_to_datetime(headers.get("Retry-After", ""))
+        return max(0.0, date.timestamp() - now)
+    return 0.0
 
 
 async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD
-from bandit_service.embedding import estimate_tokens
 
 
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
@@ -45,26 +42,6 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
         + completion * spec.usd_per_mtok_out
     )
     return paid / 1e6 if paid / 1e6 <= MAX_COST_USD else None
-
-
-def most_usd(spec: ArmSpec, body: Mapping[str, Any]) -> float:
-    """What the arm may cost at most: the prompt, and as many tokens as may be answered.
-
-    Where the client sets no limit, four times what the arm usually answers; as often as it asks for
-    (`n`, `best_of`, and each of several prompts). An `input` to be embedded has no answer.
-    """
-    dearest = max(spec.usd_per_mtok_in, _or_in(spec.usd_per_mtok_cache_write, spec))
-    if "input" in body:
-        return estimate_tokens(len(msgspec.json.encode(body["input"]))) * dearest / 1e6
-    text = body.get("messages", body.get("prompt", ""))
-    prompt = estimate_tokens(len(msgspec.json.encode(text)))
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    answer = limit if isinstance(limit, int) and limit > 0 else 4 * spec.expected_output_tokens
-    times = max(_count(body, "n") or 1, _count(body, "best_of") or 1)
-    if "messages" not in body and isinstance(text, list):
-        # numbers are the tokens of one prompt
-        times *= max(1, sum(not isinstance(each, int) for each in text))
-    return (prompt * dearest + answer * times * spec.usd_per_mtok_out) / 1e6
 
 
 def cached_tokens(usage: object) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from aiohttp import web
@@ -71,6 +72,18 @@ class Connection(web.RequestHandler):
         """A line with the kind of an error that no handler saw."""
         kind = sys.exc_info()[0]
         _log.warning("connection failed", extra={"why": kind.__name__ if kind else ""})
+
+
+@contextmanager
+def while_there(request: web.Request) -> Iterator[None]:
+    """What is done here is cancelled when the client leaves."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.pointless = asyncio.current_task()
+    try:
+        yield
+    finally:
+        connection.pointless = None
 
 
 def _unreadable(connection: Connection) -> Malformed:

@@ -11,7 +11,7 @@ from aiohttp import web
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import OutOfTime
-from bandit_service.http.connections import Connection
+from bandit_service.http.connections import while_there
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
 from bandit_service.security import Caller
 from policies import Outcome
@@ -19,18 +19,13 @@ from policies import Outcome
 
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
-    seconds, connection = patience_of(request), request.protocol
-    assert isinstance(connection, Connection)
-    connection.pointless = asyncio.current_task()
+    seconds = patience_of(request)
     try:
-        if seconds is None:
-            return await _decide(request)
-        async with asyncio.timeout(seconds):
-            return await _decide(request)
+        with while_there(request):
+            async with asyncio.timeout(seconds):
+                return await _decide(request)
     except TimeoutError:
         raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
-    finally:
-        connection.pointless = None
 
 
 async def _decide(request: web.Request) -> web.Response:

@@ -388,6 +388,10 @@ JUDGE_COST = CounterOf("bandit_judge_cost_usd_total", "What judging cost, USD.",
 PASSED_COST = CounterOf(
     "bandit_passed_cost_usd_total", "Cost of embeddings that were passed through, USD.", ("arm",)
 )
+ESTIMATED_COST = CounterOf(
+    "bandit_estimated_cost_usd_total", "Booked for answers of which no usage came, USD: by the "
+    "length of the prompt and of what was answered.", ("arm",),
+)  # fmt: skip
 DUELS = CounterOf(
     "bandit_duels_total", "Answers that a second arm stood against, by what came of it.",
     ("result",),

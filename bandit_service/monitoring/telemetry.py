@@ -92,6 +92,7 @@ class Telemetry:
         self._judged = metrics.JUDGED.labelled(r)
         self._judge_usd = metrics.JUDGE_COST.labelled(r)
         self._passed_usd = metrics.PASSED_COST.labelled(r)
+        self._estimated_usd = metrics.ESTIMATED_COST.labelled(r)
         self._duels = metrics.DUELS.labelled(r)
         self._left = metrics.CLIENTS_LEFT.on(r)
         self._begin_at_zero()
@@ -269,6 +270,10 @@ class Telemetry:
     def passed(self, arm: str, usd: float) -> None:
         """What embeddings of one request cost."""
         self._passed_usd(self.arm_label(arm)).inc(usd)
+
+    def estimated(self, arm: str, usd: float) -> None:
+        """What was booked for an answer without usage."""
+        self._estimated_usd(self.arm_label(arm)).inc(usd)
 
     def judge_paid(self, judge: str, usd: float) -> None:
         """What one judgement of a model cost."""

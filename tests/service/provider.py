@@ -41,6 +41,10 @@ class Provider:
         return app
 
     async def _embeddings(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.seen.append(body)
+        if self.behaviour.get(body["model"]) == "never":
+            await self._never()
         vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
         usage = {"prompt_tokens": 1, "total_tokens": 1}
         return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
@@ -60,7 +64,7 @@ class Provider:
                 request.transport.abort()
                 return web.Response()
             case "never":
-                await asyncio.sleep(3600)
+                await self._never()
             case "not json":
                 return web.Response(text="<html>", content_type="text/html")
             case "no choices":
@@ -73,7 +77,16 @@ class Provider:
                 return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
         if body.get("stream"):
             return await self._stream(request, body, how)
-        return web.json_response(self._answer(body))
+        answer = self._answer(body)
+        if how == "no usage":
+            del answer["usage"]
+        return web.json_response(answer)
+
+    async def _never(self) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.cancelled.set()
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": f"I am {body['model']}"}
@@ -153,7 +166,7 @@ async def a_provider() -> AsyncIterator[Provider]:
 
 @asynccontextmanager
 async def a_gateway(
-    tmp_path: Path, models: Path, **environ: str
+    tmp_path: Path, models: Path, first_byte_s: str = "1.0", **environ: str
 ) -> AsyncIterator[tuple[Client, Provider]]:
     (tmp_path / "key").write_text(KEY)
     async with a_provider() as provider:
@@ -163,7 +176,7 @@ async def a_gateway(
             for id in ARMS
         ]  # fmt: skip
         upstream = {"id": "p", "base_url": provider.url, "key_file": str(tmp_path / "key"),
-                    "first_byte_s": 1.0, "idle_s": 5.0}  # fmt: skip
+                    "first_byte_s": float(first_byte_s), "idle_s": 5.0}  # fmt: skip
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
             "BANDIT_UPSTREAMS": json.dumps([upstream]),

@@ -72,6 +72,9 @@ async def test_tools_structured_output_completions_embeddings_and_models(
         assert tokens.choices[0].text == "once"
         with pytest.raises(openai.BadRequestError, match="tokens are of one model"):
             await asking.completions.create(model="auto", prompt=[15, 16])
+        assert (await asking.models.retrieve("beta")).id == "beta"
+        with pytest.raises(openai.NotFoundError, match="no 'nobody'"):
+            await asking.models.retrieve("nobody")
         embedded = await asking.embeddings.create(model="beta", input="text")
         assert len(embedded.data) == 1
         listed = [model.id async for model in asking.models.list()]
@@ -287,7 +290,7 @@ async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
         assert f"I am {provider.seen[-1]['model']}" in printed
         assert "rests on 1 past queries" in printed
         assert await asyncio.to_thread(cli.main, [*asked, "--model", "nobody"]) == 1
-        assert "no 'nobody'" in capsys.readouterr().err
+        assert "no arm 'nobody'" in capsys.readouterr().err
         assert await asyncio.to_thread(cli.main, [*asked, "--key", "a\nb"]) == 1
         assert "--key: must be printable" in capsys.readouterr().err
         limited = {"query": "x", "max_cost_usd": 1e-9}
@@ -374,7 +377,7 @@ def test_a_breaker_opens_probes_and_closes() -> None:
     health.succeeded("a")
     assert health.state("a", 15.0) == "closed"
     health.begun("a")
-    assert not health.available("a", 15.0, most_running=1)
+    assert (health.full("a", 1), health.full("a", 2), health.full("a", 0)) == (True, False, False)
     health.failed("a", 15.0, retry_after_s=7.0)
     assert not health.available("a", 21.9)
     assert health.available("a", 22.0)

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
-from bandit_service.gateway.upstreams import Failed, Upstreams
+from bandit_service.gateway.upstreams import Failed, Upstreams, retry_after_s
 from tests.service.provider import HELLO, signals_of
 from tests.service.running import Client, serving
 
@@ -287,6 +287,24 @@ async def test_no_connection_is_tried_again_and_what_was_begun_is_not() -> None:
     await upstreams.close()
     for server in servers:
         (await server).close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "7", "retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": "Fri, 13 Feb 2009 23:32:00 GMT"}, 30.0),
+        ({"Retry-After": "Fri, 13 Feb 2009 23:31:00 GMT"}, 0.0),
+        ({"Retry-After": "-1"}, 0.0),
+        ({"Retry-After": "inf"}, 0.0),
+        ({"Retry-After": "soon", "retry-after-ms": "x"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_how_long_a_provider_asks_to_wait(headers: dict[str, str], seconds: float) -> None:
+    """1234567890 is Fri, 13 Feb 2009 23:31:30 GMT."""
+    assert retry_after_s(headers, 1234567890.0) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -71,6 +71,28 @@ def test_a_correction_takes_the_first_values_place_everywhere() -> None:
     assert outcome.reward == pytest.approx(0.2)
 
 
+def test_an_estimated_cost_stands_in_its_decisions_window_until_the_cost_is_reported() -> None:
+    world = _world()
+    for id in ("one", "two"):
+        apply(world, _decided(id))
+        apply(world, ev.Spent(ts=1.0 + 86_400, decision_id=id, usd=0.5))
+    assert world.spend.spent("day", 1.0, "service") == 1.0
+    assert world.spend.spent("day", 1.0 + 86_400, "service") == 0.0
+    _report(world, "one", cost_usd=2.0)
+    assert world.spend.spent("day", 1.0, "service") == 2.5
+    apply(world, ev.Spent(ts=2.0, decision_id="one", usd=0.5))
+    assert world.spend.spent("day", 1.0, "service") == 2.5, "what it cost was known"
+    assert world.arms[ArmId("a")].observed_usd == 2.0, "an estimate is not learned"
+    kept = snapshot.read(snapshot.dump(world))
+    again = snapshot.restore(kept, {"epsilon_greedy": policies.load("epsilon_greedy")},
+                             "epsilon_greedy")  # fmt: skip
+    for each in (world, again):
+        _report(each, "two", cost_usd=0.25)
+        _report(each, "two", cost_usd=0.75, correction=True)
+        assert each.spend.spent("day", 1.0, "service") == 2.75
+    assert again.digest() == world.digest()
+
+
 def test_without_the_word_correction_another_value_is_a_conflict_and_changes_nothing() -> None:
     world = _world()
     apply(world, _decided("d"))

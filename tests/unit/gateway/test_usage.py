@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.usage import cost_usd, most_usd
+from bandit_service.gateway.usage import cost_usd
 from policies import ArmId
 
 PLAIN = ArmSpec(id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
@@ -63,25 +63,3 @@ def test_more_cached_than_prompted_is_no_credit() -> None:
 )
 def test_no_usage_is_no_cost(usage: object) -> None:
     assert cost_usd(usage, PRICED) is None
-
-
-def test_the_most_is_at_the_dearest_price_of_the_prompt() -> None:
-    body = {"messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 10}
-    prompt = (most_usd(PLAIN, body) - 10 * 8 / 1e6) / 2.0
-    assert most_usd(PRICED, body) == pytest.approx(prompt * 2.5 + 10 * 8 / 1e6)
-
-
-def test_the_most_counts_every_answer_that_is_asked_for() -> None:
-    answer = 10 * 8 / 1e6
-    chat: dict[str, object] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
-    assert most_usd(PLAIN, chat | {"n": 3}) - most_usd(PLAIN, chat) == pytest.approx(2 * answer)
-    one: dict[str, object] = {"prompt": ["x"], "max_tokens": 10}
-    assert most_usd(PLAIN, one | {"best_of": 4, "n": 2}) - most_usd(PLAIN, one) == pytest.approx(
-        3 * answer
-    )
-    two, tokens = one | {"prompt": ["x", "y"]}, one | {"prompt": [1, 2]}
-    assert most_usd(PLAIN, two) > 2 * answer > most_usd(PLAIN, tokens) > answer
-
-
-def test_what_is_embedded_has_no_answer() -> None:
-    assert most_usd(PLAIN, {"input": "ten chars."}) == pytest.approx(3 * 2.0 / 1e6)
