@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bandit_service import logs
 from bandit_service.embedding import export
+
+# The same examples every time, and as long as they take; `make fuzz` has a profile of its own.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
