@@ -48,7 +48,7 @@ def _metrics_of(expr: str) -> set[str]:
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
 
 
-def _until(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
+def _until(what: str, found: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < deadline, f"{what} did not come"

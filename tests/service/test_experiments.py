@@ -45,7 +45,7 @@ async def _variants(client: Client, count: int = 30, **fields: Any) -> dict[str,
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():
             await asyncio.sleep(0.02)
 

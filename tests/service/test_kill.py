@@ -25,7 +25,9 @@ class Ledger:
         self.in_doubt: set[str] = set()
 
 
-async def _load(client: Client, ledger: Ledger, worker: int, enough: asyncio.Event) -> None:
+async def _load(
+    client: Client, ledger: Ledger, worker: int, least: int, enough: asyncio.Event
+) -> None:
     i = worker * 1000
     while True:
         i += 1
@@ -40,7 +42,7 @@ async def _load(client: Client, ledger: Ledger, worker: int, enough: asyncio.Eve
                 ledger.in_doubt.discard(decided["decision_id"])
         except aiohttp.ClientError:
             return  # killed
-        if len(ledger.decided) >= 40:
+        if len(ledger.decided) >= least:
             enough.set()
 
 
@@ -55,7 +57,8 @@ async def test_everything_acknowledged_survives_kill_9(tmp_path: Path, models: P
             enough = asyncio.Event()
             before = len(ledger.decided)
             workers = [
-                asyncio.create_task(_load(client, ledger, before + w, enough)) for w in range(4)
+                asyncio.create_task(_load(client, ledger, before + w, before + 40, enough))
+                for w in range(4)
             ]
             await enough.wait()
             await asyncio.sleep(moments.uniform(0.05, 0.4))

@@ -59,7 +59,11 @@ async def _until_refused(client: Client) -> None:
 async def test_while_stopping_nothing_new_is_taken_and_what_is_under_way_is_answered(
     tmp_path: Path, models: Path, stopped: _Stopped
 ) -> None:
-    environ = {"BANDIT_SERVER_DRAIN_S": "1", "BANDIT_SERVER_SHUTDOWN_S": "60"}
+    environ = {
+        "BANDIT_SERVER_DRAIN_S": "5",
+        "BANDIT_SERVER_SHUTDOWN_S": "60",
+        "BANDIT_EMBEDDING_TIMEOUT_S": "100",
+    }
     running = serving(tmp_path / "var", models, **environ)
     client = await running.__aenter__()
     async with aiohttp.ClientSession() as session, aiohttp.ClientSession() as other:
@@ -113,7 +117,8 @@ async def test_stopped_under_load_it_ends_with_0_a_snapshot_and_every_acknowledg
     process.popen.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.popen.wait, 60) == 0
     statuses = {sample.status for sample in await load}
-    assert statuses <= {200, 503, 0}  # 0: the port was closed
+    # 0: the port was closed; 429: a slow machine has more to do than it can
+    assert statuses <= {200, 429, 503, 0}
     pool.close()
     log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     try:

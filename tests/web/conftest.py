@@ -98,7 +98,7 @@ async def opened(chromium: Browser) -> AsyncIterator[Opened]:
         )  # fmt: skip
         contexts.append(context)
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
         page.on("request", lambda sent: wrong.append(sent.url) if _abroad(sent.url, url) else None)

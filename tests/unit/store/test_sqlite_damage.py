@@ -235,7 +235,7 @@ except Locked as error:
         _child(code, log.path), check=True, capture_output=True, text=True, cwd=_ROOT
     )
     seconds, message = done.stdout.split(" ", 1)
-    assert float(seconds) < 1.0
+    assert float(seconds) < 4.0  # SQLite itself would wait for five
     assert str(log.path) in message
     with pytest.raises(Locked, match="is open in another process"):
         SqliteLog(log.path)
