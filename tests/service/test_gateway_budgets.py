@@ -61,7 +61,7 @@ async def test_a_request_is_held_to_its_own_limit(tmp_path: Path, models: Path) 
 
 
 async def test_when_the_money_runs_low_cheaper_arms_answer(tmp_path: Path, models: Path) -> None:
-    environ = _budgets({"scope": "service", "per": "day", "usd": 0.5})
+    environ = _budgets({"scope": "service", "per": "month", "usd": 0.5})
     async with a_gateway(tmp_path, models, **environ) as (client, provider):
         for _ in range(12):
             status, _, _ = await _ask(client)
@@ -77,19 +77,19 @@ async def test_when_the_money_runs_low_cheaper_arms_answer(tmp_path: Path, model
 async def test_or_the_request_is_refused_until_the_window_ends(
     tmp_path: Path, models: Path
 ) -> None:
-    limit = {"scope": "service", "per": "hour", "usd": 0.2, "on_exhausted": "refuse"}
+    limit = {"scope": "service", "per": "month", "usd": 0.2, "on_exhausted": "refuse"}
     async with a_gateway(tmp_path, models, **_budgets(limit)) as (client, provider):
         assert (await _ask(client))[0] == 200
         status, body, after = await _ask(client)
         assert (status, body["error"]["code"]) == (429, "budget_exhausted")
-        assert 0 < int(after) <= 3600 + 3
+        assert 0 < int(after) <= 31 * 86_400 + 3
         assert len(provider.seen) == 1
 
 
 async def test_each_tenant_and_each_key_has_its_own(tmp_path: Path, models: Path) -> None:
     ring = Keyring(acme={"tenant": "acme"}, globex={"tenant": "globex"}, plain={}, other={})
     environ = ring.environ | _budgets(
-        {"scope": "tenant", "per": "day", "usd": 0.2, "on_exhausted": "refuse"},
+        {"scope": "tenant", "per": "month", "usd": 0.2, "on_exhausted": "refuse"},
         {"scope": "key", "id": "plain", "per": "month", "usd": 0.2, "on_exhausted": "refuse"},
     )
     async with a_gateway(tmp_path, models, **environ) as (client, _):
@@ -108,7 +108,7 @@ async def test_embeddings_are_booked_and_refused_like_everything_else(
     tmp_path: Path, models: Path
 ) -> None:
     ring = Keyring(acme={"tenant": "acme"}, plain={})
-    limit = {"scope": "tenant", "per": "day", "usd": 4e-6}
+    limit = {"scope": "tenant", "per": "month", "usd": 4e-6}
     environ = ring.environ | _budgets(limit)
     body = {"model": "dear", "input": "ten chars."}  # three tokens at most, billed as one
     async with a_gateway(tmp_path, models, **environ) as (client, _):
@@ -133,7 +133,7 @@ async def test_embeddings_are_booked_and_refused_like_everything_else(
 async def test_what_a_provider_bills_beyond_its_most_overshoots_by_what_was_in_flight(
     tmp_path: Path, models: Path
 ) -> None:
-    limit = {"scope": "service", "per": "day", "usd": 0.1, "on_exhausted": "refuse"}
+    limit = {"scope": "service", "per": "month", "usd": 0.1, "on_exhausted": "refuse"}
     async with a_gateway(tmp_path, models, **_budgets(limit)) as (client, _):
         statuses = []
         while 429 not in statuses:
