@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies._checks import finite
+from policies._checks import finite, within
 from policies._types import ArmId, Floats, Rewarded, Vector
 
 _HALVINGS = 60
@@ -99,6 +99,21 @@ class Heads:
         for arm, step in steps.items():
             row = self._row(arm, step.theta.size)
             self.theta[row], self.information[row], self.n[row] = step
+
+    def fade(self, arm: ArmId, keep: float, prior: Prior) -> None:
+        """What the labels of one head said, to the power `keep` (Ibrahim & Chen 2000). O(d).
+
+        Their precision I and precision-weighted mean (λ + I)·θ both times `keep`, so that
+        I' = keep·I and θ' = keep·(λ + I)/(λ + keep·I)·θ; at 0 the head is at its prior.
+        """
+        within("keep", keep, 0.0, 1.0)
+        row = self.rows.get(arm)
+        if row is not None:
+            known = self.information[row]
+            kept = keep * known
+            self.theta[row] *= keep * ((known + prior.ridge) / (kept + prior.ridge))
+            self.information[row] = kept
+            self.n[row] *= keep
 
     def check(self, x: Floats) -> None:
         """ValueError unless x is finite and as long as those before."""

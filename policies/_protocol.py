@@ -63,7 +63,8 @@ class Forgetful(Protocol[S]):
     def forget(self, state: S, arm: ArmId, keep: float) -> S:
         """The state as if only the share `keep`, in [0, 1], of the arm's outcomes had come.
 
-        It lies between what was learned and the prior, and no other arm is touched. An arm never
-        seen changes nothing. Consumes `state`, as `learn` does; may cost more than one `learn`.
+        It lies between what was learned and the prior, and no other arm is touched, but where
+        arms are known beside each other only. An arm never seen changes nothing. Consumes
+        `state`, as `learn` does; may cost more than one `learn`.
         """
         ...

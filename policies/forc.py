@@ -124,6 +124,13 @@ class FORC:
             state.take(state.steps(features(event.context.embedding), labels, self._prior()))
         return state
 
+    def forget(self, state: Heads, arm: ArmId, keep: float) -> Heads:
+        """What the arm's head was told, to the power `keep`: I' = keep·I,
+        θ' = keep·(λ + I)/(λ + keep·I)·θ.
+        """
+        state.fade(arm, keep, self._prior())
+        return state
+
     def _prior(self) -> Prior:
         return Prior(self.prior, self.ridge)
 

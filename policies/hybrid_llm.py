@@ -192,6 +192,20 @@ class HybridLLM:
             self._write(state, features(event.context.embedding), labels, worth)
         return state
 
+    def forget(self, state: _Gaps, arm: ArmId, keep: float) -> _Gaps:
+        """As `forc`, of every head that sets the arm beside another; sum and count times `keep`.
+
+        A gap is of two arms: what others are known to be beside each other stays.
+        """
+        within("keep", keep, 0.0, 1.0)
+        for large, heads in state.heads.items():
+            for small in list(heads.rows) if large == arm else [arm]:
+                heads.fade(small, keep, self._prior())
+        if arm in state.count:
+            state.total[arm] *= keep
+            state.count[arm] *= keep
+        return state
+
     def _prior(self) -> Prior:
         return Prior(self.prior, self.ridge)
 

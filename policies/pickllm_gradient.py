@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,7 +48,8 @@ class PickLLMGradient:
         arm of a tie; 0 ignores comparisons.
 
     State: one number per arm. propose O(K), learn O(K). It absorbs: once p is near 1 only the
-    service's floor still tries the others. For drifting arms take `pickllm_q`.
+    service's floor still tries the others, until an alarm of drift has an arm forgotten. For
+    drifting arms take `pickllm_q`.
 
     Source: arXiv 2412.12170 (abstract and secondary sources only; see docs/policies).
 
@@ -108,6 +110,29 @@ class PickLLMGradient:
                     self._step(state, arm, self.comparison_weight / 2.0)
             else:
                 self._step(state, event.winner, self.comparison_weight)
+        return state
+
+    def forget(self, state: _Automaton, arm: ArmId, keep: float) -> _Automaton:
+        """w_m ← keep·w_m; what it gives up goes to the base and the other arms in proportion.
+
+        So the others stay to each other as they were, and the whole stays 1. An automaton that an
+        arm has absorbed is free again: with a tenth kept, the others get nine tenths.
+        """
+        within("keep", keep, 0.0, 1.0)
+        if keep == 1.0 or arm not in state.weights:
+            return state
+        others = {each: weight for each, weight in state.weights.items() if each != arm}
+        # the sum must not depend on the order in which arms came
+        rest = math.fsum((state.base, *others.values()))
+        kept = keep * state.weights[arm]
+        if rest > 0.0:
+            # a share is at most 1, where 1 / rest may be beyond all numbers
+            shares = {each: (1.0 - kept) * (weight / rest) for each, weight in others.items()}
+            state.weights.update(shares)
+            state.base = (1.0 - kept) * (state.base / rest)
+        else:
+            state.base = 1.0 - kept
+        state.weights[arm] = kept
         return state
 
     def converged(self, state: _Automaton) -> ArmId | None:

@@ -155,6 +155,21 @@ class RouteLLMMF:
             state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
         return state
 
+    def forget(self, state: _Learned, arm: ArmId, keep: float) -> _Learned:
+        """v_M ← keep·v_M + (1 − keep)·v₀, where arms begin; Adam's means of it, and its outcomes,
+        times `keep`. W1 and w2 are every arm's, and stay.
+        """
+        within("keep", keep, 0.0, 1.0)
+        row = state.rows.get(arm)
+        if row is not None:
+            vectors = state.model.arms
+            vectors[row] = keep * vectors[row] + (1.0 - keep) * vectors[-1]
+            for means in (state.moments.first[0], state.moments.second[0]):
+                means[row] *= keep
+        if arm in state.outcomes:
+            state.outcomes[arm] = int(keep * state.outcomes[arm])
+        return state
+
     def _conversion(self) -> Conversion:
         return Conversion(
             self.compare_on,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -90,6 +91,9 @@ class RouteLLMSW:
     tie_margin: float = 0.05
     conversion_weight: float = 0.5
     trial: int = 5
+    exempt: ClassVar[dict[str, str]] = {
+        "what_fades_is_one_arms_alone": "strengths are found for all arms at once"
+    }
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0.0, 1.0)
@@ -149,6 +153,21 @@ class RouteLLMSW:
                 state.wins[second, first] += (1.0 - duel.score) * duel.weight
         for arm in tried:
             state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
+        return state
+
+    def forget(self, state: _Wins, arm: ArmId, keep: float) -> _Wins:
+        """The arm's row and column of wins, and its outcomes, times `keep`.
+
+        ξ is found for all arms at once, so two others that met only this arm are less sure to
+        differ; what they won against each other stays.
+        """
+        within("keep", keep, 0.0, 1.0)
+        row = state.rows.get(arm)
+        if row is not None:
+            state.wins[row] *= keep
+            state.wins[:, row] *= keep
+        if arm in state.outcomes:
+            state.outcomes[arm] = int(keep * state.outcomes[arm])
         return state
 
     def _conversion(self) -> Conversion:

@@ -381,29 +381,38 @@ def a_corrected_outcome_is_as_if_it_had_been_so_from_the_first(make: Factory) ->
                 )
 
 
-def what_fades_is_one_arms_and_ends_at_its_prior(make: Factory) -> None:
-    """Where a policy can forget an arm: keeping all changes nothing, keeping nothing makes the arm
-    one that was never seen, and whatever is kept, the other arms are proposed as before."""
+def what_fades_is_one_arms_alone(make: Factory) -> None:
+    """Where a policy can forget an arm, whatever is kept, the other arms are proposed as before,
+    and an arm never seen changes nothing."""
     policy = make()
     if not isinstance(policy, Forgetful):
         return
     arm, unseen, others = made.IDS[0], ArmId("never seen"), made.arms_of(made.IDS[1:])
-    past = made.history(60)
-    queries = [dataclasses.replace(made.context_of(100 + i), neighbours=()) for i in range(5)]
-    for keep, asked in itertools.product((1.0, 0.5, 0.1, 0.0), (False, True)):
-        state = _fold(policy, past)
-        told = [_distribution(policy, _fold(policy, past), query, others) for query in queries]
-        if asked:  # caches are there, or not
-            policy.propose(state, queries[0], made.arms_of(made.IDS))
+    for state, keep, queries in _faded(policy):
+        whole = _fold(policy, made.history(60))
+        told = [_distribution(policy, whole, query, others) for query in queries]
         before = codec.dump(state)
         state = policy.forget(state, unseen, keep)
         assert codec.dump(state) == before, "an arm never seen was forgotten"
         state = policy.forget(state, arm, keep)
+        for query, one in zip(queries, told, strict=True):
+            _agree(one, _distribution(policy, state, query, others), f"others, {keep} kept")
+
+
+def what_fades_ends_at_its_prior(make: Factory) -> None:
+    """Where a policy can forget an arm: keeping all changes nothing, keeping nothing makes the arm
+    one that was never seen, and what is no share is refused."""
+    policy = make()
+    if not isinstance(policy, Forgetful):
+        return
+    arm, unseen = made.IDS[0], ArmId("never seen")
+    for state, keep, queries in _faded(policy):
+        before = codec.dump(state)
+        state = policy.forget(state, arm, keep)
         assert keep < 1.0 or codec.dump(state) == before, "all was kept, and the state is another"
         assert _all_finite(state), f"not finite after keeping {keep}"
         again = codec.load(codec.dump(state), type(state))
-        for query, one in zip(queries, told, strict=True):
-            _agree(one, _distribution(policy, state, query, others), f"others, {keep} kept")
+        for query in queries:
             both = made.arms_of(made.IDS)
             restored = _distribution(policy, again, query, both)
             _agree(restored, _distribution(policy, state, query, both), f"restored, {keep} kept")
@@ -413,10 +422,20 @@ def what_fades_is_one_arms_and_ends_at_its_prior(make: Factory) -> None:
     for wrong in (-0.1, 1.1, math.nan):
         refused = False
         try:
-            policy.forget(_fold(policy, past), arm, wrong)
+            policy.forget(_fold(policy, made.history(60)), arm, wrong)
         except ValueError as error:
             refused = "keep" in str(error)
         assert refused, f"a share of {wrong} was kept"
+
+
+def _faded(policy: Policy[Any]) -> Iterator[tuple[Any, float, list[Context]]]:
+    """A state of which something is to fade, with caches and without; what to keep; queries."""
+    queries = [dataclasses.replace(made.context_of(100 + i), neighbours=()) for i in range(5)]
+    for keep, asked in itertools.product((1.0, 0.5, 0.1, 0.0), (False, True)):
+        state = _fold(policy, made.history(60))
+        if asked:
+            policy.propose(state, queries[0], made.arms_of(made.IDS))
+        yield state, keep, queries
 
 
 def a_second_instance_changes_nothing(make: Factory) -> None:

@@ -370,6 +370,19 @@ class ForgetsEverybody(Honest):
         return state
 
 
+@dataclass(frozen=True)
+class ForgetsNothing(Honest):
+    """It checks what it is told to keep, and keeps all.
+
+    epsilon: in [0, 1], the probability of any arm.
+    """
+
+    def forget(self, state: Sums, arm: ArmId, keep: float) -> Sums:
+        if not 0.0 <= keep <= 1.0:
+            raise ValueError("keep: must be from 0 to 1")
+        return state
+
+
 CAUGHT_BY: dict[type[Honest], str] = {
     SumsToLess: "a_proposal_is_a_distribution_at_any_state_under_any_subset_of_arms",
     KeepsSomeForOthers: "one_eligible_arm_gets_everything",
@@ -390,7 +403,8 @@ CAUGHT_BY: dict[type[Honest], str] = {
     FirstOfATieWins: "the_order_of_a_tie_says_nothing",
     RemembersItsLastPropensity: "a_late_reward_is_learned_by_what_its_own_event_carries",
     CorrectsByAddingAgain: "a_corrected_outcome_is_as_if_it_had_been_so_from_the_first",
-    ForgetsEverybody: "what_fades_is_one_arms_and_ends_at_its_prior",
+    ForgetsEverybody: "what_fades_is_one_arms_alone",
+    ForgetsNothing: "what_fades_ends_at_its_prior",
     CountsInItsClass: "a_second_instance_changes_nothing",
     HashesItsArms: "the_same_events_give_the_same_state_under_another_hash_seed",
     LearnsIntoACache: "a_snapshot_restored_at_any_cut_goes_on_alike",

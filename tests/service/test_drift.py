@@ -136,6 +136,6 @@ async def test_where_it_is_off_nothing_is_told(tmp_path: Path, models: Path) -> 
 
 
 async def test_that_a_policy_cannot_forget_is_told(tmp_path: Path, models: Path) -> None:
-    environ = ENVIRON | {"BANDIT_POLICY_NAME": "pickllm_gradient"}
+    environ = ENVIRON | {"BANDIT_POLICY_NAME": "uniform"}
     async with serving(tmp_path / "var", models, **environ) as client:
         assert (await _drift(client))["forgets"] is False

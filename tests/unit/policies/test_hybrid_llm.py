@@ -240,3 +240,23 @@ def test_bad_input_is_named() -> None:
     state = policy.learn(policy.init(), Compared(query(0.6, 0.8), A, B))
     with pytest.raises(ValueError, match=r"^embedding: must have 2 features, got 3"):
         policy.learn(state, Compared(query(0.6, 0.8, 0.0), A, B))
+
+
+def test_what_fades_are_the_heads_that_an_arm_is_part_of() -> None:
+    """Of a it is its head beside b and beside c and theirs beside it; b and c stay as they were."""
+    policy = HybridLLM()
+    state = policy.init()
+    for winner, loser in ((A, B), (B, C), (C, A), (A, B)):
+        state = policy.learn(state, Compared(query(0.6, 0.8), winner, loser))
+    before = {
+        (large, small): heads.information[row].copy()
+        for large, heads in state.heads.items()
+        for small, row in heads.rows.items()
+    }
+    state = policy.forget(state, A, 0.5)
+    assert len(before) == 6
+    for (large, small), information in before.items():
+        heads = state.heads[large]
+        share = 0.5 if A in (large, small) else 1.0
+        assert heads.information[heads.rows[small]] == pytest.approx(share * information)
+    assert (state.count, state.total) == ({A: 1.5, B: 3.0, C: 2.0}, {A: 1.0, B: 1.0, C: 1.0})

@@ -139,3 +139,29 @@ def test_what_cannot_be_learned_from_is_named() -> None:
         heads.estimate([A], np.array([np.nan]), FLAT)
     with pytest.raises(ValueError, match=r"^quality: must be a finite"):
         quality_of(rewarded(A, 0.5, quality=float("nan"), context=query()))
+
+
+def test_what_fades_keeps_a_share_of_its_precision_and_of_its_weighted_mean() -> None:
+    """λ = 1: I = 3 and θ = 2 say 4·2 = 8; half of both is I = 1.5 and θ = 4/2.5."""
+    heads = Heads({A: 0, B: 1}, np.array([[2.0], [5.0]]), np.array([[3.0], [7.0]]), np.ones(2))
+    heads.fade(A, 0.5, FLAT)
+    assert heads.theta.tolist() == [[pytest.approx(1.6)], [5.0]]
+    assert heads.information.tolist() == [[1.5], [7.0]]
+    assert heads.n.tolist() == [0.5, 1.0]
+
+
+def test_fading_is_about_as_if_only_a_share_of_the_labels_had_come() -> None:
+    """Of labels that are all alike, 100 faded to a tenth are 10, up to the approximation."""
+    prior = Prior(level=0.7, ridge=50.0)
+
+    def taught(n: int) -> Heads:
+        heads = Heads()
+        for _ in range(n):
+            learned(heads, np.array([1.0]), {A: Label(0.9)}, prior)
+        return heads
+
+    faded, few = taught(100), taught(10)
+    faded.fade(A, 0.1, prior)
+    assert faded.n.tolist() == pytest.approx(few.n.tolist())
+    assert faded.information[0] == pytest.approx(few.information[0], rel=0.1)
+    assert faded.theta[0] == pytest.approx(few.theta[0], rel=0.15)

@@ -79,3 +79,35 @@ def test_it_converges_where_the_weight_of_an_arm_says_so() -> None:
         state = HALF.learn(state, rewarded(A, 0.8))
     assert HALF.converged(state) is None
     assert HALF.converged(HALF.learn(state, rewarded(A, 0.8))) == A
+
+
+def test_what_an_arm_gives_up_goes_to_the_others_in_proportion() -> None:
+    """base 0.45, a 0.3, b 0.25: a gives up half, so that the rest grows from 0.7 to 0.85."""
+    state = HALF.learn(HALF.init(), rewarded(A, 0.8))
+    state = HALF.learn(state, rewarded(B, 0.5))
+    assert state.base == pytest.approx(0.45)
+    assert state.weights == pytest.approx({A: 0.3, B: 0.25})
+    state = HALF.forget(state, A, 0.5)
+    assert state.weights[A] == pytest.approx(0.15)
+    assert state.base == pytest.approx(0.45 * 0.85 / 0.7)
+    assert state.weights[B] == pytest.approx(0.25 * 0.85 / 0.7)
+
+
+def test_an_automaton_that_one_arm_absorbed_is_free_again() -> None:
+    """0.04^300 is below every number: nothing is left to be shared out in proportion."""
+    policy = PickLLMGradient(learning_rate=1.0, reward="service")
+    state = policy.init()
+    for _ in range(300):
+        state = policy.learn(state, rewarded(A, 0.96))
+    assert state.base == 0.0
+    state = policy.forget(state, A, 0.1)
+    assert _p(policy, state, A, B) == pytest.approx([0.55, 0.45])
+    assert state.base + state.weights[A] == pytest.approx(1.0)
+
+
+def test_the_least_of_what_is_left_is_shared_out_and_stays_finite() -> None:
+    state = HALF.init()
+    state.base, state.weights = 5e-324, {A: 1.0, B: 5e-324}
+    state = HALF.forget(state, A, 0.2)
+    assert state.base == pytest.approx(0.4)
+    assert state.weights == pytest.approx({A: 0.2, B: 0.4})

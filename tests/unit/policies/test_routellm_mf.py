@@ -150,3 +150,19 @@ def test_what_cannot_be_learned_from_is_named() -> None:
         SMALL.learn(state, Compared(query(0.6, 0.8, 0.0), A, B))
     with pytest.raises(ValueError, match=r"^embedding: must be finite"):
         SMALL.propose(state, query(np.nan, 0.8), arms(A, B))
+
+
+def test_what_fades_goes_back_to_where_arms_begin() -> None:
+    state = SMALL.init()
+    for _ in range(9):
+        state = SMALL.learn(state, Compared(query(0.6, 0.8), A, B))
+    a, b, begun = (row.copy() for row in state.model.arms)
+    first, second = (each[0].copy() for each in (state.moments.first[0], state.moments.second[0]))
+    shared = state.model.projection.copy()
+    state = SMALL.forget(state, A, 0.25)
+    assert state.model.arms[0] == pytest.approx(0.25 * a + 0.75 * begun)
+    assert state.model.arms[1:].tolist() == [b.tolist(), begun.tolist()]
+    assert state.moments.first[0][0] == pytest.approx(0.25 * first)
+    assert state.moments.second[0][0] == pytest.approx(0.25 * second)
+    assert np.array_equal(state.model.projection, shared)
+    assert state.outcomes == {A: 2, B: 9}

@@ -123,3 +123,27 @@ def test_the_ridge_holds_an_arm_that_always_won() -> None:
 def test_an_arm_is_not_compared_with_itself() -> None:
     with pytest.raises(ValueError, match=r"^loser: must be another arm"):
         PAPER.learn(PAPER.init(), Compared(query(), A, A))
+
+
+def test_what_fades_is_all_that_the_arm_won_and_lost() -> None:
+    policy = RouteLLMSW(compare_on="off")
+    state = policy.init()
+    for winner, loser in ((A, B), (A, B), (B, A), (B, C), (C, B)):
+        state = policy.learn(state, Compared(query(), winner, loser))
+    state = policy.forget(state, A, 0.5)
+    assert state.wins.tolist() == [[0.0, 1.0, 0.0], [0.5, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    assert state.outcomes == {A: 1, B: 5, C: 2}
+
+
+def test_an_arm_that_faded_whole_is_as_if_it_had_met_nobody() -> None:
+    """Without a, b and c are alone with what they won against each other."""
+    policy, alone = RouteLLMSW(compare_on="off", trial=0), RouteLLMSW(compare_on="off", trial=0)
+    state, other = policy.init(), alone.init()
+    for winner, loser in ((A, B), (C, A), (A, B), (B, C), (B, C)):
+        state = policy.learn(state, Compared(query(), winner, loser))
+        if A not in (winner, loser):
+            other = alone.learn(other, Compared(query(), winner, loser))
+    state = policy.forget(state, A, 0.0)
+    offered = Arms((A, B, C), np.full(3, 0.01), np.ones(3))
+    told = policy.propose(state, query(), offered)
+    assert told.scores == pytest.approx(alone.propose(other, query(), offered).scores, abs=1e-9)
