@@ -275,9 +275,12 @@ class Experiments:
     def _policy_of(self, spec: Experiment, key: str) -> PolicySettings:
         variant = spec.variant(key)
         if variant is not None and variant.arm:
+            self._check_arm("ship", variant.arm)  # where it is retired, fixed serves another
             return PolicySettings("fixed", {"arm": variant.arm})
         learner = self.world.learners.get(label_of(spec.id, key))
-        if learner is None or not learner.name:
+        if learner is None or not learner.name:  # it is not seeded yet, or is the serving one
+            if variant is not None and variant.policy:
+                return PolicySettings(variant.policy, dict(variant.parameters))
             return self._keeper.serving
         return PolicySettings(learner.name, json.loads(learner.parameters))
 

@@ -389,6 +389,39 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
         assert codec.dump(world.learners["e/other"].state) == own["other"]
 
 
+async def test_what_is_shipped_while_it_starts_is_the_winners_policy(
+    tmp_path: Path, models: Path
+) -> None:
+    async with opened(tmp_path / "var", models) as (client, world):
+        body = {"variants": [{"key": "a", "arm": DEAR, "weight": 0.5},
+                             {"key": "b", "policy": "knn", "weight": 0.5}]}  # fmt: skip
+        assert (await client.call("PUT", PATH, body))[0] == 201
+        started = asyncio.create_task(client.post(f"{PATH}/start", {}))
+
+        async def starting() -> bool:
+            return world.trials["e"].status == "starting"
+
+        async def serves() -> bool:
+            return world.serving == "knn"
+
+        await _until(starting)
+        status, body = await client.post(f"{PATH}/stop", {"winner": "b", "ship": True})
+        assert (status, body["status"]) == (200, "stopped")
+        await _until(serves)
+        await started
+
+
+async def test_an_arm_that_is_retired_is_not_shipped(client: Client) -> None:
+    """`fixed` would serve the cheapest one in its place, which nobody asked for."""
+    await _running(client)
+    assert (await client.call("DELETE", f"/v1/arms/{DEAR}"))[0] == 200
+    status, body = await client.post(f"{PATH}/stop", {"winner": "b", "ship": True})
+    assert (status, body["error"]["param"]) == (400, "ship")
+    assert f"no arm {DEAR!r} is offered" in body["error"]["message"]
+    assert (await client.get(PATH))[1]["status"] == "running"
+    assert (await client.post(f"{PATH}/stop", {"winner": "b"}))[0] == 200
+
+
 async def test_what_is_shipped_serves(tmp_path: Path, models: Path) -> None:
     async with opened(tmp_path / "var", models) as (client, world):
         await _running(client)
