@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -166,20 +166,25 @@ async def a_provider() -> AsyncIterator[Provider]:
 
 @asynccontextmanager
 async def a_gateway(
-    tmp_path: Path, models: Path, first_byte_s: str = "1.0", **environ: str
+    tmp_path: Path, models: Path, *, hasty: Collection[str] = (), **environ: str
 ) -> AsyncIterator[tuple[Client, Provider]]:
+    """hasty: the arms whose answer is waited for no longer than a second, the others' long."""
     (tmp_path / "key").write_text(KEY)
     async with a_provider() as provider:
         arms = [
-            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p",
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0,
+             "upstream": "hasty" if id in hasty else "p",
              "usd_per_mtok_cached_in": 0.5, "capabilities": ["tools", "json"]}
             for id in ARMS
         ]  # fmt: skip
-        upstream = {"id": "p", "base_url": provider.url, "key_file": str(tmp_path / "key"),
-                    "first_byte_s": float(first_byte_s), "idle_s": 5.0}  # fmt: skip
+        upstreams = [
+            {"id": id, "base_url": provider.url, "key_file": str(tmp_path / "key"),
+             "first_byte_s": seconds, "idle_s": 60.0}
+            for id, seconds in (("p", 600.0), ("hasty", 1.0))
+        ]  # fmt: skip
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
-            "BANDIT_UPSTREAMS": json.dumps([upstream]),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
             "BANDIT_POLICY_NAME": "epsilon_greedy",
             **environ,
         }
@@ -189,11 +194,11 @@ async def a_gateway(
 
 @asynccontextmanager
 async def official_client(
-    tmp_path: Path, models: Path, **environ: str
+    tmp_path: Path, models: Path, *, hasty: Collection[str] = (), **environ: str
 ) -> AsyncIterator[tuple[openai.AsyncOpenAI, Client, Provider]]:
     """The official client in front of the gateway in front of a provider."""
     async with (
-        a_gateway(tmp_path, models, **environ) as (client, provider),
+        a_gateway(tmp_path, models, hasty=hasty, **environ) as (client, provider),
         openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as asking,
     ):
         yield asking, client, provider
@@ -203,7 +208,7 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():
             await asyncio.sleep(0.02)
 

@@ -17,7 +17,6 @@ from tests.service.running import Client
 
 BUDGET = {"BANDIT_BUDGETS": '[{"scope": "service", "per": "month", "usd": 100.0, "pace": false}]'}
 ASKED: dict[str, Any] = {"model": "alpha", "messages": HELLO, "max_tokens": 400}
-PATIENT = "600"
 
 
 async def _money(client: Client) -> tuple[float, float]:
@@ -58,7 +57,7 @@ async def test_one_that_leaves_before_the_answer_begins_ends_the_call_and_pays(
     body = ASKED | {"stream": how == "stream"}
     if how == "embeddings":
         body = {"model": "alpha", "input": "a text of forty characters, as it were.."}
-    async with a_gateway(tmp_path, models, PATIENT, **BUDGET) as (client, provider):
+    async with a_gateway(tmp_path, models, **BUDGET) as (client, provider):
         provider.behaviour = {"alpha": "never"}
         asked = asyncio.Event()
         leaving = asyncio.ensure_future(_leave(client, path, body, asked))
@@ -70,7 +69,7 @@ async def test_one_that_leaves_before_the_answer_begins_ends_the_call_and_pays(
         assert (await _money(client))[1] > 0.0
         asked.set()
         await leaving
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await provider.cancelled.wait()
         assert await _settled(client) > 0.0
         _, arms = await client.get("/v1/arms")
@@ -100,7 +99,7 @@ async def test_an_answer_without_usage_is_booked_until_its_cost_is_reported(
 
 
 async def test_no_arm_gets_more_calls_at_a_time_than_it_may(tmp_path: Path, models: Path) -> None:
-    async with a_gateway(tmp_path, models, PATIENT) as (client, provider):
+    async with a_gateway(tmp_path, models) as (client, provider):
         for id in ARMS:
             arm = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p"}
             status, _ = await client.call("PUT", f"/v1/arms/{id}", {**arm, "max_running": 2})
