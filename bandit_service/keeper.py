@@ -102,9 +102,10 @@ class Keeper:
             directory=str(self._snapshots.directory),
             first=int(log.first),
         )
+        begun = time.monotonic()
         folded = await fold_elsewhere(task, log, upto)
         self._saved_at, self._saved_time = folded.at, time.monotonic()
-        self._telemetry.snapshot(folded.at, folded.size)
+        self._telemetry.snapshot(folded.at, folded.size, self._saved_time - begun)
         _log.info("snapshot", extra={"offset": folded.at, "bytes": folded.size})
         return folded
 

@@ -140,6 +140,14 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              high=1),
         _one("Mean reward by arm", "short", "avg by (arm) (bandit_arm_reward_mean)", "{{arm}}",
              help="Of the decisions that went to the arm; it forgets."),
+        _one("Where the mean reward surely is, by arm", "short",
+             "avg by (arm, bound) (bandit_arm_reward_bound)", "{{arm}} {{bound}}",
+             help="95 % confidence sequence of the mean since the start; it may be looked at at "
+             "any time. Arms whose intervals do not meet differ."),
+        _one("Probability of an arm, by policy", "percentunit",
+             "avg by (policy, arm) (bandit_arm_probability)", "{{policy}}: {{arm}}", low=0, high=1,
+             help="Mean propensity over the newest decisions: what a policy would have, not what "
+             "was drawn. An arm at its floor is only explored."),
         _one("Moving change of the reward", "short", "avg by (arm) (bandit_arm_reward_change)",
              "{{arm}}", help="The newest 200 outcomes or so less the newest 2000."),
         _one("Value estimate by arm", "short", "avg by (arm) (bandit_arm_value_estimate)",
@@ -241,6 +249,10 @@ EXPERIMENTS = Page("Who gets which variant, and what may be concluded.", (
              "{{policy}}", low=0),
         _one("Rewards by policy", "reqps", _rate("bandit_rewards_total", "policy"), "{{policy}}",
              low=0),
+        _one("Mean reward of what a policy decided, with its confidence sequence", "short",
+             "avg by (policy, bound) (bandit_policy_value_estimate)", "{{policy}} {{bound}}",
+             width=24,
+             help="Comparable where an experiment splits the units between the policies."),
     )),
 ))  # fmt: skip
 
@@ -298,6 +310,13 @@ UPSTREAMS = Page("Do the providers answer?", (
              "min by (arm) (bandit_upstream_up)", "{{arm}}", low=0, high=1, alarm_below=0.5),
         _one("Failures by arm and kind", "reqps",
              _rate("bandit_upstream_failures_total", "arm, kind"), "{{arm}} {{kind}}", low=0),
+        _one("Answers by provider and model", "reqps",
+             f"sum by (upstream, model) (rate(bandit_upstream_seconds_count{R}) * on (instance, "
+             "arm) group_left (upstream, model) bandit_arm_info)", "{{upstream}} {{model}}",
+             low=0),
+        _one("Failures by provider", "reqps",
+             f"sum by (upstream) (rate(bandit_upstream_failures_total{R}) * on (instance, arm) "
+             "group_left (upstream) bandit_arm_info)", "{{upstream}}", low=0),
         _one("Answers by arm", "reqps", _rate("bandit_upstream_seconds_count", "arm"), "{{arm}}",
              low=0),
         Panel("Sent again, and clients that left", "reqps", (
@@ -346,6 +365,7 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
     ("Snapshots and recovery", (
         Panel("Snapshots", "s", (
             ("time() - max(bandit_snapshot_timestamp_seconds)", "age of the newest"),
+            ("max(bandit_snapshot_seconds)", "making the newest"),
             ("max(bandit_recovery_seconds)", "recovery at the start")), low=0),
         _one("Events after the newest snapshot", "short",
              "max by (instance) (bandit_log_offset - bandit_snapshot_offset)", "{{instance}}",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core.events import Decided, DriftDetected
-from bandit_service.live.moments import Moments, moved
 from bandit_service.live.watch import ArmSeen
+from bandit_service.statistics.moments import Moments, moved
 from policies import ArmId
 
 LOOKED_AT = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from bandit_service.live.moments import Moments
+from bandit_service.statistics.moments import Moments
 
 
 @dataclass(slots=True)

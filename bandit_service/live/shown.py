@@ -14,7 +14,6 @@ from bandit_service.core.events import DriftDetected
 from bandit_service.core.world import Pending
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
-from bandit_service.live.moments import Moments
 from bandit_service.live.reasons import (
     LOOKED_AT,
     Chances,
@@ -31,6 +30,7 @@ from bandit_service.live.watch import SIGNALS, ArmSeen, Money, Watch
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from bandit_service.statistics import srm
+from bandit_service.statistics.moments import Moments
 from policies import ArmId
 
 FEED, BUDGETS = 40, 8

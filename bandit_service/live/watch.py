@@ -13,9 +13,9 @@ from itertools import islice
 
 from bandit_service.core import events as ev
 from bandit_service.core.world import Pending, World
-from bandit_service.live.moments import Moments
 from bandit_service.live.ring import Ring, Step
 from bandit_service.monitoring.learning_health import LearningHealth
+from bandit_service.statistics.moments import Moments
 from policies import ArmId
 
 RECENT = 500

@@ -7,7 +7,7 @@ many. The alert rules take a counter that was not there before for one that grew
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from prometheus_client import CollectorRegistry
 
@@ -35,13 +35,12 @@ class DriftMetrics:
         else:
             self._arms(self._bounded(event.arm), event.detector, event.direction).inc()
 
-    def look(self, world: World) -> None:
-        """NaN where there is no value."""
-        offered = {self._bounded(record.spec.id) for record in world.offered()}
+    def look(self, world: World, arms: Set[str]) -> None:
+        """NaN where there is no value; of these arms only."""
         for name, track in world.drift.tracks.items():
             arm, mean = self._bounded(name), track.shown
-            if name != QUERIES and arm in offered:
+            if name != QUERIES and arm in arms:
                 self._residual(arm).set(math.nan if mean is None else mean)
-        self._residual.only((arm,) for arm in offered)
+        self._residual.only((arm,) for arm in arms)
         distance = world.drift.tracks.get(QUERIES, Track()).shown
         self._distance.set(math.nan if distance is None else distance)

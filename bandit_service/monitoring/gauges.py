@@ -46,6 +46,7 @@ class ServiceGauges:
         self._under_way = metrics.REQUESTS_UNDER_WAY.labelled(r)
         self._allowed = metrics.REQUESTS_ALLOWED.labelled(r)
         self._queue = metrics.EMBEDDING_QUEUE.on(r)
+        self._info = metrics.ARM_INFO.labelled(r)
         self._up = metrics.UPSTREAM_UP.labelled(r)
         self._size = metrics.LOG_SIZE.on(r)
         self._writable = metrics.LOG_WRITABLE.on(r)
@@ -81,17 +82,27 @@ class ServiceGauges:
         broken = router.writer.degraded or router.writer.broken.done()
         self._writable.set(0.0 if broken else 1.0)
         self._last.set(world.ts)
-        now = time.monotonic()
+        self._look_at_arms(time.monotonic())
+        self._look_at_budgets(clock.now())
+
+    def _look_at_arms(self, now: float) -> None:
+        """What serves each arm, and whether it answers."""
+        info: set[tuple[str, ...]] = set()
         up: dict[tuple[str, ...], float] = {}
-        for record in world.offered():
-            if record.spec.upstream:
-                label = (self._telemetry.arm_label(record.spec.id),)
-                state = _STATES[self._health.state(record.spec.id, now)]
+        for record in self._router.world.offered():
+            spec = record.spec
+            label = (self._telemetry.arm_label(spec.id),)
+            if label != (metrics.OTHER,):  # of which there may be any number, of many upstreams
+                info.add((*label, spec.upstream, spec.upstream and (spec.model or spec.id)))
+            if spec.upstream:
+                state = _STATES[self._health.state(spec.id, now)]
                 up[label] = min(state, up.get(label, state))
+        for labels in info:
+            self._info(*labels).set(1)
+        self._info.only(info)
         for labels, state in up.items():
             self._up(*labels).set(state)
         self._up.only(up)
-        self._look_at_budgets(clock.now())
 
     def _look_at_budgets(self, now: float) -> None:
         """One series for each budget, however many tenants and keys: their fullest account."""

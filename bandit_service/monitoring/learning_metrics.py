@@ -10,6 +10,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.world import World
 from bandit_service.monitoring import metrics
 from bandit_service.monitoring.drift_metrics import DriftMetrics
+from bandit_service.monitoring.estimates import Estimates
 from bandit_service.monitoring.learning_health import LearningHealth
 from policies import ArmId
 
@@ -48,11 +49,14 @@ class LearningMetrics:
         self._calibration = metrics.PROPENSITY_CALIBRATION.labelled(r)
         self._offered = metrics.ARMS_OFFERED.on(r)
         self.drift = DriftMetrics(r, bounded)
+        self._estimates = Estimates(r, bounded)
 
     def decided(self, event: ev.Decided, arm: str) -> bool:
         """One decision for an arm, by its label; whether it explored."""
         self._propensity.observe(event.propensity)
         free = not (event.experiment and event.policy == "fixed")
+        if free:
+            self._estimates.decided(event)
         return self.health.decided(arm, event.propensity, event.propensities, free)
 
     def happened(self, event: ev.AnyEvent, world: World) -> None:
@@ -78,6 +82,7 @@ class LearningMetrics:
         if event.reward is not None:
             self._arm_rewards(arm).inc()
             self._reward_value.observe(event.reward)
+            self._estimates.settled(arm, "" if decided is None else decided.policy, event.reward)
             if pending is None or decided is None:
                 self.health.settled(arm, 1.0, event.reward)
             else:
@@ -108,8 +113,10 @@ class LearningMetrics:
     def look(self, world: World) -> None:
         """Set the gauges: NaN without a value, and no series of an arm that is not offered."""
         health = self.health
-        self.drift.look(world)
         offered = {self._bounded(record.spec.id) for record in world.offered()}
+        foremost = self._foremost(offered)
+        self.drift.look(world, foremost)
+        self._estimates.look(foremost)
         self._offered.set(len(world.offered()))
         best = health.best()
         overall = {
@@ -136,7 +143,14 @@ class LearningMetrics:
         }
         for each, values in by_arm.items():
             gauge = self._by_arm[each.name]
+            shown = offered if each is metrics.ARM_REWARD_MEAN else foremost
             for arm, number in values.items():
-                if number is not None and arm in offered:
+                if number is not None and arm in shown:
                     gauge(arm).set(number)
-            gauge.only((arm,) for arm in values.keys() & offered)
+            gauge.only((arm,) for arm in values.keys() & shown)
+
+    def _foremost(self, offered: set[str]) -> set[str]:
+        """The arms of most outcomes lately: of the others little is known, or nothing new."""
+        weight = {arm: one.weight for arm, one in self.health.by_arm.items()}
+        ordered = sorted(offered, key=lambda arm: (-weight.get(arm, 0.0), arm))
+        return set(ordered[: metrics.MOST_ESTIMATED])

@@ -15,6 +15,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 MOST_ARMS = 50
 """Arms with a label of their own."""
 
+MOST_ESTIMATED = 15
+"""Arms with estimates beside their mean reward: those of most outcomes lately."""
+
+MOST_PROBABILITIES = 40
+"""Probabilities of arms, of all policies together."""
+
 MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
 """Experiments, and variants of all of them together, with a label of their own."""
 
@@ -22,8 +28,8 @@ OTHER = "other"
 
 # A decide on a given embedding is to take about a millisecond and one with text about ten, at the
 # 99th percentile; so buckets are dense around these, and end where a client has given up.
-STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
-HTTP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0)
+STAGE_BUCKETS = (0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
+HTTP_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.5, 2.0, 10.0, 60.0)
 DISK_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 DELAY_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
@@ -220,6 +226,9 @@ SNAPSHOT_TIME = GaugeOf(
 SNAPSHOT_SIZE = GaugeOf(
     "bandit_snapshot_size_bytes", "Size of the newest snapshot that this process made."
 )
+SNAPSHOT_SECONDS = GaugeOf(
+    "bandit_snapshot_seconds", "How long the newest snapshot that this process made took."
+)
 RECOVERY = GaugeOf("bandit_recovery_seconds", "How long the start read log and snapshot.")
 UPKEEP_FAILURES = CounterOf(
     "bandit_upkeep_failures_total", "Snapshots, retention, erasure or folding that failed."
@@ -254,10 +263,23 @@ ARM_VALUE = GaugeOf(
     "bandit_arm_value_estimate", "Mean reward had every query gone to the arm, estimated from the "
     "propensities (self-normalised inverse weighting), forgetting.", ("arm",),
 )  # fmt: skip
+ARM_REWARD_BOUND = GaugeOf(
+    "bandit_arm_reward_bound", "Low and high of the 95 % confidence sequence of an arm's mean "
+    "reward since the process started; absent before 100 outcomes.", ("arm", "bound"),
+)  # fmt: skip
+ARM_PROBABILITY = GaugeOf(
+    "bandit_arm_probability", "Mean propensity of an arm in a policy's part of the last 500 "
+    "decisions; the least likely arms together as `other`.", ("policy", "arm"),
+)  # fmt: skip
 ARM_ELO = GaugeOf(
     "bandit_arm_elo_rating", "Elo of the comparisons since the process started.", ("arm",)
 )
 REWARD_MEAN = GaugeOf("bandit_reward_mean", "Mean reward of all decisions, forgetting.")
+POLICY_VALUE = GaugeOf(
+    "bandit_policy_value_estimate", "Mean reward of the decisions that a policy made since the "
+    "process started, with the 95 % confidence sequence of it from 100 outcomes on.",
+    ("policy", "bound"),
+)  # fmt: skip
 REGRET = GaugeOf(
     "bandit_regret_estimate", "Best arm's value estimate less the mean reward; below 0 where "
     "routing beats every single arm.",
@@ -308,6 +330,10 @@ ARM_RESIDUAL = GaugeOf(
 QUERY_DISTANCE = GaugeOf(
     "bandit_query_distance_mean", "1 - mean similarity of what was recalled, mean of about the "
     "newest 100 queries.",
+)  # fmt: skip
+ARM_INFO = GaugeOf(
+    "bandit_arm_info", "An arm that is offered: its upstream and the model's name there, always "
+    "1; both empty where no upstream serves it.", ("arm", "upstream", "model"),
 )  # fmt: skip
 ARMS_OFFERED = GaugeOf("bandit_arms_offered", "Arms that may be chosen.")
 LEARN_FAILURES = GaugeOf(

@@ -76,6 +76,7 @@ class Telemetry:
         self._snapshot = metrics.SNAPSHOT_OFFSET.on(r)
         self._snapshot_time = metrics.SNAPSHOT_TIME.on(r)
         self._snapshot_size = metrics.SNAPSHOT_SIZE.on(r)
+        self._snapshot_seconds = metrics.SNAPSHOT_SECONDS.on(r)
         self.recovery = metrics.RECOVERY.on(r)
         self._upkeep = metrics.UPKEEP_FAILURES.on(r)
         self._learner_failures = metrics.LEARN_FAILURES.labelled(r)
@@ -226,11 +227,14 @@ class Telemetry:
         """One decision that was answered and will never be in the log."""
         self._unlogged.inc()
 
-    def snapshot(self, offset: int, size: int = 0, made: float | None = None) -> None:
-        """A snapshot was made just now, or was found at the start and made then."""
+    def snapshot(
+        self, offset: int, size: int = 0, seconds: float = 0.0, made: float | None = None
+    ) -> None:
+        """A snapshot was made just now, in so long, or was found at the start and made then."""
         self._snapshot.set(offset)
         self._snapshot_time.set(clock.now() if made is None else made)
         self._snapshot_size.set(size)
+        self._snapshot_seconds.set(seconds)
 
     def upkeep_failed(self) -> None:
         """Something beside serving could not be done."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bandit_service.monitoring import metrics
 from bandit_service.monitoring.learning_health import LearningHealth
 from policies import ArmId
 from tests.service.provider import Provider, a_provider
@@ -18,7 +19,7 @@ from tests.service.running import Client, a_vector, serving
 from tests.tools import tool
 
 ARMS, POLICIES = 50, 5
-MOST_SERIES = 1050
+MOST_SERIES = 1000
 
 
 async def _exposed(client: Client) -> str:
@@ -77,11 +78,19 @@ async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Pa
             await _everything(client, provider)
             text = await _exposed(client)
             series = [one for one in text.splitlines() if one and not one.startswith("#")]
-            assert len(series) <= MOST_SERIES
+            # what comes with the hundredth outcome of each arm and policy
+            bounds = 2 * metrics.MOST_ESTIMATED - text.count("bandit_arm_reward_bound{")
+            bounds += 3 * POLICIES - text.count("bandit_policy_value_estimate{")
+            assert len(series) + bounds <= MOST_SERIES
             for name in ("decisions_total", "rewards_total", "cost_usd_total", "reward_mean"):
                 by_arm = "cost_usd_total" if name == "cost_usd_total" else f"arm_{name}"
                 assert text.count(f'bandit_{by_arm}{{arm="arm-') == ARMS
             assert text.count("bandit_upstream_seconds_count{") == ARMS
+            assert text.count("bandit_arm_info{") == ARMS
+            assert 'bandit_arm_info{arm="arm-07",model="arm-07",upstream="p"} 1.0' in text
+            for name in ("reward_change", "value_estimate", "elo_rating", "residual_mean"):
+                assert text.count(f"bandit_arm_{name}{{") == metrics.MOST_ESTIMATED
+            assert text.count("bandit_arm_probability{") == metrics.MOST_PROBABILITIES
             policies = set(re.findall(r'bandit_decisions_total\{.*policy="(\w+)"', text))
             assert len(policies) == POLICIES
             assert text.count("bandit_experiment_effect{") == 3 * 4

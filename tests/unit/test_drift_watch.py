@@ -240,11 +240,11 @@ def test_the_settings_reach_the_detectors() -> None:
 def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:
     registry = CollectorRegistry()
     shown, world = DriftMetrics(registry, str), _world()
-    shown.look(world)
+    shown.look(world, {A})
     assert math.isnan(registry.get_sample_value("bandit_query_distance_mean") or 0.0)
     for event in _events(iter([0.4, 0.4])):  # 0.7 was expected, and a similarity of 0.5 recalled
         apply(world, event)
-    shown.look(world)
+    shown.look(world, {A})
     assert registry.get_sample_value("bandit_arm_residual_mean", {"arm": "a"}) == pytest.approx(
         -0.3
     )

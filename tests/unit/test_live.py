@@ -16,11 +16,11 @@ from bandit_service.core.apply import apply
 from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.live.broadcast import BEHIND, Broadcast
-from bandit_service.live.moments import ENOUGH, Moments
 from bandit_service.live.reasons import Signs, chances, changes, drifted, nearly_spent, state, why
 from bandit_service.live.ring import Ring
 from bandit_service.live.scatter import FEWEST, plane_of, scatter
 from bandit_service.live.watch import KNOWN, RECENT, ArmSeen, Watches
+from bandit_service.statistics.moments import ENOUGH, Moments
 from policies import ArmId
 
 A, B = ArmId("a"), ArmId("b")
