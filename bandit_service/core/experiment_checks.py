@@ -15,6 +15,7 @@ from bandit_service.core.experiments import (
     HOLDOUT,
     LEARNING,
     LEAST_ALPHA,
+    LEAST_WEIGHT,
     METRICS,
     MODES,
     MOST_GUARDRAILS,
@@ -102,8 +103,8 @@ def _check_variants(spec: Experiment) -> None:
             _refuse(at, "a shadow is a policy; what one arm earns, the log already says")
         if one.shadow and one.weight:
             _refuse(at, "a shadow is not served: leave its weight out")
-        if not one.weight >= 0.0:
-            _refuse(at, f"weight: must be at least 0, got {one.weight:g}")
+        if not (one.weight == 0.0 or one.weight >= LEAST_WEIGHT):
+            _refuse(at, f"weight: must be 0 or at least {LEAST_WEIGHT:g}, got {one.weight:g}")
     total = math.fsum(spec.weights)
     if abs(total - 1.0) > 1e-6:
         _refuse("variants", f"the weights must sum to 1, they sum to {total:g}")
@@ -126,9 +127,9 @@ def _check_numbers(spec: Experiment) -> None:
         _refuse("cool_down_s", "must be from 0 to 31536000")
     if spec.mode == "champion":
         count = len(spec.served)
-        if not spec.floor > 0.0 or spec.floor * count >= 1.0:
-            _refuse("floor", f"{spec.floor:g} for {count} variants: must be above 0 and below "
-                    f"{1.0 / count:.3g}")  # fmt: skip
+        if not spec.floor >= LEAST_WEIGHT or spec.floor * count >= 1.0:
+            _refuse("floor", f"{spec.floor:g} for {count} variants: must be at least "
+                    f"{LEAST_WEIGHT:g} and below {1.0 / count:.3g}")  # fmt: skip
         if spec.scheme != "native":
             _refuse("mode", "champion moves weights, which keeps no unit of another scheme; "
                     "use scheme native")  # fmt: skip

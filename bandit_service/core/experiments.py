@@ -21,6 +21,8 @@ MOST_VARIANTS = 20
 MOST_METRICS = 8
 MOST_GUARDRAILS = 20
 LEAST_ALPHA = 1e-6
+LEAST_WEIGHT = 1e-6
+"""What is not 0 and below would be divided by, and is never drawn."""
 HOLDOUT, ROUTED = "holdout", "routed"
 """The hold-out's id, which no experiment may have, and the variant of the units not held out."""
 

@@ -109,10 +109,15 @@ class Trial:
     notes: list[Note] = field(default_factory=list)
 
     def effective(self, spec: Experiment) -> list[float]:
-        """The weights without the variants that are held, summing to 1 again."""
+        """The weights without the variants that are held, summing to 1 again.
+
+        Where nothing else has any weight, all are the control's, as it takes their units.
+        """
         kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
         total = sum(kept)
-        return [weight / total for weight in kept] if total > 0.0 else list(spec.weights)
+        if total <= 0.0:
+            return [1.0] + [0.0] * (len(kept) - 1)
+        return [weight / total for weight in kept]
 
     def adaptive(self, spec: Experiment) -> bool:
         """Whether means must be those of scores: units came under more than one set of weights."""

@@ -107,7 +107,7 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
     ("PUT", "/v1/experiments/n", arms_of(namespace="n", slots=[0.4, 1.0]), 400, "slots",
      "[0.4, 1) overlaps experiment 'e', which has [0, 0.5) of namespace 'n'"),
     ("PUT", "/v1/experiments/n", arms_of(mode="champion", floor=0.5), 400, "floor",
-     "0.5 for 2 variants: must be above 0 and below 0.5"),
+     "0.5 for 2 variants: must be at least 1e-06 and below 0.5"),
     ("PUT", "/v1/experiments/n", {"variants": [{"key": "a", "arm": CHEAP, "weight": 0.99},
         {"key": "b", "arm": DEAR, "weight": 0.01}], "mode": "champion"}, 400, "variants",
      "b: weight 0.01 is below the floor, 0.05"),

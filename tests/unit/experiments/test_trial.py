@@ -182,6 +182,17 @@ def test_every_change_is_noted_with_who_and_why() -> None:
     assert notes == [(1.0, "draft", "k1", "to see"), (2.0, "draft", "k2", "carefully")]
 
 
+def test_a_held_variant_that_had_all_the_weight_leaves_it_to_the_control() -> None:
+    world = a_world()
+    spec = two_arms(weights=(0.0, 1.0))
+    run(world, spec)
+    put(world, spec, held="b", held_until=99.0, ts=5.0)
+    assert world.trials["e"].effective(spec) == [1.0, 0.0]
+    event = decided(world, asked("new"))
+    assert (event.variant, event.split) == ("a", 0.0)
+    assert world.trials["e"].sides["a"].units == 0
+
+
 def test_a_released_variant_is_judged_by_what_comes_from_then_on() -> None:
     world = a_world()
     spec = two_arms(guardrails=(Guardrail(metric="quality", least=0.5),))
