@@ -15,6 +15,7 @@ IMAGE_TOKENS = 1500
 """What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about
 1,600 for one."""
 _LONG = 4
+_MOST = 10**9
 _BESIDE = ("tools", "functions", "response_format")
 
 
@@ -47,8 +48,8 @@ def size_of(body: Mapping[str, Any]) -> Size:
         prompt += _tokens(text)
         if isinstance(text, list):  # numbers are the tokens of one prompt
             answers *= max(1, sum(not isinstance(each, int) for each in text))
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    return Size(prompt, limit if isinstance(limit, int) and limit > 0 else None, answers)
+    named = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    return Size(prompt, _count(body, named) or None, answers)
 
 
 def most_usd(spec: ArmSpec, size: Size) -> float:
@@ -131,4 +132,4 @@ def _tokens(value: object) -> int:
 
 def _count(value: Mapping[str, Any], name: str) -> int:
     found = value.get(name)
-    return found if isinstance(found, int) and found >= 0 else 0
+    return min(found, _MOST) if isinstance(found, int) and found >= 0 else 0

@@ -8,6 +8,9 @@ from typing import Any
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD
 
+_MOST = 10**12
+"""More tokens than any answer has: beyond it a number is taken for nonsense."""
+
 
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     """(prompt · price in + completion · price out) / 10⁶; None where no usage was reported.
@@ -68,4 +71,4 @@ def _or_in(price: float | None, spec: ArmSpec) -> float:
 
 def _count(value: Any, name: str) -> int | None:
     found = value.get(name) if isinstance(value, Mapping) else None
-    return found if isinstance(found, int) and found >= 0 else None
+    return found if isinstance(found, int) and 0 <= found <= _MOST else None

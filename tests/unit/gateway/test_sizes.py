@@ -81,3 +81,9 @@ def test_what_is_said_is_counted_wherever_it_stands() -> None:
     )
     for nothing in none:
         assert said_in(nothing) == 0
+
+
+def test_no_number_is_too_large_to_be_reckoned_with() -> None:
+    body = {"messages": [], "max_tokens": 10**400, "n": 10**400}
+    assert 1e9 < most_usd(PLAIN, size_of(body)) < float("inf")
+    assert size_of({"messages": [], "max_tokens": -1, "n": "2"}) == Size(0, None, 1)

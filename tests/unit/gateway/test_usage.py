@@ -59,7 +59,15 @@ def test_more_cached_than_prompted_is_no_credit() -> None:
 
 @pytest.mark.parametrize(
     "usage",
-    [None, {}, {"prompt_tokens": "7"}, {"completion_tokens": -1}, 3, {"prompt_tokens": 10**18}],
+    [
+        None,
+        {},
+        {"prompt_tokens": "7"},
+        {"completion_tokens": -1},
+        3,
+        {"prompt_tokens": 10**12},
+        {"prompt_tokens": 10**400},
+    ],
 )
 def test_no_usage_is_no_cost(usage: object) -> None:
     assert cost_usd(usage, PRICED) is None
