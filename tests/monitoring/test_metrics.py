@@ -137,7 +137,9 @@ async def test_experiments_have_metrics_while_they_are_there(tmp_path: Path, mod
             decided = await client.decide(embedding=a_vector(k), unit=f"user-{k}")
             counts[decided["variant"]] += 1
             quality = 1.0 if decided["variant"] == "today" else 0.0
-            await client.reward(decided["decision_id"], quality=quality)
+            # without a cost the expected one of the arm that was drawn would count
+            cost_usd = 0.001 * (k % 3)
+            await client.reward(decided["decision_id"], quality=quality, cost_usd=cost_usd)
         text = await _exposed(client)
         for variant, count in counts.items():
             labels = f'{{experiment="trial",variant="{variant}"}}'
