@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
+from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import Size
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.gateway.wanted import Wanted
@@ -69,6 +73,21 @@ class Call:
         if self.decided.experiment:
             headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
         return headers | {"x-duel": self.decided.id} if self.duel else headers
+
+
+@contextmanager
+def counted(health: Health, arm: str) -> Iterator[None]:
+    """A call of an arm that no decision stands behind: its health, and its bound of calls."""
+    health.begun(arm)
+    try:
+        yield
+    except Failed as failed:
+        health.failed(arm, time.monotonic(), failed.retry_after_s)
+        raise
+    except BaseException:
+        health.left(arm)
+        raise
+    health.succeeded(arm)
 
 
 def gave_none(arm: str, failed: Failed) -> UpstreamError:

@@ -7,7 +7,6 @@ cost money, so they reserve and settle like any other request, and what they cos
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ from bandit_service.core.errors import Busy, Unknown
 from bandit_service.gateway import spans
 from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import GatewayRules, gave_none
+from bandit_service.gateway.calls import GatewayRules, counted, gave_none
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import likely_usd, most_usd, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
@@ -92,20 +91,14 @@ class Passing:
         self, request: web.Request, path: str, body: dict[str, Any], spec: ev.ArmSpec
     ) -> dict[str, Any]:
         sent, upstream = body | {"model": spec.model or spec.id}, spec.upstream
-        self._health.begun(spec.id)
-        try:
-            with spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span:
-                onward = span.onward(onward_of(request))
-                async with self._upstreams.send(upstream, path, sent, onward) as given:
-                    answer = await whole(given, self._rules.max_answer_bytes)
-                span.answered(answer)
-        except Failed as failed:
-            self._health.failed(spec.id, time.monotonic(), failed.retry_after_s)
-            raise
-        except BaseException:
-            self._health.left(spec.id)
-            raise
-        self._health.succeeded(spec.id)
+        with (
+            counted(self._health, spec.id),
+            spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span,
+        ):
+            onward = span.onward(onward_of(request))
+            async with self._upstreams.send(upstream, path, sent, onward) as given:
+                answer = await whole(given, self._rules.max_answer_bytes)
+            span.answered(answer)
         return answer
 
 

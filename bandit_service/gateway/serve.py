@@ -21,7 +21,7 @@ from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import Asked, Call, GatewayRules, failure
+from bandit_service.gateway.calls import Asked, Call, GatewayRules, counted, failure
 from bandit_service.gateway.choosing import Choosing
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
@@ -181,17 +181,8 @@ class Gateway:
             raise Failed("the arm does not answer at present")
         if self.health.full(spec.id, spec.max_running):
             raise Failed("the arm has as many calls under way as it may")
-        self.health.begun(spec.id)
-        try:
-            answer = await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
-        except Failed as failed:
-            self.health.failed(spec.id, time.monotonic(), failed.retry_after_s)
-            raise
-        except BaseException:
-            self.health.left(spec.id)
-            raise
-        self.health.succeeded(spec.id)
-        return answer
+        with counted(self.health, spec.id):
+            return await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
 
     def _judge(self, asked: Asked, call: Call, text: str | None) -> None:
         """What happens behind the user's back once the answer is whole."""
