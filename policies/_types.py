@@ -95,11 +95,18 @@ class Proposal:
     scores:       (K,) what the policy ranks by, finite, larger is better.
     propensities: (K,) finite, >= 0, sums to 1.
     quality:      (K,) expected quality per arm where the policy has it.
+    deviation:    (K,) standard deviation of that expectation, >= 0, where the policy has it.
+    count:        (K,) outcomes that each arm's expectation rests on, by weight; 0 is untried.
+    bonus:        (K,) the part of the score that is there for exploration, where there is one:
+                  score = quality + bonus - cost / willingness to pay.
     """
 
     scores: Floats
     propensities: Floats
     quality: Floats | None = None
+    deviation: Floats | None = None
+    count: Floats | None = None
+    bonus: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
