@@ -25,11 +25,15 @@ class Arms:
     cost_usd: (K,) expected cost of this query on each arm, in USD, >= 0.
     price:    (K,) list price of each arm divided by the dearest arm's in the whole
               catalogue, in [0, 1]; MetaLLM's fixed per-model cost c_i.
+    first_price: (K,) what a million tokens, one part in and two out, cost when the arm was first
+              listed, in USD; 0 where that is not known. What a prior of skill reads: a later
+              promotion says nothing of how good a model is.
     """
 
     ids: tuple[ArmId, ...]
     cost_usd: Floats
     price: Floats
+    first_price: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,6 +71,11 @@ class Neighbour:
     comparisons: tuple[Comparison, ...] = ()
 
 
+SURFACE = 19
+_NO_SURFACE = np.zeros(SURFACE, np.float32)
+_NO_SURFACE.setflags(write=False)
+
+
 def _no_neighbours() -> tuple[Neighbour, ...]:
     return ()
 
@@ -80,12 +89,14 @@ class Context:
     tokens:             estimated prompt tokens, >= 0.
     willingness_to_pay: USD that one unit of quality is worth for this query, > 0.
     neighbours:         the nearest past queries, in no promised order.
+    surface:            (19,) surface features of the text, all zeros where there is no text.
     """
 
     embedding: Vector
     tokens: int
     willingness_to_pay: float
     neighbours: tuple[Neighbour, ...] = field(default_factory=_no_neighbours)
+    surface: Vector = field(default_factory=lambda: _NO_SURFACE)
 
 
 @dataclass(frozen=True, slots=True)

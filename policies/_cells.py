@@ -1,0 +1,264 @@
+"""Cells of like queries, and groups of these cells: where `nested` counts outcomes.
+
+Features are rounded to whole multiples of 2⁻¹⁰, qualities of 2⁻¹⁶, weights of 2⁻⁴. Sums and dot
+products of such numbers are exact in floating point, so a state is the same bits in whatever order
+they are added, on any processor and with any BLAS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies import _grouping
+from policies._types import ArmId, Arms, Floats, Vector
+
+GRID = 1024.0
+"""Steps of a feature in 1: products of features of norm up to 3.9 stay below 2²⁴, exact in
+float32."""
+_SUM = 65_536.0 * 16.0
+_HEAVY = 1000
+"""From so many queries on, a cell's centre forgets half of them, so that it can follow others."""
+_SAME = 0.001 * GRID * GRID
+"""Squared distance up to which a query is of a cell even while there is room for another."""
+_DECADES = 1.5
+"""How far from the mean of the pool an arm's price may lie for a prior, in powers of ten."""
+
+Int16s: TypeAlias = NDArray[np.int16]
+Int32s: TypeAlias = NDArray[np.int32]
+Int64s: TypeAlias = NDArray[np.int64]
+
+
+def on_grid(features: Vector) -> Vector:
+    """Whole numbers of 1/GRID as float32; ValueError where a feature is no finite number."""
+    if not np.isfinite(features).all():
+        raise ValueError("embedding: must be finite numbers")
+    steps: Vector = np.rint(features * np.float32(GRID))
+    return steps
+
+
+def rounded(value: float, steps: int) -> float:
+    """The nearest multiple of 1/steps."""
+    return round(value * steps) / steps
+
+
+@dataclass(slots=True)
+class GroupSums:
+    """Sums over the cells. n, s: (K + 1,) by arm. group_n, group_s: (C + 1, K + 1) by group and
+    arm; the last row is of no group."""
+
+    n: Floats
+    s: Floats
+    group_n: Floats
+    group_s: Floats
+
+
+@dataclass
+class Cells:
+    """K arms, M cells, C groups, d features. The last column is of any arm never seen, and the last
+    row but one of queries that are in no cell yet; both stay zero. The last row is of queries
+    without features.
+
+    columns: arm → its column. n, s: (M + 2, K + 1) outcomes by weight, and the sum of their
+    qualities; squares: (K + 1,) of their squares. up, down: (K + 1,) how far an arm's latest
+    outcomes were above and below what was expected. outcomes: how many came; due: at which number
+    the cells are grouped anew.
+
+    used: how many cells there are. centres: (M, d) where they are, in 1/GRID. mass, sums: (M,) and
+    (M, d), how many queries came to each, and their sum. group: (M,) the group of each cell, of
+    which there are `groups`. middles: (C, d) the groups' centres. draft: a grouping under way.
+    spread: by how much an arm's quality varies between groups, and between the cells of a group.
+    noise: the variance of an outcome, in those of a coin.
+    """
+
+    columns: dict[ArmId, int] = field(default_factory=dict)
+    n: Floats = field(default_factory=lambda: np.zeros((2, 1)))
+    s: Floats = field(default_factory=lambda: np.zeros((2, 1)))
+    squares: Floats = field(default_factory=lambda: np.zeros(1))
+    up: Floats = field(default_factory=lambda: np.zeros(1))
+    down: Floats = field(default_factory=lambda: np.zeros(1))
+    outcomes: int = 0
+    due: int = 0
+    used: int = 0
+    centres: Int16s = field(default_factory=lambda: np.zeros((0, 0), np.int16))
+    mass: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+    sums_x: Int32s = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    group: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+    groups: int = 0
+    middles: Int16s = field(default_factory=lambda: np.zeros((0, 0), np.int16))
+    draft: _grouping.Draft = field(default_factory=_grouping.Draft)
+    spread: list[float] = field(default_factory=list)
+    noise: float = 0.0
+    _sums: GroupSums | None = None
+    _search: Vector | None = None
+    _norms: Vector | None = None
+    _eased: Floats | None = None
+    _asked: tuple[tuple[ArmId, ...], NDArray[np.int64]] | None = None
+    _priced: tuple[Floats, Floats] | None = None
+
+    # --- where a query belongs ---
+
+    def find(self, x: Vector) -> tuple[Int64s, Int64s]:
+        """(B,) cell and group of each row of (B, d) features on the grid.
+
+        A query of no cell has cell M, whose counts are zero, and the group of the nearest one.
+        """
+        none = len(self.mass)
+        if self.used == 0:
+            return np.full(len(x), none), np.full(len(x), self.groups)
+        if x.shape[1] != self.centres.shape[1]:
+            raise ValueError(
+                f"embedding: must have {self.centres.shape[1]} features, got {x.shape[1]}"
+            )
+        if self._search is None or self._norms is None:
+            self._search = self.centres[: self.used].astype(np.float32)
+            self._norms = np.add.reduce(self._search * self._search, axis=1)
+        distances = self._norms - 2.0 * (x @ self._search.T)
+        cell = distances.argmin(axis=1)
+        group = self.group[cell]
+        own = np.add.reduce(x * x, axis=1)
+        if self.used < none:
+            nearest = distances[np.arange(len(x)), cell].astype(np.float64) + own
+            cell = np.where(nearest > _SAME, none, cell)
+        blank = own == 0.0
+        if blank.any():
+            cell, group = np.where(blank, none, cell), np.where(blank, self.groups, group)
+        return cell, group
+
+    def place(self, x: Vector, cell: int, group: int, cells: int, groups: int) -> int:
+        """The row of a query whose outcome came: its cell, which is a new one where it had none."""
+        if not x.any():
+            return len(self.mass) + 1
+        if not self.centres.size:
+            self._begin(x.size, cells, groups)
+            cell, group = cells, 0
+        if cell == len(self.mass):
+            cell = self.used
+            self.used += 1
+            self.centres[cell] = x
+            self.group[cell] = group
+            self.groups = max(self.groups, 1)
+            self._search = self._norms = self._sums = None
+        self.mass[cell] += 1
+        self.sums_x[cell] += x.astype(np.int32)
+        return cell
+
+    def _begin(self, d: int, cells: int, groups: int) -> None:
+        empty = np.zeros((cells, self.n.shape[1]))
+        self.n, self.s = np.concatenate([empty, self.n]), np.concatenate([empty, self.s])
+        self.centres, self.sums_x = np.zeros((cells, d), np.int16), np.zeros((cells, d), np.int32)
+        self.mass, self.group = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
+        self.middles = np.zeros((groups, d), np.int16)
+        self.draft = _grouping.Draft(0, 0, self.middles.copy(), self.group.copy())
+        self._sums = None
+
+    # --- what is counted ---
+
+    @property
+    def sums(self) -> GroupSums:
+        """The counts by arm, and by group and arm: whole numbers of 2⁻²⁰, exact in any order."""
+        if self._sums is None:
+            used = self.used
+            of = (np.arange(self.groups + 1)[:, None] == self.group[:used]).astype(np.float64)
+            self._sums = GroupSums(
+                np.add.reduce(self.n), np.add.reduce(self.s), of @ self.n[:used], of @ self.s[:used]
+            )
+        return self._sums
+
+    def changed(self) -> None:
+        """What follows from the sums is to be computed anew."""
+        self._eased = None
+
+    def column(self, arm: ArmId) -> int:
+        """The arm's column, a new one where it has none."""
+        at = self.columns.get(arm)
+        if at is None:
+            at = len(self.columns)
+            for name in ("n", "s", "squares", "up", "down"):
+                table = getattr(self, name)
+                one = np.zeros((*table.shape[:-1], 1))
+                setattr(self, name, np.concatenate([table, one], axis=-1))
+            self.columns[arm] = at
+            self._sums = self._asked = self._eased = None
+        return at
+
+    def columns_of(self, arms: tuple[ArmId, ...]) -> Int64s:
+        """(K,) the columns of these arms, the last one for an arm never seen."""
+        if self._asked is None or self._asked[0] != arms:
+            self._asked = arms, np.array([self.columns.get(arm, -1) for arm in arms])
+        return self._asked[1]
+
+    def price_of(self, arms: Arms) -> Floats:
+        """(K,) log₁₀ of the arms' prices less the mean, within ±_DECADES; 0 of one without."""
+        price = arms.price if arms.first_price is None else arms.first_price
+        if self._priced is None or not np.array_equal(self._priced[0], price):
+            priced = price > 0.0
+            logs = np.log10(np.where(priced, price, 1.0))
+            logs -= logs[priced].mean() if priced.any() else 0.0
+            logs[~priced] = 0.0
+            self._priced = price, np.minimum(np.maximum(logs, -_DECADES), _DECADES)
+        return self._priced[1]
+
+    def add(self, row: int, column: int, quality: float, weight: float) -> None:
+        """One outcome of `weight`, a multiple of 1/16; the quality is one of 2⁻¹⁶."""
+        self._add(row, column, weight, weight * quality)
+        self.squares[column] += weight * rounded(quality * quality, 65_536)
+
+    def revise(self, row: int, column: int, before: float, after: float) -> None:
+        """An outcome that turned out to be another one."""
+        if row == len(self.mass) or self.n[row, column] == 0.0:
+            row = len(self.mass) + 1  # its cell has moved on: the arm over all stays right
+        self._add(row, column, 0.0, after - before)
+        self.squares[column] += rounded(after * after, 65_536) - rounded(before * before, 65_536)
+
+    def _add(self, row: int, column: int, weight: float, quality: float) -> None:
+        sums = self.sums
+        self.n[row, column] += weight
+        self.s[row, column] += quality
+        sums.n[column] += weight
+        sums.s[column] += quality
+        if row < self.used:
+            group = self.group[row]
+            sums.group_n[group, column] += weight
+            sums.group_s[group, column] += quality
+        self.changed()
+
+    def fade(self, arm: ArmId, keep: float) -> None:
+        """Everything that was counted of one arm times `keep`, on the grid."""
+        column = self.columns.get(arm)
+        if column is None:
+            return
+        for table in (self.n, self.s, self.squares):
+            table[..., column] = np.rint(table[..., column] * _SUM * keep) / _SUM
+        self.up[column] *= keep
+        self.down[column] *= keep
+        self._sums = self._eased = None
+
+    # --- how cells are grouped ---
+
+    def regroup(self, groups: int) -> bool:
+        """A slice of grouping the cells anew, from where the groups were; True when it is done."""
+        used = self.used
+        if self.draft.stage == 0:
+            self._follow()
+            self.draft.begin(self.middles, self.groups)
+        centres = self.centres[:used]
+        if not self.draft.advance(centres, self.mass[:used], groups, self.outcomes):
+            return False
+        self.groups = self.draft.count
+        self.middles[:] = self.draft.middles
+        self.group[:used] = _grouping.nearest(centres, self.middles[: self.groups])
+        self._sums = self._eased = None
+        return True
+
+    def _follow(self) -> None:
+        """Each centre moves to the mean of the queries that came to its cell."""
+        used = slice(0, self.used)
+        self.centres[used] = np.rint(self.sums_x[used] / self.mass[used, None])
+        heavy = self.mass > _HEAVY
+        self.sums_x[heavy] //= 2
+        self.mass[heavy] //= 2
+        self._search = self._norms = None

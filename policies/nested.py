@@ -1,0 +1,375 @@
+"""Nested: what an arm is worth over all, for queries of a kind, and for queries like this one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from policies._cells import Cells, Int64s, on_grid, rounded
+from policies._checks import above, finite, one_of, settled, two_arms, within
+from policies._explore import best_probability, greedy
+from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
+
+__all__ = ["Nested"]
+
+_COIN = 0.2
+"""p(1 - p) where p is not known yet."""
+_LEAST_COIN = 0.03
+_FIRST, _GROWTH = 20, 1.5
+_MOST_NOISE = 1.2
+_NOISE_PRIOR = (7.2, 8.0)
+"""The noise before any outcome: 7.2 observed where 8 were expected."""
+_LINE = 4.0
+"""How many arms the prior of the price line's level counts as."""
+_EVIDENCE = 20.0
+"""How many cells' evidence a spread's setting counts as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    r"""A Bayesian tree of the arms' qualities: all queries → groups → cells of like queries.
+
+    m_k, v_k: mean and variance of what is believed of arm k's quality on this query.
+    s²(p) = ρ·max(p(1 − p), 0.03): variance of one outcome of mean p, ρ learned.
+
+    arm:    the prior mean is on a line in the log of the price, p_k = m₀ + a + b·log₁₀ price,
+            fitted to the arms seen;  κ = s²(p_k)/t₀;
+            m_k = (S_k + κp_k)/(N_k + κ),  v_k = s²(p_k)/(N_k + κ)
+    group, then cell, each with its own counts n, s, spread h and shared variance g:
+            q = Σ (s_k − n_k·m_k)/(h·n_k + s²) / (1/g + Σ n_k/(h·n_k + s²))
+            (how much harder the cell is for all arms),   m_k ← m_k + q;   κ = s²(m_k)/h;
+            v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
+    "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
+    "thompson": score_k = m_k − cost_k / willingness to pay, and
+                p_k = P(k is the best) of independent N(score_k, kappa²·v_k), by quadrature
+
+    So it begins as a bandit without context that knows prices, and turns contextual as cells fill.
+    S_k is the sum of qualities less the difficulty of the groups that arm k was asked in.
+
+    explore: "ucb" or "thompson".
+    kappa: width of exploration, >= 0; none means 1 with "ucb" and 0.35 with "thompson".
+    cells: how many cells at most, in [2, 4096].
+    groups: how many groups at most, in [1, 512].
+    surface: weight of the text's surface features beside the embedding, in [0, 1].
+    prior: m₀ in [0, 1].
+    prior_variance: t₀ > 0, of an arm around the line.
+    slope: b before any outcome, quality per tenfold price, in [−10, 10].
+    slope_variance: variance of b, > 0.
+    group_spread, cell_spread: h > 0 before any outcome; then learned, within a factor of 20 below
+        and 10 above.
+    group_shared, cell_shared: g > 0.
+    alarm: when an arm's latest outcomes are, summed up, so many standard deviations above or below
+        what was expected, all but `keep` of what is known of it is forgotten; 0 for never.
+    allowance: how many of them each outcome may deviate before it counts, >= 0.
+    keep: share that an alarm leaves, in [0, 1].
+    comparison_weight: in [0, 1], how much of an outcome a comparison is, the winner's quality
+        counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
+
+    State: exact sums, (M + 1)·(K + 1) counts and M centres of d features: half a megabyte,
+    whatever the history. propose O(M·d + C·K), learn O(M·d) and now and then a slice of k-means,
+    when the number of outcomes has grown by half; between two such times nothing that was learned
+    depends on the order. The alarm (CUSUM, Page 1954) sees only arms that are played:
+
+    z = (y − m_a)/√(v_a + s²),  U ← max(0, U + z − allowance),  D ← max(0, D − z − allowance)
+
+    A correction is exact, but where the query's cell has moved since: then for the arm over all.
+
+    Source: our own; hierarchical normal model (Gelman et al. 2013, chapter 5), k-means++ (Arthur
+    and Vassilvitskii 2007), UCB on its posterior.
+
+    >>> from policies import ArmId
+    >>> policy, arms = Nested(), Arms(("a", "b"), np.zeros(2), np.ones(2))
+    >>> context = Context(np.array([1, 0], np.float32), tokens=10, willingness_to_pay=0.1)
+    >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.0, quality=0.0, reward=0.0)
+    >>> state = policy.learn(policy.init(), event)
+    >>> policy.propose(state, context, arms).propensities.tolist()
+    [0.0, 1.0]
+    """
+
+    explore: str = "ucb"
+    kappa: float | None = None
+    cells: int = 128
+    groups: int = 24
+    surface: float = 0.5
+    prior: float = 0.7
+    prior_variance: float = 0.04
+    slope: float = 0.12
+    slope_variance: float = 0.01
+    group_spread: float = 0.008
+    cell_spread: float = 0.004
+    group_shared: float = 0.1
+    cell_shared: float = 0.06
+    alarm: float = 10.0
+    allowance: float = 0.5
+    keep: float = 0.1
+    comparison_weight: float = 0.5
+
+    exempt: ClassVar[dict[str, str]] = {
+        "what_fades_is_one_arms_alone": "how hard a group is, and the price line, all arms tell"
+    }
+
+    def __post_init__(self) -> None:
+        one_of("explore", self.explore, ("ucb", "thompson"))
+        if self.kappa is not None:
+            within("kappa", self.kappa, 0.0, 100.0)
+        within("cells", self.cells, 2, 4096)
+        within("groups", self.groups, 1, 512)
+        within("surface", self.surface, 0.0, 1.0)
+        within("prior", self.prior, 0.0, 1.0)
+        within("slope", self.slope, -10.0, 10.0)
+        for name in ("prior_variance", "slope_variance", "group_spread", "cell_spread",
+                     "group_shared", "cell_shared"):  # fmt: skip
+            value = getattr(self, name)
+            above(name, value, 1e-8)
+            within(name, value, 0.0, 100.0)
+        within("alarm", self.alarm, 0.0)
+        within("allowance", self.allowance, 0.0)
+        within("keep", self.keep, 0.0, 1.0)
+        within("comparison_weight", self.comparison_weight, 0.0, 1.0)
+
+    @staticmethod
+    def examples() -> list[Nested]:
+        """Settings that are tried beside the default."""
+        return [Nested(explore="thompson"), Nested(surface=0.0, cells=8, groups=2, alarm=0.0)]
+
+    def init(self) -> Cells:
+        """No arm seen."""
+        return Cells(due=_FIRST, spread=[self.group_spread, self.cell_spread],
+                     noise=_NOISE_PRIOR[0] / _NOISE_PRIOR[1])  # fmt: skip
+
+    # --- propose ---
+
+    def propose(self, state: Cells, context: Context, arms: Arms) -> Proposal:
+        """All mass on the highest index with "ucb"; with "thompson" graded."""
+        return self.propose_many(state, (context,), (arms,))[0]
+
+    def propose_many(
+        self, state: Cells, contexts: Sequence[Context], arms: Sequence[Arms]
+    ) -> list[Proposal]:
+        """`propose` for B queries with the same arms, of which each has costs of its own."""
+        if not len(arms[0]):
+            raise ValueError("arms: no eligible arm to propose from")
+        x = on_grid(np.array([self._features(context) for context in contexts]))
+        at = state.columns_of(arms[0].ids)
+        mean, variance = self._estimate(state, x, at, arms[0])
+        worth = np.array([[context.willingness_to_pay] for context in contexts])
+        net = mean - np.array([each.cost_usd for each in arms]) / worth
+        deviation = np.sqrt(variance)
+        width = self._kappa * deviation
+        ucb = self.explore == "ucb"
+        bonus = width if ucb else np.zeros(width.shape)
+        scores = net + bonus
+        quality, count = np.minimum(np.maximum(mean, 0.0), 1.0), state.sums.n[at]
+        return [
+            Proposal(
+                scores[i],
+                greedy(scores[i]) if ucb else best_probability(scores[i], width[i]),
+                quality[i], deviation[i], count, bonus[i],
+            )
+            for i in range(len(contexts))
+        ]  # fmt: skip
+
+    @property
+    def _kappa(self) -> float:
+        if self.kappa is not None:
+            return self.kappa
+        return 1.0 if self.explore == "ucb" else 0.35
+
+    def _features(self, context: Context) -> Vector:
+        if not self.surface:
+            return context.embedding
+        return np.concatenate([context.embedding, np.float32(self.surface) * context.surface])
+
+    def _estimate(self, state: Cells, x: Vector, at: Int64s, arms: Arms) -> tuple[Floats, Floats]:
+        """(B, K) mean and variance of each arm's quality on each query."""
+        sums, (wide, narrow) = state.sums, state.spread
+        n, s = sums.n[at], self._eased(state)[at]
+        line = self._line(n, s, state.price_of(arms), state.noise)
+        noise = _variance(state.noise, line)
+        k = noise / self.prior_variance
+        each = 1.0 / (n + k)
+        m, v = (s + k * line) * each, noise * each
+        cell, group = state.find(x)
+        at_group, at_cell = np.ix_(group, at), np.ix_(cell, at)
+        m, v = _down(
+            state.noise, m, v, sums.group_n[at_group], sums.group_s[at_group], wide,
+            self.group_shared,
+        )  # fmt: skip
+        return _down(
+            state.noise, m, v, state.n[at_cell], state.s[at_cell], narrow, self.cell_shared
+        )
+
+    def _line(self, n: Floats, s: Floats, price: Floats, noise: float) -> Floats:
+        """(K,) the prior mean of each arm: ridge regression of the arms' means on 1 and price."""
+        each = 1.0 / (n + noise * _COIN / self.prior_variance)
+        w, wm = n * each, (s - self.prior * n) * each
+        ridge = self.prior_variance / self.slope_variance
+        wp = w * price
+        a00, a01 = _LINE + float(np.add.reduce(w)), float(np.add.reduce(wp))
+        a11 = ridge + float(wp @ price)
+        b0, b1 = float(np.add.reduce(wm)), self.slope * ridge + float(wm @ price)
+        det = a00 * a11 - a01 * a01
+        level, slope = (a11 * b0 - a01 * b1) / det, (a00 * b1 - a01 * b0) / det
+        return self.prior + level + slope * price
+
+    def _eased(self, state: Cells) -> Floats:
+        """(K + 1,) sums of qualities, less how much easier than others an arm's groups were.
+
+        q_g and the arms' means hang on each other; two rounds settle them.
+        """
+        if state._eased is None:
+            sums, coin = state.sums, state.noise * _COIN
+            k = coin / self.prior_variance
+            w = 1.0 / (state.spread[0] * sums.group_n + coin)
+            lack = np.add.reduce(sums.group_s * w, axis=1)
+            w *= sums.group_n
+            below = 1.0 / self.group_shared + np.add.reduce(w, axis=1)
+            each, eased = 1.0 / (sums.n + k), sums.s
+            for _ in range(2):
+                shared = (lack - w @ ((eased + k * self.prior) * each)) / below
+                eased = sums.s - shared @ sums.group_n
+            state._eased = eased
+        return state._eased
+
+    # --- learn ---
+
+    def learn(self, state: Cells, event: Rewarded | Compared) -> Cells:
+        """One outcome of the arm played, or a part of one of each arm compared."""
+        if isinstance(event, Rewarded):
+            if event.reward is not None:
+                y = self._quality(event, finite("reward", event.reward))
+                self._observe(state, event.context, [(event.arm, y, 1.0)])
+        elif self.comparison_weight > 0.0:
+            two_arms(event)
+            won, weight = 0.5 if event.tie else 1.0, rounded(self.comparison_weight, 16)
+            outcomes = [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
+            self._observe(state, event.context, outcomes)
+        return state
+
+    def correct(self, state: Cells, before: Rewarded, after: Rewarded) -> Cells:
+        """The difference into the sums; an alarm that the old outcome raised stands."""
+        old = self._quality(before, settled(before))
+        new = self._quality(after, settled(after))
+        x = on_grid(self._features(after.context)[None])
+        state.revise(int(state.find(x)[0][0]), state.columns[after.arm], old, new)
+        return state
+
+    def forget(self, state: Cells, arm: ArmId, keep: float) -> Cells:
+        """The arm's counts and sums times `keep`, in every cell."""
+        within("keep", keep, 0.0, 1.0)
+        state.fade(arm, keep)
+        return state
+
+    @staticmethod
+    def _quality(event: Rewarded, reward: float) -> float:
+        """The quality in [0, 1] on the grid; where none came, reward + cost / willingness."""
+        quality = event.quality
+        if quality is None:
+            cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
+            quality = reward + cost / event.context.willingness_to_pay
+        return rounded(min(1.0, max(0.0, finite("quality", quality))), 65_536)
+
+    def _observe(
+        self, state: Cells, context: Context, outcomes: list[tuple[ArmId, float, float]]
+    ) -> None:
+        x = on_grid(self._features(context)[None])
+        cell, group = (int(found[0]) for found in state.find(x))
+        cell = state.place(x[0], cell, group, self.cells, self.groups)
+        for arm, quality, weight in outcomes:
+            column = state.column(arm)
+            if self.alarm > 0.0 and weight == 1.0:
+                self._watch(state, arm, column, group, quality)
+            state.add(cell, column, quality, weight)
+        state.outcomes += 1
+        if state.outcomes >= state.due and state.used and state.regroup(self.groups):
+            state.due = int(state.outcomes * _GROWTH) + 1
+            self._learn_spreads(state)
+
+    def _watch(self, state: Cells, arm: ArmId, column: int, group: int, quality: float) -> None:
+        """The two sums of how surprising an arm's outcomes are, and the alarm."""
+        m, v = self._believed(state, column, group)
+        z = (quality - m) / math.sqrt(v + state.noise * max(m * (1.0 - m), _LEAST_COIN))
+        up = max(0.0, float(state.up[column]) + z - self.allowance)
+        down = max(0.0, float(state.down[column]) - z - self.allowance)
+        if max(up, down) > self.alarm and state.sums.n[column] > 10.0:
+            state.fade(arm, self.keep)
+            up = down = 0.0
+        state.up[column], state.down[column] = up, down
+
+    def _believed(self, state: Cells, column: int, group: int) -> tuple[float, float]:
+        """Mean and variance of one arm in one group by its own outcomes alone, which is cheap."""
+        sums, h = state.sums, state.spread[0]
+        k = state.noise * _COIN / self.prior_variance
+        n = float(sums.n[column])
+        m = (float(sums.s[column]) + k * self.prior) / (n + k)
+        v = state.noise * _COIN / (n + k)
+        k = state.noise * max(m * (1.0 - m), _LEAST_COIN) / h
+        n = float(sums.group_n[group, column])
+        share = k / (n + k)
+        m = (float(sums.group_s[group, column]) + k * m) / (n + k)
+        return m, h * share + share * share * v + state.spread[1]
+
+    def _learn_spreads(self, state: Cells) -> None:
+        """ρ and both h anew, by moments, from what is counted."""
+        sums, used = state.sums, state.used
+        p = sums.s / np.maximum(sums.n, 1e-9)
+        seen = np.add.reduce(np.maximum(state.squares - sums.s * p, 0.0))
+        coins = np.add.reduce(sums.n * np.maximum(p * (1.0 - p), _LEAST_COIN))
+        state.noise = min(
+            _MOST_NOISE, (_NOISE_PRIOR[0] + float(seen)) / (_NOISE_PRIOR[1] + float(coins))
+        )
+        k = state.noise * _COIN / self.prior_variance
+        arms = np.broadcast_to((sums.s + k * self.prior) / (sums.n + k), sums.group_n.shape)
+        groups, state.spread[0] = _moments(
+            state.noise, arms, sums.group_n, sums.group_s, state.spread[0], self.group_spread,
+            self.group_shared,
+        )  # fmt: skip
+        _, state.spread[1] = _moments(
+            state.noise, groups[state.group[:used]], state.n[:used], state.s[:used],
+            state.spread[1], self.cell_spread, self.cell_shared,
+        )  # fmt: skip
+        state.changed()
+
+
+def _variance(noise: float, mean: Floats) -> Floats:
+    """s² of outcomes of these means."""
+    variance: Floats = noise * np.maximum(mean * (1.0 - mean), _LEAST_COIN)
+    return variance
+
+
+def _down(
+    noise: float, m: Floats, v: Floats, n: Floats, s: Floats, h: float, g: float
+) -> tuple[Floats, Floats]:
+    """One level down the tree: what is believed of arms above, and their counts in the cell."""
+    one = _variance(noise, m)
+    each = 1.0 / (h * n + one)
+    lack = np.add.reduce((s - m * n) * each, axis=-1, keepdims=True)
+    m = m + lack / (1.0 / g + np.add.reduce(n * each, axis=-1, keepdims=True))
+    share = one * each
+    return h * s * each + share * m, h * share + share * share * v
+
+
+def _moments(
+    noise: float, parent: Floats, n: Floats, s: Floats, h: float, start: float, g: float
+) -> tuple[Floats, float]:
+    """What is believed in each cell, and the spread that its deviations from above tell.
+
+    h ← (E·h₀ + Σ ω(r²/lever − s²/n))/(E + Σ ω),  r = s/n − parent − q,  ω = (n·h/(h·n + s²))²
+    """
+    one = _variance(noise, parent)
+    each = 1.0 / (h * n + one)
+    w = n * each
+    below = 1.0 / g + np.add.reduce(w, axis=1)[:, None]
+    parent = parent + np.add.reduce((s - parent * n) * each, axis=1)[:, None] / below
+    weight, some = (w * h) ** 2, np.maximum(n, 1e-9)
+    lever = np.maximum(1.0 - w / below, 0.2)
+    excess = np.where(n > 0.0, (s / some - parent) ** 2 / lever - one / some, 0.0)
+    found = (_EVIDENCE * start + float(np.add.reduce(weight * excess, axis=None))) / (
+        _EVIDENCE + float(np.add.reduce(weight, axis=None))
+    )
+    share = one * each
+    return h * s * each + share * parent, min(max(found, 0.05 * start), 10.0 * start)
