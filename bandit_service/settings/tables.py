@@ -40,7 +40,7 @@ def _check_learning(spec: BesideSpec) -> None:
     try:
         policies.load(spec.name, **spec.parameters)
     except (ValueError, TypeError) as error:
-        known = spec.name in policies.names()
+        known = policies.exists(spec.name)
         raise ValueError(f"parameters: {error}" if known else f"name: {error}") from None
 
 
