@@ -1,6 +1,6 @@
 """A file without an underscore is a policy, named as its file. There is no list to edit.
 
-Besides, `river:NAME` is a policy of `river.bandit`, all of which one file adapts.
+Besides, `river:NAME` is a policy of `river.bandit`, a class of the file `_river_policies`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def policy_class(name: str) -> type[Policy[Any]]:
 
 
 def _adapter() -> ModuleType:
-    return importlib.import_module("policies._river")
+    return importlib.import_module("policies._river_policies")
 
 
 def load(name: str, **parameters: Any) -> Policy[Any]:

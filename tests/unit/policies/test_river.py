@@ -9,18 +9,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import reduce
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from river import bandit, proba
 
 import policies
 from bandit_service.core import codec
 from policies import ArmId, Arms, Compared, Context, Policy, Rewarded
-from policies import _river as adapter
+from policies import _river_policies as adapter
 
+bandit: Any = import_module("river.bandit")
+proba: Any = import_module("river.proba")
 IDS = tuple(ArmId(name) for name in "abc")
 ARMS = Arms(IDS, np.full(3, 0.001), np.full(3, 0.5))
 
@@ -101,8 +103,10 @@ def theirs(name: str) -> tuple[Any, Callable[[Rewarded], tuple[Any, ...]]]:
             return bandit.EpsilonGreedy(epsilon=0.0), lambda event: (event.reward,)
         case "BayesUCB":
             return bandit.BayesUCB(), lambda event: (event.reward,)
-    features = lambda event: dict(enumerate([*event.context.embedding.tolist(), 1.0]))  # noqa: E731
-    return bandit.LinUCBDisjoint(beta=4.0), lambda event: (features(event), event.reward)
+    return bandit.LinUCBDisjoint(beta=4.0), lambda event: (
+        dict(enumerate([*event.context.embedding.tolist(), 1.0])),
+        event.reward,
+    )
 
 
 @pytest.mark.parametrize("name", ["UCB", "EpsilonGreedy", "BayesUCB", "LinUCBDisjoint"])
@@ -130,7 +134,8 @@ def test_thompson_proposes_what_its_samples_say() -> None:
     policy = policies.load("river:ThompsonSampling", epsilon=0.0, pulls=1000)
     state = reduce(policy.learn, past(60), policy.init())
     rng = np.random.default_rng(1)
-    samples = [rng.beta(*state.arms[arm].numbers, size=20_000) for arm in IDS]
+    learned = [state.arms[arm].numbers for arm in IDS]
+    samples = [rng.beta(alpha, beta, size=20_000) for alpha, beta in learned]
     expected = np.bincount(np.argmax(samples, axis=0), minlength=3) / 20_000
     assert pulls(policy, state, query(1)) == pytest.approx(expected.tolist(), abs=0.06)
     shares = {tuple(pulls(policy, state, query(i))) for i in range(5)}
