@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,10 @@ class River:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if find_spec("river") is None:
+            raise ValueError(
+                "river is not installed; pip install river==0.26.1 brings its policies"
+            )
         within("epsilon", self.epsilon, 0.0, 1.0)
         within("burn_in", self.burn_in, 0, 1000)
         within("seed", self.seed, 0, 2**53)

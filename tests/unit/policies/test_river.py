@@ -227,6 +227,12 @@ def test_river_is_imported_only_where_one_of_its_policies_is_made() -> None:
     assert done.stdout.split() == ["False", "True"]
 
 
+def test_without_river_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "river", None)
+    with pytest.raises(ValueError, match=r"^river is not installed; pip install river==0.26.1"):
+        policies.load("river:UCB")
+
+
 # What is wrong with river 0.26.1: docs/policies/river.md says it, and must be mended with river
 
 
