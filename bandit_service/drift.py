@@ -173,7 +173,7 @@ def _river(name: str) -> Any:
     `make bench-drift` prints what that saves.
     """
     if not available():
-        raise ImportError("river is not installed: pip install 'bandit-service[drift]'")
+        raise ImportError("river is not installed: pip install river==0.26.1")
     package = importlib.util.find_spec("river.drift")
     assert package is not None
     assert package.submodule_search_locations

@@ -177,8 +177,8 @@ class Keeper:
 
         Raises Refused for what is no policy, and Conflict while another is folded.
         """
-        if wanted.name not in policies.names():
-            there_are = ", ".join(policies.names())
+        if not policies.exists(wanted.name):
+            there_are = policies.there_are()
             raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")
         try:
             load_policy(wanted)
@@ -206,7 +206,8 @@ class Keeper:
         it, since it is to serve.
         """
         world, policy = self._writer.world, load_policy(wanted)
-        queued = Learner(policy, policy.init(), queue=[])
+        state = await asyncio.to_thread(policy.init)  # may import a library
+        queued = Learner(policy, state, queue=[])
         try:
             async with self._folding:
                 log = self._writer.log

@@ -54,8 +54,8 @@ class DemoFailed(Exception):
 def main() -> int:
     """Run the demo; 0 done, 1 failed, 2 the arguments or the data cannot be used."""
     args = _parser().parse_args()
-    if args.policy not in policies.names():
-        print(f"demo: --policy: there are {', '.join(policies.names())}", file=sys.stderr)
+    if not policies.exists(args.policy):
+        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
         return replay_cli.USAGE_ERROR
     try:
         recorded = open_recording(args.data)

@@ -1,11 +1,12 @@
 """Routing policies as pure state machines: numpy in, numpy out.
 
-A file of this package without a leading underscore is a policy, named as its file.
+A file of this package without a leading underscore is a policy, named as its file; `river:NAME` is
+one of `river.bandit`.
 """
 
 from policies._explore import draw, floor, lift
 from policies._protocol import Correctable, Forgetful, Policy
-from policies._registry import load, names, policy_class
+from policies._registry import exists, load, names, policy_class, river_names, there_are
 from policies._types import (
     ArmId,
     Arms,
@@ -38,9 +39,12 @@ __all__ = [
     "Rewarded",
     "Vector",
     "draw",
+    "exists",
     "floor",
     "lift",
     "load",
     "names",
     "policy_class",
+    "river_names",
+    "there_are",
 ]

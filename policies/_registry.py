@@ -1,4 +1,7 @@
-"""A file without an underscore is a policy, named as its file. There is no list to edit."""
+"""A file without an underscore is a policy, named as its file. There is no list to edit.
+
+Besides, `river:NAME` is a policy of `river.bandit`, a class of the file `_river_policies`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import dataclasses
 import importlib
 import pkgutil
 import typing
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import policies
 from policies._protocol import Policy
+
+RIVER = "river:"
 
 
 def names() -> tuple[str, ...]:
@@ -18,14 +25,37 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
+def river_names() -> tuple[str, ...]:
+    """`river:NAME` for each policy of `river.bandit`, sorted. river itself is not imported."""
+    return tuple(sorted(RIVER + name for name in _adapter().__all__))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a policy of this name, river's included."""
+    return name in names() or (name.startswith(RIVER) and name in river_names())
+
+
+def there_are(first: Sequence[str] | None = None) -> str:
+    """Every policy's name in words, as errors list them; `first` in place of the files' names."""
+    of_river = ", ".join(name.removeprefix(RIVER) for name in river_names())
+    return f"{', '.join(first or names())} and {RIVER}NAME, NAME one of {of_river}"
+
+
 def policy_class(name: str) -> type[Policy[Any]]:
     """The one class that the file `name` exports in `__all__`. Unknown names raise ValueError."""
-    if name not in names():
-        raise ValueError(f"policy: no policy named {name!r}; there are {', '.join(names())}")
+    if not exists(name):
+        raise ValueError(f"policy: no policy named {name!r}; there are {there_are()}")
+    if name.startswith(RIVER):
+        adapted: type[Policy[Any]] = getattr(_adapter(), name.removeprefix(RIVER))
+        return adapted
     module = importlib.import_module(f"policies.{name}")
     (exported,) = module.__all__
     found: type[Policy[Any]] = getattr(module, exported)
     return found
+
+
+def _adapter() -> ModuleType:
+    return importlib.import_module("policies._river_policies")
 
 
 def load(name: str, **parameters: Any) -> Policy[Any]:

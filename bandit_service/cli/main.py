@@ -326,7 +326,7 @@ def _config_show(args: argparse.Namespace) -> int:
 
 
 def _policies(args: argparse.Namespace) -> int:
-    names = [args.name] if args.name else list(policies.names())
+    names = [args.name] if args.name else [*policies.names(), *policies.river_names()]
     described = []
     for name in names:
         try:

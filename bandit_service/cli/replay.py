@@ -235,8 +235,8 @@ def chosen_parameters(names: Sequence[str], params: Sequence[str]) -> dict[str, 
     """By the name of each policy those of the parameters that are meant for it; Usage if none."""
     wanted = list(dict.fromkeys(policies.names() if "all" in names else names))
     for name in wanted:
-        if name not in policies.names():
-            raise Usage(f"--policy {name}: there are all, {', '.join(policies.names())}")
+        if not policies.exists(name):
+            raise Usage(f"--policy {name}: there are all, {policies.there_are()}")
     fields = {name: _fields_of(name) for name in wanted}
     parameters: dict[str, dict[str, Any]] = {name: {} for name in wanted}
     for param in params:

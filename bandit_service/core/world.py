@@ -137,7 +137,7 @@ class Learner:
 
 
 def beside(policy: str) -> str:
-    """The label of a policy that learns beside the serving one; no policy's name has a colon."""
+    """The label of a policy that learns beside the serving one; no policy's name begins so."""
     return f"beside:{policy}"
 
 

@@ -215,10 +215,8 @@ def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
     found = []
     for wanted in dict.fromkeys(names or every):
         name, at, _ = wanted.partition("@")
-        if name not in policies.names() or (
-            at and (name + PAPER != wanted or name not in FAITHFUL)
-        ):
-            raise Usage(f"--policy {wanted}: there are {', '.join(every)}")
+        if not policies.exists(name) or (at and (name + PAPER != wanted or name not in FAITHFUL)):
+            raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
         parameters = FAITHFUL[name] if at else {}
         duels = parameters.get("compare_on") == "off"
         found.append(Entrant(wanted, name, parameters, "duel" if duels else "bandit"))

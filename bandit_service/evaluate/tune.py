@@ -169,8 +169,8 @@ class Guided:
 
 def check_space(policy: str, space: Space) -> frozenset[str]:
     """BadSearch for what the policy does not take; the names of its whole-number parameters."""
-    if policy not in policies.names():
-        raise BadSearch(f"policy {policy}: there are {', '.join(policies.names())}")
+    if not policies.exists(policy):
+        raise BadSearch(f"policy {policy}: there are {policies.there_are()}")
     default = _parameters(policies.load(policy))
     for name, values in space.items():
         if name not in default:

@@ -98,7 +98,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     body: dict[str, Any] = {
         "calibration": {name: calibrated(told) for name, told in world.calibration.items()},
-        "policies": list(policies.names()),
+        "policies": [*policies.names(), *policies.river_names()],
         "serving": {
             "name": world.serving,
             "key": world.policy_key,

@@ -69,8 +69,12 @@ def parsed(text: str) -> Candidate:
 
     >>> parsed("epsilon_greedy:epsilon=0.25").parameters
     {'epsilon': 0.25}
+    >>> parsed("river:UCB:delta=0.5").label
+    'river:UCB:delta=0.5'
     """
     name, *given = text.split(":")
+    if name == "river" and given:
+        name = f"{name}:{given.pop(0)}"
     parameters: dict[str, Any] = {}
     for one in given:
         key, equals, value = one.partition("=")
@@ -85,8 +89,8 @@ def parsed(text: str) -> Candidate:
 
 def checked(candidate: Candidate) -> Candidate:
     """The candidate, if there is such a policy with such parameters; ValueError or TypeError."""
-    if candidate.name not in policies.names():
-        raise ValueError(f"no policy {candidate.name!r}; there are {', '.join(policies.names())}")
+    if not policies.exists(candidate.name):
+        raise ValueError(f"no policy {candidate.name!r}; there are {policies.there_are()}")
     policies.load(candidate.name, **candidate.parameters)
     return candidate
 

@@ -40,7 +40,7 @@ def _check_learning(spec: BesideSpec) -> None:
     try:
         policies.load(spec.name, **spec.parameters)
     except (ValueError, TypeError) as error:
-        known = spec.name in policies.names()
+        known = policies.exists(spec.name)
         raise ValueError(f"parameters: {error}" if known else f"name: {error}") from None
 
 
@@ -150,4 +150,6 @@ def check_policy(name: str, parameters: dict[str, Any], mistakes: list[str]) -> 
     try:
         policies.load(name, **parameters)
     except (ValueError, TypeError) as error:
-        mistakes.append(f"policy.parameters.{error}" if ":" in str(error) else f"policy: {error}")
+        of_parameter = policies.exists(name) and ":" in str(error)
+        said = str(error).removeprefix("policy: ")
+        mistakes.append(f"policy.parameters.{said}" if of_parameter else f"policy: {said}")

@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--markdown", type=Path, help="write the tables into this file's section")
     args = parser.parse_args(argv)
     if not available():
-        print("river is not installed: pip install 'bandit-service[drift]'", file=sys.stderr)
+        print("river is not installed: pip install river==0.26.1", file=sys.stderr)
         return 1
     tables: list[Table] = []
     for data in recordings(args.data, args.state):

@@ -59,9 +59,9 @@ _TEST = f"{PARETOBANDIT}-test"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; 0 done, 1 a run failed, 2 the arguments or the data are unusable."""
     args = _parser().parse_args(argv)
-    unknown = [policy for policy in args.policy if policy not in policies.names()]
+    unknown = [policy for policy in args.policy if not policies.exists(policy)]
     if unknown:
-        return _refuse(f"--policy {unknown[0]}: there are {', '.join(policies.names())}")
+        return _refuse(f"--policy {unknown[0]}: there are {policies.there_are()}")
     try:
         from loadtest.peers import summary  # reads scipy
     except ImportError as error:

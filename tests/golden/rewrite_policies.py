@@ -98,7 +98,7 @@ def pools() -> list[Arms]:
 def variants() -> dict[str, Policy[Any]]:
     """Every policy by its name, and its examples numbered."""
     found: dict[str, Policy[Any]] = {}
-    for name in policies.names():
+    for name in (*policies.names(), *policies.river_names()):
         found[name] = policies.load(name)
         examples: list[Policy[Any]] = getattr(policies.policy_class(name), "examples", list)()
         found.update((f"{name}-{i}", example) for i, example in enumerate(examples, start=1))

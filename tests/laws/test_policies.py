@@ -18,6 +18,7 @@ from policies import Policy
 from tests.laws import laws
 
 LAWS = laws.all_laws()
+NAMES = (*policies.names(), *policies.river_names())
 EXEMPTIONS = Path(__file__).with_name("exemptions.toml")
 
 
@@ -41,7 +42,7 @@ def _variants(name: str) -> list[Variant]:
     return found
 
 
-VARIANTS = {variant.name: variant for name in policies.names() for variant in _variants(name)}
+VARIANTS = {variant.name: variant for name in NAMES for variant in _variants(name)}
 CASES = list(product(VARIANTS, LAWS))
 
 
@@ -65,14 +66,14 @@ def test_policies_times_laws_equals_what_is_run() -> None:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     ]
     names.remove("all_laws")
-    tried = [variant for name in policies.names() for variant in _variants(name)]
+    tried = [variant for name in NAMES for variant in _variants(name)]
     (mark,) = (mark for mark in test_law.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
     run = list(mark.args[1])
     assert len(run) == len(set(run)) == len(tried) * len(names)
     assert set(run) == {(variant.name, law) for variant in tried for law in names}
 
 
-@pytest.mark.parametrize("name", policies.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_parameter_of_the_wrong_type_is_refused_by_name(name: str) -> None:
     cls: Any = policies.policy_class(name)
     for field in dataclasses.fields(cls):
@@ -88,7 +89,7 @@ def test_a_parameter_of_the_wrong_type_is_refused_by_name(name: str) -> None:
 def test_exemptions_are_those_that_were_reviewed() -> None:
     claimed = {
         name: dict(exempt)
-        for name in policies.names()
+        for name in NAMES
         if (exempt := getattr(policies.policy_class(name), "exempt", {}))
     }
     with EXEMPTIONS.open("rb") as file:

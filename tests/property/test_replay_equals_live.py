@@ -237,7 +237,7 @@ async def _live(name: str, path: Path, steps: list[Any]) -> World:
     return router.world
 
 
-@pytest.mark.parametrize("name", policies.names())
+@pytest.mark.parametrize("name", [*policies.names(), "river:LinUCBDisjoint", "river:Exp3"])
 @settings(
     max_examples=12,
     deadline=None,

@@ -15,7 +15,7 @@ from bandit_service import drift
 from tests.service.running import Client, Process, a_vector, serving
 
 pytestmark = pytest.mark.skipif(
-    not drift.available(), reason="river is not installed: pip install 'bandit-service[drift]'"
+    not drift.available(), reason="river is not installed: pip install river==0.26.1"
 )
 
 ARMS = json.dumps([

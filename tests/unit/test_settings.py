@@ -80,6 +80,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("server = 3", "server: must be a table"),
         ("arms = 3", "arms: must be a list of tables"),
         ("[policy]\nname = 'best'", "policy: no policy named 'best'"),
+        ("[policy]\nname = 'river:Best'", "policy: no policy named 'river:Best'; there are eagle"),
+        (
+            "[policy]\nname = 'river:UCB'\nparameters = {delta = -1}",
+            "policy.parameters.delta: must be a number >= 0",
+        ),
         ("[policy]\nparameters = {gamma = 1}", "gamma: metallm has no such parameter"),
         ("[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\nprize = 2", "prize"),
         ("[reward]\nttl_s = true", "reward.ttl_s: must be a number from 1, got True"),
@@ -90,6 +95,7 @@ def test_a_mistake_names_its_key(tmp_path: Path, text: str, expected: str) -> No
     with pytest.raises(settings.BadSettings, match=r".") as caught:
         _read(tmp_path, text)
     assert expected in "\n".join(caught.value.mistakes)
+    assert "policy.parameters.policy" not in "\n".join(caught.value.mistakes)
 
 
 def test_two_arms_of_one_name_are_refused(tmp_path: Path) -> None:
