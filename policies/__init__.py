@@ -3,7 +3,7 @@
 A file of this package without a leading underscore is a policy, named as its file.
 """
 
-from policies._explore import draw, floor, lift
+from policies._explore import draw, floor, lift, mix
 from policies._protocol import Correctable, Forgetful, Policy
 from policies._registry import load, names, policy_class
 from policies._types import (
@@ -41,6 +41,7 @@ __all__ = [
     "floor",
     "lift",
     "load",
+    "mix",
     "names",
     "policy_class",
 ]
