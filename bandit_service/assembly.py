@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.drift import DriftRules, DriftWatch
@@ -34,6 +33,7 @@ from bandit_service.router import Router, RouterRules
 from bandit_service.settings import (
     BadSettings,
     Settings,
+    exploration,
     policy_key,
 )
 from bandit_service.writer import Writer
@@ -64,9 +64,7 @@ def open_snapshots(settings: Settings) -> FileSnapshots:
 def router_rules(settings: Settings) -> RouterRules:
     """What the router reads of the settings."""
     return RouterRules(
-        explore=Exploration(
-            settings.exploration.seed, settings.exploration.floor, settings.exploration.floor_share
-        ),
+        explore=exploration(settings.exploration),
         reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
         neighbours=settings.history.neighbours,
         ttl_s=settings.reward.ttl_s,

@@ -76,9 +76,7 @@ def main() -> int:
 
 
 def _demo(recorded: Recorded, args: argparse.Namespace) -> None:
-    explore = Exploration(
-        floor=_DEFAULTS.exploration.floor, floor_share=_DEFAULTS.exploration.floor_share
-    )
+    explore = Exploration()
     rule = RewardRule(_DEFAULTS.reward.willingness_to_pay, _DEFAULTS.reward.latency_weight)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -30,12 +30,14 @@ from bandit_service.settings import Settings
 from loadtest.sections import put_section
 from policies import Floats, Vector
 
+SERVED = Exploration()
 LOGGING = (
-    ("uniform", 0.01),
-    ("epsilon_greedy:epsilon=0.3", 0.01),
-    ("epsilon_greedy", 0.01),
-    ("metallm", 0.01),
-    ("metallm", 0.001),
+    ("uniform", SERVED),
+    ("epsilon_greedy:epsilon=0.3", SERVED),
+    ("epsilon_greedy", SERVED),
+    ("metallm", Exploration(floor=0.01)),
+    ("metallm", SERVED),
+    ("metallm", Exploration(share=0.005)),
 )
 CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.2", "metallm", "knn")
 SHOWN = ("ips", "clipped_ips", "snips", "dm", "dr", "switch_dr", "shrunk_dr")
@@ -46,33 +48,35 @@ RULE = RewardRule(Settings().reward.willingness_to_pay)
 class Judged:
     """One candidate on one log: the truth, and what was said of it.
 
-    estimates: value, and the ends of the bootstrap interval, by name. sequence: its ends.
+    explored: n·ε/K of the log. estimates: value, and the ends of the bootstrap interval, by name.
+    sequence: its ends.
     """
 
     log: str
     candidate: str
     truth: float
     ess: float
+    explored: float
     refused: str
     estimates: dict[str, tuple[float, float, float]]
     sequence: tuple[float, float]
 
 
 def logged(
-    recorded: Recorded, vectors: Vector, policy: str, floor: float, seed: int
+    recorded: Recorded, vectors: Vector, policy: str, explore: Exploration, seed: int
 ) -> list[ev.AnyEvent]:
     """Everything that the service would have written down while `policy` decided."""
     chosen = parsed(policy)
     events: list[ev.AnyEvent] = []
     simulate(
         recorded, vectors, policies.load(chosen.name, **chosen.parameters), seed=seed,
-        explore=Exploration(floor=floor), rule=RULE, heard=events.append,
+        explore=explore, rule=RULE, heard=events.append,
     )  # fmt: skip
     return events
 
 
 def judged(
-    recorded: Recorded, vectors: Vector, log: tuple[str, float], candidates: Sequence[str],
+    recorded: Recorded, vectors: Vector, log: tuple[str, Exploration], candidates: Sequence[str],
     seed: int, rounds: int = 1000,
 ) -> Iterator[Judged]:  # fmt: skip
     """Every candidate on one log, figures shown also where they are refused."""
@@ -85,9 +89,10 @@ def judged(
         estimates = {
             name: (at["value"], at["low"], at["high"]) for name, at in one["estimates"].items()
         }
+        over = one["overlap"]
         yield Judged(
             _title(*log), candidates[i], float((past.sample().targets[i] * worth).sum(1).mean()),
-            one["overlap"]["effective_size"], one["why"] or "", estimates,
+            over["effective_size"], over["explored_per_arm"], one["why"] or "", estimates,
             (one["sequence"]["low"], one["sequence"]["high"]),
         )  # fmt: skip
 
@@ -109,7 +114,7 @@ def _worth(recorded: Recorded, past: Along, seed: int) -> Floats:
 
 def table(rows: Sequence[Judged]) -> str:
     """Root mean squared errors in thousandths, and how often the truth was within."""
-    heads = ["log", "policy", "truth", "effective size", "refused",
+    heads = ["log", "policy", "truth", "effective size", "n·ε/K", "refused",
              *(TITLES[name] for name in SHOWN), "SNIPS within", "DR within", "sequence within",
              "sequence's width"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -118,6 +123,7 @@ def table(rows: Sequence[Judged]) -> str:
         kept = [row for row in mine if not row.refused]
         cells = [*key, f"{np.mean([row.truth for row in mine]):.4f}",
                  f"{np.mean([row.ess for row in mine]):.0f}",
+                 f"{np.mean([row.explored for row in mine]):.0f}",
                  f"{len(mine) - len(kept)} of {len(mine)}"]  # fmt: skip
         if kept:
             for name in SHOWN:
@@ -136,8 +142,8 @@ def table(rows: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
-def _title(policy: str, floor: float) -> str:
-    return policy if floor == 0.01 else f"{policy}, floor {floor:g}"
+def _title(policy: str, explore: Exploration) -> str:
+    return policy if explore == SERVED else f"{policy}, {explore.label}"
 
 
 def main() -> None:

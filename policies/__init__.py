@@ -4,7 +4,7 @@ A file of this package without a leading underscore is a policy, named as its fi
 one of `river.bandit`.
 """
 
-from policies._explore import draw, floor, lift
+from policies._explore import draw, floor, lift, mix
 from policies._protocol import Correctable, Forgetful, Policy
 from policies._registry import exists, load, names, policy_class, river_names, there_are
 from policies._types import (
@@ -43,6 +43,7 @@ __all__ = [
     "floor",
     "lift",
     "load",
+    "mix",
     "names",
     "policy_class",
     "river_names",

@@ -1,7 +1,8 @@
 """Exploration, written once for every policy: greedy, mix, floor and draw.
 
-A policy returns a distribution; the floor is added to it here and one arm is drawn from the
-result here, so the propensity that is recorded is by construction the one drawn from.
+A policy returns a distribution; the floor, a share in all (`mix`) or so much per arm (`floor`), is
+added to it here and one arm is drawn from the result here, so the propensity that is recorded is by
+construction the one drawn from.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def greedy(scores: Floats) -> Floats:
 
 
 def mix(propensities: Floats, epsilon: float) -> Floats:
-    """p_i <- (1 - epsilon) p_i + epsilon / K.
+    """The floor as a share in all: p_i <- (1 - epsilon) p_i + epsilon / K.
 
     >>> mix(np.array([1.0, 0.0]), 0.5).tolist()
     [0.75, 0.25]

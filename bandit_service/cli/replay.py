@@ -98,11 +98,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _number(parser, "--neighbours", _DEFAULTS.history.neighbours, 0, "past queries recalled")
     _number(parser, "--capacity", _DEFAULTS.history.capacity, 1, "queries remembered")
     parser.add_argument(
+        "--share",
+        type=bounded(float, 0.0, 1.0),
+        default=_DEFAULTS.exploration.share,
+        metavar="P",
+        help="share of the queries that explores, all arms alike (default: %(default)s)",
+    )
+    parser.add_argument(
         "--floor",
         type=bounded(float, 0.0, 0.5),
-        default=_DEFAULTS.exploration.floor,
         metavar="P",
-        help="least probability of an arm (default: %(default)s)",
+        help="least probability of each arm, in place of --share; all together at most "
+        f"{_DEFAULTS.exploration.floor_share:g}",
     )
     parser.add_argument(
         "--willingness-to-pay",
@@ -156,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     tell_left_out(recorded)
     backend = open_backend(args.backend, args.model, args.data_dir / "models")
     embeddings = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
-    explore = Exploration(floor=args.floor, floor_share=_DEFAULTS.exploration.floor_share)
+    explore = Exploration(share=args.share, floor=args.floor)
     rule = RewardRule(args.willingness_to_pay)
     runs = replay(
         recorded,
@@ -296,6 +303,7 @@ def as_json(
         "left_out": len(recorded.left_out),
         "arms": [arm.id for arm in recorded.arms],
         "seeds": seeds,
+        "share": explore.share if explore.floor is None else None,
         "floor": explore.floor,
         "willingness_to_pay": rule.willingness_to_pay,
         "policies": {name: msgspec.to_builtins(policy) for name, policy in chosen.items()},

@@ -22,7 +22,19 @@ from bandit_service.core.world import (
     dearest_price,
     relative_price,
 )
-from policies import ArmId, Arms, Context, Floats, Neighbour, Proposal, Vector, draw, floor, lift
+from policies import (
+    ArmId,
+    Arms,
+    Context,
+    Floats,
+    Neighbour,
+    Proposal,
+    Vector,
+    draw,
+    floor,
+    lift,
+    mix,
+)
 
 NOT_ALLOWED = "not in arms"
 _MOST_EXCLUDED, _LONGEST_REASON = 64, 120
@@ -63,11 +75,33 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """The probability floor that every decision gets, and the seed of all chance."""
+    """The probability floor that every decision gets, and the seed of all chance.
+
+    share: of the probability, in all, given to the eligible arms evenly. floor: where it is set, so
+    much for each arm takes the place of that, and all together no more than floor_share.
+    """
 
     seed: int = 0
-    floor: float = 0.01
+    share: float = 0.02
+    floor: float | None = None
     floor_share: float = 0.1
+
+    def added(self, propensities: Floats) -> Floats:
+        """(K,) with the floor: none below share / K, or below min(floor, floor_share / K)."""
+        if self.floor is None:
+            return mix(propensities, self.share)
+        return floor(propensities, self.floor, self.floor_share)
+
+    @property
+    def label(self) -> str:
+        """In a few words.
+
+        >>> Exploration().label, Exploration(floor=0.01).label, Exploration(share=0.0).label
+        ('2 % in all', '0.01 per arm', 'no floor')
+        """
+        if not (self.share if self.floor is None else self.floor):
+            return "no floor"
+        return f"{100 * self.share:g} % in all" if self.floor is None else f"{self.floor:g} per arm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +185,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
     propensities = proposal.propensities
     if always is None:
-        propensities = floor(propensities, explore.floor, explore.floor_share)
+        propensities = explore.added(propensities)
         floors = world.drift.floors(arms.ids)
         if floors is not None:
             propensities = lift(propensities, floors)
@@ -214,7 +248,7 @@ def _shadows(
             if learner is None or not invited(spec, query):
                 continue
             proposal, _ = proposed(learner, _context(world, query, recalled, learner), arms, "")
-            p = floor(proposal.propensities, explore.floor, explore.floor_share)
+            p = explore.added(proposal.propensities)
             usd = float(p @ arms.cost_usd)
             found.append(ev.Shadow(
                 experiment=spec.id, variant=variant.key, propensities=tuple(p.tolist()),

@@ -153,8 +153,6 @@ def run(args: argparse.Namespace) -> int:
     protocol = Protocol(
         seeds=args.seeds,
         worths=worths,
-        floor=_DEFAULTS.exploration.floor,
-        floor_share=_DEFAULTS.exploration.floor_share,
         neighbours=_DEFAULTS.history.neighbours,
         capacity=_DEFAULTS.history.capacity,
     )

@@ -202,8 +202,7 @@ def _asked(
         frozen_at=half if args.frozen and args.since is None else 0,
         metric=args.metric,
         most=args.last,
-        floor=chosen.exploration.floor,
-        floor_share=chosen.exploration.floor_share,
+        explore=settings.exploration(chosen.exploration),
         capacity=chosen.history.capacity,
     )
 

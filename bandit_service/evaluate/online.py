@@ -55,8 +55,7 @@ class Protocol:
     seeds: int = 20
     worths: tuple[float, ...] = (0.10,)
     scenarios: tuple[str, ...] = ("steady",)
-    floor: float = 0.01
-    floor_share: float = 0.1
+    explore: Exploration = field(default_factory=Exploration)
     neighbours: int = 20
     capacity: int = 20_000
     pairs: int = 1
@@ -161,7 +160,7 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
         here.data.embeddings,
         policies.load(entrant.policy, **entrant.parameters),
         seed=seed,
-        explore=Exploration(floor=protocol.floor, floor_share=protocol.floor_share),
+        explore=protocol.explore,
         rule=rule,
         neighbours=protocol.neighbours,
         capacity=protocol.capacity,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from bandit_service.core.decide import Exploration
 from bandit_service.evaluate.change import SCENARIOS
 from bandit_service.evaluate.data import Labelled, split
 from bandit_service.evaluate.equal import EqualRow, equal_rows
@@ -23,11 +24,12 @@ from bandit_service.evaluate.output import regret_points
 from bandit_service.evaluate.plots import change_plot, offline_plot, regret_plot
 from bandit_service.evaluate.pool import in_processes
 from bandit_service.evaluate.routers import OfflineRouter
-from bandit_service.evaluate.summary import change_rows, online_rows
+from bandit_service.evaluate.summary import change_rows, floor_rows, online_rows
 from bandit_service.evaluate.tables import (
     Table,
     change_table,
     equal_table,
+    floor_table,
     offline_table,
     online_table,
     two_model_table,
@@ -44,6 +46,7 @@ class Report:
 
     records: by name, rows for JSON. points: by file name, rows for Parquet. warnings: what a
     reader must be told, such as a policy that failed. offline: rows of the offline split, if any.
+    passed: the runs online, if any.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -52,6 +55,7 @@ class Report:
     points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     offline: list[OfflineRow] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
 
 
 def evaluate(
@@ -143,7 +147,8 @@ def online_report(
     passed = runs(data, entrants, protocol, jobs, f"{name} online")
     largest = max(protocol.worths)
     top = [run for run in passed if run.worth == largest]
-    told = f"one pass, bandit feedback, {protocol.seeds} seeds"
+    floor = f"exploration {protocol.explore.label}"
+    told = f"one pass, bandit feedback, {protocol.seeds} seeds, {floor}"
     rows = online_rows(top)
     found = Report(
         [online_table(rows, f"{name}: {told}, {largest:g} USD per unit of quality")],
@@ -155,12 +160,33 @@ def online_report(
         {"online": rows},
         {"regret": regret_points(name, passed)},
         _warnings(passed),
+        passed=passed,
     )
     if len(protocol.worths) > 1:
         equal = equal_rows(passed, data)
         found.tables.append(_equal(name, equal, protocol))
         found.records["equal"] = equal
     return found
+
+
+def floors_report(
+    data: Labelled,
+    entrants: Sequence[Entrant],
+    protocol: Protocol,
+    passed: Sequence[Passed],
+    old: Exploration,
+    *,
+    jobs: int,
+) -> Report:
+    """What every policy earns at the `old` floor, beside the runs that `passed` at protocol's."""
+    name, worth = data.recorded.name, max(protocol.worths)
+    again = replace(protocol, worths=(worth,), explore=old)
+    before = runs(data, entrants, again, jobs, f"{name} floor {old.label}")
+    after = [run for run in passed if run.worth == worth]
+    title = f"{name}: the floor, {old.label} and {protocol.explore.label}, {protocol.seeds} seeds"
+    rows = floor_rows(before, after)
+    heads = (old.label, protocol.explore.label)
+    return Report([floor_table(rows, heads, title)], records={"floors": rows})
 
 
 def sweep_report(

@@ -94,6 +94,27 @@ def online_rows(passed: Sequence[Passed]) -> list[OnlineRow]:
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class FloorRow:
+    """One entrant at two floors: its mean reward, and the second less the first, seed by seed."""
+
+    label: str
+    before: Interval
+    after: Interval
+    gain: Interval
+
+
+def floor_rows(before: Sequence[Passed], after: Sequence[Passed]) -> list[FloorRow]:
+    """Entrants by falling reward at the second floor; the runs must have the same seeds."""
+    first = {label: [run.means["policy"][0] for run in runs] for label, runs in _grouped(before)}
+    rows = []
+    for label, runs in _grouped(after):
+        then, now = first[label], [run.means["policy"][0] for run in runs]
+        gain = interval(b - a for a, b in zip(then, now, strict=True))
+        rows.append(FloorRow(label, interval(then), interval(now), gain))
+    return sorted(rows, key=lambda row: -row.after.mean)
+
+
 def change_rows(passed: Sequence[Passed]) -> list[ChangeRow]:
     """Every entrant in every scenario that changes, by what it lost after the change."""
     rows = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bandit_service.evaluate.equal import EqualRow
 from bandit_service.evaluate.offline import OfflineSummary, UpdateRow
-from bandit_service.evaluate.summary import NEAR, WINDOW, ChangeRow, Interval, OnlineRow
+from bandit_service.evaluate.summary import NEAR, WINDOW, ChangeRow, FloorRow, Interval, OnlineRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,16 @@ def with_half(found: Interval | None, digits: int = 4) -> str:
         return "–"
     half = "" if math.isnan(found.half) else f" ± {found.half:.{digits}f}"
     return f"{found.mean:.{digits}f}{half}"
+
+
+def floor_table(rows: Sequence[FloorRow], floors: tuple[str, str], title: str) -> Table:
+    """Rewards at two floors beside each other."""
+    cells = tuple(
+        (row.label, with_half(row.before), with_half(row.after), with_half(row.gain))
+        for row in rows
+    )
+    note = "Mean reward ± 95 % over seeds; the last column is paired by seed."
+    return Table(title, ("policy", *floors, "second less first"), cells, note)
 
 
 def online_table(rows: Sequence[OnlineRow], title: str) -> Table:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 import bandit_service
 from bandit_service.cli.replay import Usage, bounded, tell_left_out
-from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate.data import Labelled
@@ -143,9 +142,6 @@ def run(args: argparse.Namespace) -> int:
         world = tune.World(
             seeds=args.seeds,
             share=args.share,
-            explore=Exploration(
-                floor=_DEFAULTS.exploration.floor, floor_share=_DEFAULTS.exploration.floor_share
-            ),
             rule=RewardRule(args.willingness_to_pay),
             neighbours=_DEFAULTS.history.neighbours,
             capacity=_DEFAULTS.history.capacity,

@@ -20,11 +20,11 @@ import policies
 from bandit_service.core import choices
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.decide import proposed
+from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.lessons import context_of
 from bandit_service.core.world import Learner, World, dearest_price, new_world, relative_price
-from policies import ArmId, Arms, Floats, floor, lift
+from policies import ArmId, Arms, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
@@ -100,8 +100,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     experiment: only decisions of this one's units. since, until: of decisions, UTC seconds.
     frozen: the candidates stop learning where the window begins (`frozen_at`: or at this event).
-    metric: what is estimated. most: the newest decisions that are kept. floor, floor_share: of
-    exploration. capacity, per_item: of the history.
+    metric: what is estimated. most: the newest decisions that are kept. explore: the floor that
+    every candidate gets. capacity, per_item: of the history.
     """
 
     candidates: tuple[Candidate, ...]
@@ -112,8 +112,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     frozen_at: int = 0
     metric: str = "reward"
     most: int = 50_000
-    floor: float = 0.01
-    floor_share: float = 0.1
+    explore: Exploration = Exploration()
     capacity: int = 20_000
     per_item: int = PER_ITEM
 
@@ -139,8 +138,10 @@ class Sample:
     ids: n. arm, units: (n,) indices. logged: (n,) the probability of the arm drawn. value: (n,) of
     the metric. features: (n, d). targets: (n, k) by candidate, 0 for an arm that was not eligible.
     impossible: (n,) by candidate, its probability of arms that were eligible and could not be
-    drawn; 0 where only the drawn arm's propensity is known. behaviour: (n, k) the logged
-    distribution; None where only the drawn arm's probability is known.
+    drawn; 0 where only the drawn arm's propensity is known. least: (n,) the smallest logged
+    probability of an eligible arm, and offered: (n,) the number of these; where only the drawn
+    arm's is known the others share the rest, so that it is an upper bound. behaviour: (n, k) the
+    logged distribution; None where only the drawn arm's probability is known.
     """
 
     ids: tuple[str, ...]
@@ -152,6 +153,8 @@ class Sample:
     features: NDArray[np.float32]
     targets: list[Floats]
     impossible: list[Floats]
+    least: Floats
+    offered: NDArray[np.int64]
     behaviour: Floats | None
 
 
@@ -242,7 +245,7 @@ class Along:
         for i, learner in enumerate(self._learners):
             proposal, failure = proposed(learner, context, arms, "")
             self.failed[i] += bool(failure)
-            p = floor(proposal.propensities, self.asked.floor, self.asked.floor_share)
+            p = self.asked.explore.added(proposal.propensities)
             found.append(p if floors is None else lift(p, floors))
         return found
 
@@ -306,7 +309,8 @@ class Along:
             tuple(there),
             arms, arm, units, np.array([row.logged[row.drawn] for row in rows]),
             np.array([row.value for row in rows], np.float64), features, targets, impossible,
-            behaviour,
+            np.array([row.logged.min() for row in rows], np.float64),
+            np.array([len(row.logged) for row in rows], np.int64), behaviour,
         )  # fmt: skip
 
 

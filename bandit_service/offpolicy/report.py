@@ -30,6 +30,10 @@ TITLES = {
 }
 
 
+ROBUST = ("dr", "sndr", "switch_dr", "shrunk_dr")
+"""The doubly robust ones, which a log that hardly explores has not."""
+
+
 class How(msgspec.Struct, frozen=True, kw_only=True):
     """How it is estimated. alpha: of every interval. clip: M of clipped IPS, τ of Switch-DR, and
     the square root of λ of DRos. anyway: also where the overlap is too poor. bounds: which the
@@ -108,6 +112,13 @@ def report(along: Along, how: How) -> dict[str, Any]:
             "value": None,
         },
     }
+    looks = ope.explored(sample.least, sample.offered)
+    body["exploration"] = {
+        "share": looks.share,
+        "per_arm": looks.per_arm,
+        "floor": asked.explore.label,
+    }
+    robust = looks.refusal() if n else ""
     q = None
     if n >= max(2, reward_model.FOLDS):
         logged = Terms(np.zeros(n), sample.value, np.ones(n))
@@ -128,6 +139,12 @@ def report(along: Along, how: How) -> dict[str, Any]:
                 "most_weight": at.overlap.most,
                 "most_share": at.overlap.share,
                 "impossible": at.overlap.impossible,
+                "explored_per_arm": looks.per_arm,
+            },
+            "doubly_robust": {
+                "state": "not enough data" if not n else "refused" if why or robust else "shown",
+                "why": why or robust or None,
+                "decisions_needed": looks.needed if n else None,
             },
         }
         body["policies"].append(one)
@@ -136,7 +153,11 @@ def report(along: Along, how: How) -> dict[str, Any]:
         if q is None:
             q = expected(sample, asked.metric)
         found = estimators(sample, at.w, sample.targets[i], q, how.clip)
-        one["estimates"] = {name: _told(terms, sample, how) for name, terms in found.items()}
+        one["estimates"] = {
+            name: _told(terms, sample, how)
+            for name, terms in found.items()
+            if how.anyway or not robust or name not in ROBUST
+        }
         one["sequence"] = _sequence(
             sample, i, at.w, how.bounds or BOUNDS.get(asked.metric), how.alpha
         )
@@ -200,16 +221,23 @@ def shown(found: dict[str, Any]) -> str:
         at = log["value"]
         lines.append(f"the log itself earned {at['value']:.4f} ({at['low']:.4f} to "
                      f"{at['high']:.4f})")  # fmt: skip
+    looks = found["exploration"]
+    lines.append(f"the log explores {looks['share']:.2%}: n·ε/K is {looks['per_arm']:.0f}; the "
+                 f"policies' floor is {looks['floor']}")  # fmt: skip
     for one in found["policies"]:
         name = ":".join([one["policy"], *(f"{k}={v}" for k, v in one["parameters"].items())])
         over = one["overlap"]
-        lines += ["", f"{name}: effective size {over['effective_size']:.0f}, mean weight "
+        lines += ["", f"{name}: effective size {over['effective_size']:.0f}, n·ε/K "
+                  f"{over['explored_per_arm']:.0f}, mean weight "
                   f"{over['mean_weight']:.3f}, heaviest outcome {over['most_weight']:.1f} "
                   f"({over['most_share']:.1%} of the weight)"]  # fmt: skip
         if one["failures"]:
             lines.append(f"  it failed on {one['failures']} decisions, where uniform stood in")
         if one["state"] != "shown":
             lines.append(f"  no estimate: {one['why'] or one['state']}")
+        robust = one["doubly_robust"]
+        if robust["state"] == "refused" and one["state"] == "shown":
+            lines.append(f"  no doubly robust estimate: {robust['why']}")
         if "estimates" not in one:
             continue
         lines.append(f"  {'estimator':18} {'value':>8} {'std. err.':>10}  {percent} by bootstrap")

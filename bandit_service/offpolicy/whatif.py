@@ -14,7 +14,7 @@ from bandit_service.folding import FoldFailed, elsewhere
 from bandit_service.offpolicy.child import Done, Job
 from bandit_service.offpolicy.fold import METRICS, Asked, Candidate, checked
 from bandit_service.offpolicy.report import How
-from bandit_service.settings import Settings
+from bandit_service.settings import Settings, exploration
 from bandit_service.wire import WhatIfRequest
 from bandit_service.writer import Writer
 from store import StoreError, Trimmed
@@ -87,8 +87,7 @@ class WhatIf:
             frozen_at=half if request.frozen and request.since is None else 0,
             metric=request.metric,
             most=request.last,
-            floor=chosen.exploration.floor,
-            floor_share=chosen.exploration.floor_share,
+            explore=exploration(chosen.exploration),
             capacity=chosen.history.capacity,
         )
         how = How(alpha=request.alpha, clip=request.clip, anyway=request.anyway)

@@ -5,7 +5,13 @@ One TOML file (none is needed), every key overridable by the environment: `[serv
 `reading` is the only reader of the environment.
 """
 
-from bandit_service.settings.derived import experiment_rules, exposure, load_policy, policy_key
+from bandit_service.settings.derived import (
+    experiment_rules,
+    exploration,
+    exposure,
+    load_policy,
+    policy_key,
+)
 from bandit_service.settings.reading import PREFIX, BadSettings, read
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.sections import (
@@ -55,6 +61,7 @@ __all__ = [
     "arm_spec",
     "digest_of",
     "experiment_rules",
+    "exploration",
     "exposure",
     "load_policy",
     "policy_key",

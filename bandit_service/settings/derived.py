@@ -9,8 +9,13 @@ from hashlib import blake2b
 from typing import Any
 
 import policies
+from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments import Rules
-from bandit_service.settings.sections import ExperimentSettings, PolicySettings
+from bandit_service.settings.sections import (
+    ExperimentSettings,
+    ExplorationSettings,
+    PolicySettings,
+)
 from bandit_service.settings.whole import Settings
 
 
@@ -23,6 +28,11 @@ def policy_key(name: str, parameters: Mapping[str, Any]) -> str:
     """The name with a hash of its parameters: two that differ in either have different keys."""
     canonical = json.dumps(parameters, sort_keys=True, default=str).encode()
     return f"{name}:{blake2b(canonical, digest_size=6).hexdigest()}"
+
+
+def exploration(settings: ExplorationSettings) -> Exploration:
+    """The floor, and the seed of all chance, as the configuration names them."""
+    return Exploration(settings.seed, settings.share, settings.floor, settings.floor_share)
 
 
 def experiment_rules(settings: ExperimentSettings) -> Rules:

@@ -20,6 +20,9 @@ from bandit_service.settings.whole import Settings, assembled, rules
 PREFIX = "BANDIT_"
 
 
+_OLD_FLOOR = 0.01
+"""What exploration.floor was where a file set its bound alone, and is there."""
+
 TABLES = ("arms", "keys", "policies", "upstreams", "budgets", "judges", "experiments")
 
 
@@ -83,6 +86,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
     }
+    _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
     if values["duels.judge"] not in ("", *(spec.id for spec in found["judges"])):
@@ -95,6 +99,21 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
     if values["experiment_rules.holdout_share"] and not values["experiment_rules.holdout_arm"]:
         mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
+
+
+_SHARE, _FLOOR, _MOST = "exploration.share", "exploration.floor", "exploration.floor_share"
+
+
+def _settle_floor(values: dict[str, Any], origins: dict[str, str], mistakes: list[str]) -> None:
+    """One of two ways to set the floor, and files of before it was a share mean what they did."""
+    given = [key for key in (_FLOOR, _MOST) if origins[key] != "default"]
+    if given and origins[_SHARE] != "default":
+        mistakes.append(
+            f"{_SHARE}: is in the place of {' and '.join(given)}; set the share of all arms "
+            "together, or the floor of each, not both"
+        )
+    elif given == [_MOST]:
+        values[_FLOOR], origins[_FLOOR] = _OLD_FLOOR, _MOST
 
 
 def _check_tracing(endpoint: str, mistakes: list[str]) -> None:
@@ -157,8 +176,10 @@ def _from_text(text: str, default: Any) -> Any:
 
 
 def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]) -> Any:
+    if value is None:  # by default only: neither TOML nor the environment can say so
+        return None
     allowed = _allowed(default, rule)
-    kind = type(default)
+    kind = _kind(default)
     if kind is float and type(value) is int:
         value = float(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -175,13 +196,17 @@ def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]
     return value
 
 
+def _kind(default: Any) -> type[Any]:
+    return float if default is None else type(default)
+
+
 def _allowed(default: Any, rule: Rule) -> str:
     if rule.choices:
         return "one of " + ", ".join(rule.choices)
     if isinstance(default, bool):
         return "true or false"
     word = {int: "a whole number", float: "a number", str: "a string", dict: "a table"}[
-        type(default)
+        _kind(default)
     ]
     low = "" if rule.low is None else f" from {rule.low:g}"
     high = "" if rule.high is None else f" to {rule.high:g}"

@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a setting is for and which values it takes; bounds are inclusive."""
+    """What a setting is for and which values it takes; bounds are inclusive.
+
+    A setting whose default is None is a number that need not be there.
+    """
 
     help: str
     low: float | None = None

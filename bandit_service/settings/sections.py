@@ -91,9 +91,20 @@ class ExplorationSettings:
     """Chance, and the probability that every eligible arm keeps."""
 
     seed: int = setting(0, "seed of every draw", low=0)
-    floor: float = setting(0.01, "least probability of an eligible arm", low=0, high=0.5)
+    share: float = setting(
+        0.02, "share of the traffic that explores, all eligible arms alike", low=0, high=1
+    )
+    floor: float | None = setting(
+        None,
+        "least probability of an eligible arm, in place of exploration.share",
+        low=0,
+        high=0.5,
+    )
     floor_share: float = setting(
-        0.1, "most that all floors together may take, however many arms", low=0, high=1
+        0.1,
+        "most that exploration.floor takes of all arms together, however many there are",
+        low=0,
+        high=1,
     )
 
 

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 LEAST_ESS = 100.0
+LEAST_EXPLORED = 100.0
 MOST_SHARE = 0.1
 MEAN_WEIGHT = (0.9, 1.1)
 NEGLIGIBLE = 1e-9
@@ -76,6 +77,49 @@ class Overlap:
         if not low <= self.mean <= high:
             return f"the mean weight is {self.mean:.3f}, outside of {low:g} to {high:g}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What a log offers of every arm, whoever decided: n outcomes, ε of them explored, K arms.
+
+    share: ε, the mean of K times the least probability of an eligible arm. per_arm: nε/K, the sum
+    of the least probabilities; about the effective size of "always this arm" for the worst arm.
+    """
+
+    n: int
+    share: float
+    per_arm: float
+
+    def refusal(self) -> str:
+        """Why there is no doubly robust estimate; empty where there may be one.
+
+        At little exploration the weighted errors that are to correct the model add more than they
+        take away.
+        """
+        if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
+            return ""
+        why = (f"exploration brought n·ε/K = {self.per_arm:.0f} outcomes of each arm, fewer than "
+               f"{LEAST_EXPLORED:.0f}; the model alone (DM) mostly errs less then")  # fmt: skip
+        if self.needed is None:
+            return f"{why}; the log does not explore, so more decisions like these do not help"
+        return f"{why}; it takes {self.needed} more decisions with an outcome, explored as these"
+
+    @property
+    def needed(self) -> int | None:
+        """So many more outcomes until there is one; None where the log does not explore."""
+        if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
+            return 0
+        if self.per_arm <= self.n * NEGLIGIBLE:
+            return None
+        return math.ceil(self.n * (LEAST_EXPLORED / self.per_arm - 1.0) - NEGLIGIBLE)
+
+
+def explored(least: Floats, arms: Whole) -> Explored:
+    """Of the least probability (n,) of an eligible arm, and the numbers (n,) of these."""
+    if not least.size:
+        return Explored(0, 0.0, 0.0)
+    return Explored(len(least), float((least * arms).mean()), math.fsum(least.tolist()))
 
 
 def overlap(w: Floats, impossible: float = 0.0) -> Overlap:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.cli.replay import USAGE_ERROR, bounded, tell_left_out
+from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import ModelUnavailable, open_backend
 from bandit_service.replay.recorded import (
@@ -42,6 +43,7 @@ from loadtest.peers.entrants import (
     OURS,
     PACKAGES,
     PCA,
+    SHARE,
     Entrant,
     entrants,
     installed,
@@ -66,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from loadtest.peers import summary  # reads scipy
     except ImportError as error:
         return _refuse(f"{error}; pip install 'bandit-service[evaluate]'")
-    rows = _there(entrants(args.policy, only=args.only, features=args.features or FEATURES))
+    features = args.features or FEATURES
+    rows = _there(entrants(args.policy, only=args.only, features=features, share=args.share))
     reports, tables, failed = [], [], False
     for data in args.data or [PARETOBANDIT]:
         try:
@@ -120,7 +123,8 @@ def _compare(
     found = summary.rows(results, data)
     title = (
         f"{recorded.name}: {len(recorded)} queries, {len(ids)} arms, willingness to pay "
-        f"{args.willingness_to_pay:g} USD"
+        f"{args.willingness_to_pay:g} USD, "
+        f"{Exploration(share=args.share).label.replace('in all', 'of all queries explore')}"
     )
     print(f"{recorded.name}: {total} runs in {time.perf_counter() - begun:.0f} s")
     return summary.as_json(found, data, results), summary.table(found, title), bool(failures)
@@ -219,6 +223,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="a policy of ours beside the default; may be given several times",
+    )
+    add(
+        "--share",
+        type=bounded(float, 0.0, 1.0),
+        default=SHARE,
+        metavar="P",
+        help="share of the queries that goes to all arms alike, in every row: the others get our "
+        "floor as well (default: %(default)s)",
     )
     add(
         "--willingness-to-pay",

@@ -139,9 +139,7 @@ def _ours(data: Stream, entrant: Entrant, seed: int) -> Passed:
         data.features[entrant.features].astype(np.float32),
         timed,
         seed=seed,
-        explore=Exploration(
-            floor=entrant.options["floor"], floor_share=_DEFAULTS.exploration.floor_share
-        ),
+        explore=Exploration(share=entrant.share),
         rule=data.rule,
         neighbours=_DEFAULTS.history.neighbours,
         capacity=_DEFAULTS.history.capacity,

@@ -9,7 +9,7 @@ from typing import Any
 
 from bandit_service.settings import Settings
 from loadtest.peers import contextualbandits, mabwiser, paretobandit, river, vw
-from loadtest.peers.protocol import Peer, Problem, Shifted
+from loadtest.peers.protocol import Floored, Peer, Problem, Shifted
 from policies.metallm import MetaLLM
 
 EMBEDDING, PCA = "embedding", "pca25"
@@ -17,6 +17,7 @@ FEATURES = (EMBEDDING, PCA)
 OURS = "ours"
 
 _DEFAULTS = Settings()
+SHARE = _DEFAULTS.exploration.share
 _MAKE: dict[str, Callable[..., Peer]] = {
     "ParetoBandit": paretobandit.ParetoBandit,
     "MABWiser": mabwiser.MABWiser,
@@ -40,9 +41,9 @@ class Entrant:
     """One row.
 
     package: the library, or "ours". says: what sets this row apart from the library's others.
-    make: the adapter's class, or the policy's name for ours. options: its keyword arguments, or
-    `floor` for ours. slow: takes so long that it runs with few seeds. paced: is given our
-    realised cost as its budget. shifted: is taught reward − 1.
+    make: the adapter's class, or the policy's name for ours. options: its keyword arguments.
+    share: of the queries, which goes to all arms alike. slow: takes so long that it runs with few
+    seeds. paced: is given our realised cost as its budget. shifted: is taught reward − 1.
     arms: runs only where these are the arms, sorted; () for any.
     """
 
@@ -51,6 +52,7 @@ class Entrant:
     make: str
     features: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 0.0
     slow: bool = False
     paced: bool = False
     shifted: bool = False
@@ -60,18 +62,20 @@ class Entrant:
     def label(self) -> str:
         """What stands in the table."""
         who = self.make if self.package == OURS else self.package
-        shifted = ", reward − 1" if self.shifted else ""
-        return f"{who}, {self.says}{shifted} [{self.features}]"
+        what = [who, *([self.says] if self.says else []), *["reward − 1"] * self.shifted]
+        return f"{', '.join(what)} [{self.features}]"
 
     def peer(self, problem: Problem) -> Peer:
         """A fresh peer; Missing where its package is not installed."""
         peer = _MAKE[self.make](problem, **self.options)
+        if self.share:
+            peer = Floored(peer, problem, self.share)
         return Shifted(peer) if self.shifted else peer
 
 
-def reference() -> Entrant:
-    """The row that the others are compared with: the service's default policy and floor."""
-    return _ours(_DEFAULTS.policy.name, EMBEDDING, _DEFAULTS.exploration.floor)
+def reference(share: float = SHARE) -> Entrant:
+    """The row that the others are compared with: the service's default policy."""
+    return _ours(_DEFAULTS.policy.name, EMBEDDING, share)
 
 
 def entrants(
@@ -79,19 +83,24 @@ def entrants(
     *,
     only: Sequence[str] = (),
     features: Sequence[str] = FEATURES,
+    share: float = SHARE,
 ) -> list[Entrant]:
-    """The reference and everyone else; `policies` take part beside the service's default."""
-    floor = _DEFAULTS.exploration.floor
+    """The reference and everyone else, all at one floor.
+
+    policies: of ours, beside the service's default. share: of the queries, which goes to all arms
+    alike in every row.
+    """
     ours = [
-        _ours(policy, each, level)
+        _ours(policy, each, share)
         for policy in dict.fromkeys([_DEFAULTS.policy.name, *policies])
         for each in FEATURES
-        for level in (floor, 0.0)
     ]
-    found = [each for each in [*ours, *_peers()] if each.features in features]
+    peers = [replace(each, share=share) for each in _peers()]
+    found = [each for each in [*ours, *peers] if each.features in features]
     if only:
         found = [each for each in found if each.package in only]
-    return [reference(), *(each for each in found if each != reference())]
+    first = reference(share)
+    return [first, *(each for each in found if each != first)]
 
 
 def installed(package: str) -> bool:
@@ -99,9 +108,8 @@ def installed(package: str) -> bool:
     return package == OURS or importlib.util.find_spec(PACKAGES[package][0]) is not None
 
 
-def _ours(policy: str, features: str, floor: float) -> Entrant:
-    says = f"floor {floor:g}" if floor else "no floor"
-    return Entrant(OURS, says, policy, features, {"floor": floor})
+def _ours(policy: str, features: str, share: float) -> Entrant:
+    return Entrant(OURS, "", policy, features, share=share)
 
 
 def _peers() -> list[Entrant]:

@@ -57,7 +57,8 @@ class ParetoBandit:
             }
             for arm in problem.arms
         }
-        self._ids = {id: k for k, id in enumerate(problem.ids)}
+        self._names = problem.ids
+        self._ids = {id: k for k, id in enumerate(self._names)}
         self._scalar = scalar
         self._router = package.BanditRouter.create(
             model_registry=None if warm else registry,
@@ -73,8 +74,10 @@ class ParetoBandit:
         model, self._log = self._router.route(asked.with_constant, input_tokens=asked.tokens)
         return self._ids[model], None
 
-    def learn(self, _asked: Asked, _arm: int, _propensity: float | None, outcome: Outcome) -> None:
-        """`process_feedback`, the log having been told the bill, which the pacer reads."""
+    def learn(self, _asked: Asked, arm: int, _propensity: float | None, outcome: Outcome) -> None:
+        """`process_feedback`, the log having been told the bill, which the pacer reads, and which
+        model answered, where that is the floor's draw and not its own."""
+        self._log.selected_model = self._names[arm]
         self._log.cost_usd = outcome.cost_usd
         reward = outcome.reward if self._scalar else outcome.quality
         self._router.process_feedback(self._log.request_id, reward=reward)

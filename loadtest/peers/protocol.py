@@ -6,11 +6,12 @@ import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit_service.core import chance
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.replay.baselines import Track
@@ -84,7 +85,7 @@ class Peer(Protocol):
         ...
 
     def learn(self, asked: Asked, arm: int, propensity: float | None, outcome: Outcome, /) -> None:
-        """The outcome of the arm that was just chosen for `asked`."""
+        """The outcome of the arm that was just drawn for `asked`: the peer's, or the floor's."""
         ...
 
 
@@ -99,6 +100,42 @@ class Passed:
     track: Track
     decide_s: Floats
     learn_s: Floats
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A peer that says how likely any arm was for the query that it was asked last."""
+
+    def probability(self, arm: int, /) -> float:
+        """Of the arm, by the peer's own distribution."""
+        ...
+
+
+class Floored:
+    """A peer at a floor: a share of the queries goes to all arms alike, as the service does it.
+
+    The peer learns from these as from its own; one that takes propensities gets those of both.
+    """
+
+    def __init__(self, peer: Peer, problem: Problem, share: float) -> None:
+        self._peer, self._share = peer, share
+        self._seed, self._step, self._arms = problem.seed, 0, len(problem.arms)
+
+    def choose(self, asked: Asked) -> tuple[int, float | None]:
+        """The peer's choice, or an arm drawn evenly in its place."""
+        arm, propensity = self._peer.choose(asked)
+        self._step += 1
+        u = chance.uniform(self._seed, f"floor:{self._step}")
+        if u < self._share:
+            arm = min(int(u / self._share * self._arms), self._arms - 1)
+            propensity = self._peer.probability(arm) if isinstance(self._peer, Telling) else None
+        if propensity is None:
+            return arm, None
+        return arm, (1.0 - self._share) * propensity + self._share / self._arms
+
+    def learn(self, asked: Asked, arm: int, propensity: float | None, outcome: Outcome) -> None:
+        """The outcome of what was drawn, whoever drew it."""
+        self._peer.learn(asked, arm, propensity, outcome)
 
 
 @dataclass(frozen=True, slots=True)

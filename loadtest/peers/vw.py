@@ -24,11 +24,12 @@ class VowpalWabbit:
         self._vw = vw.Workspace(f"{_ALWAYS} --random_seed {problem.seed} {explore}")
         self._actions = [f"|a arm{k}" for k in range(len(problem.arms))]
         self._seed, self._step, self._shared = problem.seed, 0, ""
+        self._given: list[float] = []
 
     def choose(self, asked: Asked) -> tuple[int, float]:
         """`predict` and a draw."""
         self._shared = _shared(asked.x)
-        probabilities = self._vw.predict([self._shared, *self._actions])
+        probabilities = self._given = self._vw.predict([self._shared, *self._actions])
         self._step += 1
         at = chance.uniform(self._seed, f"vw:{self._step}") * math.fsum(probabilities)
         for k, probability in enumerate(probabilities):
@@ -37,6 +38,10 @@ class VowpalWabbit:
                 return k, probability
         k = max(range(len(probabilities)), key=probabilities.__getitem__)
         return k, probabilities[k]
+
+    def probability(self, arm: int) -> float:
+        """What the last `predict` gave the arm."""
+        return self._given[arm]
 
     def learn(self, _asked: Asked, arm: int, propensity: float | None, outcome: Outcome) -> None:
         """`learn` from arm:cost:probability."""

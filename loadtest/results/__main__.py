@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import bandit_service
 from bandit_service.cli.replay import tell_left_out
+from bandit_service.core.decide import Exploration
 from bandit_service.embedding import Backend, open_backend
 from bandit_service.evaluate import output, reports
 from bandit_service.evaluate.data import Labelled
@@ -31,6 +32,7 @@ from loadtest.results.page import overview
 _DEFAULTS = Settings()
 _SWEEP = (1e-3, 1e-2, 1e-1)
 _MANY = 5_000
+_OLD_FLOOR = Exploration(floor=0.01)
 _SCENARIOS = ("joins", "degrades", "dearer", "retires")
 _LEARNERS = ("eagle", "forc", "knn", "metallm", "metallm@paper", "epsilon_greedy")
 
@@ -66,6 +68,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--few", type=int, default=5, help="where it costs more (default: %(default)s)")
     add("--splits", type=int, default=3, help="of the offline protocol (default: %(default)s)")
     add("--render", action="store_true", help="only write results.md from --records again")
+    add(
+        "--old-floor",
+        action="store_true",
+        help="also what every policy earned at the floor of before 2 %% in all, 0.01 per arm",
+    )
     add("--limit", type=int, help="the first so many queries of each, to try it out")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     add("--out", type=Path, default=Path("docs"), metavar="DIR",
@@ -108,8 +115,6 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
     many = len(data) <= _MANY
     protocol = Protocol(
         seeds=args.seeds if many else args.few,
-        floor=_DEFAULTS.exploration.floor,
-        floor_share=_DEFAULTS.exploration.floor_share,
         neighbours=_DEFAULTS.history.neighbours,
         capacity=_DEFAULTS.history.capacity,
     )
@@ -124,6 +129,10 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
     found = Found(name, len(data), len(test), experiments.singles(data))
     found.offline = told[0].offline
     found.online = told[1].records["online"]
+    if args.old_floor:
+        told.append(reports.floors_report(
+            data, entrants, protocol, told[1].passed, _OLD_FLOOR, jobs=args.jobs
+        ))  # fmt: skip
     if many:
         sweep = replace(few, worths=_SWEEP)
         told += [

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import bandit_service
+from bandit_service.core.decide import Exploration
 from bandit_service.evaluate.offline import OfflineRow
 from bandit_service.evaluate.summary import OnlineRow
 from bandit_service.evaluate.tables import Table, with_half
@@ -20,7 +21,8 @@ Made by `make results`, version {bandit_service.__version__}, from the recording
 directory and the one that the package `paretobandit` brings; none of these is part of this
 repository. The protocols, metrics and columns are defined in [evaluation](evaluation.md), the
 comparison with other libraries is in [peers](peers.md). Each recording has a page with all its
-tables and plots. The sentences called verdict are computed from the figures beside them."""
+tables and plots. The sentences called verdict are computed from the figures beside them. Online,
+all policies explore alike: {Exploration().label}."""
 
 
 def overview(found: Sequence[Found], sections: Sequence[str]) -> str:

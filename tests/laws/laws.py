@@ -42,7 +42,7 @@ from policies import (
     Proposal,
     Rewarded,
     draw,
-    floor,
+    mix,
 )
 from tests.laws import events as made
 from tests.laws import other_process
@@ -756,7 +756,7 @@ def _share_of_best(policy: Policy[Any], seed: int) -> float:
     state, drawn = policy.init(), []
     for i in range(1000):
         context = Context(queries[i], 100, 0.1, _nearest(queries[: i + 1], outcomes))
-        p = floor(policy.propose(state, context, arms).propensities, 0.01)
+        p = mix(policy.propose(state, context, arms).propensities, 0.02)
         j = draw(p, float(rng.uniform()))
         drawn.append(j)
         noise = rng.uniform(-0.1, 0.1, size=3)

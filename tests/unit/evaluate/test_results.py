@@ -56,7 +56,8 @@ def test_every_page_is_written_and_can_be_written_again(
     common = ["--out", str(tmp_path / "docs"), "--records", str(tmp_path / "records")]
     arguments = [
         "--data", str(tmp_path / "data"), "--only", "made", "--seeds", "2", "--few", "2",
-        "--splits", "2", "--jobs", "1", "--state", str(tmp_path / "state"), *common,
+        "--splits", "2", "--jobs", "1", "--old-floor",
+        "--state", str(tmp_path / "state"), *common,
     ]  # fmt: skip
     assert results.main(arguments) == 0
     assert "latency_llmfao.jsonl.gz: no such file" in capsys.readouterr().err
@@ -65,6 +66,7 @@ def test_every_page_is_written_and_can_be_written_again(
         assert f"# {section}" in written
     assert re.search(r"\bnan\b", written) is None
     page = (tmp_path / "docs" / "results" / "made.md").read_text()
+    assert "| policy | 0.01 per arm | 2 % in all | second less first |" in page
     for figure in ("made-curves", "made-regret", "made-change"):
         assert f"({figure}.png)" in page
         assert (tmp_path / "docs" / "results" / f"{figure}.png").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bandit_service.core import events as ev
+from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
 from bandit_service.offpolicy.fold import LEFT_OUT, Asked, Candidate, along
 from bandit_service.offpolicy.report import How, report, shown
@@ -39,7 +40,7 @@ def test_a_candidate_knows_at_each_decision_only_what_came_before_it() -> None:
         *catalogue(),
         decision(1, 2), decision(2), reward(2, 0.9), decision(3), reward(1, 0.95), decision(4),
     ]  # fmt: skip
-    greedy = along(events, asked(GREEDY, floor=0.0))
+    greedy = along(events, asked(GREEDY, explore=Exploration(share=0.0)))
     rows = [row.proposals[0].round(6).tolist() for row in greedy._rows.values()]
     third = [round(1 / 3, 6)] * 3
     # untried arms are explored first: b and c while only a is known, then b alone
@@ -58,11 +59,14 @@ def test_after_drift_a_candidate_forgets_and_explores_as_the_service_does() -> N
     learned = [decision(i, i) for i in range(3)], [reward(i, [0.2, 0.5, 0.6][i]) for i in range(3)]
     events = [*catalogue(), *learned[0], *learned[1], decision(3, 2), drift, decision(4, 2),
               decision(5, 0)]  # fmt: skip
-    rows = along(events, asked(GREEDY, floor=0.0))._rows
+    rows = along(events, asked(GREEDY, explore=Exploration(share=0.0)))._rows
     assert rows["d3"].proposals[0].tolist() == [0.0, 0.0, 1.0]
     assert rows["d4"].proposals[0].min() == 0.0
     assert rows["d4"].proposals[0][2] >= 0.25
-    without = along([each for each in events if each is not drift], asked(GREEDY, floor=0.0))
+    without = along(
+        [each for each in events if each is not drift],
+        asked(GREEDY, explore=Exploration(share=0.0)),
+    )
     assert without._rows["d4"].proposals[0].tolist() == [0.0, 0.0, 1.0]
 
 
@@ -131,12 +135,16 @@ def test_a_frozen_policy_learns_nothing_of_what_it_is_judged_by() -> None:
     for i in range(30):
         # arm a pays at first, and c from the tenth decision on
         events += [decision(i, i % 3), reward(i, [0.5, 0.1, 0.2 if i < 10 else 1.0][i % 3])]
-    moving = along(events, asked(GREEDY, floor=0.0, since=10.0)).sample()
-    frozen = along(events, asked(GREEDY, floor=0.0, since=10.0, frozen=True)).sample()
+    moving = along(events, asked(GREEDY, explore=Exploration(share=0.0), since=10.0)).sample()
+    frozen = along(
+        events, asked(GREEDY, explore=Exploration(share=0.0), since=10.0, frozen=True)
+    ).sample()
     assert len(moving.value) == len(frozen.value) == 20
     assert frozen.targets[0].tolist() == [[1.0, 0.0, 0.0]] * 20
     assert moving.targets[0][-1].tolist() == [0.0, 0.0, 1.0]
-    half = along(events, asked(GREEDY, floor=0.0, frozen=True, frozen_at=33)).sample()
+    half = along(
+        events, asked(GREEDY, explore=Exploration(share=0.0), frozen=True, frozen_at=33)
+    ).sample()
     assert len(half.value) == 15
     assert len({tuple(row) for row in half.targets[0].tolist()}) == 1
 
@@ -201,3 +209,53 @@ def test_answers_of_one_unit_widen_the_intervals() -> None:
         return float(found["policies"][0]["estimates"]["snips"]["stderr"])
 
     assert stderr(20) > 4.0 * stderr(400)
+
+
+def _greedy_log(n: int, least: float) -> list[ev.AnyEvent]:
+    """Arm a nearly always, b and c with `least` each, drawn as often as that says."""
+    rng, p = np.random.default_rng(5), (1.0 - 2 * least, least, least)
+    events: list[ev.AnyEvent] = catalogue()
+    for i in range(n):
+        drawn = int(rng.choice(3, p=p))
+        events += [decision(i, drawn, p), reward(i, [0.5, 0.4, 0.6][drawn])]
+    return events
+
+
+def test_doubly_robust_estimates_want_a_hundred_explored_outcomes_per_arm() -> None:
+    """n·ε/K = 0.05·n: 75 of 1,500 are too few by 500, 100 of 2,000 are enough."""
+    logged = Candidate(name="fixed", parameters={"arm": "a"})
+    few = report(along(_greedy_log(1500, 0.05), asked(logged)), How())
+    assert few["exploration"] == {
+        "share": pytest.approx(0.15), "per_arm": pytest.approx(75.0), "floor": "2 % in all",
+    }  # fmt: skip
+    (one,) = few["policies"]
+    assert one["state"] == "shown"
+    assert one["overlap"]["effective_size"] > 1000
+    assert one["overlap"]["explored_per_arm"] == pytest.approx(75.0)
+    assert one["doubly_robust"]["state"] == "refused"
+    assert one["doubly_robust"]["decisions_needed"] == 500
+    assert "n·ε/K = 75 outcomes of each arm, fewer than 100" in one["doubly_robust"]["why"]
+    assert "it takes 500 more decisions" in one["doubly_robust"]["why"]
+    assert set(one["estimates"]) == {"ips", "clipped_ips", "snips", "dm"}
+    assert one["sequence"] is not None
+    told = shown(few)
+    assert "the log explores 15.00%: n·ε/K is 75; the policies' floor is 2 % in all" in told
+    assert "no doubly robust estimate: exploration brought" in told
+    assert "DRos" not in told
+    anyway = report(along(_greedy_log(1500, 0.05), asked(logged)), How(anyway=True))
+    assert anyway["policies"][0]["doubly_robust"]["state"] == "refused"
+    assert {"dr", "sndr", "switch_dr", "shrunk_dr"} < set(anyway["policies"][0]["estimates"])
+    (enough,) = report(along(_greedy_log(2000, 0.05), asked(logged)), How())["policies"]
+    assert enough["doubly_robust"] == {"state": "shown", "why": None, "decisions_needed": 0}
+    assert {"dr", "sndr", "switch_dr", "shrunk_dr"} < set(enough["estimates"])
+
+
+def test_a_log_that_never_explores_can_wait_for_ever() -> None:
+    always = Candidate(name="fixed", parameters={"arm": "a"})
+    past = along(_greedy_log(300, 0.0), asked(always, explore=Exploration(share=0.0)))
+    (one,) = report(past, How())["policies"]
+    assert one["state"] == "shown"  # it does what the log did
+    assert one["estimates"]["snips"]["value"] == pytest.approx(0.5)
+    assert one["doubly_robust"]["state"] == "refused"
+    assert one["doubly_robust"]["decisions_needed"] is None
+    assert "more decisions like these do not help" in one["doubly_robust"]["why"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bandit_service.core.decide import Exploration
 from bandit_service.foreign.records import hashed
 from bandit_service.offpolicy.fold import Asked, along, parsed
 from bandit_service.replay.recorded import PARETOBANDIT, Recorded, open_recording
@@ -23,15 +24,15 @@ def recording() -> tuple[Recorded, Vector]:
     return recorded, np.stack([hashed(bag, 32) for bag in words])
 
 
-def judge(recording: tuple[Recorded, Vector], policy: str, floor: float) -> list[Judged]:
-    return list(judged(*recording, (policy, floor), CANDIDATES, seed=1, rounds=400))
+def judge(recording: tuple[Recorded, Vector], policy: str, explore: Exploration) -> list[Judged]:
+    return list(judged(*recording, (policy, explore), CANDIDATES, seed=1, rounds=400))
 
 
 @pytest.mark.parametrize("policy", ["uniform", "epsilon_greedy:epsilon=0.5"])
 def test_a_log_that_explores_is_estimated_within_its_intervals(
     recording: tuple[Recorded, Vector], policy: str
 ) -> None:
-    for one in judge(recording, policy, 0.01):
+    for one in judge(recording, policy, Exploration()):
         assert one.refused == "", one.candidate
         for name in ("snips", "dr", "sndr"):
             value, low, high = one.estimates[name]
@@ -45,7 +46,7 @@ def test_the_policy_that_decided_is_found_to_have_done_what_it_did(
     recording: tuple[Recorded, Vector], policy: str
 ) -> None:
     recorded, vectors = recording
-    events = logged(recorded.first(300), vectors[:300], policy, 0.01, seed=2)
+    events = logged(recorded.first(300), vectors[:300], policy, Exploration(), seed=2)
     sample = along(events, Asked(candidates=(parsed(policy),))).sample()
     assert len(sample.value) == 300
     assert sample.behaviour is not None
@@ -53,7 +54,7 @@ def test_the_policy_that_decided_is_found_to_have_done_what_it_did(
 
 
 def test_a_log_that_hardly_explores_is_refused(recording: tuple[Recorded, Vector]) -> None:
-    found = judge(recording, "metallm", 0.0005)
+    found = judge(recording, "metallm", Exploration(share=0.0015))
     by_name = {one.candidate: one for one in found}
     assert (
         "of the weight" in by_name["uniform"].refused or "effective" in by_name["uniform"].refused

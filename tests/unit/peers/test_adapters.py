@@ -175,11 +175,29 @@ def test_paretobandits_own_data_features_and_priors() -> None:
 def test_every_row_has_a_name_of_its_own() -> None:
     found = entrants(["eagle"])
     assert len({each.label for each in found}) == len(found)
-    assert found[0].label == "metallm, floor 0.01 [embedding]"
+    assert found[0].label == "metallm [embedding]"
     assert [each.label for each in entrants(["eagle"], only=["ours"], features=[EMBEDDING])] == [
-        "metallm, floor 0.01 [embedding]",
-        "metallm, no floor [embedding]",
-        "eagle, floor 0.01 [embedding]",
-        "eagle, no floor [embedding]",
+        "metallm [embedding]",
+        "eagle [embedding]",
     ]
     assert {each.package for each in entrants(only=["river"])} == {"ours", "river"}
+
+
+def test_every_row_of_a_comparison_has_the_same_floor() -> None:
+    assert {each.share for each in entrants(["eagle"])} == {0.02}
+    assert {each.share for each in entrants(["eagle"], share=0.0)} == {0.0}
+
+
+def test_paretobandit_learns_of_an_arm_that_the_floor_drew() -> None:
+    """Each outcome counts for the arm that was drawn, though the package routed elsewhere."""
+    _there("paretobandit")
+    recorded, x = planted(60)
+    peer = ParetoBandit(Problem(recorded.arms, x.shape[1], 1), scalar=True)
+    asked = Asked(x[0].astype(np.float64), np.zeros(len(recorded.arms)), 10, "q")
+    arm, _ = peer.choose(asked)
+    other = (arm + 1) % len(recorded.arms)
+    before = {id: matrix.copy() for id, matrix in peer._router.bandit.A.items()}
+    peer.learn(asked, other, None, Outcome(0.5, 0.5, 0.0))
+    after = peer._router.bandit.A
+    moved = {id for id, matrix in after.items() if not np.allclose(matrix, before[id])}
+    assert moved == {str(recorded.arms[other].id)}

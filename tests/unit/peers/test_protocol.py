@@ -12,9 +12,11 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.replay.simulate import order_of, simulate
 from loadtest.peers.protocol import (
     Asked,
+    Floored,
     Illegal,
     Missing,
     Outcome,
+    Problem,
     Shifted,
     list_costs,
     need,
@@ -102,3 +104,39 @@ def test_list_costs_by_hand() -> None:
 def test_what_is_missing_is_named_with_the_command_that_installs_it() -> None:
     with pytest.raises(Missing, match="no_such_library is not installed: pip install it"):
         need("no_such_library.part", "pip install it")
+
+
+class _Sure:
+    """Always arm 0, and says that it had 0.7."""
+
+    def __init__(self) -> None:
+        self.learned: list[tuple[int, float | None]] = []
+
+    def choose(self, _asked: Asked) -> tuple[int, float | None]:
+        return 0, 0.7
+
+    def probability(self, arm: int) -> float:
+        return (0.7, 0.2, 0.1, 0.0)[arm]
+
+    def learn(self, _asked: Asked, arm: int, propensity: float | None, _outcome: Outcome) -> None:
+        self.learned.append((arm, propensity))
+
+
+def test_a_floor_gives_every_arm_its_part_and_the_peer_learns_of_it() -> None:
+    """A fifth of all to four arms alike: p = 0.8 · the peer's + 0.05."""
+    recorded = recording([[1.0, 0.5, 0.2, 0.1]] * 4000, [[0.0] * 4] * 4000)
+    problem, peer = Problem(recorded.arms, 1, 3), _Sure()
+    floored = Floored(peer, problem, 0.2)
+    passed = pass_through(recorded, np.ones((4000, 1)), floored, RULE, seed=3)
+    counts = np.bincount(passed.arm, minlength=4)
+    expected = 4000 * np.array([0.85, 0.05, 0.05, 0.05])
+    assert float(((counts - expected) ** 2 / expected).sum()) < 16.27  # 0.1 %, 3 degrees
+    assert [arm for arm, _ in peer.learned] == passed.arm.tolist()
+    given = {(arm, round(propensity or 0.0, 9)) for arm, propensity in peer.learned}
+    assert given == {(0, 0.61), (1, 0.21), (2, 0.13), (3, 0.05)}
+    again = pass_through(recorded, np.ones((4000, 1)), Floored(_Sure(), problem, 0.2), RULE, seed=3)
+    assert again.arm.tolist() == passed.arm.tolist()
+    silent = _Scripted([0] * 4000)
+    passed = pass_through(recorded, np.ones((4000, 1)), Floored(silent, problem, 0.2), RULE, 3)
+    assert {propensity for _, _, propensity, _ in silent.learned} == {None}
+    assert len(set(passed.arm.tolist())) == 4
