@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         action="append",
         metavar="NAME",
-        help="a policy, or `all`; may be given several times (default: metallm)",
+        help="a policy, or `all`; may be given several times (default: nested)",
     )
     parser.add_argument(
         "--param",
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             return USAGE_ERROR
         return replay_log.run(args, given)
     try:
-        chosen = chosen_policies(args.policy or ["metallm"], args.param)
+        chosen = chosen_policies(args.policy or ["nested"], args.param)
         if args.plot is not None:
             report.check_plot()
         recorded = open_recording(args.data)

@@ -91,9 +91,11 @@ def _set_arm(world: World, spec: ev.ArmSpec, source: str) -> None:
         world.configured[spec.id] = spec
     record = world.arms.get(spec.id)
     if record is None:
-        world.arms[spec.id] = ArmRecord(spec, source)
+        record = world.arms[spec.id] = ArmRecord(spec, source)
     else:
         record.spec, record.source, record.retired = spec, source, False
+    if record.first_price == 0.0:
+        record.first_price = (spec.usd_per_mtok_in + 2.0 * spec.usd_per_mtok_out) / 3.0
 
 
 def _calibrate(world: World, event: ev.Decided) -> None:

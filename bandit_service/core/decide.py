@@ -19,8 +19,7 @@ from bandit_service.core.world import (
     Learner,
     World,
     beside,
-    dearest_price,
-    relative_price,
+    priced,
 )
 from policies import (
     ArmId,
@@ -162,12 +161,7 @@ class Weighed:
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
     """Eligible arms → proposal → floor: all of a decision but the draw. Changes nothing."""
     records = eligible(world, query)
-    dearest = dearest_price(world)
-    arms = Arms(
-        ids=tuple(record.spec.id for record in records),
-        cost_usd=np.array([record.expected_cost_usd(query.tokens) for record in records]),
-        price=np.array([relative_price(record.spec, dearest) for record in records]),
-    )
+    arms = priced(world, records, query.tokens)
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from bandit_service.core import codec
 from bandit_service.core.drift import Drift
@@ -16,7 +18,7 @@ from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.spend import Spend
 from bandit_service.core.trial import Trial
 from bandit_service.statistics.calibration import Calibration
-from policies import ArmId, Compared, Policy, Rewarded
+from policies import ArmId, Arms, Compared, Policy, Rewarded
 
 PRIOR_DECISIONS = 5.0
 """How many decisions at list price a never-observed arm's cost estimate is worth."""
@@ -30,7 +32,8 @@ class ArmRecord:
     """One arm of the catalogue, and what its calls really cost and took.
 
     listed_usd, observed_usd: sums over the decisions whose cost came back, of the cost by list
-    price and token estimate, and of the cost reported.
+    price and token estimate, and of the cost reported. first_price: USD for a million tokens, one
+    part in and two out, when the arm first had a price; 0 until then.
     """
 
     spec: ArmSpec
@@ -41,6 +44,7 @@ class ArmRecord:
     costs: int = 0
     latency_s: float = 0.0
     latencies: int = 0
+    first_price: float = 0.0
 
     def list_cost_usd(self, tokens: int) -> float:
         """(tokens · price in + expected output tokens · price out) / 10⁶."""
@@ -237,6 +241,17 @@ def new_world(
     """The world before any event; `per_item` outcomes of each remembered query are kept."""
     learners = {label: Learner(policy, policy.init()) for label, policy in policies.items()}
     return World(learners=learners, serving=serving, history=History(history_capacity, per_item))
+
+
+def priced(world: World, records: Sequence[ArmRecord], tokens: int) -> Arms:
+    """These arms, with what a query of so many tokens costs on each."""
+    dearest = dearest_price(world)
+    return Arms(
+        ids=tuple(record.spec.id for record in records),
+        cost_usd=np.array([record.expected_cost_usd(tokens) for record in records]),
+        price=np.array([relative_price(record.spec, dearest) for record in records]),
+        first_price=np.array([record.first_price for record in records]),
+    )
 
 
 def dearest_price(world: World) -> float:

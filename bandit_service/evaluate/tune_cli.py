@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, or {PARETOBANDIT}",
     )
-    add("--policy", default="metallm", metavar="NAME", help="default: %(default)s")
+    add("--policy", default="nested", metavar="NAME", help="default: %(default)s")
     add(
         "--grid",
         action="append",

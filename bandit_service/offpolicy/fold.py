@@ -23,8 +23,8 @@ from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.lessons import context_of
-from bandit_service.core.world import Learner, World, dearest_price, new_world, relative_price
-from policies import ArmId, Arms, Floats, lift
+from bandit_service.core.world import Learner, World, new_world, priced
+from policies import ArmId, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
@@ -233,13 +233,7 @@ class Along:
             self.left_out[OLDER] += 1
 
     def _proposals(self, world: World, event: ev.Decided) -> list[Floats]:
-        records = [world.arms[arm] for arm in event.arms]
-        dearest = dearest_price(world)
-        arms = Arms(
-            ids=event.arms,
-            cost_usd=np.array([one.expected_cost_usd(event.tokens) for one in records]),
-            price=np.array([relative_price(one.spec, dearest) for one in records]),
-        )
+        arms = priced(world, [world.arms[arm] for arm in event.arms], event.tokens)
         context, floors = context_of(world, event), world.drift.floors(event.arms)
         found = []
         for i, learner in enumerate(self._learners):

@@ -80,7 +80,7 @@ class HistorySettings:
 class PolicySettings:
     """The policy that decides, and the parameters that `policies.load` gets."""
 
-    name: str = setting("metallm", "a policy; `bandit-service policies` lists them")
+    name: str = setting("nested", "a policy; `bandit-service policies` lists them")
     parameters: dict[str, Any] = field(
         default_factory=dict, metadata={"rule": Rule("the policy's own parameters, a table")}
     )
