@@ -65,6 +65,7 @@ class _Arm(msgspec.Struct, array_like=True, frozen=True):
     source: str
     retired: bool
     sums: tuple[float, float, int, float, int]
+    first_price: float
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -246,12 +247,13 @@ def _variant(kept: _Learned) -> Learner:
 def _arm(record: ArmRecord) -> _Arm:
     sums = (record.listed_usd, record.observed_usd, record.costs)
     return _Arm(
-        record.spec, record.source, record.retired, (*sums, record.latency_s, record.latencies)
-    )
+        record.spec, record.source, record.retired,
+        (*sums, record.latency_s, record.latencies), record.first_price,
+    )  # fmt: skip
 
 
 def _record(kept: _Arm) -> ArmRecord:
-    return ArmRecord(kept.spec, kept.source, kept.retired, *kept.sums)
+    return ArmRecord(kept.spec, kept.source, kept.retired, *kept.sums, kept.first_price)
 
 
 def _remembered(id: int, item: Item) -> _Remembered:
