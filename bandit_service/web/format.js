@@ -34,9 +34,9 @@ export function seconds(value) {
 /** What is expected of an arm, {value, low, high, n, untried}: "0.74 (0.60 to 0.88), n = 12". */
 export function expectedOf(of) {
   if (of.untried) return "untried";
-  if (of.value === null || of.value === undefined) return NONE;
-  const range = of.low === undefined ? "" : ` (${number(of.low, 2)} to ${number(of.high, 2)})`;
-  return `${number(of.value, 2)}${range}${of.n === null || of.n === undefined ? "" : `, n = ${weight(of.n)}`}`;
+  const n = of.n === null || of.n === undefined ? "" : `, n = ${weight(of.n)}`;
+  if (of.value === null || of.value === undefined) return `none by this policy${n}`;
+  return `${number(of.value, 2)}${of.low === undefined ? "" : ` (${number(of.low, 2)} to ${number(of.high, 2)})`}${n}`;
 }
 
 /** Outcomes by weight: whole, or with one digit. */

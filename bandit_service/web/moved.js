@@ -28,11 +28,14 @@ function inParts(was, is) {
   return was.bonus !== undefined && is.bonus !== undefined;
 }
 
+function prior(was, is) {
+  return was.expected.untried && !is.expected.untried ? " (a prior until now: it was untried)" : "";
+}
+
 function parts(was, is) {
   if (!inParts(was, is)) return [];
-  const prior = was.expected.untried && !is.expected.untried ? " (a prior until now: it was untried)" : "";
   return [
-    `its value ${went(was.value, is.value)}${prior}`,
+    `its value ${went(was.value, is.value)}${prior(was, is)}`,
     `its bonus for being little known ${went(was.bonus, is.bonus)}`,
     ...(Math.abs(is.cost - was.cost) >= LEAST ? [`what its cost takes off ${went(was.cost, is.cost)}`] : []),
   ];
@@ -40,7 +43,7 @@ function parts(was, is) {
 
 /** The score, and where it stands beside the best other arm's. */
 function score(was, is, old, rival) {
-  const own = `${inParts(was, is) ? "in sum " : ""}its score ${went(was.score, is.score)}`;
+  const own = inParts(was, is) ? `in sum its score ${went(was.score, is.score)}` : `its score ${went(was.score, is.score)}${prior(was, is)}`;
   if (!rival) return `${own}, with no other arm to draw`;
   const n = digitsFor(is.score, rival.score, [2, 3, 4]);
   const [mine, other] = [number(is.score, n), number(rival.score, n)];

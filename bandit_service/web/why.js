@@ -46,8 +46,8 @@ export function weighedTable(arms, drawn) {
   const rows = [...arms].sort((a, b) => b.propensity - a.propensity).map((arm) => el("tr", {},
     el("td", {}, named(arm.id), arm.id === drawn ? el("span", { class: "badge" }, "drawn") : null, arm.untried || arm.expected?.untried ? el("span", { class: "badge" }, "untried") : null),
     el("td", {}, percent(arm.propensity, 1), bar(arm.id, arm.propensity)),
-    el("td", {}, number(arm.score)),
-    split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
+    el("td", {}, number(arm.score), !split && (arm.untried || arm.expected?.untried) ? el("small", {}, " by prior") : null),
+    split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " by prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
     rich ? el("td", {}, expectedOf(arm.expected)) : null,
     priced ? el("td", {}, usd(arm.cost_usd)) : null));
   return table("Arms that could be drawn", columns, rows);
@@ -117,7 +117,7 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
-      ["Expected quality", expected.quality === undefined && !expected.untried ? "none by this policy" : expectedOf({ ...expected, value: expected.quality })],
+      ["Expected quality", expectedOf({ ...expected, value: expected.quality })],
       ["Expected cost", usd(expected.cost_usd)],
       ["Expected latency", expected.latency_s === undefined ? NONE : seconds(expected.latency_s)],
       ["Worth of one quality", usd(decision.willingness_to_pay)],
