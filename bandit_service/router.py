@@ -119,6 +119,7 @@ class Router:
         duel_of: str = "",
         outside: bool | None = None,
         masked: Mapping[ArmId, str] | None = None,
+        look: Callable[[Weighed], None] | None = None,
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
@@ -126,6 +127,7 @@ class Router:
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
         outside: takes part in no experiment; None where one arm is named.
         masked: why arms are left out of the request's list though its sender allows them.
+        look: is shown what was weighed, which is more than the record keeps.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
@@ -137,7 +139,7 @@ class Router:
                 query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
                 outside=query.outside if outside is None else outside, masked=masked or {},
             )  # fmt: skip
-            event = await self._decided(query)
+            event = await self._decided(query, look)
         finally:
             self._in_flight -= 1
         self._bound_pending()
@@ -147,12 +149,37 @@ class Router:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
         return event
 
-    async def explain(self, request: wire.DecideRequest) -> tuple[Weighed, dict[ArmId, str]]:
-        """What would be decided, and why the arms that are left out are; nothing is written."""
-        wire.check_constraints(request)
-        query = await self._query(request)
+    async def explain(
+        self, request: wire.ExplainRequest, tenant: str | None = None
+    ) -> tuple[Weighed, dict[ArmId, str]]:
+        """What would be decided, and why the arms that are left out are; nothing is written.
+
+        tenant: the only one whose decisions may be weighed again, None for any.
+        """
+        if request.decision_id is not None:
+            wire.refuse_more(request)
+            query = self._again(self._pending(request.decision_id, tenant).decided)
+        else:
+            wire.check_constraints(request)
+            query = await self._query(request)
         recalled = self._recall(query.embedding)
         return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
+
+    def _again(self, decided: ev.Decided) -> Query:
+        """The query of a decision, offered the arms of then and decided by its policy of then,
+        where that still decides and an experiment did not choose it.
+        """
+        named = decided.policy in self.world.deciding() and not decided.experiment
+        return Query(
+            embedding=ev.unpack(decided.embedding),
+            tokens=decided.tokens,
+            willingness_to_pay=decided.willingness_to_pay,
+            arms=decided.arms,
+            tenant=decided.tenant,
+            unit=decided.unit,
+            policy=decided.policy if named else "",
+            fallback=decided.fallback if not np.any(ev.unpack(decided.embedding)) else "",
+        )
 
     async def _query(self, request: wire.DecideRequest) -> Query:
         embedding, tokens, fallback = await self._features(request)
@@ -173,7 +200,9 @@ class Router:
             fallback=fallback,
         )
 
-    async def _decided(self, query: Query) -> ev.Decided:
+    async def _decided(
+        self, query: Query, look: Callable[[Weighed], None] | None = None
+    ) -> ev.Decided:
         """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
         span, drawn_at = tracing.current(), 0.0
 
@@ -184,6 +213,8 @@ class Router:
             recalled_at = time.perf_counter()
             ts, explore = self.writer.now(), self.rules.explore
             weighed = weigh(self.world, query, recalled, explore)
+            if look is not None:
+                look(weighed)
             proposed_at = time.perf_counter()
             event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
             drawn_at = time.perf_counter()

@@ -15,6 +15,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
+from bandit_service.explained import belief
 from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -45,6 +46,12 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     requires: list[str] = []
     policy: str = ""
     explain: bool = False
+
+
+class ExplainRequest(DecideRequest, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/explain: as for a decision, or `decision_id` alone for the query of that one."""
+
+    decision_id: str | None = None
 
 
 class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
@@ -299,6 +306,20 @@ def refuse_subject(request: RewardRequest | CompareRequest) -> None:
             )
 
 
+def refuse_more(request: ExplainRequest) -> None:
+    """Raise Refused when a decision is to be weighed again and something else is named too."""
+    for field in msgspec.structs.fields(request):
+        name, default = field.name, field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if name not in ("decision_id", "explain") and getattr(request, name) != default:
+            raise Refused(
+                f"{name}: the query of decision_id is weighed as it was; leave {name} or "
+                "decision_id out",
+                param=name,
+            )
+
+
 def required(request: RewardRequest, name: str) -> str:
     """The field that a self-contained reward must have."""
     value: str | None = getattr(request, name)
@@ -314,8 +335,13 @@ def arm_ids(names: list[str] | None) -> tuple[ArmId, ...] | None:
 
 def decided_body(decided: ev.Decided) -> dict[str, Any]:
     """The answer to a decide."""
-    expected: dict[str, float] = {"cost_usd": decided.expected_cost_usd}
-    if decided.expected_quality is not None:
+    expected: dict[str, Any] = {"cost_usd": decided.expected_cost_usd}
+    n = decided.expected_count
+    if n is not None:
+        expected["n"] = n
+    if n == 0.0:  # what the policy believed was its prior, which nothing speaks for
+        expected["untried"] = True
+    elif decided.expected_quality is not None:
         expected["quality"] = decided.expected_quality
     if decided.expected_latency_s is not None:
         expected["latency_s"] = decided.expected_latency_s
@@ -335,7 +361,11 @@ def decided_body(decided: ev.Decided) -> dict[str, Any]:
 
 def explained_body(decided: ev.Decided) -> dict[str, Any]:
     """Why this arm: scores, propensities, neighbours recalled, and what constraints took out."""
-    return {
+    value, deviation = decided.expected_quality, decided.expected_deviation
+    expected = {"expected": decided_body(decided)["expected"]}
+    told = belief(value, deviation, decided.expected_count)
+    expected["expected"] |= {name: told[name] for name in ("prior", "low", "high") if name in told}
+    return expected | {
         "steps": list(decided.steps),
         "scores": dict(zip(decided.arms, decided.scores, strict=True)),
         "propensities": dict(zip(decided.arms, decided.propensities, strict=True)),
@@ -344,6 +374,7 @@ def explained_body(decided: ev.Decided) -> dict[str, Any]:
             for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
         ],
         "excluded": decided.excluded,
+        "untried": [decided.arms[k] for k in decided.untried],
     }
 
 

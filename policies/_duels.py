@@ -112,16 +112,18 @@ def chosen(strengths: Floats, cost_usd: Floats, threshold: float) -> Floats:
     return cheapest
 
 
-def proposed(strengths: Floats, arms: Arms, threshold: float, untried: Floats) -> Proposal:
-    """All mass shared by the arms chosen and those on trial.
+def proposed(
+    strengths: Floats, arms: Arms, threshold: float, count: Floats, trial: int
+) -> Proposal:
+    """All mass shared by the arms chosen and those on trial, of fewer than `trial` outcomes.
 
     Their score is 1; another arm's is half the probability that it would beat the chosen one.
     """
     best = chosen(strengths, arms.cost_usd, threshold)
     against = float(strengths[best > 0.0].max())
-    taken = np.maximum(best, untried)
+    taken = np.maximum(best, count < trial)
     scores = np.where(taken > 0.0, 1.0, 0.5 * _beats(strengths - against))
-    return Proposal(scores, taken / taken.sum())
+    return Proposal(scores, taken / taken.sum(), count=count)
 
 
 def _beats(ahead: Floats) -> Floats:

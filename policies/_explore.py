@@ -11,6 +11,10 @@ import numpy as np
 
 from policies._types import Floats
 
+WIDEST = 0.5
+"""The largest standard deviation that one quality in [0, 1] can have: in units of it, a policy
+that knows no better says how sure it is of a mean."""
+
 
 def greedy(scores: Floats) -> Floats:
     """All mass on the best score; exact ties share it evenly. (K,) -> (K,).

@@ -115,6 +115,11 @@ class RidgeStack:
         means[seen], variances[seen] = (theta @ x)[chosen], all_variances[chosen]
         return means, np.sqrt(np.maximum(variances, 0.0))
 
+    def counts(self, arms: Sequence[ArmId]) -> Floats:
+        """n of each arm, 0 for one never seen, (K,)."""
+        rows = self.rows
+        return np.array([self.n[rows[arm]] if arm in rows else 0.0 for arm in arms])
+
     def _stepped(
         self, inverses: Floats, row: int | None, x: Floats, b: Floats, weight: float
     ) -> tuple[Floats, Floats]:

@@ -89,6 +89,11 @@ class Heads:
             variances[seen] = ((1.0 / (self.information + prior.ridge)) @ (x * x))[chosen]
         return means, np.sqrt(variances)
 
+    def counts(self, arms: Sequence[ArmId]) -> Floats:
+        """n of each arm, 0 for one never seen, (K,)."""
+        rows = self.rows
+        return np.array([self.n[rows[arm]] if arm in rows else 0.0 for arm in arms])
+
     def steps(self, x: Floats, labels: Mapping[ArmId, Label], prior: Prior) -> dict[ArmId, Step]:
         """What `labels` at x make of their heads; nothing is written. O(d) each."""
         self.check(x)

@@ -112,9 +112,9 @@ class Eagle:
         local = self._local(state, context)
         near = np.array([local.get(arm, self.initial) for arm in arms.ids])
         scores = self.blend * whole + (1.0 - self.blend) * near
-        untried = np.array([state.outcomes.get(arm, 0) < self.trial for arm in arms.ids])
-        scores = np.where(untried, scores.max(), scores)
-        return Proposal(scores, greedy(scores))
+        count = np.array([float(state.outcomes.get(arm, 0)) for arm in arms.ids])
+        scores = np.where(count < self.trial, scores.max(), scores)
+        return Proposal(scores, greedy(scores), count=count)
 
     def learn(self, state: _Ratings, event: Rewarded | Compared) -> _Ratings:
         """One match, or those that a reward makes with the rewards of other arms nearby."""

@@ -64,7 +64,8 @@ class EpsilonGreedy:
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
         means = np.array([self._mean(state, arm) for arm in arms.ids])
-        return Proposal(means, mix(greedy(means), self.epsilon))
+        count = np.array([state.count.get(arm, 0.0) for arm in arms.ids])
+        return Proposal(means, mix(greedy(means), self.epsilon), count=count)
 
     def learn(self, state: _Sums, event: Rewarded | Compared) -> _Sums:
         """One reward into its arm's mean, or one comparison into two."""

@@ -105,8 +105,16 @@ class FORC:
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
         mean, deviation = state.estimate(arms.ids, features(context.embedding), self._prior())
-        scores = self._scores(sigmoids(mean + self.alpha * deviation), context, arms)
-        return Proposal(scores, greedy(scores), sigmoids(mean))
+        quality, hoped = sigmoids(mean), sigmoids(mean + self.alpha * deviation)
+        scores = self._scores(hoped, context, arms)
+        return Proposal(
+            scores,
+            greedy(scores),
+            quality,
+            deviation=quality * (1.0 - quality) * deviation,  # of the logit, by the delta method
+            count=state.counts(arms.ids),
+            bonus=hoped - quality if self.strategy == "utility" else None,
+        )
 
     def learn(self, state: Heads, event: Rewarded | Compared) -> Heads:
         """One label for the arm played, or one for each arm compared."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from policies._checks import finite, one_of, settled, two_arms, within
-from policies._explore import greedy
+from policies._explore import WIDEST, greedy
 from policies._types import ArmId, Arms, Compared, Context, Floats, Neighbour, Proposal, Rewarded
 
 __all__ = ["KNN"]
@@ -104,7 +104,8 @@ class KNN:
             raise ValueError("arms: no eligible arm to propose from")
         cost = arms.cost_usd / context.willingness_to_pay
         near, weight = self._near(context, arms.ids, cost)
-        seen = np.array([state.count.get(arm, 0.0) for arm in arms.ids]) + self.prior_weight
+        count = np.array([state.count.get(arm, 0.0) for arm in arms.ids])
+        seen = count + self.prior_weight
         total = np.array([state.total.get(arm, 0.0) for arm in arms.ids])
         # an arm without any outcome, where the prior weighs nothing either, is at the prior
         known = np.where(seen > 0.0, seen, 1.0)
@@ -113,8 +114,17 @@ class KNN:
         own = weight + m
         quality = (near + m * mean) / own
         variance = 1.0 / np.maximum(own, 1.0) + (m / own) ** 2 / np.maximum(seen, 1.0)
-        scores = quality + self.alpha * np.sqrt(variance) - cost
-        return Proposal(scores, greedy(scores), np.clip(quality, 0.0, 1.0))
+        deviation = np.sqrt(variance)
+        bonus = self.alpha * deviation
+        scores = quality + bonus - cost
+        return Proposal(
+            scores,
+            greedy(scores),
+            np.clip(quality, 0.0, 1.0),
+            deviation=WIDEST * deviation,
+            count=count,
+            bonus=bonus,
+        )
 
     def learn(self, state: _Means, event: Rewarded | Compared) -> _Means:
         """One outcome of the arm played, or a part of one of each arm compared."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies._checks import above, finite, one_of, settled, two_arms, within
-from policies._explore import greedy
+from policies._explore import WIDEST, greedy
 from policies._linear import RidgeStack
 from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
 
@@ -96,7 +96,15 @@ class MetaLLM:
             quality = self.prior + mean
             cost = arms.cost_usd / context.willingness_to_pay
             scores = quality + self.alpha * deviation - cost
-        return Proposal(scores, greedy(scores), np.clip(quality, 0.0, 1.0))
+        return Proposal(
+            scores,
+            greedy(scores),
+            np.clip(quality, 0.0, 1.0),
+            deviation=WIDEST * deviation,
+            count=state.counts(arms.ids),
+            # in `paper` the cost is in what is learned, so that the score has no such parts
+            bonus=self.alpha * deviation if self.reward == "apart" else None,
+        )
 
     def learn(self, state: RidgeStack, event: Rewarded | Compared) -> RidgeStack:
         """One observation of the arm played, or one of each arm compared."""

@@ -131,8 +131,8 @@ class RouteLLMMF:
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
         strengths = self._strengths(state, context.embedding, arms.ids)
-        untried = np.array([float(state.outcomes.get(arm, 0) < self.trial) for arm in arms.ids])
-        return proposed(strengths, arms, self.threshold, untried)
+        count = np.array([float(state.outcomes.get(arm, 0)) for arm in arms.ids])
+        return proposed(strengths, arms, self.threshold, count, self.trial)
 
     def learn(self, state: _Learned, event: Rewarded | Compared) -> _Learned:
         """One step on one comparison, or on those that a reward makes, all at once."""

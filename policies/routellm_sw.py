@@ -130,8 +130,8 @@ class RouteLLMSW:
         strengths = nearly_fit(wins, self.ridge, _ITERATIONS)
         # an arm that nobody met is in the middle, where the ridge would hold it
         its = np.array([strengths[rows[arm]] if arm in rows else 0.0 for arm in arms.ids])
-        untried = np.array([float(state.outcomes.get(arm, 0) < self.trial) for arm in arms.ids])
-        return proposed(its, arms, self.threshold, untried)
+        count = np.array([float(state.outcomes.get(arm, 0)) for arm in arms.ids])
+        return proposed(its, arms, self.threshold, count, self.trial)
 
     def learn(self, state: _Wins, event: Rewarded | Compared) -> _Wins:
         """One comparison, or those that a reward makes with the rewards of other arms nearby."""

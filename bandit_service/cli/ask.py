@@ -93,11 +93,14 @@ def _text(shown: dict[str, Any]) -> str:
     lines = [
         f"policy {why['policy']}",
         "",
-        f"{'arm':32} {'drawn with':>10} {'score':>8} {'quality':>8} {'USD':>10} {'s':>6}",
+        f"{'arm':32} {'drawn with':>10} {'score':>8} {'bonus':>8} {'− cost':>8} "
+        f"{'quality (95 %)':>20} {'n':>6} {'USD':>10} {'s':>6}",
     ]
     lines += [
         f"{arm['id']:32} {arm['propensity']:10.3f} {arm['score']:8.3f} "
-        f"{_or_dash(arm.get('quality'), '8.3f')} {_or_dash(arm['cost_usd'], '10.6f')} "
+        f"{_or_dash(arm.get('bonus'), '8.3f')} {_or_dash(arm.get('cost'), '8.3f')} "
+        f"{_expected(arm['expected']):>20} {_or_dash(arm['expected']['n'], '6.4g')} "
+        f"{_or_dash(arm['cost_usd'], '10.6f')} "
         f"{_or_dash(arm.get('latency_s'), '6.1f')}"
         for arm in sorted(why["arms"], key=lambda each: -each["propensity"])
     ]
@@ -113,6 +116,17 @@ def _text(shown: dict[str, Any]) -> str:
         lines += ["", f"{shown['arm']} answered{cost}, decision {shown['decision_id']}:"]
         lines += ["", shown["answer"]]
     return "\n".join(lines)
+
+
+def _expected(told: dict[str, Any]) -> str:
+    """What is expected of an arm; of one that nothing came of, only that."""
+    if told.get("untried"):
+        return "untried"
+    if told["value"] is None:
+        return "–"
+    if "low" not in told:
+        return f"{told['value']:.3f}"
+    return f"{told['value']:.3f} ({told['low']:.2f}–{told['high']:.2f})"
 
 
 def _or_dash(value: float | None, form: str) -> str:

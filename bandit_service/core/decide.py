@@ -140,7 +140,8 @@ class Weighed:
     """Everything that a draw is made from, for the eligible arms in the canonical order.
 
     part: what the query takes part in, by `steps`; `policy`, `key`: what decided. excluded: what
-    constraints took out, as the decision's record has it.
+    constraints took out, as the decision's record has it. worth: USD that one unit of quality is
+    worth for this query.
     """
 
     records: list[ArmRecord]
@@ -156,6 +157,7 @@ class Weighed:
     steps: tuple[str, ...]
     shadows: tuple[ev.Shadow, ...]
     excluded: dict[ArmId, str]
+    worth: float
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -188,6 +190,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
         policy, key, part, _steps(world, query, part, always is not None), shadows,
         _noted(world, query) if len(records) < len(world.arms) else {},
+        query.willingness_to_pay,
     )  # fmt: skip
 
 
@@ -291,7 +294,10 @@ def drawn(
         list_cost_usd=record.list_cost_usd(query.tokens),
         expected_cost_usd=float(arms.cost_usd[at]),
         price=float(arms.price[at]),
-        expected_quality=None if proposal.quality is None else float(proposal.quality[at]),
+        expected_quality=_of(proposal.quality, at),
+        expected_deviation=_of(proposal.deviation, at),
+        expected_count=_of(proposal.count, at),
+        untried=_untried(proposal.count),
         expected_latency_s=record.expected_latency_s(),
         neighbours=tuple(recalled.ids),
         similarities=tuple(recalled.similarities),
@@ -309,6 +315,17 @@ def drawn(
         shadows=weighed.shadows,
         excluded=weighed.excluded,
     )
+
+
+def _of(values: Floats | None, at: int) -> float | None:
+    return None if values is None else float(values[at])
+
+
+def _untried(count: Floats | None) -> tuple[int, ...]:
+    """Positions of the arms that no outcome came of, as far as the policy counts them."""
+    if count is None or count.all():
+        return ()
+    return tuple(np.flatnonzero(count == 0.0).tolist())
 
 
 def _noted(world: World, query: Query) -> dict[ArmId, str]:

@@ -118,6 +118,9 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     embedding: d float32, little-endian; all zeros when it could not be had.
     propensities: (K,) the distribution drawn from, after masks, floor and fallback.
     list_cost_usd: what the drawn arm's list price and the token estimates come to.
+    expected_deviation, expected_count: of `expected_quality` its standard deviation, and the
+    outcomes that it rests on by weight, as far as the policy says so; at 0 it is a prior. untried:
+    positions in `arms` of those that the policy had no outcome of.
     neighbours, similarities: what was recalled, nearest first.
     fallback: empty, or which stage failed and what took its place.
     stayed: the proposal was replaced by all mass on the arm of the conversation so far.
@@ -164,6 +167,9 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     steps: tuple[str, ...] = ()
     shadows: tuple[Shadow, ...] = ()
     excluded: dict[ArmId, str] = {}
+    expected_deviation: float | None = None
+    expected_count: float | None = None
+    untried: tuple[int, ...] = ()
 
     @property
     def arm(self) -> ArmId:

@@ -37,7 +37,8 @@ DECISIONS = _schema(
         "expected_cost_usd": _REAL, "fallback": _TEXT, "settled": _FLAG, "corrected": _FLAG,
         "expired": _FLAG,
     },
-    expected_quality=_REAL, expected_latency_s=_REAL, quality=_REAL, cost_usd=_REAL,
+    expected_quality=_REAL, expected_deviation=_REAL, expected_count=_REAL,
+    expected_latency_s=_REAL, quality=_REAL, cost_usd=_REAL,
     latency_s=_REAL, reward=_REAL, reward_ts=_TIME,
 )  # fmt: skip
 COMPARISONS = _schema(

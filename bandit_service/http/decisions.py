@@ -10,9 +10,12 @@ from aiohttp import web
 
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
+from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime
+from bandit_service.explained import weighed_arms
 from bandit_service.http.connections import while_there
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
+from bandit_service.router import Router
 from bandit_service.security import Caller
 from policies import Outcome
 
@@ -31,29 +34,17 @@ async def decide(request: web.Request) -> web.Response:
 async def _decide(request: web.Request) -> web.Response:
     asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
-    event = await request.app[ROUTER].decide(asked, caller=request[CALLER].key)
-    body = decide_body(event, request[CALLER], asked.explain)
-    return reply(body, headers={"x-decision-id": event.id})
+    body = await decided(request.app[ROUTER], asked, request[CALLER])
+    return reply(body, headers={"x-decision-id": body["decision_id"]})
 
 
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
+    asked = wire.convert(wire.decode_json(await body_of(request)), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
-    asked.tenant = caller.tenant_for(asked.tenant)
-    weighed, left_out = await router.explain(asked)
-    quality = weighed.proposal.quality
-    arms = [
-        {
-            "id": record.spec.id,
-            "propensity": float(weighed.propensities[k]),
-            "score": float(weighed.proposal.scores[k]),
-            "quality": None if quality is None else float(quality[k]),
-            "cost_usd": float(weighed.arms.cost_usd[k]),
-            "latency_s": record.expected_latency_s(),
-        }
-        for k, record in enumerate(weighed.records)
-    ]
+    if asked.decision_id is None:
+        asked.tenant = caller.tenant_for(asked.tenant)
+    weighed, left_out = await router.explain(asked, caller.tenant)
     shown = weighed.neighbours if caller.tenant is None else ()  # others' queries are not theirs
     neighbours = [
         {
@@ -66,7 +57,7 @@ async def explain(request: web.Request) -> web.Response:
     return reply(
         {
             "policy": weighed.policy,
-            "arms": arms,
+            "arms": weighed_arms(weighed),
             "left_out": left_out,
             "neighbours": neighbours,
             "fallback": weighed.fallback,
@@ -80,7 +71,7 @@ async def decision(request: web.Request) -> web.Response:
     pending = router.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
-    body = decide_body(decided, caller, explain=True)
+    body = wire.decided_body(decided) | _why(decided, caller)
     for each in body["neighbours"]:  # as they are known now; what has left is without
         item = remembered.get(each["id"])
         each["outcomes"] = outcomes_body(item.outcomes if item is not None else ())
@@ -96,12 +87,19 @@ async def decision(request: web.Request) -> web.Response:
     return reply(body)
 
 
-def decide_body(event: ev.Decided, caller: Caller, explain: bool) -> dict[str, Any]:
-    """The answer to a decide, explained if that was asked for."""
+async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> dict[str, Any]:
+    """Decide; the answer, explained if that was asked for."""
+    seen: list[Weighed] = []
+    event = await router.decide(
+        asked, caller=caller.key, look=seen.append if asked.explain else None
+    )
     body = wire.decided_body(event)
-    if not explain:
-        return body
-    body |= wire.explained_body(event)
+    return body | _why(event, caller) | {"arms": weighed_arms(seen[0])} if seen else body
+
+
+def _why(event: ev.Decided, caller: Caller) -> dict[str, Any]:
+    """What the record says of why, as far as it is for this caller."""
+    body = wire.explained_body(event)
     if caller.tenant is not None:  # how near the queries of others were is not for one tenant
         body["neighbours"] = []
     return body

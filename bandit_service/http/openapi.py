@@ -87,6 +87,17 @@ _GUARDRAIL = _object(
 _SAVED = _object(["state"], state=_STATE, usd_per_decision=_NUMBER, low=_NUMBER, high=_NUMBER,
                  usd_so_far=_NUMBER)  # fmt: skip
 
+_COUNT = _NUMBER | {"minimum": 0, "description": "Outcomes by weight; comparisons are parts."}
+_UNTRIED = {"const": True, "description": "No outcome came of the arm: no quality is known."}
+_WEIGHED = _object(
+    ["id", "propensity", "score", "expected", "quality", "cost_usd", "latency_s"], id=_STRING,
+    propensity=_NUMBER, score=_NUMBER | {"description": "value + bonus - cost, where they are."},
+    value=_NUMBER, bonus=_NUMBER, cost=_NUMBER, expected=_object(
+        ["value", "n"], value=_OR_NULL, n={**_COUNT, "type": ["number", "null"]}, low=_NUMBER,
+        high=_NUMBER, untried=_UNTRIED, prior=_NUMBER),
+    quality=_OR_NULL, cost_usd=_NUMBER, latency_s=_OR_NULL,
+)  # fmt: skip
+
 _WHY = _object(
     ["message", "type", "param", "code"],
     message=_STRING,
@@ -106,7 +117,12 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         experiment=_STRING,
         variant=_STRING,
         steps={"type": "array", "items": _STRING},
-        expected=_object(["cost_usd"], quality=_NUMBER, cost_usd=_NUMBER, latency_s=_NUMBER),
+        expected=_object(
+            ["cost_usd"], quality=_NUMBER, low=_NUMBER, high=_NUMBER, n=_COUNT, untried=_UNTRIED,
+            prior=_NUMBER, cost_usd=_NUMBER, latency_s=_NUMBER,
+        ),
+        arms={"type": "array", "items": _WEIGHED},
+        untried={"type": "array", "items": _STRING},
         fallback=_STRING,
         scores=_NUMBERS,
         propensities=_NUMBERS,
@@ -171,8 +187,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
             reward={"type": ["number", "null"]})}),
     "Explanation": _object(
         ["policy", "arms", "left_out", "neighbours", "fallback"], policy=_STRING,
-        arms={"type": "array"}, left_out={"type": "object"}, neighbours={"type": "array"},
-        fallback=_STRING),
+        arms={"type": "array", "items": _WEIGHED}, left_out={"type": "object"},
+        neighbours={"type": "array"}, fallback=_STRING),
     "Models": _object(["object", "data"], object=_STRING, data={"type": "array"}),
     "Model": _object(["id", "object"], id=_STRING, object=_STRING),
     "Chat": _open(["model", "messages"], model=_STRING,
@@ -263,8 +279,9 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
     ("/readyz", _GET, "Recovered and taking traffic", None, {200: "Status"}, [503]),
     ("/v1/decide", _POST, "Which arm should answer this query", "DecideRequest",
      {200: "Decision"}, [400, 404, 408, 413, 422, 429, 503, 504]),
-    ("/v1/explain", _POST, "What would be decided and why; nothing is decided", "DecideRequest",
-     {200: "Explanation"}, [400, 404, 408, 413, 422, 429, 503]),
+    ("/v1/explain", _POST, "What would be decided and why, of a query or of a decision's again; "
+     "nothing is drawn or written", "ExplainRequest",
+     {200: "Explanation"}, [400, 404, 408, 410, 413, 422, 429, 503]),
     ("/v1/rewards", _POST, "What an answer was worth: one, or a list", "RewardRequest",
      {200: "Results"}, [400, 404, 408, 409, 410, 413, 429, 503]),
     ("/v1/comparisons", _POST, "Which of two arms did better: one, or a list", "CompareRequest",
@@ -330,6 +347,7 @@ def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this service."""
     kinds = (
         wire.DecideRequest,
+        wire.ExplainRequest,
         wire.RewardRequest,
         wire.CompareRequest,
         wire.PolicyRequest,

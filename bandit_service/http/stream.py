@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable
-from bandit_service.http.decisions import decide_body
+from bandit_service.http.decisions import decided
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
 
@@ -148,8 +148,7 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                event = await self._learning.router.decide(asked, caller=caller.key)
-                answer = decide_body(event, caller, asked.explain)
+                answer = await decided(self._learning.router, asked, caller)
             elif op == "reward":
                 answer = await self._learning.reward(body)
             else:

@@ -31,7 +31,8 @@ class Chances:
     offered: decisions in which it was eligible. propensity: its mean chance in those. gap: mean of
     the best score less its own where the usual policy decided, None where it was in none of those:
     scores of several policies have no common unit, and those of `fixed` say nothing. excluded:
-    reasons that left it out, with their counts.
+    reasons that left it out, with their counts. untried: the usual policy had no outcome of it at
+    the newest of those.
     """
 
     decisions: int = 0
@@ -39,10 +40,11 @@ class Chances:
     propensity: float = 0.0
     gap: float | None = None
     excluded: Counter[str] = field(default_factory=Counter)
+    untried: bool = False
 
 
 def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
-    """How each arm fared in these decisions, by arm."""
+    """How each arm fared in these decisions, newest first, by arm."""
     found: dict[ArmId, Chances] = {}
     alike: dict[tuple[ArmId, ...], list[Decided]] = {}
     for event in decisions:
@@ -61,6 +63,8 @@ def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
             one.propensity += float(p[k])
             if len(scores):
                 gaps.setdefault(id, []).extend((scores.max(axis=1) - scores[:, k]).tolist())
+    for id in _untried([each for each in decisions if (each.policy, each.key) == usual]):
+        found[id].untried = True
     for id, one in found.items():
         one.decisions = len(decisions)
         if one.offered:
@@ -70,16 +74,32 @@ def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
     return found
 
 
-def why(one: Chances | None, retired: bool, upstream: str) -> str:
-    """A sentence on the traffic of one arm. upstream: closed, open, half open, "" for none."""
+def _untried(decisions: Sequence[Decided]) -> set[ArmId]:
+    """The arms without an outcome at the newest of these decisions, newest first, that had them."""
+    offered: dict[tuple[ArmId, ...], Decided] = {}
+    for event in decisions:
+        offered.setdefault(event.arms, event)
+    newest: dict[ArmId, bool] = {}
+    for event in offered.values():
+        for k, id in enumerate(event.arms):
+            newest.setdefault(id, k in event.untried)
+    return {id for id, untried in newest.items() if untried}
+
+
+def why(one: Chances | None, retired: bool, upstream: str, untried: bool = False) -> str:
+    """A sentence on the traffic of one arm. upstream: closed, open, half open, "" for none.
+
+    untried: nothing came of it, so that its score is a prior.
+    """
     if retired:
         return "Retired: offered no more; what was learned stays."
     if upstream == "open":
         return "Masked: its calls fail. It is probed again after a pause."
     if upstream == "half open":
         return "Its calls failed; the next one is a probe."
+    prior = "Untried: its score is a prior, for no outcome came of it yet. " if untried else ""
     if one is None or one.decisions < _FEW:
-        return "Not enough data: fewer than 20 recent decisions."
+        return f"{prior}Not enough data: fewer than 20 recent decisions."
     out = one.decisions - one.offered
     said = ""
     if out and one.excluded:
@@ -88,10 +108,14 @@ def why(one: Chances | None, retired: bool, upstream: str) -> str:
     elif out:
         said = f"Not allowed by {_share(out, one.decisions)} of the recent queries. "
     if not one.offered:
-        return said or "Offered to no recent query."
-    return said + (
-        f"Offered to {_share(one.offered, one.decisions)}, drawn with a mean chance of "
-        f"{_percent(one.propensity)}{_scored(one)}."
+        return prior + (said or "Offered to no recent query.")
+    return (
+        prior
+        + said
+        + (
+            f"Offered to {_share(one.offered, one.decisions)}, drawn with a mean chance of "
+            f"{_percent(one.propensity)}{_scored(one)}."
+        )
     )
 
 

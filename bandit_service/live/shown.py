@@ -177,6 +177,8 @@ class Shown:
                 upstream = self.health.state(id, time.monotonic())
             seen = watch.arms.get(id, ArmSeen())
             row = _arm(seen, watch, id, treated.get(id))
+            untried = id in treated and treated[id].untried
+            untried = untried and not seen.signals["reward"].n and not seen.compared
             share, share_before = (each.get(number, 0) / whole for each, whole in shares)
             row |= {
                 "retired": record.retired,
@@ -187,7 +189,7 @@ class Shown:
                 "share_before_n": sum(before.values()),
                 "why": " ".join([
                     *drifted([alarm for alarm in alarms if alarm.arm == id]),
-                    changes(seen, now) + why(treated.get(id), record.retired, upstream),
+                    changes(seen, now) + why(treated.get(id), record.retired, upstream, untried),
                 ]),
             }  # fmt: skip
             rows.append(row)

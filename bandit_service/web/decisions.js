@@ -72,12 +72,13 @@ export async function openDecision(id) {
   if (id) await load(id);
 }
 
-async function load(id) {
+async function load(id, form = null) {
   const panel = byId("why");
   try {
     const decision = await ask("GET", `v1/decisions/${encodeURIComponent(id)}`);
     if (id !== open) return;
-    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, rewardForm(id, () => load(id))));
+    form ??= rewardForm(id, decision.arm, () => load(id, form));
+    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, form));
   } catch (error) {
     if (id === open) panel.replaceChildren(el("h3", {}, "Why this decision?"), el("p", { class: "note" }, error.message));
   }

@@ -31,6 +31,19 @@ export function seconds(value) {
   return value < 1 ? `${(1000 * value).toFixed(value < 0.01 ? 1 : 0)} ms` : `${value.toFixed(2)} s`;
 }
 
+/** What is expected of an arm, {value, low, high, n, untried}: "0.74 (0.60 to 0.88), n = 12". */
+export function expectedOf(of) {
+  if (of.untried) return "untried";
+  const n = of.n === null || of.n === undefined ? "" : `, n = ${weight(of.n)}`;
+  if (of.value === null || of.value === undefined) return `none by this policy${n}`;
+  return `${number(of.value, 2)}${of.low === undefined ? "" : ` (${number(of.low, 2)} to ${number(of.high, 2)})`}${n}`;
+}
+
+/** Outcomes by weight: whole, or with one digit. */
+export function weight(n) {
+  return n > 0 && n < 0.1 ? "under 0.1" : String(Number(n.toFixed(1)));
+}
+
 export function clock(ts, withSeconds = true) {
   const shown = { hour: "2-digit", minute: "2-digit", hour12: false };
   if (withSeconds) shown.second = "2-digit";

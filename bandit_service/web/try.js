@@ -2,7 +2,6 @@
 
 import { ask } from "./api.js";
 import { byId, el, say } from "./dom.js";
-import { number, percent } from "./format.js";
 import { rewardForm } from "./reward_form.js";
 import { decisionView, excludedBlock, neighboursBlock, weighedTable } from "./why.js";
 
@@ -43,25 +42,11 @@ function build() {
 }
 
 async function decide(asked) {
-  const made = await ask("POST", "v1/decide", asked);
-  const [whole, before] = await Promise.all([ask("GET", `v1/decisions/${made.decision_id}`), ask("POST", "v1/explain", asked)]);
-  const change = el("div", { class: "change", role: "status" });
-  const view = el("div", {}, decisionView(whole));
-  const form = rewardForm(made.decision_id, async () => {
-    const [after, now] = await Promise.all([ask("POST", "v1/explain", asked), ask("GET", `v1/decisions/${made.decision_id}`)]);
-    change.replaceChildren(...changed(made.arm, before, after));
-    view.replaceChildren(...decisionView(now));
-  });
-  byId("answer").replaceChildren(el("h3", {}, "Decided"), form, change, view);
-}
-
-function changed(arm, before, after) {
-  const [was, is] = [before, after].map((each) => each.arms.find((one) => one.id === arm));
-  if (!was || !is) return [el("p", { class: "note" }, `${arm} is not eligible for this query any more.`)];
-  const rich = was.quality !== null && is.quality !== null;
-  return [el("p", { class: "note" }, "The same query again, with what was just learned: ",
-    el("b", {}, arm), ` has a chance of ${percent(is.propensity, 1)}, before ${percent(was.propensity, 1)}; a score of ${number(is.score)}, before ${number(was.score)}`,
-    rich ? `; an expected quality of ${number(is.quality)}, before ${number(was.quality)}.` : ".")];
+  const made = await ask("POST", "v1/decide", { ...asked, explain: true });
+  const whole = () => ask("GET", `v1/decisions/${made.decision_id}`);
+  const view = el("div", {}, decisionView(await whole(), null, made.arms));
+  const form = rewardForm(made.decision_id, made.arm, async () => view.replaceChildren(...decisionView(await whole(), null, made.arms)));
+  byId("answer").replaceChildren(el("h3", {}, "Decided"), form, view);
 }
 
 async function explain(asked) {

@@ -1,7 +1,7 @@
 // Why one decision fell as it did: scores, chances, neighbours, what constraints took out.
 
 import { el } from "./dom.js";
-import { clock, NONE, number, percent, seconds, signed, usd } from "./format.js";
+import { clock, expectedOf, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
 const NEAR = 6;
@@ -37,16 +37,18 @@ function bar(arm, share) {
   return el("span", { class: `bar ${dotOf(arm).replace("dot", "").trim()}` }, fill);
 }
 
-/** One row for each arm that could be drawn: {id, propensity, score, quality?, cost_usd?}. */
+/** One row for each arm that could be drawn: {id, propensity, score, value?, bonus?, cost?, expected?, cost_usd?}. */
 export function weighedTable(arms, drawn) {
-  const rich = arms.some((arm) => arm.quality !== null && arm.quality !== undefined);
+  const split = arms.some((arm) => arm.bonus !== undefined);
+  const rich = arms.some((arm) => arm.expected && (arm.expected.value !== null || arm.expected.n !== null));
   const priced = arms.some((arm) => arm.cost_usd !== undefined);
-  const columns = ["Arm", "Chance", "Score", ...(rich ? ["Expected quality"] : []), ...(priced ? ["Expected cost"] : [])];
+  const columns = ["Arm", "Chance", "Score", ...(split ? ["= Value", "+ Bonus", "− Cost"] : []), ...(rich ? ["Expected quality, 95 %"] : []), ...(priced ? ["Expected cost"] : [])];
   const rows = [...arms].sort((a, b) => b.propensity - a.propensity).map((arm) => el("tr", {},
-    el("td", {}, named(arm.id), arm.id === drawn ? el("span", { class: "badge" }, "drawn") : null),
+    el("td", {}, named(arm.id), arm.id === drawn ? el("span", { class: "badge" }, "drawn") : null, arm.untried || arm.expected?.untried ? el("span", { class: "badge" }, "untried") : null),
     el("td", {}, percent(arm.propensity, 1), bar(arm.id, arm.propensity)),
-    el("td", {}, number(arm.score)),
-    rich ? el("td", {}, number(arm.quality)) : null,
+    el("td", {}, number(arm.score), !split && (arm.untried || arm.expected?.untried) ? el("small", {}, " by prior") : null),
+    split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " by prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
+    rich ? el("td", {}, expectedOf(arm.expected)) : null,
     priced ? el("td", {}, usd(arm.cost_usd)) : null));
   return table("Arms that could be drawn", columns, rows);
 }
@@ -101,10 +103,12 @@ function path(decision) {
   return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
 }
 
-/** All of GET /v1/decisions/{id}, with `form` where the signals are. */
-export function decisionView(decision, form = null) {
+/** All of GET /v1/decisions/{id}, with `form` where the signals are; `weighed`: its arms in full, while they are known. */
+export function decisionView(decision, form = null, weighed = null) {
   const { expected } = decision;
-  const arms = Object.keys(decision.propensities).map((id) => ({ id, propensity: decision.propensities[id], score: decision.scores[id] }));
+  const arms = weighed ?? Object.keys(decision.propensities).map((id) => ({
+    id, propensity: decision.propensities[id], score: decision.scores[id], untried: decision.untried.includes(id),
+  }));
   const signals = Object.entries(decision.signals);
   return [
     el("p", {}, named(decision.arm)),
@@ -113,7 +117,7 @@ export function decisionView(decision, form = null) {
       ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
-      ["Expected quality", expected.quality === undefined ? "none by this policy" : number(expected.quality)],
+      ["Expected quality", expectedOf({ ...expected, value: expected.quality })],
       ["Expected cost", usd(expected.cost_usd)],
       ["Expected latency", expected.latency_s === undefined ? NONE : seconds(expected.latency_s)],
       ["Worth of one quality", usd(decision.willingness_to_pay)],

@@ -152,6 +152,10 @@ async def test_try_explains_with_the_preferences_of_the_models_name(
         two = await shown("auto?arms=alpha,gamma")
         assert {arm["id"] for arm in two["arms"]["arms"]} == {"alpha", "gamma"}
         assert two["arm"] in ("alpha", "gamma")
+        asked = ["try", "Hello?", "--url", client.url, "--no-answer"]
+        assert await asyncio.to_thread(cli.main, asked) == 0
+        rows = capsys.readouterr().out.splitlines()
+        assert sum(row.split()[-4:-2] == ["untried", "0"] for row in rows) >= 1, rows
         named = await shown("beta", "--no-answer")
         assert [arm["id"] for arm in named["arms"]["arms"]] == ["beta"]
         wrong = ["try", "Hello?", "--url", client.url, "--model", "auto?unheard=1"]

@@ -153,3 +153,8 @@ async def test_neighbours_of_other_tenants_are_not_shown(shared: Client) -> None
     assert explained["neighbours"] == []
     again = await mine.get(f"/v1/decisions/{explained['decision_id']}")
     assert again[1]["neighbours"] == []
+    status, weighed = await mine.post("/v1/explain", {"decision_id": explained["decision_id"]})
+    assert (status, weighed["neighbours"]) == (200, [])
+    # another's decision is weighed for nobody else
+    assert (await mine.post("/v1/explain", {"decision_id": id}))[0] == 404
+    assert (await everybody.post("/v1/explain", {"decision_id": id}))[0] == 200

@@ -196,6 +196,19 @@ def test_why_an_arm_has_its_traffic() -> None:
     assert why(None, retired=False, upstream="").startswith("Not enough data")
 
 
+def test_an_arm_that_nothing_came_of_is_said_to_be_untried() -> None:
+    """By the newest decision of the usual policy that it was offered to; no other policy's."""
+    newest_first = [decided("3", arms=(A,), propensities=(1.0,), scores=(0.5,), untried=())]
+    newest_first += [decided("2", untried=(1,)), decided("1", untried=(0, 1))]
+    newest_first.insert(0, decided("4", policy="knn", untried=(0, 1)))
+    treated = chances(newest_first)
+    assert not treated[A].untried
+    assert treated[B].untried
+    said = why(treated[B], retired=False, upstream="", untried=True)
+    assert said.startswith("Untried: its score is a prior, for no outcome came of it yet. ")
+    assert "Untried" not in why(treated[A], retired=False, upstream="")
+
+
 def test_what_changed_about_an_arm_is_said_where_it_surely_did_and_for_ten_minutes() -> None:
     chance = np.random.default_rng(3)
     seen = ArmSeen()

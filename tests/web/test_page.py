@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from tests.service.keyring import Keyring
 from tests.service.running import Process, a_vector
-from tests.web.conftest import EVIL, PICTURES, Opened, Service
+from tests.web.conftest import ARMS, EVIL, PICTURES, Opened, Service
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -104,15 +105,105 @@ async def test_a_reward_by_a_click_changes_the_next_decision(
     told = await page.wait_for_selector("#answer .change .note")
     assert told is not None
     text = await told.inner_text()
-    quality = re.search(r"expected quality of (\S+), before (\S+)\.", text)
-    score = re.search(r"score of (\S+?), before (\S+?);", text)
-    assert quality is not None, text
-    assert score is not None, text
-    assert float(quality[1]) < float(quality[2])
+    value = re.search(r"Bad: its value fell from (\S+) to ([0-9.]+)", text)
+    assert value is not None, text
+    assert float(value[2]) < float(value[1])
+    before, after = await _steps(page, "Value")
+    assert after < before
     await page.wait_for_selector("text=Its reward is settled and was learned.")
     # sent twice it counts once, and another value for the same decision is refused in words
     await page.click("#answer .reward >> text=Bad")
     await page.wait_for_selector("text=It was sent before, and counts once.")
+
+
+async def _steps(page: Page, name: str) -> tuple[float, float]:
+    """Before and after of one part, as the page shows them."""
+    shown = page.locator("#answer .change dl div").filter(has=page.locator(f"dt:text-is('{name}')"))
+    before, after = re.findall(r"[−\d.]+", await shown.locator("dd").inner_text())
+    return float(before), float(after)
+
+
+async def _decide_and_reward(page: Page, favourite: str) -> tuple[str, str]:
+    """Decide anew; Good for the favourite, or whoever comes first, Bad for others: arm, note."""
+    before = await page.locator("#answer").inner_text()
+    await page.click('#ask button[type="submit"]')
+    await page.wait_for_function(
+        "was => document.querySelector('#answer .reward button') && "
+        "!document.querySelector('#answer .note') && "
+        "document.querySelector('#answer').innerText !== was", arg=before)  # fmt: skip
+    arm = await page.locator("#answer p .name").first.inner_text()
+    await page.click(f"#answer .reward >> text={'Good' if arm == (favourite or arm) else 'Bad'}")
+    await page.wait_for_selector("#answer .change .note")
+    return arm, await page.locator("#answer .change .note").inner_text()
+
+
+async def test_good_five_times_in_a_row_says_each_time_what_it_moved_and_why(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    """With LinUCB an answer takes more of the bonus than it adds to the value, which is said."""
+    process = Process(
+        tmp_path / "var", models, BANDIT_ARMS=json.dumps(ARMS[:2]), BANDIT_POLICY_NAME="metallm"
+    )
+    page = await opened(await process.url())
+    await _visit(page, "try")
+    await page.fill("#query", "What is the capital of France?")
+    favourite, goods, fell = "", 0, 0
+    for _ in range(20):
+        arm, said = await _decide_and_reward(page, favourite)
+        favourite = favourite or arm
+        parts = {name: await _steps(page, name) for name in ("Chance", "Value", "Bonus", "Score")}
+        was, now = parts["Chance"]
+        good = said.startswith("The same query again. Good: ")
+        assert good is (arm == favourite), said
+        assert "its value " in said, said
+        assert parts["Bonus"][1] < parts["Bonus"][0]
+        assert "its bonus for being little known fell from" in said
+        for value, bonus, score in zip(parts["Value"], parts["Bonus"], parts["Score"], strict=True):
+            cost = (await _steps(page, "Cost"))[0]
+            assert abs(value + bonus - cost - score) < 0.003
+        against = await page.locator("#answer .change .note.against").count()
+        assert against == (now < was if good else now > was), said
+        if good and now < was:
+            assert "so in sum its score fell" in said, said
+            assert re.search(r"below the \S+ of \S+.*, and its chance fell from", said), said
+            fell += 1
+        goods += good
+        if goods == 5:
+            break
+    assert goods == 5
+    assert fell, "no Good lowered a chance, so that nothing was explained"
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
+
+
+async def test_an_untried_arm_says_so_and_shows_no_expected_quality(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(
+        tmp_path / "var", models, BANDIT_ARMS=json.dumps(ARMS[:2]), BANDIT_POLICY_NAME="metallm"
+    )
+    service = Service(await process.url())
+    page = await opened(service.url)
+    await _visit(page, "try")
+    await page.fill("#query", "What is the capital of France?")
+    await page.click("text=Only explain")
+    rows = page.locator('#answer [aria-label="Arms that could be drawn"] tbody tr')
+    await rows.nth(1).wait_for()
+    for row in await rows.all():
+        cells = await row.locator("td").all_inner_texts()
+        assert "untried" in cells[0]
+        assert "by prior" in cells[3]
+        assert cells[6] == "untried"
+    decided = service.call("POST", "/v1/decide", {"query": "What is the capital of France?"})
+    await page.goto(f"{service.url}/#decisions={decided['decision_id']}")
+    await page.locator("#why dt", has_text="Expected quality").wait_for()
+    fact = page.locator("#why .facts div").filter(has_text="Expected quality").locator("dd")
+    assert await fact.inner_text() == "untried"
+    assert await page.locator("#why tbody .badge", has_text="untried").count() == 2
+    await page.click('nav a[href="#live"]')
+    await page.locator("#arms tbody").get_by_text("Untried: its score is a prior").nth(1).wait_for()
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
 
 
 async def test_why_a_decision_fell_with_what_was_taken_out_and_a_slider(

@@ -50,6 +50,8 @@ def a_decision(i: int, rng: np.random.Generator, dim: int = DIM, unit: str = "")
         expected_cost_usd=cost * 1.25,
         price=0.5,
         expected_quality=0.5,
+        expected_deviation=0.125,
+        expected_count=12.0,
         tenant="acme",
         unit=unit,
     )

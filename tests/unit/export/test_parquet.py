@@ -78,7 +78,7 @@ def test_a_row_for_each_decision_with_all_that_came_back(
         for name in (
             "id", "tenant", "unit", "policy", "key", "arm", "propensity", "tokens", "price",
             "willingness_to_pay", "list_cost_usd", "expected_cost_usd", "expected_quality",
-            "expected_latency_s", "fallback",
+            "expected_deviation", "expected_count", "expected_latency_s", "fallback",
         ):  # fmt: skip
             assert row[name] == getattr(event, name), name
         for name in ("arms", "propensities", "scores"):

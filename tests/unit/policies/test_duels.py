@@ -73,9 +73,11 @@ def test_scores_and_shares() -> None:
     """The chosen one and the one on trial share; the third would win with σ(−ln 3) = ¼."""
     three = Arms((A, B, C), np.array([1.0, 2.0, 3.0]), np.ones(3))
     strengths = np.array([np.log(3.0), -1.0, 0.0])
-    proposal = proposed(strengths, three, 0.5, np.array([0.0, 1.0, 0.0]))
+    proposal = proposed(strengths, three, 0.5, np.array([5.0, 4.0, 9.0]), trial=5)
     assert proposal.scores.tolist() == pytest.approx([1.0, 1.0, 0.125])
     assert proposal.propensities.tolist() == [0.5, 0.5, 0.0]
+    assert proposal.count is not None
+    assert proposal.count.tolist() == [5.0, 4.0, 9.0]
 
 
 def _conversion(compare_on: str = "reward", neighbours: int = 20) -> Conversion:
