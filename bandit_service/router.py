@@ -33,7 +33,7 @@ from bandit_service.core.decide import (
 from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
-from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
+from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
 from bandit_service.monitoring import tracing
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.writer import Writer
@@ -42,6 +42,16 @@ from policies import ArmId, Vector
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
 _TIDY_S, _TIDY_MOST = 0.005, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """What a query is decided by; fallback: why its text could not be embedded."""
+
+    embedding: Vector
+    tokens: int = 0
+    surface: bytes = b""
+    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +189,15 @@ class Router:
             unit=decided.unit,
             policy=decided.policy if named else "",
             fallback=decided.fallback if not np.any(ev.unpack(decided.embedding)) else "",
+            surface=decided.surface,
         )
 
     async def _query(self, request: wire.DecideRequest) -> Query:
-        embedding, tokens, fallback = await self._features(request)
+        of = await self._features(request)
         return Query(
-            embedding=embedding,
-            tokens=tokens,
+            embedding=of.embedding,
+            tokens=of.tokens,
+            surface=of.surface,
             willingness_to_pay=self._worth(request.willingness_to_pay),
             arms=wire.arm_ids(request.arms),
             max_cost_usd=request.max_cost_usd,
@@ -197,7 +209,7 @@ class Router:
             conversation=request.conversation,
             policy=request.policy,
             outside=request.arms is not None and len(request.arms) == 1,
-            fallback=fallback,
+            fallback=of.fallback,
         )
 
     async def _decided(
@@ -471,11 +483,10 @@ class Router:
         given = willingness_to_pay
         return self.rules.reward.willingness_to_pay if given is None else given
 
-    async def _features(self, request: wire.Query) -> tuple[Vector, int, str]:
-        """Embedding, token estimate, and why the embedding could not be had if it could not."""
+    async def _features(self, request: wire.Query) -> _Features:
         text, size = wire.text_and_size(request, self.rules.max_query_chars)
         if text is None:
-            return wire.embedding_of(request, self._embedder.dim), 0, ""
+            return _Features(wire.embedding_of(request, self._embedder.dim))
         tokens = estimate_tokens(size)
         begun = time.perf_counter()
         try:
@@ -485,28 +496,26 @@ class Router:
             self._telemetry.shed("queue")
             raise Busy(f"the embedding queue is full: {error}") from None
         except Exception as error:  # noqa: BLE001 - a query gets an answer without its embedding
-            return (
-                np.zeros(self._embedder.dim, np.float32),
-                tokens,
-                f"embed: {type(error).__name__}",
-            )
+            nothing = np.zeros(self._embedder.dim, np.float32)
+            return _Features(nothing, tokens, fallback=f"embed: {type(error).__name__}")
         ended = time.perf_counter()
         self._telemetry.stage("embed", ended - begun)
         if (span := tracing.current()) is not None:
             span.stage("embed", begun, ended)
-        return embedding, tokens, ""
+        return _Features(embedding, tokens, surface(text))
 
     async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
         worth = request.willingness_to_pay
         wire.check_positive("willingness_to_pay", worth, least=1e-9, most=1e6)
         wire.check_names(request.unit, request.tenant)
-        embedding, tokens, failed = await self._features(request)
-        if failed:
-            raise Unavailable(f"the query cannot be embedded now ({failed}); retry")
-        recalled = self._recall(embedding)
+        of = await self._features(request)
+        if of.fallback:
+            raise Unavailable(f"the query cannot be embedded now ({of.fallback}); retry")
+        recalled = self._recall(of.embedding)
         return ev.Subject(
-            embedding=ev.pack(embedding),
-            tokens=tokens,
+            embedding=ev.pack(of.embedding),
+            tokens=of.tokens,
+            surface=of.surface,
             willingness_to_pay=self._worth(worth),
             neighbours=tuple(recalled.ids),
             similarities=tuple(recalled.similarities),

@@ -8,6 +8,7 @@ from policies._explore import draw, floor, lift, mix
 from policies._protocol import Correctable, Forgetful, Policy
 from policies._registry import exists, load, names, policy_class, river_names, there_are
 from policies._types import (
+    SURFACE,
     ArmId,
     Arms,
     Compared,
@@ -24,6 +25,7 @@ from policies._types import (
 __distribution__ = "bandit-service"
 
 __all__ = [
+    "SURFACE",
     "ArmId",
     "Arms",
     "Compared",

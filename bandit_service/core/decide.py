@@ -45,6 +45,7 @@ class Query:
     """What is asked: features of the query and its hard constraints.
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
+    surface: what the text's surface tells, as `events.surface_of` reads it.
     sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
     outside: the query takes part in no experiment, since its arm or its policy was named.
     policy: the one that is to decide, the serving one where none is named.
@@ -70,6 +71,7 @@ class Query:
     outside: bool = False
     policy: str = ""
     masked: Mapping[ArmId, str] = field(default_factory=dict)
+    surface: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,7 @@ def _context(world: World, query: Query, recalled: Recalled, learner: Learner) -
         tokens=query.tokens,
         willingness_to_pay=query.willingness_to_pay,
         neighbours=world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner)),
+        surface=ev.surface_of(query.surface),
     )
 
 
@@ -313,6 +316,7 @@ def drawn(
         member="" if part is None else part.member,
         steps=weighed.steps,
         shadows=weighed.shadows,
+        surface=query.surface,
         excluded=weighed.excluded,
     )
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bandit_service.core.experiments import Experiment, Rules
-from policies import ArmId, Vector
+from policies import SURFACE, ArmId, Vector
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,7 +115,8 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     """One arm was drawn for one query. K eligible arms, in the canonical order.
 
-    embedding: d float32, little-endian; all zeros when it could not be had.
+    embedding: d float32, little-endian; all zeros when it could not be had. surface: what the
+    text's surface tells, empty where there was no text.
     propensities: (K,) the distribution drawn from, after masks, floor and fallback.
     list_cost_usd: what the drawn arm's list price and the token estimates come to.
     expected_deviation, expected_count: of `expected_quality` its standard deviation, and the
@@ -170,6 +171,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     expected_deviation: float | None = None
     expected_count: float | None = None
     untried: tuple[int, ...] = ()
+    surface: bytes = b""
 
     @property
     def arm(self) -> ArmId:
@@ -192,6 +194,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     similarities: tuple[float, ...] = ()
     tenant: str = ""
     unit: str = ""
+    surface: bytes = b""
 
 
 class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
@@ -413,3 +416,15 @@ def pack(vector: Vector) -> bytes:
 def unpack(data: bytes) -> Vector:
     """The read-only vector that `pack` made `data` from."""
     return np.frombuffer(data, dtype="<f4")
+
+
+_NO_SURFACE = np.zeros(SURFACE, np.float32)
+_NO_SURFACE.setflags(write=False)
+
+
+def surface_of(data: bytes) -> Vector:
+    """(SURFACE,) the surface features of a text, of norm up to 3; zeros where `data` is empty."""
+    if len(data) != SURFACE:
+        return _NO_SURFACE
+    steps = np.frombuffer(data, np.int8)
+    return steps.astype(np.float32) / np.float32(40.0 * SURFACE**0.5)

@@ -26,6 +26,7 @@ def context_of(
         tokens=of.tokens,
         willingness_to_pay=of.willingness_to_pay,
         neighbours=world.history.neighbours(of.neighbours, of.similarities, view_of(learner)),
+        surface=ev.surface_of(of.surface),
     )
 
 

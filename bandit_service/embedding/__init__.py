@@ -3,6 +3,7 @@
 from bandit_service.embedding.backends import Backend, export, open_backend
 from bandit_service.embedding.models import ModelUnavailable
 from bandit_service.embedding.stage import EmbeddingStage, Overloaded
+from bandit_service.embedding.surface import surface
 from bandit_service.embedding.text import check_embedding, estimate_tokens, text_of_messages
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "estimate_tokens",
     "export",
     "open_backend",
+    "surface",
     "text_of_messages",
 ]

@@ -34,6 +34,7 @@ def line(offset: int, event: ev.AnyEvent, embeddings: str = "base64") -> bytes:
     if "embedding" in holder:
         if embeddings == "none":
             del holder["embedding"]
+            holder.pop("surface", None)
         else:
             holder["embedding"] = numbers(of.embedding)
     return msgspec.json.encode(fields) + b"\n"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from bandit_service.core.outcomes import (
     subject_rewarded,
 )
 from bandit_service.core.world import World, new_world
+from bandit_service.embedding import surface
 from bandit_service.recall import Recall, recall_stream
 from bandit_service.replay.baselines import Baselines, Track, baselines, joined
 from bandit_service.replay.recorded import Recorded
@@ -42,6 +44,7 @@ React = Callable[[ev.AnyEvent, World], ev.AnyEvent | None]
 Heard = Callable[[ev.AnyEvent], None]
 Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
+_surface = lru_cache(maxsize=50_000)(surface)
 _LABEL = "replayed"
 _TIE = 1e-9
 
@@ -263,6 +266,7 @@ class _Session:
         answered = ~np.isnan(recorded.quality[row])
         query = Query(
             embedding=embedding,
+            surface=_surface(recorded.texts[row]),
             tokens=int(recorded.tokens[row]),
             willingness_to_pay=self._rule.willingness_to_pay,
             arms=None
@@ -318,7 +322,7 @@ class _Session:
         report = Reported(_signals(recorded, row, k))
         event = subject_rewarded(
             self.world,
-            self._subject(embedding, tokens),
+            self._subject(recorded, row, embedding, tokens),
             recorded.arms[k].id,
             report,
             self._rule,
@@ -346,12 +350,12 @@ class _Session:
                 winner=recorded.arms[winner].id,
                 loser=recorded.arms[loser].id,
                 tie=abs(gap) < _TIE,
-                subject=self._subject(embedding, tokens),
+                subject=self._subject(recorded, row, embedding, tokens),
             )
         )
         self.outcomes += 1
 
-    def _subject(self, embedding: Vector, tokens: int) -> ev.Subject:
+    def _subject(self, recorded: Recorded, row: int, embedding: Vector, tokens: int) -> ev.Subject:
         """The query, which is its own nearest neighbour once something is known of it."""
         recalled = self._recalled()
         ids, similarities = tuple(recalled.ids), tuple(recalled.similarities)
@@ -361,6 +365,7 @@ class _Session:
             ids, similarities = (own, *ids), (1.0, *similarities)
         return ev.Subject(
             embedding=ev.pack(embedding),
+            surface=_surface(recorded.texts[row]),
             tokens=tokens,
             willingness_to_pay=self._rule.willingness_to_pay,
             neighbours=ids,

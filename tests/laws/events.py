@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from policies import (
+    SURFACE,
     ArmId,
     Arms,
     Compared,
@@ -71,6 +72,14 @@ def neighbours_of(number: int) -> tuple[Neighbour, ...]:
     return tuple(found)
 
 
+def surface_of(number: int) -> Vector:
+    """The surface features of the query with this number; every third has no text."""
+    drawn = np.random.default_rng([5, number]).uniform(-0.6, 0.6, SURFACE)
+    features = (drawn if number % 3 else np.zeros(SURFACE)).astype(np.float32)
+    features.setflags(write=False)
+    return features
+
+
 def context_of(number: int, dim: int = DIM) -> Context:
     """The query with this number."""
     return Context(
@@ -78,6 +87,7 @@ def context_of(number: int, dim: int = DIM) -> Context:
         tokens=10 + number % 90,
         willingness_to_pay=(0.01, 0.1, 1.0)[number % 3],
         neighbours=neighbours_of(number),
+        surface=surface_of(number),
     )
 
 

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from bandit_service.core import codec
 from policies import (
+    SURFACE,
     ArmId,
     Arms,
     Compared,
@@ -221,8 +222,9 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
     good = made.context_of(2)
     wrong = made.context_of(2, dim=made.DIM + 3)
     broken = dataclasses.replace(good, embedding=np.full(made.DIM, np.nan, np.float32))
+    formless = dataclasses.replace(good, surface=np.full(SURFACE, np.nan, np.float32))
     bad: list[made.Event] = []
-    for context in (wrong, broken):
+    for context in (wrong, broken, formless):
         for arm, other in ((made.IDS[0], made.IDS[1]), (newcomer, made.IDS[0])):
             bad.append(made.rewarded(context, arm, 0.5, 0.1, 1.0, 0.4))
             bad += [Compared(context, arm, other), Compared(context, arm, other, tie=True)]

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 import policies
+from bandit_service.core.events import surface_of
 from bandit_service.core.world import relative_price
+from bandit_service.embedding import surface
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._pairs import drawn_pairs
 from bandit_service.evaluate.routers._protocol import Axis
@@ -189,7 +191,10 @@ class _Warm:
             if ids is not None and near is not None:
                 found = zip(ids[i].tolist(), near[i].tolist(), strict=True)
                 neighbours = tuple(replace(self.rows[id], similarity=s) for id, s in found)
-            context = Context(queries.embeddings[i], tokens[i], worth, neighbours)
+            context = Context(
+                queries.embeddings[i], tokens[i], worth, neighbours,
+                surface_of(surface(queries.recorded.texts[i])),
+            )  # fmt: skip
             which = np.flatnonzero(answered)
             arms = everyone if answered.all() else _arms(queries, cost, price, which)
             scores[i, which] = self.policy.propose(self.state, context, arms).scores
@@ -209,7 +214,8 @@ def _prices(queries: Labelled) -> Floats:
 
 def _context(warm: _Warm, more: Labelled, i: int, neighbours: tuple[Neighbour, ...]) -> Context:
     worth = warm.router.willingness_to_pay
-    return Context(more.embeddings[i], int(more.recorded.tokens[i]), worth, neighbours)
+    form = surface_of(surface(more.recorded.texts[i]))
+    return Context(more.embeddings[i], int(more.recorded.tokens[i]), worth, neighbours, form)
 
 
 def _by_rewards(warm: _Warm, more: Labelled, _seed: int) -> tuple[Any, list[Neighbour], int]:
