@@ -36,7 +36,7 @@ function parts(was, is) {
   if (!inParts(was, is)) return [];
   return [
     `its value ${went(was.value, is.value)}${prior(was, is)}`,
-    `its bonus for being little known ${went(was.bonus, is.bonus)}`,
+    ...(was.bonus || is.bonus ? [`its bonus for being little known ${went(was.bonus, is.bonus)}`] : []),
     ...(Math.abs(is.cost - was.cost) >= LEAST ? [`what its cost takes off ${went(was.cost, is.cost)}`] : []),
   ];
 }
