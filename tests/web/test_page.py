@@ -202,9 +202,9 @@ async def test_every_cause_of_a_chance_that_moved_is_told_in_one_sentence(
     after = _weighed(0.94, value=0.74, bonus=0.14, cost=0.05)
     assert await said(1.0, _weighed(0.96, value=0.71, **full), after) == (
         True,
-        "Good: its value rose from 0.71 to 0.74; its bonus for being little known fell from 0.20 to "
-        "0.14, so in sum its score fell from 0.86 to 0.83, above the 0.80 of b, and its chance fell "
-        "from 96 % to 94 %.",
+        "Good: its value rose from 0.71 to 0.74; its bonus for being little known fell from 0.20 "
+        "to 0.14, so in sum its score fell from 0.86 to 0.83, above the 0.80 of b, and its chance "
+        "fell from 96 % to 94 %.",
     )
     # Thompson's scores have no bonus: what is believed became narrower
     against, text = await said(
