@@ -36,7 +36,7 @@ function parts(was, is) {
   if (!inParts(was, is)) return [];
   return [
     `its value ${went(was.value, is.value)}${prior(was, is)}`,
-    `its bonus for being little known ${went(was.bonus, is.bonus)}`,
+    ...(was.bonus || is.bonus ? [`its bonus for being little known ${went(was.bonus, is.bonus)}`] : []),
     ...(Math.abs(is.cost - was.cost) >= LEAST ? [`what its cost takes off ${went(was.cost, is.cost)}`] : []),
   ];
 }
@@ -50,7 +50,7 @@ function score(was, is, old, rival) {
   const beside = mine === other ? "level with" : is.score > rival.score ? "above" : "below";
   const notes = [
     rival.expected.untried ? "untried" : "",
-    old && Math.abs(rival.score - old.score) >= LEAST ? `before ${number(old.score, n)}` : "",
+    old && number(old.score, n) !== other ? `before ${number(old.score, n)}` : "",
   ].filter(Boolean).join(", ");
   return `${own}, ${n > 2 ? `at ${mine} ` : ""}${beside} the ${other} of ${rival.id}${notes ? ` (${notes})` : ""}`;
 }

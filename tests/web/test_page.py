@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -174,6 +174,64 @@ async def test_good_five_times_in_a_row_says_each_time_what_it_moved_and_why(
     assert fell, "no Good lowered a chance, so that nothing was explained"
     await page.close()
     assert await asyncio.to_thread(process.stop) == 0
+
+
+def _weighed(chance: float, width: float = 0.2, rival: float = 0.8, **parts: float) -> Any:
+    """An explanation of two arms, as the page gets it."""
+    score = parts.get("value", 0.7) + parts.get("bonus", 0.0) - parts.get("cost", 0.0)
+    expected = {"value": 0.7, "n": 3, "low": 0.7 - width / 2, "high": 0.7 + width / 2}
+    other = {"id": "b", "propensity": 1.0 - chance, "score": rival, "expected": {"n": 9}}
+    return {"policy": "nested", "arms": [
+        {"id": "a", "propensity": chance, "score": score, "expected": expected, **parts}, other,
+    ]}  # fmt: skip
+
+
+async def test_every_cause_of_a_chance_that_moved_is_told_in_one_sentence(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(service.url)
+
+    async def said(quality: float, before: Any, after: Any) -> tuple[bool, str]:
+        found = await page.evaluate(
+            "async ([q, b, a]) => (await import('/web/moved.js')).moved('a', q, b, a)",
+            [quality, before, after],
+        )
+        return found["against"], found["text"]
+
+    full = {"bonus": 0.2, "cost": 0.05}
+    after = _weighed(0.94, value=0.74, bonus=0.14, cost=0.05)
+    assert await said(1.0, _weighed(0.96, value=0.71, **full), after) == (
+        True,
+        "Good: its value rose from 0.71 to 0.74; its bonus for being little known fell from 0.20 "
+        "to 0.14, so in sum its score fell from 0.86 to 0.83, above the 0.80 of b, and its chance "
+        "fell from 96 % to 94 %.",
+    )
+    # Thompson's scores have no bonus: what is believed became narrower
+    against, text = await said(
+        1.0, _weighed(0.4, 0.4, value=0.7, bonus=0.0, cost=0.0),
+        _weighed(0.3, 0.2, value=0.72, bonus=0.0, cost=0.0),
+    )  # fmt: skip
+    assert against
+    assert "bonus" not in text
+    assert "its 95 % interval is 0.20 wide and was 0.40, which chances follow too" in text
+    # the other arm's score moved
+    against, text = await said(1.0, _weighed(0.5, rival=0.7), _weighed(0.4, rival=0.75))
+    assert against
+    assert "its score stayed at 0.70, below the 0.75 of b (before 0.70), and its chance" in text
+    # nothing but the share of exploration
+    against, text = await said(0.0, _weighed(0.01), _weighed(0.05))
+    assert against
+    assert "and the share that is left to exploration changed, and its chance rose" in text
+    # another policy took over
+    against, text = await said(0.25, _weighed(0.9), _weighed(0.1) | {"policy": "eagle"})
+    assert not against
+    assert text.startswith("Quality 0.25: its chance fell from 90 % to 10 %, as eagle decides now")
+    # what went the way of the reward is told as well
+    against, text = await said(
+        1.0, _weighed(0.4, value=0.7, **full), _weighed(0.6, value=0.9, **full)
+    )
+    assert not against
+    assert "its value rose from 0.70 to 0.90" in text
 
 
 async def test_an_untried_arm_says_so_and_shows_no_expected_quality(
