@@ -92,7 +92,7 @@ BAD_ARMS: list[tuple[str, Any, int, str, str | None]] = [
 
 
 async def _state(client: Client) -> tuple[Any, ...]:
-    return (await client.get("/v1/policies/metallm/state"))[1], (await client.get("/v1/arms"))[1]
+    return (await client.get("/v1/policies/nested/state"))[1], (await client.get("/v1/arms"))[1]
 
 
 @pytest.mark.parametrize(

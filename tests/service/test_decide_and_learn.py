@@ -13,7 +13,7 @@ async def test_a_decision_names_an_arm_with_its_propensity(client: Client) -> No
     body = await client.decide(query="What is the capital of France?")
     assert body["arm"] in {"llama-3.1-8b-instruct", "mistral-large-2512", "gemini-2.5-pro"}
     assert 0.0 < body["propensity"] <= 1.0
-    assert body["policy"] == "metallm"
+    assert body["policy"] == "nested"
     assert body["expected"]["cost_usd"] > 0.0
 
 
@@ -67,12 +67,12 @@ async def test_a_list_of_rewards_gets_a_result_each(client: Client) -> None:
 async def test_a_reward_sent_twice_is_applied_once_and_answered_alike(client: Client) -> None:
     id = (await client.decide())["decision_id"]
     assert await client.reward(id, quality=0.7) == "accepted"
-    state = (await client.get("/v1/policies/metallm/state"))[1]
+    state = (await client.get("/v1/policies/nested/state"))[1]
     assert await client.reward(id, quality=0.7) == "duplicate"
-    assert (await client.get("/v1/policies/metallm/state"))[1] == state
+    assert (await client.get("/v1/policies/nested/state"))[1] == state
     status, body = await client.post("/v1/rewards", {"decision_id": id, "quality": 0.8})
     assert (status, body["error"]["code"]) == (409, "conflict")
-    assert (await client.get("/v1/policies/metallm/state"))[1] == state
+    assert (await client.get("/v1/policies/nested/state"))[1] == state
 
 
 async def test_signals_may_come_alone_and_late(client: Client) -> None:

@@ -354,7 +354,7 @@ async def test_what_is_stopped_while_it_starts_stays_stopped(tmp_path: Path, mod
         status, body = await client.post(f"{PATH}/stop", {"why": "no"})
         assert (status, body["status"]) == (200, "stopped")
         assert (await started)[1]["status"] == (await again)[1]["status"] == "stopped"
-        assert list(world.learners) == ["metallm"]
+        assert list(world.learners) == ["nested"]
 
 
 async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_own(
@@ -368,7 +368,7 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
         ]})  # fmt: skip
         await client.begin("e")
         own = {key: codec.dump(world.learners[f"e/{key}"].state) for key in ("now", "other")}
-        assert own["now"] == codec.dump(world.learners["metallm"].state)
+        assert own["now"] == codec.dump(world.learners["nested"].state)
         assert world.trials["e"].seeded == world.learners["e/other"].seeded == 56
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
     log = assembly.open_log(chosen)

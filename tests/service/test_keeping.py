@@ -79,7 +79,7 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
         ids = await _traffic(client, 0, 150)
         asked = {"name": "epsilon_greedy", "parameters": {"epsilon": 0.25}}
         status, body = await client.call("PUT", "/v1/policy", asked)
-        assert (status, body["serving"]["name"]) == (202, "metallm")
+        assert (status, body["serving"]["name"]) == (202, "nested")
         assert body["folding"]["of"] == 3 + 1 + 300
         status, body = await client.call("PUT", "/v1/policy", asked)
         assert (status, body["error"]["code"]) == (409, "conflict")
@@ -99,7 +99,7 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
         await _until(switched)
         await _traffic(client, 150, 160)
         _, live = await client.get("/v1/policies/epsilon_greedy/state")
-        assert served >= {"metallm"}
+        assert served >= {"nested"}
         assert live["key"].startswith("epsilon_greedy:")
     chosen = _chosen(data)
     _, short, full = _both_ways(chosen)
@@ -125,7 +125,7 @@ async def test_a_policy_that_is_none_changes_nothing(client: Client) -> None:
     status, body = await client.call("PUT", "/v1/policy", asked)
     assert (status, "alpha" in body["error"]["message"]) == (400, True)
     _, body = await client.get("/v1/policies")
-    assert body["serving"]["name"] == "metallm"
+    assert body["serving"]["name"] == "nested"
     assert "folding" not in body
 
 
@@ -150,9 +150,9 @@ async def test_a_unit_that_is_erased_is_nowhere_any_more(tmp_path: Path, models:
         near = await client.decide(embedding=a_vector(777), explain=True)
         assert all(each["similarity"] < 0.999 for each in near["neighbours"])
         assert _holders(data, unit.encode()) == []
-        _, before = await client.get("/v1/policies/metallm/state")
+        _, before = await client.get("/v1/policies/nested/state")
     async with serving(data, models) as client:
-        _, after = await client.get("/v1/policies/metallm/state")
+        _, after = await client.get("/v1/policies/nested/state")
         assert after["sha256"] == before["sha256"]
         status, body = await client.call("DELETE", "/v1/units/never-seen")
         assert (status, body) == (200, {"erased": 0})
@@ -180,9 +180,9 @@ async def test_what_is_too_much_is_deleted_and_a_restart_goes_on(
 
         await _until(trimmed)
         await _traffic(client, 150, 160)
-        _, before = await client.get("/v1/policies/metallm/state")
+        _, before = await client.get("/v1/policies/nested/state")
     async with serving(data, models, **bounds) as client:
-        _, after = await client.get("/v1/policies/metallm/state")
+        _, after = await client.get("/v1/policies/nested/state")
         assert after["sha256"] == before["sha256"]
         await client.call("PUT", "/v1/policy", {"name": "eagle"})  # learns from what is kept
 

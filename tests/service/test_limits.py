@@ -307,7 +307,7 @@ async def test_an_outcome_whose_client_has_left_is_learned_all_the_same(
     model.go.set()
     async with asyncio.timeout(60):
         while True:
-            _, body = await client.get("/v1/policies/metallm/state")
+            _, body = await client.get("/v1/policies/nested/state")
             if body["rewards"] == 1:
                 break
     _, body = await client.post("/v1/rewards", report)

@@ -40,10 +40,10 @@ async def test_metrics_count_what_happened(client: Client) -> None:
     metrics = await _metrics(client)
     arm = 'arm="mistral-large-2512"'
     assert _value(metrics, f"bandit_arm_decisions_total{{{arm}}}") == 2
-    assert _value(metrics, 'bandit_decisions_total{mode="fixed",policy="metallm"}') == 2
+    assert _value(metrics, 'bandit_decisions_total{mode="fixed",policy="nested"}') == 2
     assert _value(metrics, 'bandit_requests_rejected_total{reason="conflict"}') == 1
     for outcome in ("accepted", "duplicate", "conflict"):
-        series = f'bandit_rewards_total{{outcome="{outcome}",policy="metallm"}}'
+        series = f'bandit_rewards_total{{outcome="{outcome}",policy="nested"}}'
         assert _value(metrics, series) == 1
     assert _value(metrics, "bandit_pending_decisions") == 2
     assert _value(metrics, "bandit_history_queries") == 1
@@ -121,7 +121,7 @@ async def test_the_openapi_document_is_valid_and_true(client: Client) -> None:
         "Arms": ("GET", "/v1/arms", None),
         "Arm": ("PUT", "/v1/arms/n", {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}),
         "Policies": ("GET", "/v1/policies", None),
-        "PolicyState": ("GET", "/v1/policies/metallm/state", None),
+        "PolicyState": ("GET", "/v1/policies/nested/state", None),
         "Error": ("POST", "/v1/decide", {}),
     }
     assert set(answers) <= set(whole["components"]["schemas"])

@@ -19,7 +19,7 @@ def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
 def test_no_file_is_needed() -> None:
     chosen = settings.read(None, {})
     assert (chosen.server.host, chosen.server.port) == ("127.0.0.1", 8080)
-    assert chosen.policy.name == "metallm"
+    assert chosen.policy.name == "nested"
     assert set(chosen.origins.values()) == {"default"}
 
 
@@ -85,7 +85,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
             "[policy]\nname = 'river:UCB'\nparameters = {delta = -1}",
             "policy.parameters.delta: must be a number >= 0",
         ),
-        ("[policy]\nparameters = {gamma = 1}", "gamma: metallm has no such parameter"),
+        ("[policy]\nparameters = {gamma = 1}", "gamma: nested has no such parameter"),
         ("[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\nprize = 2", "prize"),
         ("[reward]\nttl_s = true", "reward.ttl_s: must be a number from 1, got True"),
         ("[reward]\nttl_s = nan", "reward.ttl_s: must be a number from 1, got nan"),
@@ -132,7 +132,7 @@ def test_every_setting_is_in_the_docs() -> None:
 def test_policies_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["policies"]) == 0
     out = capsys.readouterr().out
-    assert "metallm: Optimism in one ridge regression per arm" in out
+    assert "nested: A Bayesian tree of the arms" in out
     assert "ridge=12.94" in out
     assert cli.main(["policies", "none"]) == cli.USAGE_ERROR
 
