@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _rewards(axes: Any, results: Results) -> None:
     titles = ("act 1: nothing is known", f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
               f"act 3: {_joins(results)}{stage.name(results.worse)} gives half")  # fmt: skip
     for start, title in zip(stage.starts, titles, strict=True):
-        axes.text(start + 0.008 * n, 1.015, title, transform=axes.get_xaxis_transform(),
+        axes.text(start + 0.008 * n, 1.015, textwrap.fill(title, 36), transform=axes.get_xaxis_transform(),
                   fontsize=8.5, color=_INK)  # fmt: skip
     axes.set_xlim(0, n)
     axes.set_ylabel("mean reward, moving", color=_INK)
@@ -86,7 +87,7 @@ def _rewards(axes: Any, results: Results) -> None:
 
 def _joins(results: Results) -> str:
     newcomer = results.stage.newcomer
-    return "" if newcomer is None else f"{results.stage.name(newcomer)} joins,\n"
+    return "" if newcomer is None else f"{results.stage.name(newcomer)} joins, "
 
 
 def _traffic(axes: Any, results: Results) -> None:

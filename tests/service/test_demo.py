@@ -33,9 +33,12 @@ def _recording(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("module", ["loadtest.demo", "loadtest.demo_gateway"])
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [("loadtest.demo", []), ("loadtest.demo_gateway", ["--speed", "4000", "--limit", "90"])],
+)
 def test_a_demo_tells_three_acts_and_what_routing_was_worth(
-    module: str, tmp_path: Path, models: Path
+    module: str, more: list[str], tmp_path: Path, models: Path
 ) -> None:
     prepare(tmp_path / "var", models)
     section = "demo" if module == "loadtest.demo" else "demo gateway"
@@ -44,7 +47,7 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
     done = subprocess.run(
         [sys.executable, "-m", module, "--data", str(_recording(tmp_path / "small.jsonl")),
          "--policy", "epsilon_greedy", "--seeds", str(SEEDS), "--data-dir", str(tmp_path / "var"),
-         "--plot", str(tmp_path / "demo.png"), "--markdown", str(document)],
+         "--plot", str(tmp_path / "demo.png"), "--markdown", str(document), *more],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     said = done.stdout
