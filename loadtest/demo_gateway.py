@@ -52,8 +52,8 @@ def main() -> int:
     )
     made.add_argument("--speed", type=float, default=_SPEED, help="times faster than recorded")
     args = parsed(made, sys.argv[1:])
-    if args.policy not in policies.names():
-        print(f"demo: --policy: there are {', '.join(policies.names())}", file=sys.stderr)
+    if not policies.exists(args.policy):
+        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
         return replay_cli.USAGE_ERROR
     settings = Settings()
     try:

@@ -38,8 +38,8 @@ _QUERIES, _SEEDS, _FULL_SEEDS = 1200, 10, 20
 def main() -> int:
     """Run the demo; 0 done, 1 failed, 2 the arguments or the data cannot be used."""
     args = parsed(parser(), sys.argv[1:])
-    if args.policy not in policies.names():
-        print(f"demo: --policy: there are {', '.join(policies.names())}", file=sys.stderr)
+    if not policies.exists(args.policy):
+        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
         return replay_cli.USAGE_ERROR
     settings = Settings()
     try:

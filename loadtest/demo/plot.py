@@ -78,8 +78,8 @@ def _rewards(axes: Any, results: Results) -> None:
     titles = ("act 1: nothing is known", f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
               f"act 3: {_joins(results)}{stage.name(results.worse)} gives half")  # fmt: skip
     for start, title in zip(stage.starts, titles, strict=True):
-        axes.text(start + 0.008 * n, 1.015, textwrap.fill(title, 36), transform=axes.get_xaxis_transform(),
-                  fontsize=8.5, color=_INK)  # fmt: skip
+        axes.text(start + 0.008 * n, 1.015, textwrap.fill(title, 36), fontsize=8.5, color=_INK,
+                  transform=axes.get_xaxis_transform())  # fmt: skip
     axes.set_xlim(0, n)
     axes.set_ylabel("mean reward, moving", color=_INK)
     axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=_INK)

@@ -149,17 +149,13 @@ def _compared(results: Results, other: str, called: str) -> str:
 
 def _value(found: Difference, rule: RewardRule) -> str:
     less = (
-        ""
-        if found.verdict == "above"
-        else (
-            " So here, at this length, routing is not shown to be worth more than the right model known "
-            "beforehand."
-        )
+        " So here, at this length, routing is not shown to be worth more than the right model "
+        "known beforehand."
     )
     worth = 1e3 * found.reward.mean * rule.willingness_to_pay
     return (
         f"At {rule.willingness_to_pay:.2f} USD for one unit of quality that is worth {worth:+.2f} "
-        f"USD per 1,000 queries, bills included.{less}"
+        f"USD per 1,000 queries, bills included.{'' if found.verdict == 'above' else less}"
     )
 
 
