@@ -83,7 +83,7 @@ demo: $(VENV)/.demo var/models/.exported ## what routing is worth, in three acts
 demo-gateway: $(VENV)/.demo var/models/.exported ## the same acts through the gateway, no key needed (DATA=FILE)
 	@$(BIN)/python -m loadtest.demo_gateway $(DEMO)
 
-demo-full: $(VENV)/.demo var/models/.exported ## the same with all policies, queries and 20 seeds; hours (DATA=FILE)
+demo-full: $(VENV)/.demo var/models/.exported ## the same with all policies, queries and 20 seeds; takes long (DATA=FILE)
 	@$(BIN)/python -m loadtest.demo $(DEMO) --full
 
 demo-readme: $(VENV)/.demo var/models/.exported ## the demos' tables in README.md and docs/gateway.md and the picture anew

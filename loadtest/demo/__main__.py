@@ -66,7 +66,7 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
     print(
         f"{len(stage.recorded):,} real queries of {stage.recorded.name} with the recorded answers "
         f"of {len(stage.recorded.arms)} models, in {ACTS} acts.\n"
-        + ("All policies and queries: this takes hours.\n" if args.full else
+        + ("All policies and queries: this takes long; a bar shows the rest.\n" if args.full else
            "This takes one to two minutes on two cores: half of it live, half the other orders.\n")
         + "reward = quality from 0 to 1, less the bill over "
         f"{settings.reward.willingness_to_pay:.2f} USD"
