@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 LITELLM := $(VENV)/litellm
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DATA ?= paretobandit
-POLICY ?= metallm
 SEEDS ?= 5
 MANY ?= 20
 FEW ?= 5
@@ -14,6 +13,8 @@ SEED ?= 0
 MINUTES ?= 10
 RECORDED ?= ../shared/data
 OBD := var/obd/obp-0.5.7.tar.gz
+# What the demos take; SEEDS has another default there.
+DEMO = --data $(DATA) $(if $(POLICY),--policy $(POLICY)) $(if $(filter file,$(origin SEEDS)),,--seeds $(SEEDS)) $(if $(STAY),--stay)
 PEER_DATA ?= paretobandit-test $(wildcard $(RECORDED)/nvmix.jsonl.gz)
 
 # One thread for BLAS: the matrices are small, and more threads only take the loop's core away.
@@ -21,7 +22,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway test check format laws golden bench bench-ope bench-drift bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -76,11 +77,18 @@ model: var/models/.exported ## export and quantise the embedding model once (run
 run: var/models/.exported ## start the service on 127.0.0.1:8080 with the embedded defaults
 	@$(BIN)/bandit-service serve --hints
 
-demo: $(VENV)/.demo var/models/.exported ## stream real recorded traffic through a running service (DATA=FILE POLICY=name SEEDS=5)
-	@$(BIN)/python -m loadtest.demo --data $(DATA) --policy $(POLICY) --seeds $(SEEDS)
+demo: $(VENV)/.demo var/models/.exported ## what routing is worth, in three acts on real recorded traffic (DATA=FILE POLICY=name SEEDS=10 STAY=1)
+	@$(BIN)/python -m loadtest.demo $(DEMO)
 
-demo-gateway: $(VENV)/.demo var/models/.exported ## recorded queries through the gateway, no key needed (DATA=FILE)
-	@$(BIN)/python -m loadtest.demo_gateway --data $(DATA)
+demo-gateway: $(VENV)/.demo var/models/.exported ## the same acts through the gateway, no key needed (DATA=FILE)
+	@$(BIN)/python -m loadtest.demo_gateway $(DEMO)
+
+demo-full: $(VENV)/.demo var/models/.exported ## the same with all policies, queries and 20 seeds; takes long (DATA=FILE)
+	@$(BIN)/python -m loadtest.demo $(DEMO) --full
+
+demo-readme: $(VENV)/.demo var/models/.exported ## the demos' tables in README.md and docs/gateway.md and the picture anew
+	@$(BIN)/python -m loadtest.demo --markdown README.md --plot docs/images/demo.png
+	@$(BIN)/python -m loadtest.demo_gateway --markdown docs/gateway.md
 
 monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Prometheus with the alert rules, until Ctrl-C
 	@$(BIN)/python -m loadtest.monitor

@@ -1,10 +1,10 @@
-"""Recorded queries through the gateway, as an application would send them; no key is needed.
+"""The three acts of the demo through the gateway, as an application would send them; no key needed.
 
-    python -m loadtest.demo_gateway --data paretobandit --limit 500
+    python -m loadtest.demo_gateway --data paretobandit --limit 480
 
 Starts `bandit-service upstream` and a service in front of it, asks `model: "auto"` by OpenAI's wire
-format, rewards the recorded quality of the model that answered, and prints quality and cost beside
-what always asking one model, or any model by chance, would have come to on the same queries.
+format, and rewards the recorded quality of the model that answered; the bill is what the gateway
+reckons from the tokens that the provider reported. Then other orders as `loadtest.demo` has them.
 """
 
 from __future__ import annotations
@@ -17,57 +17,91 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import numpy as np
-from tqdm import tqdm
+import msgspec
 
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
-from bandit_service.replay.simulate import order_of
-from loadtest.demo import DemoFailed, serving
+import policies
+from bandit_service.assembly import router_rules
+from bandit_service.cli import replay as replay_cli
+from bandit_service.core import events as ev
+from bandit_service.export.source import Unreadable
+from bandit_service.replay.recorded import BadRecording, open_recording
+from bandit_service.replay.upstream import config_toml
+from bandit_service.settings import Settings
+from loadtest.demo import live, show
+from loadtest.demo.__main__ import parsed, parser
+from loadtest.demo.acts import ACTS, Stage, TooSmall, stage_of
+from loadtest.demo.serve import DemoFailed, serving
+from loadtest.demo.tell import Acts
 
 _START_S = 60.0
+_QUERIES, _SPEED = 480, 400.0
 
 
 def main() -> int:
-    """Run the demo; 0 done, 1 failed, 2 the data cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", default=PARETOBANDIT, help="a recording")
-    parser.add_argument("--limit", type=int, default=500, help="queries sent")
-    parser.add_argument("--speed", type=float, default=200.0, help="times faster than recorded")
-    parser.add_argument("--in-flight", type=int, default=8, help="queries at a time")
-    parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where models/ is")
-    args = parser.parse_args()
+    """Run the demo; 0 done, 1 failed, 2 the arguments or the data cannot be used."""
+    made = parser()
+    made.prog, made.description = "python -m loadtest.demo_gateway", __doc__
+    made.set_defaults(
+        limit=_QUERIES, plot=Path("demo-results/demo-gateway.png"), section="demo gateway"
+    )
+    made.add_argument("--speed", type=float, default=_SPEED, help="times faster than recorded")
+    args = parsed(made, sys.argv[1:])
+    if not policies.exists(args.policy):
+        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
+        return replay_cli.USAGE_ERROR
+    settings = Settings()
     try:
-        recorded = open_recording(args.data)
-    except BadRecording as error:
+        stage = stage_of(open_recording(args.data), args.limit, router_rules(settings).reward)
+    except (BadRecording, TooSmall) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return 2
-    rows = order_of(recorded, 0)[: args.limit]
+        return replay_cli.USAGE_ERROR
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            config = Path(scratch) / "gateway.toml"
-            with recorded_upstream(args.data, args.speed, Path(scratch)):
-                here = Path(scratch) / "data"
-                here.mkdir()
-                (here / "models").symlink_to((args.data_dir / "models").resolve())
-                text = config.read_text(encoding="utf-8")
-                head = f'data_dir = "{here}"\n[server]\nport = 0\n\n'
-                config.write_text(head + text, encoding="utf-8")
-                with serving(config) as url:
-                    served = asyncio.run(_ask(url, recorded, rows.tolist(), args.in_flight))
-    except (DemoFailed, OSError, aiohttp.ClientError) as error:
+        _demo(stage, settings, args)
+    except (DemoFailed, OSError, Unreadable, aiohttp.ClientError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(_table(recorded, rows, served))
     return 0
+
+
+def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
+    begun = time.perf_counter()
+    print(
+        f"{len(stage.recorded):,} real queries of {stage.recorded.name} through the gateway, in "
+        f"{ACTS} acts; the provider is here and answers what was recorded, so no key is needed.\n"
+        "This takes about a minute on two cores.\n"
+        "reward = quality from 0 to 1, less the bill over "
+        f"{settings.reward.willingness_to_pay:.2f} USD"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        here = Path(scratch) / "data"
+        here.mkdir()
+        (here / "models").symlink_to((args.data_dir / "models").resolve())
+        with recorded_upstream(args.data, args.speed, Path(scratch)) as provider:
+            config = Path(scratch) / "service.toml"
+            first = replace(
+                stage.recorded, arms=tuple(stage.recorded.arms[k] for k in stage.there(0))
+            )
+            head = f"data_dir = {json.dumps(str(here))}\n[server]\nport = 0\n"
+            named = f"[policy]\nname = {json.dumps(args.policy)}\n\n"
+            config.write_text(head + named + config_toml(first, provider), encoding="utf-8")
+            with serving(config) as url:
+                print(f"\nwatch it: {url}/", flush=True)
+                served = asyncio.run(_ask(url, stage, settings))
+                embeddings = live.embeddings_of(url, served)
+                print(f"\nserved in {show.lasting(time.perf_counter() - begun)}", flush=True)
+                results = show.the_rest(stage, served, embeddings, settings, args)
+                show.conclude(results, served, settings, args)
+                print(f"{show.lasting(time.perf_counter() - begun)} in all", flush=True)
+                if args.stay:
+                    show.stay(url)
 
 
 @contextmanager
@@ -90,59 +124,41 @@ def recorded_upstream(data: str, speed: float, scratch: Path) -> Iterator[str]:
         process.wait()
 
 
-async def _ask(
-    url: str, recorded: Recorded, rows: list[int], in_flight: int
-) -> list[tuple[str, float, float]]:
-    """(arm, quality, cost) of every answer, in the order in which they came."""
-    column = {str(arm.id): k for k, arm in enumerate(recorded.arms)}
-    done: list[tuple[str, float, float]] = []
-    left = iter(rows)
-
-    async def worker(session: aiohttp.ClientSession, bar: tqdm[Any]) -> None:
-        for row in left:
-            message = {"role": "user", "content": recorded.texts[row]}
-            async with session.post(
-                f"{url}/v1/chat/completions", json={"model": "auto", "messages": [message]}
-            ) as response:
-                if response.status != 200:
-                    raise DemoFailed(f"status {response.status}: {await response.text()}")
-                arm, id = response.headers["x-arm"], response.headers["x-decision-id"]
-                cost = float(response.headers["x-cost-usd"])
-                await response.read()
-            quality = float(recorded.quality[row, column[arm]])
-            reward = {"decision_id": id, "quality": quality}
-            async with session.post(f"{url}/v1/rewards", json=reward) as response:
-                response.raise_for_status()
-            done.append((arm, quality, cost))
-            last = done[-100:]
-            bar.set_postfix_str(
-                f"last 100: quality {np.mean([each[1] for each in last]):.3f}, "
-                f"{1e3 * float(np.mean([each[2] for each in last])):.3f} USD/1000"
-            )
-            bar.update()
-
-    with tqdm(total=len(rows), desc="asking auto", disable=None) as bar:
-        async with aiohttp.ClientSession() as session:
-            await asyncio.gather(*(worker(session, bar) for _ in range(in_flight)))
-    return done
+async def _ask(url: str, stage: Stage, settings: Settings) -> live.Live:
+    async with aiohttp.ClientSession() as session:
+        side = GatewaySide(session, url)
+        return await live.perform(stage, side, router_rules(settings).reward, Acts())
 
 
-def _table(recorded: Recorded, rows: Any, served: list[tuple[str, float, float]]) -> str:
-    quality, cost = recorded.quality[rows], recorded.cost[rows]
-    lines = [f"{'':40} {'quality':>8} {'USD/1000':>10}"]
+class GatewaySide:
+    """Chat completions of `auto`; of a reward only the quality is sent."""
 
-    def row(name: str, worth: float, usd: float) -> None:
-        lines.append(f"{name:40} {worth:8.4f} {1e3 * usd:10.4f}")
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, url
 
-    half = served[len(served) // 2 :]
-    for name, part in (("auto", served), ("auto, second half", half)):
-        row(name, float(np.mean([s[1] for s in part])), float(np.mean([s[2] for s in part])))
-    for k, arm in enumerate(recorded.arms):
-        row(f"always {arm.id}", float(np.nanmean(quality[:, k])), float(np.nanmean(cost[:, k])))
-    row("any by chance", float(np.nanmean(quality)), float(np.nanmean(cost)))
-    shares = Counter(each[0] for each in served)
-    told = ", ".join(f"{arm} {count / len(served):.0%}" for arm, count in shares.most_common())
-    return "\n".join([*lines, f"auto asked: {told}"])
+    async def ask(self, text: str, arms: list[str] | None) -> live.Asked:
+        """One completion."""
+        body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+        headers = {} if arms is None else {"x-arms": ",".join(arms)}
+        async with self._session.post(
+            f"{self._url}/v1/chat/completions", json=body, headers=headers
+        ) as response:
+            if response.status != 200:
+                raise DemoFailed(f"status {response.status}: {await response.text()}")
+            await response.read()
+            told = response.headers
+            return live.Asked(told["x-decision-id"], told["x-arm"], float(told["x-cost-usd"]))
+
+    async def reward(self, asked: live.Asked, signals: dict[str, float]) -> None:
+        """What the user thought of it."""
+        body = {"decision_id": asked.id, **signals}
+        async with self._session.post(f"{self._url}/v1/rewards", json=body) as response:
+            response.raise_for_status()
+
+    async def put_arm(self, arm: ev.ArmSpec) -> None:
+        """The arm is behind the recorded provider, as the others are."""
+        behind = msgspec.structs.replace(arm, upstream="recorded")
+        await live.put_arm(self._session, self._url, behind)
 
 
 if __name__ == "__main__":

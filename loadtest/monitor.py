@@ -19,7 +19,7 @@ import aiohttp
 
 from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
 from loadtest.client import StreamError
-from loadtest.demo import DemoFailed, serving
+from loadtest.demo.serve import DemoFailed, serving
 from loadtest.demo_gateway import recorded_upstream
 from loadtest.monitor_traffic import config, traffic
 from loadtest.prometheus import PrometheusFailed, prometheus

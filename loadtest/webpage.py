@@ -24,7 +24,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.replay.recorded import BadRecording, Recorded, open_recording
 from loadtest.browser import INSTALL, browser, installed
 from loadtest.client import StreamClient, StreamError
-from loadtest.demo import DemoFailed, config_of, serving
+from loadtest.demo.serve import DemoFailed, config_of, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -49,7 +49,7 @@ EXPERIMENT = {
 def config(recorded: Recorded, policy: str, data_dir: Path, scratch: Path) -> str:
     """The recording's arms, of which the dearest is the one that savings are counted against."""
     prices = {arm.usd_per_mtok_in + arm.usd_per_mtok_out: arm.id for arm in recorded.arms}
-    return config_of(recorded, policy, data_dir, scratch) + (
+    return config_of(recorded.arms, policy, data_dir, scratch) + (
         f"[snapshots]\ndirectory = {json.dumps(str(scratch / 'snapshots'))}\n"
         f"[monitoring]\nbaseline_arm = {json.dumps(prices[max(prices)])}\n"
         '[[budgets]]\nscope = "service"\nper = "hour"\nusd = 100.0\n'

@@ -133,7 +133,7 @@ def plot(runs: Runs, title: str, path: Path) -> None:
     margin = 0.04 * (high - low or 1.0)
     axes.set_ylim(low - margin, high + margin)
     axes.set_xlim(0, n)
-    places = _spread([end for end, _, _ in ends], 0.046 * (high - low + 2 * margin))
+    places = spread([end for end, _, _ in ends], 0.046 * (high - low + 2 * margin))
     for (end, text, colour), place in zip(ends, places, strict=True):
         leader = [n, 1.006 * n, 1.024 * n, 1.03 * n], [end, end, place, place]
         axes.plot(*leader, color=colour, linewidth=0.7, clip_on=False)
@@ -197,7 +197,7 @@ def _cycle(k: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(k)]
 
 
-def _spread(values: Sequence[float], apart: float) -> list[float]:
+def spread(values: Sequence[float], apart: float) -> list[float]:
     """`values` moved as little as keeps any two at least `apart`, so that labels can be read."""
     order = np.argsort(values)
     clusters: list[list[float]] = []  # [centre, size] of labels that touch
@@ -209,7 +209,7 @@ def _spread(values: Sequence[float], apart: float) -> list[float]:
             (b, m), (a, k) = clusters.pop(), clusters.pop()
             clusters.append([(a * k + b * m) / (k + m), k + m])
     places = [c + apart * (j - (k - 1) / 2) for c, k in clusters for j in range(int(k))]
-    spread = [0.0] * len(values)
+    found = [0.0] * len(values)
     for i, place in zip(order, places, strict=True):
-        spread[int(i)] = place
-    return spread
+        found[int(i)] = place
+    return found

@@ -146,6 +146,7 @@ def simulate(
     watch: Watch | None = None,
     heard: Heard | None = None,
     react: React | None = None,
+    ids: Sequence[str] | None = None,
 ) -> Run:
     """Stream the queries, shuffled by `seed`, through a fresh world in which `policy` decides.
 
@@ -155,6 +156,7 @@ def simulate(
     with the number of steps made and the sum of their rewards. heard: called with every event
     in order, which together are the log that the service would have written. react: called after
     every event with the world as it then is; an event that it gives back is applied, too.
+    ids: of the decisions, step by step, where those of a run that was served are to be drawn again.
     """
     if recall is None:
         recall = stream(
@@ -168,6 +170,7 @@ def simulate(
         rule,
         heard,
         react,
+        ids,
     )
     for event in phases[0].events:
         session.apply(event)
@@ -217,10 +220,11 @@ class _Session:
         rule: RewardRule,
         heard: Heard | None = None,
         react: React | None = None,
+        ids: Sequence[str] | None = None,
     ) -> None:
         self.world, self.outcomes = world, 0
         self._recall, self._explore, self._rule = recall, explore, rule
-        self._heard, self._react = heard, react
+        self._heard, self._react, self._ids = heard, react, ids
         self._at = 0  # how many rows of the stream are done, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
         self._items: dict[int, int] = {}  # ids of the queries remembered so far, by their number
@@ -274,7 +278,7 @@ class _Session:
             else tuple(arm.id for arm, there in zip(recorded.arms, answered, strict=True) if there),
         )
         recalled = self._recalled()
-        id = f"{self._explore.seed}-{step}"
+        id = f"{self._explore.seed}-{step}" if self._ids is None else self._ids[step]
         decided = decide(self.world, query, recalled, id, float(step), self._explore)
         self.apply(decided)
         return decided

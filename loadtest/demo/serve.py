@@ -1,0 +1,89 @@
+"""`bandit-service serve` as a process of its own, with the arms of a recording."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bandit_service.core.events import ArmSpec
+
+_START_S, _STOP_S = 120.0, 30.0
+
+
+class DemoFailed(Exception):
+    """The service did not start, or did not stop; the message has the end of its output."""
+
+
+def config_of(arms: Sequence[ArmSpec], policy: str, data_dir: Path, scratch: Path) -> str:
+    """These arms; the log is in `scratch`, the embedding model in `data_dir`."""
+    lines = [
+        f"data_dir = {_toml(str(data_dir.absolute()))}",
+        'log_level = "warning"',
+        "[server]",
+        "port = 0",
+        "[policy]",
+        f"name = {_toml(policy)}",
+        "[log]",
+        f"path = {_toml(str(scratch / 'events.sqlite3'))}",
+    ]
+    return "\n".join(lines) + "\n" + arms_toml(arms)
+
+
+def arms_toml(arms: Sequence[ArmSpec]) -> str:
+    """The tables of these arms."""
+    lines = []
+    for arm in arms:
+        lines += [
+            "[[arms]]",
+            f"id = {_toml(arm.id)}",
+            f"usd_per_mtok_in = {arm.usd_per_mtok_in!r}",
+            f"usd_per_mtok_out = {arm.usd_per_mtok_out!r}",
+            f"context_window = {arm.context_window}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def serving(config: Path) -> Iterator[str]:
+    """The URL of a `bandit-service serve` of its own process, stopped by SIGTERM at the end."""
+    ready, output = config.with_name("ready.json"), config.with_name("output.txt")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "bandit_service.cli", "serve",
+                "--config", str(config), "--ready-file", str(ready),
+            ],
+            stdout=file,
+            stderr=file,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + _START_S
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise DemoFailed(f"the service did not start\n{_end_of(output)}")
+            time.sleep(0.05)
+        yield str(json.loads(ready.read_text(encoding="utf-8"))["url"])
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise DemoFailed(f"the service ended with {process.returncode}\n{_end_of(output)}")
+
+
+def _end_of(output: Path) -> str:
+    return "\n".join(output.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
