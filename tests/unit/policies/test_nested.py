@@ -1,0 +1,228 @@
+"""nested: its tree by hand, its memory of cells, its alarm, and bits that hang on no order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from bandit_service.core import codec
+from policies import ArmId, Arms, Compared, Context, Floats, Rewarded
+from policies._cells import Cells
+from policies.nested import Nested
+
+A, B, C = (ArmId(name) for name in "abc")
+ONE = Arms((A,), np.zeros(1), np.ones(1))
+PAIR = Arms((A, B), np.zeros(2), np.ones(2))
+
+
+def _context(number: int, d: int = 8, worth: float = 0.1) -> Context:
+    vector = np.random.default_rng(number).normal(size=d)
+    return Context((vector / np.linalg.norm(vector)).astype(np.float32), 10, worth)
+
+
+def _told(context: Context, arm: ArmId, quality: float) -> Rewarded:
+    return Rewarded(context, arm, 0.5, 1.0, 0.0, quality=quality, reward=quality)
+
+
+def _after(policy: Nested, events: Iterable[Rewarded | Compared]) -> Cells:
+    state = policy.init()
+    for event in events:
+        state = policy.learn(state, event)
+    return state
+
+
+def test_an_untried_arm_is_the_prior_and_has_no_outcome() -> None:
+    proposal = Nested().propose(Nested().init(), _context(1), PAIR)
+    assert proposal.quality is not None
+    assert proposal.deviation is not None
+    assert proposal.count is not None
+    assert proposal.quality.tolist() == pytest.approx([0.7, 0.7])
+    assert proposal.count.tolist() == [0.0, 0.0]
+    assert proposal.propensities.tolist() == [0.5, 0.5]
+    # variance 0.04 of the arm, 0.008 of its group, 0.004 of its cell
+    assert (proposal.deviation**2).tolist() == pytest.approx([0.052, 0.052])
+
+
+def test_one_outcome_by_hand() -> None:
+    """Of one arm without a price line, in a cell that no other query shares."""
+    policy = Nested(slope=0.0, surface=0.0)
+    state = _after(policy, [_told(_context(1), A, 0.2)])
+    rho, t0, m0 = 0.9, 0.04, 0.7
+    coin, k0 = 0.2, rho * 0.2 / t0
+    # the group's difficulty, settled in two rounds, taken out of the arm's sum
+    mean, eased = (0.2 + k0 * m0) / (1 + k0), 0.2
+    for _ in range(2):
+        w = 1 / (0.008 + rho * coin)
+        q = (0.2 * w - w * mean) / (1 / 0.1 + w)
+        eased = 0.2 - q
+        mean = (eased + k0 * m0) / (1 + k0)
+    weight = 1 / (1 + k0)
+    line = m0 + weight * (eased - m0) / (4 + weight)
+    s2 = rho * max(line * (1 - line), 0.03)
+    k = s2 / t0
+    m, v = (eased + k * line) / (1 + k), s2 / (1 + k)
+    for h, g in ((0.008, 0.1), (0.004, 0.06)):
+        s2 = rho * max(m * (1 - m), 0.03)
+        m += (0.2 - m) / (h + s2) / (1 / g + 1 / (h + s2))
+        k = s2 / h
+        v = h * k / (1 + k) + (k / (1 + k)) ** 2 * v
+        m = (0.2 + k * m) / (1 + k)
+    proposal = policy.propose(state, _context(1), ONE)
+    assert proposal.quality is not None
+    assert proposal.deviation is not None
+    assert proposal.quality[0] == pytest.approx(m, abs=1e-4)  # 0.2 is rounded to the grid
+    assert proposal.deviation[0] == pytest.approx(math.sqrt(v), abs=1e-4)
+
+
+def test_the_score_is_value_and_bonus_less_cost() -> None:
+    state = _after(Nested(), [_told(_context(i), (A, B)[i % 2], 0.5) for i in range(30)])
+    arms = Arms((A, B, C), np.array([0.001, 0.02, 0.0]), np.array([0.05, 1.0, 0.5]))
+    for policy in (Nested(), Nested(explore="thompson")):
+        found = policy.propose(state, _context(99), arms)
+        assert found.quality is not None
+        assert found.bonus is not None
+        split = found.quality + found.bonus - arms.cost_usd / 0.1
+        assert found.scores.tolist() == pytest.approx(split.tolist())
+
+
+def test_context_tells_when_two_arms_are_good_at_different_things() -> None:
+    policy, state = Nested(surface=0.0), Nested().init()
+    rng = np.random.default_rng(0)
+    ends = np.eye(8, dtype=np.float32)[:2]
+    for i in range(400):
+        kind = i % 2
+        x = ends[kind] + 0.1 * rng.normal(size=8).astype(np.float32)
+        context = Context((x / np.linalg.norm(x)).astype(np.float32), 10, 0.1)
+        arm = (A, B)[i // 2 % 2]
+        good = (arm == A) == (kind == 0)
+        state = policy.learn(state, _told(context, arm, 1.0 if good else 0.0))
+    for kind in range(2):
+        found = policy.propose(state, Context(ends[kind], 10, 0.1), PAIR)
+        assert found.propensities.tolist() == [1.0 - kind, float(kind)]
+
+
+def test_a_price_line_lets_the_dearer_arm_be_expected_better() -> None:
+    arms = Arms((A, B), np.zeros(2), np.array([1.0, 0.01]), np.array([10.0, 0.1]))
+    found = Nested().propose(Nested().init(), _context(1), arms)
+    assert found.quality is not None
+    assert found.quality.tolist() == pytest.approx([0.82, 0.58])  # 0.7 +- 0.12 a decade
+
+
+def test_a_promotion_is_no_belief_about_skill_and_a_free_arm_is_none() -> None:
+    policy = Nested()
+    first = np.array([10.0, 0.1, 0.0])
+    before = Arms((A, B, C), np.zeros(3), np.array([1.0, 0.01, 0.0]), first)
+    after = Arms((A, B, C), np.zeros(3), np.array([0.01, 1.0, 0.0]), first)
+    one, other = (policy.propose(policy.init(), _context(1), arms) for arms in (before, after))
+    assert one.quality is not None
+    assert other.quality is not None
+    assert one.quality.tolist() == other.quality.tolist()
+    assert one.quality[2] == pytest.approx(0.7)
+
+
+def test_good_raises_the_value_and_with_thompson_the_chance_too() -> None:
+    """With "ucb" a chance may fall after Good, and only since the bonus fell by more."""
+    for policy in (Nested(), Nested(explore="thompson")):
+        state, context, seen = policy.init(), _context(1), []
+        for _ in range(8):
+            found = policy.propose(state, context, PAIR)
+            assert found.quality is not None
+            assert found.bonus is not None
+            seen.append((found.propensities[0], found.quality[0], found.bonus[0]))
+            state = policy.learn(state, _told(context, A, 1.0))
+        for (chance, value, bonus), (then, more, less) in itertools.pairwise(seen):
+            assert more > value
+            assert then >= chance or (policy.explore == "ucb" and bonus - less > more - value)
+
+
+def test_an_arm_that_drops_raises_the_alarm_and_is_tried_again() -> None:
+    queries = [_context(i % 40) for i in range(400)]
+
+    def after(policy: Nested, then: float) -> Floats:
+        good = [_told(context, A, 1.0) for context in queries[:200]]
+        state = _after(policy, [*good, *(_told(context, A, then) for context in queries[:30])])
+        found = policy.propose(state, queries[0], PAIR)
+        assert found.count is not None
+        return found.count
+
+    kept = after(Nested(alarm=0.0), 0.0)[0]
+    assert kept == 230.0
+    assert after(Nested(), 0.0)[0] < 60.0  # a tenth of what was known, and what came since
+    assert after(Nested(), 1.0)[0] == 230.0
+
+
+def test_any_order_of_outcomes_between_two_groupings_gives_the_same_bits() -> None:
+    """Sums are exact; only which query founds a cell, and the alarm's sums, hang on the order."""
+    policy, rng = Nested(alarm=0.0), np.random.default_rng(3)
+    founded = [_told(_context(i), (A, B, C)[i % 3], float(rng.uniform())) for i in range(19)]
+    # None of these founds a cell, and the first grouping is due at the twentieth outcome.
+    state = _after(policy, founded)
+    state.due = 10_000
+    dumped = codec.dump(state)
+    again = [_told(_context(i % 19), (A, B, C)[i % 3], float(rng.uniform())) for i in range(200)]
+    reached = set()
+    for order in (range(200), reversed(range(200)), rng.permutation(200).tolist()):
+        one = codec.load(dumped, Cells)
+        for i in order:
+            one = policy.learn(one, again[i])
+        reached.add(codec.dump(one))
+    assert len(reached) == 1
+
+
+def test_many_proposals_are_those_of_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    told = [_told(_context(i), (A, B, C)[i % 3], float(rng.uniform())) for i in range(200)]
+    for policy in (Nested(), Nested(explore="thompson")):
+        state = _after(policy, told)
+        contexts = [_context(i, worth=0.01 * (i + 1)) for i in range(190, 220)]
+        arms = [Arms((A, C), np.array([0.001 * i, 0.002]), np.array([0.5, 1.0])) for i in range(30)]
+        for each, context, offered in zip(
+            policy.propose_many(state, contexts, arms), contexts, arms, strict=True
+        ):
+            alone = policy.propose(state, context, offered)
+            assert each.scores.tolist() == pytest.approx(alone.scores.tolist(), abs=1e-12)
+            assert each.propensities.tolist() == pytest.approx(alone.propensities.tolist())
+
+
+def test_the_state_is_of_one_size_from_the_first_outcome_on() -> None:
+    policy = Nested()
+    sizes = set()
+    state = policy.init()
+    for i in range(1000):
+        state = policy.learn(state, _told(_context(i, 384), A, 0.5))
+        if i in (0, 50, 999):
+            sizes.add(len(codec.dump(state)))
+    assert max(sizes) - min(sizes) < 64
+    assert max(sizes) < 600_000
+
+
+_FOLD = """
+import hashlib
+from tests.unit.policies.test_nested import A, B, C, Nested, _after, _context, _told
+from bandit_service.core import codec
+import numpy as np
+rng = np.random.default_rng(1)
+told = [_told(_context(i, 384), (A, B, C)[i % 3], float(rng.uniform())) for i in range(700)]
+print(hashlib.sha256(codec.dump(_after(Nested(), told))).hexdigest())
+"""
+
+
+def test_the_state_is_the_same_bits_with_any_kernel_of_the_blas() -> None:
+    """OpenBLAS takes another order of summation on other processors; here it is told which."""
+    digests = set()
+    for core in ("Prescott", "Nehalem", "Haswell"):
+        kernel = {"OPENBLAS_CORETYPE": core, "OPENBLAS_NUM_THREADS": "1"}
+        environ = os.environ | kernel  # noqa: TID251 - passed on
+        run = subprocess.run(
+            [sys.executable, "-c", _FOLD], env=environ, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        digests.add(run.stdout.strip())
+    assert len(digests) == 1
