@@ -6,8 +6,9 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from bandit_service.cli.replay import Usage, bounded, tell_left_out
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate import offpolicy_cli
 from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.faithful import FAITHFUL
+from bandit_service.evaluate.faithful import FAITHFUL, OURS
 from bandit_service.evaluate.online import Entrant, Protocol
 from bandit_service.evaluate.routers import OfflineRouter, references, standard
 from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             return offpolicy_cli.run(args)
         _check_extra()
         entrants = entrants_of(args.policy)
-        learners = entrants if args.policy else [e for e in entrants if PAPER not in e.label]
+        learners = entrants if args.policy else [e for e in entrants if "@" not in e.label]
         routers = routers_of(args.router)
         recordings = [open_recording(data) for data in args.data]
     except (Usage, BadRecording) as error:
@@ -204,18 +205,21 @@ def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
     The paper's Eagle learns from comparisons only, so it is shown one per query in place of the
     outcome.
     """
+    variants: dict[str, Mapping[str, Any]] = {
+        f"{name}{PAPER}": parameters for name, parameters in FAITHFUL.items()
+    } | {f"{name}@{one}": own for name, of in OURS.items() for one, own in of.items()}
     every = [
         variant
         for name in policies.names()
         if name != "fixed"  # the best single arm, which is a baseline
-        for variant in (name, *([name + PAPER] if name in FAITHFUL else []))
+        for variant in (name, *(one for one in variants if one.startswith(f"{name}@")))
     ]
     found = []
     for wanted in dict.fromkeys(names or every):
         name, at, _ = wanted.partition("@")
-        if not policies.exists(name) or (at and (name + PAPER != wanted or name not in FAITHFUL)):
+        if not policies.exists(name) or (at and wanted not in variants):
             raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
-        parameters = FAITHFUL[name] if at else {}
+        parameters = variants[wanted] if at else {}
         duels = parameters.get("compare_on") == "off"
         found.append(Entrant(wanted, name, parameters, "duel" if duels else "bandit"))
     return found

@@ -93,3 +93,15 @@ STATED: Mapping[str, str] = MappingProxyType(
         "arms. Open: the threshold, which is calibrated on 500 queries.",
     }
 )
+
+OURS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "nested": {
+            "thompson": {"explore": "thompson"},
+            "embedding": {"surface": 0.0},
+            "steady": {"alarm": 0.0},
+            "no-price": {"slope": 0.0, "slope_variance": 1e-6},
+        }
+    }
+)
+"""Settings of our own policies that the tables show beside the default, as `NAME@SETTING`."""
