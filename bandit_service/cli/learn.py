@@ -16,7 +16,13 @@ from bandit_service import assembly, settings
 from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, tell_left_out
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    Recorded,
+    open_recording,
+)
 from bandit_service.router import Router
 from bandit_service.wire import RewardRequest
 
@@ -42,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, RouterBench's .pkl or "
-        f".csv, or {PARETOBANDIT}",
+        f".csv, {SPECIALISTS} or {PARETOBANDIT}",
     )
     add(
         "--add-arms",

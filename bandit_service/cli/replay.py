@@ -23,6 +23,7 @@ from bandit_service.replay import report
 from bandit_service.replay.baselines import Baselines, baselines
 from bandit_service.replay.recorded import (
     PARETOBANDIT,
+    SPECIALISTS,
     BadRecording,
     Recorded,
     embed_all,
@@ -47,6 +48,7 @@ columns:
   regret       what the baseline earned more, summed over all queries
 
 examples:
+  bandit-service replay --data {SPECIALISTS} --policy all
   bandit-service replay --data {PARETOBANDIT} --policy all
   bandit-service replay --data traffic.jsonl.gz --policy metallm --param alpha=1 --seeds 10
   bandit-service replay --data traffic.jsonl.gz --policy metallm --policy eagle --plot out.png
@@ -76,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--data",
         metavar="FILE",
-        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, or {PARETOBANDIT} for "
-        "the prompts of that package",
+        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, {SPECIALISTS} for "
+        f"the recording that is part of this package, or {PARETOBANDIT} for that one's prompts",
     )
     parser.add_argument(
         "--policy",

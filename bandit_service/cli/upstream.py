@@ -11,13 +11,21 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    Recorded,
+    open_recording,
+)
 from bandit_service.replay.upstream import RecordedUpstream, config_toml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `upstream`."""
-    parser.add_argument("--data", default=PARETOBANDIT, help="a recording, or paretobandit")
+    parser.add_argument(
+        "--data", default=PARETOBANDIT, help=f"a recording, {SPECIALISTS} or {PARETOBANDIT}"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8090, help="0 takes a free one")
     parser.add_argument("--speed", type=float, default=10.0, help="times faster than recorded")

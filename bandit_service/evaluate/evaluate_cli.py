@@ -21,7 +21,13 @@ from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.faithful import FAITHFUL, OURS
 from bandit_service.evaluate.online import Entrant, Protocol
 from bandit_service.evaluate.routers import OfflineRouter, references, standard
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    embed_all,
+    open_recording,
+)
 from bandit_service.settings import Settings
 
 USAGE_ERROR = 2
@@ -52,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         action="append",
         metavar="FILE",
-        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, or "
-        f"{PARETOBANDIT}; may be given several times",
+        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, "
+        f"{SPECIALISTS} or {PARETOBANDIT}; may be given several times",
     )
     add(
         "--protocol",

@@ -19,7 +19,13 @@ from bandit_service.cli.replay import Usage, bounded, tell_left_out
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate.data import Labelled
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    embed_all,
+    open_recording,
+)
 from bandit_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, or {PARETOBANDIT}",
+        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, {SPECIALISTS} or {PARETOBANDIT}",
     )
     add("--policy", default="nested", metavar="NAME", help="default: %(default)s")
     add(

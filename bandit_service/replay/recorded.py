@@ -33,6 +33,8 @@ from bandit_service.settings import arm_spec
 from policies import Floats, Vector
 
 PARETOBANDIT = "paretobandit"
+SPECIALISTS = "specialists"
+_SPECIALISTS = Path(__file__).with_name(SPECIALISTS) / f"{SPECIALISTS}.jsonl.gz"
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 _ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz")
 _UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
@@ -99,12 +101,15 @@ class Recorded:
 
 
 def open_recording(data: str) -> Recorded:
-    """The recording in the file `data`, or the one that the package `paretobandit` brings.
+    """The recording in the file `data`, or one of the two that are known by name.
 
+    `specialists` is part of this package, `paretobandit` of the package of that name.
     RouterBench's own files, a pickle or a CSV, are read as they are.
     """
     if data == PARETOBANDIT:
         return load_paretobandit()
+    if data == SPECIALISTS:
+        return load(_SPECIALISTS)
     if data.endswith(_ROUTERBENCH):
         from bandit_service.evaluate.routerbench import load_routerbench  # which builds on this
 
