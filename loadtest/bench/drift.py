@@ -260,18 +260,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     tables: dict[str, list[Table]] = {part: [] for part in args.parts}
     wanted = ["none", *(name for name in args.reactions if name != "none")]
+
+    def told(part: str, found: Sequence[Table]) -> None:
+        """Print what is done; an hour's runs are not to be lost with the last of them."""
+        print("\n\n".join(table.text() for table in found), end="\n\n", flush=True)
+        tables[part] += found
+
     for data in recordings(args.recordings, args.data, args.state):
         if "rewards" in tables:
-            tables["rewards"] += streams(data, args.policies, wanted, args.seeds, args.jobs)[1]
+            told("rewards", streams(data, args.policies, wanted, args.seeds, args.jobs)[1])
         if "queries" in tables and any(data.recorded.tasks):
-            tables["queries"].append(queries(data, args.seeds))
+            told("queries", [queries(data, args.seeds)])
     if "cost" in tables:
-        tables["cost"] += cost()
-    for part, found in tables.items():
-        print("\n\n".join(table.text() for table in found))
-        if args.markdown is not None:
-            told = "\n\n".join(table.markdown() for table in found)
-            put_section(args.markdown, f"drift-{part}", told)
+        told("cost", cost())
+    if args.markdown is not None:
+        for part, found in tables.items():
+            put_section(
+                args.markdown, f"drift-{part}", "\n\n".join(table.markdown() for table in found)
+            )
     return 0
 
 
