@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import policies
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
-from bandit_service.drift import DriftRules, DriftWatch
+from bandit_service.drift import KEEP, DriftRules, DriftWatch
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
@@ -77,16 +79,25 @@ def router_rules(settings: Settings) -> RouterRules:
     )
 
 
-def drift_watch(settings: Settings) -> DriftWatch | None:
-    """What watches for drift; None where it is off, or river is not installed."""
+def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
+    """What watches for drift; None where it is off, or river is not installed.
+
+    Policies change while the service runs, and others learn beside the serving one, so `keep` with
+    a policy on which it does not act is no error, but is told.
+    """
     chosen = settings.drift
     if not chosen.enabled:
         return None
+    if chosen.keep is not None and policies.watches_arms(serving):
+        _log.warning(
+            "drift.keep does nothing to the serving policy, which watches its arms itself",
+            extra={"keep": chosen.keep, "policy": type(serving).__name__},
+        )
     rules = DriftRules(
         chosen.adwin_delta,
         chosen.page_hinkley_threshold,
         chosen.page_hinkley_delta,
-        chosen.keep,
+        KEEP if chosen.keep is None else chosen.keep,
         chosen.explore,
         chosen.explore_decisions,
     )
@@ -123,6 +134,7 @@ async def running_router(
             baseline=settings.monitoring.baseline_arm,
         )
         telemetry.recovery.set(recovery_s)
+        telemetry.learning.drift.begin(world)
         embedding = settings.embedding
         backend = await asyncio.to_thread(
             open_backend,
@@ -141,7 +153,7 @@ async def running_router(
             on_cache=telemetry.cached,
         )
         index = _index(world, settings, backend.dim)
-        watch = drift_watch(settings)
+        watch = drift_watch(settings, world.learners[world.serving].policy)
         telemetry.learning.drift.watched = watch is not None
         writer = Writer(
             world,

@@ -21,6 +21,9 @@ from policies import ArmId
 
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
 
+KEEP = 0.1
+"""Share of what was learned of an arm that an alarm leaves, where `drift.keep` is not set."""
+
 
 class Detector(Protocol):
     """What is used of river's detectors."""
@@ -46,7 +49,7 @@ class DriftRules:
     adwin_delta: float = 0.002
     threshold: float = 20.0
     slack: float = 0.05
-    keep: float = 1.0
+    keep: float = KEEP
     explore: float = 0.0
     decisions: int = 1000
 

@@ -193,6 +193,7 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              "avg(bandit_query_distance_mean)", low=0),
         Panel("Drift alarms since the start", "short", (
             ("sum(bandit_drift_detected_total) or vector(0)", "of arms"),
+            ("sum(bandit_arm_alarms_total) or vector(0)", "of arms, the policy's own"),
             ("sum(bandit_query_drift_detected_total) or vector(0)", "of queries")), low=0,
             help="docs/drift.md says what follows from one.", width=24),
     )),

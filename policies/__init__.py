@@ -5,7 +5,7 @@ one of `river.bandit`.
 """
 
 from policies._explore import draw, floor, lift, mix
-from policies._protocol import Correctable, Forgetful, Policy
+from policies._protocol import Correctable, Forgetful, OwnAlarms, Policy, Watchful, watches_arms
 from policies._registry import exists, load, names, policy_class, river_names, there_are
 from policies._types import (
     SURFACE,
@@ -36,10 +36,12 @@ __all__ = [
     "Forgetful",
     "Neighbour",
     "Outcome",
+    "OwnAlarms",
     "Policy",
     "Proposal",
     "Rewarded",
     "Vector",
+    "Watchful",
     "draw",
     "exists",
     "floor",
@@ -50,4 +52,5 @@ __all__ = [
     "policy_class",
     "river_names",
     "there_are",
+    "watches_arms",
 ]

@@ -64,8 +64,9 @@ class Cells:
 
     columns: arm → its column. n, s: (M + 2, K + 1) outcomes by weight, and the sum of their
     qualities; squares: (K + 1,) of their squares. up, down: (K + 1,) how far an arm's latest
-    outcomes were above and below what was expected. outcomes: how many came; due: at which number
-    the cells are grouped anew.
+    outcomes were above and below what was expected; alarms, since: (K + 1,) how often that was too
+    far, and how many outcomes the arm had since. outcomes: how many came; due: at which number the
+    cells are grouped anew.
 
     used: how many cells there are. centres: (M, d) where they are, in 1/GRID. mass, sums: (M,) and
     (M, d), how many queries came to each, and their sum. group: (M,) the group of each cell, of
@@ -80,6 +81,8 @@ class Cells:
     squares: Floats = field(default_factory=lambda: np.zeros(1))
     up: Floats = field(default_factory=lambda: np.zeros(1))
     down: Floats = field(default_factory=lambda: np.zeros(1))
+    alarms: Floats = field(default_factory=lambda: np.zeros(1))
+    since: Floats = field(default_factory=lambda: np.zeros(1))
     outcomes: int = 0
     due: int = 0
     used: int = 0
@@ -177,7 +180,7 @@ class Cells:
         at = self.columns.get(arm)
         if at is None:
             at = len(self.columns)
-            for name in ("n", "s", "squares", "up", "down"):
+            for name in ("n", "s", "squares", "up", "down", "alarms", "since"):
                 table = getattr(self, name)
                 one = np.zeros((*table.shape[:-1], 1))
                 setattr(self, name, np.concatenate([table, one], axis=-1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
@@ -68,3 +70,38 @@ class Forgetful(Protocol[S]):
         `state`, as `learn` does; may cost more than one `learn`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAlarms:
+    """How often a policy's own alarm of an arm went off, and how many outcomes came since."""
+
+    count: int
+    since: int
+
+
+@runtime_checkable
+class Watchful(Protocol[S]):
+    """A policy that notices by itself when an arm has changed, and forgets what it knew of it.
+
+    The service's drift reaction (`drift.keep`) lets nothing fade of such a policy, so that no
+    change is answered twice.
+    """
+
+    @property
+    def watches_arms(self) -> bool:
+        """Whether it does so with its parameters; False where they turn its alarm off."""
+        ...
+
+    def unwatched(self) -> Policy[S]:
+        """The same policy with its alarm turned off."""
+        ...
+
+    def alarms(self, state: S) -> Mapping[ArmId, OwnAlarms]:
+        """Of each arm whose alarm went off at least once."""
+        ...
+
+
+def watches_arms(policy: Policy[Any]) -> bool:
+    """Whether the policy reacts to an arm that changes without being told."""
+    return isinstance(policy, Watchful) and policy.watches_arms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from policies._cells import Cells, Int64s, on_grid, rounded
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
+from policies._protocol import OwnAlarms
 from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
 
 __all__ = ["Nested"]
@@ -264,6 +265,23 @@ class Nested:
         state.fade(arm, keep)
         return state
 
+    @property
+    def watches_arms(self) -> bool:
+        """Whether its alarm is on."""
+        return self.alarm > 0.0
+
+    def unwatched(self) -> Nested:
+        """Without its alarm."""
+        return replace(self, alarm=0.0)
+
+    def alarms(self, state: Cells) -> dict[ArmId, OwnAlarms]:
+        """How often the alarm of each arm went off, and how many outcomes the arm had since."""
+        return {
+            arm: OwnAlarms(int(state.alarms[at]), int(state.since[at]))
+            for arm, at in state.columns.items()
+            if state.alarms[at]
+        }
+
     @staticmethod
     def _quality(event: Rewarded, reward: float) -> float:
         """The quality in [0, 1] on the grid; where none came, reward + cost / willingness."""
@@ -295,9 +313,11 @@ class Nested:
         z = (quality - m) / math.sqrt(v + state.noise * max(m * (1.0 - m), _LEAST_COIN))
         up = max(0.0, float(state.up[column]) + z - self.allowance)
         down = max(0.0, float(state.down[column]) - z - self.allowance)
+        state.since[column] += 1.0
         if max(up, down) > self.alarm and state.sums.n[column] > 10.0:
             state.fade(arm, self.keep)
-            up = down = 0.0
+            state.alarms[column] += 1.0
+            up = down = state.since[column] = 0.0
         state.up[column], state.down[column] = up, down
 
     def _believed(self, state: Cells, column: int, group: int) -> tuple[float, float]:

@@ -318,8 +318,9 @@ class DriftDetected(Event, frozen=True, kw_only=True, tag="drift_detected"):
     before, after: the means on either side of the likeliest moment of the change; of residuals, or
     of distances in units of two standard deviations. seen: how many values they are of. begun: the
     number of the event with which the change began.
-    keep: the share of what was learned of the arm that stays; 1 forgets nothing. explore: the
-    probability that the arm keeps at least in its next `decisions`; every arm where none is named.
+    keep: the share of what was learned of the arm that stays, of policies that do not watch their
+    arms themselves; 1 forgets nothing. explore: the probability that the arm keeps at least in its
+    next `decisions`; every arm where none is named.
     """
 
     detector: str

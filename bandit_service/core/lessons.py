@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.experiments import label_of
 from bandit_service.core.history import Origin, View
 from bandit_service.core.world import Correction, Fading, Learner, Lesson, World
-from policies import Context
+from policies import ArmId, Context
 
 
 def context_of(
@@ -65,6 +66,14 @@ def _seen(lesson: policies.Rewarded | policies.Compared | Correction, context: C
     return replace(lesson, context=context)
 
 
+def own_alarms(world: World) -> Mapping[ArmId, policies.OwnAlarms]:
+    """Of the arms that the serving policy found changed by itself."""
+    learner = world.learners[world.serving]
+    if not isinstance(learner.policy, policies.Watchful):
+        return {}
+    return learner.policy.alarms(learner.state)
+
+
 def teach(learner: Learner, lesson: Lesson) -> None:
     """Let one policy learn, or put it off while its past is folded elsewhere.
 
@@ -78,7 +87,8 @@ def teach(learner: Learner, lesson: Lesson) -> None:
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
             if isinstance(lesson, Fading):
-                if isinstance(policy, policies.Forgetful):
+                # one that watches its arms itself has reacted, or sees no change
+                if isinstance(policy, policies.Forgetful) and not policies.watches_arms(policy):
                     learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
             elif not isinstance(lesson, Correction):
                 learner.state = policy.learn(learner.state, lesson)

@@ -1,4 +1,5 @@
-"""Worlds that change half-way: an arm joins, gets worse, gets dearer, or leaves.
+"""Worlds that change half-way: an arm joins, gets worse, gets dearer (a little, or by much), or
+leaves.
 
 It is always the best single arm of the whole recording (by mean reward at the willingness to pay
 of the run) to which it happens, since that is what a policy should have come to rely on.
@@ -21,6 +22,9 @@ from bandit_service.replay.simulate import Phase, added
 
 WORSE = 0.5
 DEARER_BY = 0.3
+TIMES = 60.0
+SILENT = ("degrades",)
+"""Those of which nobody tells the service."""
 
 _Build = Callable[[Recorded, RewardRule, int], tuple[Phase, ...]]
 
@@ -53,7 +57,15 @@ def _degrades(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, .
 def _rises(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]:
     """The catalogue says so: its mean bill becomes worth `DEARER_BY` of quality more."""
     mean = float(np.nanmean(recorded.cost[:, best]))
-    factor = 1.0 + DEARER_BY * rule.willingness_to_pay / max(mean, 1e-12)
+    return _dearer(recorded, best, 1.0 + DEARER_BY * rule.willingness_to_pay / max(mean, 1e-12))
+
+
+def _soars(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]:  # noqa: ARG001
+    """The catalogue says so: its price becomes `TIMES` what it was."""
+    return _dearer(recorded, best, TIMES)
+
+
+def _dearer(recorded: Recorded, best: int, factor: float) -> tuple[Phase, ...]:
     scale = np.where(np.arange(len(recorded.arms)) == best, factor, 1.0)
     dearer = replace(recorded, cost=recorded.cost * scale)
     old = recorded.arms[best]
@@ -80,6 +92,7 @@ SCENARIOS: Mapping[str, _Build] = MappingProxyType(
         "joins": _joins,
         "degrades": _degrades,
         "dearer": _rises,
+        "price x60": _soars,
         "retires": _retires,
     }
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.evaluate.change import SCENARIOS, phases_of
+from bandit_service.drift import DriftWatch
+from bandit_service.evaluate.change import SCENARIOS, SILENT, phases_of
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.pool import in_processes
 from bandit_service.recall import Recall
@@ -25,6 +26,7 @@ from bandit_service.replay.simulate import Feedback, Run, Warm, simulate, stream
 from policies import Floats
 
 _CHECKPOINTS = 200
+UNREACTING = ", no reaction"
 _BASELINES = ("uniform", "best", "oracle")
 
 
@@ -32,7 +34,8 @@ _BASELINES = ("uniform", "best", "oracle")
 class Entrant:
     """A policy as it takes part: `label` in the tables, its parameters, and what it is shown.
 
-    warm: learn the warm part with full information first. feedback: as in `simulate`.
+    warm: learn the warm part with full information first. feedback: as in `simulate`. reacts:
+    where the world changes, to drift as the service does by default, or by its own alarm.
     """
 
     label: str
@@ -40,6 +43,7 @@ class Entrant:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     feedback: Feedback = "bandit"
     warm: bool = False
+    reacts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Passed:
     fallbacks: int
     failures: int
     latency: float = math.nan
+    reacts: bool = True
 
 
 def run_online(
@@ -105,15 +110,32 @@ def run_online(
             raise ValueError(f"scenario: {scenario!r} is none of {', '.join(SCENARIOS)}")
     if set(protocol.scenarios) - {"steady"}:
         data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
-    # Seeds outside, so that a process finds the recall of its last run again.
-    tasks = [
-        (entrant, seed, worth, scenario)
+    tasks = tasks_of(entrants, protocol)
+    yield from in_processes(_begin, (data, warm, protocol), _pass, tasks, jobs)
+
+
+def tasks_of(
+    entrants: Sequence[Entrant], protocol: Protocol
+) -> list[tuple[Entrant, int, float, str]]:
+    """Entrant, seed, worth and scenario of every run.
+
+    Seeds outside, so that a process finds the recall of its last run again.
+    """
+    return [
+        (one, seed, worth, scenario)
         for seed in range(protocol.seeds)
         for scenario in protocol.scenarios
         for worth in protocol.worths
         for entrant in entrants
+        for one in (both_ways(entrant) if scenario in SILENT else [entrant])
     ]
-    yield from in_processes(_begin, (data, warm, protocol), _pass, tasks, jobs)
+
+
+def both_ways(entrant: Entrant) -> list[Entrant]:
+    """It, and it without any reaction to drift where it has one."""
+    if not isinstance(policies.load(entrant.policy, **entrant.parameters), policies.Forgetful):
+        return [entrant]
+    return [entrant, replace(entrant, label=f"{entrant.label}{UNREACTING}", reacts=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +177,16 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
     here = _here[0]
     recorded, protocol = here.data.recorded, here.protocol
     rule = RewardRule(worth)
+    policy, react = policies.load(entrant.policy, **entrant.parameters), None
+    if scenario != "steady":
+        if entrant.reacts:
+            react = DriftWatch().happened
+        elif isinstance(policy, policies.Watchful):
+            policy = policy.unwatched()
     run = simulate(
         recorded,
         here.data.embeddings,
-        policies.load(entrant.policy, **entrant.parameters),
+        policy,
         seed=seed,
         explore=protocol.explore,
         rule=rule,
@@ -170,20 +198,21 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
         else None,
         phases=phases_of(scenario, recorded, rule),
         recall=_recall(seed, entrant.warm),
+        react=react,
     )
     waited = math.nan
     if recorded.latency is not None:
         waited = float(np.nanmean(recorded.latency[run.order, run.arm]))
-    return _summed(entrant.label, worth, scenario, run, waited)
+    return _summed(entrant, worth, scenario, run, waited)
 
 
-def _summed(label: str, worth: float, scenario: str, run: Run, latency: float) -> Passed:
+def _summed(entrant: Entrant, worth: float, scenario: str, run: Run, latency: float) -> Passed:
     n = len(run.order)
     steps = np.unique(np.linspace(1, n, min(n, _CHECKPOINTS)).round().astype(np.int64))
     tracks = {"policy": run.track} | {name: getattr(run.baselines, name) for name in _BASELINES}
     sums = {name: np.cumsum(track.reward)[steps - 1] for name, track in tracks.items()}
     return Passed(
-        label=label,
+        label=entrant.label,
         seed=run.seed,
         worth=worth,
         scenario=scenario,
@@ -205,4 +234,5 @@ def _summed(label: str, worth: float, scenario: str, run: Run, latency: float) -
         fallbacks=run.fallbacks,
         failures=run.failures,
         latency=latency,
+        reacts=entrant.reacts,
     )

@@ -19,7 +19,14 @@ from bandit_service.evaluate.offline import (
     evaluate_offline,
     summarise,
 )
-from bandit_service.evaluate.online import Entrant, Passed, Protocol, run_online
+from bandit_service.evaluate.online import (
+    Entrant,
+    Passed,
+    Protocol,
+    both_ways,
+    run_online,
+    tasks_of,
+)
 from bandit_service.evaluate.output import regret_points
 from bandit_service.evaluate.plots import change_plot, offline_plot, regret_plot
 from bandit_service.evaluate.pool import in_processes
@@ -214,25 +221,22 @@ def change_report(
     *,
     jobs: int,
     out: Path,
+    kind: str = "change",
 ) -> Report:
-    """The best single arm joins, degrades, gets dearer or retires half-way."""
+    """The best single arm changes half-way, in each of the scenarios; kind: names what is kept."""
     name = data.recorded.name
     changing = replace(protocol, scenarios=tuple(scenarios))
-    passed = runs(data, entrants, changing, jobs, f"{name} change")
+    passed = runs(data, entrants, changing, jobs, f"{name} {kind}")
     rows = change_rows(passed)
     table = change_table(rows, f"{name}: change half-way, {protocol.seeds} seeds")
     figures = change_plot(
-        [run for run in passed if run.label != "uniform"],
+        [run for run in passed if run.label != "uniform" and run.reacts],
         scenarios,
-        f"{name}: the best arm joins, degrades, gets dearer or retires half-way",
-        out / f"{name}-change",
+        f"{name}: what happens to the best arm half-way",
+        out / f"{name}-{kind}",
     )
     return Report(
-        [table],
-        figures,
-        {"change": rows},
-        {"change": regret_points(name, passed)},
-        _warnings(passed),
+        [table], figures, {kind: rows}, {kind: regret_points(name, passed)}, _warnings(passed)
     )
 
 
@@ -275,9 +279,9 @@ def runs(
     warm: Labelled | None = None,
 ) -> list[Passed]:
     """Every run of `run_online` under a progress bar, in the order of the entrants."""
-    total = len(entrants) * protocol.seeds * len(protocol.worths) * len(protocol.scenarios)
+    total = len(tasks_of(entrants, protocol))
     done = run_online(data, entrants, protocol, warm=warm, jobs=jobs)
-    order = {entrant.label: i for i, entrant in enumerate(entrants)}
+    order = {one.label: i for i, each in enumerate(entrants) for one in both_ways(each)}
     found = sorted(
         _shown(done, total, what, lambda run: f"{run.label} {run.means['policy'][0]:.3f}"),
         key=lambda run: (order[run.label], run.scenario, run.worth, run.seed),

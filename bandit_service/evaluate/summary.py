@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bandit_service.evaluate.online import Passed
+from bandit_service.evaluate.online import UNREACTING, Passed
 from policies import Floats
 
 BASELINES = ("uniform", "best", "oracle")
@@ -55,7 +55,9 @@ class ChangeRow:
     first 200 queries after the change and from there on, the best single arm being that of the
     new world. recovered: queries from the change until the mean over a window of 100 first comes
     within `NEAR` of the new best single arm's; None if it never does. after: queries after the
-    change; fewer than a window are too few to tell.
+    change; fewer than a window are too few to tell. soon, last: mean reward in the quarter after
+    the change and in the last quarter; soon_gain, last_gain: less that of the same entrant without
+    reactions to drift, by seed, where it ran without.
     """
 
     label: str
@@ -65,6 +67,10 @@ class ChangeRow:
     rest: Interval
     recovered: int | None
     after: int
+    soon: Interval
+    last: Interval
+    soon_gain: Interval | None = None
+    last_gain: Interval | None = None
 
 
 def interval(values: Iterable[float]) -> Interval:
@@ -121,7 +127,11 @@ def change_rows(passed: Sequence[Passed]) -> list[ChangeRow]:
     scenarios = dict.fromkeys(each.scenario for each in passed if each.scenario != "steady")
     for scenario in scenarios:
         here = [each for each in passed if each.scenario == scenario]
-        found = [_changed(label, scenario, runs) for label, runs in _grouped(here)]
+        grouped = dict(_grouped(here))
+        found = [
+            _changed(label, scenario, runs, grouped.get(f"{label}{UNREACTING}"))
+            for label, runs in grouped.items()
+        ]
         rows += sorted(found, key=lambda row: -row.first.mean)
     return rows
 
@@ -167,13 +177,24 @@ def _baseline(name: str, worth: float, runs: Sequence[Passed]) -> OnlineRow:
     )
 
 
-def _changed(label: str, scenario: str, runs: Sequence[Passed]) -> ChangeRow:
+def _changed(
+    label: str, scenario: str, runs: Sequence[Passed], without: Sequence[Passed] | None
+) -> ChangeRow:
     n = runs[0].queries
     at, soon = (n // 2) / n, min(1.0, (n // 2 + 200) / n)
 
     def gap(low: float, high: float) -> Callable[[Passed], float]:
         return lambda run: _per_query(run, run.rewards - run.beside["best"], low, high)
 
+    def earned(low: float, high: float) -> tuple[Interval, Interval | None]:
+        values = [_per_query(run, run.rewards, low, high) for run in runs]
+        if without is None:
+            return interval(values), None
+        others = [_per_query(run, run.rewards, low, high) for run in without]
+        return interval(values), interval(a - b for a, b in zip(values, others, strict=True))
+
+    soon_earned, soon_gain = earned(at, 0.75)
+    last_earned, last_gain = earned(0.75, 1.0)
     return ChangeRow(
         label=label,
         scenario=scenario,
@@ -182,6 +203,10 @@ def _changed(label: str, scenario: str, runs: Sequence[Passed]) -> ChangeRow:
         rest=interval(map(gap(soon, 1.0), runs)),
         recovered=_recovered(runs, n),
         after=n - n // 2,
+        soon=soon_earned,
+        last=last_earned,
+        soon_gain=soon_gain,
+        last_gain=last_gain,
     )
 
 

@@ -12,6 +12,7 @@ from bandit_service import settings, wire
 from bandit_service.core import codec
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
+from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import beside
 from bandit_service.experiments.results import calibrated
 from bandit_service.http.frame import KEEPER, ROUTER, body_of, reply
@@ -20,8 +21,9 @@ from policies import ArmId
 
 async def list_arms(request: web.Request) -> web.Response:
     """GET /v1/arms."""
-    arms = request.app[ROUTER].world.arms
-    return reply({"arms": [arm_body(arms[id]) for id in sorted(arms)]})
+    world = request.app[ROUTER].world
+    arms, alarms = world.arms, own_alarms(world)
+    return reply({"arms": [arm_body(arms[id], alarms.get(id)) for id in sorted(arms)]})
 
 
 async def put_arm(request: web.Request) -> web.Response:
@@ -38,24 +40,30 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(str(error), param=str(error).split(":")[0]) from None
     router = request.app[ROUTER]
     created = await router.put_arm(spec)
-    return reply(arm_body(router.world.arms[spec.id]), 201 if created else 200)
+    body = arm_body(router.world.arms[spec.id], own_alarms(router.world).get(spec.id))
+    return reply(body, 201 if created else 200)
 
 
 async def delete_arm(request: web.Request) -> web.Response:
     """DELETE /v1/arms/{id}: offered no more; what was learned stays."""
     router, id = request.app[ROUTER], ArmId(request.match_info["id"])
     await router.retire_arm(id)
-    return reply(arm_body(router.world.arms[id]))
+    return reply(arm_body(router.world.arms[id], own_alarms(router.world).get(id)))
 
 
-def arm_body(record: Any) -> dict[str, Any]:
-    """One arm of the catalogue, with what was observed of it."""
+def arm_body(record: Any, alarms: policies.OwnAlarms | None = None) -> dict[str, Any]:
+    """One arm of the catalogue, with what was observed of it.
+
+    alarms: how often the serving policy found by itself that the arm had changed.
+    """
     body: dict[str, Any] = msgspec.to_builtins(record.spec)
     observed: dict[str, float] = {"costs": record.costs, "latencies": record.latencies}
     if record.costs:
         observed["mean_cost_usd"] = record.observed_usd / record.costs
     if record.latencies:
         observed["mean_latency_s"] = record.latency_s / record.latencies
+    if alarms is not None:
+        observed |= {"alarms": alarms.count, "outcomes_since_alarm": alarms.since}
     return body | {"retired": record.retired, "source": record.source, "observed": observed}
 
 

@@ -22,13 +22,17 @@ async def drift(request: web.Request) -> web.Response:
 def described(world: World, watched: bool) -> dict[str, Any]:
     """The tracks as they stand, and the alarms, newest first; null is the arm of the queries.
 
-    forgets: whether the serving policy can let an arm fade, which `drift.keep` asks for.
+    forgets: whether an alarm lets the arm fade in the serving policy, as `drift.keep` says.
+    watches_arms: whether that policy watches its arms itself, so that an alarm does not.
     """
     folded = world.drift
+    policy = world.learners[world.serving].policy
+    watches = policies.watches_arms(policy)
     queries = folded.tracks.get(QUERIES, Track())
     return {
         "watched": watched,
-        "forgets": isinstance(world.learners[world.serving].policy, policies.Forgetful),
+        "forgets": isinstance(policy, policies.Forgetful) and not watches,
+        "watches_arms": watches,
         "arms": {
             arm: {"outcomes": track.passed, "residual": track.shown}
             for arm, track in sorted(folded.tracks.items())

@@ -241,8 +241,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
                 state={"enum": ["shown", "refused", "not enough data"]},
                 overlap={"type": "object"})}),
     "Drift": _object(
-        ["watched", "forgets", "arms", "queries", "allowances", "alarms"],
+        ["watched", "forgets", "watches_arms", "arms", "queries", "allowances", "alarms"],
         watched={"type": "boolean"}, forgets={"type": "boolean"},
+        watches_arms={"type": "boolean"},
         arms={"type": "object", "additionalProperties": _object(
             ["outcomes", "residual"], outcomes=_WHOLE, residual={"type": ["number", "null"]})},
         queries=_object(["seen", "distance"], seen=_WHOLE,

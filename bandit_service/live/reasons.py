@@ -12,7 +12,7 @@ import numpy as np
 from bandit_service.core.events import Decided, DriftDetected
 from bandit_service.live.watch import ArmSeen
 from bandit_service.statistics.moments import Moments, moved
-from policies import ArmId
+from policies import ArmId, OwnAlarms
 
 LOOKED_AT = 200
 ENOUGH_TO_TELL, _LATELY_S = 30, 600.0
@@ -22,6 +22,7 @@ _WORDS = {
 }  # fmt: skip
 _FEW, _FALLBACKS, _OFTEN, _SPENT = 20, 0.05, 0.5, 0.9
 _FAILED, _FAILED_SHARE = 3, 0.01
+_RELEARNED = 100
 
 
 @dataclass(slots=True)
@@ -163,6 +164,16 @@ def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
         f"{alarm.direction}, from {alarm.before:.2f} to {alarm.after:.2f}."
         for arm, alarm in newest.items()
     ]
+
+
+def relearned(alarms: Mapping[ArmId, OwnAlarms]) -> dict[ArmId, str]:
+    """In words, the arms that the policy found changed itself and has few outcomes of since."""
+    return {
+        arm: f"{arm} does not earn what it did: what was known of it is being relearned, with "
+        f"{own.since} outcomes since."
+        for arm, own in alarms.items()
+        if own.since < _RELEARNED
+    }
 
 
 def nearly_spent(budgets: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service import clock
 from bandit_service.core.events import DriftDetected
+from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import Pending
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
@@ -22,6 +23,7 @@ from bandit_service.live.reasons import (
     changes,
     drifted,
     nearly_spent,
+    relearned,
     state,
     why,
 )
@@ -68,9 +70,10 @@ class Shown:
         alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
             each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
         ]  # fmt: skip
-        arms = self._arms(watch, span, recent, alarms, now)
+        anew = {} if tenant is not None else relearned(own_alarms(self.router.world))
+        arms = self._arms(watch, span, recent, alarms, anew, now)
         budgets = self._budgets(tenant, now)
-        noticed = drifted(alarms) + self._splits() + nearly_spent(budgets)
+        noticed = drifted(alarms) + list(anew.values()) + self._splits() + nearly_spent(budgets)
         codes = [] if tenant is not None else [  # they are all tenants' answers
             code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
         ]  # fmt: skip
@@ -159,6 +162,7 @@ class Shown:
         span: Sequence[Step],
         recent: Sequence[Pending],
         alarms: Sequence[DriftDetected],
+        anew: Mapping[ArmId, str],
         now: float,
     ) -> list[dict[str, Any]]:
         treated = chances([pending.decided for pending in recent])
@@ -189,6 +193,7 @@ class Shown:
                 "share_before_n": sum(before.values()),
                 "why": " ".join([
                     *drifted([alarm for alarm in alarms if alarm.arm == id]),
+                    *([anew[id]] if id in anew else []),
                     changes(seen, now) + why(treated.get(id), record.retired, upstream, untried),
                 ]),
             }  # fmt: skip

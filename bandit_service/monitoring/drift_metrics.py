@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
+from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import World
 from bandit_service.monitoring import metrics
 
@@ -24,9 +25,15 @@ class DriftMetrics:
         self.watched = False
         self._bounded = bounded
         self._arms = metrics.DRIFT_DETECTED.labelled(registry)
+        self._own = metrics.ARM_ALARMS.labelled(registry)
+        self._counted: dict[str, int] = {}
         self._queries = metrics.QUERY_DRIFT_DETECTED.labelled(registry)
         self._residual = metrics.ARM_RESIDUAL.labelled(registry)
         self._distance = metrics.QUERY_DISTANCE.on(registry)
+
+    def begin(self, world: World) -> None:
+        """What the policy's own alarms stand at after a recovery, from where they are counted."""
+        self._counted = {id: own.count for id, own in own_alarms(world).items()}
 
     def detected(self, event: ev.DriftDetected) -> None:
         """One alarm that was applied."""
@@ -36,7 +43,15 @@ class DriftMetrics:
             self._arms(self._bounded(event.arm), event.detector, event.direction).inc()
 
     def look(self, world: World, arms: Set[str]) -> None:
-        """NaN where there is no value; of these arms only."""
+        """NaN where there is no value; of these arms only.
+
+        The policy's own alarms stand in its state; where it is another policy now, there are fewer.
+        """
+        for id, own in own_alarms(world).items():
+            more = own.count - self._counted.get(id, 0)
+            if more > 0:
+                self._own(self._bounded(id)).inc(more)
+            self._counted[id] = own.count
         for name, track in world.drift.tracks.items():
             arm, mean = self._bounded(name), track.shown
             if name != QUERIES and arm in arms:

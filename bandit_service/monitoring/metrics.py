@@ -319,6 +319,10 @@ DRIFT_DETECTED = CounterOf(
     "bandit_drift_detected_total", "Alarms that an arm's residuals changed.",
     ("arm", "detector", "direction"),
 )  # fmt: skip
+ARM_ALARMS = CounterOf(
+    "bandit_arm_alarms_total", "Alarms of the serving policy itself that an arm changed, after "
+    "which it learns the arm anew.", ("arm",),
+)  # fmt: skip
 QUERY_DRIFT_DETECTED = CounterOf(
     "bandit_query_drift_detected_total", "Alarms that queries became unlike those remembered.",
     ("detector", "direction"),

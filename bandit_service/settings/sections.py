@@ -260,9 +260,9 @@ class DriftSettings:
     page_hinkley_delta: float = setting(
         0.05, "a change of the mean smaller than this is none to Page-Hinkley", low=0, high=1
     )
-    keep: float = setting(
-        1.0, "share of what was learned of an arm that its alarm leaves; 1 forgets nothing",
-        low=0.01, high=1,
+    keep: float | None = setting(
+        None, "share of what a policy without an alarm of its own learned of an arm that the arm's "
+        "alarm leaves; 1 forgets nothing, none means 0.1", low=0.01, high=1,
     )  # fmt: skip
     explore: float = setting(
         0.0, "probability that an arm keeps at least after its alarm, all arms after one of the "

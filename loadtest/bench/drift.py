@@ -1,19 +1,22 @@
 """Drift on recorded streams: false alarms, delay, reward with and without reactions, and the cost.
 
     python -m loadtest.bench.drift [--data DIR] [--seeds 5] [--jobs 2] [--markdown docs/drift.md]
+        [--parts rewards queries cost] [--recordings nvmix …] [--policies nested …]
 
 Half-way the best arm's quality is halved and nobody says so (`evaluate/change.py`). Each stream is
 also run without any change. The baseline is the same stream without detection, whose decisions are
-those of detection without a reaction.
+those of detection without a reaction. A policy that watches its arms itself is held against itself
+with its alarm turned off.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +34,7 @@ from bandit_service.embedding import open_backend
 from bandit_service.evaluate.change import phases_of
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.pool import in_processes
+from bandit_service.evaluate.summary import interval
 from bandit_service.evaluate.tables import Table, number
 from bandit_service.recall import Recall
 from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
@@ -42,12 +46,16 @@ from loadtest.sections import put_section
 
 RULE = RewardRule(0.10)
 REACTIONS = {
-    "none": DriftRules(),
+    "none": DriftRules(keep=1.0),
     "keep 0.1": DriftRules(keep=0.1),
-    "explore 0.05": DriftRules(explore=0.05, decisions=500),
+    "explore 0.05": DriftRules(keep=1.0, explore=0.05, decisions=500),
     "both": DriftRules(keep=0.1, explore=0.05, decisions=500),
 }
-POLICIES = ("metallm", "knn", "eagle", "epsilon_greedy", "pickllm_q")
+POLICIES = ("nested", "metallm", "epsilon_greedy", "knn")
+OWN = "own alarm"
+"""What stands for the reaction of a policy that watches its arms itself."""
+RECORDINGS = ("nvmix", "zeroeval", PARETOBANDIT)
+PARTS = ("rewards", "queries", "cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +70,17 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One run. before, after, last: mean reward of the first and second half, the last quarter."""
+    """One run. before, soon, last: mean reward of the first half, the quarter after it and the
+    last quarter; best: that of the best single arm in the second half."""
 
     policy: str
     scenario: str
     reaction: str
     n: int
     before: float
-    after: float
+    soon: float
     last: float
-    best_after: float
+    best: float
     alarms: tuple[Alarm, ...]
     worse: str
 
@@ -106,7 +115,7 @@ def run(policy: str, scenario: str, reaction: str, seed: int) -> Seen:
     """One pass over the stream of this process."""
     data = _here[0]
     phases = phases_of(scenario, data.recorded, RULE)
-    watch, alarms = DriftWatch(REACTIONS[reaction]), list[Alarm]()
+    watch, alarms = DriftWatch(REACTIONS["none" if reaction == OWN else reaction]), list[Alarm]()
 
     def react(event: ev.AnyEvent, world: World) -> ev.AnyEvent | None:
         alarm = watch.happened(event, world)
@@ -115,33 +124,47 @@ def run(policy: str, scenario: str, reaction: str, seed: int) -> Seen:
             alarms.append(Alarm(*told))
         return alarm
 
+    chosen = policies.load(policy)
+    if isinstance(chosen, policies.Watchful) and reaction != OWN:
+        chosen = chosen.unwatched()
     done = simulate(
-        data.recorded, data.embeddings, policies.load(policy), seed=seed, explore=Exploration(),
+        data.recorded, data.embeddings, chosen, seed=seed, explore=Exploration(),
         rule=RULE, phases=phases, recall=_recall(seed), react=react,
     )  # fmt: skip
     n, reward = len(done.order), done.track.reward
+    half, last = n // 2, n - n // 4
     gone = phases[-1].recorded.quality - phases[0].recorded.quality
     worse = data.recorded.arms[int(np.nanargmin(np.nansum(gone, axis=0)))].id
     return Seen(
-        policy, scenario, reaction, n, float(reward[: n // 2].mean()),
-        float(reward[n // 2 :].mean()), float(reward[n - n // 4 :].mean()),
-        float(done.baselines.best.reward[n // 2 :].mean()), tuple(alarms), worse,
+        policy, scenario, reaction, n, float(reward[:half].mean()),
+        float(reward[half:last].mean()), float(reward[last:].mean()),
+        float(done.baselines.best.reward[half:].mean()), tuple(alarms), worse,
     )  # fmt: skip
 
 
+def reactions_of(policy: str, wanted: Sequence[str]) -> list[str]:
+    """Those that are tried with it."""
+    return [*wanted, OWN] if policies.watches_arms(policies.load(policy)) else list(wanted)
+
+
 def streams(
-    data: Labelled, names: Sequence[str], seeds: int, jobs: int
-) -> tuple[list[Seen], Table, Table]:
+    data: Labelled, names: Sequence[str], wanted: Sequence[str], seeds: int, jobs: int
+) -> tuple[list[Seen], list[Table]]:
     """Every policy on one recording: all runs, the table of alarms and that of rewards."""
-    kinds = [("steady", "none"), ("steady", "both"), *(("degrades", name) for name in REACTIONS)]
-    tasks = [(name, *kind, seed) for seed in range(seeds) for name in names for kind in kinds]
+    tasks = [
+        (name, scenario, reaction, seed)
+        for seed in range(seeds)
+        for name in names
+        for scenario in ("degrades", "steady")
+        for reaction in reactions_of(name, wanted)
+    ]
     bar = tqdm(total=len(tasks), desc=data.recorded.name, unit=" runs", disable=None)
     seen = []
     for one in in_processes(_begin, (data,), run, tasks, jobs):
         seen.append(one)
         bar.update()
     bar.close()
-    return seen, _alarms(data, names, seen), _rewards(data, names, seen)
+    return seen, [_alarms(data, names, seen), _rewards(data, names, wanted, seen)]
 
 
 def _of(seen: Sequence[Seen], policy: str, scenario: str, reaction: str) -> list[Seen]:
@@ -151,7 +174,8 @@ def _of(seen: Sequence[Seen], policy: str, scenario: str, reaction: str) -> list
 def _alarms(data: Labelled, names: Sequence[str], seen: Sequence[Seen]) -> Table:
     rows = []
     for name in names:
-        steady, worse = _of(seen, name, "steady", "none"), _of(seen, name, "degrades", "none")
+        reaction = OWN if _of(seen, name, "steady", OWN) else "none"
+        steady, worse = (_of(seen, name, scenario, reaction) for scenario in ("steady", "degrades"))
         found = [one.found for one in worse]
         delays = [hit.step - one.n // 2 for one, hit in zip(worse, found, strict=True) if hit]
         by = [hit.detector for hit in found if hit]
@@ -161,41 +185,53 @@ def _alarms(data: Labelled, names: Sequence[str], seen: Sequence[Seen]) -> Table
             f"{statistics.median(delays):.0f}" if delays else "–",
             f"{by.count('adwin')} / {by.count('page_hinkley')}",
         ))  # fmt: skip
-    seeds = len(_of(seen, names[0], "steady", "none"))
-    title = f"{data.recorded.name}: alarms, seeds: {seeds}"
+    title = f"{data.recorded.name}: alarms of the service, seeds: {len(worse)}"
     heads = ("policy", "false alarms, steady", "drop found", "median delay, decisions",
              "by ADWIN / Page-Hinkley")  # fmt: skip
     return Table(title, heads, tuple(rows))
 
 
-def _rewards(data: Labelled, names: Sequence[str], seen: Sequence[Seen]) -> Table:
+def _rewards(
+    data: Labelled, names: Sequence[str], wanted: Sequence[str], seen: Sequence[Seen]
+) -> Table:
     rows = []
     for name in names:
-        for scenario, reactions in (("degrades", tuple(REACTIONS)), ("steady", ("none", "both"))):
-            for reaction in reactions:
+        for scenario in ("degrades", "steady"):
+            plain = _of(seen, name, scenario, "none")
+            for reaction in reactions_of(name, wanted):
                 runs = _of(seen, name, scenario, reaction)
-                after = [one.after for one in runs]
-                spread = statistics.stdev(after) if len(after) > 1 else 0.0
-                regret = statistics.mean((s.best_after - s.after) * (s.n - s.n // 2) for s in runs)
                 rows.append((
                     f"{name}, {scenario}, {reaction}",
                     number(statistics.mean(one.before for one in runs)),
-                    f"{statistics.mean(after):.4f} ± {spread:.4f}",
-                    number(statistics.mean(one.last for one in runs)), f"{regret:.0f}",
+                    number(statistics.mean(one.soon for one in runs)),
+                    _gain(one.soon - was.soon for one, was in zip(runs, plain, strict=True)),
+                    number(statistics.mean(one.last for one in runs)),
+                    _gain(one.last - was.last for one, was in zip(runs, plain, strict=True)),
+                    number(statistics.mean(one.best for one in runs)),
                 ))  # fmt: skip
-    heads = ("policy, world, reaction", "reward, first half", "second half ± sd", "last quarter",
-             "regret, second half")  # fmt: skip
+    heads = ("policy, world, reaction", "first half", "the quarter after", "less none",
+             "the last quarter", "less none", "best single arm, second half")  # fmt: skip
     return Table(
-        f"{data.recorded.name}: reward", heads, tuple(rows),
-        "Regret to the best single arm of the second half. `none` decides as without detection.",
+        f"{data.recorded.name}: mean reward, seeds: {len(runs)}", heads, tuple(rows),
+        "± is half of the 95 % interval over seeds, paired. `none` decides as without detection; "
+        f"`{OWN}` is the policy's as it is set by default, and the service's does nothing then.",
     )  # fmt: skip
 
 
-def recordings(directory: Path, state: Path) -> Iterator[Labelled]:
-    """nvmix and the demo's recording, embedded; what is not there is skipped with a message."""
+def _gain(differences: Iterable[float]) -> str:
+    found = list(differences)
+    if not any(found):
+        return "0"
+    told = interval(found)
+    return f"{told.mean:+.4f}" + ("" if math.isnan(told.half) else f" ± {told.half:.4f}")
+
+
+def recordings(names: Sequence[str], directory: Path, state: Path) -> Iterator[Labelled]:
+    """The named recordings, embedded; what is not there is skipped with a message."""
     chosen = Settings().embedding
     backend = open_backend(chosen.backend, chosen.model, state / "models")
-    for source in (str(directory / "nvmix.jsonl.gz"), PARETOBANDIT):
+    for name in names:
+        source = name if name == PARETOBANDIT else str(directory / f"{name}.jsonl.gz")
         try:
             recorded = open_recording(source)
         except BadRecording as error:
@@ -214,20 +250,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seeds", type=int, default=5)
     add("--jobs", type=int, default=os.cpu_count() or 1)
     add("--policies", nargs="+", default=POLICIES)
-    add("--markdown", type=Path, help="write the tables into this file's section")
+    add("--reactions", nargs="+", default=tuple(REACTIONS), choices=tuple(REACTIONS))
+    add("--recordings", nargs="+", default=RECORDINGS)
+    add("--parts", nargs="+", default=PARTS, choices=PARTS)
+    add("--markdown", type=Path, help="write the tables into this file's sections")
     args = parser.parse_args(argv)
     if not available():
         print("river is not installed: pip install river==0.26.1", file=sys.stderr)
         return 1
-    tables: list[Table] = []
-    for data in recordings(args.data, args.state):
-        tables += streams(data, args.policies, args.seeds, args.jobs)[1:]
-        if any(data.recorded.tasks):
-            tables.append(queries(data, args.seeds))
-    tables += cost()
-    print("\n\n".join(table.text() for table in tables))
+    tables: dict[str, list[Table]] = {part: [] for part in args.parts}
+    wanted = ["none", *(name for name in args.reactions if name != "none")]
+
+    def told(part: str, found: Sequence[Table]) -> None:
+        """Print what is done; an hour's runs are not to be lost with the last of them."""
+        print("\n\n".join(table.text() for table in found), end="\n\n", flush=True)
+        tables[part] += found
+
+    for data in recordings(args.recordings, args.data, args.state):
+        if "rewards" in tables:
+            told("rewards", streams(data, args.policies, wanted, args.seeds, args.jobs)[1])
+        if "queries" in tables and any(data.recorded.tasks):
+            told("queries", [queries(data, args.seeds)])
+    if "cost" in tables:
+        told("cost", cost())
     if args.markdown is not None:
-        put_section(args.markdown, "drift", "\n\n".join(table.markdown() for table in tables))
+        for part, found in tables.items():
+            put_section(
+                args.markdown, f"drift-{part}", "\n\n".join(table.markdown() for table in found)
+            )
     return 0
 
 

@@ -115,7 +115,7 @@ def fold(
     **more: Any,
 ) -> Run:
     """One run as the service with these settings would make it."""
-    rules, watching = router_rules(settings), drift_watch(settings)
+    rules, watching = router_rules(settings), drift_watch(settings, policy)
     return simulate(
         stage.recorded,
         embeddings,

@@ -17,6 +17,7 @@ from bandit_service.cli.replay import tell_left_out
 from bandit_service.core.decide import Exploration
 from bandit_service.embedding import Backend, open_backend
 from bandit_service.evaluate import output, reports
+from bandit_service.evaluate.change import SILENT
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.evaluate_cli import entrants_of
 from bandit_service.evaluate.offline import parts, update_times
@@ -33,8 +34,8 @@ _DEFAULTS = Settings()
 _SWEEP = (1e-3, 1e-2, 1e-1)
 _MANY = 5_000
 _OLD_FLOOR = Exploration(floor=0.01)
-_SCENARIOS = ("joins", "degrades", "dearer", "retires")
-_LEARNERS = ("eagle", "forc", "knn", "metallm", "metallm@paper", "epsilon_greedy")
+_SCENARIOS = ("joins", "dearer", "price x60", "retires")
+_LEARNERS = ("nested", "eagle", "forc", "knn", "metallm", "metallm@paper", "epsilon_greedy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,6 +138,9 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
         sweep = replace(few, worths=_SWEEP)
         told += [
             reports.sweep_report(data, learners, sweep, jobs=args.jobs),
+            reports.change_report(
+                data, entrants, few, SILENT, jobs=args.jobs, out=figures, kind="silent-change"
+            ),
             reports.change_report(data, learners, few, _SCENARIOS, jobs=args.jobs, out=figures),
             reports.regimes_report(data, learners, few, jobs=args.jobs),
         ]

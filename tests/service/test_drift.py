@@ -75,7 +75,7 @@ async def test_a_silent_drop_is_told_and_with_reactions_traffic_leaves_the_arm_s
     tmp_path: Path, models: Path
 ) -> None:
     shares = {}
-    for name, more in (("watched", {}), ("reacting", REACTIONS)):
+    for name, more in (("watched", {"BANDIT_DRIFT_KEEP": "1"}), ("reacting", REACTIONS)):
         async with serving(tmp_path / name, models, **ENVIRON, **more) as client:
             await _traffic(client, BEFORE, 500, 1)
             steady = await _drift(client)
@@ -89,7 +89,9 @@ async def test_a_silent_drop_is_told_and_with_reactions_traffic_leaves_the_arm_s
             assert alarm["before"] > alarm["after"] + 0.3
             series = f'arm="good",detector="{alarm["detector"]}",direction="down"'
             assert f"bandit_drift_detected_total{{{series}}} 1.0" in await _metrics(client)
-            assert (alarm["keep"], alarm["explore"]) == ((0.02, 0.05) if more else (1.0, 0.0))
+            assert (alarm["keep"], alarm["explore"]) == (
+                (1.0, 0.0) if name == "watched" else (0.02, 0.05)
+            )
     assert shares["watched"] > 0.8
     assert shares["reacting"] < 0.5
 
@@ -140,3 +142,22 @@ async def test_that_a_policy_cannot_forget_is_told(tmp_path: Path, models: Path)
     environ = ENVIRON | {"BANDIT_POLICY_NAME": "uniform"}
     async with serving(tmp_path / "var", models, **environ) as client:
         assert (await _drift(client))["forgets"] is False
+
+
+async def test_a_policy_that_watches_its_arms_itself_is_left_to_it(
+    tmp_path: Path, models: Path
+) -> None:
+    environ = ENVIRON | {"BANDIT_POLICY_NAME": "nested"}
+    async with serving(tmp_path / "var", models, **environ) as client:
+        await _traffic(client, BEFORE, 200, 1)
+        assert 'bandit_arm_alarms_total{arm="good"}' not in await _metrics(client)
+        arms = await _traffic(client, AFTER, 200, 2)
+        assert arms[100:].count("good") < 20
+        told = await _drift(client)
+        assert (told["forgets"], told["watches_arms"]) == (False, True)
+        _, catalogue = await client.get("/v1/arms")
+        observed = {arm["id"]: arm["observed"] for arm in catalogue["arms"]}
+        alarms = observed["good"]["alarms"]
+        assert alarms >= 1
+        assert "alarms" not in observed["fair"]
+        assert f'bandit_arm_alarms_total{{arm="good"}} {float(alarms)}' in await _metrics(client)

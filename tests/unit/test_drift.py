@@ -204,3 +204,21 @@ def test_an_alarm_that_keeps_everything_touches_no_policy() -> None:
     before = dict(world.learners["knn"].state.count)
     apply(world, _alarm(begun=world.events))
     assert (world.history.faded, world.learners["knn"].state.count) == ({}, before)
+
+
+@pytest.mark.parametrize(("alarm", "fades"), [(10.0, False), (0.0, True)])
+def test_no_change_is_answered_twice_a_policy_with_its_own_alarm_is_left_alone(
+    alarm: float, fades: bool
+) -> None:
+    """Beside it, one without an alarm of its own forgets all the same."""
+    learning = {"nested": policies.load("nested", alarm=alarm), "knn": policies.load("knn")}
+    world = new_world(learning, "nested", 10)
+    spec = ev.ArmSpec(id=A, usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
+    apply(world, ev.ArmAdded(ts=0.0, arm=spec, source="api"))
+    for i in range(4):
+        apply(world, _decided(f"d{i}"))
+        apply(world, ev.Rewarded(ts=1.0, decision_id=f"d{i}", quality=0.5, reward=0.5))
+    apply(world, _alarm(A, keep=0.5, begun=world.events))
+    assert world.learners["knn"].state.count == {A: 2.0}
+    assert world.learners["nested"].state.sums.n[0] == (2.0 if fades else 4.0)
+    assert (world.learners["nested"].failures, world.learners["knn"].failures) == (0, 0)

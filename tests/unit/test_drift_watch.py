@@ -88,7 +88,7 @@ def test_a_rise_is_found_by_adwin() -> None:
     coins = [*_coins(0.3, 1000, 1), *_coins(0.9, 300, 2)]
     (alarm,) = _fed(DriftWatch(), _world(), _events(iter(coins)))
     assert (alarm.detector, alarm.direction) == ("adwin", "up")
-    assert (alarm.keep, alarm.explore, alarm.decisions) == (1.0, 0.0, 0)
+    assert (alarm.keep, alarm.explore, alarm.decisions) == (0.1, 0.0, 0)
 
 
 @needs_river
@@ -219,7 +219,7 @@ def test_a_service_without_river_says_so_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "river", None)
-    assert drift_watch(Settings()) is None
+    assert drift_watch(Settings(), policies.load("metallm")) is None
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("WARNING", "drift detection is off")
     assert "pip install" in record.__dict__["why"]
@@ -231,10 +231,38 @@ def test_the_settings_reach_the_detectors() -> None:
         adwin_delta=0.01, page_hinkley_threshold=30.0, page_hinkley_delta=0.02, keep=0.1,
         explore=0.05, explore_decisions=9,
     )  # fmt: skip
-    watch = drift_watch(Settings(drift=chosen))
+    watch = drift_watch(Settings(drift=chosen), policies.load("metallm"))
     assert watch is not None
     assert watch.rules == DriftRules(0.01, 30.0, 0.02, 0.1, 0.05, 9)
-    assert drift_watch(Settings(drift=DriftSettings(enabled=False))) is None
+    off = Settings(drift=DriftSettings(enabled=False))
+    assert drift_watch(off, policies.load("metallm")) is None
+    by_default = drift_watch(Settings(), policies.load("metallm"))
+    assert by_default is not None
+    assert by_default.rules == DriftRules()
+    assert by_default.rules.keep == 0.1
+
+
+@needs_river
+@pytest.mark.parametrize(
+    ("policy", "parameters", "keep", "told"),
+    [
+        ("nested", {}, 0.3, True),
+        ("nested", {}, None, False),
+        ("nested", {"alarm": 0.0}, 0.3, False),
+        ("metallm", {}, 0.3, False),
+    ],
+)
+def test_a_share_that_does_nothing_to_the_serving_policy_is_told(
+    policy: str,
+    parameters: dict[str, float],
+    keep: float | None,
+    told: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drift_watch(Settings(drift=DriftSettings(keep=keep)), policies.load(policy, **parameters))
+    assert [record.getMessage() for record in caplog.records] == [
+        "drift.keep does nothing to the serving policy, which watches its arms itself"
+    ] * told
 
 
 def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:

@@ -16,12 +16,21 @@ from bandit_service.core.apply import apply
 from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.live.broadcast import BEHIND, Broadcast
-from bandit_service.live.reasons import Signs, chances, changes, drifted, nearly_spent, state, why
+from bandit_service.live.reasons import (
+    Signs,
+    chances,
+    changes,
+    drifted,
+    nearly_spent,
+    relearned,
+    state,
+    why,
+)
 from bandit_service.live.ring import Ring
 from bandit_service.live.scatter import FEWEST, plane_of, scatter
 from bandit_service.live.watch import KNOWN, RECENT, ArmSeen, Watches
 from bandit_service.statistics.moments import ENOUGH, Moments
-from policies import ArmId
+from policies import ArmId, OwnAlarms
 
 A, B = ArmId("a"), ArmId("b")
 
@@ -237,6 +246,15 @@ def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
     assert said[0] == "What comes of a drifts: it went down, from 0.10 to -0.30."
     assert said[1].startswith("How far queries are from the past drifts")
     assert state(Signs(2, 500, 400, 0, 200, noticed=said))[0] == "warn"
+
+
+def test_an_arm_is_said_to_be_relearned_until_enough_came_of_it() -> None:
+    said = relearned({A: OwnAlarms(2, 7), B: OwnAlarms(1, 100)})
+    assert said == {
+        A: "a does not earn what it did: what was known of it is being relearned, with 7 outcomes "
+        "since."
+    }
+    assert state(Signs(2, 500, 400, 0, 200, noticed=list(said.values())))[0] == "warn"
 
 
 def test_the_state_of_the_whole_names_the_gravest_first() -> None:

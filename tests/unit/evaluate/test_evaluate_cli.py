@@ -95,7 +95,7 @@ def test_every_protocol_leaves_tables_curves_and_plots(
     online = {row["label"]: row for row in found["online"]}
     assert online["metallm"]["reward"]["mean"] > online["(uniform)"]["reward"]["mean"]
     assert {row["scenario"] for row in found["change"]} == {
-        "joins", "degrades", "dearer", "retires",
+        "joins", "degrades", "dearer", "price x60", "retires",
     }  # fmt: skip
     assert {row["label"] for row in found["regimes"]} >= {
         "metallm, bandit only", "metallm, warm + bandit", "metallm, full information",

@@ -136,6 +136,12 @@ def test_the_best_arm_is_the_one_to_which_it_happens() -> None:
     assert isinstance(told, ev.ArmUpdated)
     assert told.arm.usd_per_mtok_in == pytest.approx(after.recorded.cost[0, 0] / 0.002)
 
+    (_, after) = phases_of("price x60", _two(), rule)
+    assert after.recorded.cost[0] == pytest.approx([0.12, 0.001])
+    (told,) = after.events
+    assert isinstance(told, ev.ArmUpdated)
+    assert told.arm.usd_per_mtok_out == pytest.approx(60.0 * _two().arms[0].usd_per_mtok_out)
+
     (_, after) = phases_of("retires", _two(), rule)
     assert np.isnan(after.recorded.cost[:, 0]).all()
     assert isinstance(after.events[0], ev.ArmRetired)
@@ -185,6 +191,45 @@ def test_recovery_is_counted_from_the_change() -> None:
     never = [_passed("a", [0.5] * 200 + [0.0] * 200, [0.5] * 400, scenario="degrades")]
     assert change_rows(never)[0].recovered is None
     assert "never" in change_table(change_rows(never), "made").text()
+
+
+def test_the_quarters_after_a_change_and_what_reacting_gained_are_by_hand() -> None:
+    best = [0.5] * 400
+    reacts = [0.5] * 200 + [0.25] * 100 + [0.5] * 100
+    not_at_all = [0.5] * 200 + [0.0] * 100 + [0.125] * 100
+    runs = [
+        *(_passed("a", reacts, best, seed=seed, scenario="degrades") for seed in (0, 1)),
+        *(
+            _passed("a, no reaction", not_at_all, best, seed=seed, scenario="degrades")
+            for seed in (0, 1)
+        ),
+    ]
+    first, second = change_rows(runs)
+    assert (first.soon.mean, first.last.mean) == pytest.approx((0.25, 0.5))
+    assert first.soon_gain is not None
+    assert first.last_gain is not None
+    assert (first.soon_gain.mean, first.last_gain.mean) == pytest.approx((0.25, 0.375))
+    assert (second.label, second.soon_gain) == ("a, no reaction", None)
+    text = change_table([first], "made").markdown()
+    assert "| 0.250 ± 0.000 | 0.250 ± 0.000 | 0.500 ± 0.000 | 0.375 ± 0.000 |" in text
+
+
+def test_in_a_silent_change_what_can_react_runs_both_ways() -> None:
+    """By its own alarm or by the service's; until the change both are the same run."""
+    n = 500
+    data = Labelled(recording([[0.9, 0.6]] * n, [[0.001, 0.001]] * n), np.ones((n, 1), np.float32))
+    entrants = [Entrant(name, name) for name in ("nested", "epsilon_greedy", "uniform")]
+    protocol = Protocol(seeds=1, scenarios=("degrades",))
+    found = {run.label: run for run in run_online(data, entrants, protocol)}
+    assert set(found) == {
+        "nested", "nested, no reaction", "epsilon_greedy", "epsilon_greedy, no reaction", "uniform",
+    }  # fmt: skip
+    for name in ("nested", "epsilon_greedy"):
+        reacted, did_not = found[name], found[f"{name}, no reaction"]
+        half = np.searchsorted(reacted.steps, n // 2)
+        assert reacted.rewards[:half].tolist() == did_not.rewards[:half].tolist()
+        assert reacted.rewards[-1] > did_not.rewards[-1] + 10.0
+        assert (reacted.reacts, did_not.reacts) == (True, False)
 
 
 def test_equal_cost_and_equal_quality_by_hand() -> None:
