@@ -97,7 +97,7 @@ STATED: Mapping[str, str] = MappingProxyType(
 OURS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "nested": {
-            "thompson": {"explore": "thompson"},
+            "ucb": {"explore": "ucb"},
             "embedding": {"surface": 0.0},
             "steady": {"alarm": 0.0},
             "no-price": {"slope": 0.0, "slope_variance": 1e-6},
