@@ -88,7 +88,7 @@ class Nested:
     >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.0, quality=0.0, reward=0.0)
     >>> state = policy.learn(policy.init(), event)
     >>> policy.propose(state, context, arms).propensities.round(3).tolist()
-    [0.0, 1.0]
+    [0.176, 0.824]
     """
 
     explore: str = "thompson"
