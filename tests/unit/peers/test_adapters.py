@@ -175,9 +175,9 @@ def test_paretobandits_own_data_features_and_priors() -> None:
 def test_every_row_has_a_name_of_its_own() -> None:
     found = entrants(["eagle"])
     assert len({each.label for each in found}) == len(found)
-    assert found[0].label == "metallm [embedding]"
+    assert found[0].label == "nested [embedding]"
     assert [each.label for each in entrants(["eagle"], only=["ours"], features=[EMBEDDING])] == [
-        "metallm [embedding]",
+        "nested [embedding]",
         "eagle [embedding]",
     ]
     assert {each.package for each in entrants(only=["river"])} == {"ours", "river"}

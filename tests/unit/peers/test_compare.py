@@ -130,7 +130,7 @@ def test_the_command_tells_what_is_missing_and_writes_what_it_found(
     assert "left out 1 of 41 queries" in out
     told = json.loads((tmp_path / "t.json").read_text())
     labels = [row["label"] for row in told["data"][0]["rows"]]
-    assert labels[0] == "metallm [embedding]"
+    assert labels[0] == "nested [embedding]"
     assert labels[1:] == ["(uniform)", "(best single: b)", "(oracle)"]
     assert len(told["data"][0]["runs"]) == 2
     assert "| (oracle) |" in (tmp_path / "t.md").read_text()
