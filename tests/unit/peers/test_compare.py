@@ -17,7 +17,7 @@ from bandit_service.replay.simulate import simulate
 from loadtest.peers import __main__ as command
 from loadtest.peers import entrants as who
 from loadtest.peers.entrants import EMBEDDING, Entrant, reference
-from policies.metallm import MetaLLM
+from policies.nested import Nested
 from tests.unit.replay.recordings import a_row, planted, recording, write
 
 pytest.importorskip("scipy")
@@ -48,7 +48,7 @@ def test_ours_is_what_simulate_gives() -> None:
     ours = simulate(
         data.recorded,
         data.features[EMBEDDING].astype(np.float32),
-        MetaLLM(),
+        Nested(),
         seed=2,
         explore=Exploration(),
         rule=RULE,

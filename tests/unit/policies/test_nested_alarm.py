@@ -48,7 +48,7 @@ def test_a_drop_is_found_once_counted_and_nearly_forgotten() -> None:
 
 
 def test_without_its_alarm_it_is_the_same_policy_that_nothing_wakes() -> None:
-    policy = Nested(kappa=0.7)
+    policy = Nested(explore="ucb", kappa=0.7)
     off = policy.unwatched()
     assert (off.alarm, off.kappa) == (0.0, 0.7)
     assert policies.watches_arms(policy)
