@@ -236,9 +236,9 @@ def test_the_command_shows_both_parts_the_feedback_and_the_configuration(
     monkeypatch.setattr(tune_cli, "open_backend", lambda *_: None)
     monkeypatch.setattr(tune_cli, "embed_all", lambda *_: vectors)
     data, out = tmp_path / "made.jsonl.gz", tmp_path / "found.json"
-    assert _run("--data", data, "--grid", "alpha=0.5,2", "--seeds", 2, "--json", out) == 0
+    assert _run("--data", data, "--grid", "prior=0.7,0.5", "--seeds", 2, "--json", out) == 0
     shown, _ = capsys.readouterr()
-    assert "metallm on the validation part: " in shown
+    assert "nested on the validation part: " in shown
     assert "On the test part, which nothing was chosen on: " in shown
     assert "Feedback used for choosing: " in shown
     found = json.loads(out.read_text())
@@ -247,14 +247,14 @@ def test_the_command_shows_both_parts_the_feedback_and_the_configuration(
     assert sum(found["queries"].values()) == 60
     assert found["outcomes_shown"] == 2 * 2 * found["queries"]["validation"]
     assert len(found["validation"]["trials"]) == 2
-    assert _run("--data", data, "--trials", 2, "--range", "alpha=0.1:1:log", "--seeds", 1) == 0
+    assert _run("--data", data, "--trials", 2, "--range", "prior=0.1:1:log", "--seeds", 1) == 0
 
 
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (("--data", "x", "--grid", "beta=1"), "beta: metallm has"),
-        (("--data", "nowhere.jsonl", "--grid", "alpha=1"), "no such file"),
+        (("--data", "x", "--grid", "beta=1"), "beta: nested has"),
+        (("--data", "nowhere.jsonl", "--grid", "kappa=1"), "no such file"),
         (("--data", "x", "--policy", "nothing", "--grid", "a=1"), "policy nothing: there are"),
         (("--data", "x"), "--grid KEY=V1,V2"),
     ],
