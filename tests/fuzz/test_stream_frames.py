@@ -79,7 +79,7 @@ class _Line:
         """How many events the world is made of."""
 
         async def asked() -> int:
-            async with self._session.get(f"{self._url}/v1/policies/metallm/state") as response:
+            async with self._session.get(f"{self._url}/v1/policies/nested/state") as response:
                 return int((await response.json())["events"])
 
         return self._runner.run(asked())
