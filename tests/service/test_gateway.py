@@ -283,7 +283,10 @@ async def test_try_shows_the_decision_each_arm_the_neighbours_and_the_answer(
         shown = json.loads(capsys.readouterr().out)["arms"]
         assert {arm["id"] for arm in shown["arms"]} == set(ARMS)
         assert sum(arm["propensity"] for arm in shown["arms"]) == pytest.approx(1.0)
-        assert all(0.0 <= arm["quality"] <= 1.0 and arm["cost_usd"] > 0 for arm in shown["arms"])
+        assert all(arm["cost_usd"] > 0 for arm in shown["arms"])
+        tried = {arm["id"]: arm["quality"] for arm in shown["arms"] if arm["quality"] is not None}
+        assert list(tried) == [decided["arm"]]  # of the others nothing is known
+        assert 0.0 <= tried[decided["arm"]] <= 1.0
         (near,) = shown["neighbours"]
         assert near["similarity"] > 0.99
         assert [one["arm"] for one in near["outcomes"]] == [decided["arm"]]
