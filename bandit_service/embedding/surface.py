@@ -49,7 +49,7 @@ _FEATURES = (  # mean and spread over the queries of several recordings
 def surface(text: str) -> bytes:
     """SURFACE signed bytes, 40 for one spread above the mean; `events.surface_of` reads them.
 
-    >>> list(np.frombuffer(surface("What is 2 + 2?"), np.int8))[2:5]
+    >>> np.frombuffer(surface("What is 2 + 2?"), np.int8)[2:5].tolist()
     [84, 28, 63]
     """
     head = text[:_HEAD]
