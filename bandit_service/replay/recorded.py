@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
-from bandit_service.embedding import Backend, estimate_tokens
+from bandit_service.embedding import Backend, estimate_tokens, surface
 from bandit_service.settings import arm_spec
 from policies import Floats, Vector
 
@@ -39,6 +40,9 @@ _SUFFIXES = (".jsonl", ".jsonl.gz")
 _ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz")
 _UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
 _CHUNK = 64
+
+surface_once = lru_cache(maxsize=50_000)(surface)
+"""Every run over a recording asks for the same texts."""
 
 
 class BadRecording(ValueError):

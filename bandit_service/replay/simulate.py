@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -33,10 +32,9 @@ from bandit_service.core.outcomes import (
     subject_rewarded,
 )
 from bandit_service.core.world import World, new_world
-from bandit_service.embedding import surface
 from bandit_service.recall import Recall, recall_stream
 from bandit_service.replay.baselines import Baselines, Track, baselines, joined
-from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.recorded import Recorded, surface_once
 from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]
@@ -44,7 +42,6 @@ React = Callable[[ev.AnyEvent, World], ev.AnyEvent | None]
 Heard = Callable[[ev.AnyEvent], None]
 Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
-_surface = lru_cache(maxsize=50_000)(surface)
 _LABEL = "replayed"
 _TIE = 1e-9
 
@@ -270,7 +267,7 @@ class _Session:
         answered = ~np.isnan(recorded.quality[row])
         query = Query(
             embedding=embedding,
-            surface=_surface(recorded.texts[row]),
+            surface=surface_once(recorded.texts[row]),
             tokens=int(recorded.tokens[row]),
             willingness_to_pay=self._rule.willingness_to_pay,
             arms=None
@@ -369,7 +366,7 @@ class _Session:
             ids, similarities = (own, *ids), (1.0, *similarities)
         return ev.Subject(
             embedding=ev.pack(embedding),
-            surface=_surface(recorded.texts[row]),
+            surface=surface_once(recorded.texts[row]),
             tokens=tokens,
             willingness_to_pay=self._rule.willingness_to_pay,
             neighbours=ids,

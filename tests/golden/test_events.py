@@ -31,6 +31,20 @@ def test_a_recorded_event_is_still_read_as_it_was_meant(sample: dict[str, Any]) 
     assert sample["event"].items() <= read.items()
 
 
+@pytest.mark.parametrize("kind", ["decided", "rewarded", "compared"])
+def test_a_record_without_a_surface_is_written_as_it_was(kind: str) -> None:
+    was = [bytes.fromhex(each["hex"]) for each in SAMPLES if each["event"]["kind"] == kind]
+    assert was
+    for body in was:
+        event = ev.decode(body)
+        of = event if isinstance(event, ev.Decided) else getattr(event, "subject", None)
+        assert of is None or of.surface == b""
+        now = msgspec.msgpack.decode(ev.encode(event))
+        assert "surface" not in now
+        assert "surface" not in now.get("subject", {})
+        assert now.items() <= msgspec.msgpack.decode(body).items()
+
+
 def test_every_kind_has_a_sample() -> None:
     kinds = {kind.__struct_config__.tag for kind in typing.get_args(ev.AnyEvent)}
     assert {sample["event"]["kind"] for sample in SAMPLES} == kinds

@@ -194,6 +194,15 @@ class SumsSquares(Honest):
         super().add(state, arm, value, weight)
 
 
+class TrustsTheSurface(Honest):
+    """Adds up the surface features without a look at them."""
+
+    def learn(self, state: Sums, event: Rewarded | Compared) -> Sums:
+        if isinstance(event, Rewarded) and event.reward is not None:
+            self.add(state, event.arm, float(event.context.surface[:1].sum()))
+        return super().learn(state, event)
+
+
 class CutsNaN(Honest):
     """Cuts rewards into their range in an order that lets NaN pass for 0."""
 
@@ -397,6 +406,7 @@ CAUGHT_BY: dict[type[Honest], str] = {
     WritesBeforeItChecks: "a_learn_that_raises_leaves_the_state_as_it_was",
     BeatsItself: "a_learn_that_raises_leaves_the_state_as_it_was",
     SumsSquares: "a_learn_that_raises_leaves_the_state_as_it_was",
+    TrustsTheSurface: "a_learn_that_raises_leaves_the_state_as_it_was",
     CutsNaN: "what_is_not_a_number_teaches_nothing",
     NeedsEverySignal: "missing_signals_are_harmless",
     KnowsItsArms: "comparisons_of_unknown_arms_are_harmless",

@@ -12,7 +12,6 @@ import numpy as np
 import policies
 from bandit_service.core.events import surface_of
 from bandit_service.core.world import relative_price
-from bandit_service.embedding import surface
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers._pairs import drawn_pairs
 from bandit_service.evaluate.routers._protocol import Axis
@@ -24,6 +23,7 @@ from bandit_service.evaluate.routers._sweep import (
     by_price,
     levels_of,
 )
+from bandit_service.replay.recorded import surface_once
 from bandit_service.evaluate.routers._targets import mean_cost
 from bandit_service.evaluate.routers.neighbours import nearest
 from policies import (
@@ -193,7 +193,7 @@ class _Warm:
                 neighbours = tuple(replace(self.rows[id], similarity=s) for id, s in found)
             context = Context(
                 queries.embeddings[i], tokens[i], worth, neighbours,
-                surface_of(surface(queries.recorded.texts[i])),
+                surface_of(surface_once(queries.recorded.texts[i])),
             )  # fmt: skip
             which = np.flatnonzero(answered)
             arms = everyone if answered.all() else _arms(queries, cost, price, which)
@@ -214,7 +214,7 @@ def _prices(queries: Labelled) -> Floats:
 
 def _context(warm: _Warm, more: Labelled, i: int, neighbours: tuple[Neighbour, ...]) -> Context:
     worth = warm.router.willingness_to_pay
-    form = surface_of(surface(more.recorded.texts[i]))
+    form = surface_of(surface_once(more.recorded.texts[i]))
     return Context(more.embeddings[i], int(more.recorded.tokens[i]), worth, neighbours, form)
 
 

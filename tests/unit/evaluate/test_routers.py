@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit_service.core.events import surface_of
+from bandit_service.embedding import surface
 from bandit_service.evaluate.data import Labelled
 from bandit_service.evaluate.routers import (
     FORC,
@@ -50,6 +52,7 @@ from bandit_service.evaluate.routers.forc import estimated_cost
 from bandit_service.evaluate.routers.policy import _Warm
 from policies import Floats
 from tests.unit.evaluate.labelled import labelled, topics
+from tests.unit.replay.recordings import Looks
 
 NAN = float("nan")
 ROUTERS: dict[str, OfflineRouter] = {
@@ -444,6 +447,21 @@ def test_a_policy_whose_scores_are_merit_less_cost_is_asked_once() -> None:
     for price, choice in slow.choices(test):
         near = min(swept, key=lambda other: abs(other - price))
         assert np.array_equal(swept[near], choice)
+
+
+@pytest.mark.parametrize("feedback", ["rewards", "comparisons"])
+def test_a_policy_is_shown_the_surface_of_each_text(
+    feedback: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, data = Looks(), topics(12)
+    texts = tuple(f"{i} " * i + "why?" * (i % 2) for i in range(1, 13))
+    data = Labelled(replace(data.recorded, texts=texts), data.embeddings)
+    monkeypatch.setattr(PolicyRouter, "policy", lambda _: looks)
+    PolicyRouter("uniform", feedback=feedback).fit(data, 0)
+    shown = zip(texts, data.embeddings, strict=True)
+    of = [(surface_of(surface(text)).tobytes(), float(x[0])) for text, x in shown]
+    assert set(looks.learned) == set(of)
+    assert looks.proposed[:8] == of[:8]
 
 
 def test_what_is_taken_in_later_counts_as_much() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bandit_service.core import events as ev
-from policies import ArmId
+from policies import SURFACE, ArmId
 from store import Record
 from store.sqlite import SqliteLog
 
@@ -38,6 +38,7 @@ def a_decision(i: int, rng: np.random.Generator, dim: int = DIM, unit: str = "")
         ts=1_790_000_000.0 + i + 0.25,
         id=f"d-{i}",
         embedding=vector(rng, dim),
+        surface=bytes((i + 7 * k) % 121 for k in range(SURFACE)) if i % 3 else b"",
         tokens=tokens,
         willingness_to_pay=0.1,
         arms=tuple(arm.id for arm in arms),
@@ -100,6 +101,7 @@ def an_outcome(of: ev.Decided, ts: float, rng: np.random.Generator) -> Sequence[
             subject = ev.Subject(
                 embedding=vector(rng, len(of.embedding) // 4), tokens=9, willingness_to_pay=0.2,
                 neighbours=(1, 2), similarities=(0.5, 0.25), unit="u1",
+                surface=bytes(range(200, 200 + SURFACE)),
             )  # fmt: skip
             alone = ev.Rewarded(ts=ts, subject=subject, arm=of.arm, quality=0.75, reward=0.5)
             aside = ev.Compared(ts=ts, winner=of.arms[0], loser=of.arms[1], subject=subject)

@@ -12,7 +12,16 @@ import numpy as np
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.replay.recorded import Recorded
-from policies import ArmId, Floats, Vector
+from policies import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Floats,
+    Proposal,
+    Rewarded,
+    Vector,
+)
 
 META = {
     "models": ["b", "a"],
@@ -64,3 +73,24 @@ def planted(n: int) -> tuple[Recorded, Vector]:
     right: Floats = np.array([[0.9, 0.2, 0.1], [0.2, 0.9, 0.1]])
     quality = np.clip(right[topic] + 0.05 * rng.normal(size=(n, 3)), 0.0, 1.0)
     return recording(quality.tolist(), np.full((n, 3), 1e-5).tolist()), vectors.astype(np.float32)
+
+
+class Looks:
+    """Uniform, but keeps the surface, and the embedding's first number, of all it is shown."""
+
+    def __init__(self) -> None:
+        self.proposed: list[tuple[bytes, float]] = []
+        self.learned: list[tuple[bytes, float]] = []
+
+    def init(self) -> None:
+        """Nothing."""
+
+    def propose(self, _state: None, context: Context, arms: Arms, /) -> Proposal:
+        """1/K each."""
+        self.proposed.append((context.surface.tobytes(), float(context.embedding[0])))
+        return Proposal(np.zeros(len(arms)), np.full(len(arms), 1.0 / len(arms)))
+
+    def learn(self, _state: None, event: Rewarded | Compared, /) -> None:
+        """Nothing."""
+        context = event.context
+        self.learned.append((context.surface.tobytes(), float(context.embedding[0])))

@@ -12,11 +12,12 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.embedding import surface
 from bandit_service.replay.baselines import baselines, rewards
 from bandit_service.replay.recorded import Recorded
 from bandit_service.replay.simulate import Feedback, Phase, Run, Warm, added, order_of, simulate
 from policies import ArmId, Vector
-from tests.unit.replay.recordings import planted, recording
+from tests.unit.replay.recordings import Looks, planted, recording
 
 NAN = math.nan
 RULE = RewardRule(willingness_to_pay=0.10)
@@ -126,6 +127,29 @@ def test_what_is_told_is_what_was_recorded() -> None:
     assert run.regret(run.baselines.best)[-1] == pytest.approx(
         run.baselines.best.reward.sum() - run.track.reward.sum()
     )
+
+
+@pytest.mark.parametrize("feedback", ["bandit", "full", "duel"])
+def test_a_policy_is_shown_the_surface_of_each_text(
+    feedback: Feedback,
+) -> None:
+    looks = Looks()
+    recorded, vectors = planted(30)
+    texts = tuple(f"{i} " * i + "why?" * (i % 2) for i in range(1, 31))
+    recorded = replace(recorded, texts=texts)
+    simulate(
+        recorded.first(20),
+        vectors[:20],
+        looks,
+        seed=1,
+        explore=Exploration(),
+        rule=RULE,
+        feedback=feedback,
+        warm=Warm(recorded.take(np.arange(20, 30)), vectors[20:], pairs=int(feedback == "duel")),
+    )
+    of = [(ev.surface_of(surface(text)).tobytes(), float(x[0])) for text, x in zip(texts, vectors, strict=True)]
+    assert looks.proposed == [of[row] for row in order_of(recorded.first(20), 1).tolist()]
+    assert set(looks.learned) == set(of)
 
 
 @pytest.mark.parametrize("policy", ["metallm", "eagle"])
