@@ -3,6 +3,7 @@
 An embedding says what a text is about, and little of its form: whether it is a question, code, a
 list of options, mathematics, long. Each number is centred, scaled by its spread over ordinary
 queries, cut to ±3, and kept as a whole number of 1/40, so that what is logged is what was used.
+Letters, digits and spaces are those of ASCII, so that no version of Unicode changes a number.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from policies import SURFACE
 _HEAD = 2000
 """Of a longer text only the beginning is looked at, but for its length and its end."""
 _STEPS, _CUT = 40, 120
-_QUESTION = re.compile(
-    r"\s*(who|what|when|where|which|why|how|is|are|do|does|did|can)\b", re.IGNORECASE
-)
-_OPTION = re.compile(r"(^|\s)\(?[A-Da-d1-4][.)]\s")
-_CODE = re.compile(r"def |function|import |```|return", re.IGNORECASE)
-_MATHS, _MARKS = rb"\${}^_", rb"()[]=;:<>+*/"
+_QUESTION = re.compile(rb"\s*(?:who|what|when|where|which|why|how|is|are|do|does|did|can)\b")
+# "A) " or "(1. " after a space: it begins with what is rare, which a search is fast at
+_OPTION = re.compile(rb"[.)]\s(?:(?<=\s[A-Da-d1-4][.)]\s)|(?<=\s\([A-Da-d1-4][.)]\s))")
+_DIGITS, _CAPITALS = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MATHS, _MARKS, _SPACES = rb"\${}^_", rb"()[]=;:<>+*/", b" \t\n\r\v\f"
+_BEGINS = bytes(range(192, 256))
+"""The first bytes of characters that are no ASCII."""
 _FEATURES = (  # mean and spread over the queries of several recordings
     (5.63, 0.93),  # log(1 + characters)
     (3.92, 0.88),  # log(1 + words)
@@ -44,6 +46,10 @@ _FEATURES = (  # mean and spread over the queries of several recordings
     (0.138, 0.344),  # ends as a sentence
     (0.767, 0.165),  # share of words that come once
 )
+_MEAN, _SPREAD = np.array(_FEATURES).T.copy()
+_MOST = np.full(SURFACE, float(_CUT))
+_LEAST = -_MOST
+assert len(_FEATURES) == SURFACE
 
 
 def surface(text: str) -> bytes:
@@ -52,38 +58,46 @@ def surface(text: str) -> bytes:
     >>> np.frombuffer(surface("What is 2 + 2?"), np.int8)[2:5].tolist()
     [84, 28, 63]
     """
-    head = text[:_HEAD]
-    n, end = max(len(head), 1), text[-64:].rstrip()[-1:]
-    words = head.split()
+    head = text[:_HEAD].encode("utf-8", "replace")
+    end = text[-64:].encode("utf-8", "replace").rstrip()[-1:]
+    long, size, low = min(len(text), _HEAD), len(head), head.lower()
+    n = max(long, 1)
+    words = low.split()
     k = max(len(words), 1)
-    octets = np.frombuffer(head.encode("utf-8", "replace"), np.uint8)
-    counts = np.bincount(octets, minlength=256).tolist()
+
+    def share(marks: bytes) -> float:
+        return (size - len(head.translate(None, marks))) / n
+
     values = (
         math.log1p(len(text)),
         math.log1p(len(words) * len(text) / n),
-        sum(counts[48:58]) / n,
-        counts[63] > 0,
-        end == "?",
-        math.log1p(counts[10]),
-        counts[44] / k,
-        head[:1].islower(),
-        sum(map(counts.__getitem__, _MATHS)) / n,
-        sum(map(counts.__getitem__, _MARKS)) / n,
-        _CODE.search(head) is not None,
-        _QUESTION.match(head) is not None,
-        sum(map(len, words)) / k / 10,
-        sum(counts[65:91]) / n,
-        _OPTION.search(head) is not None,
-        counts[95] > 0,
-        sum(counts[192:]) / n,
-        end in (".", "!"),
-        len({word.lower() for word in words}) / k,
+        share(_DIGITS),
+        b"?" in head,
+        end == b"?",
+        math.log1p(head.count(b"\n")),
+        head.count(b",") / k,
+        b"a" <= head[:1] <= b"z",
+        share(_MATHS),
+        share(_MARKS),
+        b"return" in low
+        or b"function" in low
+        or b"import " in low
+        or b"def " in low
+        or b"```" in low,
+        _QUESTION.match(low) is not None,
+        (long - size + len(head.translate(None, _SPACES))) / k / 10,
+        share(_CAPITALS),
+        _OPTION.search(b" " + head) is not None,
+        b"_" in head,
+        0.0 if size == long else share(_BEGINS),
+        end in (b".", b"!"),
+        len(set(words)) / k,
     )
-    scaled = (
-        round(_STEPS * (value - mean) / spread)
-        for value, (mean, spread) in zip(values, _FEATURES, strict=True)
-    )
-    return bytes(max(-_CUT, min(_CUT, each)) & 0xFF for each in scaled)
-
-
-assert len(_FEATURES) == SURFACE
+    steps = np.array(values)
+    steps -= _MEAN
+    steps *= _STEPS
+    steps /= _SPREAD
+    np.rint(steps, out=steps)
+    np.minimum(steps, _MOST, out=steps)
+    np.maximum(steps, _LEAST, out=steps)
+    return steps.astype(np.int8).tobytes()

@@ -23,9 +23,9 @@ from bandit_service.evaluate.routers._sweep import (
     by_price,
     levels_of,
 )
-from bandit_service.replay.recorded import surface_once
 from bandit_service.evaluate.routers._targets import mean_cost
 from bandit_service.evaluate.routers.neighbours import nearest
+from bandit_service.replay.recorded import surface_once
 from policies import (
     ArmId,
     Arms,

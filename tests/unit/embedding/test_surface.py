@@ -70,3 +70,19 @@ def test_a_long_text_is_told_by_its_beginning_and_its_length() -> None:
     assert {k: v for k, v in one.items() if k not in ("characters", "words")} == {
         k: v for k, v in other.items() if k not in ("characters", "words")
     }
+
+
+def test_no_version_of_unicode_changes_a_number() -> None:
+    """What a Python calls a letter, a digit or a space depends on its tables, but for ASCII."""
+    plain = _steps("x 5 aa")
+    for other in ("\u00e9", "\u00c9", "\u0665", "\u00a0", "\U0001e030"):
+        told = _steps(f"x 5 {other}{other}")
+        assert {k for k in told if told[k] != plain[k]} <= {"foreign"}
+
+
+def test_no_rounding_hangs_on_the_last_digit_of_a_logarithm() -> None:
+    """So that a machine whose `log1p` is another in its last digit has the same numbers."""
+    logs = np.log1p(np.arange(200_001))
+    for mean, spread in ((5.63, 0.93), (3.92, 0.88), (1.27, 1.08)):
+        steps = 40 * (logs - mean) / spread
+        assert np.abs(steps - np.floor(steps) - 0.5).min() > 1e-9

@@ -147,7 +147,10 @@ def test_a_policy_is_shown_the_surface_of_each_text(
         feedback=feedback,
         warm=Warm(recorded.take(np.arange(20, 30)), vectors[20:], pairs=int(feedback == "duel")),
     )
-    of = [(ev.surface_of(surface(text)).tobytes(), float(x[0])) for text, x in zip(texts, vectors, strict=True)]
+    of = [
+        (ev.surface_of(surface(text)).tobytes(), float(x[0]))
+        for text, x in zip(texts, vectors, strict=True)
+    ]
     assert looks.proposed == [of[row] for row in order_of(recorded.first(20), 1).tolist()]
     assert set(looks.learned) == set(of)
 
