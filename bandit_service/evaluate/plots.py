@@ -105,7 +105,7 @@ def _scale_cost(axes: Axes, costs: Sequence[float]) -> None:
     if not above:
         return  # nothing costs anything
     if len(above) == len(costs):
-        if min(above) == max(above):  # an axis needs a width
+        if max(above) < 1.001 * min(above):  # an axis needs a width
             axes.set_xlim(0.5 * above[0], 2.0 * above[0])
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))

@@ -51,9 +51,13 @@ def test_lines_need_no_id_and_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    [gzip.compress, lambda body: b"\xef\xbb\xbf" + body, lambda body: body.decode().encode("utf-16")],
+    [
+        gzip.compress,
+        lambda body: b"\xef\xbb\xbf" + body,
+        lambda body: body.decode().encode("utf-16"),
+    ],
     ids=["gzip", "mark", "utf-16"],
-)  # fmt: skip
+)
 def test_packed_and_marked_logs_are_read(tmp_path: Path, written: Callable[[bytes], bytes]) -> None:
     """Seen on 5a5a85b: "JSON is malformed: invalid character (byte 0)"."""
     path = tmp_path / "l"
