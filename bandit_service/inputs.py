@@ -1,23 +1,16 @@
-"""Files that others wrote: unpacked, decoded to UTF-8, and their JSON and numbers read by meaning.
+"""Files that others wrote: decoded to UTF-8, and their JSON and numbers read by meaning.
 
-Every reader of such a file begins here, so that a byte-order mark, another encoding, a packed file
-or a value of another type is dealt with once, or named where it cannot be.
+Every reader of such a file begins here, so that a byte-order mark, another encoding or a value of
+another type is dealt with once, or named where it cannot be. `packed` unpacks them before.
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
-import importlib.util
 import io
 import json
-import lzma
 import math
 import re
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -25,18 +18,6 @@ from uuid import UUID
 
 import msgspec
 
-PACKED = (".gz", ".zst", ".bz2", ".xz")
-"""How names of packed files may end."""
-
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError)
-"""What reading a damaged file may raise, besides `Unusable`."""
-
-_ZSTD = b"\x28\xb5\x2f\xfd"
-_FOREIGN = (
-    (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV"),
-    (b"PAR1", "a Parquet file: let its name end in .parquet"),
-    (b"SQLite format 3", "an SQLite database, not a table of text"),
-)
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's mark, with which it begins
@@ -53,38 +34,28 @@ class Unusable(ValueError):
     """A file that cannot be read as text; the message says what it is, and what to do."""
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
-    """The file's text as UTF-8 without a byte-order mark, and how many stored bytes were read.
+def decoded(file: io.BufferedReader) -> io.BufferedReader:
+    """The same text as UTF-8 without a byte-order mark.
 
-    Packed files (gzip, zstd, bzip2, xz) are told by their first bytes, or by their names; UTF-16
-    and UTF-32 by their marks, or by the zeros of ASCII in them. Raises `Unusable` and `BROKEN`.
+    UTF-16 and UTF-32 are told by their marks, or by the zeros of ASCII in them. Reading may raise
+    UnicodeDecodeError.
     """
-    with ExitStack() as open_until_then:
-        raw = open_until_then.enter_context(path.open("rb"))
-        file = _unpacked(path, raw, open_until_then)
-        begin = file.peek(4)
-        for magic, what in _FOREIGN:
-            if begin.startswith(magic):
-                raise Unusable(f"is {what}")
-        mark, encoding = next(
-            ((mark, name) for mark, name in _MARKS if begin.startswith(mark)),
-            (b"", _by_zeros(begin[:4])),
-        )
-        file.read(len(mark))
-        if encoding != "utf-8":
-            file = io.BufferedReader(_Recoded(file, encoding))
-        yield file, raw.tell
+    begin = file.peek(4)
+    mark, encoding = next(
+        ((mark, name) for mark, name in _MARKS if begin.startswith(mark)),
+        (b"", _by_zeros(begin[:4])),
+    )
+    file.read(len(mark))
+    return file if encoding == "utf-8" else io.BufferedReader(_Recoded(file, encoding))
 
 
 def text_of(path: Path) -> str:
-    """The whole text of a small file. Raises `Unusable` and `BROKEN`."""
-    with opened(path) as (file, _):
-        body = file.read()
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise Unusable(not_utf8(error)) from None
+    """The whole text of a small file; OSError, or `Unusable`."""
+    with path.open("rb") as file:
+        try:
+            return decoded(file).read().decode()
+        except UnicodeDecodeError as error:
+            raise Unusable(not_utf8(error)) from None
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
@@ -94,32 +65,6 @@ def not_utf8(error: UnicodeDecodeError) -> str:
         f"not UTF-8 (byte 0x{byte}); it may be Windows-1252 or Latin-1: save it as UTF-8, as "
         "`iconv -f WINDOWS-1252 -t UTF-8` does"
     )
-
-
-def _unpacked(path: Path, raw: io.BufferedReader, until: ExitStack) -> io.BufferedReader:
-    begin, name = raw.peek(6), path.name.lower()
-    if begin.startswith(b"\x1f\x8b") or name.endswith(".gz"):
-        packed: Any = gzip.GzipFile(fileobj=raw)
-    elif begin.startswith(b"BZh") or name.endswith(".bz2"):
-        packed = bz2.BZ2File(raw)
-    elif begin.startswith(b"\xfd7zXZ\0") or name.endswith(".xz"):
-        packed = lzma.LZMAFile(raw)  # noqa: SIM115 - the stack closes it
-    elif begin.startswith(_ZSTD) or name.endswith((".zst", ".zstd")):
-        packed = _zstd(raw)
-    else:
-        return raw
-    return until.enter_context(io.BufferedReader(packed))
-
-
-def _zstd(raw: io.BufferedReader) -> Any:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise Unusable(
-            "is packed with zstd, which needs pyarrow: pip install 'bandit-service[evaluate]', or "
-            "unpack it with `zstd -d`"
-        )
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(raw, "zstd")
 
 
 def _by_zeros(begin: bytes) -> str:
@@ -266,9 +211,3 @@ def with_point(text: str, delimiter: str) -> str:
     if delimiter == "," or not _DECIMAL.fullmatch(text):
         return text
     return text if delimiter != ";" and _GROUPED.fullmatch(text) else text.replace(",", ".")
-
-
-def unpacked_name(name: str) -> str:
-    """The name without the ending of a packed file."""
-    end = next((end for end in (*PACKED, ".zstd") if name.lower().endswith(end)), "")
-    return name[: len(name) - len(end)] if end else name

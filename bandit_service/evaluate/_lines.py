@@ -14,17 +14,9 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from bandit_service.delimited import canonical, delimited
-from bandit_service.inputs import (
-    BROKEN,
-    PACKED,
-    Unusable,
-    json_of,
-    not_utf8,
-    opened,
-    unpacked_name,
-    with_point,
-)
+from bandit_service.inputs import Unusable, json_of, not_utf8, with_point
 from bandit_service.nearest import did_you_mean
+from bandit_service.packed import BROKEN, PACKED, opened, unpacked_name
 from bandit_service.replay.rows import BadRecording
 
 _CSV, _JSON, _PARQUET = (

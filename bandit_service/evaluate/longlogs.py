@@ -11,7 +11,8 @@ from typing import Any
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.inputs import plain, unpacked_name, worded
+from bandit_service.inputs import plain, worded
+from bandit_service.packed import unpacked_name
 from bandit_service.replay.recorded import Recorded
 from bandit_service.replay.rows import (
     MOST_LEFT_OUT,

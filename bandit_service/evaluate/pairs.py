@@ -15,7 +15,8 @@ from tqdm import tqdm
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines
-from bandit_service.inputs import unpacked_name, worded
+from bandit_service.inputs import worded
+from bandit_service.packed import unpacked_name
 from bandit_service.recall import recall_stream
 from bandit_service.replay.rows import (
     MOST_LEFT_OUT,

@@ -23,7 +23,8 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.evaluate._frame import BadFrame, read_frame
 from bandit_service.evaluate._lines import Lines, Unread, header_of, lines
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.inputs import unpacked_name, worded
+from bandit_service.inputs import worded
+from bandit_service.packed import unpacked_name
 from bandit_service.replay.recorded import Recorded
 from bandit_service.replay.rows import (
     MOST_LEFT_OUT,

@@ -19,7 +19,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import ITEMS_PER_EVENT
 from bandit_service.core.outcomes import RANGES
 from bandit_service.export.source import Stored, Unreadable
-from bandit_service.inputs import BROKEN, Unusable, not_utf8, opened, plain
+from bandit_service.inputs import Unusable, not_utf8, plain
+from bandit_service.packed import BROKEN, opened
 from bandit_service.recall import recall_stream
 from policies import ArmId, Vector
 

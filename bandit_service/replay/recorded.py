@@ -28,7 +28,8 @@ from tqdm import tqdm
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.embedding import Backend, estimate_tokens
-from bandit_service.inputs import BROKEN, Unusable, json_of, opened, plain, text_of, worded
+from bandit_service.inputs import Unusable, json_of, plain, text_of, worded
+from bandit_service.packed import BROKEN, opened
 from bandit_service.replay.rows import (
     MOST_LEFT_OUT,
     BadRow,
