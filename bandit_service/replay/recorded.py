@@ -78,6 +78,10 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        arms = ", ".join(arm.id for arm in self.arms)
+        return f"<Recorded {self.name}: {len(self)} queries, arms {arms:.200}>"
+
     def first(self, n: int) -> Recorded:
         """The same recording cut after its first n queries."""
         return self.take(np.arange(min(n, len(self))))

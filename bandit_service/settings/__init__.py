@@ -10,6 +10,7 @@ from bandit_service.settings.derived import (
     exploration,
     exposure,
     load_policy,
+    not_configured,
     policy_key,
 )
 from bandit_service.settings.reading import PREFIX, BadSettings, read
@@ -65,6 +66,7 @@ __all__ = [
     "exploration",
     "exposure",
     "load_policy",
+    "not_configured",
     "policy_key",
     "read",
     "rules",
