@@ -272,6 +272,7 @@ bandit-service is listening on {url}   (Ctrl-C stops it)
   arms     {arms}
   state    {chosen.data_dir}/{chosen.log.path}
   page     {url}/   (open it in a browser)
+  command  {Path(sys.executable).parent}/bandit-service   (or activate that environment)
   look at  {url}/v1/arms   {url}/metrics   {url}/openapi.json
 
 Three commands to try:
