@@ -68,6 +68,8 @@ def test_streams_that_are_closed_are_no_error(
     monkeypatch.setattr(sys, "stderr", None)
     assert cli.main(["policies"]) == 0
     assert cli.main(["config", "check", "--config", str(tmp_path / "none.toml")]) == 2
+    sys.stdout.close()
+    sys.stderr.close()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ name = "metalm"
 judge = "exct"
 [[policies]]
 name = "metallm"
-parameters = {alpha = -1, ridg = 2, kappa = "x"}
+parameters = {alpha = -1, ridg = 2, bias = "x"}
 [[arms]]
 id = ""
 usd_per_mtok_in = "1"
@@ -162,7 +164,7 @@ TOLD = [
     "duels.judge: there is no [[judges]] with id 'exct'; did you mean exact?",
     "policies[0].parameters.alpha: must be a number >= 0, got -1",
     "policies[0].parameters.ridg: metallm has no such parameter; did you mean ridge?",
-    "policies[0].parameters.kappa: must be ",
+    "policies[0].parameters.bias: must be true or false",
     "arms[0].id: must be 1 to 128 printable characters",
     "arms[0].usd_per_mtok_in: Expected `float`, got `str`",
     "arms[0].usd_per_mtok_uot: unknown field; did you mean usd_per_mtok_out?",
