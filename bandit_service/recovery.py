@@ -110,7 +110,16 @@ def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str
     configured = policy_key(settings.policy.name, settings.policy.parameters)
     if world.configured_policy != configured or not world.policy:
         return settings.policy, "config"
-    return PolicySettings(world.policy, json.loads(world.parameters)), "api"
+    named = PolicySettings(world.policy, json.loads(world.parameters))
+    try:
+        load_policy(named)
+    except (ValueError, TypeError) as error:
+        _log.warning(
+            "the policy that the API set is not there; the configured one serves",
+            extra={"policy": named.name, "configured": settings.policy.name, "why": str(error)},
+        )
+        return settings.policy, "config"
+    return named, "api"
 
 
 def _candidates(settings: Settings, snapshots: FileSnapshots) -> list[PolicySettings]:

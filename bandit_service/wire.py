@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from bandit_service.checking import unknown
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
@@ -167,6 +168,8 @@ def convert(value: Any, kind: type[R]) -> R:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         param, what = field_of(error)
+        if param is not None and param == str(error).partition("unknown field `")[2].rstrip("`"):
+            what = unknown(param, kind)
         raise Refused(f"{param}: {what}" if param else what, param=param) from None
 
 

@@ -28,6 +28,7 @@ import msgspec
 import policies
 from bandit_service.assembly import router_rules
 from bandit_service.cli import replay as replay_cli
+from bandit_service.cli import terminal
 from bandit_service.core import events as ev
 from bandit_service.export.source import Unreadable
 from bandit_service.replay.recorded import BadRecording, open_recording
@@ -162,4 +163,4 @@ class GatewaySide:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.kept(main))

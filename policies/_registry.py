@@ -6,6 +6,7 @@ Besides, `river:NAME` is a policy of `river.bandit`, a class of the file `_river
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import pkgutil
 import typing
@@ -44,7 +45,9 @@ def there_are(first: Sequence[str] | None = None) -> str:
 def policy_class(name: str) -> type[Policy[Any]]:
     """The one class that the file `name` exports in `__all__`. Unknown names raise ValueError."""
     if not exists(name):
-        raise ValueError(f"policy: no policy named {name!r}; there are {there_are()}")
+        close = difflib.get_close_matches(name, (*names(), *river_names()), n=1, cutoff=0.7)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"policy: no policy named {name!r}{meant}; there are {there_are()}")
     if name.startswith(RIVER):
         adapted: type[Policy[Any]] = getattr(_adapter(), name.removeprefix(RIVER))
         return adapted
@@ -66,7 +69,11 @@ def load(name: str, **parameters: Any) -> Policy[Any]:
     for parameter, value in parameters.items():
         if parameter not in allowed:
             there_are = ", ".join(allowed) or "none"
-            raise ValueError(f"{parameter}: {name} has no such parameter; there are {there_are}")
+            close = difflib.get_close_matches(parameter, allowed, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(
+                f"{parameter}: {name} has no such parameter{meant}; there are {there_are}"
+            )
         _check_kind(parameter, value, typing.get_args(kinds[parameter]) or (kinds[parameter],))
     return cls(**parameters)
 

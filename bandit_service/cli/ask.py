@@ -13,7 +13,7 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import refusals
-from bandit_service.core.errors import ServiceError
+from bandit_service.core.errors import Refused, ServiceError
 from bandit_service.gateway import wanted
 
 
@@ -55,6 +55,8 @@ def _explained(args: argparse.Namespace) -> dict[str, Any]:
     if request.arms is None and not args.no_answer:  # of those that can be called
         listed = _sent(args, "/v1/models")[0]["data"]
         request.arms = [each["id"] for each in listed if not wanted.is_auto(each["id"])]
+        if not request.arms:
+            raise Refused("no arm has an upstream that could answer; --no-answer only decides")
     given = msgspec.to_builtins(request)
     asked = {name: value for name, value in given.items() if value is not None}
     found: dict[str, Any] = _sent(args, "/v1/explain", asked)[0]

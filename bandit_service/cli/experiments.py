@@ -109,6 +109,8 @@ def _said(action: str, found: Any) -> str:
             return "\n".join(ruled(found)) or "No kill switch, no hold-out."
         case "put":
             return "\n".join(f"{one['id']}: {one['status']}. {one['conclusion']}" for one in found)
+        case "delete":
+            return f"{found['id']}: deleted."
         case _:
             return f"{found['id']}: {found['status']}. {found['conclusion']}"
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from bandit_service.cli import importing as import_cli
 from bandit_service.cli import inspect as inspect_cli
 from bandit_service.cli import learn as learn_cli
 from bandit_service.cli import replay as replay_cli
+from bandit_service.cli import terminal
 from bandit_service.cli import upstream as upstream_cli
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
@@ -33,10 +35,15 @@ from bandit_service.http import frame
 from store import StoreError
 
 USAGE_ERROR = 2
+_log = logging.getLogger("bandit.cli")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed, 2 the command or the configuration is wrong."""
+    return terminal.kept(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -45,16 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"config: {mistake}", file=sys.stderr)
         return USAGE_ERROR
     except (ModelUnavailable, StoreError, assembly.WrongDimension, OSError) as error:
+        if isinstance(error, BrokenPipeError) and terminal.reader_left():
+            return 0
         print(f"bandit-service: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog="bandit-service",
         description="An online-learning router for large language models.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -219,6 +226,7 @@ def _serve(args: argparse.Namespace) -> int:
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed ends no service
     signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
     bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
 
@@ -230,6 +238,8 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         bar.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP: nothing is read again; "
+                                "restart to take a changed configuration")  # fmt: skip
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -262,6 +272,7 @@ bandit-service is listening on {url}   (Ctrl-C stops it)
   arms     {arms}
   state    {chosen.data_dir}/{chosen.log.path}
   page     {url}/   (open it in a browser)
+  command  {Path(sys.executable).parent}/bandit-service   (or activate that environment)
   look at  {url}/v1/arms   {url}/metrics   {url}/openapi.json
 
 Three commands to try:
@@ -294,6 +305,10 @@ def _keys_new(args: argparse.Namespace) -> int:
 
 def _config_check(args: argparse.Namespace) -> int:
     chosen = _settings(args)
+    if refused := settings.exposure(chosen):  # which would end the start
+        raise settings.BadSettings([refused])
+    for note in settings.not_configured(chosen):
+        print(f"note: {note}", file=sys.stderr)
     print(f"the configuration is right: {len(chosen.arms)} arms, policy {chosen.policy.name}")
     return 0
 

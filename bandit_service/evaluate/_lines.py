@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import importlib.util
 import io
-import math
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import msgspec
 from tqdm import tqdm
 
-from bandit_service.replay.recorded import BadRecording
+from bandit_service.delimited import canonical, delimited
+from bandit_service.inputs import Unusable, json_of, not_utf8, with_point
+from bandit_service.nearest import did_you_mean
+from bandit_service.packed import BROKEN, PACKED, opened, unpacked_name
+from bandit_service.replay.rows import BadRecording
 
-SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
-_FIELD_LIMIT = 1 << 28  # characters of one CSV field; an answer may be long
+_CSV, _JSON, _PARQUET = (
+    (".csv", ".tsv", ".txt"),
+    (".jsonl", ".ndjson", ".json"),
+    (".parquet", ".pq"),
+)
+SUFFIXES = (*_CSV, *_JSON, *_PARQUET)
+_SHEETS = (".xlsx", ".xls", ".ods")
 _EVERY = 500
 
 
@@ -32,110 +37,127 @@ class Unread:
 
 
 Lines: TypeAlias = Iterator[tuple[int, Mapping[str, Any] | Unread]]
+_Numbers: TypeAlias = Callable[[str], bool]
 
 
-def lines(path: Path, needed: Sequence[str]) -> Lines:
+def lines(
+    path: Path,
+    needed: Sequence[str],
+    known: Sequence[str] = (),
+    numbers: _Numbers = lambda _: False,
+) -> Lines:
     """The rows of a table with the numbers of their lines from 1, or of their rows in Parquet.
 
-    A CSV row counts where it begins. BadRecording where the file cannot be read, or, having a
-    header, lacks a column of `needed`.
+    CSV with any of the usual delimiters, JSON as lines or as one list, Parquet; the first two also
+    packed. A CSV row counts where it begins. Columns that are needed or known are found in any
+    case. numbers: which columns may have decimal commas. BadRecording where the file cannot be
+    read, or, having a header, lacks a column of `needed`.
     """
-    if not path.name.endswith(SUFFIXES):
-        raise BadRecording(f"{path}: must end in {', '.join(SUFFIXES)}")
+    name = unpacked_name(path.name).lower()
+    if not name.endswith(SUFFIXES):
+        why = "; save the sheet as CSV" if name.endswith(_SHEETS) else ""
+        raise BadRecording(
+            f"{path}: must end in {', '.join(SUFFIXES)}, and may then be packed "
+            f"({', '.join(PACKED)}){why}"
+        )
     if not path.is_file():
         raise BadRecording(f"{path}: no such file")
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    if kind == "parquet":
-        return _parquet(path, needed)
-    return _csv(path, needed) if kind == "csv" else _json(path)
+    if name.endswith(_PARQUET):
+        return _parquet(path, needed, known)
+    if name.endswith(_CSV):
+        return _csv(path, needed, known, numbers)
+    return _json(path, needed, known)
 
 
-def header_of(path: Path) -> list[str]:
-    """The first row of a CSV file."""
-    limit = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        with _opened(path) as (file, _), _decoded(file) as text:
-            return next(csv.reader(text), [])
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        raise BadRecording(f"{path}: cannot be read: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
+def header_of(path: Path, needed: Sequence[str] = ()) -> list[str]:
+    """The names of a CSV file's columns."""
+    header: list[str] = []
+    with _told(path, [0]), opened(path) as (file, _), delimited(file, needed) as found:
+        header = canonical(found.header, needed)
+    return header
 
 
-def plain(value: Any) -> Any:
-    """A number out of a number, a truth or their text; None for none, "" and NaN.
-
-    What is none of these comes back as it is, to be told.
-
-    >>> plain("0.5"), plain(True), plain(""), plain("many")
-    (0.5, 1.0, None, 'many')
-    """
-    if isinstance(value, str):
-        word = value.strip().lower()
-        try:
-            value = {"": math.nan, "true": 1.0, "false": 0.0}[word]
-        except KeyError:
-            try:
-                value = float(word)
-            except ValueError:
-                return value
-    if isinstance(value, bool):
-        return float(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def check_columns(path: Path, there: Sequence[str], needed: Sequence[str]) -> None:
+def check_columns(
+    path: Path, there: Sequence[str], needed: Sequence[str], parted: str = ""
+) -> None:
     """BadRecording that names a column which is missing, or there twice."""
     for name in needed:
         if name not in there:
-            raise BadRecording(f"{path}: no column {name!r}; there are {', '.join(there)}")
+            raise BadRecording(
+                f"{path}: no column {name!r}{did_you_mean(name, there)}; there are "
+                f"{', '.join(there)}{parted}"
+            )
         if there.count(name) > 1:
             raise BadRecording(f"{path}: column {name!r} is there twice")
 
 
-def _csv(path: Path, needed: Sequence[str]) -> Lines:
-    limit = csv.field_size_limit(_FIELD_LIMIT)
-    line = 0
+def _csv(path: Path, needed: Sequence[str], known: Sequence[str], numbers: _Numbers) -> Lines:
+    at = [0]
+    with _told(path, at), _ticking(path) as (file, tick), delimited(file, needed) as found:
+        header = canonical(found.header, (*needed, *known))
+        check_columns(path, header, needed, f" ({found.parted})")
+        wide = len(header)
+        commas = [] if found.delimiter == "," else [i for i in range(wide) if numbers(header[i])]
+        for at[0], cells in found.rows:
+            tick()
+            if len(cells) > wide and not any(cells[wide:]):
+                cells = cells[:wide]  # delimiters at the end, as of empty columns
+            if len(cells) != wide:
+                yield at[0], Unread(f"must have {wide} cells, got {len(cells)}")
+                continue
+            for i in commas:
+                cells[i] = with_point(cells[i], found.delimiter)
+            yield at[0], dict(zip(header, cells, strict=True))
+
+
+def _json(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
+    names = (*needed, *known)
+    at = [0]
+    with _told(path, at), _ticking(path) as (file, tick):
+        bodies: Iterable[bytes] = file
+        if file.peek(_EVERY).lstrip()[:1] == b"[" or unpacked_name(path.name).endswith(".json"):
+            whole = file.read()
+            found = _list_in(path, whole)
+            if found is not None:
+                yield from ((i, _object(value, names)) for i, value in enumerate(found, 1))
+                return
+            bodies = io.BytesIO(whole)
+        for at[0], body in enumerate(bodies, start=1):
+            tick()
+            if body.strip():
+                try:
+                    value = json_of(body)
+                except ValueError as error:
+                    yield at[0], Unread(f"not JSON: {error}")
+                else:
+                    yield at[0], _object(value, names)
+
+
+def _list_in(path: Path, whole: bytes) -> list[Any] | None:
+    """The list that the whole file is; None where it is lines."""
     try:
-        with _opened(path) as (file, tick), _decoded(file) as text:
-            reader = csv.reader(text)
-            header = next(reader, [])
-            check_columns(path, header, needed)
-            line = reader.line_num
-            for cells in reader:
-                if len(cells) == len(header):
-                    yield line + 1, dict(zip(header, cells, strict=True))
-                elif cells:
-                    yield line + 1, Unread(f"must have {len(header)} cells, got {len(cells)}")
-                line = reader.line_num
-                tick()
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        raise BadRecording(f"{path}: cannot be read after line {line}: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
+        value = json_of(whole)
+    except ValueError:
+        return None
+    if isinstance(value, list):
+        return value if any(isinstance(each, dict) for each in value) else None
+    if isinstance(value, dict) and all(isinstance(each, dict | list) for each in value.values()):
+        raise BadRecording(
+            f"{path}: must be a list of objects, or an object a line; it is one object of columns "
+            "(pandas: to_json(path, orient='records', lines=True))"
+        )
+    return None
 
 
-def _json(path: Path) -> Lines:
-    line = 0
-    try:
-        with _opened(path) as (file, tick):
-            for line, body in enumerate(file, start=1):
-                tick()
-                if body.strip():
-                    yield line, _object(body)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadRecording(f"{path}: cannot be read after line {line}: {error}") from None
+def _object(value: Any, names: Sequence[str]) -> Mapping[str, Any] | Unread:
+    if not isinstance(value, dict):
+        return Unread(f"must be an object, got {value!r:.40}")
+    if all(name in value for name in names):
+        return value
+    return dict(zip(canonical(list(value), names), value.values(), strict=True))
 
 
-def _object(body: bytes) -> Mapping[str, Any] | Unread:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Unread(f"not JSON: {error}")
-    return value if isinstance(value, dict) else Unread(f"must be an object, got {value!r:.40}")
-
-
-def _parquet(path: Path, needed: Sequence[str]) -> Lines:
+def _parquet(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
     if importlib.util.find_spec("pyarrow") is None:
         raise BadRecording(f"{path}: Parquet needs pyarrow: pip install 'bandit-service[evaluate]'")
     import pyarrow as pa
@@ -143,10 +165,12 @@ def _parquet(path: Path, needed: Sequence[str]) -> Lines:
 
     try:
         with pq.ParquetFile(path) as file, _bar(file.metadata.num_rows, " rows") as bar:
-            check_columns(path, file.schema_arrow.names, needed)
+            names = canonical(file.schema_arrow.names, (*needed, *known))
+            check_columns(path, names, needed)
             done = 0
             for batch in file.iter_batches(batch_size=_EVERY):
-                yield from enumerate(batch.to_pylist(), start=done + 1)
+                rows = batch.rename_columns(names).to_pylist()
+                yield from enumerate(rows, start=done + 1)
                 done += batch.num_rows
                 bar.update(batch.num_rows)
     except (OSError, pa.ArrowException) as error:
@@ -154,32 +178,32 @@ def _parquet(path: Path, needed: Sequence[str]) -> Lines:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
-    """The bytes of a file, gunzipped if it is gzipped, and what moves the bar."""
-    with path.open("rb") as raw, _bar(path.stat().st_size, "B") as bar:
+def _told(path: Path, line: list[int]) -> Iterator[None]:
+    """What reading may raise, as BadRecording with the last line that was read."""
+    try:
+        yield
+    except Unusable as error:
+        raise BadRecording(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise BadRecording(f"{path}: after line {line[0]}: {not_utf8(error)}") from None
+    except (*BROKEN, csv.Error) as error:
+        raise BadRecording(f"{path}: cannot be read after line {line[0]}: {error}") from None
+
+
+@contextmanager
+def _ticking(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], None]]]:
+    """The bytes of a file as UTF-8, and what moves the bar."""
+    with opened(path) as (file, tell), _bar(path.stat().st_size, "B") as bar:
         seen = 0
 
         def tick() -> None:
             nonlocal seen
             seen += 1
             if seen % _EVERY == 0:
-                bar.update(raw.tell() - bar.n)
+                bar.update(tell() - bar.n)
 
-        if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield cast(IO[bytes], unpacked), tick
-        else:
-            yield raw, tick
+        yield file, tick
 
 
 def _bar(total: int, unit: str) -> tqdm[Any]:
     return tqdm(total=total, desc="reading", unit=unit, unit_scale=True, disable=None, leave=False)
-
-
-@contextmanager
-def _decoded(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()  # or it would close the file when it is collected

@@ -20,14 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from bandit_service.embedding import estimate_tokens
+from bandit_service.inputs import json_of, plain, text_of
 from bandit_service.replay.recorded import (
-    BadRecording,
-    BadRow,
     Recorded,
     Row,
     checked_row,
     listed_arm,
 )
+from bandit_service.replay.rows import BadRecording, BadRow
 from bandit_service.settings import arm_spec
 from policies import Floats
 
@@ -70,12 +70,9 @@ def recorded_of(
 ) -> Recorded:
     """The recording of these queries; the models sorted, null where one has no answer.
 
-    Prices that are not given are estimated, see `estimated_prices`. BadRecording without any
-    query, and where `prices` lack a model.
+    Prices that are not given are estimated, see `estimated_prices`. BadRecording where `prices`
+    lack a model.
     """
-    if not queries:
-        why = f"; {left_out[0]}" if left_out else ""
-        raise BadRecording(f"{source}: no usable row{why}")
     ids = sorted(models)
     if prices is None:
         prices = estimated_prices(ids, queries)
@@ -145,13 +142,11 @@ def read_prices(path: Path) -> dict[str, dict[str, float]]:
     A NAME.meta.json of a recording serves as well. BadRecording says what is wrong.
     """
     try:
-        body = path.read_bytes()
-        found: Any = (
-            tomllib.loads(body.decode()) if path.suffix == ".toml" else msgspec.json.decode(body)
-        )
+        body = text_of(path)
+        found: Any = tomllib.loads(body) if path.suffix == ".toml" else json_of(body)
     except OSError as error:
-        raise BadRecording(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, ValueError) as error:
+        raise BadRecording(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise BadRecording(f"{path}: neither JSON nor a .toml file: {error}") from None
     if isinstance(found, dict):
         found = found.get("usd_per_million_tokens", found)
@@ -161,13 +156,13 @@ def read_prices(path: Path) -> dict[str, dict[str, float]]:
     for model, price in found.items():
         given = price if isinstance(price, dict) else {}
         for part in ("input", "output"):
-            value = given.get(part)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0.0:
+            value = plain(given.get(part))
+            if not isinstance(value, int | float) or not value >= 0.0:
                 raise BadRecording(
                     f"{path}: {model}: {part}: must be USD per million tokens, a number from 0 "
-                    f"up, got {value!r}"
+                    f"up, got {given.get(part)!r}"
                 )
-        prices[model] = {part: float(given[part]) for part in ("input", "output")}
+        prices[model] = {part: float(plain(given[part])) for part in ("input", "output")}
     return prices
 
 

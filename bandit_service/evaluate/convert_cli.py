@@ -7,19 +7,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bandit_service.cli.replay import bounded
 from bandit_service.evaluate import longlogs, routerbench
 from bandit_service.evaluate.convert import read_prices, suffix_of, write
-from bandit_service.replay.recorded import BadRecording, BadRow
+from bandit_service.replay.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
 
 USAGE_ERROR = 2
 _SHOWN = 5
 _EPILOG = f"""\
 formats:
-  long         a line per query and model, .csv, .jsonl (also .gz) or .parquet, with the columns
+  long         a line per query and model, with the columns
                {", ".join(longlogs.COLUMNS)};
-               where known also {", ".join(longlogs.OPTIONAL)}
+               where known also {", ".join(longlogs.OPTIONAL)}:
+               .csv, .tsv, .jsonl, .ndjson, .json (each also packed: .gz, .zst, .bz2, .xz) or
+               .parquet; cells parted by comma, semicolon, tab or bar; UTF-8 or UTF-16
   routerbench  the wide table of RouterBench, .pkl or .csv, with sample_id, prompt, eval_name
                and for each model MODEL and MODEL|total_cost
+
+quality:
+  From 0 to 1, or true and false. Ratings of another scale are refused until --scale names their
+  worst and their best: --scale 1 5 for stars, --scale 6 1 where 1 is the best.
 
 prices:
   JSON or TOML, USD per million tokens: {{"MODEL": {{"input": 1.0, "output": 2.0}}, ...}}
@@ -48,6 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("long", "routerbench"),
         help="the format of INPUT (default: told from its name and its header)",
     )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("WORST", "BEST"),
+        help="of the qualities in INPUT (default: 0 1)",
+    )
+    parser.add_argument(
+        "--max-left-out",
+        type=bounded(float, 0.0, 1.0),
+        default=MOST_LEFT_OUT,
+        metavar="SHARE",
+        help="refuse where more of the rows cannot be used (default: %(default)s)",
+    )
     parser.add_argument("--prices", type=Path, metavar="FILE", help="list prices, see below")
 
 
@@ -55,12 +76,13 @@ def run(args: argparse.Namespace) -> int:
     """Convert as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
     try:
         suffix_of(args.to)
+        scale = Scale() if args.scale is None else _scale(*args.scale)
         prices = None if args.prices is None else read_prices(args.prices)
         wide = args.format == "routerbench" or (
             args.format is None and args.input.is_file() and routerbench.looks_like(args.input)
         )
         load = routerbench.load_routerbench if wide else longlogs.load_long
-        recorded = load(args.input, prices)
+        recorded = load(args.input, prices, scale, args.max_left_out)
     except BadRecording as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -70,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         "prices": told,
         "source": f"{args.input.name}, {'RouterBench' if wide else 'a line per answer'}",
         "left_out": len(recorded.left_out),
+        **({} if args.scale is None else {"scale": args.scale}),
     }
     meta = write(recorded, args.to, about)
     answers = int((recorded.quality == recorded.quality).sum())
@@ -78,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
         f"{meta}: prices {told}"
     )
     return 0
+
+
+def _scale(worst: float, best: float) -> Scale:
+    try:
+        return Scale(worst, best)
+    except ValueError as error:
+        raise BadRecording(f"--scale: {error}") from None
 
 
 def _tell(left_out: Sequence[BadRow]) -> None:

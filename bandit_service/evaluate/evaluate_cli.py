@@ -195,12 +195,13 @@ def run(args: argparse.Namespace) -> int:
         for report in found:
             for table in report.tables:
                 tqdm.write(table.text() + "\n")
-            for warning in report.warnings:
-                print(warning, file=sys.stderr)
             for name, points in report.points.items():
                 output.write_parquet(args.out / f"{recorded.name}-{name}.parquet", points)
             records |= report.records
-        output.write_json(args.out / f"{recorded.name}.json", records)
+            output.write_json(args.out / f"{recorded.name}.json", records)
+            report.draw()
+            for warning in report.warnings:
+                print(warning, file=sys.stderr)
     print(f"JSON, Parquet and plots in {args.out}", file=sys.stderr)
     return 0
 

@@ -15,8 +15,17 @@ from tqdm import tqdm
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import MAX_LATENCY_S
 from bandit_service.evaluate._lines import Unread, lines
+from bandit_service.inputs import worded
+from bandit_service.packed import unpacked_name
 from bandit_service.recall import recall_stream
-from bandit_service.replay.recorded import BadRecording, BadRow, Malformed, number_within
+from bandit_service.replay.rows import (
+    MOST_LEFT_OUT,
+    BadRow,
+    LeftOut,
+    Malformed,
+    Outcome,
+    number_within,
+)
 from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
 from policies._bradley_terry import fit_bradley_terry
 from policies._elo import expected
@@ -71,7 +80,7 @@ class PairRow:
     brier: float
 
 
-def load_pairs(path: Path) -> Pairs:
+def load_pairs(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Pairs:
     """Votes, one JSON object a line: text, model_a, model_b and winner ("a", "b" or "tie").
 
     A line that is not so is left out and told. BadRecording where the whole cannot be used.
@@ -83,16 +92,18 @@ def load_pairs(path: Path) -> Pairs:
         if a == b:
             raise Malformed(f"model_b: must be another model than model_a, got {b!r}")
         winner = fields.get("winner")
+        if winner is None:
+            raise Malformed("winner: missing")
         if not isinstance(winner, str) or winner not in _SCORES:
-            raise Malformed(f"winner: must be one of {', '.join(_SCORES)}, got {winner!r}")
+            raise Outcome("winner", winner, f"one of {', '.join(_SCORES)}")
         votes.append((text, a, b, _SCORES[winner]))
 
-    left_out = _taken(path, take)
+    left_out = _taken(path, take, most_left_out)
     texts, first, second, score = zip(*votes, strict=True)
     models = tuple(sorted({*first, *second}))
     at = {model: k for k, model in enumerate(models)}
     return Pairs(
-        name=path.name.removesuffix(".gz").removesuffix(".jsonl"),
+        name=unpacked_name(path.name).removesuffix(".jsonl"),
         models=models,
         texts=texts,
         first=np.array([at[model] for model in first], np.int64),
@@ -102,7 +113,7 @@ def load_pairs(path: Path) -> Pairs:
     )
 
 
-def load_latencies(path: Path) -> Latencies:
+def load_latencies(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Latencies:
     """Response times, one JSON object a line: text, model and latency_ms."""
     answers = []
 
@@ -113,7 +124,7 @@ def load_latencies(path: Path) -> Latencies:
             raise Malformed("latency_ms: missing")
         answers.append((text, model, waited / 1000.0))
 
-    left_out = _taken(path, take)
+    left_out = _taken(path, take, most_left_out)
     texts, models, seconds = zip(*answers, strict=True)
     return Latencies(models, texts, np.array(seconds, np.float64), left_out)
 
@@ -210,8 +221,10 @@ def _two(a: str, b: str) -> Arms:
     return Arms((ArmId(min(a, b)), ArmId(max(a, b))), np.zeros(2), np.zeros(2))
 
 
-def _taken(path: Path, take: Callable[[Mapping[str, Any]], None]) -> tuple[BadRow, ...]:
-    left_out = []
+def _taken(
+    path: Path, take: Callable[[Mapping[str, Any]], None], most: float
+) -> tuple[BadRow, ...]:
+    left_out = LeftOut(path, most)
     usable = 0
     for line, fields in lines(path, ()):
         try:
@@ -220,13 +233,12 @@ def _taken(path: Path, take: Callable[[Mapping[str, Any]], None]) -> tuple[BadRo
             take(fields)
             usable += 1
         except Malformed as error:
-            left_out.append(BadRow(path.name, line, str(error)))
-    if not usable:
-        raise BadRecording(f"{path}: no usable row{f'; {left_out[0]}' if left_out else ''}")
-    return tuple(left_out)
+            left_out.add(path.name, line, error)
+    return left_out.checked(usable)
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+    found = worded(value)
+    if not isinstance(found, str) or not found.strip():
         raise Malformed(f"{name}: must be a string that is not empty, got {value!r}")
-    return value
+    return found

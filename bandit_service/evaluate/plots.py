@@ -61,37 +61,58 @@ def offline_plot(
     rows: Sequence[OfflineRow], data: Labelled, title: str, out: Path, most: int = 8
 ) -> list[Path]:
     """Q(c) of the best routers of the first split by AUC, with the zero router and the oracle."""
-    first = [row for row in rows if row.seed == rows[0].seed]
+    first = [row for row in rows if row.seed == rows[0].seed] if rows else []
     kept = [row for row in first if row.router in ("zero router", "oracle")]
     others = [row for row in first if row not in kept and len(row.points) > 1]
     others.sort(key=lambda row: -row.auc_linear)
     figure = _figure(10.5, 5.8)
     axes = figure.add_subplot()
-    lowest = []
+    lowest, costs = [1.0], []
     for i, row in enumerate([*others[:most], *kept]):
         knots = sorted((p.cost, p.quality) for p in row.points if p.on_hull)
         cost, quality = (np.array(each) for each in zip(*knots, strict=True))
-        x = np.geomspace(max(cost[0], 1e-12), cost[-1], 200)  # a chord is not straight in log cost
+        costs += [float(cost[0]), float(cost[-1])]
+        x = _between(cost[0], cost[-1])  # a chord is not straight in log cost
         y = np.interp(x, cost, quality)
         colour, dash = (_MUTED, ":") if row in kept else (_COLOURS[i % len(_COLOURS)], "-")
         dash = "--" if row.router == "oracle" else dash
         axes.plot(1000.0 * x, y, color=colour, linestyle=dash, linewidth=1.7, label=row.router)
         lowest.append(float(y[0]))
-    cost, quality = np.nanmean(data.cost, axis=0), np.nanmean(data.quality, axis=0)
+    some = data.answered.any(axis=0)
+    cost, quality = (np.nanmean(each[:, some], axis=0) for each in (data.cost, data.quality))
     shown = quality >= min(lowest) - 0.1
     axes.plot(
         1000.0 * cost[shown], quality[shown], "o", color=_MUTED, ms=4.5, label="single models"
     )
-    from matplotlib.ticker import LogLocator
-
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    _scale_cost(axes, [*costs, *map(float, cost[shown])])
     _dress(axes, title, "USD per 1,000 queries", "mean quality")
     axes.tick_params(axis="x", which="both", labelsize=8)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return _save(figure, out / f"{data.recorded.name}-curves")
+
+
+def _between(low: float, high: float) -> Floats:
+    """200 costs from low to high, evenly in their logarithm where both have one."""
+    x: Floats = (np.geomspace if low > 0.0 else np.linspace)(low, high, 200)
+    return x
+
+
+def _scale_cost(axes: Axes, costs: Sequence[float]) -> None:
+    """A logarithm of costs; up to the least of them a straight line to 0, if there is a 0."""
+    from matplotlib.ticker import LogLocator
+
+    above = [1000.0 * cost for cost in costs if cost > 0.0]
+    if not above:
+        return  # nothing costs anything
+    if len(above) == len(costs):
+        if max(above) < 1.001 * min(above):  # an axis needs a width
+            axes.set_xlim(0.5 * above[0], 2.0 * above[0])
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.xaxis.set_minor_formatter("{x:g}")
+    else:
+        axes.set_xscale("symlog", linthresh=min(above))
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _ranked(passed: Sequence[Passed]) -> list[str]:

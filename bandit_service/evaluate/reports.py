@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,18 +52,26 @@ WARM_SALT = "warm"
 class Report:
     """What one protocol on one recording came to.
 
-    records: by name, rows for JSON. points: by file name, rows for Parquet. warnings: what a
-    reader must be told, such as a policy that failed. offline: rows of the offline split, if any.
-    passed: the runs online, if any.
+    plot: draws it, once all else is written. records: by name, rows for JSON. points: by file name,
+    rows for Parquet. warnings: what a reader must be told, such as a policy that failed.
+    offline: rows of the offline split, if any. passed: the runs online, if any.
     """
 
     tables: list[Table] = field(default_factory=list)
-    figures: list[Path] = field(default_factory=list)
+    plot: Callable[[], list[Path]] | None = None
     records: dict[str, Any] = field(default_factory=dict)
     points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     offline: list[OfflineRow] = field(default_factory=list)
     passed: list[Passed] = field(default_factory=list)
+
+    def draw(self) -> list[Path]:
+        """The plots' files; one that cannot be drawn is a warning, and loses nothing else."""
+        try:
+            return [] if self.plot is None else self.plot()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more
+            self.warnings.append(f"a plot could not be drawn: {type(error).__name__}: {error}")
+            return []
 
 
 def evaluate(
@@ -113,9 +122,9 @@ def offline_report(
     tables = [offline_table(summaries, f"{name}: {_splits(seeds)}")]
     if len(data.arms) == 2:
         tables.append(two_model_table(summaries, f"{name}: two models, {_splits(seeds)}"))
-    figures = offline_plot(rows, data, f"{name}: cost and quality, first split", out)
+    plot = partial(offline_plot, rows, data, f"{name}: cost and quality, first split", out)
     points = [{"data": name, **asdict(point)} for point in curve_points(rows)]
-    return Report(tables, figures, {"offline": summaries}, {"curves": points}, failed, rows)
+    return Report(tables, plot, {"offline": summaries}, {"curves": points}, failed, rows)
 
 
 def _splits(seeds: int) -> str:
@@ -159,7 +168,8 @@ def online_report(
     rows = online_rows(top)
     found = Report(
         [online_table(rows, f"{name}: {told}, {largest:g} USD per unit of quality")],
-        regret_plot(
+        partial(
+            regret_plot,
             [run for run in top if run.label != "uniform"],
             f"{name}: {told}",
             out / f"{name}-regret",
@@ -204,7 +214,9 @@ def sweep_report(
     passed = runs(data, entrants, protocol, jobs, f"{name} sweep")
     equal = equal_rows(passed, data)
     points = {"sweep": regret_points(name, passed)}
-    return Report([_equal(name, equal, protocol)], [], {"equal": equal}, points, _warnings(passed))
+    return Report(
+        [_equal(name, equal, protocol)], None, {"equal": equal}, points, _warnings(passed)
+    )
 
 
 def _equal(name: str, rows: Sequence[EqualRow], protocol: Protocol) -> Table:
@@ -229,14 +241,15 @@ def change_report(
     passed = runs(data, entrants, changing, jobs, f"{name} {kind}")
     rows = change_rows(passed)
     table = change_table(rows, f"{name}: change half-way, {protocol.seeds} seeds")
-    figures = change_plot(
+    plot = partial(
+        change_plot,
         [run for run in passed if run.label != "uniform" and run.reacts],
         scenarios,
         f"{name}: what happens to the best arm half-way",
         out / f"{name}-{kind}",
     )
     return Report(
-        [table], figures, {kind: rows}, {kind: regret_points(name, passed)}, _warnings(passed)
+        [table], plot, {kind: rows}, {kind: regret_points(name, passed)}, _warnings(passed)
     )
 
 
@@ -253,7 +266,7 @@ def regimes_report(
     passed = runs(rest, regimes, protocol, jobs, f"{name} regimes", warm=warm)
     rows = online_rows(passed)
     title = f"{name}: what feedback is worth, {protocol.seeds} seeds, {len(rest)} queries"
-    return Report([online_table(rows, title)], [], {"regimes": rows}, warnings=_warnings(passed))
+    return Report([online_table(rows, title)], None, {"regimes": rows}, warnings=_warnings(passed))
 
 
 def regimes_of(entrant: Entrant) -> list[Entrant]:

@@ -21,16 +21,31 @@ from tqdm import tqdm
 from bandit_service.core.outcomes import MAX_COST_USD
 from bandit_service.embedding import estimate_tokens
 from bandit_service.evaluate._frame import BadFrame, read_frame
-from bandit_service.evaluate._lines import Lines, Unread, header_of, lines, plain
+from bandit_service.evaluate._lines import Lines, Unread, header_of, lines
 from bandit_service.evaluate.convert import Answer, Prices, Query, recorded_of
-from bandit_service.replay.recorded import BadRecording, BadRow, Malformed, Recorded, number_within
+from bandit_service.inputs import worded
+from bandit_service.packed import unpacked_name
+from bandit_service.replay.recorded import Recorded
+from bandit_service.replay.rows import (
+    MOST_LEFT_OUT,
+    BadRecording,
+    LeftOut,
+    Malformed,
+    Scale,
+    number_within,
+)
 
-SUFFIXES = (".pkl", ".pickle", ".csv", ".csv.gz")
+SUFFIXES = (".pkl", ".pickle", ".csv")
 _BASE = ("sample_id", "prompt")
 _COST, _RESPONSE = "|total_cost", "|model_response"
 
 
-def load_routerbench(path: Path, prices: Prices | None = None) -> Recorded:
+def load_routerbench(
+    path: Path,
+    prices: Prices | None = None,
+    scale: Scale | None = None,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> Recorded:
     """The recording in a RouterBench file; `BadRow.line` is the row of a pickle, counted from 1,
     or the line of a CSV file on which the row begins.
 
@@ -42,9 +57,10 @@ def load_routerbench(path: Path, prices: Prices | None = None) -> Recorded:
     """
     if not path.is_file():
         raise BadRecording(f"{path}: no such file")
-    if path.name.endswith((".csv", ".csv.gz")):
-        models = _models_of(path, header_of(path))
-        rows: Lines = lines(path, _BASE)
+    if _is_csv(path):
+        models = _models_of(path, header_of(path, _BASE))
+        numbers = {*models, *(model + _COST for model in models)}
+        rows: Lines = lines(path, _BASE, ("eval_name",), numbers.__contains__)
     elif path.name.endswith(SUFFIXES):
         try:
             frame = read_frame(path)
@@ -57,24 +73,31 @@ def load_routerbench(path: Path, prices: Prices | None = None) -> Recorded:
     else:
         raise BadRecording(f"{path}: must end in {', '.join(SUFFIXES)}")
     queries: dict[str, Query] = {}
-    left_out = []
+    left_out = LeftOut(
+        path, most_left_out, "name the scale, as with `bandit-service convert --scale {scale}`"
+    )
     for line, fields in rows:
         try:
-            query = _query(fields, models)
+            query = _query(fields, models, scale or Scale())
             if query.id in queries:
                 raise Malformed(f"sample_id: {query.id!r} was there before")
             queries[query.id] = query
         except Malformed as error:
-            left_out.append(BadRow(path.name, line, str(error)))
-    name = path.name.removesuffix(".gz").rpartition(".")[0]
-    return recorded_of(name, models, list(queries.values()), left_out, prices, path)
+            left_out.add(path.name, line, error)
+    bad = left_out.checked(len(queries))
+    name = unpacked_name(path.name).rpartition(".")[0]
+    return recorded_of(name, models, list(queries.values()), bad, prices, path)
 
 
 def looks_like(path: Path) -> bool:
     """Whether the file is of this layout: a pickle, or a CSV header with a column of costs."""
-    if path.name.endswith((".csv", ".csv.gz")):
-        return any(name.endswith(_COST) for name in header_of(path))
+    if _is_csv(path):
+        return any(name.endswith(_COST) for name in header_of(path, _BASE))
     return path.name.endswith(SUFFIXES)
+
+
+def _is_csv(path: Path) -> bool:
+    return unpacked_name(path.name).lower().endswith(".csv")
 
 
 def text_of(prompt: Any) -> Any:
@@ -130,21 +153,21 @@ def _frame_rows(frame: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, Mappi
         yield i + 1, dict(zip(frame, (column[i] for column in columns), strict=True))
 
 
-def _query(fields: Mapping[str, Any] | Unread, models: Sequence[str]) -> Query:
+def _query(fields: Mapping[str, Any] | Unread, models: Sequence[str], scale: Scale) -> Query:
     if isinstance(fields, Unread):
         raise Malformed(fields.why)
-    id, task = fields["sample_id"], fields.get("eval_name")
-    if isinstance(id, bool) or not isinstance(id, str | int) or id == "":
+    id, task = worded(fields["sample_id"]), fields.get("eval_name")
+    if not isinstance(id, str) or not id:
         raise Malformed(f"sample_id: must be a string, got {id!r}")
     text = text_of(fields["prompt"])
     if not isinstance(text, str) or not text.strip():
         raise Malformed(f"prompt: must be a text or a list of texts, got {text!r:.60}")
     answers = {}
     for model in models:
-        score = number_within(model, plain(fields[model]), 1.0)
+        score = scale.quality(model, fields[model])
         if math.isnan(score):
             continue
-        cost = number_within(model + _COST, plain(fields[model + _COST]), MAX_COST_USD)
+        cost = number_within(model + _COST, fields[model + _COST], MAX_COST_USD)
         if math.isnan(cost):
             raise Malformed(f"{model}{_COST}: missing, but the score is there")
         response = fields.get(model + _RESPONSE)
@@ -152,4 +175,4 @@ def _query(fields: Mapping[str, Any] | Unread, models: Sequence[str]) -> Query:
         answers[model] = Answer(score, cost, tokens)
     if not answers:
         raise Malformed("no model has a score")
-    return Query(str(id), text, task if isinstance(task, str) else "", None, answers)
+    return Query(id, text, task if isinstance(task, str) else "", None, answers)

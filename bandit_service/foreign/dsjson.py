@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from bandit_service.export.source import Unreadable
@@ -21,8 +20,10 @@ from bandit_service.foreign.records import (
     number,
     propensity,
     signal,
+    text_in,
     unit,
 )
+from bandit_service.inputs import json_of, plain, worded
 from policies import Vector
 
 _NEAR = 1e-4
@@ -30,34 +31,37 @@ _NEAR = 1e-4
 
 def read(path: Path) -> Iterator[tuple[int, Logged]]:
     """Line numbers and decisions; Unreadable names the file, the line and the field."""
-    with path.open("rb") as file:
-        for at, text in enumerate(file, 1):
+    at = [0]
+    with text_in(path, at) as file:
+        for at[0], text in enumerate(file, 1):
             if not text.strip():
                 continue
             try:
-                yield at, line(text)
+                yield at[0], line(text, f"line-{at[0]}")
             except BadLine as error:
-                raise Unreadable(f"{path}, line {at}: {error}") from None
+                raise Unreadable(f"{path}, line {at[0]}: {error}") from None
 
 
-def line(text: bytes) -> Logged:
-    """One decision; BadLine says what is wrong with it.
+def line(text: bytes, unnamed: str = "") -> Logged:
+    """One decision; BadLine says what is wrong with it. unnamed: its id where it has no EventId.
+
+    What VW's own reader takes is taken: `_a` and `_p` for `a` and `p`, the label as one object
+    `_label` or as fields `_label_*` in any case, and lines without EventId or Timestamp.
 
     The reward is −`_label_cost`, also where `o` is empty, as VW learns it; with `_skipLearn` there
     is none.
     """
     try:
-        row: Any = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        row: Any = json_of(text)
+    except ValueError as error:
         raise BadLine(str(error)) from None
-    except RecursionError:
-        raise BadLine("nested too deeply") from None
     if not isinstance(row, dict):
         raise BadLine("must be an object")
+    row = _as_documented(row)
     context = row.get("c")
     if not isinstance(context, dict) or not isinstance(context.get("_multi"), list):
         raise BadLine("c._multi: must be a list of actions; only single decisions are read")
-    if number("pdrop", row.get("pdrop", 0.0), 0.0, 1.0) > 0.0:
+    if number("pdrop", _or(row.get("pdrop"), 0.0), 0.0, 1.0) > 0.0:
         raise BadLine("pdrop: a log of which a part was dropped is not read")
     arms = tuple(_name(i, action) for i, action in enumerate(context["_multi"]))
     if len(set(arms)) != len(arms):
@@ -68,40 +72,64 @@ def line(text: bytes) -> Logged:
         raise BadLine(f"p: must be a list of {len(arms)} probabilities, as many as actions")
     shares = distribution("p", [number("p", each, 0.0, 1.0) for each in given])
     drawn = order[0]
-    chosen = propensity("_label_probability", row.get("_label_probability", shares[0]))
+    chosen = propensity("_label_probability", _or(row.get("_label_probability"), shares[0]))
     if abs(chosen - shares[0]) > _NEAR:
         raise BadLine(f"_label_probability: is {chosen:g}, but p begins with {shares[0]:g}")
-    if row.get("_labelIndex", drawn) != drawn:
+    if _or(row.get("_labelIndex"), drawn) != drawn:
         raise BadLine(f"_labelIndex: is {row['_labelIndex']!r}, but a begins with {drawn + 1}")
     propensity("p", shares[0])
     by_arm = [0.0] * len(arms)
     for i, p in zip(order, shares, strict=True):
         by_arm[i] = p
-    id = row.get("EventId")
+    id = _or(worded(row.get("EventId")), unnamed)
     if not isinstance(id, str) or not id:
         raise BadLine("EventId: must be a text")
     given = context.get("query")
     query: dict[str, Any] = given if isinstance(given, dict) else {}
     told = {name: signal(name, row[name]) for name in ("quality", "cost_usd", "latency_s")
             if row.get(name) is not None}  # fmt: skip
-    if not row.get("_skipLearn", False):
+    if not row.get("_skipLearn"):
         told["reward"] = 0.0 - number("_label_cost", row.get("_label_cost"), -1.0, 1.0)
     return Logged(
         id=id,
-        ts=moment("Timestamp", row.get("Timestamp")),
+        ts=moment("Timestamp", _or(row.get("Timestamp"), 0.0)),
         arms=arms,
         propensities=tuple(by_arm),
         drawn=drawn,
         vector=_vector(context),
-        tokens=int(number("c.query.tokens", query.get("tokens", 0), 0, 1e9)),
+        tokens=int(number("c.query.tokens", _or(query.get("tokens"), 0), 0, 1e9)),
         willingness_to_pay=number(
-            "c.query.willingness_to_pay", query.get("willingness_to_pay", 0.1), 1e-9, 1e6
+            "c.query.willingness_to_pay", _or(query.get("willingness_to_pay"), 0.1), 1e-9, 1e6
         ),
-        tenant=str(row.get("tenant", "")),
-        unit=str(row.get("unit", "")),
+        tenant=str(_or(row.get("tenant"), "")),
+        unit=str(_or(row.get("unit"), "")),
         policy=_policy(row.get("VWState")),
         signals=told,
     )
+
+
+_LABELS = ("cost", "probability", "action")
+
+
+def _as_documented(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its documented names, where it has another that VW reads as well."""
+    named = dict(row)
+    label = row.get("_label")
+    parts = {f"_label_{name}": value for name, value in label.items()} if isinstance(
+        label, dict) else {}  # fmt: skip
+    for name, value in (parts | row).items():
+        small = name.lower().removeprefix("_label_")
+        if name.lower().startswith("_label_") and small in _LABELS:
+            named.setdefault("_label_Action" if small == "action" else f"_label_{small}", value)
+    for name in ("a", "p"):
+        if named.get(name) is None and f"_{name}" in row:
+            named[name] = row[f"_{name}"]
+    return named
+
+
+def _or(value: Any, default: Any) -> Any:
+    """null is absent."""
+    return default if value is None else value
 
 
 def _name(i: int, action: Any) -> str:
@@ -119,10 +147,14 @@ def _order(given: Any, k: int) -> list[int]:
     """The actions from 0, the drawn one first."""
     if not isinstance(given, list) or not k:
         raise BadLine(f"a: must be a list of the {k} actions, numbered from 1")
-    order = [each - 1 for each in given if isinstance(each, int)]
+    order = [int(each) - 1 for each in map(plain, given) if _is_whole(each)]
     if sorted(order) != list(range(k)):
         raise BadLine(f"a: must hold each number from 1 to {k} once, got {given!r:.80}")
     return order
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and value % 1 == 0
 
 
 def _vector(context: dict[str, Any]) -> Vector:

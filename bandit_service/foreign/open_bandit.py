@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bandit_service.delimited import canonical, delimited
 from bandit_service.export.source import Unreadable
 from bandit_service.foreign.records import (
     LARGEST,
@@ -27,8 +28,11 @@ from bandit_service.foreign.records import (
     number,
     propensity,
     signal,
+    text_in,
     unit,
 )
+from bandit_service.inputs import plain, with_point
+from bandit_service.nearest import did_you_mean
 from policies import Vector
 
 DIST, EMBEDDING, AFFINITY = "action_dist_", "embedding_", "user-item_affinity_"
@@ -58,7 +62,7 @@ def read(path: Path) -> Iterator[tuple[int, Logged]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() in (".parquet", ".pq"):
         try:
             import pyarrow.parquet as pq
         except ImportError:
@@ -74,16 +78,18 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         except (ValueError, OSError) as error:
             raise Unreadable(f"{path}: is no Parquet file ({error!s:.200})") from None
         return
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    line = [0]
+    with text_in(path, line) as text, delimited(text) as found:
+        header = canonical(found.header, [name for names in _NAMES.values() for name in names])
         try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise Unreadable(f"{path}, line {reader.line_num}: has not as many values as "
-                                     "there are columns")  # fmt: skip
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise Unreadable(f"{path}, line {reader.line_num + 1}: {error}") from None
+            for line[0], cells in found.rows:
+                if len(cells) != len(header):
+                    raise Unreadable(f"{path}, line {line[0]}: has not as many values as there are "
+                                     "columns")  # fmt: skip
+                cells = [with_point(cell, found.delimiter) for cell in cells]
+                yield line[0], dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise Unreadable(f"{path}, line {line[0] + 1}: {error}") from None
 
 
 def _columns(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
@@ -92,7 +98,11 @@ def _columns(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
     for what, names in _NAMES.items():
         there = [name for name in names if name in row]
         if not there:
-            raise Unreadable(f"{path}: there is no column {' or '.join(names)}")
+            meant = did_you_mean(names[0], row) or did_you_mean(names[-1], row)
+            raise Unreadable(
+                f"{path}: there is no column {' or '.join(names)}{meant}; there are "
+                f"{', '.join(row)[:400]}"
+            )
         found[what] = there[0]
     return found
 
@@ -110,7 +120,7 @@ def _logged(
 ) -> Logged:
     action = str(row[columns["action"]])
     chosen = propensity(columns["pscore"], row[columns["pscore"]])
-    dist = {arm: row[DIST + arm] for arm in arms if row.get(DIST + arm) not in (None, "")}
+    dist = {arm: row[DIST + arm] for arm in arms if plain(row.get(DIST + arm)) is not None}
     if dist:
         there = tuple(dist)
         shares = distribution(
@@ -129,9 +139,9 @@ def _logged(
         )
     told = {}
     for name in ("quality", "cost_usd", "latency_s"):
-        if row.get(name) not in (None, ""):
+        if plain(row.get(name)) is not None:
             told[name] = signal(name, row[name])
-    if row[columns["reward"]] not in (None, ""):
+    if plain(row[columns["reward"]]) is not None:
         number(columns["reward"], row[columns["reward"]], -1.0, 1.0)
         told["reward"] = signal("reward", row[columns["reward"]])
     return Logged(
@@ -142,9 +152,9 @@ def _logged(
         drawn=there.index(action),
         vector=_vector(row, columns),
         whole=bool(dist) or len(there) == 1,
-        tokens=int(number("tokens", row.get("tokens") or 0, 0, 1e9)),
+        tokens=int(number("tokens", plain(row.get("tokens")) or 0, 0, 1e9)),
         willingness_to_pay=number(
-            "willingness_to_pay", row.get("willingness_to_pay") or 0.1, 1e-9, 1e6
+            "willingness_to_pay", plain(row.get("willingness_to_pay")) or 0.1, 1e-9, 1e6
         ),
         tenant=str(row.get("tenant") or ""),
         unit=str(row.get("unit") or ""),
@@ -157,7 +167,7 @@ def _vector(row: Mapping[str, Any], columns: Mapping[str, str]) -> Vector:
     """The embedding where there is one, else every other column hashed."""
     given = [row[name] for name in row if name.startswith(EMBEDDING)]
     if given:
-        if all(each in (None, "") for each in given):
+        if all(plain(each) is None for each in given):
             return np.zeros(len(given), np.float32)
         return unit(np.array([number(f"{EMBEDDING}*", each, -LARGEST, LARGEST) for each in given]))
     taken = {*columns.values(), *_OWN}
@@ -170,10 +180,6 @@ def _vector(row: Mapping[str, Any], columns: Mapping[str, str]) -> Vector:
 
 
 def _typed(value: Any) -> Any:
-    """A CSV's text as the number that it is, if it is one."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    """A CSV's text, or a Decimal, as the number that it is, if it is one."""
+    found = plain(value)
+    return value if found is None else found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import ITEMS_PER_EVENT
 from bandit_service.core.outcomes import RANGES
 from bandit_service.export.source import Stored, Unreadable
+from bandit_service.inputs import Unusable, not_utf8, plain
+from bandit_service.packed import BROKEN, opened
 from bandit_service.recall import recall_stream
 from policies import ArmId, Vector
 
@@ -149,10 +153,24 @@ def _decided(one: Logged, recalled: Sequence[tuple[int, float]]) -> ev.Decided:
 # --- what both formats check --------------------------------------------------------------
 
 
+@contextmanager
+def text_in(path: Path, line: list[int]) -> Iterator[BufferedReader]:
+    """The file's text as UTF-8; what reading it may raise as Unreadable after `line[0]`."""
+    try:
+        with opened(path) as (file, _):
+            yield file
+    except Unusable as error:
+        raise Unreadable(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{path}: after line {line[0]}: {not_utf8(error)}") from None
+    except BROKEN as error:
+        raise Unreadable(f"{path}: cannot be read after line {line[0]}: {error}") from None
+
+
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite number within the bounds; BadLine naming the field."""
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
+        found = math.nan if isinstance(value, bool) else float(plain(value))
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found) or not low <= found <= high:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from bandit_service.core.errors import field_of
+from bandit_service.checking import Table, every_mistake
 from bandit_service.gateway import anthropic
 
 KINDS = ("openai", "anthropic")
-
-Table = TypeVar("Table", bound=msgspec.Struct)
 
 
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,20 +102,19 @@ def upstreams_of(
         return ()
     found: list[Upstream] = []
     for i, item in enumerate(items):
-        try:
-            spec = msgspec.convert(item, UpstreamSpec)
+        keys: list[str] = []
+
+        def check(spec: UpstreamSpec, keys: list[str] = keys) -> None:
             check_upstream(spec)
-            key = _key(spec, environ, beside)
-        except msgspec.ValidationError as error:
-            param, what = field_of(error)
-            mistakes.append(f"upstreams[{i}].{param or 'upstream'}: {what}")
-            continue
-        except ValueError as error:
-            mistakes.append(f"upstreams[{i}].{error}")
+            keys.append(_key(spec, environ, beside))
+
+        spec, wrong = every_mistake(item, UpstreamSpec, check)
+        mistakes += [f"upstreams[{i}].{each}" for each in wrong]
+        if spec is None:
             continue
         if spec.id in {other.spec.id for other in found}:
             mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
-        found.append(Upstream(spec, key))
+        found.append(Upstream(spec, keys[-1]))
     return tuple(found)
 
 
@@ -130,15 +127,9 @@ def listed(
         return ()
     found: list[Table] = []
     for i, item in enumerate(items):
-        try:
-            spec = msgspec.convert(item, kind)
-            check(spec)
-        except msgspec.ValidationError as error:
-            param, what = field_of(error)
-            mistakes.append(f"{name}[{i}].{param or name}: {what}")
-            continue
-        except ValueError as error:
-            mistakes.append(f"{name}[{i}].{error}")
+        spec, wrong = every_mistake(item, kind, check)
+        mistakes += [f"{name}[{i}].{each}" for each in wrong]
+        if spec is None:
             continue
         id = getattr(spec, "id", "*")
         if id != "*" and any(getattr(other, "id", None) == id for other in found):

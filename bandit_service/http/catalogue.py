@@ -15,7 +15,7 @@ from bandit_service.core.errors import Refused
 from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import beside
 from bandit_service.experiments.results import calibrated
-from bandit_service.http.frame import KEEPER, ROUTER, body_of, reply
+from bandit_service.http.frame import KEEPER, ROUTER, SETTINGS, body_of, reply
 from policies import ArmId
 
 
@@ -36,6 +36,9 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
     try:
         spec = settings.arm_spec(body | {"id": id})
+        settings.check_upstream_of(
+            spec.upstream, [each.spec.id for each in request.app[SETTINGS].upstreams]
+        )
     except ValueError as error:
         raise Refused(str(error), param=str(error).split(":")[0]) from None
     router = request.app[ROUTER]

@@ -4,12 +4,12 @@
 entry per model, null where the model has no answer), and where known `query_id`, `in_tok`,
 `task` and `latency_s` (one entry per model).
 `NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
-left out and told with its line; a file that cannot be used at all is one BadRecording.
+left out and told with its line, as far as `rows` allows; a file that cannot be used is one
+BadRecording.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.util
 import math
@@ -22,7 +22,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -30,35 +29,32 @@ from tqdm import tqdm
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.embedding import Backend, estimate_tokens, surface
+from bandit_service.inputs import Unusable, json_of, plain, text_of, worded
+from bandit_service.packed import BROKEN, opened
+from bandit_service.replay.rows import (
+    MOST_LEFT_OUT,
+    BadRow,
+    LeftOut,
+    Malformed,
+    Scale,
+    number_within,
+)
+from bandit_service.replay.rows import (
+    BadRecording as BadRecording,
+)
 from bandit_service.settings import arm_spec
 from policies import Floats, Vector
 
 PARETOBANDIT = "paretobandit"
 SPECIALISTS = "specialists"
 _SPECIALISTS = Path(__file__).with_name(SPECIALISTS) / f"{SPECIALISTS}.jsonl.gz"
-_SUFFIXES = (".jsonl", ".jsonl.gz")
-_ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz", ".csv.zst")
 _UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
 _CHUNK = 64
 
 surface_once = lru_cache(maxsize=50_000)(surface)
 """Every run over a recording asks for the same texts."""
-
-
-class BadRecording(ValueError):
-    """The recording as a whole cannot be used; the message names the file and says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """One line that was left out, and why."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,10 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        arms = ", ".join(arm.id for arm in self.arms)
+        return f"<Recorded {self.name}: {len(self)} queries, arms {arms:.200}>"
 
     def first(self, n: int) -> Recorded:
         """The same recording cut after its first n queries."""
@@ -121,7 +121,7 @@ def open_recording(data: str) -> Recorded:
     return load(Path(data))
 
 
-def load(path: Path) -> Recorded:
+def load(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Recorded:
     """The recording in NAME.jsonl or NAME.jsonl.gz, with NAME.meta.json beside it."""
     suffix = next((suffix for suffix in reversed(_SUFFIXES) if path.name.endswith(suffix)), None)
     if suffix is None:
@@ -137,7 +137,7 @@ def load(path: Path) -> Recorded:
         cost = _list_of("cost", fields.get("cost"), len(ids))
         latency = fields.get("latency_s")
         found = checked_row(
-            fields.get("query_id", str(line)),
+            str(line) if fields.get("query_id") is None else fields["query_id"],
             fields.get("text"),
             quality,
             cost,
@@ -154,7 +154,7 @@ def load(path: Path) -> Recorded:
             ],
         )
 
-    return _collect(name, arms, [path], row)
+    return _collect(name, arms, [path], row, most_left_out)
 
 
 def load_paretobandit() -> Recorded:
@@ -267,10 +267,6 @@ class Row:
     latency: list[float] | None = None
 
 
-class Malformed(Exception):
-    """Why a row is left out."""
-
-
 class _ToRow(Protocol):
     def __call__(self, fields: dict[str, Any], line: int, /) -> Row: ...
 
@@ -278,9 +274,15 @@ class _ToRow(Protocol):
 _Lines: TypeAlias = Iterator[tuple[int, bytes]]
 
 
-def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToRow) -> Recorded:
+def _collect(
+    name: str,
+    arms: list[ArmSpec],
+    paths: Sequence[Path],
+    to_row: _ToRow,
+    most: float = MOST_LEFT_OUT,
+) -> Recorded:
     rows: dict[str, Row] = {}
-    left_out = []
+    left_out = LeftOut(paths[0], most)
     for path in paths:
         for line, body in _lines(path):
             try:
@@ -288,12 +290,10 @@ def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToR
                 if row.id in rows:
                     raise Malformed(f"query_id: {row.id!r} was there before")
             except Malformed as error:
-                left_out.append(BadRow(path.name, line, str(error)))
+                left_out.add(path.name, line, error)
             else:
                 rows[row.id] = row
-    if not rows:
-        why = f"; {left_out[0]}" if left_out else ""
-        raise BadRecording(f"{paths[0]}: no usable row{why}")
+    bad = left_out.checked(len(rows))
     order = sorted(range(len(arms)), key=lambda k: arms[k].id)
     unknown = [math.nan] * len(arms)
     latency = np.array([row.latency or unknown for row in rows.values()])[:, order]
@@ -306,7 +306,7 @@ def _collect(name: str, arms: list[ArmSpec], paths: Sequence[Path], to_row: _ToR
         cost=np.array([row.cost for row in rows.values()])[:, order],
         tokens=np.array([row.tokens for row in rows.values()], np.int64),
         tasks=tuple(row.task for row in rows.values()),
-        left_out=tuple(left_out),
+        left_out=bad,
         latency=None if np.isnan(latency).all() else latency,
     )
 
@@ -315,18 +315,20 @@ def _lines(path: Path) -> _Lines:
     """The lines that are not blank, with their numbers from 1."""
     line = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path) as (file, _):
             for line, body in enumerate(file, start=1):
                 if body.strip():
                     yield line, body
-    except (OSError, EOFError, zlib.error) as error:
+    except Unusable as error:
+        raise BadRecording(f"{path}: {error}") from None
+    except BROKEN as error:
         raise BadRecording(f"{path}: cannot be read after line {line}: {error}") from None
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        value = json_of(body)
+    except ValueError as error:
         raise Malformed(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Malformed(f"must be an object, got {type(value).__name__}")
@@ -337,27 +339,29 @@ def checked_row(
     id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any, task: Any
 ) -> Row:
     """The row of these fields; Malformed names the first that is not as it must be."""
+    id, text, tokens = worded(id), worded(text), plain(tokens)
     if not isinstance(id, str):
         raise Malformed(f"query_id: must be a string, got {id!r}")
     if not isinstance(text, str) or not text.strip():
         raise Malformed(f"text: must be a string that is not empty, got {text!r}")
     if tokens is None:
         tokens = estimate_tokens(len(text))
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= _UNBOUNDED:
+    if not isinstance(tokens, int | float) or not 0 <= tokens <= _UNBOUNDED or tokens % 1:
         raise Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
+    task = worded(task)
     if task is not None and not isinstance(task, str):
         raise Malformed(f"task: must be a string, got {task!r}")
     checked_quality, checked_cost = [], []
     for k, (q, usd) in enumerate(zip(quality, cost, strict=True)):
-        checked_quality.append(number_within(f"quality[{k}]", q, 1.0))
-        checked_cost.append(
-            math.nan if q is None else number_within(f"cost[{k}]", usd, MAX_COST_USD)
-        )
-        if q is not None and usd is None:
+        score = Scale().quality(f"quality[{k}]", q)
+        paid = number_within(f"cost[{k}]", usd, MAX_COST_USD)
+        checked_quality.append(score)
+        checked_cost.append(math.nan if math.isnan(score) else paid)
+        if not math.isnan(score) and math.isnan(paid):
             raise Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
     if all(math.isnan(q) for q in checked_quality):
         raise Malformed("quality: no model has an answer")
-    return Row(id, text, checked_quality, checked_cost, tokens, task or "")
+    return Row(id, text, checked_quality, checked_cost, int(tokens), task or "")
 
 
 def _list_of(name: str, value: Any, k: int) -> list[Any]:
@@ -366,15 +370,6 @@ def _list_of(name: str, value: Any, k: int) -> list[Any]:
     if len(value) != k:
         raise Malformed(f"{name}: must have {k} entries, one per model, got {len(value)}")
     return value
-
-
-def number_within(name: str, value: Any, high: float) -> float:
-    """A float in [0, high], or NaN for null."""
-    if value is None:
-        return math.nan
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value <= high:
-        raise Malformed(f"{name}: must be a number from 0 to {high:g}, got {value!r}")
-    return float(value)
 
 
 def _arms_of_meta(path: Path) -> list[ArmSpec]:
@@ -411,8 +406,12 @@ def listed_arm(id: str, usd_in: Any, usd_out: Any) -> ArmSpec:
 
 def _json(path: Path) -> Any:
     try:
-        return msgspec.json.decode(path.read_bytes())
+        body = text_of(path)
     except OSError as error:
-        raise BadRecording(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecording(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (Unusable, *BROKEN) as error:
+        raise BadRecording(f"{path}: {error}") from None
+    try:
+        return json_of(body)
+    except ValueError as error:
         raise BadRecording(f"{path}: not JSON: {error}") from None

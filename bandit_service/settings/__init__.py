@@ -10,6 +10,7 @@ from bandit_service.settings.derived import (
     exploration,
     exposure,
     load_policy,
+    not_configured,
     policy_key,
 )
 from bandit_service.settings.reading import PREFIX, BadSettings, read
@@ -32,7 +33,7 @@ from bandit_service.settings.sections import (
     SnapshotSettings,
     TracingSettings,
 )
-from bandit_service.settings.tables import BesideSpec, arm_spec
+from bandit_service.settings.tables import BesideSpec, arm_spec, check_upstream_of
 from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
 
 __all__ = [
@@ -59,11 +60,13 @@ __all__ = [
     "SnapshotSettings",
     "TracingSettings",
     "arm_spec",
+    "check_upstream_of",
     "digest_of",
     "experiment_rules",
     "exploration",
     "exposure",
     "load_policy",
+    "not_configured",
     "policy_key",
     "read",
     "rules",

@@ -11,6 +11,7 @@ from typing import Any
 import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments import Rules
+from bandit_service.nearest import did_you_mean
 from bandit_service.settings.sections import (
     ExperimentSettings,
     ExplorationSettings,
@@ -67,6 +68,24 @@ def exposure(settings: Settings) -> str:
         f"{' and no '.join(missing)}; set them, or server.insecure = true where something in "
         "front does it"
     )
+
+
+def not_configured(settings: Settings) -> list[str]:
+    """Arms that are named and not configured, which is right only where the API adds them."""
+    there = {arm.id for arm in settings.arms}
+    named = [(f"judges[{i}].arm", judge.arm) for i, judge in enumerate(settings.judges)]
+    named.append(("experiment_rules.holdout_arm", settings.experiment_rules.holdout_arm))
+    for i, experiment in enumerate(settings.experiments):
+        named += [
+            (f"experiments[{i}].variants.{variant.key}.arm", variant.arm)
+            for variant in experiment.variants
+        ]
+    return [
+        f"{where}: {arm!r} is no configured arm{did_you_mean(arm, there)}; it does nothing until "
+        "the API adds such an arm"
+        for where, arm in named
+        if arm and arm not in there
+    ]
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 from bandit_service.gateway.budgets import BudgetSpec, check_budget
 from bandit_service.gateway.configured import listed, upstreams_of
 from bandit_service.gateway.judges import JudgeSpec, check_judge
+from bandit_service.inputs import text_of
+from bandit_service.nearest import did_you_mean
 from bandit_service.settings import tables
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -72,8 +74,10 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         there = _document(more, mistakes).get("keys", [])
         keys += tables.keys_of(there, f"{more}: ", mistakes, keys)
         origins["keys"] += f" and {more}"
+    variables = [PREFIX + key.replace(".", "_").upper() for key in (*known, *TABLES)]
     mistakes += [
-        f"{name}: no such setting; `bandit-service config show` lists them all"
+        f"{name}: no such setting{did_you_mean(name, variables)}; `bandit-service config show` "
+        "lists them all"
         for name in sorted(overrides)
     ]
     tables.check_policy(values["policy.name"], values["policy.parameters"], mistakes)
@@ -89,8 +93,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
-    if values["duels.judge"] not in ("", *(spec.id for spec in found["judges"])):
-        mistakes.append(f"duels.judge: there is no [[judges]] with id {values['duels.judge']!r}")
+    _check_references(values["duels.judge"], given, found, mistakes)
     if mistakes:
         raise BadSettings(mistakes)
     return assembled(values, found, origins)
@@ -99,6 +102,41 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
     if values["experiment_rules.holdout_share"] and not values["experiment_rules.holdout_arm"]:
         mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
+
+
+def _check_references(
+    judge: str, given: Mapping[str, Any], found: Mapping[str, Any], mistakes: list[str]
+) -> None:
+    """A name of something that is configured must be there, be it right or not."""
+    judges, upstreams, keys = (_ids(given[name]) for name in ("judges", "upstreams", "keys"))
+    if judge and judge not in judges:
+        mistakes.append(
+            f"duels.judge: there is no [[judges]] with id {judge!r}{did_you_mean(judge, judges)}"
+        )
+    for i, item in enumerate(_tables(given["arms"])):
+        named = item.get("upstream")
+        if named and isinstance(named, str):
+            try:
+                tables.check_upstream_of(named, upstreams)
+            except ValueError as error:
+                mistakes.append(f"arms[{i}].{error}")
+    keys += [key.id for key in found["keys"]]
+    for i, item in enumerate(_tables(given["budgets"])):
+        id = item.get("id", "*")
+        if item.get("scope") == "key" and isinstance(id, str) and id not in ("*", *keys):
+            mistakes.append(
+                f"budgets[{i}].id: there is no [[keys]] with id {id!r}{did_you_mean(id, keys)}"
+            )
+
+
+def _tables(items: Any) -> list[dict[str, Any]]:
+    """The tables of a list that may be anything; others as empty ones, so that numbers stay."""
+    return [each if isinstance(each, dict) else {} for each in items or ()] if isinstance(
+        items, list) else []  # fmt: skip
+
+
+def _ids(items: Any) -> list[str]:
+    return [each["id"] for each in _tables(items) if isinstance(each.get("id"), str)]
 
 
 _SHARE, _FLOOR, _MOST = "exploration.share", "exploration.floor", "exploration.floor_share"
@@ -133,11 +171,13 @@ def _document(path: Path | None, mistakes: list[str]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text_of(path))
     except OSError as error:
-        mistakes.append(f"{path}: cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        mistakes.append(f"{path}: cannot be read: {error.strerror or error}")
+    except tomllib.TOMLDecodeError as error:
         mistakes.append(f"{path}: not TOML: {error}")
+    except ValueError as error:
+        mistakes.append(f"{path}: {error}")
     return {}
 
 
@@ -157,7 +197,8 @@ def _flatten(
         else:
             flat[name] = value
     mistakes.extend(
-        f"{key}: no such setting; `bandit-service config show` lists them all"
+        f"{key}: no such setting{did_you_mean(key, (*known, *sections, *TABLES))}; "
+        "`bandit-service config show` lists them all"
         for key in flat
         if key not in known
     )
@@ -191,7 +232,8 @@ def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]
         or (bool(rule.choices) and value not in rule.choices)
     )
     if wrong:
-        mistakes.append(f"{key}: must be {allowed}, got {value!r}")
+        meant = did_you_mean(value, rule.choices) if isinstance(value, str) else ""
+        mistakes.append(f"{key}: must be {allowed}, got {value!r}{meant}")
         return default
     return value
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
 import policies
+from bandit_service.checking import Mistakes, every_mistake
 from bandit_service.core import experiment_checks
-from bandit_service.core.errors import Refused, field_of
+from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import Experiment
 from bandit_service.gateway.configured import listed
+from bandit_service.nearest import did_you_mean
 from bandit_service.security import ApiKey, check_key
 from bandit_service.settings.sections import PolicySettings
 from bandit_service.settings.whole import DEFAULT_ARMS
@@ -37,11 +40,10 @@ def policies_beside(items: Any, serving: str, mistakes: list[str]) -> tuple[Poli
 
 
 def _check_learning(spec: BesideSpec) -> None:
-    try:
-        policies.load(spec.name, **spec.parameters)
-    except (ValueError, TypeError) as error:
-        known = policies.exists(spec.name)
-        raise ValueError(f"parameters: {error}" if known else f"name: {error}") from None
+    wrong: list[str] = []
+    check_policy(spec.name, spec.parameters, wrong)
+    if wrong:
+        raise Mistakes([each.removeprefix("policy.") for each in wrong])
 
 
 def _check_experiment(spec: Experiment) -> None:
@@ -79,8 +81,8 @@ def arms_of(items: Any, mistakes: list[str]) -> tuple[ArmSpec, ...]:
     for i, item in enumerate(items):
         try:
             arm = arm_spec(item)
-        except ValueError as error:
-            mistakes.append(f"arms[{i}].{error}")
+        except Mistakes as error:
+            mistakes += [f"arms[{i}].{each}" for each in error.each]
             continue
         if arm.id in {other.id for other in arms}:
             mistakes.append(f"arms[{i}].id: {arm.id!r} is there twice")
@@ -97,15 +99,9 @@ def keys_of(
         return ()
     keys: list[ApiKey] = []
     for i, item in enumerate(items):
-        try:
-            key = msgspec.convert(item, ApiKey)
-            check_key(key)
-        except msgspec.ValidationError as error:
-            param, what = field_of(error)
-            mistakes.append(f"{where}keys[{i}].{param or 'key'}: {what}")
-            continue
-        except ValueError as error:
-            mistakes.append(f"{where}keys[{i}].{error}")
+        key, wrong = every_mistake(item, ApiKey, check_key)
+        mistakes += [f"{where}keys[{i}].{each}" for each in wrong]
+        if key is None:
             continue
         for other in (*known, *keys):
             if key.id == other.id:
@@ -121,12 +117,14 @@ class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def arm_spec(item: Any) -> ArmSpec:
-    """The arm that a table describes; ValueError "field: what was wrong, what is allowed"."""
-    try:
-        strict = msgspec.convert(item, _StrictArm)
-    except msgspec.ValidationError as error:
-        param, what = field_of(error)
-        raise ValueError(f"{param or 'arm'}: {what}") from None
+    """The arm that a table describes; `Mistakes` has every one that there is."""
+    strict, wrong = every_mistake(item, _StrictArm, _check_arm)
+    if strict is None:
+        raise Mistakes(wrong)
+    return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
+
+
+def _check_arm(strict: ArmSpec) -> None:
     for name, low, high in (
         ("usd_per_mtok_in", 0.0, 1e5),
         ("usd_per_mtok_out", 0.0, 1e5),
@@ -142,14 +140,30 @@ def arm_spec(item: Any) -> ArmSpec:
             raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {value:g}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
         raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
-    return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
+
+
+def check_upstream_of(named: str, upstreams: Collection[str]) -> None:
+    """ValueError where an arm names an upstream that there is not."""
+    if named and named not in upstreams:
+        there_are = f"there are {', '.join(upstreams)}" if upstreams else "none is configured"
+        meant = did_you_mean(named, upstreams)
+        raise ValueError(f"upstream: there is no [[upstreams]] {named!r}{meant}; {there_are}")
 
 
 def check_policy(name: str, parameters: dict[str, Any], mistakes: list[str]) -> None:
     """Whether there is a policy of this name that takes these parameters."""
-    try:
-        policies.load(name, **parameters)
-    except (ValueError, TypeError) as error:
-        of_parameter = policies.exists(name) and ":" in str(error)
-        said = str(error).removeprefix("policy: ")
-        mistakes.append(f"policy.parameters.{said}" if of_parameter else f"policy: {said}")
+    left = dict(parameters)
+    while True:
+        try:
+            policies.load(name, **left)
+            return
+        except (ValueError, TypeError) as error:
+            said = str(error).removeprefix("policy: ")
+            wrong = said.partition(":")[0]
+            if not policies.exists(name):
+                mistakes.append(f"policy.name: {said}")
+            else:
+                mistakes.append(f"policy.parameters{'.' if ':' in said else ': '}{said}")
+            if wrong not in left:
+                return
+            del left[wrong]

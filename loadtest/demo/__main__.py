@@ -22,6 +22,7 @@ import aiohttp
 import policies
 from bandit_service.assembly import router_rules
 from bandit_service.cli import replay as replay_cli
+from bandit_service.cli import terminal
 from bandit_service.export.source import Unreadable
 from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, open_recording
 from bandit_service.settings import Settings
@@ -134,4 +135,4 @@ def parsed(made: argparse.ArgumentParser, words: list[str]) -> argparse.Namespac
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.kept(main))

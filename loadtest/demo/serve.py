@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bandit_service.core.events import ArmSpec
+from bandit_service.settings import PREFIX
 
 _START_S, _STOP_S = 120.0, 30.0
 
@@ -61,6 +63,7 @@ def serving(config: Path) -> Iterator[str]:
             ],
             stdout=file,
             stderr=file,
+            env=environment(),
         )  # fmt: skip
     try:
         deadline = time.monotonic() + _START_S
@@ -79,6 +82,12 @@ def serving(config: Path) -> Iterator[str]:
             process.wait()
     if process.returncode != 0:
         raise DemoFailed(f"the service ended with {process.returncode}\n{_end_of(output)}")
+
+
+def environment() -> dict[str, str]:
+    """Ours without settings of a service: the port and the log of the demo are its own."""
+    ours = os.environ  # noqa: TID251 - it is handed on, not read
+    return {name: text for name, text in ours.items() if not name.startswith(PREFIX)}
 
 
 def _end_of(output: Path) -> str:

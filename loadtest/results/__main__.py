@@ -225,7 +225,7 @@ def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
     ]
     for report in told:
         parts += [table.markdown() for table in report.tables]
-        parts += [f"![{f.stem}]({f.name})" for f in report.figures if f.suffix == ".png"]
+        parts += [f"![{f.stem}]({f.name})" for f in report.draw() if f.suffix == ".png"]
         parts += report.warnings
     return "\n\n".join(parts) + "\n"
 

@@ -81,7 +81,7 @@ async def test_from_a_file_to_the_end(client: Client, terminal: Terminal, file: 
     assert [one["weight"] for one in as_json["variants"]] == [0.3, 0.7]
     assert as_json["changes"][0]["why"] == "is it better?"
     assert "stopped" in await terminal("stop", "trial", "--winner", "router", "--why", "done")
-    assert "trial: stopped" in await terminal("delete", "trial")
+    assert "trial: deleted" in await terminal("delete", "trial")
     assert "trial" not in await terminal("list")
 
 

@@ -79,8 +79,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("[server", "not TOML"),
         ("server = 3", "server: must be a table"),
         ("arms = 3", "arms: must be a list of tables"),
-        ("[policy]\nname = 'best'", "policy: no policy named 'best'"),
-        ("[policy]\nname = 'river:Best'", "policy: no policy named 'river:Best'; there are eagle"),
+        ("[policy]\nname = 'best'", "policy.name: no policy named 'best'"),
+        (
+            "[policy]\nname = 'river:Best'",
+            "no policy named 'river:Best'; did you mean river:BayesUCB?",
+        ),
         (
             "[policy]\nname = 'river:UCB'\nparameters = {delta = -1}",
             "policy.parameters.delta: must be a number >= 0",

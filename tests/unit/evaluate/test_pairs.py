@@ -18,7 +18,7 @@ from bandit_service.evaluate.pairs import (
     load_latencies,
     load_pairs,
 )
-from bandit_service.replay.recorded import BadRecording
+from bandit_service.replay.rows import BadRecording
 from policies import Vector
 from tests.shared_data import shared
 
@@ -48,11 +48,10 @@ def test_votes_are_read_with_models_sorted(tmp_path: Path) -> None:
     ("bad", "why"),
     [
         ("{", "not JSON"),
-        ({**VOTE, "winner": "c"}, "winner: must be one of a, b, tie, got 'c'"),
-        ({**VOTE, "winner": None}, "winner: must be one of a, b, tie, got None"),
+        ({**VOTE, "winner": None}, "winner: missing"),
         ({**VOTE, "model_b": "x"}, "model_b: must be another model than model_a, got 'x'"),
         ({**VOTE, "text": ""}, "text: must be a string that is not empty, got ''"),
-        ({**VOTE, "model_a": 3}, "model_a: must be a string that is not empty, got 3"),
+        ({**VOTE, "model_a": [3]}, "model_a: must be a string that is not empty, got [3]"),
     ],
 )
 def test_a_malformed_vote_is_left_out_with_its_line(tmp_path: Path, bad: Any, why: str) -> None:
@@ -65,7 +64,13 @@ def test_a_malformed_vote_is_left_out_with_its_line(tmp_path: Path, bad: Any, wh
 
 def test_a_file_without_a_vote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRecording, match=r"no usable row; v\.jsonl\.gz:1: winner"):
-        load_pairs(_written(tmp_path / "v.jsonl.gz", [{**VOTE, "winner": 1}]))
+        load_pairs(_written(tmp_path / "v.jsonl.gz", [{**VOTE, "winner": None}]))
+
+
+def test_a_vote_of_another_kind_refuses_the_file(tmp_path: Path) -> None:
+    votes = [{**VOTE, "winner": "tie (bothbad)"}, *[VOTE] * 99]
+    with pytest.raises(BadRecording, match=r"1 of 100 rows .* choice of outcomes"):
+        load_pairs(_written(tmp_path / "v.jsonl.gz", votes))
 
 
 def test_response_times_are_read_in_seconds(tmp_path: Path) -> None:

@@ -69,9 +69,7 @@ def test_prices_are_those_given_or_cost_over_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "why"),
     [
-        ("org/big", [1.0, 1.5, 0.5], "org/big: must be a number from 0 to 1, got 1.5"),
         ("org/big|total_cost", [0.1, None, 0.1], "org/big|total_cost: missing, but the score is"),
-        ("org/big|total_cost", [0.1, -1.0, 0.1], "org/big|total_cost: must be a number from 0 to"),
         ("prompt", ["a", "", "b"], "prompt: must be a text or a list of texts"),
         ("sample_id", ["a", "a", "b"], "sample_id: 'a' was there before"),
     ],
@@ -84,6 +82,23 @@ def test_a_malformed_row_is_left_out_with_its_number(
     (left_out,) = recorded.left_out
     assert (left_out.file, left_out.line) == (name, 2 if name == "rb.pkl" else 3)
     assert why in left_out.reason
+
+
+@pytest.mark.parametrize("name", ["rb.pkl", "rb.csv"])
+@pytest.mark.parametrize(
+    ("column", "values", "why"),
+    [
+        ("org/big", [1.0, 1.5, 0.5], "org/big: must be a number from 0 to 1, got "),
+        ("org/big|total_cost", [0.1, -1.0, 0.1], "org/big|total_cost: must be a number from 0 to"),
+    ],
+)
+def test_an_outcome_that_cannot_be_taken_refuses_the_file(
+    tmp_path: Path, name: str, column: str, values: list[Any], why: str
+) -> None:
+    with pytest.raises(BadRecording) as caught:
+        load_routerbench(_write(tmp_path / name, **{column: values}), None)
+    assert why in str(caught.value)
+    assert "1 of 3 rows" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["rb.pkl", "rb.csv"])

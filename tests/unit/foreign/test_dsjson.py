@@ -129,7 +129,7 @@ def test_arms_that_the_catalogue_has_keep_their_price_and_neighbours_are_recalle
         ({"_label_cost": -3.0}, "_label_cost: must be a number from -1 to 1, got -3.0"),
         ({"_label_cost": "x"}, "_label_cost: must be a number from -1 to 1"),
         ({"_label_cost": True}, "_label_cost: must be a number"),
-        ({"EventId": 3}, "EventId: must be a text"),
+        ({"EventId": [3]}, "EventId: must be a text"),
         ({"Timestamp": "today"}, "Timestamp: must be like"),
         ({"quality": 2}, "quality: must be a number from 0 to 1"),
         ({"c": {"_multi": [{"_tag": "a"}, {"_tag": "a"}]}}, "two actions have the same"),

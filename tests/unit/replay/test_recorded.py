@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bandit_service.embedding import estimate_tokens
-from bandit_service.replay.recorded import BadRecording, embed_all, load, load_paretobandit
+from bandit_service.replay.recorded import embed_all, load, load_paretobandit
+from bandit_service.replay.rows import BadRecording
 from policies import Vector
 from tests.shared_data import shared
 from tests.unit.replay.recordings import META, a_row, write
@@ -42,20 +43,14 @@ def test_null_is_an_answer_that_is_missing(tmp_path: Path) -> None:
 MALFORMED = [
     ("{", "not JSON"),
     ("[1]", "must be an object, got list"),
-    ('{"query_id":"x","text":"y","quality":[NaN,1],"cost":[0,0]}', "not JSON"),
-    (a_row(9, quality=[1.5, 0]), "quality[0]: must be a number from 0 to 1, got 1.5"),
-    (a_row(9, quality=[0, -0.1]), "quality[1]: must be a number from 0 to 1, got -0.1"),
-    (a_row(9, quality=["1", 0]), "quality[0]: must be a number from 0 to 1, got '1'"),
-    (a_row(9, quality=[True, 0]), "quality[0]: must be a number from 0 to 1, got True"),
     (a_row(9, quality=[1]), "quality: must have 2 entries, one per model, got 1"),
     (a_row(9, quality=1), "quality: must be a list, got int"),
     (a_row(9, quality=[None, None]), "quality: no model has an answer"),
-    (a_row(9, cost=[-1, 0]), "cost[0]: must be a number from 0 to 10000, got -1"),
     (a_row(9, cost=[None, 0]), "cost[0]: missing, but quality[0] is there"),
     (a_row(9, cost=[0, 0, 0]), "cost: must have 2 entries, one per model, got 3"),
-    (a_row(9, text=5), "text: must be a string that is not empty, got 5"),
+    (a_row(9, text=[5]), "text: must be a string that is not empty, got [5]"),
     (a_row(9, text=" "), "text: must be a string that is not empty, got ' '"),
-    (a_row(9, query_id=5), "query_id: must be a string, got 5"),
+    (a_row(9, query_id=[5]), "query_id: must be a string, got [5]"),
     (a_row(1), "query_id: 'q1' was there before"),
     (a_row(9, in_tok=-1), "in_tok: must be a whole number from 0 up, got -1"),
     (a_row(9, in_tok=1.5), "in_tok: must be a whole number from 0 up, got 1.5"),
@@ -69,6 +64,36 @@ def test_a_malformed_row_is_left_out_with_its_line(tmp_path: Path, bad: Any, rea
     (left_out,) = recorded.left_out
     assert (left_out.file, left_out.line) == ("t.jsonl", 3)
     assert reason in left_out.reason
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"quality": [1.5, 0]}, "quality[0]: must be a number from 0 to 1, got 1.5"),
+        ({"quality": [0, -0.1]}, "quality[1]: must be a number from 0 to 1, got -0.1"),
+        ({"quality": ["good", 0]}, "quality[0]: must be a number from 0 to 1, got 'good'"),
+        ({"cost": [-1, 0]}, "cost[0]: must be a number from 0 to 10000, got -1"),
+        ({"latency_s": [1e9, 0]}, "latency_s[0]: must be a number from 0 to 86400"),
+    ],
+)
+def test_an_outcome_that_cannot_be_taken_refuses_the_file(
+    tmp_path: Path, bad: dict[str, Any], reason: str
+) -> None:
+    rows = [a_row(1), *(a_row(i) for i in range(2, 100)), a_row(100, **bad)]
+    with pytest.raises(BadRecording, match=r"1 of 100 rows .* choice of outcomes") as caught:
+        load(write(tmp_path / "t.jsonl", rows))
+    assert reason in str(caught.value)
+
+
+def test_values_are_read_by_their_meaning(tmp_path: Path) -> None:
+    rows = [
+        '{"query_id":null,"text":"y","quality":[NaN,1],"cost":[NaN,0]}',
+        a_row(2, quality=["0.5", True], cost=["0.1", False], in_tok="7", query_id=5),
+    ]
+    recorded = load(write(tmp_path / "t.jsonl", rows))
+    assert recorded.ids == ("1", "5")
+    np.testing.assert_array_equal(recorded.quality, [[1.0, np.nan], [1.0, 0.5]])
+    assert recorded.tokens.tolist() == [1, 7]
 
 
 def _meta(**changed: Any) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Kinds of faults of commit 5a5a85b about names: those that point nowhere, and typing slips."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies import _registry
+from tests.service.running import Client, Process, serving
+
+PRICED = {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}
+
+
+async def test_an_arm_whose_upstream_there_is_not_is_refused(client: Client) -> None:
+    """Seen on 5a5a85b: it was added and drawn, and the gateway's error pointed elsewhere."""
+    status, body = await client.call("PUT", "/v1/arms/a", PRICED | {"upstream": "opnai"})
+    assert (status, body["error"]["param"]) == (400, "upstream")
+    assert "there is no [[upstreams]] 'opnai'; none is configured" in body["error"]["message"]
+    _, arms = await client.get("/v1/arms")
+    assert "a" not in {arm["id"] for arm in arms["arms"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/decide", {"qery": "x"}, "qery: unknown field; did you mean query?; allowed are "),
+        ("/v1/rewards", {"decison_id": "x"}, "decison_id: unknown field; did you mean decision_id"),
+        ("/v1/comparisons", {"winner": "a", "loser": "b", "tei": True}, "did you mean tie?"),
+    ],
+)
+async def test_an_unknown_field_is_told_with_the_one_that_was_meant(
+    client: Client, path: str, body: dict[str, Any], said: str
+) -> None:
+    """Seen on 5a5a85b: "Object contains unknown field `qery`"."""
+    status, answer = await client.post(path, body)
+    assert status == 400
+    assert said in answer["error"]["message"]
+
+
+async def test_a_policy_that_is_gone_at_a_start_leaves_the_configured_one(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on 5a5a85b: a traceback at each start, until a third policy was configured."""
+    data = tmp_path / "var"
+    async with serving(data, models) as client:
+        await client.decide()
+        await client.call("PUT", "/v1/policy", {"name": "epsilon_greedy"})
+        async with asyncio.timeout(60):
+            while (await client.get("/v1/policies"))[1]["serving"]["name"] == "nested":
+                await asyncio.sleep(0.02)
+        await client.decide()
+        await client.post("/v1/snapshots", {})
+    names = [name for name in _registry.names() if name != "epsilon_greedy"]
+    monkeypatch.setattr(_registry, "names", lambda: tuple(names))
+    async with serving(data, models) as client:
+        async with asyncio.timeout(60):
+            while (await client.get("/v1/policies"))[1]["serving"]["name"] != "nested":
+                await asyncio.sleep(0.02)
+        assert (await client.decide())["policy"] == "nested"
+
+
+async def test_a_terminal_that_closes_ends_no_service(tmp_path: Path, models: Path) -> None:
+    """Seen on 5a5a85b: SIGHUP ended the process at once, without its orderly stop."""
+    process = Process(tmp_path / "var", models)
+    try:
+        await process.url()
+        process.popen.send_signal(signal.SIGHUP)
+        assert process.stop() == 0
+        assert "SIGHUP" in process.log_path.read_text()
+    finally:
+        if process.popen.poll() is None:
+            process.kill()
