@@ -20,6 +20,7 @@ import numpy as np
 from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
+from bandit_service.core import prior as prior_of
 from bandit_service.core.decide import (
     Exploration,
     Query,
@@ -254,10 +255,13 @@ class Router:
 
     # --- learn ----------------------------------------------------------------------------
 
-    async def reward(self, request: wire.RewardRequest, tenant: str | None = None) -> str:
+    async def reward(
+        self, request: wire.RewardRequest, tenant: str | None = None, prior: bool = False
+    ) -> str:
         """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
 
-        tenant: the only one whose decisions may be rewarded, None for any.
+        tenant: the only one whose decisions may be rewarded, None for any. prior: an outcome without
+        a decision is taught beforehand, by a warm start.
         """
         report = request.reported()
         if request.decision_id is not None:
@@ -274,10 +278,21 @@ class Router:
         )
         return await self._learn(
             lambda: outcomes.subject_rewarded(
-                self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now()
+                self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now(), prior
             ),
             key=report.idempotency_key,
         )
+
+    async def weigh_prior(self, strength: float) -> ev.PriorWeighed | None:
+        """What a warm start taught counts as at most `strength` outcomes of each arm from here on.
+
+        The event that says so; None where it is no more already.
+        """
+        event = await self.writer.submit(
+            lambda: prior_of.weighing(self.world, strength, self.writer.now()), key="catalogue"
+        )
+        assert event is None or isinstance(event, ev.PriorWeighed)
+        return event
 
     async def observe(
         self, decision_id: str, signals: outcomes.Signals, provisional: bool = False

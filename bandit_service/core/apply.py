@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from bandit_service.core import events as ev
-from bandit_service.core import learners, rewards, taking_part, trial
+from bandit_service.core import learners, prior, rewards, taking_part, trial
 from bandit_service.core.lessons import teach
 from bandit_service.core.world import ArmRecord, Fading, Pending, World, beside
 from bandit_service.statistics.calibration import Calibration
@@ -66,6 +66,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             taking_part.set_rules(world, event)
         case ev.DriftDetected():
             _drift(world, event)
+        case ev.PriorWeighed():
+            prior.weighed(world, event)
         case ev.Forgotten():
             _forget(world, event.owner)
         case ev.Erased():

@@ -205,6 +205,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     A `correction` replaces what was reported before: its signals are the new values, and its
     `reward` is the new scalar reward of a decision that was settled. metrics: the user's own.
     provisional: a judge's word, in whose place any later one of the user comes.
+    prior: taught beforehand, by a warm start.
     """
 
     decision_id: str = ""
@@ -220,10 +221,11 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     correction: bool = False
     metrics: dict[str, float] = {}
     provisional: bool = False
+    prior: bool = False
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
-    """Two arms were compared on one query."""
+    """Two arms were compared on one query. prior: taught beforehand, by a warm start."""
 
     winner: ArmId
     loser: ArmId
@@ -232,6 +234,7 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
     subject: Subject | None = None
     idempotency_key: str = ""
     digest: str = ""
+    prior: bool = False
 
 
 class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
@@ -335,6 +338,16 @@ class DriftDetected(Event, frozen=True, kw_only=True, tag="drift_detected"):
     decisions: int = 0
 
 
+class PriorWeighed(Event, frozen=True, kw_only=True, tag="prior_weighed"):
+    """What was taught beforehand counts as at most `strength` outcomes of each arm from here on.
+
+    keep: by arm, the share that then stays of all that was learned of it.
+    """
+
+    strength: float
+    keep: dict[ArmId, float]
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -367,6 +380,7 @@ AnyEvent: TypeAlias = (
     | VariantSeeded
     | RulesChanged
     | DriftDetected
+    | PriorWeighed
     | Forgotten
     | Erased
 )

@@ -47,14 +47,35 @@ def learn(
     world: World,
     lesson: policies.Rewarded | policies.Compared | Correction,
     of: ev.Decided | ev.Subject,
+    prior: bool = False,
 ) -> None:
-    """Teach every policy that may learn this: all, but of a variant's own only what is its own."""
+    """Teach every policy that may learn this: all, but of a variant's own only what is its own.
+
+    prior: it was taught beforehand, by a warm start.
+    """
+    _count(world, lesson, prior)
     origin = label_of(of.experiment, of.variant) if isinstance(of, ev.Decided) else ""
     for learner in world.learners.values():
         if not learner.own:
             teach(learner, lesson)
         elif learner.own == origin:
             teach(learner, _seen(lesson, context_of(world, of, learner)))
+
+
+def _count(
+    world: World, lesson: policies.Rewarded | policies.Compared | Correction, prior: bool
+) -> None:
+    """One outcome more of its arms; a correction is none, nor are signals without a reward."""
+    arms: tuple[ArmId, ...] = ()
+    if isinstance(lesson, policies.Compared):
+        arms = lesson.winner, lesson.loser
+    elif isinstance(lesson, policies.Rewarded) and lesson.reward is not None:
+        arms = (lesson.arm,)
+    for arm in arms:
+        record = world.arms.get(arm)
+        if record is not None:
+            record.weight += 1.0
+            record.live += not prior
 
 
 def _seen(lesson: policies.Rewarded | policies.Compared | Correction, context: Context) -> Lesson:
@@ -87,8 +108,9 @@ def teach(learner: Learner, lesson: Lesson) -> None:
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
             if isinstance(lesson, Fading):
-                # one that watches its arms itself has reacted, or sees no change
-                if isinstance(policy, policies.Forgetful) and not policies.watches_arms(policy):
+                # one that watches its arms itself has reacted to drift, or sees no change
+                noticed = lesson.drift and policies.watches_arms(policy)
+                if isinstance(policy, policies.Forgetful) and not noticed:
                     learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
             elif not isinstance(lesson, Correction):
                 learner.state = policy.learn(learner.state, lesson)

@@ -197,9 +197,18 @@ def decision_rewarded(
 
 
 def subject_rewarded(
-    world: World, subject: ev.Subject, arm: ArmId, report: Reported, rule: RewardRule, ts: float
+    world: World,
+    subject: ev.Subject,
+    arm: ArmId,
+    report: Reported,
+    rule: RewardRule,
+    ts: float,
+    prior: bool = False,
 ) -> ev.Rewarded | None:
-    """The event for a self-contained reward, which needs no decision of ours; None if resent."""
+    """The event for a self-contained reward, which needs no decision of ours; None if resent.
+
+    prior: it is taught beforehand, by a warm start.
+    """
     record = world.arms.get(arm)
     if record is None:
         raise Unknown(f"arm: no arm {arm!r}; GET /v1/arms lists them", param="arm")
@@ -224,6 +233,7 @@ def subject_rewarded(
         explicit="reward" in said,
         idempotency_key=report.idempotency_key,
         digest=report.digest,
+        prior=prior,
     )
 
 

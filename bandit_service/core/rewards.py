@@ -72,7 +72,7 @@ def rewarded(world: World, event: ev.Rewarded) -> None:
         latency_s=event.latency_s if pending is None else pending.signals.get("latency_s"),
         reward=event.reward,
     )
-    learn(world, rewarded, of)
+    learn(world, rewarded, of, event.prior)
     if pending is not None:
         _note_learned(pending, rewarded)
         taking_part.measured(world, pending.decided, event, before, settled)
@@ -199,7 +199,7 @@ def compared(world: World, event: ev.Compared) -> None:
     world.comparisons += 1
     _note_key(world, pending, event)
     context = context_of(world, of)
-    learn(world, policies.Compared(context, event.winner, event.loser, event.tie), of)
+    learn(world, policies.Compared(context, event.winner, event.loser, event.tie), of, event.prior)
     comparison = Comparison(event.winner, event.loser, event.tie)
     owner = ev.owner_of(of.tenant, of.unit)
     world.history.remember(context.embedding, comparison, owner, origin_of(world, of))

@@ -25,7 +25,7 @@ from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_wo
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 6
+VERSION = 7
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -66,6 +66,7 @@ class _Arm(msgspec.Struct, array_like=True, frozen=True):
     retired: bool
     sums: tuple[float, float, int, float, int]
     first_price: float
+    outcomes: tuple[float, int]
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -249,11 +250,13 @@ def _arm(record: ArmRecord) -> _Arm:
     return _Arm(
         record.spec, record.source, record.retired,
         (*sums, record.latency_s, record.latencies), record.first_price,
+        (record.weight, record.live),
     )  # fmt: skip
 
 
 def _record(kept: _Arm) -> ArmRecord:
-    return ArmRecord(kept.spec, kept.source, kept.retired, *kept.sums, kept.first_price)
+    past = (*kept.sums, kept.first_price, *kept.outcomes)
+    return ArmRecord(kept.spec, kept.source, kept.retired, *past)
 
 
 def _remembered(id: int, item: Item) -> _Remembered:

@@ -33,7 +33,8 @@ class ArmRecord:
 
     listed_usd, observed_usd: sums over the decisions whose cost came back, of the cost by list
     price and token estimate, and of the cost reported. first_price: USD for a million tokens, one
-    part in and two out, when the arm first had a price; 0 until then.
+    part in and two out, when the arm first had a price; 0 until then. weight: as how many outcomes
+    what was learned of the arm counts; live: how many came otherwise than by a warm start.
     """
 
     spec: ArmSpec
@@ -45,6 +46,8 @@ class ArmRecord:
     latency_s: float = 0.0
     latencies: int = 0
     first_price: float = 0.0
+    weight: float = 0.0
+    live: int = 0
 
     def list_cost_usd(self, tokens: int) -> float:
         """(tokens · price in + expected output tokens · price out) / 10⁶."""
@@ -106,10 +109,14 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Fading:
-    """Of what was learned of one arm only the share `keep` counts from here on."""
+    """Of what was learned of one arm only the share `keep` counts from here on.
+
+    drift: since the arm has changed, which a policy may have noticed by itself.
+    """
 
     arm: ArmId
     keep: float
+    drift: bool = True
 
 
 Lesson: TypeAlias = Rewarded | Compared | Correction | Fading

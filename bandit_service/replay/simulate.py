@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
+from bandit_service.core import prior as prior_of
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.history import PER_ITEM
@@ -98,11 +99,13 @@ class Warm:
 
     pairs: 0 for the outcomes of every arm; or how many comparisons of each query are known in
            their place, of pairs drawn evenly.
+    strength: as at most how many outcomes of each arm they count; None for each as one.
     """
 
     recorded: Recorded
     embeddings: Vector
     pairs: int = 0
+    strength: float | None = None
 
 
 def added(recorded: Recorded) -> tuple[ev.AnyEvent, ...]:
@@ -256,12 +259,17 @@ class _Session:
             tokens = int(warm.recorded.tokens[row])
             answered = np.flatnonzero(~np.isnan(warm.recorded.quality[row]))
             for k in [] if warm.pairs else answered.tolist():
-                self._show(warm.recorded, row, k, warm.embeddings[row], tokens)
+                self._show(warm.recorded, row, k, warm.embeddings[row], tokens, prior=True)
             rng = np.random.default_rng([self._explore.seed, row])
             for _ in range(warm.pairs if len(answered) > 1 else 0):
                 first, second = rng.choice(answered, 2, replace=False).tolist()
-                self._compare(warm.recorded, row, first, second, warm.embeddings[row], tokens)
+                pair = first, second
+                self._compare(warm.recorded, row, *pair, warm.embeddings[row], tokens, prior=True)
             self._done()
+        if warm.strength is not None:
+            weighed = prior_of.weighing(self.world, warm.strength, float(self._at))
+            if weighed is not None:
+                self.apply(weighed)
 
     def decide(self, recorded: Recorded, row: int, embedding: Vector, step: int) -> ev.Decided:
         answered = ~np.isnan(recorded.quality[row])
@@ -318,7 +326,15 @@ class _Session:
     def _done(self) -> None:
         self._at += 1
 
-    def _show(self, recorded: Recorded, row: int, k: int, embedding: Vector, tokens: int) -> None:
+    def _show(
+        self,
+        recorded: Recorded,
+        row: int,
+        k: int,
+        embedding: Vector,
+        tokens: int,
+        prior: bool = False,
+    ) -> None:
         """One arm's outcome on a query, as a reward that no decision stands behind."""
         report = Reported(_signals(recorded, row, k))
         event = subject_rewarded(
@@ -328,6 +344,7 @@ class _Session:
             report,
             self._rule,
             float(self._at),
+            prior,
         )
         assert event is not None
         self.apply(event)
@@ -341,6 +358,7 @@ class _Session:
         second: int,
         embedding: Vector,
         tokens: int,
+        prior: bool = False,
     ) -> None:
         """Which of two arms had the better quality on a query."""
         gap = float(recorded.quality[row, first] - recorded.quality[row, second])
@@ -352,6 +370,7 @@ class _Session:
                 loser=recorded.arms[loser].id,
                 tie=abs(gap) < _TIE,
                 subject=self._subject(recorded, row, embedding, tokens),
+                prior=prior,
             )
         )
         self.outcomes += 1
