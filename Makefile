@@ -22,7 +22,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -147,6 +147,9 @@ bench: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## speed and memory,
 
 bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, regret with and without reactions, cost (SEEDS=5)
 	@$(BIN)/python -m loadtest.bench.drift --data $(RECORDED) --seeds $(SEEDS) --markdown docs/drift.md
+
+bench-hotstart: $(VENV)/.demo var/models/.exported ## warm starts with right and wrong labels beside a cold one, into docs/hot-start.md (SEEDS=5)
+	@$(BIN)/python -m loadtest.hotstart --data $(or $(wildcard $(RECORDED)/nvmix.jsonl.gz $(RECORDED)/zeroeval.jsonl.gz),paretobandit) --seeds $(SEEDS) --markdown docs/hot-start.md
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md

@@ -7,15 +7,18 @@ import asyncio
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from tqdm import tqdm
 
+import policies
 from bandit_service import assembly, settings
-from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, tell_left_out
+from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, outcomes_or_full, tell_left_out
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
+from bandit_service.core.prior import STRENGTH
 from bandit_service.replay.recorded import (
     PARETOBANDIT,
     SPECIALISTS,
@@ -32,6 +35,10 @@ Every recorded answer becomes one self-contained reward in the event log, exactl
 sent to POST /v1/rewards, and is learned by the fold. Run it while the service is stopped. What was
 taught before under the same query_id is not taught again, as long as the log remembers its key
 (the last 100,000), so that a run that was cut off can be repeated.
+
+At the end all that was taught by this command counts, of each arm, as at most STRENGTH outcomes, so
+that the first real ones can overrule it. Sums do not tell outcomes apart: run it before the service
+has learned by itself. Neighbours in the history, which knn reads, and costs count in full.
 
 example:
   bandit-service learn --data traffic.jsonl.gz --config config.toml && bandit-service serve ..."""
@@ -61,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="only the first N queries of the file",
     )
+    add(
+        "--strength",
+        type=outcomes_or_full,
+        default=STRENGTH,
+        metavar="N",
+        help="as at most how many outcomes of each arm the warm start counts, or `full` for each as "
+        f"one (default: {STRENGTH:g})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,17 +89,33 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None:
         recorded = recorded.first(args.limit)
     try:
-        accepted, before = asyncio.run(_learn(settings.read(args.config), recorded, args.add_arms))
+        taught = asyncio.run(
+            _learn(settings.read(args.config), recorded, args.add_arms, args.strength)
+        )
     except Usage as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
     print(
-        f"{accepted} outcomes of {len(recorded)} queries were learned, {before} were known before"
+        f"{taught.accepted} outcomes of {len(recorded)} queries were learned, {taught.before} were "
+        "known before"
     )
+    for line in taught.weight:
+        print(line)
     return 0
 
 
-async def _learn(chosen: settings.Settings, recorded: Recorded, add_arms: bool) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """How many outcomes were new and how many were not, and what they count as, in sentences."""
+
+    accepted: int
+    before: int
+    weight: list[str]
+
+
+async def _learn(
+    chosen: settings.Settings, recorded: Recorded, add_arms: bool, strength: float | None
+) -> _Taught:
     async with assembly.running_router(chosen) as (router, _, _):
         await _check_arms(router, recorded, add_arms)
         requests = list(_requests(recorded))
@@ -97,15 +128,39 @@ async def _learn(chosen: settings.Settings, recorded: Recorded, add_arms: bool) 
             async def worker() -> None:
                 for request in rest:
                     try:
-                        counts[await router.reward(request)] += 1
+                        counts[await router.reward(request, prior=True)] += 1
                     except Refused as error:  # a text over the configured length, say
                         refused.append(str(error))
                     bar.update()
 
             await asyncio.gather(*(worker() for _ in range(some)))
+        weight = await _weigh(router, strength)
     for reason in sorted(set(refused)):
         print(f"left out: {reason} ({refused.count(reason)} outcomes)", file=sys.stderr)
-    return counts["accepted"], counts["duplicate"]
+    return _Taught(counts["accepted"], counts["duplicate"], weight)
+
+
+async def _weigh(router: Router, strength: float | None) -> list[str]:
+    """Let what was taught count as `strength` outcomes of each arm, and say what came of it."""
+    if strength is None:
+        return ["each counts in full"]
+    weighed = await router.weigh_prior(strength)
+    said = [f"of each arm they count as {strength:g} outcomes at most"]
+    world = router.world
+    mixed = [arm for arm in (weighed.keep if weighed else ()) if world.arms[arm].live]
+    if mixed:
+        said.append(
+            f"learned by itself before: {', '.join(mixed)}; the estimate is the mean of those "
+            f"outcomes and the ones taught, and counts as many as the former and {strength:g} more"
+        )
+    full = [
+        learner.name or label
+        for label, learner in sorted(world.learners.items())
+        if not learner.own and not isinstance(learner.policy, policies.Forgetful)
+    ]
+    if full:
+        said.append(f"{', '.join(full)} cannot forget a part: what it learned of them counts in full")
+    return said
 
 
 async def _check_arms(router: Router, recorded: Recorded, add_arms: bool) -> None:

@@ -18,6 +18,7 @@ import policies
 from bandit_service.cli import replay_log
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.prior import strength_of
 from bandit_service.embedding import open_backend
 from bandit_service.replay import report
 from bandit_service.replay.baselines import Baselines, baselines
@@ -365,3 +366,11 @@ def bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
         return value
 
     return number
+
+
+def outcomes_or_full(text: str) -> float | None:
+    """An argparse type: the strength of a prior, None for `full`, or an error that says so."""
+    try:
+        return strength_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

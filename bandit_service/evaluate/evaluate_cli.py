@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service.cli.replay import Usage, bounded, tell_left_out
+from bandit_service.cli.replay import Usage, bounded, outcomes_or_full, tell_left_out
+from bandit_service.core.prior import STRENGTH
 from bandit_service.embedding import open_backend
 from bandit_service.evaluate import offpolicy_cli
 from bandit_service.evaluate.data import Labelled
@@ -106,6 +107,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--limit", type=bounded(int, 1, 10**9), metavar="N", help="only the first N queries")
     add(
+        "--warm-strength",
+        type=outcomes_or_full,
+        default=STRENGTH,
+        metavar="N",
+        help="in `regimes`, as at most how many outcomes of each arm a warm start counts, or `full` "
+        f"(default: {STRENGTH:g})",
+    )
+    add(
         "--jobs",
         type=bounded(int, 1, 1024),
         default=os.cpu_count() or 1,
@@ -162,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
         worths=worths,
         neighbours=_DEFAULTS.history.neighbours,
         capacity=_DEFAULTS.history.capacity,
+        warm_strength=args.warm_strength,
     )
     for recorded in recordings:
         tell_left_out(recorded)

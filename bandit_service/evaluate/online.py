@@ -17,6 +17,7 @@ import numpy as np
 import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.prior import STRENGTH
 from bandit_service.drift import DriftWatch
 from bandit_service.evaluate.change import SCENARIOS, SILENT, phases_of
 from bandit_service.evaluate.data import Labelled
@@ -54,6 +55,7 @@ class Protocol:
     scenarios:  names of `change.SCENARIOS`; "steady" is the world that does not change.
     pairs:     comparisons per query that warm entrants are shown if they learn from duels only;
                the others are shown every outcome.
+    warm_strength: as at most how many outcomes of each arm a warm start counts; None for each as one.
     """
 
     seeds: int = 20
@@ -63,6 +65,7 @@ class Protocol:
     neighbours: int = 20
     capacity: int = 20_000
     pairs: int = 1
+    warm_strength: float | None = STRENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,8 @@ def _recall(seed: int, warm: bool) -> Recall:
 
 def _warm(here: _Here, pairs: int) -> Warm:
     assert here.warm is not None
-    return Warm(here.warm.recorded, here.warm.embeddings, pairs)
+    strength = here.protocol.warm_strength
+    return Warm(here.warm.recorded, here.warm.embeddings, pairs, strength)
 
 
 def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:

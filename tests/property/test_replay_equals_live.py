@@ -51,6 +51,8 @@ _steps = st.lists(
              {"quality": 0.5, "cost_usd": 0.002}, {"reward": -0.5}, {"reward": 5.0},
              {"metrics": {"thumbs": 1.0}}])),
         st.tuples(st.just("own reward"), _vectors, _quality),
+        st.tuples(st.just("taught"), _vectors, _quality),
+        st.tuples(st.just("weigh prior"), st.sampled_from([0.5, 2.0]), st.none()),
         st.tuples(st.just("compare"), _vectors, st.permutations(ARMS)),
         st.tuples(st.just("put"), st.sampled_from(ARMS), st.sampled_from([0.1, 3.0])),
         st.tuples(st.just("delete"), st.sampled_from(ARMS), st.none()),
@@ -177,6 +179,12 @@ async def _play(router: Router, steps: list[Any]) -> None:
                         embedding=_vector(which), arm="a", quality=what, unit=UNITS[which % 3]
                     )
                 )
+            elif verb == "taught":
+                await router.reward(
+                    wire.RewardRequest(embedding=_vector(which), arm="a", quality=what), prior=True
+                )
+            elif verb == "weigh prior":
+                await router.weigh_prior(which)
             elif verb == "compare":
                 await router.compare(
                     wire.CompareRequest(embedding=_vector(which), winner=what[0], loser=what[1])

@@ -11,7 +11,7 @@ import pytest
 from bandit_service import assembly, settings
 from bandit_service.cli import learn as learn_cli
 from bandit_service.core import events as ev
-from bandit_service.wire import DecideRequest
+from bandit_service.wire import DecideRequest, RewardRequest
 from tests.service.running import prepare
 from tests.unit.replay.recordings import a_row, write
 
@@ -89,3 +89,53 @@ def test_a_recording_that_cannot_be_read_is_one_error(
 ) -> None:
     assert _learn(config, tmp_path / "absent.jsonl") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_warm_start_counts_as_so_many_outcomes_and_once(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [a_row(i, quality=[1, 0], latency_s=[0.5, None]) for i in range(12)]
+    data = write(tmp_path / "made.jsonl", rows)
+    assert _learn(config, data, "--strength", "full", "--limit", "5") == 0
+    assert "each counts in full" in capsys.readouterr().out
+
+    async def known() -> tuple[str, list[float]]:
+        async with assembly.running_router(settings.read(config)) as (router, _, _):
+            arms = router.world.arms.values()
+            return router.world.digest(), [arm.weight for arm in arms]
+
+    assert asyncio.run(known())[1] == [5.0, 5.0]
+    assert _learn(config, data, "--strength", "3") == 0
+    assert "of each arm they count as 3 outcomes at most" in capsys.readouterr().out
+    once = asyncio.run(known())
+    assert once[1] == pytest.approx([3.0, 3.0])
+    assert _learn(config, data, "--strength", "3") == 0
+    assert "0 outcomes of 12 queries were learned, 24 were known" in capsys.readouterr().out
+    assert asyncio.run(known()) == once
+
+
+def test_a_policy_that_cannot_forget_and_an_arm_that_learned_by_itself_are_told(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text().replace('"metallm"', '"river:LinUCBDisjoint"'))
+
+    async def live() -> None:
+        async with assembly.running_router(settings.read(config)) as (router, _, _):
+            await router.reward(RewardRequest(query="q", arm="b", quality=0.5))
+
+    asyncio.run(live())
+    data = write(tmp_path / "made.jsonl", [a_row(i) for i in range(4)])
+    assert _learn(config, data, "--strength", "2") == 0
+    told = capsys.readouterr().out
+    assert "river:LinUCBDisjoint cannot forget a part" in told
+    assert "learned by itself before: b;" in told
+
+
+def test_a_strength_that_is_none_is_named(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "made.jsonl", [a_row(1)])
+    with pytest.raises(SystemExit, match="2"):
+        _learn(config, data, "--strength", "0")
+    told = capsys.readouterr().err
+    assert "--strength: must be a number of outcomes above 0, or 'full', got '0'" in told
