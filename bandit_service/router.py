@@ -260,8 +260,8 @@ class Router:
     ) -> str:
         """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
 
-        tenant: the only one whose decisions may be rewarded, None for any. prior: an outcome without
-        a decision is taught beforehand, by a warm start.
+        tenant: the only one whose decisions may be rewarded, None for any. prior: an outcome
+        without a decision is taught beforehand, by a warm start.
         """
         report = request.reported()
         if request.decision_id is not None:

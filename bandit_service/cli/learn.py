@@ -73,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=outcomes_or_full,
         default=STRENGTH,
         metavar="N",
-        help="as at most how many outcomes of each arm the warm start counts, or `full` for each as "
-        f"one (default: {STRENGTH:g})",
+        help="as at most how many outcomes of each arm the warm start counts, or `full` for each "
+        f"as one (default: {STRENGTH:g})",
     )
 
 
@@ -159,7 +159,9 @@ async def _weigh(router: Router, strength: float | None) -> list[str]:
         if not learner.own and not isinstance(learner.policy, policies.Forgetful)
     ]
     if full:
-        said.append(f"{', '.join(full)} cannot forget a part: what it learned of them counts in full")
+        said.append(
+            f"{', '.join(full)} cannot forget a part: what it learned of them counts in full"
+        )
     return said
 
 

@@ -18,7 +18,7 @@ from bandit_service.core.lessons import teach
 from bandit_service.core.world import Fading, World
 from policies import ArmId
 
-STRENGTH = 10.0
+STRENGTH = 2.0
 """Outcomes of each arm that a warm start counts as, unless another number is asked for."""
 
 _NEXT_TO_NOTHING = 1e-9

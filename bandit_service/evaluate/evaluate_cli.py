@@ -111,8 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=outcomes_or_full,
         default=STRENGTH,
         metavar="N",
-        help="in `regimes`, as at most how many outcomes of each arm a warm start counts, or `full` "
-        f"(default: {STRENGTH:g})",
+        help="in `regimes`, as at most how many outcomes of each arm a warm start counts, or "
+        f"`full` (default: {STRENGTH:g})",
     )
     add(
         "--jobs",

@@ -55,7 +55,8 @@ class Protocol:
     scenarios:  names of `change.SCENARIOS`; "steady" is the world that does not change.
     pairs:     comparisons per query that warm entrants are shown if they learn from duels only;
                the others are shown every outcome.
-    warm_strength: as at most how many outcomes of each arm a warm start counts; None for each as one.
+    warm_strength: as at most how many outcomes of each arm a warm start counts; None for each
+               as one.
     """
 
     seeds: int = 20
