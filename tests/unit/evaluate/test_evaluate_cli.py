@@ -145,6 +145,26 @@ def test_what_is_not_there_is_refused_by_name(
     assert not (tmp_path / "state").exists()
 
 
+def test_the_strength_of_a_warm_start_is_checked_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _recording(tmp_path / "made.jsonl")
+    some = ("--data", str(data), "--protocol", "regimes", "--policy", "metallm")
+    with pytest.raises(SystemExit, match="2"):
+        _run(monkeypatch, tmp_path, *some, "--warm-strength", "-1")
+    told = capsys.readouterr().err
+    assert "--warm-strength: must be a number of outcomes above 0, or 'full', got '-1'" in told
+    found = []
+    for strength in ("0.1", "full"):
+        more = ("--few", "1", "--jobs", "1", "--warm-strength", strength)
+        assert _run(monkeypatch, tmp_path, *some, *more, "--out", str(tmp_path / strength)) == 0
+        found.append(json.loads((tmp_path / strength / "made.json").read_text()))
+    assert [each["protocol"]["warm_strength"] for each in found] == [0.1, None]
+    rewards = [{row["label"]: row["reward"]["mean"] for row in each["regimes"]} for each in found]
+    assert rewards[0].pop("metallm, warm + bandit") != rewards[1].pop("metallm, warm + bandit")
+    assert rewards[0] == rewards[1]
+
+
 def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

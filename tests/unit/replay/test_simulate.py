@@ -209,6 +209,25 @@ def test_what_is_known_beforehand_is_learnt_before_the_first_query() -> None:
     assert min(rewards["warm"], rewards["votes"]) > rewards["cold"] + 0.05
 
 
+def test_what_is_known_beforehand_is_weighed_once_and_before_the_first_query() -> None:
+    recorded, vectors = planted(60)
+    warm = Warm(recorded.take(np.arange(40)), vectors[:40], strength=3.0)
+    heard: list[ev.AnyEvent] = []
+    simulate(
+        recorded, vectors, policies.load("epsilon_greedy"), seed=0, explore=Exploration(),
+        rule=RULE, warm=warm, heard=heard.append,
+    )  # fmt: skip
+    kinds = [ev.kind(event) for event in heard]
+    (at,) = [i for i, kind in enumerate(kinds) if kind == "prior_weighed"]
+    assert kinds[at - 1] == "rewarded"
+    assert kinds[at + 1] == "decided"
+    event = heard[at]
+    assert isinstance(event, ev.PriorWeighed)
+    assert set(event.keep.values()) == {3.0 / 40.0}
+    taught = [one.prior for one in heard if isinstance(one, ev.Rewarded)]
+    assert taught == [True] * (40 * len(recorded.arms)) + [False] * 60
+
+
 def test_phases_change_the_outcomes_the_arms_and_the_baselines() -> None:
     recorded, vectors = planted(300)
     worse = replace(recorded, quality=np.where([True, False, False], 0.0, recorded.quality))
