@@ -30,6 +30,7 @@ from bandit_service.monitoring.gauges import ServiceGauges
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.monitoring.tracing import Tracer
 from bandit_service.offpolicy.whatif import WhatIf
+from bandit_service.origins import Borders
 from bandit_service.recovery import Progress
 from bandit_service.router import Router
 from bandit_service.security import Gate
@@ -92,6 +93,11 @@ def application(
     app[frame.GATE] = Gate(
         settings.keys, settings.security.open_metrics, settings.security.share_window
     )
+    server = settings.server
+    app[frame.BORDERS] = Borders.of(
+        server.allowed_hosts, server.allowed_origins, server.host, bool(server.tls_cert),
+        bool(settings.keys),
+    )  # fmt: skip
     app[frame.ADMISSION] = Admission(
         settings.server.target_s,
         2 * settings.embedding.batch_size,

@@ -194,13 +194,19 @@ class Gate:
     _counts: Counter[str] = field(default_factory=Counter)
     _under_way: Counter[str] = field(default_factory=Counter)
 
+    def needed(self, method: str, route: str) -> str:
+        """The scope that a route asks for; "" where it tells nothing, "open" where it tells
+        something without a key."""
+        scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
+        return "open" if scope == "metrics" and self.open_metrics else scope
+
     def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:
         """Who asks for this route; `utc` and `now` (monotonic) in seconds.
 
         Raises Denied (401), Forbidden (403) or RateLimited (429).
         """
-        scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
-        if not self.keys or not scope or (scope == "metrics" and self.open_metrics):
+        scope = self.needed(method, route)
+        if not self.keys or scope in ("", "open"):
             return ANYBODY
         key = self._known(authorization)
         self._use(key, utc, now)

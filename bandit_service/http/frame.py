@@ -15,7 +15,6 @@ from bandit_service import clock, logs, settings
 from bandit_service.core.errors import (
     Busy,
     Denied,
-    Forbidden,
     Malformed,
     Refused,
     ServiceError,
@@ -28,6 +27,7 @@ from bandit_service.core.errors import (
 from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.keeper import Keeper
 from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.origins import Borders, Headers
 from bandit_service.router import Router
 from bandit_service.security import ANYBODY, Caller, Gate
 
@@ -35,6 +35,7 @@ ROUTER = web.AppKey("router", Router)
 KEEPER = web.AppKey("keeper", Keeper)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 GATE = web.AppKey("gate", Gate)
+BORDERS = web.AppKey("borders", Borders)
 SETTINGS = web.AppKey("settings", settings.Settings)
 ADMISSION = web.AppKey("admission", Admission)
 DRAINING = web.AppKey("draining", asyncio.Event)
@@ -44,9 +45,6 @@ CALLER = web.RequestKey("caller", Caller)
 
 CLIENT_GONE = 499
 """The status that is logged where the client left before its answer."""
-
-_ELSEWHERE = ("cross-site", "same-site")
-"""What a browser says of a request by a page that did not come from this very address."""
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
@@ -82,6 +80,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = id
     begun = time.perf_counter()
     try:
+        _cross(request)
         if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
             request.app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
@@ -134,13 +133,25 @@ def _told(request: web.Request, status: int, begun: float) -> None:
     )
 
 
+def _cross(request: web.Request) -> None:
+    """Forbidden for what came by a foreign name or from a foreign page; for every path."""
+    headers, resource = request.headers, request.match_info.route.resource
+    path = request.path if resource is None else resource.canonical
+    request.app[BORDERS].cross(
+        Headers(
+            headers.getall("Host", ()),
+            headers.getall("Origin", ()),
+            headers.get("Sec-Fetch-Site", ""),
+        ),
+        request.app[GATE].needed(request.method, path),
+    )
+
+
 def _caller(request: web.Request) -> Caller:
     """Who asks; a path that is not there asks for nothing."""
     resource = request.match_info.route.resource
     if resource is None:
         return ANYBODY
-    if request.path.startswith("/v1/") and request.headers.get("Sec-Fetch-Site") in _ELSEWHERE:
-        raise Forbidden("a page of another origin may not ask for this", reason="origin")
     return request.app[GATE].admit(
         request.method,
         resource.canonical,

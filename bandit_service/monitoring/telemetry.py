@@ -102,7 +102,9 @@ class Telemetry:
         """A rate of what is not there yet is nothing, not 0; so what is known is there at once."""
         for name in ("queue", "body", "credits", "draining", "decide", "outcome"):
             self._shed(name)
-        for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share", "origin"):
+        for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
+            self._denied(name)
+        for name in ("host", "origin"):
             self._denied(name)
         for name in ("embed", "propose"):
             self._fallbacks(name)

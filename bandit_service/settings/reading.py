@@ -15,6 +15,7 @@ from bandit_service.gateway.configured import listed, upstreams_of
 from bandit_service.gateway.judges import JudgeSpec, check_judge
 from bandit_service.inputs import text_of
 from bandit_service.nearest import did_you_mean
+from bandit_service.origins import check_host, check_origin
 from bandit_service.settings import tables
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -94,6 +95,9 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
     _check_references(values["duels.judge"], given, found, mistakes)
+    for key, check in (("allowed_hosts", check_host), ("allowed_origins", check_origin)):
+        wrong = (check(one) for one in values[f"server.{key}"])
+        mistakes += [f"server.{key}: {each}" for each in wrong if each]
     if mistakes:
         raise BadSettings(mistakes)
     return assembled(values, found, origins)
@@ -208,6 +212,8 @@ def _flatten(
 def _from_text(text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
+    if isinstance(default, tuple) and not text.lstrip().startswith("["):
+        return [one.strip() for one in text.split(",") if one.strip()]
     if isinstance(default, bool):
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     try:
@@ -223,6 +229,8 @@ def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]
     kind = _kind(default)
     if kind is float and type(value) is int:
         value = float(value)
+    if kind is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = tuple(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     wrong = (
         type(value) is not kind
@@ -247,9 +255,10 @@ def _allowed(default: Any, rule: Rule) -> str:
         return "one of " + ", ".join(rule.choices)
     if isinstance(default, bool):
         return "true or false"
-    word = {int: "a whole number", float: "a number", str: "a string", dict: "a table"}[
-        _kind(default)
-    ]
+    word = {
+        int: "a whole number", float: "a number", str: "a string", dict: "a table",
+        tuple: "a list of strings",
+    }[_kind(default)]  # fmt: skip
     low = "" if rule.low is None else f" from {rule.low:g}"
     high = "" if rule.high is None else f" to {rule.high:g}"
     return word + (low or (" up" if high else "")) + high

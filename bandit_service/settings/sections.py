@@ -36,6 +36,16 @@ class Server:
     insecure: bool = setting(
         False, "listen beyond this machine without keys and TLS: something in front has both"
     )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "names that the service is reached by, beside localhost, loopback addresses and "
+        "server.host: names, addresses, or networks such as 10.0.0.0/8",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (),
+        "origins whose pages may ask, beside the service's own, such as https://router.example; "
+        "needed where a proxy changes Host",
+    )
     tls_cert: str = setting("", "certificate file (PEM, with its chain); makes it https")
     tls_key: str = setting("", "private key file of tls_cert")
     tls_client_ca: str = setting("", "file of the CAs whose client certificates are asked for")

@@ -156,7 +156,7 @@ async def test_a_reader_that_stops_costs_bounded_memory_and_holds_nobody_up(
         host, port = client.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
         writer.write(
-            b"GET /v1/events?limit=100000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"GET /v1/events?limit=100000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         await reader.readuntil(b"\r\n\r\n")
         before = -1

@@ -28,7 +28,7 @@ GENTLE = {"BANDIT_SERVER_IDLE_S": "0.5", "BANDIT_SERVER_BODY_S": "0.5"}
 def _post(path: str, body: bytes, headers: str = "", length: int | None = None) -> bytes:
     size = len(body) if length is None else length
     return (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {size}\r\n\r\n".encode()
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {size}\r\n\r\n".encode()
         + body
     )
 
@@ -141,7 +141,7 @@ async def test_what_is_no_http_is_not_repeated_in_the_log(tmp_path: Path, models
     assert len(refused) >= 6
 
 
-@pytest.mark.parametrize("started", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
+@pytest.mark.parametrize("started", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
 async def test_a_head_that_never_ends_is_cut(tmp_path: Path, models: Path, started: bytes) -> None:
     async with serving(tmp_path / "var", models, **GENTLE) as client:
         async with _connection(client) as (reader, writer):

@@ -137,7 +137,7 @@ async def _hanging(process: Process) -> asyncio.StreamWriter:
     """A request whose body does not come, so that it is under way for as long as it may."""
     host, _, port = (await process.url()).removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"POST /v1/decide HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    writer.write(b"POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
     await writer.drain()
     async with aiohttp.ClientSession() as session:  # by its answer the other one has been read
         assert (await Client(session, await process.url()).decide())["arm"]
