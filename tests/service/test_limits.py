@@ -28,7 +28,7 @@ GENTLE = {"BANDIT_SERVER_IDLE_S": "0.5", "BANDIT_SERVER_BODY_S": "0.5"}
 def _post(path: str, body: bytes, headers: str = "", length: int | None = None) -> bytes:
     size = len(body) if length is None else length
     return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {size}\r\n\r\n".encode()
+        f"POST {path} HTTP/1.1\r\nHost: [::1]\r\n{headers}Content-Length: {size}\r\n\r\n".encode()
         + body
     )
 
