@@ -146,7 +146,7 @@ REQUESTS_SHED = CounterOf(
 )  # fmt: skip
 REQUESTS_DENIED = CounterOf(
     "bandit_requests_denied_total",
-    "Requests that a key was not good for, or a page of another origin, by reason.",
+    "Requests that a key was not good for, or that came by a foreign name or page, by reason.",
     ("reason",),
 )
 REQUESTS_UNDER_WAY = GaugeOf(

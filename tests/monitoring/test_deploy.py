@@ -17,7 +17,9 @@ import yaml
 from packaging.requirements import Requirement
 
 from bandit_service import settings
+from bandit_service.core.errors import Forbidden
 from bandit_service.http.routes import routes
+from bandit_service.origins import Borders, Headers
 from loadtest import dashboards
 from tests.tools import tool
 
@@ -75,6 +77,30 @@ def test_settings_in_the_files_are_settings() -> None:
         if path.is_file():
             for name in re.findall(r"\bBANDIT_[A-Z_]+", path.read_text(encoding="utf-8")):
                 assert name in known, (path, name)
+
+
+def _borders(environ: dict[str, str], keys: bool) -> Borders:
+    server = settings.read(None, environ).server
+    return Borders.of(server.allowed_hosts, server.allowed_origins, server.host, False, keys)
+
+
+def test_who_asks_by_the_files_names_is_served() -> None:
+    """Prometheus, the kubelet and this machine's browser, by the `Host` that each sends."""
+    (compose,) = _documents("compose.yaml")
+    borders = _borders(compose["services"]["bandit-service"]["environment"], keys=False)
+    (scraped,) = _documents("prometheus/prometheus.yaml")
+    for host in (*scraped["scrape_configs"][0]["static_configs"][0]["targets"], "127.0.0.1:8080"):
+        borders.cross(Headers([host]), "open")
+    _, workload = _documents("kubernetes/bandit-service.yaml")
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    environ = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    pods = _borders(environ, keys=True)
+    for host in ("10.244.0.7:8080", "172.17.0.3:8080", "192.168.3.4:8080", "[fd00::7]:8080"):
+        pods.cross(Headers([host]), "open")
+        pods.cross(Headers([host]), "")
+    for any_of, scope in ((borders, ""), (pods, "open")):
+        with pytest.raises(Forbidden):
+            any_of.cross(Headers(["evil.example:8080"]), scope)
 
 
 def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
