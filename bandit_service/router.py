@@ -316,12 +316,19 @@ class Router:
         rule, now = self.rules.reward, self.writer.now()
         return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
 
-    async def compare(self, request: wire.CompareRequest, tenant: str | None = None) -> str:
-        """Append, apply, make durable, as `reward` does."""
+    async def compare(
+        self, request: wire.CompareRequest, tenant: str | None = None, provisional: bool = False
+    ) -> str:
+        """Append, apply, make durable, as `reward` does. provisional: a judge's."""
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
         key = outcomes.keyed_by(request.tenant, request.idempotency_key)
         subject = None
         if request.decision_id is None:
+            if request.correction:
+                raise Refused(
+                    "correction: corrects what was told of a decision; send its decision_id",
+                    param="correction",
+                )
             subject = await self._subject(request)
         else:
             wire.refuse_subject(request)
@@ -330,9 +337,9 @@ class Router:
             decision_id = request.decision_id
             pending = None if decision_id is None else self._pending(decision_id, tenant)
             outcomes.check_arms(self.world, winner, loser)
-            if outcomes.comparison_resent(self.world, pending, key, digested):
+            if pending is None and outcomes.comparison_resent(self.world, key, digested):
                 return None
-            return ev.Compared(
+            event = ev.Compared(
                 ts=self.writer.now(),
                 winner=winner,
                 loser=loser,
@@ -341,7 +348,10 @@ class Router:
                 subject=subject,
                 idempotency_key=key,
                 digest=digested if key else "",
+                correction=request.correction,
+                provisional=provisional,
             )
+            return event if pending is None else outcomes.decision_compared(pending, event)
 
         return await self._learn(prepare, key=request.decision_id or key)
 

@@ -51,9 +51,9 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/v1/live/map"): "read",
     ("GET", "/v1/decisions/{id}"): "read",
     ("GET", "/v1/arms"): "read",
-    ("GET", "/v1/drift"): "read",
+    ("GET", "/v1/drift"): "totals",
     ("GET", "/v1/policies"): "read",
-    ("GET", "/v1/policies/{name}/state"): "read",
+    ("GET", "/v1/policies/{name}/state"): "totals",
     ("GET", "/v1/experiments"): "read",
     ("GET", "/v1/experiments/{id}"): "read",
     ("PUT", "/v1/experiments/{id}"): "admin",
@@ -74,7 +74,8 @@ ROUTES: dict[tuple[str, str], str] = {
     ("GET", "/v1/events"): "admin",
 }
 """What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
-unless metrics are open. A route that was forgotten here needs `admin`."""
+unless metrics are open; "totals" is `read` of a key that acts for all tenants, since what is told
+is made of all their outcomes. A route that was forgotten here needs `admin`."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,10 +212,10 @@ class Gate:
         key = self._known(authorization)
         self._use(key, utc, now)
         caller = Caller(key.id, key.tenant or None, frozenset(key.scopes), key.self_contained)
-        if scope == "metrics" and key.tenant:
-            raise Forbidden("metrics are of all tenants, this key is of one", reason="tenant")
+        if scope in ("metrics", "totals") and key.tenant:
+            raise Forbidden("these are figures of all tenants, this key is of one", reason="tenant")
         if scope != "stream":
-            caller.needs("read" if scope == "metrics" else scope)
+            caller.needs("read" if scope in ("metrics", "totals") else scope)
         return caller
 
     def again(self, caller: Caller, utc: float, now: float) -> None:

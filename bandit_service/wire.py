@@ -93,6 +93,7 @@ class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
     decision_id: str | None = None
     willingness_to_pay: float | None = None
     idempotency_key: str = ""
+    correction: bool = False
     unit: str = ""
     tenant: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def _loggers_as_they_were() -> Iterator[None]:
     ours.handlers, ours.propagate, others.handlers = before[0], before[1], before[3]
     ours.setLevel(before[2])
     others.setLevel(before[4])
+
+
+@pytest.fixture(autouse=True)
+def _no_closed_service_is_kept() -> Iterator[None]:
+    """aiohttp keeps the last 1,024 handlers that answered, and with each its closed application.
+
+    In a process that opens hundreds of them that was 9 GB; `test_memory.py` counts them.
+    """
+    yield
+    web_app = sys.modules.get("aiohttp.web_app")
+    if web_app is not None:
+        web_app._cached_build_middleware.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,11 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
-    """Two arms were compared on one query. prior: taught beforehand, by a warm start."""
+    """Two arms were compared on one query. prior: taught beforehand, by a warm start.
+
+    correction: it takes the place of what was told before of the same decision and pair.
+    provisional: it is a judge's, which the user's own takes the place of.
+    """
 
     winner: ArmId
     loser: ArmId
@@ -235,6 +239,8 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
     idempotency_key: str = ""
     digest: str = ""
     prior: bool = False
+    correction: bool = False
+    provisional: bool = False
 
 
 class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):

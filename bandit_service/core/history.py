@@ -113,6 +113,28 @@ class History:
                 compared_in=(*item.compared_in, origin)[-most:],
             )
 
+    def recompare(self, vector: Vector, after: Comparison, owner: str = "") -> bool:
+        """Put `after` in the place of the owner's latest comparison of these two arms.
+
+        False where none is remembered.
+        """
+        id = self._ids.get(_key(vector))
+        if id is None:
+            return False
+        item, pair = self.items[id], {after.winner, after.loser}
+        found = zip(item.comparisons, item.compared_by, strict=True)
+        at = [
+            i
+            for i, (one, by) in enumerate(found)
+            if by == owner and {one.winner, one.loser} == pair
+        ]
+        if not at:
+            return False
+        comparisons = list(item.comparisons)
+        comparisons[at[-1]] = after
+        self.items[id] = replace(item, comparisons=tuple(comparisons))
+        return True
+
     def correct(self, vector: Vector, before: Outcome, after: Outcome, owner: str = "") -> None:
         """Put `after` in the place of `before`, where that is still remembered."""
         id = self._ids.get(_key(vector))

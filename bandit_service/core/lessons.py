@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,8 +12,10 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import label_of
 from bandit_service.core.history import Origin, View
-from bandit_service.core.world import Correction, Fading, Learner, Lesson, World
+from bandit_service.core.world import Correction, Fading, Learner, Lesson, Recompared, World
 from policies import ArmId, Context
+
+Outcome: TypeAlias = policies.Rewarded | policies.Compared | Correction | Recompared
 
 
 def context_of(
@@ -45,7 +48,7 @@ def origin_of(world: World, of: ev.Decided | ev.Subject) -> Origin:
 
 def learn(
     world: World,
-    lesson: policies.Rewarded | policies.Compared | Correction,
+    lesson: Outcome,
     of: ev.Decided | ev.Subject,
     prior: bool = False,
 ) -> None:
@@ -62,9 +65,7 @@ def learn(
             teach(learner, _seen(lesson, context_of(world, of, learner)))
 
 
-def _count(
-    world: World, lesson: policies.Rewarded | policies.Compared | Correction, prior: bool
-) -> None:
+def _count(world: World, lesson: Outcome, prior: bool) -> None:
     """One outcome more of its arms; a correction is none, nor are signals without a reward."""
     arms: tuple[ArmId, ...] = ()
     if isinstance(lesson, policies.Compared):
@@ -78,12 +79,14 @@ def _count(
             record.live += not prior
 
 
-def _seen(lesson: policies.Rewarded | policies.Compared | Correction, context: Context) -> Lesson:
+def _seen(lesson: Outcome, context: Context) -> Lesson:
     """The same lesson with what of the history may be seen."""
     if isinstance(lesson, Correction):
         return Correction(
             replace(lesson.before, context=context), replace(lesson.after, context=context)
         )
+    if isinstance(lesson, Recompared):
+        return Recompared(replace(lesson.after, context=context))
     return replace(lesson, context=context)
 
 
@@ -112,6 +115,9 @@ def teach(learner: Learner, lesson: Lesson) -> None:
                 noticed = lesson.drift and policies.watches_arms(policy)
                 if isinstance(policy, policies.Forgetful) and not noticed:
                     learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
+            elif isinstance(lesson, Recompared):
+                learner.state = policy.learn(learner.state, lesson.after)
+                learner.uncorrected += 1
             elif not isinstance(lesson, Correction):
                 learner.state = policy.learn(learner.state, lesson)
             elif isinstance(policy, policies.Correctable):

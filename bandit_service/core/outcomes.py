@@ -246,9 +246,46 @@ def check_arms(world: World, winner: ArmId, loser: ArmId) -> None:
         raise Refused(f"loser: an arm cannot be compared with itself, got {loser!r}", param="loser")
 
 
-def comparison_resent(world: World, pending: Pending | None, key: str, digested: str) -> bool:
-    """Whether this very comparison was sent before under its idempotency key."""
-    return _resent(world.keys if pending is None else pending.keys, key, digested)
+def comparison_resent(world: World, key: str, digested: str) -> bool:
+    """Whether this very comparison of a query was sent before under its idempotency key."""
+    return _resent(world.keys, key, digested)
+
+
+def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | None:
+    """The event for a comparison of a pending decision; None where it is already there.
+
+    Its key is the decision and the pair: another result is a conflict, but where it is sent as a
+    correction, or is a user's and takes the place of a judge's.
+
+    Raises Refused where the decision's arm is none of the two.
+    """
+    if _resent(pending.keys, event.idempotency_key, event.digest):
+        return None
+    arm, pair = pending.decided.arm, (event.winner, event.loser)
+    if arm not in pair:
+        raise Refused(
+            f"winner: the decision's arm, {arm!r}, must be one of the two that are compared, got "
+            f"{event.winner!r} and {event.loser!r}; without decision_id any two may be",
+            param="winner",
+        )
+    before = pending.compared.get(event.loser if event.winner == arm else event.winner)
+    if before is None:
+        return msgspec.structs.replace(event, correction=False)
+    told, judged = before
+    result = 0.5 if event.tie else float(event.winner == arm)
+    supersedes = judged and not event.provisional
+    if told == result and not supersedes:
+        return None
+    if event.provisional and not judged:
+        return None  # the user has spoken
+    if told != result and not supersedes and not event.correction:
+        said = {1.0: f"{arm!r} won", 0.5: "a tie", 0.0: f"{arm!r} lost"}[told]
+        raise Conflict(
+            f"winner: of this decision and these two arms {said} was already reported; send it "
+            "with correction: true to replace it",
+            param="winner",
+        )
+    return msgspec.structs.replace(event, correction=told != result)
 
 
 def _resent(keys: dict[str, str], key: str, digested: str) -> bool:

@@ -13,6 +13,7 @@ from bandit_service.core.world import (
     ArmRecord,
     Correction,
     Pending,
+    Recompared,
     World,
     dearest_price,
     relative_price,
@@ -191,17 +192,27 @@ def expired(world: World, pending: Pending | None, default_reward: float | None)
 
 
 def compared(world: World, event: ev.Compared) -> None:
-    """Every policy that may learns it, and the history remembers it."""
+    """Every policy that may learns it, and the history remembers it.
+
+    A correction takes the place of the earlier one in the history and counts once. The policies
+    cannot take a comparison back: they learn the other result beside it, so that the two together
+    say about as much as a tie.
+    """
     pending = world.pending.get(event.decision_id) if event.decision_id else None
     of = event.subject if pending is None else pending.decided
     if of is None:
         return
-    world.comparisons += 1
     _note_key(world, pending, event)
+    if pending is not None:
+        _note_pair(pending, event)
     context = context_of(world, of)
-    learn(world, policies.Compared(context, event.winner, event.loser, event.tie), of, event.prior)
+    lesson = policies.Compared(context, event.winner, event.loser, event.tie)
+    learn(world, Recompared(lesson) if event.correction else lesson, of, event.prior)
     comparison = Comparison(event.winner, event.loser, event.tie)
     owner = ev.owner_of(of.tenant, of.unit)
+    if event.correction and world.history.recompare(context.embedding, comparison, owner):
+        return
+    world.comparisons += not event.correction
     world.history.remember(context.embedding, comparison, owner, origin_of(world, of))
 
 
@@ -221,6 +232,14 @@ def _note_learned(pending: Pending, rewarded: policies.Rewarded) -> None:
     if rewarded.reward is not None:
         values = ((name, getattr(rewarded, name)) for name in SIGNALS)
         pending.learned = {name: value for name, value in values if value is not None}
+
+
+def _note_pair(pending: Pending, event: ev.Compared) -> None:
+    arm = pending.decided.arm
+    if arm in (event.winner, event.loser):
+        other = event.loser if event.winner == arm else event.winner
+        result = 0.5 if event.tie else float(event.winner == arm)
+        pending.compared[other] = result, event.provisional
 
 
 def _note_key(world: World, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:

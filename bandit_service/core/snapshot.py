@@ -25,7 +25,7 @@ from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_wo
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 7
+VERSION = 8
 """Goes up with any change of what the fold makes of the same events."""
 
 
@@ -47,6 +47,7 @@ class _Waiting(msgspec.Struct, array_like=True, frozen=True):
     learned: dict[str, float]
     provisional: bool = False
     guessed_usd: float = 0.0
+    compared: dict[str, tuple[float, bool]] = {}
 
 
 class _Learned(msgspec.Struct, array_like=True, frozen=True):
@@ -133,7 +134,13 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         configured=list(world.configured.values()),
         pending=[
             _Waiting(
-                one.decided, one.signals, one.keys, one.learned, one.provisional, one.guessed_usd
+                one.decided,
+                one.signals,
+                one.keys,
+                one.learned,
+                one.provisional,
+                one.guessed_usd,
+                one.compared,
             )
             for one in world.pending.values()
         ],
@@ -192,7 +199,13 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
         (
             one.decided.id,
             Pending(
-                one.decided, one.signals, one.keys, one.learned, one.provisional, one.guessed_usd
+                one.decided,
+                one.signals,
+                one.keys,
+                one.learned,
+                one.provisional,
+                one.guessed_usd,
+                one.compared,
             ),
         )
         for one in kept.pending

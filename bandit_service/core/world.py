@@ -83,7 +83,8 @@ class Pending:
     learned: what the policies and the history were taught when it was settled: `reward`, and
     `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
-    was not reported.
+    was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
+    and whether a judge said so.
     """
 
     decided: Decided
@@ -92,6 +93,7 @@ class Pending:
     learned: dict[str, float] = field(default_factory=dict)
     provisional: bool = False
     guessed_usd: float = 0.0
+    compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -108,6 +110,13 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class Recompared:
+    """A comparison in the place of an earlier one, which policies cannot take back."""
+
+    after: Compared
+
+
+@dataclass(frozen=True, slots=True)
 class Fading:
     """Of what was learned of one arm only the share `keep` counts from here on.
 
@@ -119,7 +128,7 @@ class Fading:
     drift: bool = True
 
 
-Lesson: TypeAlias = Rewarded | Compared | Correction | Fading
+Lesson: TypeAlias = Rewarded | Compared | Correction | Recompared | Fading
 
 
 @dataclass

@@ -95,7 +95,7 @@ class Duels:
             tie=better == 0.5,
             idempotency_key=f"duel {served.decided.id}",
         )
-        self._router.count_comparison(await self._router.compare(request))
+        self._router.count_comparison(await self._router.compare(request, provisional=True))
         self._telemetry.dueled("tie" if better == 0.5 else "first" if better > 0.5 else "second")
 
     def _tidy(self) -> None:

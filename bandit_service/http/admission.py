@@ -27,6 +27,8 @@ _WIDEN, _NARROW = 1.1, 0.7
 _LONGEST_HEAD = 8192
 _ENDS = b"\r\n\r\n"
 JITTER_S = 3
+_USUAL_BYTES = 16_384
+"""A request of more bytes, which is a long list, weighs as several."""
 _PATIENCE = 10.0  # with outcomes, which may take so many times longer than decides
 
 DECIDE, OUTCOME = "decide", "outcome"
@@ -66,16 +68,16 @@ class Limit:
         """Whether the next one is to be refused."""
         return self.under_way >= self.allowed
 
-    def enter(self) -> None:
-        """One more is under way."""
-        self.under_way += 1
+    def enter(self, weight: int = 1) -> None:
+        """One more is under way, which is as much work as `weight` usual ones."""
+        self.under_way += weight
         self._peak = max(self._peak, self.under_way)
 
-    def leave(self, seconds: float, now: float) -> None:
-        """One is answered, after so long; `now` is of a clock that only goes on."""
-        self.under_way -= 1
+    def leave(self, seconds: float, now: float, weight: int = 1) -> None:
+        """It is answered, after so long; `now` is of a clock that only goes on."""
+        self.under_way -= weight
         self._sum_s += seconds
-        self._done += 1
+        self._done += weight
         if now - self._begun < _WINDOW_S:
             return
         mean_s = self._sum_s / self._done
@@ -105,15 +107,15 @@ class Admission:
         self._date_at, self._date = -1, b""
         self._process, self._refused = secrets.token_hex(8).encode(), 0
 
-    def enter(self, kind: str) -> float:
-        """Let one in, which is to `leave` with what is returned."""
-        self.limits[kind].enter()
+    def enter(self, kind: str, weight: int = 1) -> float:
+        """Let one in, which is to `leave` with what is returned and the same weight."""
+        self.limits[kind].enter(weight)
         return time.perf_counter()
 
-    def leave(self, kind: str, entered: float) -> None:
+    def leave(self, kind: str, entered: float, weight: int = 1) -> None:
         """One that was let in is answered."""
         now = time.perf_counter()
-        self.limits[kind].leave(now - entered, now)
+        self.limits[kind].leave(now - entered, now, weight)
 
     def refusal(self, endpoint: str, kind: str) -> bytes:
         """The whole answer to an HTTP request that is not let in."""
@@ -156,6 +158,7 @@ class Entrance(asyncio.Protocol):
         self._body_left = 0
         self._refused: tuple[str, str] | None = None
         self._kind = ""
+        self._weight = 1
         self._entered = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -203,7 +206,7 @@ class Entrance(asyncio.Protocol):
         """The request under way has its answer."""
         self._busy = False
         if self._entered:
-            self._admission.leave(self._kind, self._entered)
+            self._admission.leave(self._kind, self._entered, self._weight)
         self._kind, self._entered = "", 0.0
 
     def _begin(self, data: bytes) -> None:
@@ -229,7 +232,8 @@ class Entrance(asyncio.Protocol):
     def _enter(self) -> None:
         """All of it is here. While it was not, it took nobody's place: its client may be slow."""
         if self._kind and not self._entered:
-            self._entered = self._admission.enter(self._kind)
+            self._weight = 1 + (self._length or 0) // _USUAL_BYTES
+            self._entered = self._admission.enter(self._kind, self._weight)
 
     def _refuse(self, endpoint: str, kind: str) -> None:
         self._refused = None

@@ -15,15 +15,18 @@ from bandit_service.core.errors import Refused
 from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import beside
 from bandit_service.experiments.results import calibrated
-from bandit_service.http.frame import KEEPER, ROUTER, SETTINGS, body_of, reply
+from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
 from policies import ArmId
 
 
 async def list_arms(request: web.Request) -> web.Response:
-    """GET /v1/arms."""
+    """GET /v1/arms; to a tenant's key nothing that was observed, since it was of all tenants."""
     world = request.app[ROUTER].world
     arms, alarms = world.arms, own_alarms(world)
-    return reply({"arms": [arm_body(arms[id], alarms.get(id)) for id in sorted(arms)]})
+    bodies = [arm_body(arms[id], alarms.get(id)) for id in sorted(arms)]
+    if request[CALLER].tenant is not None:
+        bodies = [body | {"observed": {}} for body in bodies]
+    return reply({"arms": bodies})
 
 
 async def put_arm(request: web.Request) -> web.Response:
@@ -105,10 +108,15 @@ async def policy_state(request: web.Request) -> web.Response:
 
 
 def policies_body(request: web.Request) -> dict[str, Any]:
-    """All policies, the one that serves, and how far the one is that is to take its place."""
+    """All policies, the one that serves, and how far the one is that is to take its place.
+
+    What is counted over all tenants' decisions is not for a tenant's key.
+    """
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
+    of_all = request[CALLER].tenant is None
+    told = world.calibration if of_all else {}
     body: dict[str, Any] = {
-        "calibration": {name: calibrated(told) for name, told in world.calibration.items()},
+        "calibration": {name: calibrated(one) for name, one in told.items()},
         "policies": [*policies.names(), *policies.river_names()],
         "serving": {
             "name": world.serving,
@@ -121,7 +129,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
             for learner in (world.learners[beside(name)],)
         ],
     }
-    if keeper.wanted is not None and keeper.progress is not None:
+    if of_all and keeper.wanted is not None and keeper.progress is not None:
         done, total = keeper.progress
         body["folding"] = {"name": keeper.wanted.name, "events": done, "of": total}
     return body

@@ -23,6 +23,9 @@ from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY,
 from bandit_service.router import Router
 from bandit_service.security import Caller, Gate
 
+_TOGETHER = 16
+"""So many of one list are under way at once: others' requests wait behind these, not behind all."""
+
 Reported = TypeVar("Reported", wire.RewardRequest, wire.CompareRequest)
 
 
@@ -105,11 +108,14 @@ async def _one_or_list(
     if len(body) > most:
         raise TooLarge(f"a list must have 1 to {most} items, got {len(body)}")
 
+    window = asyncio.Semaphore(_TOGETHER)
+
     async def result(item: Any, first: bool) -> dict[str, Any]:
         try:
-            if not first:  # the request itself stood for one
-                learning.again()
-            return await learn(item)
+            async with window:  # lets them in in their order
+                if not first:  # the request itself stood for one
+                    learning.again()
+                return await learn(item)
         except ServiceError as error:
             request.app[TELEMETRY].rejected(error)
             return {"decision_id": _named(item), "status": "error", "error": error.body()}

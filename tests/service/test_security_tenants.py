@@ -18,6 +18,9 @@ from tests.service.running import Client, a_vector, serving
 RING = Keyring(of_a={"tenant": "a"}, of_b={"tenant": "b"}, of_all={})
 UNKNOWN = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 ARMS = {"winner": "gemini-2.5-pro", "loser": "mistral-large-2512"}
+MOVES = {"/v1/stream", "/v1/live", "/metrics", "/v1/events", "/", "/healthz", "/readyz"}
+"""Streams and what is no JSON; /metrics and /v1/events are refused to a tenant's key elsewhere."""
+OF_ALL = ("/v1/drift", "/v1/policies/nested/state")
 SIGNALS: dict[str, dict[str, Any]] = {
     "ExplainRequest": {},
     "RewardRequest": {"quality": 1.0},
@@ -160,3 +163,22 @@ async def test_neighbours_of_other_tenants_are_not_shown(shared: Client) -> None
     # another's decision is weighed for nobody else
     assert (await mine.post("/v1/explain", {"decision_id": id}))[0] == 404
     assert (await everybody.post("/v1/explain", {"decision_id": id}))[0] == 200
+
+
+async def test_what_one_tenant_reads_is_not_moved_by_what_another_reports(shared: Client) -> None:
+    """On 5a5a85b GET /v1/drift told tenant b "outcomes 1, residual -0.74697" after tenant a's one
+    reward, from which a's quality follows; /v1/arms told its cost and latency to the last digit."""
+    mine, other = shared.by(RING["of_b"]), shared.by(RING["of_a"])
+    paths = document(__version__)["paths"].items()
+    routes = [p for p, methods in paths if "get" in methods and "{" not in p and p not in MOVES]
+    assert len(routes) > 6
+    before = {path: await mine.get(path) for path in routes}
+    states = {path: await mine.get(path) for path in OF_ALL}
+    decided = await other.decide()
+    signals = {"quality": 0.37, "cost_usd": 0.0123, "latency_s": 4.2}
+    assert await other.reward(decided["decision_id"], **signals) == "accepted"
+    for path, (status, body) in before.items():
+        assert await mine.get(path) == (status, body), path
+    for path, (status, body) in states.items():
+        assert (status, body["error"]["code"]) == (403, "forbidden"), path
+        assert (await shared.by(RING["of_all"]).get(path))[0] == 200

@@ -180,3 +180,14 @@ def test_a_connection_that_was_to_end_ends_after_its_refusal() -> None:
     door.entrance.data_received(_request("/v1/decide", b"{}", "Connection: close"))
     assert door.transport.written.startswith(b"HTTP/1.1 429 ")
     assert door.transport.closed
+
+
+def test_a_long_list_weighs_as_many() -> None:
+    limit = Limit(0.1, least=1, most=100, start=10)
+    limit.enter(9)
+    assert (limit.under_way, limit.full) == (9, False)
+    limit.enter(3)  # what is let in is let in whole
+    assert limit.full
+    limit.leave(0.9, 1.0, 9)
+    limit.leave(0.3, 1.0, 3)
+    assert (limit.under_way, limit.allowed >= 10) == (0, True)  # 0.1 s a piece is in time

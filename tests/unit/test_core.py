@@ -19,6 +19,7 @@ from policies import (
     ArmId,
     Arms,
     Compared,
+    Comparison,
     Context,
     Floats,
     Outcome,
@@ -27,7 +28,7 @@ from policies import (
     Vector,
 )
 
-A = ArmId("a")
+A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
 
 
 def _spec(id: str, price: float = 1.0, **fields: float) -> ev.ArmSpec:
@@ -132,6 +133,18 @@ def test_a_broken_policy_is_replaced_by_uniform_and_cannot_stop_the_fold() -> No
     apply(world, ev.Rewarded(ts=1.0, decision_id="d", quality=1.0, reward=1.0))
     assert world.learners["broken"].failures == 1
     assert world.rewards == 1
+
+
+def test_a_corrected_comparison_takes_the_place_of_the_owners_latest_of_the_pair() -> None:
+    history = History(5)
+    for one, owner in (((A, B), "me"), ((B, A), "you"), ((A, C), "me")):
+        history.remember(_unit(0), Comparison(*one), owner)
+    assert history.recompare(_unit(0), Comparison(B, A, tie=True), "me")
+    (item,) = history.items.values()
+    assert item.comparisons == (Comparison(B, A, tie=True), Comparison(B, A), Comparison(A, C))
+    assert item.compared_by == ("me", "you", "me")
+    assert not history.recompare(_unit(0), Comparison(B, C), "me")
+    assert not history.recompare(_unit(1), Comparison(A, B), "me")
 
 
 def test_the_oldest_query_leaves_the_history_and_its_row_is_used_again() -> None:
