@@ -82,8 +82,10 @@ OVERVIEW = Page("Is it healthy? Rate, errors and duration, and what is full.", (
         _stat("Arms masked since they fail", "short",
               "count(min by (arm) (bandit_upstream_up) < 1) or vector(0)", alarm=1),
         _stat("Decisions that get a reward", "percentunit",
-              f"{_rate('bandit_arm_rewards_total')} / {_rate('bandit_decisions_total')}",
-              alarm_below=0.01),
+              f"clamp_max({_rate('bandit_arm_rewards_total')} / "
+              f"{_rate('bandit_decisions_total')}, 1)",
+              alarm_below=0.01,
+              help="Rewards over decisions of the same minutes; rewards come later than these."),
         _stat("Mean reward less the best arm's", "short", "-avg(bandit_regret_estimate)",
               help="Above 0 where routing beats every single arm."),
     )),

@@ -83,11 +83,14 @@ def draw(propensities: Floats, u: float) -> int:
     return index
 
 
-def best_probability(means: Floats, deviations: Floats, points: int = 40) -> Floats:
+_PLACES = np.linspace(0.0, 1.0, 40)[:, None]
+
+
+def best_probability(means: Floats, deviations: Floats) -> Floats:
     """P(k is the largest) of independent normal values, by quadrature; (K,), (K,) -> (K,).
 
-    ∫ φ((x − m_k)/s_k)/s_k · Π_{j≠k} Φ((x − m_j)/s_j) dx at `points` places, where Φ is within
-    0.0003 by its approximation with tanh. No draw is needed, so the propensities come with it.
+    ∫ φ((x − m_k)/s_k)/s_k · Π_{j≠k} Φ((x − m_j)/s_j) dx at 40 places, where Φ is within 0.0003 by
+    its approximation with tanh. No draw is needed, so the propensities come with it.
 
     >>> best_probability(np.zeros(2), np.ones(2)).round(12).tolist()
     [0.5, 0.5]
@@ -95,11 +98,14 @@ def best_probability(means: Floats, deviations: Floats, points: int = 40) -> Flo
     if means.size == 1:
         return np.ones(1)
     deviations = np.maximum(deviations, 1e-9)
-    low, high = (means - 3.5 * deviations).max(), (means + 3.5 * deviations).max()
-    x = np.linspace(low, high, points)
-    z = (x[:, None] - means) / deviations
-    below = np.maximum(0.5 * (1.0 + np.tanh(0.7978845608 * z * (1.0 + 0.044715 * z * z))), 1e-9)
-    density = np.exp(-0.5 * z * z) / deviations
-    p = (density / below * below.prod(axis=1, keepdims=True)).sum(axis=0)
-    shares: Floats = p / p.sum()
+    reach = 3.5 * deviations
+    low, high = np.maximum.reduce(means - reach), np.maximum.reduce(means + reach)
+    z = (low + (high - low) * _PLACES - means) / deviations
+    square = z * z
+    z *= 0.7978845608 + 0.0356774081 * square
+    below = np.maximum(0.5 + 0.5 * np.tanh(z), 1e-9)
+    square *= -0.5
+    density = np.exp(square) / below * np.multiply.reduce(below, axis=1, keepdims=True)
+    p = np.add.reduce(density) / deviations
+    shares: Floats = p / np.add.reduce(p)
     return shares

@@ -157,8 +157,8 @@ class Nested:
         x = on_grid(np.array([self._features(context) for context in contexts]))
         at = state.columns_of(arms[0].ids)
         mean, variance = self._estimate(state, x, at, arms[0])
-        worth = np.array([[context.willingness_to_pay] for context in contexts])
-        net = mean - np.array([each.cost_usd for each in arms]) / worth
+        pairs = zip(arms, contexts, strict=True)
+        net = mean - np.array([each.cost_usd / of.willingness_to_pay for each, of in pairs])
         deviation = np.sqrt(variance)
         width = self._kappa * deviation
         ucb = self.explore == "ucb"
@@ -195,7 +195,7 @@ class Nested:
         each = 1.0 / (n + k)
         m, v = (s + k * line) * each, noise * each
         cell, group = state.find(x)
-        at_group, at_cell = np.ix_(group, at), np.ix_(cell, at)
+        at_group, at_cell = (group[:, None], at), (cell[:, None], at)
         m, v = _down(
             state.noise, m, v, sums.group_n[at_group], sums.group_s[at_group], wide,
             self.group_shared,

@@ -341,20 +341,28 @@ def _guard(spec: Experiment, side: Side, metric: str, value: float, *, first: bo
 
 def _plot(trial: Trial, spec: Experiment, key: str, ts: float) -> None:
     """A point each time that the units grew by some percent: O(log units) of them."""
-    side, moved = trial.sides[key], trial.adaptive(spec)
-    n = side.scores[spec.primary].score.n if moved else side.sums[spec.primary].units
+    side = trial.sides[key]
+    n = side.scores[spec.primary].score.n if trial.adaptive(spec) else side.sums[spec.primary].units
     if side.points and n < side.points[-1].n * _GROWTH + 1.0:
         return
+    point = point_of(trial, spec, key, ts)
+    if point is not None:
+        side.points.append(point)
+
+
+def point_of(trial: Trial, spec: Experiment, key: str, ts: float) -> Point | None:
+    """What a variant's primary metric is by now, beside the control's; None while it has none."""
+    side, moved = trial.sides[key], trial.adaptive(spec)
     at = mean_of(spec, side, spec.primary, moved)
     if at is None:
-        return
+        return None
     point = Point(ts, at.n, at.mean, math.sqrt(at.variance / at.n))
     if key != spec.control.key:
         gap = gap_of(spec, trial.sides[spec.control.key], side, spec.primary, moved)
         if gap is not None:
             point.gap_n, point.gap = gap.n, gap.mean
             point.gap_stderr = math.sqrt(gap.variance / gap.n)
-    side.points.append(point)
+    return point
 
 
 def _exclude(trial: Trial, member: Member) -> None:

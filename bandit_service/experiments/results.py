@@ -7,12 +7,13 @@ cost does not grow with units or decisions. What each number means: docs/experim
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from bandit_service.core.experiments import HOLDOUT, Experiment, Variant
 from bandit_service.core.sides import Point, Side, Sums, gap_of, mean_of
 from bandit_service.core.steering import guarded, stands, step_of
-from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial
+from bandit_service.core.trial import LATENCY_STEP, ShadowSide, Trial, point_of
 from bandit_service.experiments.conclusions import (
     caveats,
     conclusion,
@@ -29,8 +30,10 @@ _QUANTILES = {"p50": 0.5, "p95": 0.95}
 NOT_ENOUGH = "not enough data"
 
 
-def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dict[str, Any]:
-    """Everything that is shown of one experiment."""
+def results(
+    spec: Experiment, trial: Trial, holdout: Trial | None = None, now: float | None = None
+) -> dict[str, Any]:
+    """Everything that is shown of one experiment. now: when its lines over time end."""
     return {
         "id": spec.id,
         "status": trial.status,
@@ -51,7 +54,7 @@ def results(spec: Experiment, trial: Trial, holdout: Trial | None = None) -> dic
         "mixed_units": trial.mixed,
         "uncounted_decisions": trial.uncounted,
         "variants": [
-            _variant(spec, trial, one, weight)
+            _variant(spec, trial, one, weight, now)
             for one, weight in zip(spec.served, trial.effective(spec), strict=True)
         ],
         "shadows": [_shadow(one, trial.shadows.get(one.key, ShadowSide())) for one in spec.shadows],
@@ -94,7 +97,9 @@ def _split(trial: Trial) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _variant(spec: Experiment, trial: Trial, one: Variant, weight: float) -> dict[str, Any]:
+def _variant(
+    spec: Experiment, trial: Trial, one: Variant, weight: float, now: float | None
+) -> dict[str, Any]:
     side, adaptive = trial.sides.get(one.key, Side()), trial.adaptive(spec)
     body: dict[str, Any] = {
         "key": one.key,
@@ -111,7 +116,7 @@ def _variant(spec: Experiment, trial: Trial, one: Variant, weight: float) -> dic
         "metrics": {},
         "latency": _latency(spec, trial, one),
         "calibration": calibrated(side.calibration),
-        "over_time": [_point(spec, point) for point in side.points],
+        "over_time": [_point(spec, point) for point in _points(spec, trial, one.key, now)],
     }
     for name in spec.names():
         sample = mean_of(spec, side, name, adaptive)
@@ -119,7 +124,8 @@ def _variant(spec: Experiment, trial: Trial, one: Variant, weight: float) -> dic
         if sample is None:
             body["metrics"][name] = {"state": NOT_ENOUGH, "units": units}
             continue
-        told = _said(means.mean(sample, spec.alpha), units, units >= spec.min_units)
+        at = _possible(means.mean(sample, spec.alpha), *spec.bounds(name, math.inf))
+        told = _said(at, units, units >= spec.min_units)
         if one.key != spec.control.key:
             told["difference"] = _difference(spec, trial, one, name)
         body["metrics"][name] = told
@@ -146,6 +152,11 @@ def _difference(spec: Experiment, trial: Trial, one: Variant, metric: str) -> di
     return told
 
 
+def _possible(at: means.Interval, low: float, high: float) -> means.Interval:
+    """The part of an interval that a mean of values in this range can lie in."""
+    return replace(at, low=min(max(at.low, low), high), high=max(min(at.high, high), low))
+
+
 def _said(at: means.Interval, units: int, enough: bool) -> dict[str, Any]:
     return {
         "state": "shown" if enough else NOT_ENOUGH,
@@ -154,6 +165,15 @@ def _said(at: means.Interval, units: int, enough: bool) -> dict[str, Any]:
         "low": at.low if enough else None,
         "high": at.high if enough else None,
     }
+
+
+def _points(spec: Experiment, trial: Trial, key: str, now: float | None) -> list[Point]:
+    """The points that were kept, and one for `now`, so that the line ends where the table does."""
+    kept = trial.sides[key].points if key in trial.sides else []
+    if not kept or now is None or now <= kept[-1].ts or trial.status == "stopped":
+        return kept
+    newest = point_of(trial, spec, key, now)
+    return kept if newest is None else [*kept, newest]
 
 
 def _point(spec: Experiment, point: Point) -> dict[str, Any]:

@@ -63,8 +63,9 @@ async def get_results(request: web.Request) -> web.Response:
     """GET /v1/experiments/{id}/results."""
     spec, trial = _of(request)
     of_all = request[CALLER].tenant is None  # what others cost is not for one tenant
-    holdout = request.app[ROUTER].world.trials.get(HOLDOUT) if of_all else None
-    return reply(results(spec, trial, holdout))
+    world = request.app[ROUTER].world
+    holdout = world.trials.get(HOLDOUT) if of_all else None
+    return reply(results(spec, trial, holdout, world.ts))
 
 
 async def put_experiment(request: web.Request) -> web.Response:

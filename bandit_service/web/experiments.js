@@ -7,6 +7,8 @@ import { clock, count, NONE, number, percent, signed, usd } from "./format.js";
 import { overTime } from "./overtime.js";
 import { whisker } from "./arms.js";
 
+const DIFFERENCE = "Difference to the control";
+
 function slot(i) {
   return `s${i % 10}`;
 }
@@ -29,20 +31,20 @@ function variantRow(one, i, result, reach) {
   mark.update(gap ?? { mean: null }, ...reach);
   const shown = gap && gap.mean !== undefined;
   const costs = result.cost.saved[one.key];
-  return el("tr", { class: slot(i) },
-    el("td", {}, el("span", { class: "name" }, el("i", { class: "dot", "aria-hidden": "true" }), el("span", {}, one.key), one.control ? el("span", { class: "badge" }, "control") : null, one.held ? el("span", { class: "badge bad" }, "held") : null), el("small", {}, one.decides)),
-    el("td", {}, percent(one.weight), el("small", {}, `${count(one.units)} units, ${count(one.decisions)} decisions`)),
-    el("td", {}, measure(one.metrics[result.primary])),
-    el("td", {}, one.control ? "—" : shown ? signed(gap.mean) : NONE, one.control ? null : mark.node, shown && gap.low !== null ? el("small", {}, `${signed(gap.low)} to ${signed(gap.high)}, n = ${count(gap.units)}`) : null),
-    el("td", {}, costs?.state === "shown" ? usd(costs.usd_per_decision) : NONE, costs?.state === "shown" ? el("small", {}, `${usd(costs.low)} to ${usd(costs.high)} a decision`) : null));
+  return el("tr", { role: "row", class: slot(i) },
+    el("td", { role: "rowheader", class: "wide" }, el("span", { class: "name" }, el("i", { class: "dot", "aria-hidden": "true" }), el("span", {}, one.key), one.control ? el("span", { class: "badge" }, "control") : null, one.held ? el("span", { class: "badge bad" }, "held") : null), el("small", {}, one.decides)),
+    el("td", { role: "cell", "data-label": "Weight" }, percent(one.weight), el("small", {}, `${count(one.units)} units, ${count(one.decisions)} decisions`)),
+    el("td", { role: "cell", "data-label": result.primary }, measure(one.metrics[result.primary])),
+    el("td", { role: "cell", "data-label": DIFFERENCE }, one.control ? "—" : shown ? signed(gap.mean) : NONE, one.control ? null : mark.node, shown && gap.low !== null ? el("small", {}, `${signed(gap.low)} to ${signed(gap.high)}, n = ${count(gap.units)}`) : null),
+    el("td", { role: "cell", "data-label": "Saved" }, costs?.state === "shown" ? usd(costs.usd_per_decision) : NONE, costs?.state === "shown" ? el("small", {}, `${usd(costs.low)} to ${usd(costs.high)} a decision`) : null));
 }
 
 function table(result) {
   const reach = differenceScale(result.variants);
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Variants of ${result.id}` },
-    el("table", {}, el("caption", {}, `Intervals hold at every look at once (alpha ${result.alpha}). Saved beside ${result.cost.against}.`),
-      el("thead", {}, el("tr", {}, ["Variant", "Weight", result.primary, "Difference to the control", "Saved"].map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, result.variants.map((one, i) => variantRow(one, i, result, reach)))));
+    el("table", { role: "table", class: "cards" }, el("caption", {}, `Intervals hold at every look at once (alpha ${result.alpha}). Saved beside ${result.cost.against}.`),
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Variant", "Weight", result.primary, DIFFERENCE, "Saved"].map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
+      el("tbody", { role: "rowgroup" }, result.variants.map((one, i) => variantRow(one, i, result, reach)))));
 }
 
 function splitLine(result) {

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtest.bench.alone import bench_policies
 from loadtest.bench.durable import bench_durable
 from loadtest.bench.evaluate import bench_evaluate
 from loadtest.bench.experiments import bench_experiments
@@ -33,6 +34,10 @@ from loadtest.sections import put_section
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "decide": ("inside decide, client's embedding, 11 arms, 10,000 past queries", bench_decide),
+    "policies": (
+        "each policy alone, after 2,000 outcomes, 11 arms, 384 dimensions",
+        lambda _: bench_policies(),
+    ),
     "experiments": (
         "what experiments cost a decision, metallm, 11 arms, 10,000 past queries",
         lambda _: bench_experiments(filled_world, vectors(2000, seed=2)),

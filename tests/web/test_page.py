@@ -49,6 +49,18 @@ async def test_every_view_opens_without_fault_and_fits(
     assert turned != ground
 
 
+@pytest.mark.parametrize("width", [1280, 1360, 1600, 390])
+async def test_no_tile_stands_alone_in_a_row(service: Service, opened: Opened, width: int) -> None:
+    """On 5a5a85b the sixth had a row of its own at 1280 px."""
+    page = await opened(service.url, width=width)
+    await page.wait_for_selector(".tile")
+    tops = await page.eval_on_selector_all(
+        ".tile", "all => all.map(one => Math.round(one.getBoundingClientRect().top))"
+    )
+    rows = [tops.count(top) for top in sorted(set(tops))]
+    assert len(set(rows)) == 1, rows
+
+
 async def test_a_start_without_data_says_so_and_shows_no_zero(
     tmp_path: Path, models: Path, opened: Opened
 ) -> None:
@@ -397,6 +409,14 @@ async def test_an_experiment_is_shown_and_paused_with_a_reason(
     text = await panel.inner_text()
     for part in ("running", "50 %", "control", "Difference to the control", "split"):
         assert part in text
+    phone = await opened(service.url, width=390)
+    await _visit(phone, "experiments")
+    table = phone.locator('article[aria-label="trial"] .scroll')
+    await table.wait_for()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    await phone.screenshot(path=PICTURES / "experiment-390.png", full_page=True)
+    widths = await table.evaluate("at => [at.scrollWidth, at.clientWidth]")
+    assert widths[0] <= widths[1], "columns are cut off"
     await panel.get_by_text("Pause", exact=True).click()
     await page.click("dialog >> text=Confirm")  # the reason is asked for
     assert await page.evaluate("document.querySelector('dialog').open") is True

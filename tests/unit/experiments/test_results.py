@@ -255,7 +255,13 @@ def test_means_differences_and_points_have_the_values_of_their_formulas() -> Non
     control, other = body["variants"]
     at = means.mean(a, 0.05)
     assert control["metrics"]["quality"] == pytest.approx(
-        {"state": "shown", "units": 60, "mean": at.estimate, "low": at.low, "high": at.high}
+        {
+            "state": "shown",
+            "units": 60,
+            "mean": at.estimate,
+            "low": max(at.low, 0.0),
+            "high": min(at.high, 1.0),
+        }
     )
     gap, part = means.difference(a, b, 0.05), means.relative(a, b, 0.05)
     told = other["difference"]
@@ -273,6 +279,24 @@ def test_means_differences_and_points_have_the_values_of_their_formulas() -> Non
     assert 1.08 * sizes[-1] + 1 > 60
     assert last["difference"]["low"] < last["difference"]["mean"] < last["difference"]["high"]
     assert all(point["difference"] is None for point in control["over_time"])
+
+
+def test_no_interval_of_a_mean_leaves_the_range_of_its_values() -> None:
+    """On 5a5a85b a quality was said to lie from 0.85 to 1.15."""
+    other = _checked(_clear())["variants"][1]["metrics"]["quality"]
+    assert other["low"] < other["mean"] < other["high"] == 1.0
+
+
+def test_a_line_over_time_ends_where_the_table_does() -> None:
+    """On 5a5a85b it ended with the last point that was kept, 34 s before the table."""
+    played = _clear()
+    kept = results(played.spec, played.trial)["variants"][1]["over_time"]
+    at = results(played.spec, played.trial, now=kept[-1]["ts"] + 34.0)["variants"][1]
+    assert at["over_time"][:-1] == kept
+    last, table = at["over_time"][-1], at["metrics"]["quality"]
+    assert last["ts"] == kept[-1]["ts"] + 34.0
+    assert (last["units"], last["mean"]) == (table["units"], pytest.approx(table["mean"]))
+    assert last["difference"]["mean"] == pytest.approx(at["difference"]["mean"])
 
 
 @pytest.mark.parametrize("each", [1e-3, 1e-90, 1e-160, 5e-324])
