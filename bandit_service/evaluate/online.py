@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import policies
 from bandit_service.core.decide import Exploration
@@ -75,7 +76,8 @@ class Passed:
 
     steps: (m,) numbers of queries at which the sums stand. rewards: (m,) the sum of rewards so
     far; beside: the same of each baseline. means: reward, quality, cost of the policy and of each
-    baseline. latency: mean seconds of the drawn arms, NaN where none is recorded.
+    baseline. latency: mean seconds of the drawn arms, NaN where none is recorded. overlap: of the
+    policies that always choose one arm, the median effective number of queries that tell of it.
     """
 
     label: str
@@ -94,6 +96,7 @@ class Passed:
     failures: int
     latency: float = math.nan
     reacts: bool = True
+    overlap: float = math.nan
 
 
 def run_online(
@@ -208,10 +211,12 @@ def _pass(entrant: Entrant, seed: int, worth: float, scenario: str) -> Passed:
     waited = math.nan
     if recorded.latency is not None:
         waited = float(np.nanmean(recorded.latency[run.order, run.arm]))
-    return _summed(entrant, worth, scenario, run, waited)
+    return _summed(entrant, worth, scenario, run, waited, len(recorded.arms))
 
 
-def _summed(entrant: Entrant, worth: float, scenario: str, run: Run, latency: float) -> Passed:
+def _summed(
+    entrant: Entrant, worth: float, scenario: str, run: Run, latency: float, arms: int
+) -> Passed:
     n = len(run.order)
     steps = np.unique(np.linspace(1, n, min(n, _CHECKPOINTS)).round().astype(np.int64))
     tracks = {"policy": run.track} | {name: getattr(run.baselines, name) for name in _BASELINES}
@@ -240,4 +245,19 @@ def _summed(entrant: Entrant, worth: float, scenario: str, run: Run, latency: fl
         failures=run.failures,
         latency=latency,
         reacts=entrant.reacts,
+        overlap=overlap(run.arm, run.chance, arms),
     )
+
+
+def overlap(arm: NDArray[np.int64], chance: Floats, arms: int) -> float:
+    """The median over arms of (Σw)²/Σw², w = 1/chance where it was drawn: how many queries an
+    importance-weighted estimate of "always this arm" rests on.
+
+    >>> overlap(np.array([0, 0, 1, 1]), np.array([0.5, 0.5, 0.5, 0.1]), 2)
+    1.69...
+    """
+    found = []
+    for k in range(arms):
+        w = 1.0 / chance[arm == k]
+        found.append(float(w.sum() ** 2 / (w @ w)) if w.size else 0.0)
+    return float(np.median(found))

@@ -30,7 +30,7 @@ class Interval:
 class OnlineRow:
     """One entrant, or one baseline, at one willingness to pay, over all seeds.
 
-    outcomes: how many outcomes or comparisons it was shown, in the mean.
+    outcomes: how many outcomes or comparisons it was shown, in the mean. overlap: as in `Passed`.
     """
 
     label: str
@@ -45,6 +45,7 @@ class OnlineRow:
     fallbacks: int = 0
     failures: int = 0
     latency_s: float = math.nan
+    overlap: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _row(label: str, worth: float, runs: Sequence[Passed]) -> OnlineRow:
         fallbacks=sum(run.fallbacks for run in runs),
         failures=sum(run.failures for run in runs),
         latency_s=_mean(run.latency for run in runs),
+        overlap=_mean(run.overlap for run in runs),
     )
 
 

@@ -86,6 +86,7 @@ def online_table(rows: Sequence[OnlineRow], title: str) -> Table:
         *(("latency, s",) if timed else ()),
         "regret: best",
         "regret: oracle",
+        "overlap",
         "outcomes shown",
     )
     cells = tuple(
@@ -99,7 +100,7 @@ def online_table(rows: Sequence[OnlineRow], title: str) -> Table:
             *((number(row.latency_s, 2),) if timed else ()),
             with_half(row.regret_best, 0),
             with_half(row.regret_oracle, 0),
-            "–" if math.isnan(row.outcomes) else f"{row.outcomes:.0f}",
+            *("–" if math.isnan(n) else f"{n:.0f}" for n in (row.overlap, row.outcomes)),
         )
         for row in rows
     )

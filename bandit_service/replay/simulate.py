@@ -54,6 +54,7 @@ class Run:
     order:     (n,) rows of the recording as they came.
     outcomes:  how many outcomes, or comparisons, the policy was shown, those before the run too.
     arm:       (n,) index of the drawn arm in `Recorded.arms`.
+    chance:    (n,) with which that arm was drawn.
     baselines: in the same order as `track`.
     fallbacks: decisions in which the policy failed and uniform stood in.
     failures:  rewards that the policy refused to learn from.
@@ -62,6 +63,7 @@ class Run:
     seed: int
     order: NDArray[np.int64]
     arm: NDArray[np.int64]
+    chance: Floats
     track: Track
     baselines: Baselines
     fallbacks: int
@@ -178,7 +180,7 @@ def simulate(
         session.learn_all(warm)
     order = order_of(recorded, seed)
     drawn = np.zeros(len(order), np.int64)
-    reward = np.zeros(len(order))
+    reward, likely = np.zeros(len(order)), np.ones(len(order))
     starts = [phase.start for phase in phases[1:]]
     now, fallbacks, total = phases[0], 0, 0.0
     for step, row in enumerate(order.tolist()):
@@ -190,6 +192,7 @@ def simulate(
         k = session.column(now.recorded, decided.arm)
         earned = session.reward(now.recorded, row, k, decided, feedback)
         drawn[step], reward[step] = k, earned
+        likely[step] = decided.propensities[decided.arms.index(decided.arm)]
         fallbacks += bool(decided.fallback)
         total += earned
         if watch is not None:
@@ -201,6 +204,7 @@ def simulate(
         seed=seed,
         order=order,
         arm=drawn,
+        chance=likely,
         track=track,
         baselines=beside,
         fallbacks=fallbacks,
