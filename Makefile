@@ -130,7 +130,7 @@ check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.test ## format the code and fix what the linter can
 	@$(BIN)/ruff format .
