@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.laws import laws
@@ -18,7 +20,8 @@ def test_a_wrong_policy_is_caught(wrong: type[Honest]) -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 def test_an_honest_policy_is_not(law: str) -> None:
-    LAWS[law](Honest)
+    with contextlib.suppress(laws.NotApplicable):  # it claims nothing that is optional
+        LAWS[law](Honest)
 
 
 def test_every_law_has_caught_somebody() -> None:
