@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib
 import json
 import logging
 import os
@@ -20,17 +21,8 @@ from tqdm import tqdm
 import bandit_service
 import policies
 from bandit_service import app, assembly, clock, logs, security, settings
-from bandit_service.cli import ask as try_cli
-from bandit_service.cli import experiments as experiments_cli
-from bandit_service.cli import export as export_cli
-from bandit_service.cli import importing as import_cli
-from bandit_service.cli import inspect as inspect_cli
-from bandit_service.cli import learn as learn_cli
-from bandit_service.cli import replay as replay_cli
 from bandit_service.cli import terminal
-from bandit_service.cli import upstream as upstream_cli
 from bandit_service.embedding import ModelUnavailable, export
-from bandit_service.evaluate import convert_cli, evaluate_cli, tune_cli
 from bandit_service.http import frame
 from store import StoreError
 
@@ -44,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
         return int(args.run(args))
     except settings.BadSettings as error:
@@ -60,7 +53,73 @@ def _run(argv: Sequence[str] | None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+_MODULES = {
+    "upstream": (
+        "bandit_service.cli.upstream",
+        "serve recorded answers by OpenAI's wire format",
+        "A provider that answers from recorded traffic at recorded cost and latency, to try the "
+        "gateway without a key.",
+    ),
+    "replay": (
+        "bandit_service.cli.replay",
+        "stream recorded traffic through policies, without a server",
+        "Stream recorded traffic through one or more policies, by the same fold that the service "
+        "runs, and compare them with uniform, the best single arm and the oracle.",
+    ),
+    "evaluate": (
+        "bandit_service.evaluate.evaluate_cli",
+        "judge routers and policies on recorded data, with curves and intervals",
+        "Recorded data × routers and policies × seeds, under the protocols of docs/evaluation.md. "
+        "Prints tables; leaves JSON, Parquet and plots in a directory.",
+    ),
+    "learn": (
+        "bandit_service.cli.learn",
+        "warm start: teach recorded outcomes to the event log, before serving",
+        "Teach every recorded outcome to the event log of a stopped service.",
+    ),
+    "import": (
+        "bandit_service.cli.importing",
+        "warm start: a log of Vowpal Wabbit, or a table of decisions, becomes the past",
+        "Make the event log of a service that was never run of a foreign log.",
+    ),
+    "convert": (
+        "bandit_service.evaluate.convert_cli",
+        "make a recording of logs with a line per answer, or of RouterBench's files",
+        "Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.",
+    ),
+    "tune": (
+        "bandit_service.evaluate.tune_cli",
+        "choose a policy's parameters on a validation split of recorded data",
+        "Search a policy's parameters on a validation split; the test split is looked at once, "
+        "with the chosen ones and the defaults.",
+    ),
+    "try": (
+        "bandit_service.cli.ask",
+        "ask a running service a question: the decision, why, and the answer",
+        "",
+    ),
+    "experiments": (
+        "bandit_service.cli.experiments",
+        "list, start, ramp and stop experiments, and show their results",
+        "",
+    ),
+    "inspect": (
+        "bandit_service.cli.inspect",
+        "verify an event log, say what is in it, and repair it",
+        "Verify the event log of a stopped service and say what is in it.",
+    ),
+    "export": (
+        "bandit_service.cli.export",
+        "write the event log as JSON lines, Parquet, Vowpal Wabbit's DSJSON or one table",
+        "Write the event log of a stopped or a running service for other tools.",
+    ),
+}
+"""Commands by name: the module, which is imported when the command is called and not before, so
+that serving loads nothing that only studies need; the help in short and at length."""
+
+
+def _parser(called: str) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the command that is called."""
     parser = terminal.Parser(
         prog="bandit-service",
         description="An online-learning router for large language models.",
@@ -77,78 +136,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--hints", action="store_true", help="print where to look and what to try")
     serve.set_defaults(run=_serve)
 
-    upstream = commands.add_parser(
-        "upstream",
-        help="serve recorded answers by OpenAI's wire format",
-        description="A provider that answers from recorded traffic at recorded cost and latency, "
-        "to try the gateway without a key.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    upstream_cli.add_arguments(upstream)
-    upstream.set_defaults(run=upstream_cli.run)
-
-    replay = commands.add_parser(
-        "replay",
-        help="stream recorded traffic through policies, without a server",
-        description="Stream recorded traffic through one or more policies, by the same fold that "
-        "the service runs, and compare them with uniform, the best single arm and the oracle.",
-    )
-    replay_cli.add_arguments(replay)
-    replay.set_defaults(run=replay_cli.run)
-
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="judge routers and policies on recorded data, with curves and intervals",
-        description="Recorded data × routers and policies × seeds, under the protocols of "
-        "docs/evaluation.md. Prints tables; leaves JSON, Parquet and plots in a directory.",
-    )
-    evaluate_cli.add_arguments(evaluate)
-    evaluate.set_defaults(run=evaluate_cli.run)
-
-    learn = commands.add_parser(
-        "learn",
-        help="warm start: teach recorded outcomes to the event log, before serving",
-        description="Teach every recorded outcome to the event log of a stopped service.",
-    )
-    learn_cli.add_arguments(learn)
-    learn.set_defaults(run=learn_cli.run)
-
-    imported = commands.add_parser(
-        "import",
-        help="warm start: a log of Vowpal Wabbit, or a table of decisions, becomes the past",
-        description="Make the event log of a service that was never run of a foreign log.",
-    )
-    import_cli.add_arguments(imported)
-    imported.set_defaults(run=import_cli.run)
-
-    convert = commands.add_parser(
-        "convert",
-        help="make a recording of logs with a line per answer, or of RouterBench's files",
-        description="Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.",
-    )
-    convert_cli.add_arguments(convert)
-    convert.set_defaults(run=convert_cli.run)
-
-    tune = commands.add_parser(
-        "tune",
-        help="choose a policy's parameters on a validation split of recorded data",
-        description="Search a policy's parameters on a validation split; the test split is looked "
-        "at once, with the chosen ones and the defaults.",
-    )
-    tune_cli.add_arguments(tune)
-    tune.set_defaults(run=tune_cli.run)
-
-    trial = commands.add_parser(
-        "try", help="ask a running service a question: the decision, why, and the answer"
-    )
-    try_cli.add_arguments(trial)
-    trial.set_defaults(run=try_cli.run)
-
-    experiments = commands.add_parser(
-        "experiments", help="list, start, ramp and stop experiments, and show their results"
-    )
-    experiments_cli.add_arguments(experiments)
-    experiments.set_defaults(run=experiments_cli.run)
+    for name, (_, short, long) in _MODULES.items():
+        command = commands.add_parser(
+            name, help=short, description=long or short,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            if name == "upstream" else argparse.HelpFormatter,
+        )  # fmt: skip
+        if name == called:
+            module = importlib.import_module(_MODULES[name][0])
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
 
     keys = commands.add_parser("keys", help="make API keys")
     actions = keys.add_subparsers(required=True, metavar="new")
@@ -176,22 +173,6 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("name", nargs="?", help="one of them, with its whole description")
     listing.add_argument("--json", action="store_true", help="for machines")
     listing.set_defaults(run=_policies)
-
-    inspect = commands.add_parser(
-        "inspect",
-        help="verify an event log, say what is in it, and repair it",
-        description="Verify the event log of a stopped service and say what is in it.",
-    )
-    inspect_cli.add_arguments(inspect)
-    inspect.set_defaults(run=inspect_cli.run)
-
-    exported = commands.add_parser(
-        "export",
-        help="write the event log as JSON lines, Parquet, Vowpal Wabbit's DSJSON or one table",
-        description="Write the event log of a stopped or a running service for other tools.",
-    )
-    export_cli.add_arguments(exported)
-    exported.set_defaults(run=export_cli.run)
 
     model = commands.add_parser(
         "export-model", help="make the files that the onnx or static backend runs, once"

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from bandit_service.embedding import bert_graph, models
+from bandit_service.embedding import models
 from bandit_service.embedding.models import ModelUnavailable
 
 _log = logging.getLogger("bandit.embedding")
@@ -178,6 +177,10 @@ class StaticBackend:
 
 
 def _export_onnx(directory: Path, into: Path) -> None:
+    import onnx  # for the one time that the files are made; serving does without
+
+    from bandit_service.embedding import bert_graph
+
     onnx.save(bert_graph.build(directory), into / "model.onnx")
     for name in ("tokenizer.json", "sentence_bert_config.json", "config.json"):
         if (directory / name).exists():
