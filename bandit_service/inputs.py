@@ -102,8 +102,12 @@ def json_of(body: bytes | str) -> Any:
     """The value, as leniently as the clients of the services that wrote it.
 
     NaN, which Python's json writes, is null; half an emoji is U+FFFD. Infinity stays: it is no
-    value that is not known. ValueError says what is wrong.
+    value that is not known. A byte-order mark before it is none of it. ValueError says what is
+    wrong.
     """
+    body = (
+        body.removeprefix("\ufeff") if isinstance(body, str) else body.removeprefix(codecs.BOM_UTF8)
+    )
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -16,7 +16,8 @@ from bandit_service.core.errors import Refused
 
 VERSION = "2023-06-01"
 MAX_TOKENS = 4096
-"""The answer's bound where the client sets none: the API wants one, and every model takes this."""
+"""The answer's bound where the client sets none: the API wants one, and every model takes this.
+What it may think comes on top, since the API counts that in and refuses a smaller bound."""
 
 _KEPT = ("top_p", "top_k", "thinking", "cache_control")
 _ABSENT = ("functions", "function_call", "audio", "web_search_options")
@@ -261,7 +262,17 @@ def _max_tokens(body: Mapping[str, Any]) -> int:
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise _refused(name, "must be a whole number of at least 1")
         return most
-    return MAX_TOKENS
+    return MAX_TOKENS + _thinking(body)
+
+
+def _thinking(body: Mapping[str, Any]) -> int:
+    """The tokens that the client lets the model think; 0 where it does not say."""
+    match body.get("thinking"):
+        case {"type": "disabled"}:
+            return 0
+        case {"budget_tokens": int(budget)} if not isinstance(budget, bool):
+            return max(0, budget)
+    return 0
 
 
 def _number(body: Mapping[str, Any], name: str) -> float | None:

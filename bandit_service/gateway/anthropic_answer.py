@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from bandit_service.inputs import json_of
+
 Json = dict[str, Any]
 
 _FINISH = {
@@ -111,8 +113,8 @@ class Stream:
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Misspoken."""
         try:
-            event = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            event = json_of(data)
+        except ValueError:
             raise Misspoken("an event is not JSON") from None
         if not isinstance(event, dict):
             raise Misspoken("an event is not an object")

@@ -90,7 +90,7 @@ class Choosing:
         try:
             decided = await self._router.decide(
                 question, before, margin, caller, duel_of, wanted.direct,
-                self._masked(wanted, tried, most, arms),
+                self._masked(wanted, tried, most, arms), bounded=False,
             )  # fmt: skip
             self._budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
@@ -130,7 +130,11 @@ class Choosing:
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         ids, now = self._room(ids, callable_now), time.monotonic()
-        return [id for id in ids if self._health.available(id, now)] or ids
+        ids = [id for id in ids if self._health.available(id, now)] or ids
+        if tried:  # what others refuse is asked first of those that answered last
+            least = min(map(self._health.refusals, ids))
+            ids = [id for id in ids if self._health.refusals(id) == least]
+        return ids
 
     def _room(self, ids: list[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
         """Those that may be called once more; Busy where there are none."""

@@ -21,22 +21,31 @@ def answered(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 async def streamed(kind: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-    """The data of an upstream's events as OpenAI's, those that came together. Raises Failed."""
+    """The data of an upstream's events as OpenAI's, those that came together. Raises Failed.
+
+    Where the reason why it stopped is known, what cannot be read after it is no failure.
+    """
     if kind != "anthropic":
         async for piece in pieces:
             yield piece
         return
     stream = anthropic_answer.Stream(int(clock.now()))
-    async for piece in pieces:
-        told: list[bytes] = []
-        try:
-            for data in piece:
-                told += stream.feed(data)
-        except anthropic_answer.Misspoken as why:
-            if told:
-                yield told
-            raise Failed(str(why), status=why.status) from None
-        if told:
+    try:
+        async for piece in pieces:
+            told: list[bytes] = []
+            try:
+                for data in piece:
+                    told += stream.feed(data)
+            except anthropic_answer.Misspoken as why:
+                if told:
+                    yield told
+                raise Failed(str(why), status=why.status, told=why.status > 0) from None
             yield told
+    except Failed as failed:
+        ended = [] if failed.told else stream.end()
+        if not ended:
+            raise
+        yield ended
+        return
     if told := list(stream.end()):
         yield told

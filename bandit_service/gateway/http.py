@@ -95,7 +95,7 @@ def _model(id: str) -> dict[str, Any]:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    body = wire.decode_json(await body_of(request))
+    body = wire.decode_passed(await body_of(request, "gateway.max_body_bytes"))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body
