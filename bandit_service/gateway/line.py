@@ -37,6 +37,7 @@ class Line:
         self._head = asyncio.Lock()
         self._response: web.StreamResponse | None = None
         self._named: dict[str, str] = {}
+        self._over = False
 
     @property
     def begun(self) -> bool:
@@ -57,6 +58,7 @@ class Line:
 
     async def end(self, words: bytes) -> web.StreamResponse:
         """The last that is sent; a client that has left is no error."""
+        self._over = True
         with suppress(ConnectionError):
             await (await self._begin()).write_eof(words)
         assert self._response is not None
@@ -78,7 +80,7 @@ class Line:
 
     async def _pulse(self) -> None:
         with suppress(ConnectionError):
-            while True:
+            while not self._over:
                 left = self._written + self._every_s - self._loop.time()
                 if left > 0.0:
                     await asyncio.sleep(left)

@@ -96,7 +96,11 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         request.app[TELEMETRY].rejected(error)
         response = failed(error)
     except web.HTTPNotFound:
-        response = failed(Unknown(f"no such path; GET /openapi.json lists them: {request.path}"))
+        longer = f"/v1/{request.path.strip('/')}"
+        there = {resource.canonical for resource in request.app.router.resources()}
+        meant = f"; did you mean {longer}?" if longer in there else ""
+        what = f"no such path{meant}; GET /openapi.json lists them: {request.path}"
+        response = failed(Unknown(what))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         response = reply(
