@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from bandit_service.core.errors import Refused
+from bandit_service.inputs import json_of
 
 VERSION = "2023-06-01"
 MAX_TOKENS = 4096
@@ -119,8 +118,8 @@ def _said(message: Mapping[str, Any], at: str) -> list[Json]:
             raise _refused(where, "must be an object with name and arguments")
         arguments = function.get("arguments") or "{}"
         try:
-            given = msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeError, TypeError):
+            given = json_of(arguments)
+        except (ValueError, TypeError, AttributeError):
             given = None
         if not isinstance(given, dict):
             raise _refused(f"{where}.arguments", "must be the text of a JSON object")

@@ -51,14 +51,18 @@ class Choosing:
         offered = (record.spec for record in self._router.world.offered())
         return [spec for spec in offered if spec.upstream in self._upstreams]
 
-    async def decided(self, asked: Asked, tried: list[str], duel_of: str = "") -> Call:
+    async def decided(
+        self, asked: Asked, tried: list[str], duel_of: str = "", refused: bool = False
+    ) -> Call:
         """The decision, and that its call begins. `tried`: arms that are not to be drawn again.
+
+        refused: one of them refused the request, so that others may too.
 
         Raises what the router does, Unavailable where no arm has an upstream, BudgetExhausted, and
         Busy where every arm has as many calls under way as it may.
         """
         while True:
-            decided = await self._drawn(asked, tried, duel_of)
+            decided = await self._drawn(asked, tried, duel_of, refused)
             spec = self._router.world.arms[decided.arm].spec
             if not self._health.full(decided.arm, spec.max_running):
                 break
@@ -68,12 +72,14 @@ class Choosing:
         conversation = b"" if duel_of else asked.conversation
         return Call(decided, spec, asked.size, time.perf_counter(), conversation, duel)
 
-    async def _drawn(self, asked: Asked, tried: list[str], duel_of: str) -> ev.Decided:
+    async def _drawn(
+        self, asked: Asked, tried: list[str], duel_of: str, refused: bool
+    ) -> ev.Decided:
         wanted, caller = asked.wanted, asked.caller
         conversation = b"" if duel_of else asked.conversation
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
         most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size)
-                for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
+                for id in self._offered(wanted, tried, asked.path, asked.body, refused)}  # fmt: skip
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
         if worth is None:
@@ -100,7 +106,12 @@ class Choosing:
         return decided
 
     def _offered(
-        self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
+        self,
+        wanted: Wanted,
+        tried: list[str],
+        path: str,
+        body: Mapping[str, Any],
+        refused: bool,
     ) -> list[str]:
         """The arms that may be drawn: with an upstream that can be asked this, not tried yet, with
         room for one more call, and answering.
@@ -131,7 +142,7 @@ class Choosing:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         ids, now = self._room(ids, callable_now), time.monotonic()
         ids = [id for id in ids if self._health.available(id, now)] or ids
-        if tried:  # what others refuse is asked first of those that answered last
+        if refused:  # then those first that answered last, and those last that refused
             least = min(map(self._health.refusals, ids))
             ids = [id for id in ids if self._health.refusals(id) == least]
         return ids

@@ -112,7 +112,7 @@ class Gateway:
         last: tuple[Call, Failed] | None = None
         while True:
             try:
-                call = await self._choosing.decided(asked, tried)
+                call = await self._choosing.decided(asked, tried, refused=bool(refused))
             except (Refused, Unavailable, Busy) as none:
                 if not tried or (isinstance(none, BudgetExhausted) and not refused):
                     raise
