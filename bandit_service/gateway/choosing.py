@@ -78,8 +78,11 @@ class Choosing:
         wanted, caller = asked.wanted, asked.caller
         conversation = b"" if duel_of else asked.conversation
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
-        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size)
-                for id in self._offered(wanted, tried, asked.path, asked.body, refused)}  # fmt: skip
+        offered = self._offered(wanted, tried, asked.path, asked.body)
+        if refused:  # then those first that answered last, and those last that refused
+            least = min(map(self._health.refusals, offered))
+            offered = [id for id in offered if self._health.refusals(id) == least]
+        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size) for id in offered}
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
         if worth is None:
@@ -106,12 +109,7 @@ class Choosing:
         return decided
 
     def _offered(
-        self,
-        wanted: Wanted,
-        tried: list[str],
-        path: str,
-        body: Mapping[str, Any],
-        refused: bool,
+        self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]
     ) -> list[str]:
         """The arms that may be drawn: with an upstream that can be asked this, not tried yet, with
         room for one more call, and answering.
@@ -141,11 +139,7 @@ class Choosing:
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         ids, now = self._room(ids, callable_now), time.monotonic()
-        ids = [id for id in ids if self._health.available(id, now)] or ids
-        if refused:  # then those first that answered last, and those last that refused
-            least = min(map(self._health.refusals, ids))
-            ids = [id for id in ids if self._health.refusals(id) == least]
-        return ids
+        return [id for id in ids if self._health.available(id, now)] or ids
 
     def _room(self, ids: list[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
         """Those that may be called once more; Busy where there are none."""
