@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Busy, Unavailable, Unknown
+from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call
@@ -62,7 +62,13 @@ class Choosing:
         Busy where every arm has as many calls under way as it may.
         """
         while True:
-            decided = await self._drawn(asked, tried, duel_of, refused)
+            try:
+                decided = await self._drawn(asked, tried, duel_of, refused)
+            except (Refused, Busy):
+                if not refused:
+                    raise
+                refused = False  # none of those may be drawn, and others may
+                continue
             spec = self._router.world.arms[decided.arm].spec
             if not self._health.full(decided.arm, spec.max_running):
                 break
@@ -156,7 +162,7 @@ class Choosing:
         return {
             ArmId(spec.id): "it failed before in this request" if spec.id in tried
             else "no budget has money for it" if spec.id in offered
-            else "masked: its calls fail, it is busy, or its provider has no such call"
+            else "masked: its calls fail or are refused, it is busy, or it has no such call"
             for spec in self.models()
             if spec.id not in arms and (named is None or spec.id in named)
         }  # fmt: skip

@@ -132,6 +132,8 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         if not choices and usage is not None:
             return b""
         del chunk["usage"]
+    if chunk.get("error"):  # an error of nothing, which clients would take for one
+        del chunk["error"]
     chunk["id"] = id
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
