@@ -46,10 +46,7 @@ class Line:
 
     async def write(self, data: bytes) -> None:
         """Send something that is the answer's; ConnectionError where the client has left."""
-        if self._named not in ({}, self.headers):  # the head names an arm that then failed
-            told = "".join(f": {name} {value}\n" for name, value in self.headers.items())
-            data, self._named = told.encode() + b"\n" + data, self.headers
-        await self._send(data)
+        await self._send(self._by_name(data))
 
     async def sign(self) -> None:
         """The provider lives, and has nothing to say yet."""
@@ -60,7 +57,7 @@ class Line:
         """The last that is sent; a client that has left is no error."""
         self._over = True
         with suppress(ConnectionError):
-            await (await self._begin()).write_eof(words)
+            await (await self._begin()).write_eof(self._by_name(words))
         assert self._response is not None
         return self._response
 
@@ -88,6 +85,14 @@ class Line:
                     await self._send(_COMMENT)
                 else:
                     await asyncio.sleep(self._every_s)
+
+    def _by_name(self, data: bytes) -> bytes:
+        """The same after a comment that names its arm, where the head names one that failed."""
+        if not data or self._named in ({}, self.headers):
+            return data
+        told = "".join(f": {name} {value}\n" for name, value in self.headers.items())
+        self._named = self.headers
+        return told.encode() + b"\n" + data
 
     async def _begin(self) -> web.StreamResponse:
         async with self._head:
