@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,13 @@ class Proxy:
     url: str
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What it is told of who calls."""
+        if not self.user:
+            return {}
+        words = b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Proxy-Authorization": f"Basic {words}"}
 
 
 def check_proxy(url: str) -> None:

@@ -9,6 +9,7 @@ failure of the arm, and another one may be asked.
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,6 +30,8 @@ from bandit_service.gateway.trouble import About
 from bandit_service.inputs import json_of
 
 _MOST_ERROR = 65_536
+_LARGE = 1 << 20
+"""Bytes of a body that is written in pieces, so that other calls go on meanwhile."""
 
 
 class Failed(Exception):
@@ -156,7 +159,9 @@ class Upstreams:
         self, upstream: Upstream, url: str, data: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """The answer's head; sent again as often as is allowed and safe."""
-        spec, proxy = upstream.spec, upstream.proxy
+        spec, proxy, tunnel = upstream.spec, upstream.proxy, url.startswith("https:")
+        if proxy and not tunnel:  # then the proxy reads the call itself
+            headers = {**headers, **proxy.headers()}
         timeout = aiohttp.ClientTimeout(
             total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
         )
@@ -166,13 +171,11 @@ class Upstreams:
             try:
                 return await self._session.post(
                     url,
-                    data=data,
+                    data=data if len(data) < _LARGE else io.BytesIO(data),
                     headers=headers,
                     params=spec.query or None,
                     proxy=proxy.url if proxy else None,
-                    proxy_auth=aiohttp.BasicAuth(proxy.user, proxy.password, "utf-8")
-                    if proxy and proxy.user
-                    else None,
+                    proxy_headers=proxy.headers() if proxy and tunnel else None,
                     timeout=timeout,
                     allow_redirects=False,
                     trace_request_ctx=sent,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -130,7 +131,7 @@ class Wires:
 
 
 @asynccontextmanager
-async def wires() -> AsyncIterator[tuple[Wires, str]]:
+async def wires(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Wires, str]]:
     served = Wires()
     running: set[asyncio.Task[None]] = set()
 
@@ -139,9 +140,13 @@ async def wires() -> AsyncIterator[tuple[Wires, str]]:
         running.add(task)
         task.add_done_callback(running.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    place = f"localhost:{server.sockets[0].getsockname()[1]}/v1"
     try:
-        yield served, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        yield (
+            served,
+            f"https://{place}" if tls else f"http://{place.replace('localhost', '127.0.0.1')}",
+        )
     finally:
         server.close()
         for task in tuple(running):
