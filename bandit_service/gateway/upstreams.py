@@ -113,7 +113,7 @@ class Upstreams:
         ids = [id for id, each in self._upstreams.items() if each.spec.kind == "anthropic"]
         try:
             if ids:
-                _translated(path, body)
+                translated(path, body)
         except Refused as refused:
             return dict.fromkeys(ids, refused)
         return {}
@@ -131,7 +131,7 @@ class Upstreams:
         spec = upstream.spec
         url = spec.base_url.rstrip("/") + path
         if spec.kind == "anthropic":
-            url, body = anthropic.url(spec.base_url), _translated(path, body)
+            url, body = anthropic.url(spec.base_url), translated(path, body)
         data, headers = msgspec.json.encode(body), upstream.headers() | dict(extra)
         try:
             async with asyncio.timeout(spec.first_byte_s):
@@ -239,7 +239,7 @@ def tells(error: trouble.Error) -> Failed:
     return Failed(f"it told of an error{status}", status=error.status, told=True)
 
 
-def _translated(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def translated(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The request in the provider's language; Refused for whatever cannot be said in it."""
     try:
         return anthropic.request(path, body)
