@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 from bandit_service.gateway import sse, trouble
 from bandit_service.gateway.sizes import said_in
 from bandit_service.gateway.upstreams import Failed, check, tells
-from bandit_service.inputs import json_of
+from bandit_service.inputs import json_of, whole
 
 DONE = b"[DONE]"
 
@@ -43,7 +44,7 @@ class Passed:
 
     def whole_text(self) -> str | None:
         """The text as far as it came; None where it is not kept."""
-        return None if self.text is None else "".join(self.text)
+        return None if self.text is None else str(whole("".join(self.text)))
 
 
 async def events(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[list[bytes]]:
@@ -109,14 +110,15 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         passed.finished = passed.done = True
         return b"data: [DONE]\n\n"
     try:
-        chunk = json_of(data) if data.strip() else None
+        chunk = json_of(data, halves=True) if data.strip() else None
     except ValueError:
         if passed.finished:  # all of the answer is there
             return b""
         raise Failed("an event is no JSON object") from None
-    if passed.spoke and (error := trouble.error_in(chunk)):
+    if not passed.spoke:
+        check(chunk)
+    elif error := trouble.error_in(chunk):  # too late for another arm
         raise tells(error)
-    check(chunk)
     if not isinstance(chunk, dict):
         if chunk is None or passed.finished:
             return b""
@@ -125,7 +127,7 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     if isinstance(usage, dict):
         passed.usage = usage
     if not passed.model and isinstance(chunk.get("model"), str):
-        passed.model = chunk["model"]
+        passed.model = whole(chunk["model"])
     if isinstance(choices, list):
         _look(passed, choices)
     if passed.hide_usage and "usage" in chunk:
@@ -135,7 +137,15 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     if chunk.get("error"):  # an error of nothing, which clients would take for one
         del chunk["error"]
     chunk["id"] = id
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+    return b"data: " + _encoded(chunk) + b"\n\n"
+
+
+def _encoded(chunk: dict[str, Any]) -> bytes:
+    """JSON; of an emoji that was cut in two over events each half goes on as it came."""
+    try:
+        return msgspec.json.encode(chunk)
+    except UnicodeEncodeError:
+        return json.dumps(chunk).encode()
 
 
 def _look(passed: Passed, choices: list[Any]) -> None:
@@ -148,7 +158,7 @@ def _look(passed: Passed, choices: list[Any]) -> None:
         passed.spoke = passed.spoke or bool(reason) or _speaks(each)
         passed.choices[index] = bool(reason) or passed.choices.get(index, False)
         if reason:
-            passed.finish_reason = str(reason)
+            passed.finish_reason = whole(str(reason))
     passed.finished = bool(passed.choices) and all(passed.choices.values())
     if passed.text is not None:
         _keep(passed, choices)
