@@ -114,7 +114,7 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     except ValueError:
         if passed.finished:  # all of the answer is there
             return b""
-        raise Failed("an event is no JSON object") from None
+        raise Failed("an event is not JSON") from None
     if not passed.spoke:
         check(chunk)
     elif error := trouble.error_in(chunk):  # too late for another arm
@@ -122,7 +122,7 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
     if not isinstance(chunk, dict):
         if chunk is None or passed.finished:
             return b""
-        raise Failed("an event is no JSON object")
+        raise Failed("an event is not an object")
     choices, usage = chunk.get("choices"), chunk.get("usage")
     if isinstance(usage, dict):
         passed.usage = usage
