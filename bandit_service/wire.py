@@ -172,7 +172,15 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def convert(value: Any, kind: type[R]) -> R:
-    """The request that a decoded JSON or MessagePack value holds; Refused names the field."""
+    """The request that a decoded JSON or MessagePack value holds; Refused names the field.
+
+    A field of null is absent, as those mean it who write out all of their fields.
+    """
+    if isinstance(value, dict) and None in value.values():
+        known = {each.encode_name for each in msgspec.structs.fields(kind)}
+        value = {
+            name: each for name, each in value.items() if each is not None or name not in known
+        }
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -353,6 +353,13 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
 ]  # fmt: skip
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """What may be left out may be null."""
+    for name, each in schema["properties"].items():
+        if name not in schema.get("required", ()) and isinstance(each.get("type"), str):
+            each["type"] = [each["type"], "null"]
+
+
 @cache
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this service."""
@@ -371,6 +378,8 @@ def document(version: str) -> dict[str, Any]:
         ArmSpec,
     )
     _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for kind in {*kinds} - {Experiment, Rules}:
+        _or_null(requests[kind.__name__])
     for name, (low, high) in RANGES.items():
         requests["RewardRequest"]["properties"][name] |= {"minimum": low, "maximum": high}
     # what answers hold under the same name is something else
