@@ -145,9 +145,8 @@ def _of_choice(choice: Mapping[str, Any]) -> Error | None:
             return _of(holder["error"])
     reason = choice.get("finish_reason")
     kind = reason.get("type") if isinstance(reason, Mapping) else reason
-    if isinstance(kind, str) and kind.strip().lower() in _ENDED_BADLY:
-        return _of(reason)
-    return None
+    said = kind.strip().lower() if isinstance(kind, str) else ""
+    return _of(reason) if said in _ENDED_BADLY or said.startswith("error") else None
 
 
 def _is_bare_error(answer: Mapping[str, Any]) -> bool:

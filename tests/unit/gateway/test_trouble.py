@@ -32,6 +32,7 @@ TELLS: list[tuple[str, Any, int]] = [
     ("of a delta", {"choices": [{"index": 0, "delta": {"error": "lost"}}]}, 0),
     ("a reason", {"choices": [_ENDED | {"finish_reason": "error"}]}, 0),
     ("a reason in capitals", {"choices": [_ENDED | {"finish_reason": "ERROR"}]}, 0),
+    ("a reason of a kind", {"choices": [_ENDED | {"finish_reason": "ERROR_LIMIT"}]}, 0),
     ("a reason that is an object",
      {"choices": [_ENDED | {"finish_reason": {"type": "abort", "status_code": 503}}]}, 503),
     ("of no resources",
