@@ -131,7 +131,7 @@ class Stream:
                 if event.get("index") in self._silent:
                     return [self._input(event.get("index"), "{}")]
             case "message_delta":
-                stopped = _object(event, "delta").get("stop_reason")
+                stopped = (event.get("delta") or {}).get("stop_reason")
                 self._stopped = stopped if isinstance(stopped, str) else self._stopped
                 self._count(event.get("usage"))
             case "message_stop":

@@ -9,6 +9,9 @@ from bandit_service import clock
 from bandit_service.gateway import anthropic_answer
 from bandit_service.gateway.upstreams import Failed
 
+_ODD = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
+"""What reading raises where a value is of another type than the API's."""
+
 
 def answered(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
     """An upstream's answer as OpenAI's. Raises Failed for what is none."""
@@ -18,6 +21,8 @@ def answered(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
         return anthropic_answer.answer(answer, int(clock.now()))
     except anthropic_answer.Misspoken as why:
         raise Failed(str(why), status=why.status) from None
+    except _ODD as error:
+        raise Failed(f"the answer is of another form ({type(error).__name__})") from None
 
 
 async def streamed(kind: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
@@ -40,6 +45,8 @@ async def streamed(kind: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterat
                 if told:
                     yield told
                 raise Failed(str(why), status=why.status, told=why.status > 0) from None
+            except _ODD as error:
+                raise Failed(f"an event is of another form ({type(error).__name__})") from None
             yield told
     except Failed as failed:
         ended = [] if failed.told else stream.end()
