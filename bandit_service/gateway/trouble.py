@@ -9,7 +9,7 @@ refusal others then do not share was what the trouble was about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -96,9 +96,9 @@ def there(value: object) -> bool:
     >>> there(None), there({"message": "", "code": None}), there("x"), there({"code": 1})
     (False, False, True, True)
     """
-    if isinstance(value, Mapping):
-        return any(map(there, value.values()))
-    return any(map(there, value)) if isinstance(value, list) else bool(value)
+    if not value or not isinstance(value, dict | list):
+        return bool(value)
+    return any(map(there, value.values() if isinstance(value, dict) else value))
 
 
 def refusal(status: int, body: bytes) -> Error:
@@ -120,36 +120,41 @@ def error_in(answer: object) -> Error | None:
     """
     if isinstance(answer, list):  # Google's
         return next((found for each in answer if (found := error_in(each))), None)
-    if not isinstance(answer, Mapping):
+    if not isinstance(answer, dict):
         return None
+    get = answer.get  # this is done for every event of every stream
     for name in ("error", "errors"):
-        if _tells(answer.get(name)):
-            return _of(answer[name], _plain(answer))
-    if "error" in (answer.get("type"), answer.get("object")):
+        if (told := get(name)) and _tells(told):
+            return _of(told, _plain(answer))
+    if get("type") == "error" or get("object") == "error":
         return _of(answer)
     for name in ("base_resp", "error_code"):  # MiniMax's; Baidu's and FastChat's
-        told = answer.get(name)
-        code = told.get("status_code") if isinstance(told, Mapping) else told
-        if there(code) and not _is_well(code):
-            return _of(told, _plain(answer))
-    for choice in _choices(answer):
-        if found := _of_choice(choice):
+        if told := get(name):
+            code = told.get("status_code") if isinstance(told, dict) else told
+            if there(code) and not _is_well(code):
+                return _of(told, _plain(answer))
+    choices = get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and (found := _of_choice(choice)):
             return found
-    bare = not any(there(answer.get(name)) for name in ("choices", "data", "content", "usage"))
-    return _of(answer) if bare and _is_bare_error(answer) else None
+    if choices or any(there(get(name)) for name in ("data", "content", "usage")):
+        return None
+    return _of(answer) if _is_bare_error(answer) else None
 
 
-def _of_choice(choice: Mapping[str, Any]) -> Error | None:
+def _of_choice(choice: dict[str, Any]) -> Error | None:
     for holder in (choice, choice.get("delta"), choice.get("message")):
-        if isinstance(holder, Mapping) and _tells(holder.get("error")):
-            return _of(holder["error"])
+        if isinstance(holder, dict) and (error := holder.get("error")) and _tells(error):
+            return _of(error)
     reason = choice.get("finish_reason")
-    kind = reason.get("type") if isinstance(reason, Mapping) else reason
+    if not reason:
+        return None
+    kind = reason.get("type") if isinstance(reason, dict) else reason
     said = kind.strip().lower() if isinstance(kind, str) else ""
     return _of(reason) if said in _ENDED_BADLY or said.startswith("error") else None
 
 
-def _is_bare_error(answer: Mapping[str, Any]) -> bool:
+def _is_bare_error(answer: dict[str, Any]) -> bool:
     """Whether an object without an answer in it is an error that is not in an object of its own."""
     if any(answer.get(name) is False for name in ("success", "ok")):
         return True
@@ -169,11 +174,11 @@ def _is_bare_error(answer: Mapping[str, Any]) -> bool:
 
 def _tells(error: object) -> bool:
     """Whether the field `error` tells of one: {"code": 0, "message": "success"} does not."""
-    code = error.get("code") if isinstance(error, Mapping) else None
+    code = error.get("code") if isinstance(error, dict) else None
     return there(error) and (code is None or not _is_well(code))
 
 
-def _plain(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(answer: dict[str, Any]) -> dict[str, Any]:
     """What stands beside the error, without what was answered."""
     return {name: each for name, each in answer.items() if isinstance(each, str | int)}
 
@@ -201,13 +206,13 @@ def _of(*told: object) -> Error:
     return Error(status, said, message)
 
 
-def _objects(value: object, depth: int = 3) -> Iterator[Mapping[str, Any]]:
+def _objects(value: object, depth: int = 3) -> Iterator[dict[str, Any]]:
     """The objects of an error, from the outside in."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         yield value
-    inner = value.values() if isinstance(value, Mapping) else value
-    for each in inner if isinstance(value, list | Mapping) and depth else ():  # type: ignore[attr-defined]
-        if isinstance(each, list | Mapping):
+    inner = value.values() if isinstance(value, dict) else value
+    for each in inner if isinstance(value, list | dict) and depth else ():  # type: ignore[attr-defined]
+        if isinstance(each, list | dict):
             yield from _objects(each, depth - 1)
 
 
@@ -217,9 +222,3 @@ def _status(code: object) -> int:
     if isinstance(code, str) and not (code.isascii() and code.isdigit() and len(code) == 3):
         return 0
     return int(code) if 400 <= int(code) <= 599 else 0
-
-
-def _choices(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    choices = answer.get("choices")
-    found = choices if isinstance(choices, list) else []
-    return [each for each in found if isinstance(each, Mapping)]
