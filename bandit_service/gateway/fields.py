@@ -56,7 +56,7 @@ _OF_BODY: dict[str, tuple[Check, str]] = {
 }
 _OF_MESSAGE: dict[str, tuple[Check, str]] = {
     "role": (_TEXT, "a text"),
-    "content": (_either(_TEXT, _objects), "a text or a list of objects"),
+    "content": (_of(str, list), "a text or a list of parts"),
     "tool_calls": (_objects, "a list of objects"),
 }
 
