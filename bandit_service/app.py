@@ -22,7 +22,7 @@ from bandit_service.http import frame
 from bandit_service.http import tracing as tracing_http
 from bandit_service.http.admission import Admission, Entrance
 from bandit_service.http.connections import Connection, expect
-from bandit_service.http.routes import routes
+from bandit_service.http.routes import routes, unlisted
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
 from bandit_service.live import page
@@ -105,7 +105,7 @@ def application(
         telemetry.overloaded,
     )
     app[frame.DRAINING] = asyncio.Event()
-    paths = (*routes(), *page.routes())
+    paths = (*routes(), *unlisted(), *page.routes())
     for route in paths:
         route.kwargs["expect_handler"] = expect
     app.add_routes(paths)

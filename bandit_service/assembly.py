@@ -227,12 +227,17 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
     chosen = settings.gateway
     return Gateway(
         router,
-        Upstreams({each.spec.id: each for each in settings.upstreams}, telemetry.sent_again),
+        Upstreams(
+            {each.spec.id: each for each in settings.upstreams},
+            telemetry.sent_again,
+            chosen.max_header_bytes,
+        ),
         GatewayRules(
             chosen.attempts,
             chosen.failure_quality,
             chosen.latency_signal,
             chosen.max_answer_bytes,
+            chosen.keep_alive_s,
         ),
         Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
         Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),

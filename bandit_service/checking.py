@@ -42,7 +42,7 @@ def every_mistake(
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
     mistakes = [f"{name}: {unknown(name, kind)}" for name in item if name not in fields]
-    given = {name: value for name, value in item.items() if name in fields}
+    given = {name: value for name, value in item.items() if name in fields and value is not None}
     mended: set[str] = set()
 
     def mend(name: str) -> None:

@@ -98,12 +98,16 @@ class _Recoded(io.RawIOBase):
 # --- JSON ---------------------------------------------------------------------------------
 
 
-def json_of(body: bytes | str) -> Any:
+def json_of(body: bytes | str, halves: bool = False) -> Any:
     """The value, as leniently as the clients of the services that wrote it.
 
-    NaN, which Python's json writes, is null; half an emoji is U+FFFD. Infinity stays: it is no
-    value that is not known. ValueError says what is wrong.
+    NaN, which Python's json writes, is null; half an emoji is U+FFFD, or stays (halves) for who
+    passes it on. Infinity stays: it is no value that is not known. A byte-order mark before it is
+    none of it. ValueError says what is wrong.
     """
+    body = (
+        body.removeprefix("\ufeff") if isinstance(body, str) else body.removeprefix(codecs.BOM_UTF8)
+    )
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -115,7 +119,8 @@ def json_of(body: bytes | str) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(error)) from None
     try:
-        return _whole(json.loads(text, parse_constant=_constant))
+        value = json.loads(text, parse_constant=_constant)
+        return value if halves else whole(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
@@ -126,15 +131,15 @@ def _constant(word: str) -> float | None:
     return None if word == "NaN" else float(word)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """The same with U+FFFD for halves of characters, in keys too."""
     match value:
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
-            return [_whole(each) for each in value]
+            return [whole(each) for each in value]
         case dict():
-            return {_whole(key): _whole(each) for key, each in value.items()}
+            return {whole(key): whole(each) for key, each in value.items()}
         case _:
             return value
 

@@ -131,6 +131,7 @@ class Router:
         outside: bool | None = None,
         masked: Mapping[ArmId, str] | None = None,
         look: Callable[[Weighed], None] | None = None,
+        bounded: bool = True,
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
@@ -138,14 +139,15 @@ class Router:
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
         outside: takes part in no experiment; None where one arm is named.
         masked: why arms are left out of the request's list though its sender allows them.
-        look: is shown what was weighed, which is more than the record keeps.
+        look: is shown what was weighed, which is more than the record keeps. bounded: a query is
+        not longer than rules.max_query_chars; the gateway's are as long as a body and a window.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
         self._admit()
         self._in_flight += 1
         try:
-            query = await self._query(request)
+            query = await self._query(request, bounded)
             query = replace(
                 query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
                 outside=query.outside if outside is None else outside, masked=masked or {},
@@ -193,8 +195,8 @@ class Router:
             surface=decided.surface,
         )
 
-    async def _query(self, request: wire.DecideRequest) -> Query:
-        of = await self._features(request)
+    async def _query(self, request: wire.DecideRequest, bounded: bool = True) -> Query:
+        of = await self._features(request, bounded)
         return Query(
             embedding=of.embedding,
             tokens=of.tokens,
@@ -508,8 +510,9 @@ class Router:
         given = willingness_to_pay
         return self.rules.reward.willingness_to_pay if given is None else given
 
-    async def _features(self, request: wire.Query) -> _Features:
-        text, size = wire.text_and_size(request, self.rules.max_query_chars)
+    async def _features(self, request: wire.Query, bounded: bool = True) -> _Features:
+        most = self.rules.max_query_chars if bounded else None
+        text, size = wire.text_and_size(request, most)
         if text is None:
             return _Features(wire.embedding_of(request, self._embedder.dim))
         tokens = estimate_tokens(size)

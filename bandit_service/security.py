@@ -42,6 +42,16 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/v1/chat/completions"): "decide",
     ("POST", "/v1/completions"): "decide",
     ("POST", "/v1/embeddings"): "decide",
+    ("POST", "/v1/responses"): "decide",
+    ("POST", "/v1/messages"): "decide",
+    ("POST", "/v1/messages/count_tokens"): "decide",
+    ("POST", "/v1/audio/speech"): "decide",
+    ("POST", "/v1/audio/transcriptions"): "decide",
+    ("POST", "/v1/audio/translations"): "decide",
+    ("POST", "/v1/images/generations"): "decide",
+    ("POST", "/v1/images/edits"): "decide",
+    ("POST", "/v1/moderations"): "decide",
+    ("POST", "/v1/rerank"): "decide",
     ("GET", "/v1/models"): "decide",
     ("GET", "/v1/models/{id}"): "decide",
     ("GET", "/v1/budgets"): "read",
@@ -198,6 +208,7 @@ class Gate:
     def needed(self, method: str, route: str) -> str:
         """The scope that a route asks for; "" where it tells nothing, "open" where it tells
         something without a key."""
+        route = route.rstrip("/") or route
         scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
         return "open" if scope == "metrics" and self.open_metrics else scope
 

@@ -6,6 +6,8 @@ The same structs serve JSON and MessagePack, so a field means the same thing eve
 from __future__ import annotations
 
 import math
+import re
+from codecs import BOM_UTF8
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,12 +19,19 @@ from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
 from bandit_service.explained import belief
+from bandit_service.inputs import json_of
 from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_NAME = 256
 MAX_DEPTH = 32
 """Lists and maps in each other; a request of ours needs five."""
+MAX_DEPTH_PASSED = 128
+"""The same of what is passed on: the schemas of tools and answers."""
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +173,15 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def convert(value: Any, kind: type[R]) -> R:
-    """The request that a decoded JSON or MessagePack value holds; Refused names the field."""
+    """The request that a decoded JSON or MessagePack value holds; Refused names the field.
+
+    A field of null is absent, as those mean it who write out all of their fields.
+    """
+    if isinstance(value, dict) and None in value.values():
+        known = {each.encode_name for each in msgspec.structs.fields(kind)}
+        value = {
+            name: each for name, each in value.items() if each is not None or name not in known
+        }
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -175,15 +192,36 @@ def convert(value: Any, kind: type[R]) -> R:
 
 
 def decode_json(body: bytes) -> Any:
-    """JSON, or Malformed saying where it stops being so."""
+    """JSON, with or without a byte-order mark; Malformed says where it stops being so."""
+    body = body.removeprefix(BOM_UTF8)
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        half = _HALF.search(body) if isinstance(error, msgspec.DecodeError) else None
+        if half is not None:
+            raise Malformed(
+                f"the body is not text: {half[0].decode()} (byte {half.start()}) is half a "
+                "character, a surrogate without the other one"
+            ) from None
         raise Malformed(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise _too_deep() from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(value)
+    return value
+
+
+def decode_passed(body: bytes) -> Any:
+    """JSON that is passed on: what its sender's own tools write, and a provider would not read.
+
+    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep.
+    """
+    try:
+        value = json_of(body)
+    except ValueError as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH_PASSED:
+        _check_depth(value, MAX_DEPTH_PASSED)
     return value
 
 
@@ -199,10 +237,10 @@ def decode_msgpack(body: bytes) -> Any:
     return value
 
 
-def _check_depth(value: Any) -> None:
-    """Raise Malformed where lists and maps are nested deeper than MAX_DEPTH."""
+def _check_depth(value: Any, most: int = MAX_DEPTH) -> None:
+    """Raise Malformed where lists and maps are nested deeper than this."""
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         level = [
             inner
             for outer in level
@@ -212,15 +250,17 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise _too_deep()
+    raise _too_deep(most)
 
 
-def _too_deep() -> Malformed:
-    return Malformed(f"nested too deeply; at most {MAX_DEPTH} lists and maps in each other")
+def _too_deep(most: int = MAX_DEPTH) -> Malformed:
+    return Malformed(f"nested too deeply; at most {most} lists and maps in each other")
 
 
-def text_and_size(request: Query, max_chars: int) -> tuple[str | None, int]:
+def text_and_size(request: Query, max_chars: int | None) -> tuple[str | None, int]:
     """The text to embed (None when the client embedded it) and the characters of the whole query.
+
+    max_chars: the most that are allowed, None for any number.
 
     Exactly one of `query`, `messages` and `embedding` must be there.
     """
@@ -245,7 +285,7 @@ def text_and_size(request: Query, max_chars: int) -> tuple[str | None, int]:
         size, param = len(msgspec.json.encode(request.messages)), "messages"
     if not text.strip():
         raise Refused(f"{param}: is empty", param=param)
-    if size > max_chars:
+    if max_chars is not None and size > max_chars:
         raise TooLarge(f"{param}: {size} characters, at most {max_chars} are allowed", param=param)
     try:
         text.encode()

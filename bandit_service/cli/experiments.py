@@ -14,6 +14,7 @@ from typing import Any
 
 from bandit_service.cli import refusals
 from bandit_service.cli.experiments_tables import listed, ruled, shown
+from bandit_service.inputs import text_of
 from bandit_service.offpolicy import report
 from bandit_service.offpolicy.fold import parsed
 
@@ -158,7 +159,7 @@ def _put(args: argparse.Namespace, body: dict[str, Any], why: dict[str, Any]) ->
 def _described(file: Path, id: str) -> list[dict[str, Any]]:
     """The experiments of a file, or the one of this id."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = text_of(file)
         found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise _Wrong(f"{file}: cannot be read: {error.strerror}") from None

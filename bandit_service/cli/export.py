@@ -16,6 +16,7 @@ from bandit_service import assembly, settings
 from bandit_service.export import dsjson, lines, open_bandit
 from bandit_service.export.scan import Scan
 from bandit_service.export.source import LogSource, ServiceSource, Source, Unreadable
+from bandit_service.inputs import text_of
 
 USAGE_ERROR = 2
 _EMBEDDINGS = {
@@ -119,7 +120,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
     if args.url:
         key = args.key or ""
         if key.startswith("@"):
-            key = Path(key[1:]).read_text(encoding="utf-8").strip()
+            key = text_of(Path(key[1:])).strip()
         yield ServiceSource(args.url, key, args.ca)
         return
     log = assembly.open_log(settings.read(args.config))

@@ -84,6 +84,12 @@ class Unknown(ServiceError):
     status, type, code = 404, "not_found_error", "unknown"
 
 
+class NotThere(ServiceError):
+    """A call of OpenAI's or Anthropic's that this service has not; the others work."""
+
+    status, type, code = 501, "not_implemented_error", "not_implemented"
+
+
 class Expired(ServiceError):
     """The decision was forgotten: its reward came later than `reward.ttl_s`."""
 

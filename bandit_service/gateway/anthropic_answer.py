@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from bandit_service.inputs import json_of
+
 Json = dict[str, Any]
 
 _FINISH = {
@@ -111,8 +113,8 @@ class Stream:
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Misspoken."""
         try:
-            event = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            event = json_of(data)
+        except ValueError:
             raise Misspoken("an event is not JSON") from None
         if not isinstance(event, dict):
             raise Misspoken("an event is not an object")
@@ -129,7 +131,7 @@ class Stream:
                 if event.get("index") in self._silent:
                     return [self._input(event.get("index"), "{}")]
             case "message_delta":
-                stopped = _object(event, "delta").get("stop_reason")
+                stopped = (event.get("delta") or {}).get("stop_reason")
                 self._stopped = stopped if isinstance(stopped, str) else self._stopped
                 self._count(event.get("usage"))
             case "message_stop":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import Size
-from bandit_service.gateway.upstreams import Failed
+from bandit_service.gateway.upstreams import Failed, Rejected
 from bandit_service.gateway.wanted import Wanted
+
+_MOST_TRIED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,22 @@ class GatewayRules:
     """attempts: arms tried for one request. failure_quality: what a failed answer is worth.
 
     latency_signal: what is reported as latency_s: "total" for the whole answer, "first_token", or
-    "per_token" for the whole divided by the tokens of the answer.
+    "per_token" for the whole divided by the tokens of the answer. max_answer_bytes: of an answer,
+    and of one event of a stream. keep_alive_s: of silence until a stream's client gets a comment.
     """
 
     attempts: int = 3
     failure_quality: float = 0.0
     latency_signal: str = "total"
     max_answer_bytes: int = 33_554_432
+    keep_alive_s: float = 15.0
+
+    def over(self, tried: int, refused: Sequence[tuple[object, Rejected]]) -> bool:
+        """Whether no other arm is tried for a request. Where arms say that they cannot do it, that
+        tells nothing of others, so they do not count as attempts.
+        """
+        unsuited = sum(rejected.unsuited for _, rejected in refused)
+        return self.attempts == 1 or tried - unsuited >= self.attempts or tried >= _MOST_TRIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +61,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Call:
-    """One decision being carried out, begun and with its first byte at so much of perf_counter.
+    """One decision being carried out, begun and with its first word at so much of perf_counter.
 
-    duel: a second arm will answer too.
+    duel: a second arm will answer too. refused, at so much; before: the calls of this request that
+    were refused before this one.
     """
 
     decided: ev.Decided
@@ -62,6 +74,8 @@ class Call:
     conversation: bytes
     duel: bool = False
     first: float | None = None
+    refused: float | None = None
+    before: list[Call] = field(default_factory=list)
 
     def headers(self) -> dict[str, str]:
         """What every answer tells of its decision."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Busy, Unavailable, Unknown
+from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call
@@ -51,14 +51,24 @@ class Choosing:
         offered = (record.spec for record in self._router.world.offered())
         return [spec for spec in offered if spec.upstream in self._upstreams]
 
-    async def decided(self, asked: Asked, tried: list[str], duel_of: str = "") -> Call:
+    async def decided(
+        self, asked: Asked, tried: list[str], duel_of: str = "", refused: bool = False
+    ) -> Call:
         """The decision, and that its call begins. `tried`: arms that are not to be drawn again.
+
+        refused: one of them refused the request, so that others may too.
 
         Raises what the router does, Unavailable where no arm has an upstream, BudgetExhausted, and
         Busy where every arm has as many calls under way as it may.
         """
         while True:
-            decided = await self._drawn(asked, tried, duel_of)
+            try:
+                decided = await self._drawn(asked, tried, duel_of, refused)
+            except (Refused, Busy):
+                if not refused:
+                    raise
+                refused = False  # none of those may be drawn, and others may
+                continue
             spec = self._router.world.arms[decided.arm].spec
             if not self._health.full(decided.arm, spec.max_running):
                 break
@@ -68,12 +78,17 @@ class Choosing:
         conversation = b"" if duel_of else asked.conversation
         return Call(decided, spec, asked.size, time.perf_counter(), conversation, duel)
 
-    async def _drawn(self, asked: Asked, tried: list[str], duel_of: str) -> ev.Decided:
+    async def _drawn(
+        self, asked: Asked, tried: list[str], duel_of: str, refused: bool
+    ) -> ev.Decided:
         wanted, caller = asked.wanted, asked.caller
         conversation = b"" if duel_of else asked.conversation
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
-        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size)
-                for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
+        offered = self._offered(wanted, tried, asked.path, asked.body)
+        if refused:  # then those first that answered last, and those last that refused
+            least = min(map(self._health.refusals, offered))
+            offered = [id for id in offered if self._health.refusals(id) == least]
+        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size) for id in offered}
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
         if worth is None:
@@ -90,7 +105,7 @@ class Choosing:
         try:
             decided = await self._router.decide(
                 question, before, margin, caller, duel_of, wanted.direct,
-                self._masked(wanted, tried, most, arms),
+                self._masked(wanted, tried, most, arms), bounded=False,
             )  # fmt: skip
             self._budgets.reserve(decided.id, most[decided.arm], tenant, caller)
         finally:
@@ -147,7 +162,7 @@ class Choosing:
         return {
             ArmId(spec.id): "it failed before in this request" if spec.id in tried
             else "no budget has money for it" if spec.id in offered
-            else "masked: its calls fail, it is busy, or its provider has no such call"
+            else "masked: its calls fail or are refused, it is busy, or it has no such call"
             for spec in self.models()
             if spec.id not in arms and (named is None or spec.id in named)
         }  # fmt: skip

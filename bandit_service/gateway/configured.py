@@ -12,6 +12,8 @@ import msgspec
 
 from bandit_service.checking import Table, every_mistake
 from bandit_service.gateway import anthropic
+from bandit_service.gateway.proxies import Proxy, check_proxy, proxy_of
+from bandit_service.inputs import text_of
 
 KINDS = ("openai", "anthropic")
 
@@ -28,6 +30,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle one just closed; resend_after_s: the pause before it, from half to one and a half of that.
     provider: its name in spans (gen_ai.provider.name), the kind where none is given. stream_usage:
     ask for the usage of streams, which a few servers refuse; without it their cost is not known.
+    proxy: what its calls go through, http://HOST:PORT. trust_env: or what HTTPS_PROXY, HTTP_PROXY,
+    ALL_PROXY and NO_PROXY say at the start.
     """
 
     id: str
@@ -46,6 +50,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     resend_after_s: float = 0.05
     provider: str = ""
     stream_usage: bool = True
+    proxy: str = ""
+    trust_env: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Upstream:
 
     spec: UpstreamSpec
     key: str = field(default="", repr=False)
+    proxy: Proxy | None = None
 
     def headers(self) -> dict[str, str]:
         """What every call carries."""
@@ -88,6 +95,10 @@ def check_upstream(spec: UpstreamSpec) -> None:
         raise ValueError(f"resend: must be from 0 to 5, got {spec.resend}")
     if not 0.0 <= spec.resend_after_s <= 10.0:
         raise ValueError(f"resend_after_s: must be from 0 to 10, got {spec.resend_after_s:g}")
+    if spec.proxy and spec.trust_env:
+        raise ValueError("proxy: set this or trust_env, not both")
+    if spec.proxy:
+        check_proxy(spec.proxy)
 
 
 def upstreams_of(
@@ -102,11 +113,12 @@ def upstreams_of(
         return ()
     found: list[Upstream] = []
     for i, item in enumerate(items):
-        keys: list[str] = []
+        made: list[Upstream] = []
 
-        def check(spec: UpstreamSpec, keys: list[str] = keys) -> None:
+        def check(spec: UpstreamSpec, made: list[Upstream] = made) -> None:
             check_upstream(spec)
-            keys.append(_key(spec, environ, beside))
+            proxy = proxy_of(spec.base_url, spec.proxy, spec.trust_env, environ)
+            made.append(Upstream(spec, _key(spec, environ, beside), proxy))
 
         spec, wrong = every_mistake(item, UpstreamSpec, check)
         mistakes += [f"upstreams[{i}].{each}" for each in wrong]
@@ -114,7 +126,7 @@ def upstreams_of(
             continue
         if spec.id in {other.spec.id for other in found}:
             mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
-        found.append(Upstream(spec, keys[-1]))
+        found.append(made[-1])
     return tuple(found)
 
 
@@ -144,11 +156,20 @@ def _key(spec: UpstreamSpec, environ: Mapping[str, str], beside: Path | None) ->
     if spec.key_env:
         if not environ.get(spec.key_env):
             raise ValueError(f"key_env: there is no {spec.key_env} in the environment")
-        return environ[spec.key_env].strip()
+        return _sendable("key_env", environ[spec.key_env])
     if spec.key_file:
         path = Path(spec.key_file) if beside is None else beside.parent / spec.key_file
         try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            text = text_of(path)
+        except (OSError, ValueError):
             raise ValueError(f"key_file: {path} cannot be read") from None
+        return _sendable("key_file", text)
     return ""
+
+
+def _sendable(field: str, text: str) -> str:
+    """A key without what stands around it; ValueError where no header could carry it."""
+    key = text.removeprefix("\ufeff").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{field}: the key must be one line of ASCII characters")
+    return key

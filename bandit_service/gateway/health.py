@@ -26,6 +26,7 @@ class _Arm:
     until: float = 0.0
     probing: bool = False
     running: int = 0
+    refused: int = 0
 
 
 @dataclass
@@ -57,11 +58,22 @@ class Health:
         arm.running -= 1
         arm.probing = False
 
+    def refused(self, id: str) -> None:
+        """A call was refused: the arm is well, and did not answer."""
+        self.left(id)
+        self._arms[id].refused = max(0, self._arms[id].refused) + 1
+
+    def refusals(self, id: str) -> int:
+        """How many calls the arm refused since it last answered one; -1 where it did so last."""
+        arm = self._arms.get(id)
+        return 0 if arm is None else arm.refused
+
     def succeeded(self, id: str) -> None:
         """A call ended well."""
         arm = self._arms[id]
         arm.running -= 1
         arm.failures, arm.opened, arm.until, arm.probing = 0, 0, 0.0, False
+        arm.refused = -1
 
     def failed(self, id: str, now: float, retry_after_s: float = 0.0) -> None:
         """A call failed; what the provider said of when to come back is kept."""

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
-from bandit_service.gateway import wanted
+from bandit_service.gateway import elsewhere, fields, wanted
 from bandit_service.gateway.serve import Gateway
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 
@@ -72,6 +72,15 @@ async def duel(request: web.Request) -> web.Response:
     return reply({"decision_id": pair[0].decided.id, "answers": answers})
 
 
+def unlisted() -> list[web.RouteDef]:
+    """Paths that clients ask for and no document lists: calls that are not there, and those that
+    are with a slash at their end.
+    """
+    absent = [web.post(path, elsewhere.absent) for path in elsewhere.ABSENT]
+    posted = [route for route in routes() if route.method == "POST"] + absent
+    return absent + [web.post(f"{route.path}/", route.handler) for route in posted]
+
+
 def routes() -> list[web.RouteDef]:
     """Every path and its handler."""
     return [
@@ -95,15 +104,15 @@ def _model(id: str) -> dict[str, Any]:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    body = wire.decode_json(await body_of(request))
+    body = wire.decode_passed(await body_of(request, "gateway.max_body_bytes"))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
+    fields.check(body)
     return body
 
 
 async def _answer(
     request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
 ) -> web.StreamResponse:
-    wanted.check_stream(body)
     asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
     return await request.app[GATEWAY].answer(request, path, body, asked, request[CALLER].key)

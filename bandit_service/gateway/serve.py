@@ -1,8 +1,9 @@
 """POST /v1/chat/completions and its kin: decide, call the arm, pass the answer on, teach.
 
-An attempt that fails before anything was passed on is followed by another decision without the
-arms that failed, so its propensities are the true ones, and each failed arm gets an outcome of its
-own, from which the policy learns that it is unreliable.
+An attempt that fails before anything was said is followed by another decision without the arms that
+failed, so its propensities are the true ones, and each failed arm gets an outcome of its own, from
+which the policy learns that it is unreliable. A request that is refused is tried with another arm
+too: only if that one answers, the refusal was about the arm, which then learns it as a failure.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import msgspec
 from aiohttp import web
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import BudgetExhausted, Busy, NoEligibleArm, Unavailable
+from bandit_service.core.errors import (
+    BudgetExhausted,
+    Busy,
+    Refused,
+    ServiceError,
+    Unavailable,
+)
 from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
@@ -27,6 +34,7 @@ from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.judges import JudgeSpec, answer_text
 from bandit_service.gateway.judging import Answered, Judging
+from bandit_service.gateway.line import Line, event
 from bandit_service.gateway.passing import Passing, onward_of
 from bandit_service.gateway.sizes import said_in, size_of
 from bandit_service.gateway.teaching import Teaching
@@ -57,6 +65,7 @@ class Gateway:
         self._router = router
         self._upstreams = upstreams
         self._rules = rules
+        self._telemetry = telemetry
         self._judging = Judging(judges, router, self._ask, telemetry)
         self.duels = Duels(duels, router, self._judging, telemetry)
         self._choosing = Choosing(
@@ -85,39 +94,69 @@ class Gateway:
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
         asked = Asked(path, body, size_of(body), wanted, caller, conversation, onward_of(request))
         with while_there(request):
-            return await self._answer(request, asked)
+            if not body.get("stream"):
+                return await self._answer(asked, None)
+            line = Line(request, self._rules.keep_alive_s)
+            async with line.kept_alive():
+                try:
+                    return await self._answer(asked, line)
+                except ServiceError as error:
+                    if not line.begun:
+                        raise
+                    self._telemetry.rejected(error)
+                    return await line.failed(event(error.body()))
 
-    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _answer(self, asked: Asked, line: Line | None) -> web.StreamResponse:
         tried: list[str] = []
+        refused: list[tuple[Call, Rejected]] = []
         last: tuple[Call, Failed] | None = None
         while True:
             try:
-                call = await self._choosing.decided(asked, tried)
-            except (NoEligibleArm, Unavailable, Busy) as none:
-                if last is None or isinstance(none, BudgetExhausted):
+                call = await self._choosing.decided(asked, tried, refused=bool(refused))
+            except (Refused, Unavailable, Busy) as none:
+                if not tried or (isinstance(none, BudgetExhausted) and not refused):
                     raise
-                raise failure(*last) from None
+                return await self._none_answered(refused, last, line)
+            call.before = [each for each, _ in refused]
             try:
-                return await self._attempt(request, asked, call)
+                return await self._attempt(asked, call, line)
             except Rejected as rejected:
                 self._teaching.rejected(call)
-                return web.Response(
-                    body=error_body(rejected, call.spec.id), status=rejected.status,
-                    headers=call.headers(), content_type="application/json",
-                )  # fmt: skip
+                refused.append((call, rejected))
             except asyncio.CancelledError:
                 self._teaching.left(call)
                 raise
             except Failed as failed:
                 self._teaching.failed(call, failed)
                 last = (call, failed)
-                tried.append(call.spec.id)
-                if asked.wanted.direct or len(tried) >= self._rules.attempts:
-                    raise failure(*last) from None
+            tried.append(call.spec.id)
+            if asked.wanted.direct or self._rules.over(len(tried), refused):
+                return await self._none_answered(refused, last, line)
 
-    async def _attempt(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
-        if asked.body.get("stream"):
-            return await self._streamed(request, asked, call)
+    async def _none_answered(
+        self,
+        refused: list[tuple[Call, Rejected]],
+        last: tuple[Call, Failed] | None,
+        line: Line | None,
+    ) -> web.StreamResponse:
+        """The first refusal, since all that were asked may have meant the request; an arm's failure
+        where it was that arm alone that could not do it.
+        """
+        if last is not None and (not refused or refused[0][1].unsuited):
+            raise failure(*last)
+        call, rejected = refused[0]
+        body = error_body(rejected, call.spec.id)
+        if line is not None and line.begun:
+            return await line.failed(body)
+        return web.Response(
+            body=body, status=rejected.status, headers=call.headers(),
+            content_type="application/json",
+        )  # fmt: skip
+
+    async def _attempt(self, asked: Asked, call: Call, line: Line | None) -> web.StreamResponse:
+        if line is not None:
+            line.headers = call.headers()
+            return await self._streamed(line, asked, call)
         answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
         cost = self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
         self._judge(asked, call, answer_text(answer))
@@ -129,7 +168,7 @@ class Gateway:
             content_type="application/json",
         )  # fmt: skip
 
-    async def _streamed(self, request: web.Request, asked: Asked, call: Call) -> web.StreamResponse:
+    async def _streamed(self, line: Line, asked: Asked, call: Call) -> web.StreamResponse:
         options = asked.body.get("stream_options")
         known = dict(options) if isinstance(options, Mapping) else {}
         upstream = self._upstreams.spec(call.spec.upstream)
@@ -144,8 +183,9 @@ class Gateway:
             onward = span.onward(asked.onward)
             async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
                 response = await streaming.pass_on(
-                    request, given, upstream.kind, call, passed, self._teaching
-                )
+                    line, given, upstream.kind, call, passed, self._teaching,
+                    self._rules.max_answer_bytes,
+                )  # fmt: skip
             span.streamed(call, passed)
         if passed.whole:
             self._judge(asked, call, passed.whole_text())
@@ -202,6 +242,7 @@ class Gateway:
             answer = await self._whole(call.spec, asked.path, body, {}, call.decided.id, "duel")
         except Rejected:
             self._teaching.rejected(call)
+            self._teaching.outdone(call)  # the first arm answered it
             return None
         except Failed as failed:
             self._teaching.failed(call, failed)

@@ -1,10 +1,22 @@
 """Server-sent events out of bytes that may be cut anywhere. Pure.
 
 Lines end with LF, CR LF or CR, and an empty line ends an event. Of an event only its data is of
-interest here: each API that we read repeats the event's name in it.
+interest here: each API that we read repeats the event's name in it, but for errors.
 """
 
 from __future__ import annotations
+
+from codecs import BOM_UTF8
+
+_IGNORED = (b"", b"id", b"retry")
+
+
+class ErrorEvent(bytes):
+    """The data of an event that is named error."""
+
+
+class Stray(bytes):
+    """Lines that are of no event: some servers write an error into a stream as it is."""
 
 
 class TooLong(ValueError):
@@ -18,8 +30,11 @@ class Events:
         self._most = most
         self._line = bytearray()
         self._data: list[bytes] = []
+        self._stray: list[bytes] = []
+        self._name = b""
         self._size = 0
         self._after_cr = False
+        self._begun = False
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that end in this piece. Raises TooLong."""
@@ -45,15 +60,26 @@ class Events:
     def _end_of_line(self) -> bytes:
         line = bytes(self._line).rstrip(b"\r\n")
         self._line.clear()
+        if not self._begun:
+            self._begun, line = True, line.removeprefix(BOM_UTF8)
         if not line:
             return self._end_of_event()
         name, _, value = line.partition(b":")
-        if name == b"data":
+        if name in (b"data", b"error"):  # llama.cpp has told errors in a field of that name
             self._data.append(value.removeprefix(b" "))
+        if name in (b"event", b"error"):
+            self._name = name if name == b"error" else value.strip()
+        elif name not in (b"data", *_IGNORED):
+            self._stray.append(line)
         return b""
 
     def _end_of_event(self) -> bytes:
         data = b"\n".join(self._data)
+        if data and self._name == b"error":
+            data = ErrorEvent(data)
+        elif not data and self._stray:
+            data = Stray(b"\n".join(self._stray))
         self._data.clear()
-        self._size = 0
+        self._stray.clear()
+        self._name, self._size = b"", 0
         return data

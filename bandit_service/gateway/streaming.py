@@ -8,49 +8,48 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
-import msgspec
 from aiohttp import web
 
 from bandit_service.gateway import dialects, relay
 from bandit_service.gateway.calls import Call, gave_none
+from bandit_service.gateway.line import Line, event
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.http.connections import Connection
 
 _EMPTY_S = 1.0
-_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
 async def pass_on(
-    request: web.Request,
+    line: Line,
     upstream: aiohttp.ClientResponse,
     kind: str,
     call: Call,
     passed: relay.Passed,
     teaching: Teaching,
+    most: int,
 ) -> web.StreamResponse:
     """Pass on what comes, all that came at once in one write, and teach what came of it.
 
-    Until the first event is there the arm may still fail, with Failed. What breaks off later ends
-    with an error event. `passed.whole` says afterwards whether all of it came.
+    Until the answer says something the arm may still fail, with Failed or Rejected. What breaks off
+    later ends with an error event. `passed.whole` says afterwards whether all of it came. most:
+    bytes of an event.
     """
-    pieces = dialects.streamed(kind, relay.events(upstream))
-    first = await anext(pieces, None)
-    if first is None:
-        raise Failed("the stream ended before it began")
-    told = relay.rewritten(first, call.decided.id, passed)
+    pieces = dialects.streamed(kind, relay.events(upstream, most))
+    told = await _first(pieces, line, call, passed, most)
     call.first = time.perf_counter()
-    response = web.StreamResponse(headers=call.headers() | _HEADERS)
+    request = line.request
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.pointless = None  # from here on it has begun, and ends in an orderly way
     connection.lost = upstream.close  # whoever waits for the next piece is woken by that
     why: Failed | None = None
     try:
-        await response.prepare(request)
         while not passed.done:
             if told:
-                await response.write(told)
+                await line.write(told)
+            else:
+                await line.sign()
             if passed.broken is not None:
                 raise passed.broken
             piece = await anext(pieces, None)
@@ -59,7 +58,9 @@ async def pass_on(
                 break
             told = relay.rewritten(piece, call.decided.id, passed)
     except Failed as failed:
-        why = failed
+        # after its end an answer is whole, whatever the connection does
+        why = None if passed.finished and not failed.told else failed
+        told = b""
     except ConnectionError:
         pass  # the client left; the transport says so too
     finally:
@@ -67,28 +68,37 @@ async def pass_on(
     gone = request.transport is None or request.transport.is_closing()
     if gone and not passed.finished:
         teaching.left(call, passed.usage, passed.said)
-        return response
+        return await line.end(b"")
     if why is None and not passed.finished:
         why = Failed("the stream ended without an end")
     if why is not None:
         passed.broken = why
         teaching.failed(call, why, passed.usage, passed.said)
-        error = gave_none(call.spec.id, why).body()
-        await _last_words(response, b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
-        return response
+        return await line.failed(event(gave_none(call.spec.id, why).body()))
     teaching.answered(call, passed.usage, passed.said)
     passed.whole = True
-    await _last_words(response, told)
+    response = await line.end(told)
     if passed.done:
         await _emptied(pieces)
     return response
 
 
-async def _last_words(response: web.StreamResponse, words: bytes) -> None:
-    try:
-        await response.write_eof(words)
-    except ConnectionError:
-        return
+async def _first(
+    pieces: AsyncIterator[list[bytes]], line: Line, call: Call, passed: relay.Passed, most: int
+) -> bytes:
+    """What comes until the answer says something; held back, since the arm may fail before."""
+    held = b""
+    while not passed.spoke and not passed.done and len(held) <= most:
+        piece = await anext(pieces, None)
+        if piece is None:
+            break
+        held += relay.rewritten(piece, call.decided.id, passed)
+        if not passed.spoke:
+            with suppress(ConnectionError):  # who has left ends this task
+                await line.sign()
+    if not passed.spoke and not (passed.done and passed.choices):
+        raise Failed("the stream ended before it began")
+    return held
 
 
 async def _emptied(pieces: AsyncIterator[list[bytes]]) -> None:

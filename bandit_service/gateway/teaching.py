@@ -49,6 +49,8 @@ class Teaching:
     def answered(self, call: Call, usage: object, said: int) -> float | None:
         """The arm answered, so many bytes; the cost where it is known."""
         self._health.succeeded(call.spec.id)
+        for refused in call.before:
+            self.outdone(refused)
         return self._ended(call, usage, said)
 
     def left(self, call: Call, usage: object = None, said: int | None = None) -> None:
@@ -65,9 +67,17 @@ class Teaching:
             self._ended(call, usage, said, cut=True)
 
     def rejected(self, call: Call) -> None:
-        """The provider says that the request is wrong: nothing is learned, and nothing paid."""
-        self._health.left(call.spec.id)
+        """The provider refuses the request: nothing is paid, nor learned unless another answers."""
+        call.refused = time.perf_counter()
+        self._health.refused(call.spec.id)
         self._budgets.settle(call.decided.id)
+
+    def outdone(self, call: Call) -> None:
+        """The arm refused what another answered: it was about the arm, and the policy learns it."""
+        self._telemetry.upstream_failed(call.spec.id, "refused")
+        latency_s = self._latency(call, call.refused or time.perf_counter(), None)
+        seen = Signals(quality=self._rules.failure_quality, latency_s=latency_s)
+        self._teach(call, seen, 0.0)
 
     def failed(self, call: Call, failed: Failed, usage: object = None, said: int = 0) -> None:
         """The arm gave no answer, or broke off: the policy learns how reliable it is."""

@@ -9,7 +9,7 @@ failure of the arm, and another one may be asked.
 from __future__ import annotations
 
 import asyncio
-import json
+import io
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,36 +24,48 @@ import msgspec
 
 from bandit_service import clock
 from bandit_service.core.errors import Refused
-from bandit_service.gateway import anthropic
+from bandit_service.gateway import anthropic, trouble
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
+from bandit_service.gateway.trouble import About
+from bandit_service.inputs import json_of
 
-_RETRY_STATUS = frozenset({401, 402, 404, 408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Not the client's fault: our key, credit or name of the model there, or what may be better later.
-403 is not among them, since it may be about the content."""
 _MOST_ERROR = 65_536
+_LARGE = 1 << 20
+"""Bytes of a body that is written in pieces, so that other calls go on meanwhile."""
 
 
 class Failed(Exception):
     """An upstream gave no answer that can be passed on, and another arm may be tried.
 
     status: 0 where there was none. retry_after_s: what it said of when to come back, 0 if nothing.
+    told: it told so itself.
     """
 
     def __init__(
-        self, why: str, *, status: int = 0, retry_after_s: float = 0.0, timeout: bool = False
+        self,
+        why: str,
+        *,
+        status: int = 0,
+        retry_after_s: float = 0.0,
+        timeout: bool = False,
+        told: bool = False,
     ) -> None:
         super().__init__(why)
         self.status = status
         self.retry_after_s = retry_after_s
         self.timeout = timeout
+        self.told = told
 
 
 class Rejected(Exception):
-    """An upstream says that the request is wrong: no other arm would do better."""
+    """An upstream refuses this request, and is well itself; another arm may take it.
 
-    def __init__(self, status: int, body: bytes) -> None:
+    unsuited: it says that this model cannot do it, so that others may, however many refused it.
+    """
+
+    def __init__(self, status: int, body: bytes, unsuited: bool = False) -> None:
         super().__init__(f"status {status}")
-        self.status, self.body = status, body
+        self.status, self.body, self.unsuited = status, body, unsuited
 
 
 @dataclass(slots=True)
@@ -66,20 +78,27 @@ class _Sent:
 class Upstreams:
     """All providers, over one session. `close` it at the end.
 
-    sent_again: called with the provider's id where a call is sent a second time.
+    sent_again: called with the provider's id where a call is sent a second time. max_header_bytes:
+    the longest line of an answer's head.
     """
 
     def __init__(
-        self, upstreams: Mapping[str, Upstream], sent_again: Callable[[str], None] = lambda _: None
+        self,
+        upstreams: Mapping[str, Upstream],
+        sent_again: Callable[[str], None] = lambda _: None,
+        max_header_bytes: int = 65_536,
     ) -> None:
         self._upstreams = dict(upstreams)
         self._sent_again = sent_again
+        self._max_header_bytes = max_header_bytes
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
             auto_decompress=True,
             trace_configs=[tracing],
+            max_line_size=max_header_bytes,
+            max_field_size=max_header_bytes,
         )
 
     def __contains__(self, id: object) -> bool:
@@ -94,7 +113,7 @@ class Upstreams:
         ids = [id for id, each in self._upstreams.items() if each.spec.kind == "anthropic"]
         try:
             if ids:
-                anthropic.request(path, body)
+                translated(path, body)
         except Refused as refused:
             return dict.fromkeys(ids, refused)
         return {}
@@ -112,13 +131,21 @@ class Upstreams:
         spec = upstream.spec
         url = spec.base_url.rstrip("/") + path
         if spec.kind == "anthropic":
-            url, body = anthropic.url(spec.base_url), anthropic.request(path, body)
+            url, body = anthropic.url(spec.base_url), translated(path, body)
         data, headers = msgspec.json.encode(body), upstream.headers() | dict(extra)
         try:
             async with asyncio.timeout(spec.first_byte_s):
-                response = await self._begun(spec, url, data, headers)
+                response = await self._begun(upstream, url, data, headers)
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise Failed(f"no answer within {spec.first_byte_s:g} s", timeout=True) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise Failed(f"its proxy answered status {error.status}") from None
+        except aiohttp.ClientResponseError:
+            most = self._max_header_bytes
+            raise Failed(
+                f"the head of its answer is no HTTP, or has a line of more than {most} bytes "
+                "(gateway.max_header_bytes)"
+            ) from None
         except aiohttp.ClientError as error:
             raise Failed(f"no connection ({type(error).__name__})") from None
         try:
@@ -129,9 +156,12 @@ class Upstreams:
             response.close() if not response.content.at_eof() else response.release()
 
     async def _begun(
-        self, spec: UpstreamSpec, url: str, data: bytes, headers: Mapping[str, str]
+        self, upstream: Upstream, url: str, data: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """The answer's head; sent again as often as is allowed and safe."""
+        spec, proxy, tunnel = upstream.spec, upstream.proxy, url.startswith("https:")
+        if proxy and not tunnel:  # then the proxy reads the call itself
+            headers = {**headers, **proxy.headers()}
         timeout = aiohttp.ClientTimeout(
             total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
         )
@@ -141,9 +171,11 @@ class Upstreams:
             try:
                 return await self._session.post(
                     url,
-                    data=data,
+                    data=data if len(data) < _LARGE else io.BytesIO(data),
                     headers=headers,
                     params=spec.query or None,
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=proxy.headers() if proxy and tunnel else None,
                     timeout=timeout,
                     allow_redirects=False,
                     trace_request_ctx=sent,
@@ -172,17 +204,50 @@ def _unanswered(error: aiohttp.ClientConnectionError, sent: _Sent) -> bool:
 
 
 async def _refuse(response: aiohttp.ClientResponse) -> None:
+    body = b""
     try:
-        body = await response.content.read(_MOST_ERROR)
+        while len(body) < _MOST_ERROR and not response.content.at_eof():
+            body += await response.content.read(_MOST_ERROR - len(body))
     except (aiohttp.ClientError, TimeoutError):
-        body = b""
-    if response.status in _RETRY_STATUS or response.status >= 500 or response.status < 400:
+        pass  # what came may be enough to tell
+    about = trouble.refusal(response.status, body).about
+    if about is About.ARM or response.status < 400:
         raise Failed(
             f"status {response.status}",
             status=response.status if response.status >= 400 else 0,
             retry_after_s=retry_after_s(response.headers, clock.now()),
         )
-    raise Rejected(response.status, body)
+    raise Rejected(response.status, body, about is About.PAIR)
+
+
+def check(answer: object) -> None:
+    """Rejected or Failed where an answer of status 200 tells of an error.
+
+    Its words are not repeated where they would be logged: they may hold what the client wrote.
+    """
+    error = trouble.error_in(answer)
+    if error is None:
+        return
+    if error.about is About.PAIR:
+        raise Rejected(error.status or 400, msgspec.json.encode(answer), unsuited=True)
+    raise tells(error)
+
+
+def tells(error: trouble.Error) -> Failed:
+    """The failure that an answer of status 200 tells of."""
+    status = f" (status {error.status})" if error.status else ""
+    return Failed(f"it told of an error{status}", status=error.status, told=True)
+
+
+def translated(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request in the provider's language; Refused for whatever cannot be said in it."""
+    try:
+        return anthropic.request(path, body)
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is of one kind of provider, and no other's
+        what = f"the request cannot be put in this provider's words ({type(error).__name__})"
+        raise Refused(what) from None
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
@@ -201,7 +266,9 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
 
 
 async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
-    """The JSON object that an answer holds; Failed when it is none, too long or cut off."""
+    """The JSON object that an answer holds; Failed when it is none, too long or cut off, and as
+    `check` says where it tells of an error.
+    """
     try:
         body = await response.content.read(most + 1)
         while len(body) <= most and not response.content.at_eof():
@@ -213,9 +280,10 @@ async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
     if len(body) > most:
         raise Failed(f"the answer is larger than {most} bytes")
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = json_of(body)
+    except ValueError:
         raise Failed("the answer is not JSON") from None
+    check(answer)
     if not isinstance(answer, dict):
         raise Failed("the answer is not an object")
     return answer
@@ -224,13 +292,14 @@ async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
 def error_body(rejected: Rejected, arm: str) -> bytes:
     """The provider's own error with the arm in it, in OpenAI's shape whatever it was."""
     try:
-        body = json.loads(rejected.body)
-        error = body["error"] if isinstance(body, dict) else None
-    except (ValueError, KeyError):
-        error = None
+        body = json_of(rejected.body)
+    except ValueError:
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
+        told = trouble.refusal(rejected.status, rejected.body).message
         error = {
-            "message": f"arm {arm!r} answered status {rejected.status}",
+            "message": told or f"arm {arm!r} answered status {rejected.status}",
             "type": "upstream_error", "param": None, "code": "upstream_rejected",
         }  # fmt: skip
     return msgspec.json.encode({"error": {"param": None, "code": None, **error, "arm": arm}})

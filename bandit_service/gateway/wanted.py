@@ -141,17 +141,6 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
     return value
 
 
-def check_stream(body: Mapping[str, Any]) -> None:
-    """Refused where `stream` or `stream_options` are of another type than OpenAI's.
-
-    The client is told so here: passed on, it would look like the failure of an arm.
-    """
-    if not isinstance(body.get("stream"), bool | None):
-        raise Refused("stream: must be true or false", param="stream")
-    if not isinstance(body.get("stream_options"), dict | None):
-        raise Refused("stream_options: must be an object", param="stream_options")
-
-
 def _number(name: str, given: Mapping[str, str]) -> float | None:
     text = given.get(name)
     if text is None:

@@ -146,7 +146,8 @@ async def put_rules(request: web.Request) -> web.Response:
     """PUT /v1/experiment-rules: the kill switch and the hold-out; what is left out stays."""
     body = await _body(request, "stopped, holdout_share, holdout_arm, unit or salt")
     why = _why(body.pop("why", ""))
-    rules = wire.convert(msgspec.to_builtins(request.app[ROUTER].world.rules) | body, Rules)
+    said = {name: each for name, each in body.items() if each is not None}
+    rules = wire.convert(msgspec.to_builtins(request.app[ROUTER].world.rules) | said, Rules)
     await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
     return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
 

@@ -46,6 +46,11 @@ CALLER = web.RequestKey("caller", Caller)
 CLIENT_GONE = 499
 """The status that is logged where the client left before its answer."""
 
+
+class _LargerThan(Exception):
+    """The body is larger than it may be."""
+
+
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,14 +94,12 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
         response = failed(error)
-    except web.HTTPRequestEntityTooLarge:
-        request.app[TELEMETRY].shed("body")
-        limit = request.app[SETTINGS].server.max_body_bytes
-        large = TooLarge(f"the body is larger than the {limit} bytes that are allowed")
-        request.app[TELEMETRY].rejected(large)
-        response = failed(large)
     except web.HTTPNotFound:
-        response = failed(Unknown(f"no such path; GET /openapi.json lists them: {request.path}"))
+        longer = f"/v1/{request.path.strip('/')}"
+        there = {resource.canonical for resource in request.app.router.resources()}
+        meant = f"; did you mean {longer}?" if longer in there else ""
+        what = f"no such path{meant}; GET /openapi.json lists them: {request.path}"
+        response = failed(Unknown(what))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         response = reply(
@@ -167,21 +170,42 @@ async def name_response(request: web.Request, response: web.StreamResponse) -> N
     response.headers["x-request-id"] = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
 
 
-async def body_of(request: web.Request) -> bytes:
-    """The body; TooSlow when it takes too long, Malformed when it breaks off."""
+async def body_of(request: web.Request, limit: str = "server.max_body_bytes") -> bytes:
+    """The body; TooSlow when it takes too long, Malformed when it breaks off, TooLarge.
+
+    limit: the setting that bounds it.
+    """
     server = request.app[SETTINGS].server
-    seconds, size = server.body_s, request.content_length or 0
-    if size > server.max_body_bytes:  # and nothing of it is read
-        raise web.HTTPRequestEntityTooLarge(server.max_body_bytes, size)
-    if request.content.is_eof():  # as nearly always
-        return await request.read()
+    gateway = request.app[SETTINGS].gateway
+    seconds, most = server.body_s, server.max_body_bytes
+    if limit == "gateway.max_body_bytes":
+        most = gateway.max_body_bytes
     try:
+        if (request.content_length or 0) > most:  # and nothing of it is read
+            raise _LargerThan
+        if request.content.is_eof():  # as nearly always
+            return await _read(request, most)
         async with asyncio.timeout(seconds):
-            return await request.read()
+            return await _read(request, most)
     except TimeoutError:
         raise TooSlow(f"the body did not come in {seconds:g} s") from None
+    except _LargerThan:
+        request.app[TELEMETRY].shed("body")
+        raise TooLarge(
+            f"the body is larger than the {most} bytes that are allowed ({limit})"
+        ) from None
     except (web.RequestPayloadError, ConnectionError):
         raise Malformed("the body breaks off, or is not encoded as it says") from None
+
+
+async def _read(request: web.Request, most: int) -> bytes:
+    """All of it, unpacked. aiohttp's own bound is one for all paths."""
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > most:
+            raise _LargerThan
+    return bytes(body)
 
 
 def patience_of(request: web.Request) -> float | None:

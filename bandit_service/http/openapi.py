@@ -98,6 +98,16 @@ _WEIGHED = _object(
     quality=_OR_NULL, cost_usd=_NUMBER, latency_s=_OR_NULL,
 )  # fmt: skip
 
+_NULL = {"type": "null"}
+_OBJECTS = {"type": ["array", "null"], "items": {"type": "object"}}
+_ASKED: dict[str, Any] = {
+    "stream": {"type": ["boolean", "null"]}, "stream_options": {"type": ["object", "null"]},
+    "tools": _OBJECTS, "functions": _OBJECTS, "response_format": {"type": ["object", "null"]},
+    "tool_choice": {"type": ["string", "object", "null"]}, "n": _OR_NULL, "max_tokens": _OR_NULL,
+    "max_completion_tokens": _OR_NULL, "temperature": _OR_NULL,
+    "stop": {"anyOf": [_STRING, {"type": "array", "items": _STRING}, _NULL]},
+}  # fmt: skip
+
 _WHY = _object(
     ["message", "type", "param", "code"],
     message=_STRING,
@@ -193,8 +203,8 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "Model": _object(["id", "object"], id=_STRING, object=_STRING),
     "Chat": _open(["model", "messages"], model=_STRING,
                   messages={"type": "array", "minItems": 1, "items": {"type": "object"}},
-                  stream={"type": "boolean"}),
-    "Completion": _open(["model", "prompt"], model=_STRING, stream={"type": "boolean"}),
+                  **_ASKED),
+    "Completion": _open(["model", "prompt"], model=_STRING, **_ASKED),
     "Embeddings": _open(["model", "input"], model=_STRING),
     "Budgets": _object(["budgets"], budgets={"type": "array", "items": _object(
         ["account", "per", "usd", "spent_usd", "held_usd", "ends_in_s", "shadow_price"],
@@ -343,6 +353,13 @@ _PATHS: list[tuple[str, str, str, str | None, dict[int, str], list[int]]] = [
 ]  # fmt: skip
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """What may be left out may be null."""
+    for name, each in schema["properties"].items():
+        if name not in schema.get("required", ()) and isinstance(each.get("type"), str):
+            each["type"] = [each["type"], "null"]
+
+
 @cache
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this service."""
@@ -361,6 +378,8 @@ def document(version: str) -> dict[str, Any]:
         ArmSpec,
     )
     _, requests = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for kind in {*kinds} - {Experiment, Rules}:
+        _or_null(requests[kind.__name__])
     for name, (low, high) in RANGES.items():
         requests["RewardRequest"]["properties"][name] |= {"minimum": low, "maximum": high}
     # what answers hold under the same name is something else

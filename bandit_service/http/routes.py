@@ -40,3 +40,8 @@ def routes() -> list[web.RouteDef]:
         *experiments_http.routes(),
         *live_http.routes(),
     ]
+
+
+def unlisted() -> list[web.RouteDef]:
+    """Paths that are answered and are no part of the API."""
+    return gateway_http.unlisted()

@@ -390,7 +390,8 @@ UPSTREAM_RATE = HistogramOf(
     "bandit_upstream_tokens_per_second", "Tokens a second after the first one.", RATE_BUCKETS
 )
 UPSTREAM_FAILURES = CounterOf(
-    "bandit_upstream_failures_total", "Calls of an arm that gave no answer, by kind.",
+    "bandit_upstream_failures_total", "Calls of an arm that gave no answer, by kind: failed, "
+    "timeout, or refused where another arm then answered.",
     ("arm", "kind"),
 )  # fmt: skip
 UPSTREAM_UP = GaugeOf(

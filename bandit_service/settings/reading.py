@@ -165,7 +165,7 @@ def _check_tracing(endpoint: str, mistakes: list[str]) -> None:
 
 def _json(variable: str, text: str, mistakes: list[str]) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         mistakes.append(f"{variable}: not JSON: {error}")
         return []

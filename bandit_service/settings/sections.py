@@ -14,13 +14,17 @@ class Server:
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8080, "port to listen on; 0 takes a free one", low=0, high=65535)
-    max_body_bytes: int = setting(4_194_304, "largest request body", low=1024)
+    max_body_bytes: int = setting(
+        4_194_304, "largest request body, but for the gateway's paths", low=1024
+    )
     max_frame_bytes: int = setting(
         1_048_576,
         "largest stream message that is answered; four times as much ends the stream",
         low=1024,
     )
-    max_query_chars: int = setting(200_000, "longest query, all messages together", low=1)
+    max_query_chars: int = setting(
+        200_000, "longest query, all messages together; the gateway has no such bound", low=1
+    )
     max_items: int = setting(1000, "longest list of rewards or comparisons in one call", low=1)
     max_arms: int = setting(
         1000, "arms that PUT /v1/arms may make, with those there are and were", low=1
@@ -203,7 +207,21 @@ class GatewaySettings:
         0.05, "how much higher another arm must score for a conversation to switch", low=0
     )
     sticky_s: float = setting(300.0, "how long a conversation is remembered", low=1)
-    max_answer_bytes: int = setting(33_554_432, "largest answer of a provider", low=1024)
+    max_body_bytes: int = setting(
+        33_554_432, "largest request body of the gateway's paths, images included", low=1024
+    )
+    max_answer_bytes: int = setting(
+        33_554_432, "largest answer of a provider, and largest event of its stream", low=1024
+    )
+    max_header_bytes: int = setting(
+        65_536, "longest line in the head of a provider's answer", low=1024, high=1_048_576
+    )
+    keep_alive_s: float = setting(
+        15.0,
+        "a streamed answer of which nothing came for this long sends its client a comment; 0: none",
+        low=0,
+        high=3600,
+    )
     breaker_failures: int = setting(3, "failures in a row that mask an arm", low=1)
     breaker_cool_s: float = setting(
         5.0, "how long an arm is masked first; doubles with each failed probe", low=0.01

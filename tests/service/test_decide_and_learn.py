@@ -145,3 +145,19 @@ async def test_an_old_decision_is_gone(tmp_path: Path, models: Path) -> None:
         status, body = await client.post("/v1/rewards", {"decision_id": ids[0], "quality": 1.0})
         assert (status, body["error"]["code"]) == (410, "expired")
         assert await client.reward(ids[1], quality=1.0) == "accepted"
+
+
+async def test_a_field_of_null_is_absent(client: Client) -> None:
+    """Seen on 5a5a85b: 400 for `unit: null`, which clients that write out all fields send."""
+    nothing = dict.fromkeys(("unit", "tenant", "session", "requires", "policy", "explain", "query"))
+    status, decided = await client.post("/v1/decide", {**nothing, "embedding": a_vector(0)})
+    assert status == 200, decided
+    outcome = {"decision_id": decided["decision_id"], "quality": 1.0, "cost_usd": None}
+    more = dict.fromkeys(("idempotency_key", "correction", "metrics", "unit", "reward"))
+    status, body = await client.post("/v1/rewards", {**outcome, **more})
+    assert (status, body["results"][0]["status"]) == (200, "accepted")
+    arm = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0, "context_window": None, "tags": None}
+    assert (await client.call("PUT", "/v1/arms/of-null", arm))[0] == 201
+    for wrong, field in (({"winner": None, "loser": "a"}, "winner"), ({"qery": None}, "qery")):
+        status, body = await client.post("/v1/comparisons", wrong)
+        assert (status, body["error"]["param"]) == (400, field)

@@ -155,7 +155,7 @@ async def test_every_route_of_the_service_has_an_entry_and_every_entry_a_route(
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data), "BANDIT_SERVER_PORT": "0"})
     async with app.serving(chosen) as (_, running):
         there = {
-            (route.method, route.resource.canonical)
+            (route.method, route.resource.canonical.rstrip("/") or "/")
             for route in running.router.routes()
             if route.resource is not None and route.method != "HEAD"
         }

@@ -37,3 +37,14 @@ def test_a_stream_is_finished_when_every_choice_has_said_why_it_stopped(
     events: list[list[tuple[int, str | None]]], finished: bool
 ) -> None:
     assert _told(*events).finished is finished
+
+
+def test_an_emoji_cut_in_two_goes_on_and_is_whole_for_a_judge() -> None:
+    """Seen on 5a5a85b: "an event is not JSON", and the stream ended."""
+    passed = Passed(text=[])
+    told = b""
+    for half in ("\\ud83d", "\\ude00"):
+        event = b'{"choices": [{"index": 0, "delta": {"content": "%b"}}]}' % half.encode()
+        told += rewritten([event], "id", passed)
+    assert (b"\\ud83d" in told, b"\\ude00" in told) == (True, True)
+    assert passed.whole_text() == "\N{GRINNING FACE}"

@@ -1,0 +1,33 @@
+"""Calls of other dialects that are not there: told so in the shape of each, with status 501.
+
+A proxy in front that asks for one would take 404 for a deployment that is gone, and ask it for
+nothing any more; 501 says that this call alone is missing.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from bandit_service.core.errors import NotThere, ServiceError
+from bandit_service.http.frame import TELEMETRY, body_of, failed, reply
+
+_MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
+ABSENT = (
+    *_MESSAGES, "/v1/responses", "/v1/audio/speech", "/v1/audio/transcriptions",
+    "/v1/audio/translations", "/v1/images/generations", "/v1/images/edits",
+    "/v1/moderations", "/v1/rerank",
+)  # fmt: skip
+
+
+async def absent(request: web.Request) -> web.Response:
+    """Any of them; the body is read, so that the connection can go on."""
+    await body_of(request, "gateway.max_body_bytes")
+    path = request.path.rstrip("/")
+    error = NotThere(f"{path} is not there; ask by /v1/chat/completions, which every arm answers")
+    request.app[TELEMETRY].rejected(error)
+    return _anthropic(error) if path in _MESSAGES else failed(error)
+
+
+def _anthropic(error: ServiceError) -> web.Response:
+    told = {"type": "api_error", "message": error.message}
+    return reply({"type": "error", "error": told}, error.status)

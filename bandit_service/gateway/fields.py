@@ -1,0 +1,78 @@
+"""The fields of OpenAI's wire format that are read here: refused by their name where they are of
+another type than OpenAI's. Pure.
+
+Passed on they would look like the failure of an arm, or break what prepares another provider's
+request. null is absent, and what is not read here is passed on whatever it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bandit_service.core.errors import Refused
+
+Check = Callable[[Any], bool]
+
+
+def _of(*kinds: type) -> Check:
+    return lambda value: (
+        isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+    )
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _either(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
+_NUMBER, _TEXT, _OBJECT = _of(int, float), _of(str), _of(dict)
+_WORD_OR_OBJECT = (_either(_TEXT, _OBJECT), "a text or an object")
+_A_NUMBER = (_NUMBER, "a number")
+_OF_BODY: dict[str, tuple[Check, str]] = {
+    "stream": (_of(bool), "true or false"),
+    "stream_options": (_OBJECT, "an object"),
+    "tools": (_objects, "a list of objects"),
+    "functions": (_objects, "a list of objects"),
+    "tool_choice": _WORD_OR_OBJECT,
+    "function_call": _WORD_OR_OBJECT,
+    "response_format": (_OBJECT, "an object"),
+    "modalities": (_texts, "a list of texts"),
+    "stop": (_either(_TEXT, _texts), "a text or a list of texts"),
+    "thinking": (_OBJECT, "an object"),
+    "metadata": (_OBJECT, "an object"),
+    "n": _A_NUMBER,
+    "best_of": _A_NUMBER,
+    "max_tokens": _A_NUMBER,
+    "max_completion_tokens": _A_NUMBER,
+    "temperature": _A_NUMBER,
+}
+_OF_MESSAGE: dict[str, tuple[Check, str]] = {
+    "role": (_TEXT, "a text"),
+    "content": (_of(str, list), "a text or a list of parts"),
+    "tool_calls": (_objects, "a list of objects"),
+}
+
+
+def check(body: Mapping[str, Any]) -> None:
+    """Refused for the first field that is wrong."""
+    _checked(body, _OF_BODY, "")
+    messages = body.get("messages")
+    for i, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict):
+            _checked(message, _OF_MESSAGE, f"messages[{i}].")
+
+
+def _checked(of: Mapping[str, Any], checks: Mapping[str, tuple[Check, str]], at: str) -> None:
+    for name, (right, allowed) in checks.items():
+        value = of.get(name)
+        if value is not None and not right(value):
+            what = type(value).__name__
+            raise Refused(f"{at}{name}: must be {allowed}, got {what}", param=f"{at}{name}")
