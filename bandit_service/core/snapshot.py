@@ -104,6 +104,7 @@ class Kept(msgspec.Struct, frozen=True):
     calibration: dict[str, bytes]
     drift: bytes
     faded: dict[str, int]
+    unapplied: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -160,6 +161,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         calibration={name: codec.dump(each) for name, each in world.calibration.items()},
         drift=codec.dump(world.drift),
         faded={str(arm): upto for arm, upto in history.faded.items()},
+        unapplied=world.unapplied,
     )
     return _encoder.encode(kept)
 
@@ -207,6 +209,7 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.erasing = dict.fromkeys(kept.erasing)
     world.spend.windows = kept.spend
     world.events, world.decisions, world.rewards, world.comparisons = kept.counts
+    world.unapplied = kept.unapplied
     world.experiments = {spec.id: spec for spec in kept.experiments}
     world.configured_experiments = {spec.id: spec for spec in kept.configured_experiments}
     world.trials = {id: codec.load(data, Trial) for id, data in kept.trials.items()}

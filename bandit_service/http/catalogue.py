@@ -93,7 +93,7 @@ async def policy_state(request: web.Request) -> web.Response:
     return reply(
         {
             "name": name,
-            "key": learner.key or world.policy_key,
+            "key": world.key_of(learner),
             "bytes": len(dumped),
             "sha256": codec.sha256(dumped),
             "events": world.events,
@@ -112,7 +112,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
         "policies": [*policies.names(), *policies.river_names()],
         "serving": {
             "name": world.serving,
-            "key": world.policy_key,
+            "key": world.key_of(world.learners[world.serving]),
             "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
         },
         "beside": [
