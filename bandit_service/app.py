@@ -150,7 +150,7 @@ async def serving(
         )
         await runner.setup()
         listening: asyncio.Server | None = None
-        lag = asyncio.create_task(gauges.measure_lag(), name="lag")
+        lag = router.writer.tasks.keep("lag", gauges.measure_lag)
         try:
             server, admission = settings.server, app[frame.ADMISSION]
             listening = await asyncio.get_running_loop().create_server(
@@ -170,7 +170,7 @@ async def serving(
             yield url, app
         finally:
             gc.unfreeze()
-            lag.cancel()
+            await lag.end()
             app[frame.DRAINING].set()
             live.broadcast.close()
             if listening is not None:

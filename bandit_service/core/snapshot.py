@@ -186,8 +186,8 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
             learner.state = codec.load(found.state, type(learner.state))
             learner.failures, learner.uncorrected = found.failures, found.uncorrected
     for label, one in kept.learners.items():
-        if one.own or one.name:
-            world.learners[label] = _variant(one)
+        if (one.own or one.name) and (variant := _variant(one)) is not None:
+            world.learners[label] = variant
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
@@ -240,10 +240,13 @@ def _learned(one: Learner) -> _Learned:
     return _Learned(state, one.failures, one.uncorrected, *said)
 
 
-def _variant(kept: _Learned) -> Learner:
-    """The policy of a variant, which the log described."""
-    policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
-    state = codec.load(kept.state, type(policy.init()))
+def _variant(kept: _Learned) -> Learner | None:
+    """The policy of a variant, which the log described; None where there is none such any more."""
+    try:
+        policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
+        state = codec.load(kept.state, type(policy.init()))
+    except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
+        return None  # as for a fold of the whole log
     said = (kept.name, kept.key, kept.parameters, kept.own, kept.seeded)
     return Learner(policy, state, kept.failures, kept.uncorrected, None, *said)
 

@@ -45,7 +45,10 @@ class WhatIf:
         try:
             async with asyncio.timeout(self._settings.experiment_rules.whatif_s):
                 upto = await self._writer.synced()
-                done = await elsewhere(_CHILD, job, self._writer.log, upto, Done)
+                stalled_s = self._settings.snapshots.stalled_s
+                done = await elsewhere(
+                    _CHILD, job, self._writer.log, upto, Done, within_s=stalled_s
+                )
         except TimeoutError:
             raise OutOfTime(
                 f"whatif: not done within experiment_rules.whatif_s, "
