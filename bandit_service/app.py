@@ -21,7 +21,14 @@ from bandit_service.http import experiments as experiments_http
 from bandit_service.http import frame
 from bandit_service.http import tracing as tracing_http
 from bandit_service.http.admission import Admission, Entrance
-from bandit_service.http.connections import Connection, expect
+from bandit_service.http.connections import (
+    AT_ONCE,
+    Connection,
+    Door,
+    deepen,
+    expect,
+    tell_seldom,
+)
 from bandit_service.http.routes import routes
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
@@ -107,14 +114,15 @@ def application(
 
 
 def _entrances(
-    runner: web.AppRunner, admission: Admission, idle_s: float
+    runner: web.AppRunner, admission: Admission, idle_s: float, door: Door
 ) -> Callable[[], Entrance]:
     """What a new connection is given to: the HTTP stack with an entrance before it."""
     loop = asyncio.get_running_loop()
 
     def entrance() -> Entrance:
         assert runner.server is not None
-        return Entrance(Connection(runner.server, loop, idle_s, frame.failed), admission)
+        connection = Connection(runner.server, loop, idle_s, frame.failed)
+        return Entrance(connection, admission, door.closed_to)
 
     return entrance
 
@@ -153,13 +161,16 @@ async def serving(
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
         try:
             server, admission = settings.server, app[frame.ADMISSION]
-            listening = await asyncio.get_running_loop().create_server(
-                _entrances(runner, admission, server.idle_s),
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(tell_seldom)
+            listening = await loop.create_server(
+                _entrances(runner, admission, server.idle_s, Door(telemetry.connection_refused)),
                 server.host,
                 server.port,
                 ssl=tls,
-                backlog=1024,
+                backlog=AT_ONCE,
             )
+            deepen(listening)
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
