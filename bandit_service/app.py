@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +50,7 @@ from bandit_service.settings import (
 )
 
 _log = logging.getLogger("bandit.app")
+_NAME = re.compile(r"{(\w+)}")
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -106,10 +108,11 @@ def application(
         telemetry.overloaded,
     )
     app[frame.DRAINING] = asyncio.Event()
-    paths = (*routes(), *page.routes())
-    for route in paths:
-        route.kwargs["expect_handler"] = expect
-    app.add_routes(paths)
+    for route in (*routes(), *page.routes()):
+        path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
+        app.router.add_route(
+            route.method, path, route.handler, expect_handler=expect, **route.kwargs
+        )
     return app
 
 

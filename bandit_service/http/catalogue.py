@@ -29,7 +29,7 @@ async def list_arms(request: web.Request) -> web.Response:
 async def put_arm(request: web.Request) -> web.Response:
     """PUT /v1/arms/{id}: add or replace."""
     id = request.match_info["id"]
-    body = wire.decode_json(await body_of(request))
+    body = wire.decode_request(await body_of(request))
     if not isinstance(body, dict):
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id", id) != id:
@@ -77,7 +77,7 @@ async def list_policies(request: web.Request) -> web.Response:
 
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
-    asked = wire.convert(wire.decode_json(await body_of(request)), wire.PolicyRequest)
+    asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
     asked.check()
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_body(request), 202)

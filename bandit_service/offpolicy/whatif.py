@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable
+from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
 from bandit_service.folding import FoldFailed, elsewhere
 from bandit_service.offpolicy.child import Done, Job
 from bandit_service.offpolicy.fold import METRICS, Asked, Candidate, checked
@@ -77,7 +77,7 @@ class WhatIf:
             ("last", request.last, 1, MOST_DECISIONS),
         ):
             if not low <= value <= high:
-                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {value:g}",
+                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}",
                               param=name)  # fmt: skip
         chosen, log = self._settings, self._writer.log
         half = (int(log.first) + int(log.last)) // 2
