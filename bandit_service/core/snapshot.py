@@ -25,7 +25,7 @@ from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_wo
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy
 
-VERSION = 7
+VERSION = 8
 """Goes up with any change of what the fold makes of the same events."""
 
 
