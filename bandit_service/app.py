@@ -110,9 +110,8 @@ def application(
     app[frame.DRAINING] = asyncio.Event()
     for route in (*routes(), *page.routes()):
         path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
-        app.router.add_route(
-            route.method, path, route.handler, expect_handler=expect, **route.kwargs
-        )
+        more = route.kwargs | {"expect_handler": expect}
+        app.add_routes([web.RouteDef(route.method, path, route.handler, more)])
     return app
 
 
