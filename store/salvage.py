@@ -207,7 +207,8 @@ def _examined(db: sqlite3.Connection, keep: _Keep, known: Offset) -> Report:
     # the head knows of lost ones at the end, unless its checksum is that of the last one saved
     if head is not None and at <= head[0] <= end + most:
         end = head[0] if head[1] != ended else at
-    end = max(end, known)
+    if known - end <= _GIVE_UP:  # more than that is of another log
+        end = max(end, known)
     if end > at:
         places.append((at + 1, why or _UNREADABLE, kept))
         lost.append((at + 1, end))
@@ -353,12 +354,14 @@ def _top(db: sqlite3.Connection) -> int:
 def take_place(repaired: Path, path: Path, number: int) -> Path:
     """Put the repaired log where the damaged one is, which keeps its content as `…damaged-N`."""
     damaged = path.with_name(f"{path.name}.damaged-{number}")
-    wal = Path(f"{path}-wal")
+    wal, mark = Path(f"{path}-wal"), _mark.beside(path)
     with held(path):
         try:
             damaged.hardlink_to(path)  # at no time is there no log in this place
             if wal.exists():
                 wal.rename(f"{damaged}-wal")
+            if mark.exists():  # which the new log may fall short of
+                mark.rename(f"{damaged}-synced")
             repaired.replace(path)
             sync_directory(path.parent)
         except OSError as error:
