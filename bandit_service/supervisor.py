@@ -44,7 +44,6 @@ class Supervisor:
         give_up: called with the reason when it failed TRIES times in a row, and then it is over.
         Without it the task is tried for ever.
         """
-        self._tell(name, False)
         return Kept(name, self, work, give_up)
 
     def failed(self, name: str, error: BaseException) -> str:

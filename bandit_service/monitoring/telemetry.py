@@ -252,7 +252,6 @@ class Telemetry:
 
     def task_failing(self, task: str, failing: bool) -> None:
         """A long-lived task fails from here on, or does no more."""
-        self._task_failures(task)
         self._task_failing(task).set(1.0 if failing else 0.0)
 
     def child_ended(self) -> None:
