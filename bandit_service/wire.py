@@ -203,8 +203,8 @@ def _check_whole(at: str, value: Any) -> None:
         for key, inner in value.items():
             _check_whole(f"{at}.{key}" if at else key, inner)
     elif type(value) is list:
-        for inner in value:
-            _check_whole(at, inner)
+        for i, inner in enumerate(value):
+            _check_whole(f"{at}[{i}]", inner)
 
 
 def decode_msgpack(body: bytes) -> Any:
