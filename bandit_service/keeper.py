@@ -146,7 +146,7 @@ class Keeper:
         try:
             return await fold_elsewhere(task, self._writer.log, upto, progress, stalled_s)
         except Stalled:
-            self._telemetry.child_ended()
+            self._writer.child_ended()
             raise
 
     async def _retain(self) -> None:

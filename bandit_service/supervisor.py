@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from bandit_service.logs import Seldom
+
 _log = logging.getLogger("bandit.tasks")
 FIRST_S, MOST_S = 0.5, 30.0
 TRIES = 6
@@ -32,6 +34,7 @@ class Supervisor:
     def __init__(self, count: Callable[[str], None], tell: Callable[[str, bool], None]) -> None:
         self.failing: dict[str, str] = {}
         self._count, self._tell = count, tell
+        self._seldom = Seldom()  # some are tried with every event
 
     def keep(
         self,
@@ -50,7 +53,9 @@ class Supervisor:
         """One round of a task failed; in words."""
         why = _why(error)
         self._count(name)
-        _log.error("a task failed", extra={"task": name, "why": why}, exc_info=_unexpected(error))
+        if (more := self._seldom(name)) is not None:
+            told = {"task": name, "why": why, "more": more or None}
+            _log.error("a task failed", extra=told, exc_info=_unexpected(error))
         if name not in self.failing:
             self._tell(name, True)
         self.failing[name] = why
@@ -60,7 +65,8 @@ class Supervisor:
         """One round of a task was done."""
         if self.failing and self.failing.pop(name, None) is not None:
             self._tell(name, False)
-            _log.warning("a task is well again", extra={"task": name})
+            if self._seldom(f"{name}, well") is not None:
+                _log.warning("a task is well again", extra={"task": name})
 
 
 class Kept:

@@ -85,6 +85,7 @@ class Writer:
         self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
         self._wake = asyncio.Event()
         self._unsynced = False
+        self._seldom = logs.Seldom()
         self._full: Full | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
@@ -315,8 +316,10 @@ class Writer:
         if self.world.unapplied == unapplied:
             return ""
         self._telemetry.unapplied(self.world.unapplied)
-        told = {"event": ev.kind(event), "why": self.world.why_unapplied}
-        _log.critical("an event was not applied whole", extra=told)
+        if (more := self._seldom("unapplied")) is not None:
+            why = self.world.why_unapplied
+            told = {"event": ev.kind(event), "why": why, "more": more or None}
+            _log.critical("an event was not applied whole", extra=told)
         return _OURS
 
     def _look_on(self, event: ev.AnyEvent, failures: int) -> None:
@@ -343,8 +346,10 @@ class Writer:
             )
         learner = self.world.learners[self.world.serving]
         if learner.failures != failures:
-            told = {"event": ev.kind(event), "decision_id": getattr(event, "decision_id", "")}
-            _log.warning("the policy refused to learn", extra=told)
+            if (more := self._seldom("refused")) is not None:
+                decision = getattr(event, "decision_id", "")
+                told = {"event": ev.kind(event), "decision_id": decision, "more": more or None}
+                _log.warning("the policy refused to learn", extra=told)
             self._telemetry.learner_failures(self.world.serving, learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
             self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
@@ -389,6 +394,10 @@ class Writer:
             if self._waiting or self._unsynced:
                 await self._sync()
             self.tasks.well("commit")
+
+    def child_ended(self) -> None:
+        """Count a child process that made no progress and was killed."""
+        self._telemetry.child_ended()
 
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""

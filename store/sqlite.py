@@ -69,6 +69,7 @@ class SqliteLog:
         self._stale = False
         self._erasures = 0
         self._descriptor = threading.Lock()
+        _put_back_wal(self.path)
         if _missing(self.path):
             raise Corrupt(1, f"{self.path} is missing or empty, though what belongs to it is there")
         private(self.path)
@@ -134,15 +135,12 @@ class SqliteLog:
 
     def _close_and_keep_wal(self) -> None:
         """Closing deletes the WAL, with all that could not be read of it; so it gets a new name."""
-        wal = Path(f"{self.path}-wal")
-        kept = Path(f"{wal}.kept")
+        wal, kept = _wal_and_kept(self.path)
         with contextlib.suppress(OSError):
             kept.unlink(missing_ok=True)
             kept.hardlink_to(wal)
         self._db.close()
-        with contextlib.suppress(OSError):
-            kept.replace(wal)
-            kept.unlink(missing_ok=True)  # where nothing was deleted, both are one file
+        _put_back_wal(self.path)
 
     def _refused(self, error: Exception) -> StoreError:
         if "locked" in str(error):
@@ -392,6 +390,19 @@ class SqliteLog:
                 return record.eid
             seen.add(record.eid)
         return "?"
+
+
+def _wal_and_kept(path: Path) -> tuple[Path, Path]:
+    return Path(f"{path}-wal"), Path(f"{path}-wal.kept")
+
+
+def _put_back_wal(path: Path) -> None:
+    """The WAL of an opening that was refused, also of one that was cut off meanwhile."""
+    wal, kept = _wal_and_kept(path)
+    with contextlib.suppress(OSError):
+        if not wal.exists():
+            kept.replace(wal)
+        kept.unlink(missing_ok=True)  # where nothing was deleted, both are one file
 
 
 def _missing(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
-from bandit_service.folding import FoldFailed, elsewhere
+from bandit_service.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.offpolicy.child import Done, Job
 from bandit_service.offpolicy.fold import METRICS, Asked, Candidate, checked
 from bandit_service.offpolicy.report import How
@@ -58,6 +58,8 @@ class WhatIf:
         except Trimmed:
             raise Unavailable("the log was shortened meanwhile; ask again") from None
         except (FoldFailed, StoreError) as error:
+            if isinstance(error, Stalled):
+                self._writer.child_ended()
             raise Unavailable(f"the log could not be evaluated: {error}") from None
         finally:
             self._busy = False
