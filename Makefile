@@ -190,7 +190,7 @@ $(VENV)/sbom/.cyclonedx: | $(VENV)/.base
 
 sbom: $(VENV)/sbom/.cyclonedx ## what the service is made of, as CycloneDX (var/sbom.cdx.json), by requirements.lock with its hashes
 	@mkdir -p var
-	@$(VENV)/sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
 	  --of JSON -o var/sbom.cdx.json
 	@echo "var/sbom.cdx.json"
 
