@@ -107,6 +107,7 @@ class Keeper:
         folded = await self._fold(task, upto)
         self._saved_at, self._saved_time = folded.at, time.monotonic()
         self._telemetry.snapshot(folded.at, folded.size, self._saved_time - begun)
+        self._writer.tasks.well("snapshots")
         _log.info("snapshot", extra={"offset": folded.at, "bytes": folded.size})
         return folded
 

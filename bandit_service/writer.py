@@ -103,7 +103,10 @@ class Writer:
         self._flush()  # what the first one gave the alarm for
         if self._backlog:
             _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
-        await self._sync()
+        try:
+            await self._sync()
+        except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
+            self.tasks.failed("commit", error)
         if self._tidying is not None:
             self._tidying.cancel()
         if self._committing is not None:
@@ -199,7 +202,7 @@ class Writer:
     def _commit(self, batch: Sequence[_Ready]) -> None:
         if not batch:
             return
-        begun, before = time.perf_counter(), self.log.last
+        begun = time.perf_counter()
         try:
             self._append([record for _, _, record in batch])
         except StoreError as error:
@@ -207,21 +210,17 @@ class Writer:
             for command, event, _ in batch:
                 self._put_off(command, event, error)
             return
-        except Exception as error:
-            if self.log.last != before:  # they are in the log, and nobody has applied them
-                self._end(f"an append was not finished ({type(error).__name__})")
-            raise
-        appended = time.perf_counter()
+        appended_s = time.perf_counter() - begun
         self._unsynced = True
-        self._telemetry.appended(len(batch), appended - begun)
         for command, event, _ in batch:
-            why = self._apply(event)
-            if why:
+            if why := self._apply(event):
                 _fail(command.done, ServiceError(why))
-                continue
+            else:
+                self._settle(command, event)
+        self._telemetry.appended(len(batch), appended_s)
+        for _, event, _ in batch:
             if isinstance(event, ev.Decided):
-                self._telemetry.stage("record", (appended - begun) / len(batch))
-            self._settle(command, event)
+                self._telemetry.stage("record", appended_s / len(batch))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
     def _append(self, records: Sequence[Record]) -> None:
@@ -229,7 +228,13 @@ class Writer:
             raise self._full.with_traceback(None)
         if self.broken.done():
             raise Closed(self.broken.result())
-        self.log.append(records)
+        before = self.log.last
+        try:
+            self.log.append(records)
+        except Exception as error:
+            if self.log.last != before:  # they are in the log, and nobody will apply them
+                self._end(f"an append was not finished ({type(error).__name__})")
+            raise
 
     def _failed(self, error: StoreError) -> None:
         if not isinstance(error, Full):

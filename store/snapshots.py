@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from store._disk import sync_directory
+from store._disk import close_to_others, sync_directory
 from store._protocols import Offset
 from store.errors import Full
 
@@ -52,6 +52,8 @@ class FileSnapshots:
             self.directory.mkdir(0o700, parents=True, exist_ok=True)
             for path in self.directory.glob(f"*.snapshot{_PARTIAL}"):
                 path.unlink()  # of a process that died while it wrote
+            for path in self.directory.glob("*.snapshot"):
+                close_to_others(path)  # of a version that made it for all
         except OSError as error:
             raise Full(f"{self.directory} cannot be written ({error.strerror})") from None
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from store import _mark, _wal
-from store._disk import private, sync_data, sync_directory
+from store._disk import close_to_others, private, sync_data, sync_directory
 from store._format import (
     FOLLOWING,
     INSERT,
@@ -73,6 +73,7 @@ class SqliteLog:
         if _missing(self.path):
             raise Corrupt(1, f"{self.path} is missing or empty, though what belongs to it is there")
         private(self.path)
+        close_to_others(Path(f"{self.path}-wal"))  # of a version that made it for all
         try:
             self._db = sqlite3.connect(
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False

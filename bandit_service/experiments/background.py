@@ -17,10 +17,12 @@ from bandit_service.core.errors import Conflict, ServiceError, Unknown
 from bandit_service.core.experiments import Experiment, Variant
 from bandit_service.core.steering import Change, steer
 from bandit_service.core.trial import Trial
+from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.settings import PolicySettings
 from bandit_service.supervisor import Kept
 from bandit_service.writer import Writer
+from store import StoreError
 
 _log = logging.getLogger("bandit.experiments")
 KEY = "experiments"
@@ -95,11 +97,10 @@ class Background:
         except (Conflict, Unknown):
             return  # it was stopped or deleted meanwhile
         except Exception as error:  # noqa: BLE001 - it may not stand as starting for ever
-            why = self._writer.tasks.failed("experiments", error)
+            known = (FoldFailed, StoreError, ServiceError, ValueError, TypeError)
+            why = str(error) if isinstance(error, known) else type(error).__name__
             _log.error("experiment not started", extra={"experiment": id, "why": why})
             await self._not_started(id, f"not started: {why}")
-        else:
-            self._writer.tasks.well("experiments")
 
     async def _seed(self, id: str) -> int:
         spec, _ = find(self._writer, id)

@@ -190,8 +190,9 @@ async def test_who_looks_on_may_fail_and_changes_no_answer(
     writer.start()
     with monkeypatch.context() as patched:
         patched.setattr(Telemetry, "happened", fails)
+        patched.setattr(Telemetry, "appended", fails)
         assert isinstance(await writer.submit(lambda: _decided("a")), ev.Decided)
-        assert writer.tasks.failing == {"look on": "KeyError"}
+        assert writer.tasks.failing == {"look on": "KeyError", "flush": "KeyError"}
     assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
     assert writer.tasks.failing == {}
     assert list(writer.world.pending) == ["a", "b"]

@@ -12,6 +12,7 @@ import pytest
 
 from store import Corrupt, Offset, Record
 from store.salvage import examine, repair, take_place
+from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 from tests.unit.store.log_suite import contents, expected, record
 
@@ -232,6 +233,17 @@ def test_files_are_not_for_other_users(tmp_path: Path) -> None:
     path.chmod(0o644)
     SqliteLog(path).close()
     assert path.stat().st_mode & 0o777 == 0o640
+    (path.parent / "x").mkdir()
+    snapshots = FileSnapshots(path.parent / "x" / "snapshots")
+    snapshots.save(Offset(1), "key", b"state")
+    (file,) = snapshots.directory.iterdir()
+    assert (snapshots.directory.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
+    file.chmod(0o644)
+    FileSnapshots(snapshots.directory)
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_refusing_keeps_what_the_main_file_and_its_wal_hold(tmp_path: Path) -> None:
