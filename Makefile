@@ -22,7 +22,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock clean
+.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -182,6 +182,17 @@ lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requi
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
+
+# In an environment of its own, so that what lists the packages is not among them.
+$(VENV)/sbom/.cyclonedx: | $(VENV)/.base
+	@$(PYTHON) -m venv $(VENV)/sbom
+	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom==7.5.0' && touch $@
+
+sbom: $(VENV)/sbom/.cyclonedx ## what the service is made of, as CycloneDX (var/sbom.cdx.json), by requirements.lock with its hashes
+	@mkdir -p var
+	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	  --of JSON -o var/sbom.cdx.json
+	@echo "var/sbom.cdx.json"
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,14 @@ from bandit_service.http import experiments as experiments_http
 from bandit_service.http import frame
 from bandit_service.http import tracing as tracing_http
 from bandit_service.http.admission import Admission, Entrance
-from bandit_service.http.connections import Connection, expect
+from bandit_service.http.connections import (
+    AT_ONCE,
+    Connection,
+    Door,
+    deepen,
+    expect,
+    tell_seldom,
+)
 from bandit_service.http.routes import routes, unlisted
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
@@ -43,6 +51,7 @@ from bandit_service.settings import (
 )
 
 _log = logging.getLogger("bandit.app")
+_NAME = re.compile(r"{(\w+)}")
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -105,22 +114,23 @@ def application(
         telemetry.overloaded,
     )
     app[frame.DRAINING] = asyncio.Event()
-    paths = (*routes(), *unlisted(), *page.routes())
-    for route in paths:
-        route.kwargs["expect_handler"] = expect
-    app.add_routes(paths)
+    for route in (*routes(), *unlisted(), *page.routes()):
+        path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
+        more = route.kwargs | {"expect_handler": expect}
+        app.add_routes([web.RouteDef(route.method, path, route.handler, more)])
     return app
 
 
 def _entrances(
-    runner: web.AppRunner, admission: Admission, idle_s: float
+    runner: web.AppRunner, admission: Admission, idle_s: float, door: Door
 ) -> Callable[[], Entrance]:
     """What a new connection is given to: the HTTP stack with an entrance before it."""
     loop = asyncio.get_running_loop()
 
     def entrance() -> Entrance:
         assert runner.server is not None
-        return Entrance(Connection(runner.server, loop, idle_s, frame.failed), admission)
+        connection = Connection(runner.server, loop, idle_s, frame.failed)
+        return Entrance(connection, admission, door.closed_to)
 
     return entrance
 
@@ -156,16 +166,19 @@ async def serving(
         )
         await runner.setup()
         listening: asyncio.Server | None = None
-        lag = asyncio.create_task(gauges.measure_lag(), name="lag")
+        lag = router.writer.tasks.keep("lag", gauges.measure_lag)
         try:
             server, admission = settings.server, app[frame.ADMISSION]
-            listening = await asyncio.get_running_loop().create_server(
-                _entrances(runner, admission, server.idle_s),
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(tell_seldom)
+            listening = await loop.create_server(
+                _entrances(runner, admission, server.idle_s, Door(telemetry.connection_refused)),
                 server.host,
                 server.port,
                 ssl=tls,
-                backlog=1024,
+                backlog=AT_ONCE,
             )
+            deepen(listening)
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -176,7 +189,7 @@ async def serving(
             yield url, app
         finally:
             gc.unfreeze()
-            lag.cancel()
+            await lag.end()
             app[frame.DRAINING].set()
             live.broadcast.close()
             if listening is not None:

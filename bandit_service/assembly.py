@@ -53,7 +53,7 @@ class WrongDimension(Exception):
 def open_log(settings: Settings) -> SqliteLog:
     """The event log in its directory, which is made if it is not there."""
     directory = Path(settings.data_dir)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(0o700, parents=True, exist_ok=True)
     return SqliteLog(directory / settings.log.path)
 
 
@@ -125,15 +125,24 @@ async def running_router(
                 "events": world.events,
                 "from_snapshot": recovered.after,
                 "erased": recovered.erased,
+                "unapplied": world.unapplied,
                 "seconds": round(recovery_s, 3),
             },
         )
+        if recovered.unknown:
+            _log.warning(
+                "what some erased or lost events taught is not known any more: the snapshots that "
+                "knew it are not there, or cannot be read",
+                extra={"events": recovered.unknown, "from_snapshot": recovered.after},
+            )
         telemetry = Telemetry(
             pending=lambda: len(router.world.pending),
             remembered=lambda: len(router.world.history.items),
             baseline=settings.monitoring.baseline_arm,
         )
         telemetry.recovery.set(recovery_s)
+        telemetry.recovery_unknown.set(recovered.unknown)
+        telemetry.unapplied(world.unapplied)
         telemetry.learning.drift.begin(world)
         embedding = settings.embedding
         backend = await asyncio.to_thread(

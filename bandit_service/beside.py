@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from bandit_service.core import codec
 from bandit_service.core import events as ev
-from bandit_service.core.errors import ServiceError
 from bandit_service.core.world import beside
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.settings import PolicySettings, policy_key
+from bandit_service.supervisor import Kept
 from bandit_service.writer import Prepare, Writer
-from store import StoreError
 
 _log = logging.getLogger("bandit.beside")
 _AGAIN_S = 30.0
@@ -32,7 +32,7 @@ class Beside:
     def __init__(self, writer: Writer, keeper: Keeper) -> None:
         self._writer = writer
         self._keeper = keeper
-        self._joining: asyncio.Task[None] | None = None
+        self._joining: Kept | None = None
 
     async def start(self, wanted: Sequence[PolicySettings]) -> None:
         """Take out what is not wanted any more; begin to fold what is not there yet.
@@ -48,13 +48,12 @@ class Beside:
         if world.decisions + world.rewards + world.comparisons == 0:
             missing = [each for each in missing if not self._joined(each, b"")]
         if missing:
-            self._joining = asyncio.ensure_future(self._fold(missing))
+            self._joining = self._writer.tasks.keep("beside", partial(self._fold, missing))
 
     async def close(self) -> None:
         """Stop folding; what did not join is folded again at the next start."""
         if self._joining is not None:
-            self._joining.cancel()
-            await asyncio.gather(self._joining, return_exceptions=True)
+            await self._joining.end()
 
     def _leaving(self, name: str) -> Prepare:
         return lambda: ev.PolicyLeft(ts=self._writer.now(), policy=name)
@@ -62,15 +61,16 @@ class Beside:
     async def _fold(self, missing: Sequence[PolicySettings]) -> None:
         left = list(missing)
         while left:
+            wanted = left.pop(0)
             try:
-                built = await self._keeper.folded(left[0], beside(left[0].name))
-                if not self._joined(left[0], codec.dump(built.state)):
+                built = await self._keeper.folded(wanted, beside(wanted.name))
+                if not self._joined(wanted, codec.dump(built.state)):
                     raise FoldFailed("the log cannot be written now")
-            except (FoldFailed, StoreError, ServiceError) as error:
-                _log.error("not joined", extra={"policy": left[0].name, "why": str(error)})
+            except Exception as error:  # noqa: BLE001 - one that cannot be folded bars no other
+                self._writer.tasks.failed("beside", error)
+                _log.error("not joined", extra={"policy": wanted.name})
+                left.append(wanted)
                 await asyncio.sleep(_AGAIN_S)
-            else:
-                left.pop(0)
 
     def _joined(self, wanted: PolicySettings, state: bytes) -> bool:
         """The event, from which the learner is made, so that a replay makes the same one."""

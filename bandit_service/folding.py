@@ -10,6 +10,9 @@ Frames on both pipes are four bytes of length, big-endian, and MessagePack:
     service: Task            child: Begin, from where on it wants events
     service: list[bytes]…    bodies in order; an empty list ends them
                              child: Folded
+
+A child that takes no step within a bound is killed, and the service goes on: whoever waits for it
+holds the lock that erasures wait for. What it says on stderr is told with the failure.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -36,6 +40,11 @@ from store.snapshots import FileSnapshots
 
 _CHUNK = 128
 _LENGTH = struct.Struct(">I")
+_WORDS = 4096
+_ENDS_S = 10.0
+_PREFIX = "bandit-service folding: "
+_EARLY = "the folding process ended early"
+STALLED_S = 60.0
 F = TypeVar("F")
 Progress = Callable[[int, int], None]
 
@@ -85,50 +94,119 @@ class FoldFailed(Exception):
     """The child did not come to its end."""
 
 
+class Stalled(FoldFailed):
+    """The child took no step for too long, and was killed."""
+
+
 # --- the service's side -------------------------------------------------------------------
 
 
 async def fold_elsewhere(
-    task: Task, log: EventLog, upto: Offset, progress: Progress | None = None
-) -> Folded:
+    task: Task, log: EventLog, upto: Offset, progress: Progress | None = None,
+    within_s: float = STALLED_S,
+) -> Folded:  # fmt: skip
     """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
-    return await elsewhere("bandit_service.folding", task, log, upto, Folded, progress)
+    return await elsewhere("bandit_service.folding", task, log, upto, Folded, progress, within_s)
 
 
 async def elsewhere(
     module: str, task: object, log: EventLog, upto: Offset, kind: type[F],
-    progress: Progress | None = None,
+    progress: Progress | None = None, within_s: float = STALLED_S,
 ) -> F:  # fmt: skip
-    """The same for any module that answers Begin, reads events and ends with a `kind`."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    """The same for any module that answers Begin, reads events and ends with a `kind`.
+
+    within_s: so long it may take for each step: to begin, to take some hundred events, to end.
+    """
+    child = await _started(module)
     assert child.stdin is not None
     assert child.stdout is not None
+    assert child.stderr is not None
+    words = asyncio.create_task(_last_words(child.stderr))
     try:
         child.stdin.write(framed(task))
-        begin = await answer_of(child.stdout, Begin)
+        begin = await _step(answer_of(child.stdout, Begin), within_s)
         replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
         done = begin.after
         while done < upto:
             chunk = list(islice(replayed, _CHUNK))
             done = int(chunk[-1][0])
             child.stdin.write(framed([(int(at), body) for at, body in chunk]))
-            await child.stdin.drain()
+            await _step(child.stdin.drain(), within_s)
             if progress is not None:
                 progress(done, int(upto))
         child.stdin.write(framed([]))
-        await child.stdin.drain()
-        made = await answer_of(child.stdout, kind)
-        await child.wait()
+        await _step(child.stdin.drain(), within_s)
+        made = await _step(answer_of(child.stdout, kind), within_s)
+        await _step(child.wait(), within_s)
         return made
-    except ConnectionError as error:
-        raise FoldFailed(f"the folding process ended early ({type(error).__name__})") from None
+    except Stalled:
+        raise
+    except (ConnectionError, FoldFailed) as error:
+        said = await _said(child, words)
+        what = str(error) if isinstance(error, FoldFailed) else _EARLY
+        raise FoldFailed(f"{what}: {said}" if said else what) from None
     finally:
-        if child.returncode is None:
+        await _ended(child, words)
+
+
+async def _started(module: str) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, memory, process, thread
+        why = error.strerror if isinstance(error, OSError) else None
+        raise FoldFailed(
+            f"no process could be started to fold ({why or type(error).__name__})"
+        ) from None
+
+
+async def _step(work: Awaitable[F], within_s: float) -> F:
+    try:
+        async with asyncio.timeout(within_s):
+            return await work
+    except TimeoutError:
+        why = f"the folding process took no step for {within_s:g} s and was ended"
+        raise Stalled(why) from None
+
+
+async def _last_words(stderr: asyncio.StreamReader) -> bytes:
+    """Everything that a child says, so that it never waits for us; the end of it is kept."""
+    kept = b""
+    while said := await stderr.read(4096):
+        kept = (kept + said)[-_WORDS:]
+    return kept
+
+
+async def _said(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> str:
+    """Why the child ended, in its own words: the last line, of a traceback only the kind."""
+    if child.returncode is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), _ENDS_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(words), _ENDS_S)
+    text = words.result().decode(errors="replace") if words.done() else ""
+    lines = text.strip().splitlines()
+    if not lines:
+        number = child.returncode
+        return f"signal {-number}" if number is not None and number < 0 else ""
+    if "Traceback (most recent call last):" in text:
+        return lines[-1].partition(":")[0]  # the message may hold what is nobody's to read
+    return lines[-1].removeprefix(_PREFIX)
+
+
+async def _ended(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> None:
+    """Killed if it is there still; a process that cannot be killed is left behind."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
             child.kill()
-            await child.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), _ENDS_S)
+    words.cancel()
+    with suppress(asyncio.CancelledError):
+        await words
 
 
 async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
@@ -137,7 +215,7 @@ async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
         return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
     except asyncio.IncompleteReadError:
-        raise FoldFailed("the folding process ended early") from None
+        raise FoldFailed(_EARLY) from None
     except codec.UNREADABLE:
         raise FoldFailed(f"the folding process did not say {kind.__name__}") from None
 
@@ -246,5 +324,5 @@ if __name__ == "__main__":
         fold(sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:
         os._exit(1)  # the service has ended: nobody is left to be told
-    except StoreError as error:
-        sys.exit(f"bandit-service folding: {error}")
+    except (StoreError, MemoryError) as error:
+        sys.exit(_PREFIX + (str(error) or type(error).__name__))

@@ -10,9 +10,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -20,13 +20,14 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused, ServiceError
+from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.lessons import teach
 from bandit_service.core.world import Learner
-from bandit_service.folding import Folded, FoldFailed, Progress, Task, fold_elsewhere
+from bandit_service.folding import Folded, FoldFailed, Progress, Stalled, Task, fold_elsewhere
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.recovery import mark_at, snapshot_key, task_arguments
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
+from bandit_service.supervisor import FIRST_S, Kept
 from bandit_service.writer import Writer
 from policies import ArmId, Arms, Context
 from store import Offset, StoreError
@@ -36,6 +37,7 @@ _log = logging.getLogger("bandit.keeper")
 _BUILDING = "(building)"
 _SLICE = 20
 _LOOK_S, _AGAIN_S = 1.0, 30.0
+_SWITCHES = 5
 
 
 class Keeper:
@@ -62,21 +64,20 @@ class Keeper:
         self._not_before = 0.0
         self._folding = asyncio.Lock()
         self._erasing: set[str] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking: Kept | None = None
+        self._changing: Kept | None = None
         made = snapshots.made_at(snapshot_key(serving, settings), Offset(recovered_at))
         telemetry.snapshot(recovered_at, made=made)
 
     def start(self) -> None:
         """Begin to make snapshots and to delete what is too old."""
-        self._spawn(self._look_forever())
+        self._looking = self._writer.tasks.keep("upkeep", self._look_forever)
 
     async def close(self) -> None:
         """Stop; the last snapshot is made of the world as it stands, where anything is new."""
-        for task in self._tasks:
-            task.cancel()
-        for task in list(self._tasks):
-            with suppress(asyncio.CancelledError):
-                await task
+        for task in (self._looking, self._changing):
+            if task is not None:
+                await task.end()
         last = self._writer.log.last
         if last > self._saved_at and not self._writer.broken.done():
             self._writer.world.learners.pop(_BUILDING, None)
@@ -103,9 +104,10 @@ class Keeper:
             first=int(log.first),
         )
         begun = time.monotonic()
-        folded = await fold_elsewhere(task, log, upto)
+        folded = await self._fold(task, upto)
         self._saved_at, self._saved_time = folded.at, time.monotonic()
         self._telemetry.snapshot(folded.at, folded.size, self._saved_time - begun)
+        self._writer.tasks.well("snapshots")
         _log.info("snapshot", extra={"offset": folded.at, "bytes": folded.size})
         return folded
 
@@ -118,18 +120,35 @@ class Keeper:
             new = self._writer.log.last - self._saved_at
             waited = time.monotonic() - self._saved_time
             if new >= due.every_events or (new and waited >= due.every_s):
-                await self._tried(self.snapshot())
+                await self._tried("snapshots", self.snapshot())
             for owner in [one for one in self._writer.world.erasing if one not in self._erasing]:
-                await self._tried(self.erase(owner))  # begun before a restart, or when it failed
-            await self._tried(self._retain())
+                # begun before a restart, or when it failed
+                await self._tried("erasure", self.erase(owner))
+            if not self._writer.world.erasing:
+                self._writer.tasks.well("erasure")
+            await self._tried("retention", self._retain())
+            self._writer.tasks.well("upkeep")
 
-    async def _tried(self, work: Any) -> None:
+    async def _tried(self, name: str, work: Awaitable[object]) -> bool:
+        """One piece of upkeep; whatever goes wrong is told, and it is tried again later."""
+        tasks = self._writer.tasks
         try:
             await work
-        except (StoreError, FoldFailed, ServiceError) as error:
+        except Exception as error:  # noqa: BLE001 - the next round comes whatever this one met
             self._not_before = time.monotonic() + _AGAIN_S
             self._telemetry.upkeep_failed()
-            _log.error("upkeep failed", extra={"why": str(error)})
+            tasks.failed(name, error)
+            return False
+        tasks.well(name)
+        return True
+
+    async def _fold(self, task: Task, upto: Offset, progress: Progress | None = None) -> Folded:
+        stalled_s = self._settings.snapshots.stalled_s
+        try:
+            return await fold_elsewhere(task, self._writer.log, upto, progress, stalled_s)
+        except Stalled:
+            self._writer.child_ended()
+            raise
 
     async def _retain(self) -> None:
         """Delete what is too old or too much, up to the oldest snapshot that may be needed."""
@@ -187,14 +206,25 @@ class Keeper:
         if self.wanted is not None:
             raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
         self.wanted, self.progress = wanted, (0, int(self._writer.log.last))
-        self._spawn(self._tried(self._change(wanted, source)))
+        change = partial(self._change, wanted, source)
+        self._changing = self._writer.tasks.keep("policy", change)
 
     async def _change(self, wanted: PolicySettings, source: str) -> None:
+        """Fold and switch; tried some times, since what is in the way may be gone soon."""
         try:
-            built = await self.folded(wanted, _BUILDING, self._note_progress)
-            self._switch(wanted, built, source)
+            for i in range(_SWITCHES):
+                if i:
+                    await asyncio.sleep(FIRST_S * 4.0**i)
+                if await self._tried("policy", self._switched(wanted, source)):
+                    return
         finally:
             self.wanted = self.progress = None
+        why = self._writer.tasks.failing.get("policy", "")
+        _log.error("the policy was not changed", extra={"policy": wanted.name, "why": why})
+
+    async def _switched(self, wanted: PolicySettings, source: str) -> None:
+        built = await self.folded(wanted, _BUILDING, self._note_progress)
+        self._switch(wanted, built, source)
 
     async def folded(
         self, wanted: PolicySettings, label: str, progress: Progress | None = None
@@ -223,7 +253,7 @@ class Keeper:
                     first=int(log.first),
                     save=progress is not None,
                 )
-                folded = await fold_elsewhere(task, log, upto, progress)
+                folded = await self._fold(task, upto, progress)
             built = snapshot.load_learner(folded.learner, policy)
             await asyncio.to_thread(_warm, built, tuple(sorted(world.arms)), self._dim())
             assert queued.queue is not None
@@ -265,7 +295,7 @@ class Keeper:
                     first=int(log.first),
                     save=False,
                 )
-                folded = await fold_elsewhere(task, log, upto)
+                folded = await self._fold(task, upto)
                 learner = snapshot.load_learner(folded.learner, load_policy(each))
                 states.append(codec.dump(learner.state))
         return events, states
@@ -287,6 +317,7 @@ class Keeper:
         world = self._writer.world
         world.learners.pop(world.serving, None)
         world.learners[wanted.name], world.serving = built, wanted.name
+        world.serving_key = key
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 
@@ -296,11 +327,6 @@ class Keeper:
     def _dim(self) -> int:
         vectors = self._writer.world.history.vectors()[1]
         return int(vectors.shape[1]) if vectors.size else 0
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:

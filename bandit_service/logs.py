@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import re
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -25,10 +26,32 @@ FORMATS = ("auto", "json", "console")
 FIELDS = (
     "request_id", "decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events",
     "model", "from_snapshot", "erased", "offset", "bytes", "records", "decisions", "policy", "key",
-    "experiment", "arm", "detector", "direction", "before", "after", "traceback",
+    "experiment", "arm", "detector", "direction", "before", "after", "task", "unapplied", "path",
+    "more", "traceback",
 )  # fmt: skip
 OURS = "bandit"
 _PLAIN = re.compile(r"[\w.:/+@-]+")
+
+
+class Seldom:
+    """Lines that clients or the machine may cause at any rate: one of each kind in `every_s`."""
+
+    def __init__(self, every_s: float = 1.0) -> None:
+        self._every_s = every_s
+        self._told: dict[str, float] = {}
+        self._kept: dict[str, int] = {}
+
+    def __call__(self, kind: str) -> int | None:
+        """How many of this kind were left out since the last line; None for one more of them.
+
+        kind: one of few; of what others choose there may be any number.
+        """
+        now = time.monotonic()
+        if now - self._told.get(kind, -self._every_s) < self._every_s:
+            self._kept[kind] = self._kept.get(kind, 0) + 1
+            return None
+        self._told[kind] = now
+        return self._kept.pop(kind, 0)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core import snapshot
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.history import PER_ITEM
+from bandit_service.core.lessons import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
-from store import EventLog, Offset, StoreError
+from store import Corrupt, EventLog, Offset, StoreError
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.recovery")
 Progress = Callable[[int, int], None]
+_SWITCH = b"policy_changed"
 
 
 class NotWhole(StoreError):
@@ -29,18 +32,25 @@ class OtherPast(StoreError):
     """A snapshot is of another log than the one it lies beside."""
 
 
+class NotApplied(StoreError):
+    """An event of the log cannot be applied by this process."""
+
+
 @dataclass(frozen=True)
 class Recovered:
     """The world after the whole log, and how it was come by.
 
     policy: what its learner was folded for, which is not the configured one while that is still to
     be folded. after: the snapshot's offset, 0 for none. erased: events whose record was erased.
+    unknown: how many of those no snapshot that was gone on from knew, so that what they taught is
+    not in this world.
     """
 
     world: World
     policy: PolicySettings
     after: int = 0
     erased: int = 0
+    unknown: int = 0
 
 
 def snapshot_key(policy: PolicySettings, settings: Settings) -> str:
@@ -70,29 +80,56 @@ def recover(
 ) -> Recovered:
     """The newest valid snapshot with the rest of the log; the whole log where there is none.
 
-    Where there is none for the policy that is to serve, one of another policy will do: the service
-    can decide by that at once.
+    The policy that decides is the one that the log says, or the configured one if the configuration
+    has changed since; while that one is still to be folded, the one that decided before will do.
+    Raises Corrupt where a snapshot is of more events than the log has: snapshots are made only of
+    what was on the disk, so the end of the log is lost.
     """
-    snapshots.discard(after=log.last)  # of a log that was longer, and is not this one any more
-    for policy in _candidates(settings, snapshots):
-        found = snapshots.latest(snapshot_key(policy, settings))
-        if found is None or found[0] < log.first - 1:
-            continue
-        at = found[0]
-        try:
-            kept = snapshot.read(found[1])
-        except ValueError as error:
-            _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
-            continue
-        if kept.mark and mark_at(log, at) not in (kept.mark, b""):
-            raise OtherPast(
-                f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
-                "restore the log that they were made of"
-            )
-        world = snapshot.restore(kept, {policy.name: load_policy(policy)}, policy.name)
-        begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
-        return _folded(log, Recovered(world, policy, int(at)), progress, begin)
-    return replayed(log, settings, progress=progress)
+    newest = snapshots.newest(log.last)
+    if newest > log.last:
+        raise Corrupt(
+            int(log.last) + 1,
+            f"it ends at {log.last}, and there is a snapshot of {newest} events; if an older log "
+            f"was put here on purpose, move the snapshots away ({snapshots.directory})",
+        )
+    said = _said(log, snapshots)
+    wanted, _ = _wanted(said, settings)
+    before = said.settings() if said.policy else wanted
+    for policy in [wanted] if wanted == before else [wanted, before]:
+        found = _from_snapshot(policy, log, settings, snapshots, progress)
+        if found is not None:
+            return found
+    if log.first == 1:
+        return replayed(log, settings, wanted, progress)
+    for policy in _there(snapshots):  # of a log that cannot be folded anew, any that reaches it
+        found = _from_snapshot(policy, log, settings, snapshots, progress)
+        if found is not None:
+            return found
+    return replayed(log, settings, wanted, progress)
+
+
+def _from_snapshot(
+    policy: PolicySettings, log: EventLog, settings: Settings, snapshots: FileSnapshots,
+    progress: Progress | None,
+) -> Recovered | None:  # fmt: skip
+    """From the newest valid snapshot for this policy; None where there is none that can be used."""
+    found = snapshots.latest(snapshot_key(policy, settings))
+    if found is None or found[0] < log.first - 1:
+        return None
+    at = found[0]
+    try:
+        kept, loaded = snapshot.read(found[1]), load_policy(policy)
+    except (ValueError, TypeError) as error:
+        _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
+        return None
+    if kept.mark and mark_at(log, at) not in (kept.mark, b""):
+        raise OtherPast(
+            f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
+            "restore the log that they were made of"
+        )
+    world = snapshot.restore(kept, {policy.name: loaded}, policy.name)
+    begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
+    return _folded(log, Recovered(world, policy, int(at)), progress, begin)
 
 
 def mark_at(log: EventLog, at: Offset) -> bytes:
@@ -107,53 +144,112 @@ def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str
 
     The configured one, unless the API named another since the configuration last changed.
     """
+    return _wanted(_Said(world.policy, world.parameters, world.configured_policy), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the log last said of the policy, "" where it said nothing."""
+
+    policy: str = ""
+    parameters: bytes = b"{}"
+    configured: str = ""
+
+    def settings(self) -> PolicySettings:
+        return PolicySettings(self.policy, json.loads(self.parameters))
+
+
+def _wanted(said: _Said, settings: Settings) -> tuple[PolicySettings, str]:
     configured = policy_key(settings.policy.name, settings.policy.parameters)
-    if world.configured_policy != configured or not world.policy:
+    if said.configured != configured or not said.policy:
         return settings.policy, "config"
-    named = PolicySettings(world.policy, json.loads(world.parameters))
-    try:
-        load_policy(named)
-    except (ValueError, TypeError) as error:
+    named = said.settings()
+    if not _loads(named):
         _log.warning(
             "the policy that the API set is not there; the configured one serves",
-            extra={"policy": named.name, "configured": settings.policy.name, "why": str(error)},
+            extra={"policy": named.name, "configured": settings.policy.name},
         )
         return settings.policy, "config"
     return named, "api"
 
 
-def _candidates(settings: Settings, snapshots: FileSnapshots) -> list[PolicySettings]:
-    """The configured policy and the one that the newest valid snapshot names, best first."""
+def _said(log: EventLog, snapshots: FileSnapshots) -> _Said:
+    """By the newest valid snapshot, of whatever policy, and the events since."""
+    said, after = _Said(), Offset(log.first - 1)
+    for kept, at in _kept(snapshots):
+        if log.first - 1 <= at <= log.last:
+            said = _Said(kept.policy, kept.parameters, kept.configured_policy)
+            after = at
+            break
+    for _, body in log.replay(after):
+        if _SWITCH not in body:  # most events are not worth decoding for this
+            continue
+        event = ev.decode(body)
+        if isinstance(event, ev.PolicyChanged):
+            configured = event.key if event.source == "config" else said.configured
+            said = _Said(event.policy, event.parameters, configured)
+    return said
+
+
+def _kept(snapshots: FileSnapshots) -> Iterator[tuple[snapshot.Kept, Offset]]:
+    """The valid ones of all keys, newest first."""
     for each in sorted(snapshots.found(), key=lambda one: -one.offset):
-        found = snapshots.latest(each.key)
-        if found is None:
-            continue
-        try:
-            kept = snapshot.read(found[1])
-            named = PolicySettings(kept.policy, json.loads(kept.parameters))
-            load_policy(named)
-        except (ValueError, TypeError):
-            continue
-        as_before = kept.configured_policy == policy_key(
-            settings.policy.name, settings.policy.parameters
-        )
-        return [named, settings.policy] if as_before else [settings.policy, named]
-    return [settings.policy]
+        found = None if each.why else snapshots.latest(each.key)
+        if found is not None and found[0] == each.offset:
+            with suppress(ValueError):
+                yield snapshot.read(found[1]), each.offset
+
+
+def _there(snapshots: FileSnapshots) -> list[PolicySettings]:
+    """The policies of which there are valid snapshots, newest first."""
+    found = []
+    for kept, _ in _kept(snapshots):
+        named = PolicySettings(kept.policy, json.loads(kept.parameters))
+        if named not in found and _loads(named):
+            found.append(named)
+    return found
+
+
+def _loads(policy: PolicySettings) -> bool:
+    try:
+        load_policy(policy)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _folded(
     log: EventLog, start: Recovered, progress: Progress | None, begin: Offset | None = None
 ) -> Recovered:
     """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
-    world, total, erased = start.world, log.last, start.erased
+    world, total, erased, unknown = start.world, log.last, start.erased, 0
     for offset, body in log.replay(begin or Offset(0)):
         erased += not body
         if offset > start.after:
-            world = apply(world, ev.decode(body)) if body else skip(world)
+            unknown += not body
+            world = _applied(world, int(offset), body)
             world.history.take_changes()
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))
-    return Recovered(world, start.policy, start.after, erased)
+    world.serving_key = policy_key(start.policy.name, start.policy.parameters)
+    return Recovered(world, start.policy, start.after, erased, unknown)
+
+
+def _applied(world: World, offset: int, body: bytes) -> World:
+    if not body:
+        return skip(world)
+    try:
+        return apply(world, ev.decode(body))
+    except codec.UNREADABLE:
+        raise NotApplied(
+            f"the event at offset {offset} is not known to this version; use the version that "
+            "wrote it, or a newer one"
+        ) from None
+    except OF_THE_MACHINE as error:
+        raise NotApplied(
+            f"the event at offset {offset} cannot be applied ({type(error).__name__}); give the "
+            "process more memory, or configure another policy"
+        ) from None
 
 
 def task_arguments(policy: PolicySettings, settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +36,7 @@ from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
 from bandit_service.monitoring import tracing
 from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.supervisor import Kept
 from bandit_service.writer import Writer
 from policies import ArmId, Vector
 
@@ -88,7 +88,7 @@ class Router:
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
-        self._sweeping: asyncio.Task[None] | None = None
+        self._sweeping: Kept | None = None
 
     @property
     def world(self) -> World:
@@ -103,7 +103,7 @@ class Router:
     async def start(self) -> None:
         """Begin to commit and to sweep."""
         self.writer.start()
-        self._sweeping = asyncio.create_task(self._sweep_forever(), name="sweep")
+        self._sweeping = self.writer.tasks.keep("sweep", self._sweep_forever)
 
     def warm(self) -> None:
         """Propose once and forget it, so that the first query waits for no policy's caches."""
@@ -114,9 +114,7 @@ class Router:
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
-            self._sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeping
+            await self._sweeping.end()
         await self.writer.close()
 
     # --- decide ---------------------------------------------------------------------------
@@ -502,6 +500,7 @@ class Router:
     async def _sweep_forever(self) -> None:
         while True:
             more = self.sweep(self.writer.now()) == _SWEEP
+            self.writer.tasks.well("sweep")
             await asyncio.sleep(0 if more else min(5.0, self.rules.ttl_s))
 
     # --- features -------------------------------------------------------------------------

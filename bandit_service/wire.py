@@ -5,7 +5,6 @@ The same structs serve JSON and MessagePack, so a field means the same thing eve
 
 from __future__ import annotations
 
-import math
 import re
 from codecs import BOM_UTF8
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ import numpy as np
 
 from bandit_service.checking import unknown
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
+from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of, in_words
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
 from bandit_service.explained import belief
@@ -28,6 +27,7 @@ MAX_DEPTH = 32
 """Lists and maps in each other; a request of ours needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
+_LONG = re.compile(rb"\d{19}")
 _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -225,6 +225,26 @@ def decode_passed(body: bytes) -> Any:
     return value
 
 
+def decode_request(body: bytes) -> Any:
+    """JSON of a request of ours, in which no whole number is beyond 64 bits; Refused names it."""
+    value = decode_json(body)
+    if _LONG.search(body) is not None:
+        _check_whole("", value)
+    return value
+
+
+def _check_whole(at: str, value: Any) -> None:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        where = at or "body"
+        raise Refused(f"{where}: a whole number is beyond 64 bits", param=where.partition(".")[0])
+    if type(value) is dict:
+        for key, inner in value.items():
+            _check_whole(f"{at}.{key}" if at else key, inner)
+    elif type(value) is list:
+        for i, inner in enumerate(value):
+            _check_whole(f"{at}[{i}]", inner)
+
+
 def decode_msgpack(body: bytes) -> Any:
     """MessagePack, or Malformed saying what is wrong with it."""
     try:
@@ -334,10 +354,9 @@ def check_names(unit: str, tenant: str) -> None:
 
 def check_positive(name: str, value: float | None, least: float = 0.0, most: float = 1e9) -> None:
     """Raise Refused unless `value` is None or a number from `least` to `most`."""
-    if value is not None and not (math.isfinite(value) and least <= value <= most):
-        raise Refused(
-            f"{name}: must be a number from {least:g} to {most:g}, got {value:g}", param=name
-        )
+    if value is not None and not least <= value <= most:  # nor is what is no number
+        told = f"must be a number from {least:g} to {most:g}, got {in_words(value)}"
+        raise Refused(f"{name}: {told}", param=name)
 
 
 def refuse_subject(request: RewardRequest | CompareRequest) -> None:

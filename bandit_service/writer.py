@@ -7,7 +7,8 @@ for and which all outcomes under way share (group commit).
 
 When the disk is full, decisions go on: they wait in a bounded backlog and are appended before
 anything else when there is space again. Outcomes are refused until then. An fsync that failed is
-final: `broken` is set, and the process is to end and recover.
+final: `broken` is set, and the process is to end and recover. So it is when an event that is in the
+log could not be applied for want of memory: then the world is not the log's any more.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.world import World
 from bandit_service.drift import DriftWatch
 from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.supervisor import Kept, Supervisor
 from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _TIDY_S, _TIDY_MOST = 0.005, 4
 _CATCH_UP = 500
+_OURS = "an error of ours"
+_NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
 
 Prepare = Callable[[], ev.AnyEvent | None]
 
@@ -47,6 +51,9 @@ class _Command:
     done: asyncio.Future[ev.AnyEvent | None]
     key: str
     durable: bool
+
+
+_Ready = tuple[_Command, ev.AnyEvent, Record]
 
 
 class Writer:
@@ -68,6 +75,7 @@ class Writer:
         self.index = index
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
+        self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
         self._watch = watch
         self._sync_interval_s = sync_interval_s
         self._max_backlog = max_backlog
@@ -77,16 +85,17 @@ class Writer:
         self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
         self._wake = asyncio.Event()
         self._unsynced = False
-        self._full = ""
+        self._seldom = logs.Seldom()
+        self._full: Full | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
-        self._committing: asyncio.Task[None] | None = None
+        self._committing: Kept | None = None
 
     def start(self) -> None:
         """Begin to commit."""
         for alarm in [] if self._watch is None else self._watch.begin(self.world):
             self._tell(alarm)
-        self._committing = asyncio.create_task(self._commit_forever(), name="commit")
+        self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
 
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
@@ -94,13 +103,14 @@ class Writer:
         self._flush()  # what the first one gave the alarm for
         if self._backlog:
             _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
-        await self._sync()
+        try:
+            await self._sync()
+        except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
+            self.tasks.failed("commit", error)
         if self._tidying is not None:
             self._tidying.cancel()
         if self._committing is not None:
-            self._committing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._committing
+            await self._committing.end()
         self._threads.shutdown()
 
     def now(self) -> float:
@@ -114,7 +124,7 @@ class Writer:
     @property
     def degraded(self) -> str:
         """Why nothing can be written now, "" when it can."""
-        return self._full
+        return "" if self._full is None else str(self._full)
 
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
@@ -139,20 +149,32 @@ class Writer:
     def append_now(self, event: ev.AnyEvent) -> bool:
         """Append and apply an event of our own at once; False when it cannot be written now."""
         try:
-            self._append([event])
+            self._append([self._record(event)])
         except StoreError as error:
             self._failed(error)
             return False
-        self._apply(event)
         self._unsynced = True
-        return True
+        self._apply(event)
+        return not self.broken.done()
 
     def _flush(self) -> None:
         """Everything that came in this turn of the loop, in order, in as few appends as can be."""
         logs.request_id.set("")  # what is logged here is not of the one request that came first
         logs.decision_id.set("")
         commands, self._commands = self._commands, []
-        batch: list[tuple[_Command, ev.AnyEvent]] = []
+        try:
+            self._take(commands)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            self.tasks.failed("flush", error)
+            written = {id(done) for done, _ in self._waiting}  # and wait for the disk only
+            for command in commands:
+                if id(command.done) not in written:
+                    _fail(command.done, ServiceError(_OURS))
+        else:
+            self.tasks.well("flush")
+
+    def _take(self, commands: Sequence[_Command]) -> None:
+        batch: list[_Ready] = []
         keys: set[str] = set()
         self._catch_up()
         for command in commands:
@@ -163,56 +185,72 @@ class Writer:
                 batch, keys = [], set()
             try:
                 event = command.prepare()
+                ready = None if event is None else (command, event, self._record(event))
             except ServiceError as error:
                 _fail(command.done, error)
                 continue
             except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
                 _fail(command.done, error)
                 continue
-            if event is None:
+            if ready is None:
                 self._settle(command, None)
                 continue
-            batch.append((command, event))
+            batch.append(ready)
             keys.add(command.key)
         self._commit(batch)
 
-    def _commit(self, batch: Sequence[tuple[_Command, ev.AnyEvent]]) -> None:
+    def _commit(self, batch: Sequence[_Ready]) -> None:
         if not batch:
             return
         begun = time.perf_counter()
         try:
-            self._append([event for _, event in batch])
+            self._append([record for _, _, record in batch])
         except StoreError as error:
             self._failed(error)
-            for command, event in batch:
+            for command, event, _ in batch:
                 self._put_off(command, event, error)
             return
-        appended = time.perf_counter()
-        self._telemetry.appended(len(batch), appended - begun)
-        for command, event in batch:
-            self._apply(event)
-            if isinstance(event, ev.Decided):
-                self._telemetry.stage("record", (appended - begun) / len(batch))
-            self._settle(command, event)
+        appended_s = time.perf_counter() - begun
         self._unsynced = True
+        for command, event, _ in batch:
+            if why := self._apply(event):
+                _fail(command.done, ServiceError(why))
+            else:
+                self._settle(command, event)
+        self._telemetry.appended(len(batch), appended_s)
+        for _, event, _ in batch:
+            if isinstance(event, ev.Decided):
+                self._telemetry.stage("record", appended_s / len(batch))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
-    def _append(self, events: Sequence[ev.AnyEvent]) -> None:
-        if self._backlog:
-            raise Full(self._full)
-        self.log.append([self._record(event) for event in events])
+    def _append(self, records: Sequence[Record]) -> None:
+        if self._full is not None and self._backlog:
+            raise self._full.with_traceback(None)
+        if self.broken.done():
+            raise Closed(self.broken.result())
+        before = self.log.last
+        try:
+            self.log.append(records)
+        except Exception as error:
+            if self.log.last != before:  # they are in the log, and nobody will apply them
+                self._end(f"an append was not finished ({type(error).__name__})")
+            raise
 
     def _failed(self, error: StoreError) -> None:
         if not isinstance(error, Full):
             self._break(error)
-        elif not self._full:
-            self._full = str(error)
+        elif self._full is None:
+            self._full = error
             _log.error("the log cannot be written", extra={"why": str(error)})
 
     def _break(self, error: StoreError) -> None:
+        self._end(str(error))
+
+    def _end(self, why: str) -> None:
+        """The process is to end and to recover: it cannot go on from what it has in memory."""
         if not self.broken.done():
-            _log.critical("the log is broken", extra={"why": str(error)})
-            self.broken.set_result(str(error))
+            _log.critical("the log is broken", extra={"why": why})
+            self.broken.set_result(why)
 
     def _put_off(self, command: _Command, event: ev.AnyEvent, error: StoreError) -> None:
         if not isinstance(event, ev.Decided) or not isinstance(error, Full):
@@ -228,7 +266,7 @@ class Writer:
 
     def _catch_up(self) -> None:
         """Append the decisions that were answered while nothing could be written."""
-        if not self._full:
+        if self._full is None:
             return
         try:
             while self._backlog:
@@ -243,7 +281,7 @@ class Writer:
             return
         finally:
             self._telemetry.backlog(len(self._backlog))
-        self._full = ""
+        self._full = None
         _log.warning("the log can be written again", extra={"offset": self.log.last})
 
     def _record(self, event: ev.AnyEvent) -> Record:
@@ -260,9 +298,45 @@ class Writer:
             of = event.subject if pending is None else pending.decided
         return ev.owner_of(of.tenant, of.unit) if of is not None else ""
 
-    def _apply(self, event: ev.AnyEvent) -> None:
-        before = self.world.learners[self.world.serving].failures
-        self.world = apply(self.world, event)
+    def _apply(self, event: ev.AnyEvent) -> str:
+        """What an event that is in the log changes; why it could not be applied, "" where it was.
+
+        Whoever looks on may fail: that changes neither the world nor the answer.
+        """
+        if self.broken.done():
+            return _NOT_APPLIED
+        unapplied, failures = self.world.unapplied, self.world.learners[self.world.serving].failures
+        try:
+            self.world = apply(self.world, event)
+        except Exception as error:  # noqa: BLE001 - the world is not the log's any more
+            kind = type(error).__name__
+            self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
+            return _NOT_APPLIED
+        try:
+            self._look_on(event, failures)
+        except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
+            self.tasks.failed("look on", error)
+        else:
+            self.tasks.well("look on")
+        if self.world.unapplied == unapplied:
+            return ""
+        self._telemetry.unapplied(self.world.unapplied)
+        if (more := self._seldom("unapplied")) is not None:
+            why = self.world.why_unapplied
+            told = {"event": ev.kind(event), "why": why, "more": more or None}
+            _log.critical("an event was not applied whole", extra=told)
+        return _OURS
+
+    def _look_on(self, event: ev.AnyEvent, failures: int) -> None:
+        """The index, the metrics, and what watches for drift."""
+        added, removed = self.world.history.take_changes()
+        for id in removed:
+            with suppress(KeyError):  # an error kept it from being added
+                self.index.remove(id)
+        for id in added:
+            self.index.add(id, self.world.history.vector(id))
+        if added and self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
         self._telemetry.happened(event, self.world)
         if isinstance(event, ev.DriftDetected):
             _log.warning(
@@ -276,9 +350,11 @@ class Writer:
                 },
             )
         learner = self.world.learners[self.world.serving]
-        if learner.failures != before:
-            told = {"event": ev.kind(event), "decision_id": getattr(event, "decision_id", "")}
-            _log.warning("the policy refused to learn", extra=told)
+        if learner.failures != failures:
+            if (more := self._seldom("refused")) is not None:
+                decision = getattr(event, "decision_id", "")
+                told = {"event": ev.kind(event), "decision_id": decision, "more": more or None}
+                _log.warning("the policy refused to learn", extra=told)
             self._telemetry.learner_failures(self.world.serving, learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
             self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
@@ -286,13 +362,6 @@ class Writer:
             alarm = self._watch.happened(event, self.world)
             if alarm is not None:
                 self._tell(alarm)
-        added, removed = self.world.history.take_changes()
-        for id in removed:
-            self.index.remove(id)
-        for id in added:
-            self.index.add(id, self.world.history.vector(id))
-        if added and self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _tell(self, alarm: ev.DriftDetected) -> None:
         """Append an alarm after all that is being applied, which came before it in the log."""
@@ -305,7 +374,13 @@ class Writer:
 
     def _tidy(self) -> None:
         """Between answers, a little of what the index has put off; it answers rightly without."""
-        left = self.index.settle(_TIDY_MOST)
+        self._tidying = None
+        try:
+            left = self.index.settle(_TIDY_MOST)
+        except Exception as error:  # noqa: BLE001 - the next query that is remembered tries again
+            self.tasks.failed("index", error)
+            return
+        self.tasks.well("index")
         again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
         self._tidying = again
 
@@ -323,6 +398,11 @@ class Writer:
             self._catch_up()
             if self._waiting or self._unsynced:
                 await self._sync()
+            self.tasks.well("commit")
+
+    def child_ended(self) -> None:
+        """Count a child process that made no progress and was killed."""
+        self._telemetry.child_ended()
 
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""
@@ -349,6 +429,11 @@ class Writer:
             for done, _ in waiting:
                 _fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
             return
+        except BaseException:  # nothing is known to be wrong with the log: they wait for the next
+            self._waiting[:0] = waiting
+            self._unsynced = True
+            self._wake.set()
+            raise
         self._telemetry.synced(time.perf_counter() - begun)
         for done, event in waiting:
             if not done.done():

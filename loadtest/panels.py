@@ -376,6 +376,17 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         _one("Size of the newest snapshot", "bytes",
              "max by (instance) (bandit_snapshot_size_bytes)", "{{instance}}", low=0),
         _one("Upkeep that failed", "short", "sum(bandit_upkeep_failures_total)", low=0, alarm=1),
+        Panel("Tasks that fail", "short", (
+            ("sum by (task) (bandit_task_failing)", "{{task}}"),
+            ("sum by (task) (increase(bandit_task_failures_total[$__rate_interval]))",
+             "{{task}}, rounds"),
+            ("sum(bandit_children_ended_total)", "children that stood still")), low=0, alarm=1),
+        Panel("Events not in the state", "short", (
+            ("sum(bandit_events_unapplied)", "stopped half-way"),
+            ("sum(bandit_recovery_unknown_events)", "erased, unknown to this start")),
+            low=0, alarm=1),
+        _one("Connections refused", "short", "sum(increase(bandit_connections_refused_total[5m]))",
+             low=0, alarm=1),
     )),
 ))  # fmt: skip
 

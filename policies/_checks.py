@@ -10,14 +10,14 @@ from policies._types import Compared, Rewarded
 
 def within(name: str, value: float, low: float, high: float = math.inf) -> None:
     """ValueError unless low <= value <= high and value is finite."""
-    if not (math.isfinite(value) and low <= value <= high):
+    if not (low <= value <= high and value < math.inf):  # compares whole numbers of any length
         top = "" if high == math.inf else f" and <= {high:g}"
         raise ValueError(f"{name}: must be a number >= {low:g}{top}, got {value!r}")
 
 
 def above(name: str, value: float, low: float) -> None:
     """ValueError unless value > low and value is finite."""
-    if not (math.isfinite(value) and value > low):
+    if not low < value < math.inf:
         raise ValueError(f"{name}: must be a number > {low:g}, got {value!r}")
 
 

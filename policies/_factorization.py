@@ -8,12 +8,14 @@ Here b, where it is wanted, is the row of W1 that belongs to a constant 1 append
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies._checks import above, within
+from policies._sums import dot, softplus, times
 from policies._types import Floats
 
 _DECAY_1, _DECAY_2, _TINY = 0.9, 0.999, 1e-8
@@ -112,18 +114,21 @@ def gradients(
     """
     n = len(winner)
     units = _unit(model.arms)
-    hidden = embeddings @ model.projection
+    seen = embeddings.astype(np.float64)
+    hidden = times(seen, model.projection)
     ahead = units[winner] - units[loser]
-    margin = (hidden * ahead) @ model.head
+    margin = np.add.reduce(hidden * ahead * model.head, axis=1)
     share = weight / max(n, 1)
-    loss = float(share @ (np.logaddexp(0.0, margin) - score * margin))
-    p = np.exp(-np.logaddexp(0.0, -margin))
+    loss = dot(share, np.array([softplus(m) for m in margin.tolist()]) - score * margin)
+    p = np.array([math.exp(-softplus(-m)) for m in margin.tolist()])
     slope = ((p - score) * share)[:, None]
     head = (slope * ahead * hidden).sum(axis=0)
     by_hidden = slope * ahead * model.head
     if len(embeddings) < n:
         by_hidden = by_hidden.sum(axis=0, keepdims=True)
-    projection = embeddings.T @ by_hidden
+    projection = np.zeros_like(model.projection)
+    for one, slopes in zip(seen, by_hidden, strict=True):
+        projection += one[:, None] * slopes
     by_unit = slope * hidden * model.head
     of_units = np.zeros_like(units)
     np.add.at(of_units, winner, by_unit)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from policies._checks import finite, within
+from policies._sums import dot
 from policies._types import ArmId, Floats, Rewarded, Vector
 
 _HALVINGS = 60
@@ -136,7 +137,7 @@ class Heads:
             else (self.theta[row], self.information[row], float(self.n[row]))
         )
         reach = x / (known + prior.ridge)
-        m, s = prior.logit + float(theta @ x), float(reach @ x)
+        m, s = prior.logit + dot(theta, x), dot(reach, x)
         p = sigmoid(settled(m, s, label))
         gain = label.weight * (label.y - p)
         curvature = label.weight * p * (1.0 - p)

@@ -1,11 +1,21 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
-from store._protocols import EventLog, HistoryIndex, Neighbours, Offset, Record, Snapshots
+from store._mark import read as synced
+from store._protocols import (
+    START,
+    EventLog,
+    HistoryIndex,
+    Neighbours,
+    Offset,
+    Record,
+    Snapshots,
+)
 from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, Trimmed, WrongFormat
 
 __distribution__ = "bandit-service"
 
 __all__ = [
+    "START",
     "Closed",
     "Corrupt",
     "Duplicate",
@@ -20,4 +30,5 @@ __all__ = [
     "StoreError",
     "Trimmed",
     "WrongFormat",
+    "synced",
 ]

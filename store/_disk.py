@@ -32,6 +32,24 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def private(path: Path) -> None:
+    """A file that others may not read: made so if it is not there, else closed to them.
+
+    Where neither can be done, who uses the file is told by that.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    close_to_others(path)
+
+
+def close_to_others(path: Path) -> None:
+    """Take others' rights of a file; what a group may do with it stays as somebody has set it."""
+    with contextlib.suppress(OSError):  # by name: a descriptor of it would end SQLite's locks
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o007:
+            path.chmod(mode & ~0o007)
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Keep other processes from opening a SQLite file, without opening it as such.

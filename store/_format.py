@@ -137,6 +137,15 @@ def _run(db: sqlite3.Connection, statements: str) -> None:
             db.execute(statement)
 
 
+def last_of(db: sqlite3.Connection) -> int:
+    """The last offset that the head names, 0 where there is none that can be read."""
+    try:
+        row = db.execute("SELECT seq FROM head").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return row[0] if row is not None and isinstance(row[0], int) else 0
+
+
 def checked_head(db: sqlite3.Connection) -> tuple[int, int, int, int]:
     """(last, its CRC, last trimmed, its CRC), if they agree with the records there are."""
     head = db.execute("SELECT seq, crc, base, base_crc FROM head").fetchone()

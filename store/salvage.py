@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store import _format
+from store import _format, _mark, _wal
 from store._disk import held, sync_directory
-from store._protocols import Offset, Record
+from store._protocols import START, Offset, Record
 from store.errors import Corrupt, Full
 
 _CHUNK = 512
@@ -67,20 +67,24 @@ class Report:
         return sum(last - first + 1 for first, last in self.lost)
 
 
-def examine(path: Path) -> Report:
-    """What `repair` would save. Raises Locked when another process has the log open."""
-    with held(path), _best(path) as (_, report):
+def examine(path: Path, known: Offset = START) -> Report:
+    """What `repair` would save. Raises Locked when another process has the log open.
+
+    known: an offset that is known to have been there, as of a snapshot.
+    """
+    with held(path), _best(path, _known(path, known)) as (_, report):
         return report
 
 
-def repair(path: Path, into: Path) -> Report:
+def repair(path: Path, into: Path, known: Offset = START) -> Report:
     """Write a new log of all that can be saved, at the same offsets; `into` must not be there."""
-    with held(path), _best(path) as (db, _):
+    known = _known(path, known)
+    with held(path), _best(path, known) as (db, _):
         if into.exists():
             raise Full(f"{into} is already there")
         try:
             with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as new:
-                report = _written(db, new)
+                report = _written(db, new, known)
             sync_directory(into.parent)
         except (sqlite3.OperationalError, OSError) as error:
             into.unlink(missing_ok=True)
@@ -88,7 +92,11 @@ def repair(path: Path, into: Path) -> Report:
     return report
 
 
-def _written(db: sqlite3.Connection, new: sqlite3.Connection) -> Report:
+def _known(path: Path, known: Offset) -> Offset:
+    return Offset(max(known, _mark.read(path)))
+
+
+def _written(db: sqlite3.Connection, new: sqlite3.Connection, known: Offset) -> Report:
     base, crc = _base(db, _head(db))
     seq, rows = base, list[_Row]()
 
@@ -106,7 +114,7 @@ def _written(db: sqlite3.Connection, new: sqlite3.Connection) -> Report:
     new.execute("BEGIN IMMEDIATE")
     _format.prepare(new, 1)
     base_crc = crc
-    report = _examined(db, keep)
+    report = _examined(db, keep, known)
     new.executemany(_format.INSERT, rows)
     new.execute(
         "UPDATE head SET seq = ?, crc = ?, base = ?, base_crc = ?", (seq, crc, base, base_crc)
@@ -116,23 +124,27 @@ def _written(db: sqlite3.Connection, new: sqlite3.Connection) -> Report:
 
 
 @contextlib.contextmanager
-def _best(path: Path) -> Iterator[tuple[sqlite3.Connection, Report]]:
-    """A copy of the log, and what can be saved of it; the copy without the WAL if that is more.
+def _best(path: Path, known: Offset) -> Iterator[tuple[sqlite3.Connection, Report]]:
+    """A copy of the log, and what can be saved of it; another copy if that is more.
 
-    A WAL that lost its end while the main file was ahead of it makes old pages of new ones.
+    One without the WAL, since a WAL that lost its end while the main file was ahead of it makes old
+    pages of new ones. And one with all frames of the WAL, also those behind a damaged one.
     """
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(_beside(path)))
         copies = []
         wal = Path(f"{path}-wal")
-        for name, files in (("with", [path, wal]), ("without", [path])):
+        for name, files in (("with", [path, wal]), ("without", [path]), ("healed", [path, wal])):
             for file in files:
                 if file.exists():
                     _copy(file, directory / file.name.replace(path.name, name))
+            if name == "healed":
+                _wal.heal(directory / f"{name}-wal")
             db = stack.enter_context(contextlib.closing(sqlite3.connect(directory / name)))
             db.text_factory = lambda text: text.decode(errors="surrogateescape")
-            copies.append((db, _examined(db, lambda *_: None)))
-            if copies[0][1].damaged is None or not wal.exists():
+            copies.append((db, _examined(db, lambda *_: None, known)))
+            whole = copies[0][1].damaged is None and not _wal.cut_short(wal)
+            if whole or not wal.exists():
                 break
         yield max(copies, key=lambda one: one[1].before + one[1].after)
 
@@ -157,8 +169,11 @@ def _copy(source: Path, target: Path) -> None:
         raise Full(f"{source} cannot be copied ({error.strerror})") from None
 
 
-def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
-    """Read all rows in order and call `keep` with the records that can be saved."""
+def _examined(db: sqlite3.Connection, keep: _Keep, known: Offset) -> Report:
+    """Read all rows in order and call `keep` with the records that can be saved.
+
+    known: what was there up to this offset and is not is lost.
+    """
     head, most = _head(db), _pages(db) * _MOST_PER_PAGE
     base, base_crc = _base(db, head)
     at = newest = base  # the last one saved, and the last one seen
@@ -192,6 +207,8 @@ def _examined(db: sqlite3.Connection, keep: _Keep) -> Report:
     # the head knows of lost ones at the end, unless its checksum is that of the last one saved
     if head is not None and at <= head[0] <= end + most:
         end = head[0] if head[1] != ended else at
+    if known - end <= _GIVE_UP:  # more than that is of another log
+        end = max(end, known)
     if end > at:
         places.append((at + 1, why or _UNREADABLE, kept))
         lost.append((at + 1, end))
@@ -337,12 +354,14 @@ def _top(db: sqlite3.Connection) -> int:
 def take_place(repaired: Path, path: Path, number: int) -> Path:
     """Put the repaired log where the damaged one is, which keeps its content as `…damaged-N`."""
     damaged = path.with_name(f"{path.name}.damaged-{number}")
-    wal = Path(f"{path}-wal")
+    wal, mark = Path(f"{path}-wal"), _mark.beside(path)
     with held(path):
         try:
             damaged.hardlink_to(path)  # at no time is there no log in this place
             if wal.exists():
                 wal.rename(f"{damaged}-wal")
+            if mark.exists():  # which the new log may fall short of
+                mark.rename(f"{damaged}-synced")
             repaired.replace(path)
             sync_directory(path.parent)
         except OSError as error:

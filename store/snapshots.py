@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from store._disk import sync_directory
+from store._disk import close_to_others, sync_directory
 from store._protocols import Offset
 from store.errors import Full
 
@@ -25,6 +25,7 @@ _FIXED = struct.Struct("<IqQQ")
 _SHORTEST = len(_MAGIC) + _DIGEST + _FIXED.size
 _NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
 _PARTIAL = ".partial"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,11 @@ class FileSnapshots:
         self._keep = keep
         self._skipped: dict[Path, Found] = {}
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(0o700, parents=True, exist_ok=True)
             for path in self.directory.glob(f"*.snapshot{_PARTIAL}"):
                 path.unlink()  # of a process that died while it wrote
+            for path in self.directory.glob("*.snapshot"):
+                close_to_others(path)  # of a version that made it for all
         except OSError as error:
             raise Full(f"{self.directory} cannot be written ({error.strerror})") from None
 
@@ -68,7 +71,8 @@ class FileSnapshots:
         digest = hashlib.blake2b(rest, digest_size=_DIGEST)
         digest.update(state)
         try:
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)
+            with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as file:
                 file.write(_MAGIC + digest.digest() + rest)
                 file.write(state)
                 file.flush()
@@ -119,9 +123,13 @@ class FileSnapshots:
         """Delete all of an offset less than `before`, also those that are damaged."""
         self._delete([path for path in self._paths() if _offset(path) < before])
 
-    def discard(self, after: Offset) -> None:
-        """Delete all of an offset greater than `after`: of a log that is not there any more."""
-        self._delete([path for path in self._paths() if _offset(path) > after])
+    def newest(self, after: Offset) -> Offset:
+        """The greatest offset of a valid one of any key, if it is greater than `after`; else that.
+
+        Only the files of such offsets are read.
+        """
+        beyond = sorted((p for p in self._paths() if _offset(p) > after), key=_offset, reverse=True)
+        return next((_offset(path) for path in beyond if not _read(path)[0].why), after)
 
     def set_aside(self, after: Offset, ending: str) -> list[Path]:
         """Give all of an offset greater than `after` a name with which they are not found."""

@@ -8,7 +8,9 @@ Two promises, kept apart so that a decision never waits for a disk:
   thread and without SQLite's lock. Frames that a checkpoint has moved out of the WAL before
   are durable in the main file, since a checkpoint fsyncs the WAL first and the main file after.
 
-SQLite does not checksum pages, so every record carries a CRC that covers the one before it.
+SQLite does not checksum pages, so every record carries a CRC that covers the one before it. A WAL
+that lost its end would be a shorter log that nobody could tell from a whole one: so its frames are
+looked at before it is opened, and a small file beside it says how far it was synced.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from store._disk import sync_data, sync_directory
+from store import _mark, _wal
+from store._disk import close_to_others, private, sync_data, sync_directory
 from store._format import (
     FOLLOWING,
     INSERT,
@@ -29,6 +32,7 @@ from store._format import (
     UNREADABLE,
     check_record,
     checked_head,
+    last_of,
     prepare,
     refuse_strangers,
     rolling_crc,
@@ -63,7 +67,13 @@ class SqliteLog:
         self._broken = ""
         self._pages = 0
         self._stale = False
+        self._erasures = 0
         self._descriptor = threading.Lock()
+        _put_back_wal(self.path)
+        if _missing(self.path):
+            raise Corrupt(1, f"{self.path} is missing or empty, though what belongs to it is there")
+        private(self.path)
+        close_to_others(Path(f"{self.path}-wal"))  # of a version that made it for all
         try:
             self._db = sqlite3.connect(
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False
@@ -73,14 +83,21 @@ class SqliteLog:
         try:
             self._open(epoch)
         except UNREADABLE as error:
+            refused = self._refused(error)
+            if isinstance(refused, Corrupt):
+                self._close_and_keep_wal()
             self._db.close()
-            raise self._refused(error) from None
+            raise refused from None
+        except Corrupt:
+            self._close_and_keep_wal()
+            raise
         except StoreError:
             self._db.close()
             raise
         try:
             sync_directory(self.path.parent)
             self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)
+            self._mark = _mark.Mark(self.path)
         except OSError as error:
             self._db.close()
             raise Full(f"{self.path} cannot be made durable ({error.strerror})") from None
@@ -90,6 +107,7 @@ class SqliteLog:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
         # the first read takes the lock; nothing is written into a file that is not ours
         refuse_strangers(db, self.path)
+        self._refuse_shortened(db)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA wal_autocheckpoint=0")
@@ -101,6 +119,29 @@ class SqliteLog:
         self._seq, self._crc, self._base, self._base_crc = checked_head(db)
         # an erasure that was cut off by a crash may have left its text in the WAL
         self._empty_wal()
+
+    def _refuse_shortened(self, db: sqlite3.Connection) -> None:
+        """Before anything is written, while all that is left of a lost end is still there."""
+        last = last_of(db)
+        why = _wal.cut_short(Path(f"{self.path}-wal"))
+        if why:
+            raise Corrupt(last + 1, why)
+        synced = _mark.read(self.path)
+        if synced > last:
+            raise Corrupt(
+                last + 1,
+                f"it ends at {last}, and {synced} events were on the disk; if an older log was put "
+                f"here on purpose, move {_mark.beside(self.path).name} and the snapshots away",
+            )
+
+    def _close_and_keep_wal(self) -> None:
+        """Closing deletes the WAL, with all that could not be read of it; so it gets a new name."""
+        wal, kept = _wal_and_kept(self.path)
+        with contextlib.suppress(OSError):
+            kept.unlink(missing_ok=True)
+            kept.hardlink_to(wal)
+        self._db.close()
+        _put_back_wal(self.path)
 
     def _refused(self, error: Exception) -> StoreError:
         if "locked" in str(error):
@@ -147,10 +188,14 @@ class SqliteLog:
                 sync_data(self._wal)
             except OSError as error:
                 raise self._break(error.strerror or str(error)) from None
+            self._mark.reached(upto)
         return Offset(upto)
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
-        """Bodies after `after`, in order, in chunks; every CRC up to the end is verified."""
+        """Bodies after `after`, in order, in chunks; every CRC up to the end is verified.
+
+        What is erased while the chunk is read is read again: no body that was erased is yielded.
+        """
         self._check()
         seq, crc, damage = int(after), self._base_crc, ""
         if after > self._base:
@@ -163,8 +208,12 @@ class SqliteLog:
                 raise Trimmed(seq, self.first)
             if seq >= self._seq:
                 return
+            known = self._erasures
             rows, damage = self._read(FOLLOWING, (seq, _CHUNK))
             for row in rows:
+                if known != self._erasures:
+                    damage = ""  # those before it are read again, and then it
+                    break
                 seq += 1
                 crc, record = verified(crc, seq, row)
                 yield Offset(seq), record.body
@@ -181,6 +230,7 @@ class SqliteLog:
         if not owner:
             raise ValueError("owner: must not be empty")
         erased, seq = 0, self._base
+        self._erasures += 1
         with self._transaction():
             while rows := self._db.execute(OWNED, (owner, seq, upto, _CHUNK)).fetchall():
                 new = [(seal(row), row[0]) for row in rows if row[6] != seal(row)]
@@ -212,6 +262,7 @@ class SqliteLog:
                     "UPDATE head SET base = ?, base_crc = ? WHERE one = 1", (new, rows[0][0])
                 )
             self._base, self._base_crc = new, rows[0][0]
+            self._erasures += 1
             self._stale = True  # the WAL may hold them still, and `forget` will not find them
             self._written(3 + 2 * (new - base))
         return max(0, upto - self._base)
@@ -264,6 +315,7 @@ class SqliteLog:
             with self._descriptor:
                 self._closed = True
                 os.close(self._wal)
+                self._mark.close()
             self._db.close()
 
     def _check(self) -> None:
@@ -339,6 +391,27 @@ class SqliteLog:
                 return record.eid
             seen.add(record.eid)
         return "?"
+
+
+def _wal_and_kept(path: Path) -> tuple[Path, Path]:
+    return Path(f"{path}-wal"), Path(f"{path}-wal.kept")
+
+
+def _put_back_wal(path: Path) -> None:
+    """The WAL of an opening that was refused, also of one that was cut off meanwhile."""
+    wal, kept = _wal_and_kept(path)
+    with contextlib.suppress(OSError):
+        if not wal.exists():
+            kept.replace(wal)
+        kept.unlink(missing_ok=True)  # where nothing was deleted, both are one file
+
+
+def _missing(path: Path) -> bool:
+    """Whether the file is not there, and what lies beside it says that it should be."""
+    if path.exists() and path.stat().st_size:
+        return False
+    wal = Path(f"{path}-wal")
+    return _mark.read(path) > 0 or (wal.exists() and wal.stat().st_size > 0)
 
 
 def _name(error: Exception) -> str:

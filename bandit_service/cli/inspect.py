@@ -70,20 +70,34 @@ def _whole(chosen: settings.Settings) -> dict[str, Any]:
         snapshots = assembly.open_snapshots(chosen)
         found["snapshots"] = _listed(snapshots)
         try:
-            if log.first > 1:
-                recovered = recovery.recover(log, chosen, snapshots)
-            else:
-                recovered = recovery.replayed(log, chosen)
-        except (recovery.NotWhole, recovery.OtherPast, msgspec.MsgspecError) as error:
+            found |= _started(log, chosen, snapshots)
+        except (recovery.NotWhole, recovery.OtherPast, recovery.NotApplied) as error:
             found["state"] = str(error)
-        else:
-            world = recovered.world
-            found["pending"] = len(world.pending)
-            found["remembered"] = len(world.history.items)
-            found["policy"] = recovered.policy.name
-            found["state_sha256"] = world.digest()
     finally:
         log.close()
+    return found
+
+
+def _started(log: SqliteLog, chosen: settings.Settings, snapshots: FileSnapshots) -> dict[str, Any]:
+    """The state that a start would have, and that of the log alone where it is another one."""
+    recovered = recovery.recover(log, chosen, snapshots)
+    world = recovered.world
+    found: dict[str, Any] = {
+        "pending": len(world.pending),
+        "remembered": len(world.history.items),
+        "policy": recovered.policy.name,
+        "from_snapshot": recovered.after,
+        "state_sha256": world.digest(),
+    }
+    if recovered.unknown:
+        found["unknown"] = (
+            f"{recovered.unknown} records are erased or lost, and no snapshot knows what they "
+            "taught"
+        )
+    if recovered.after and log.first == 1:
+        alone = recovery.replayed(log, chosen, recovered.policy).world.digest()
+        if alone != found["state_sha256"]:
+            found["log_alone_sha256"] = alone
     return found
 
 
@@ -131,7 +145,8 @@ def _damaged(
     chosen: settings.Settings, path: Path, error: Corrupt, args: argparse.Namespace
 ) -> int:
     """Say what is wrong and what can be saved; save it if asked to."""
-    report = examine(path)
+    known = assembly.open_snapshots(chosen).newest(Offset(0))
+    report = examine(path, known)
     told: dict[str, Any] = {
         "damaged": error.offset if report.damaged is None else report.damaged,
         "why": report.why or error.reason,
@@ -186,7 +201,8 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
     number = next(n for n in itertools.count(1) if not _taken(path, n))
     into = path.with_name(f"{path.name}.repaired")
     into.unlink(missing_ok=True)  # of a repair that was cut off
-    repair(path, into)
+    snapshots = assembly.open_snapshots(chosen)
+    repair(path, into, snapshots.newest(Offset(0)))
     log = SqliteLog(into)
     try:
         for _ in log.replay(Offset(log.first - 1)):
@@ -194,7 +210,6 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
         first, last = log.first, log.last
     finally:
         log.close()
-    snapshots = assembly.open_snapshots(chosen)
     aside = snapshots.set_aside(last, f".damaged-{number}")
     damaged = take_place(into, path, number)
     reached = first == 1 or any(

@@ -24,6 +24,7 @@ from bandit_service import app, assembly, clock, logs, security, settings
 from bandit_service.cli import terminal
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.http import frame
+from bandit_service.readable import open_to_others
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -201,6 +202,9 @@ def _serve(args: argparse.Namespace) -> int:
     if args.port is not None:
         server = dataclasses.replace(server, port=args.port)
     logs.configure(chosen.log_level, sys.stderr, chosen.log_format)
+    for file in open_to_others(chosen, args.config):
+        told = {"path": str(file), "why": f"chmod 600 {file}"}
+        _log.warning("other users can read a file with keys", extra=told)
     return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
 
 

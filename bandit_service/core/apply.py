@@ -1,16 +1,21 @@
 """world = apply(world, event): the one line that live, recovery, replay and audit run.
 
 `apply` consumes the world: it writes into it and returns it. It is total: every event that
-`decode` yields can be applied, in any order, so a log never becomes unreadable.
+`decode` yields can be applied, in any order, so a log never becomes unreadable. That holds for
+errors of ours, too (docs/adr/0011): an event that one of them stops is counted, and what it did
+before that stays, live as at every replay. Only what is wrong with the machine, and not with the
+event, is raised: then the process is to end, since its world is not the log's any more.
 """
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import assert_never
 
 from bandit_service.core import events as ev
 from bandit_service.core import learners, prior, rewards, taking_part, trial
-from bandit_service.core.lessons import teach
+from bandit_service.core.lessons import OF_THE_MACHINE, teach
 from bandit_service.core.world import ArmRecord, Fading, Pending, World, beside
 from bandit_service.statistics.calibration import Calibration
 
@@ -22,6 +27,23 @@ def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
     skip(world)
     world.ts = max(world.ts, event.ts)
+    try:
+        _fold(world, event)
+    except OF_THE_MACHINE:
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable
+        world.unapplied += 1
+        world.why_unapplied = f"{ev.kind(event)}: {_place(error)}"
+    return world
+
+
+def _place(error: Exception) -> str:
+    """The kind of an error and where it was raised; its message may hold what is nobody's."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+
+
+def _fold(world: World, event: ev.AnyEvent) -> None:
     match event:
         case ev.ArmAdded() | ev.ArmUpdated():
             _set_arm(world, event.arm, event.source)
@@ -74,7 +96,6 @@ def apply(world: World, event: ev.AnyEvent) -> World:
             world.erasing.pop(event.owner, None)
         case _:
             assert_never(event)
-    return world
 
 
 def skip(world: World) -> World:

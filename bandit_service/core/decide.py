@@ -177,7 +177,7 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         policy, key = "fixed", ""
     else:
         proposal, fallback = proposed(learner, context, arms, query.fallback)
-        policy, key = learner.name or world.serving, learner.key or world.policy_key
+        policy, key = learner.name or world.serving, world.key_of(learner)
     stays = None if always is not None else _stays(proposal, arms, query)
     if stays is not None:
         proposal = replace(proposal, propensities=np.eye(len(arms))[stays])

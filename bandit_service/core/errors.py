@@ -196,3 +196,15 @@ def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
     if param is None and "field `" in what:
         param = what.split("field `")[1].split("`")[0]
     return param, what
+
+
+def in_words(value: float) -> str:
+    """A number for a message, however large it is.
+
+    >>> in_words(0.5), in_words(10**400)
+    ('0.5', 'a number of 401 digits')
+    """
+    try:
+        return f"{value:g}"
+    except OverflowError:  # of whole numbers, which JSON and TOML have of any length
+        return f"a number of {int(int(value).bit_length() * 0.30103) + 1} digits"

@@ -50,6 +50,6 @@ def _loaded(name: str, parameters: bytes, state: bytes) -> Learner | None:
     try:
         policy = policies.load(name, **msgspec.json.decode(parameters))
         known = codec.load(state, type(policy.init())) if state else policy.init()
-    except (ValueError, TypeError, LookupError, *codec.UNREADABLE):
+    except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
         return None
     return Learner(policy, known, name=name, parameters=parameters)

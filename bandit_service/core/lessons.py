@@ -98,6 +98,10 @@ def own_alarms(world: World) -> Mapping[ArmId, policies.OwnAlarms]:
     return learner.policy.alarms(learner.state)
 
 
+OF_THE_MACHINE = (MemoryError, OSError)
+"""What another machine, or this one tomorrow, would not meet with the same event."""
+
+
 def teach(learner: Learner, lesson: Lesson) -> None:
     """Let one policy learn, or put it off while its past is folded elsewhere.
 
@@ -124,5 +128,7 @@ def teach(learner: Learner, lesson: Lesson) -> None:
                 learner.state = policy.correct(learner.state, lesson.before, lesson.after)
             else:
                 learner.uncorrected += 1
-    except (ValueError, ArithmeticError, LookupError, TypeError):
+    except OF_THE_MACHINE:
+        raise
+    except Exception:  # noqa: BLE001 - a policy may be anybody's, and fail in any way
         learner.failures += 1

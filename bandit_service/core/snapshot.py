@@ -105,6 +105,7 @@ class Kept(msgspec.Struct, frozen=True):
     calibration: dict[str, bytes]
     drift: bytes
     faded: dict[str, int]
+    unapplied: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -167,6 +168,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         calibration={name: codec.dump(each) for name, each in world.calibration.items()},
         drift=codec.dump(world.drift),
         faded={str(arm): upto for arm, upto in history.faded.items()},
+        unapplied=world.unapplied,
     )
     return _encoder.encode(kept)
 
@@ -191,8 +193,8 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
             learner.state = codec.load(found.state, type(learner.state))
             learner.failures, learner.uncorrected = found.failures, found.uncorrected
     for label, one in kept.learners.items():
-        if one.own or one.name:
-            world.learners[label] = _variant(one)
+        if (one.own or one.name) and (variant := _variant(one)) is not None:
+            world.learners[label] = variant
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
@@ -220,6 +222,7 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.erasing = dict.fromkeys(kept.erasing)
     world.spend.windows = kept.spend
     world.events, world.decisions, world.rewards, world.comparisons = kept.counts
+    world.unapplied = kept.unapplied
     world.experiments = {spec.id: spec for spec in kept.experiments}
     world.configured_experiments = {spec.id: spec for spec in kept.configured_experiments}
     world.trials = {id: codec.load(data, Trial) for id, data in kept.trials.items()}
@@ -250,10 +253,13 @@ def _learned(one: Learner) -> _Learned:
     return _Learned(state, one.failures, one.uncorrected, *said)
 
 
-def _variant(kept: _Learned) -> Learner:
-    """The policy of a variant, which the log described."""
-    policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
-    state = codec.load(kept.state, type(policy.init()))
+def _variant(kept: _Learned) -> Learner | None:
+    """The policy of a variant, which the log described; None where there is none such any more."""
+    try:
+        policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
+        state = codec.load(kept.state, type(policy.init()))
+    except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
+        return None  # as for a fold of the whole log
     said = (kept.name, kept.key, kept.parameters, kept.own, kept.seeded)
     return Learner(policy, state, kept.failures, kept.uncorrected, None, *said)
 

@@ -171,7 +171,9 @@ class World:
     what the log last said of it. `experiments`, `trials`: what they are and what they have seen, by
     id, oldest first; `rules` stands over them. `calibration` holds the propensities of each policy
     against what was drawn. `ts` is the latest time of any event. `erasing`
-    holds the owners whose records are still to be erased from the log.
+    holds the owners whose records are still to be erased from the log. `unapplied`: how many events
+    an error of ours stopped half-way, and `why_unapplied` where the last one was; that and
+    `serving_key`, what the state that decides was folded for, are not folded.
     """
 
     learners: dict[str, Learner]
@@ -199,6 +201,13 @@ class World:
     decisions: int = 0
     rewards: int = 0
     comparisons: int = 0
+    unapplied: int = 0
+    why_unapplied: str = ""
+    serving_key: str = ""
+
+    def key_of(self, learner: Learner) -> str:
+        """What the decisions of this learner say that they were made by."""
+        return learner.key or self.serving_key or self.policy_key
 
     def offered(self) -> list[ArmRecord]:
         """Arms that are not retired, in the canonical order."""
@@ -231,7 +240,7 @@ class World:
             "configured": {id: codec.dump(spec) for id, spec in self.configured.items()},
             "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
             "keys": dict(self.keys),
-            "counts": [self.events, self.decisions, self.rewards, self.comparisons],
+            "counts": [self.events, self.decisions, self.rewards, self.comparisons, self.unapplied],
             "policy": [self.policy, self.policy_key, self.parameters, self.configured_policy],
             "ts": self.ts,
             "erasing": list(self.erasing),

@@ -107,7 +107,20 @@ class EmbeddingStage:
         self._thread.shutdown()
 
     async def _run(self) -> None:
-        """Batches until nothing waits; the next text starts it again."""
+        """Batches until nothing waits; the next text starts it again, also if this one fails."""
+        try:
+            await self._run_batches()
+        except BaseException as error:
+            failed = error if isinstance(error, Exception) else RuntimeError("the stage was ended")
+            for future in self._in_flight.values():
+                self._fail(future, failed)
+            self._in_flight.clear()
+            self._waiting.clear()
+            raise
+        finally:
+            self._runner = None
+
+    async def _run_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
             if self._wait_s and len(self._waiting) < self._batch_size:
@@ -136,7 +149,6 @@ class EmbeddingStage:
                 future = self._in_flight.pop(key)
                 if not future.done():
                     future.set_result(kept)
-        self._runner = None
 
     def _take(self) -> dict[bytes, str]:
         """The next batch: what waits longest, in order of length so that like goes with like."""

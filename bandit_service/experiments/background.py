@@ -20,6 +20,7 @@ from bandit_service.core.trial import Trial
 from bandit_service.folding import FoldFailed
 from bandit_service.keeper import Keeper
 from bandit_service.settings import PolicySettings
+from bandit_service.supervisor import Kept
 from bandit_service.writer import Writer
 from store import StoreError
 
@@ -60,20 +61,20 @@ class Background:
         self._keeper = keeper
         self._steer_s = steer_s
         self._beginning: dict[str, asyncio.Task[None]] = {}
-        self._steering: asyncio.Task[None] | None = None
+        self._steering: Kept | None = None
 
     def start(self) -> None:
         """Begin to steer; what was starting when the service stopped is started again."""
         for id, trial in self._writer.world.trials.items():
             if trial.status == "starting":
                 self.begin(id)
-        self._steering = asyncio.ensure_future(self._steer_forever())
+        self._steering = self._writer.tasks.keep("steer", self._steer_forever)
 
     async def close(self) -> None:
         """Stop; what was starting stays so."""
         tasks: list[asyncio.Task[None]] = list(self._beginning.values())
         if self._steering is not None:
-            tasks.append(self._steering)
+            await self._steering.end()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -95,9 +96,11 @@ class Background:
             await self._started(id, "running", why)
         except (Conflict, Unknown):
             return  # it was stopped or deleted meanwhile
-        except (FoldFailed, StoreError, ServiceError, ValueError, TypeError) as error:
-            _log.error("experiment not started", extra={"experiment": id, "why": str(error)})
-            await self._not_started(id, f"not started: {error}")
+        except Exception as error:  # noqa: BLE001 - it may not stand as starting for ever
+            known = (FoldFailed, StoreError, ServiceError, ValueError, TypeError)
+            why = str(error) if isinstance(error, known) else type(error).__name__
+            _log.error("experiment not started", extra={"experiment": id, "why": why})
+            await self._not_started(id, f"not started: {why}")
 
     async def _seed(self, id: str) -> int:
         spec, _ = find(self._writer, id)
@@ -149,11 +152,16 @@ class Background:
     async def _steer_forever(self) -> None:
         while True:
             await asyncio.sleep(self._steer_s)
+            well = True
             for id in list(self._writer.world.trials):
                 try:
                     await self._steer(id)
-                except (ServiceError, StoreError) as error:
-                    _log.error("not steered", extra={"experiment": id, "why": str(error)})
+                except Exception as error:  # noqa: BLE001 - the others are steered all the same
+                    self._writer.tasks.failed("steer", error)
+                    _log.error("not steered", extra={"experiment": id})
+                    well = False
+            if well:
+                self._writer.tasks.well("steer")
 
     async def _steer(self, id: str) -> None:
         spec, trial = find(self._writer, id)

@@ -147,8 +147,15 @@ class Entrance(asyncio.Protocol):
     server.max_in_flight and by its own credits.
     """
 
-    def __init__(self, inner: asyncio.Protocol, admission: Admission) -> None:
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        admission: Admission,
+        closed_to: Callable[[asyncio.Transport], bool] = lambda _: False,
+    ) -> None:
+        """closed_to: says of a new connection whether it was one too many, and has been closed."""
         self._inner = inner
+        self._closed_to = closed_to
         self._admission = admission
         self._transport: asyncio.Transport | None = None
         self._plain = True
@@ -164,6 +171,9 @@ class Entrance(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         assert isinstance(transport, asyncio.Transport)
+        if self._closed_to(transport):
+            self._inner = asyncio.Protocol()  # for which there is nothing to do any more
+            return
         self._transport = transport
         self._inner.connection_made(transport)
 

@@ -32,7 +32,7 @@ async def list_arms(request: web.Request) -> web.Response:
 async def put_arm(request: web.Request) -> web.Response:
     """PUT /v1/arms/{id}: add or replace."""
     id = request.match_info["id"]
-    body = wire.decode_json(await body_of(request))
+    body = wire.decode_request(await body_of(request))
     if not isinstance(body, dict):
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id", id) != id:
@@ -80,7 +80,7 @@ async def list_policies(request: web.Request) -> web.Response:
 
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
-    asked = wire.convert(wire.decode_json(await body_of(request)), wire.PolicyRequest)
+    asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
     asked.check()
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_body(request), 202)
@@ -96,7 +96,7 @@ async def policy_state(request: web.Request) -> web.Response:
     return reply(
         {
             "name": name,
-            "key": learner.key or world.policy_key,
+            "key": world.key_of(learner),
             "bytes": len(dumped),
             "sha256": codec.sha256(dumped),
             "events": world.events,
@@ -120,7 +120,7 @@ def policies_body(request: web.Request) -> dict[str, Any]:
         "policies": [*policies.names(), *policies.river_names()],
         "serving": {
             "name": world.serving,
-            "key": world.policy_key,
+            "key": world.key_of(world.learners[world.serving]),
             "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
         },
         "beside": [

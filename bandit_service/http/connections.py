@@ -1,20 +1,99 @@
-"""Connections: what aiohttp itself refuses is answered in our shape, and none of it is logged."""
+"""Connections: as many as there are descriptors for, and what aiohttp refuses said in our shape.
+
+Some descriptors are kept back: for the log, snapshots, child processes and providers. Nothing here
+is logged as fast as clients can cause it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
+import resource
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import msgspec
 from aiohttp import web
 
-from bandit_service import clock
-from bandit_service.core.errors import Malformed, Refused, ServiceError
+from bandit_service import clock, logs
+from bandit_service.core.errors import Busy, Malformed, Refused, ServiceError
 
 _log = logging.getLogger("bandit.connections")
+
+
+AT_ONCE = 8
+"""Connections taken in one turn of the loop. One of too many lasts some turns until it is closed,
+so that this many, some times over, must be less than what is kept back."""
+
+_QUEUE = 1024
+_KEPT_BACK, _MOST_KEPT_BACK = 0.25, 1024
+_seldom = logs.Seldom()
+_FULL = "more connections are open than there are descriptors for; retry later"
+_BODY = msgspec.json.encode({"error": Busy(_FULL).body()})
+_CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
+    + f"Connection: close\r\nRetry-After: 1\r\nContent-Length: {len(_BODY)}\r\n\r\n".encode()
+    + _BODY
+)
+
+
+def descriptors() -> int:
+    """The number from which on a new descriptor is one too many; 0 without a limit.
+
+    The system gives out the least number that is free, so it also says how many are open.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return 0
+    return int(limit - min(_KEPT_BACK * limit, _MOST_KEPT_BACK))
+
+
+class Door:
+    """Closes connections for which there are too few descriptors. `refused` is told of each."""
+
+    def __init__(self, refused: Callable[[], None]) -> None:
+        self._most = descriptors()
+        self._refused = refused
+
+    def closed_to(self, transport: asyncio.Transport) -> bool:
+        """Whether this new connection was one too many, and has been answered and closed."""
+        if not self._most or transport.get_extra_info("socket").fileno() < self._most:
+            return False
+        self._refused()
+        if (more := _seldom("crowded")) is not None:
+            _log.error(
+                "too few descriptors", extra={"why": f"of {self._most}", "more": more or None}
+            )
+        transport.write(_CROWDED)
+        transport.abort()
+        return True
+
+
+def deepen(server: asyncio.Server) -> None:
+    """Let more connections wait in the kernel than are taken at once; asyncio has one for both."""
+    for each in server.sockets:
+        with contextlib.closing(socket.socket(fileno=os.dup(each.fileno()))) as same:
+            same.listen(_QUEUE)
+
+
+def tell_seldom(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception handler of the loop: of one kind of error a line a second.
+
+    Where the system has no descriptor, asyncio fails for each connection that waits.
+    """
+    error = context.get("exception")
+    if (more := _seldom(f"{context.get('message', '')[:80]} {type(error).__name__}")) is None:
+        return
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        _log.error("no descriptor is left", extra={"why": error.strerror, "more": more or None})
+    else:
+        loop.default_exception_handler(context)
 
 
 class Connection(web.RequestHandler):
@@ -59,7 +138,9 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it repeats what was sent
     ) -> web.StreamResponse:
         """The answer to what never came to a handler, or failed outside of one."""
-        _log.warning("refused", extra={"code": status, "why": type(exc).__name__})
+        if (more := _seldom("refused")) is not None:
+            why = type(exc).__name__
+            _log.warning("refused", extra={"code": status, "why": why, "more": more or None})
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun")
         error = ServiceError("an error of ours") if status >= 500 else _unreadable(self)
@@ -70,8 +151,10 @@ class Connection(web.RequestHandler):
 
     def log_exception(self, *_: Any, **__: Any) -> None:
         """A line with the kind of an error that no handler saw."""
-        kind = sys.exc_info()[0]
-        _log.warning("connection failed", extra={"why": kind.__name__ if kind else ""})
+        if (more := _seldom("failed")) is not None:
+            kind = sys.exc_info()[0]
+            why = kind.__name__ if kind else ""
+            _log.warning("connection failed", extra={"why": why, "more": more or None})
 
 
 @contextmanager

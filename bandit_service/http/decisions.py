@@ -32,7 +32,7 @@ async def decide(request: web.Request) -> web.Response:
 
 
 async def _decide(request: web.Request) -> web.Response:
-    asked = wire.convert(wire.decode_json(await body_of(request)), wire.DecideRequest)
+    asked = wire.convert(wire.decode_request(await body_of(request)), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body["decision_id"]})
@@ -40,7 +40,7 @@ async def _decide(request: web.Request) -> web.Response:
 
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_json(await body_of(request)), wire.ExplainRequest)
+    asked = wire.convert(wire.decode_request(await body_of(request)), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)

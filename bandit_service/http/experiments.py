@@ -181,7 +181,7 @@ async def _body(request: web.Request, wanted: str = "") -> dict[str, Any]:
     raw = await body_of(request)
     if wanted and not raw.strip():
         raise Refused(f"the body is empty; send {wanted}")
-    body = wire.decode_json(raw) if raw.strip() else {}
+    body = wire.decode_request(raw) if raw.strip() else {}
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body

@@ -35,12 +35,19 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: recovered and taking traffic; 503 while stopping."""
+    """GET /readyz: recovered and taking traffic; 503 while stopping, and when it is to end.
+
+    degraded: something is not done now, `why`; `failing` names the tasks that are tried again.
+    """
     if request.app[DRAINING].is_set():
         raise Unavailable("the service is stopping")
     router = request.app[ROUTER]
-    world, why = router.world, router.writer.degraded
-    log = router.writer.log
+    writer, world = router.writer, router.world
+    if writer.broken.done():
+        raise Unavailable(f"the service ends: {writer.broken.result()}")
+    log, failing = writer.log, dict(writer.tasks.failing)
+    told = [writer.degraded] if writer.degraded else []
+    told += [f"{name}: {why}" for name, why in failing.items()]
     body = {
         "status": "ready",
         "events": world.events,
@@ -48,7 +55,9 @@ async def readyz(request: web.Request) -> web.Response:
         "first": int(log.first),
         "last": int(log.last),
     }
-    return reply(body | {"status": "degraded", "why": why} if why else body)
+    if told:
+        body |= {"status": "degraded", "why": "; ".join(told), "failing": failing}
+    return reply(body)
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -99,7 +99,7 @@ def learning_of(request: web.Request) -> Learning:
 async def _one_or_list(
     request: web.Request, learning: Learning, learn: Callable[[Any], Awaitable[dict[str, Any]]]
 ) -> web.Response:
-    body = wire.decode_json(await body_of(request))
+    body = wire.decode_request(await body_of(request))
     if not isinstance(body, list):
         return reply({"results": [await learn(body)]})
     most = request.app[SETTINGS].server.max_items

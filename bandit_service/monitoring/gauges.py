@@ -63,6 +63,7 @@ class ServiceGauges:
             await asyncio.sleep(_LAG_EVERY_S)
             late = time.perf_counter() - begun - _LAG_EVERY_S
             self._telemetry.loop_lag.observe(max(0.0, late))
+            self._router.writer.tasks.well("lag")
 
     def look(self) -> None:
         """Set every gauge."""

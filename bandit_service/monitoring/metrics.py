@@ -233,6 +233,27 @@ RECOVERY = GaugeOf("bandit_recovery_seconds", "How long the start read log and s
 UPKEEP_FAILURES = CounterOf(
     "bandit_upkeep_failures_total", "Snapshots, retention, erasure or folding that failed."
 )
+TASK_FAILURES = CounterOf(
+    "bandit_task_failures_total", "Rounds of a long-lived task that failed and are tried again.",
+    ("task",),
+)  # fmt: skip
+TASK_FAILING = GaugeOf(
+    "bandit_task_failing", "1 for a long-lived task of which no round went well since it failed.",
+    ("task",),
+)  # fmt: skip
+CHILDREN_ENDED = CounterOf(
+    "bandit_children_ended_total", "Child processes that made no progress and were killed."
+)
+UNAPPLIED = GaugeOf(
+    "bandit_events_unapplied", "Events of the log that an error of ours stopped half-way."
+)
+RECOVERY_UNKNOWN = GaugeOf(
+    "bandit_recovery_unknown_events", "Erased or lost events that the state of this start does not "
+    "know, since no snapshot that knew them could be read.",
+)  # fmt: skip
+CONNECTIONS_REFUSED = CounterOf(
+    "bandit_connections_refused_total", "Connections closed since file descriptors were short."
+)
 BUILD = GaugeOf("bandit_build_info", "Version, always 1.", ("version",))
 CONFIG = GaugeOf(
     "bandit_config_info", "Digest of the settings in force, always 1; keys are no part of it.",

@@ -79,6 +79,12 @@ class Telemetry:
         self._snapshot_seconds = metrics.SNAPSHOT_SECONDS.on(r)
         self.recovery = metrics.RECOVERY.on(r)
         self._upkeep = metrics.UPKEEP_FAILURES.on(r)
+        self._task_failures = metrics.TASK_FAILURES.labelled(r)
+        self._task_failing = metrics.TASK_FAILING.labelled(r)
+        self._children = metrics.CHILDREN_ENDED.on(r)
+        self._unapplied = metrics.UNAPPLIED.on(r)
+        self.recovery_unknown = metrics.RECOVERY_UNKNOWN.on(r)
+        self._connections = metrics.CONNECTIONS_REFUSED.on(r)
         self._learner_failures = metrics.LEARN_FAILURES.labelled(r)
         self._uncorrected = metrics.UNCORRECTED.labelled(r)
         self._answers = metrics.UPSTREAM_SECONDS.labelled(r)
@@ -241,6 +247,26 @@ class Telemetry:
     def upkeep_failed(self) -> None:
         """Something beside serving could not be done."""
         self._upkeep.inc()
+
+    def task_failed(self, task: str) -> None:
+        """One round of a long-lived task failed."""
+        self._task_failures(task).inc()
+
+    def task_failing(self, task: str, failing: bool) -> None:
+        """A long-lived task fails from here on, or does no more."""
+        self._task_failing(task).set(1.0 if failing else 0.0)
+
+    def child_ended(self) -> None:
+        """A child process made no progress, and was killed."""
+        self._children.inc()
+
+    def unapplied(self, events: int) -> None:
+        """So many events were not applied whole."""
+        self._unapplied.set(events)
+
+    def connection_refused(self) -> None:
+        """A connection was closed since there are too few descriptors."""
+        self._connections.inc()
 
     # --- upstreams
 

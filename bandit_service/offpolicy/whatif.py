@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable
-from bandit_service.folding import FoldFailed, elsewhere
+from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
+from bandit_service.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.offpolicy.child import Done, Job
 from bandit_service.offpolicy.fold import METRICS, Asked, Candidate, checked
 from bandit_service.offpolicy.report import How
@@ -45,7 +45,10 @@ class WhatIf:
         try:
             async with asyncio.timeout(self._settings.experiment_rules.whatif_s):
                 upto = await self._writer.synced()
-                done = await elsewhere(_CHILD, job, self._writer.log, upto, Done)
+                stalled_s = self._settings.snapshots.stalled_s
+                done = await elsewhere(
+                    _CHILD, job, self._writer.log, upto, Done, within_s=stalled_s
+                )
         except TimeoutError:
             raise OutOfTime(
                 f"whatif: not done within experiment_rules.whatif_s, "
@@ -55,6 +58,8 @@ class WhatIf:
         except Trimmed:
             raise Unavailable("the log was shortened meanwhile; ask again") from None
         except (FoldFailed, StoreError) as error:
+            if isinstance(error, Stalled):
+                self._writer.child_ended()
             raise Unavailable(f"the log could not be evaluated: {error}") from None
         finally:
             self._busy = False
@@ -74,7 +79,7 @@ class WhatIf:
             ("last", request.last, 1, MOST_DECISIONS),
         ):
             if not low <= value <= high:
-                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {value:g}",
+                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}",
                               param=name)  # fmt: skip
         chosen, log = self._settings, self._writer.log
         half = (int(log.first) + int(log.last)) // 2

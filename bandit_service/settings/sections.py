@@ -178,6 +178,11 @@ class SnapshotSettings:
         900.0, "seconds after which the next is made, if anything happened", low=1
     )
     keep: int = setting(3, "how many are kept", low=1, high=100)
+    stalled_s: float = setting(
+        60.0,
+        "a child process that takes no step for so long, some hundred events, is killed",
+        low=1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

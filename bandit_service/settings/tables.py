@@ -10,7 +10,7 @@ import msgspec
 import policies
 from bandit_service.checking import Mistakes, every_mistake
 from bandit_service.core import experiment_checks
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, in_words
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import Experiment
 from bandit_service.gateway.configured import listed
@@ -137,7 +137,9 @@ def _check_arm(strict: ArmSpec) -> None:
     ):
         value = getattr(strict, name)
         if value is not None and not low <= value <= high:
-            raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {value:g}")
+            raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}")
+    if strict.id in (".", ".."):  # which no client can put into a path
+        raise ValueError(f"id: must not be {strict.id!r}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
         raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
 

@@ -13,7 +13,7 @@ import numpy as np
 from loadtest.client import StreamClient, StreamError
 
 DIM = 384
-_GONE = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
+GONE = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 
 
 @dataclass
@@ -76,6 +76,12 @@ class Client:
         async with self._session.post(self._url + path, json=body) as answer:
             return answer.status, await answer.json()
 
+    async def call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        """Status and body."""
+        url = self._url + path
+        async with self._session.request(method, url, json=body) as answer:
+            return answer.status, await answer.json()
+
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and body."""
         async with self._session.get(self._url + path) as answer:
@@ -119,7 +125,7 @@ async def worker(client: Sender, ledger: Ledger, rng: random.Random, name: str) 
         while True:
             i += 1
             await _one(client, ledger, rng, f"{name}-{i}")
-    except _GONE:
+    except GONE:
         return
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random  # noqa: TID251 - the moments of the kills, from a printed seed
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import aiohttp
 
 from loadtest.chaos.load import Client, Ledger, OverStream, Sender, settle, worker
 from loadtest.chaos.process import Service
+from loadtest.chaos.trouble import DESCRIPTORS, crowd, damage, hurting_children, switching
 from loadtest.chaos.verify import Found, same_state, verify
 from loadtest.client import StreamClient
 
@@ -23,8 +25,10 @@ ENVIRON = {
     "BANDIT_SNAPSHOTS_EVERY_EVENTS": "150",
     "BANDIT_LOG_LEVEL": "warning",
     "BANDIT_REWARD_MAX_PENDING": "1000000",
+    "BANDIT_SNAPSHOTS_STALLED_S": "2",
 }
 _WORKERS = 6
+_DAMAGE_EVERY, _CROWD_EVERY = 3, 4
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Totals:
     verified: int = 0
     compared: int = 0
     fresh: bool = False
+    beside: Counter[str] = field(default_factory=Counter)
     found: Found | None = None
 
     def rows(self) -> list[tuple[str, str]]:
@@ -54,6 +59,7 @@ class Totals:
             ("events in the log at the end", str(self.found.events)),
             ("verifications of log and fold", str(self.verified)),
             ("of those, compared with the next service's state", str(self.compared)),
+            *((f"beside it: {name}", str(n)) for name, n in sorted(self.beside.items())),
             ("restart, median s", f"{median(self.recoveries_s):.2f}"),
         ]
 
@@ -66,6 +72,8 @@ async def chaos(
     while totals.kills < kills:
         await _round(data, totals, rng)
         totals.kills += 1
+        if totals.kills % _DAMAGE_EVERY == 0:
+            await asyncio.to_thread(damage, data, rng, totals.beside)
         if totals.kills % verify_every == 0 or totals.kills == kills:
             totals.found = await asyncio.to_thread(verify, data, totals.ledger)
             totals.verified += 1
@@ -76,7 +84,8 @@ async def chaos(
 
 async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
     begun = time.perf_counter()
-    service = Service(data, **ENVIRON)
+    crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
+    service = Service(data, descriptors=DESCRIPTORS if crowded else 0, **ENVIRON)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
     totals.moments["while starting" if phase == "start" else
                    "under load" if phase == "load" else "while stopping"] += 1  # fmt: skip
@@ -104,11 +113,22 @@ async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
                 asyncio.create_task(worker(way, totals.ledger, each, f"{totals.kills}-{w}"))
                 for w, (way, each) in enumerate(zip(ways, seeds, strict=True))
             ]
-            await asyncio.sleep(rng.uniform(0.05, 0.8))
+            hurt, change = (random.Random(rng.random()) for _ in range(2))  # noqa: S311 - same
+            troubles = [
+                asyncio.create_task(hurting_children(service.popen.pid, hurt, totals.beside)),
+                asyncio.create_task(switching(client, change, totals.beside)),
+            ]
+            await asyncio.sleep(0.05)  # in which the workers have got their connections
+            async with crowd(url) if crowded else contextlib.nullcontext():
+                totals.beside["rounds without descriptors"] += crowded
+                await asyncio.sleep(rng.uniform(0.0, rng.choice([0.8, 0.8, 3.0])))
             if phase == "stop":
                 service.terminate()
                 await asyncio.sleep(rng.uniform(0.0, 0.5))
             service.kill()
+            troubles[0].cancel()
+            await asyncio.gather(troubles[0], return_exceptions=True)
+            await troubles[1]
             if phase == "stop":  # what the drain refused is no broken promise
                 await asyncio.gather(*workers, return_exceptions=True)
             else:

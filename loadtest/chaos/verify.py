@@ -32,11 +32,17 @@ def verify(data: Path, ledger: Ledger) -> Found:
         decided: set[str] = set()
         signals: dict[str, dict[str, float]] = {}
         keys: dict[str, int] = {}
-        outcomes = 0
+        outcomes, serving = 0, ("", "")
         for _, body in log.replay():
             event = ev.decode(body)
-            if isinstance(event, ev.Decided):
+            if isinstance(event, ev.PolicyChanged):
+                serving = event.policy, event.key
+            elif isinstance(event, ev.Decided):
                 decided.add(event.id)
+                if (event.policy, event.key) != serving:
+                    raise Wrong(
+                        f"{event.id} is of {event.policy} {event.key}, and {serving} served"
+                    )
             elif isinstance(event, ev.Rewarded | ev.Compared):
                 outcomes += 1
                 if event.idempotency_key:
@@ -48,6 +54,8 @@ def verify(data: Path, ledger: Ledger) -> Found:
     finally:
         log.close()
     _compare(ledger, decided, signals, keys)
+    if short.policy.name != serving[0]:
+        raise Wrong(f"the log says that {serving[0]} serves, and a start has {short.policy.name}")
     if short.world.digest() != whole.world.digest():
         raise Wrong(f"the fold from the snapshot at {short.after} is not that of the whole log")
     learner = whole.world.learners[whole.world.serving]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,9 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.world import World, new_world
-from store import Offset
+from store import Corrupt, Offset, Record, StoreError
 from store.snapshots import FileSnapshots
+from store.sqlite import SqliteLog
 from tests.fuzz.effort import effort
 from tests.fuzz.requests import anything
 from tests.golden.test_events import SAMPLES
@@ -160,3 +162,67 @@ def test_what_a_folding_process_says_is_read_or_it_has_failed(said: bytes) -> No
 
     with suppress(folding.FoldFailed):
         asyncio.run(read())
+
+
+@cache
+def _left_by_a_kill() -> dict[str, bytes]:
+    """The files of a log of forty synced events, as a kill leaves them."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = SqliteLog(Path(directory) / "events.db")
+        for i in range(40):
+            log.append([Record(f"e{i}", "k", float(i), b"body %d " % i * 20)])
+        log.sync()
+        files = {each.name: each.read_bytes() for each in Path(directory).iterdir()}
+        log.close()
+    return files
+
+
+@st.composite
+def _damaged_files(draw: st.DrawFn) -> dict[str, bytes]:
+    """Those files with bytes changed, cut off, added, or one of them missing."""
+    files = {name: bytearray(content) for name, content in _left_by_a_kill().items()}
+    for _ in range(draw(st.integers(1, 3))):
+        content = files[draw(st.sampled_from(["events.db-wal", "events.db-wal", "events.db"]))]
+        how = draw(st.sampled_from(["bit", "bit", "cut", "more", "swap"]))
+        at = draw(st.integers(0, max(0, len(content) - 1)))
+        if how == "bit" and content:
+            content[at] ^= 1 << draw(st.integers(0, 7))
+        elif how == "cut":
+            del content[at:]
+        elif how == "more":
+            content += draw(st.binary(max_size=5000))
+        else:
+            to = draw(st.integers(0, max(0, len(content) - 1)))
+            content[at : at + 100], content[to : to + 100] = (
+                content[to : to + 100],
+                content[at : at + 100],
+            )
+    return {name: bytes(content) for name, content in files.items()}
+
+
+@effort(60)
+@given(files=_damaged_files(), newer=st.booleans())
+def test_a_damaged_log_is_refused_or_whole_and_never_shorter(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], newer: bool
+) -> None:
+    """newer: without the mark of what was synced; a snapshot of the last event stands for it."""
+    directory = tmp_path_factory.mktemp("log")
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    snapshots = FileSnapshots(directory / "snapshots")
+    if newer:
+        (directory / "events.db-synced").unlink()
+        snapshots.save(Offset(40), "key", b"state")
+    bodies: list[bytes] = []
+    try:
+        log = SqliteLog(directory / "events.db")
+    except StoreError:
+        return
+    try:
+        bodies = [body for _, body in log.replay()]
+        refused = snapshots.newest(log.last) > log.last
+    except Corrupt:
+        refused = True
+    finally:
+        log.close()
+    assert refused or bodies == [b"body %d " % i * 20 for i in range(40)]

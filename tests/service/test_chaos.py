@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import random  # noqa: TID251 - places of damage, from a fixed seed
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from bandit_service.core import events as ev
 from loadtest.chaos.load import Ledger, Wrong
 from loadtest.chaos.run import Totals, chaos
+from loadtest.chaos.trouble import damage
 from loadtest.chaos.verify import verify
+from policies import ArmId
+from store import Record
+from store.sqlite import SqliteLog
 
 KILLS = 20
 
@@ -55,6 +63,29 @@ async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
     ):
         with pytest.raises(Wrong):
             verify(data, _spoiled(how, totals.ledger))
+
+
+def test_the_check_of_damaged_copies_finds_a_shorter_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, data = tmp_path / "live", tmp_path / "var"
+    (data / "snapshots").mkdir(parents=True)
+    live.mkdir()
+    log = SqliteLog(live / "events.sqlite3")
+    for i in range(30):
+        arm = ev.ArmSpec(id=ArmId(f"arm-{i}"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
+        event = ev.ArmAdded(ts=1.0 + i, arm=arm, source="api")
+        log.append([Record(f"e{i}", ev.kind(event), event.ts, ev.encode(event))])
+    log.sync()
+    for file in live.iterdir():
+        shutil.copy(file, data)
+    log.close()
+    rng, seen = random.Random(1), Counter[str]()
+    damage(data, rng, seen)
+    assert seen == {f"{how}, refused": 1 for how in ("flipped", "cut off", "missing")}
+    monkeypatch.setattr(SqliteLog, "_refuse_shortened", lambda *_: None)
+    with pytest.raises(Wrong, match="is taken for a shorter log"):
+        damage(data, rng, seen)
 
 
 def _nothing(_: Totals) -> None:

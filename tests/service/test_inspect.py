@@ -165,16 +165,28 @@ def test_repaired_it_is_whole_again(data: Path, capsys: pytest.CaptureFixture[st
     assert "there is nothing to repair" in _inspect(data, capsys, "--repair")[1]
 
 
-def test_snapshots_beyond_the_end_are_set_aside(
+def test_what_a_snapshot_knows_to_have_been_there_is_lost_and_the_snapshot_stays(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """At 5a5a85b the snapshot was set aside, and so what the lost records taught was lost."""
     _changed(_path(data), "DELETE FROM log WHERE seq > 250")
     _changed(_path(data), "UPDATE head SET seq = 250")
     status, told, _ = _inspect(data, capsys, "--repair", "--json")
-    assert (status, told["last"], len(told["set_aside"])) == (0, 250, 1)
-    assert len(list((data / "snapshots").glob("*.damaged-1"))) == 1
+    assert (status, told["last"], told["lost"], told["set_aside"]) == (0, 300, [[251, 300]], [])
     found = _inspect(data, capsys, "--json")[1]
-    assert [each["offset"] for each in found["snapshots"]] == [200, 100]
+    assert [each["offset"] for each in found["snapshots"]] == [300, 200, 100]
+
+
+def test_snapshots_of_another_log_are_set_aside(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FileSnapshots(data / "snapshots").save(Offset(10**7), "world", b"state")
+    status, told, _ = _inspect(data, capsys, "--json")
+    assert (status, told["damaged"], told["last"]) == (1, 301, 300)
+    assert "a snapshot of 10000000 events" in told["why"]
+    status, told, _ = _inspect(data, capsys, "--repair", "--json")
+    assert (status, told["last"], len(told["set_aside"])) == (0, 300, 1)
+    assert len(list((data / "snapshots").glob("*.damaged-1"))) == 1
 
 
 def _truncated(path: Path) -> None:

@@ -138,7 +138,8 @@ async def test_what_is_no_http_is_not_repeated_in_the_log(tmp_path: Path, models
     lines = process.log_path.read_text().splitlines()
     assert not [line for line in lines if CANARY in line or "Traceback" in line]
     refused = [json.loads(line) for line in lines if '"bandit.connections"' in line]
-    assert len(refused) >= 6
+    assert sum(1 + line.get("more", 0) for line in refused) >= 2
+    assert len(refused) < len(TOO_MUCH) + 20  # of one kind there is a line a second
 
 
 @pytest.mark.parametrize("started", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Unavailable
-from bandit_service.core.world import new_world
+from bandit_service.core import snapshot
+from bandit_service.core.apply import apply
+from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.lessons import teach
+from bandit_service.core.world import Learner, World, new_world
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.writer import Writer
 from store import Closed, Full, Offset, Record
@@ -19,10 +23,11 @@ from store.memory import MemoryLog
 
 
 class _Disk(MemoryLog):
-    """A log whose disk can be full, or fail to sync."""
+    """A log whose disk can be full, or fail to sync; `surprise` is raised once by a sync."""
 
     full = False
     broken = False
+    surprise: BaseException | None = None
 
     def append(self, records: Sequence[Record]) -> Offset:
         if self.full:
@@ -32,6 +37,9 @@ class _Disk(MemoryLog):
     def sync(self) -> Offset:
         if self.broken:
             raise Closed("fdatasync failed")
+        if self.surprise is not None:
+            error, self.surprise = self.surprise, None
+            raise error
         return super().sync()
 
 
@@ -98,4 +106,183 @@ async def test_a_failed_sync_refuses_what_it_covered_and_is_told() -> None:
         await writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=()))
     async with asyncio.timeout(60):
         assert "fdatasync" in await writer.broken
+    await writer.close()
+
+
+# --- what goes wrong after an append ------------------------------------------------------
+
+
+def _replayed(log: MemoryLog) -> World:
+    world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
+    for _, body in log.replay():
+        world = apply(world, ev.decode(body))
+    return world
+
+
+async def test_an_error_of_ours_in_an_event_is_answered_told_and_the_same_at_every_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At 5a5a85b whoever sent one of the batch waited for ever, and no restart came to its end."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    monkeypatch.setattr("bandit_service.core.rewards.expired", fails)
+    before = writer.submit(lambda: _decided("before"))
+    broken = writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=("before",)))
+    after = writer.submit(lambda: _decided("after"))
+    async with asyncio.timeout(60):
+        done = await asyncio.gather(before, broken, after, return_exceptions=True)
+    assert isinstance(done[0], ev.Decided)
+    assert isinstance(done[1], ServiceError)
+    assert (done[1].status, done[1].message) == (500, "an error of ours")
+    assert isinstance(done[2], ev.Decided)
+    assert not writer.broken.done()
+    assert writer.world.unapplied == 1
+    assert writer.world.why_unapplied.startswith("expired: RuntimeError at test_writer.py:")
+    assert _replayed(log).digest() == writer.world.digest()
+    kept = snapshot.read(snapshot.dump(writer.world))
+    by_name = {"uniform": policies.load("uniform")}
+    assert snapshot.restore(kept, by_name, "uniform").digest() == writer.world.digest()
+    await writer.close()
+
+
+async def test_without_memory_to_apply_what_is_in_the_log_the_process_ends_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bandit_service.core.rewards.expired", fails)
+        sent = [
+            writer.submit(lambda: _decided("a")),
+            writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=("a",))),
+            writer.submit(lambda: _decided("b")),
+        ]
+        async with asyncio.timeout(60):
+            done = await asyncio.gather(*sent, return_exceptions=True)
+            why = await writer.broken
+    assert why == "event 3 could not be applied (MemoryError); it is in the log"
+    assert isinstance(done[0], ev.Decided)
+    assert all(isinstance(one, ServiceError) and "in the log" in one.message for one in done[1:])
+    with pytest.raises(Unavailable):
+        await writer.submit(lambda: _decided("c"))
+    assert _replayed(log).events == 3  # a process with memory has it
+    await writer.close()
+
+
+async def test_who_looks_on_may_fail_and_changes_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("a metric")
+
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(Telemetry, "happened", fails)
+        patched.setattr(Telemetry, "appended", fails)
+        assert isinstance(await writer.submit(lambda: _decided("a")), ev.Decided)
+        assert writer.tasks.failing == {"look on": "KeyError", "flush": "KeyError"}
+    assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
+    assert writer.tasks.failing == {}
+    assert list(writer.world.pending) == ["a", "b"]
+    await writer.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+async def test_a_sync_that_cannot_be_tried_is_tried_again(error: BaseException) -> None:
+    """At 5a5a85b the task that commits ended by it: no reward was ever answered again."""
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    log.surprise = error
+    async with asyncio.timeout(60):
+        done = await writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=()))
+    assert done is not None
+    assert not writer.broken.done()
+    await writer.close()
+
+
+async def test_an_append_that_fails_in_a_way_nobody_expected_is_told_to_all_who_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+
+    def fails(*_: object) -> Offset:
+        raise TypeError("of the store")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Disk, "append", fails)
+        async with asyncio.timeout(60):
+            with pytest.raises(ServiceError, match="an error of ours"):
+                await writer.submit(lambda: _decided("a"))
+        assert writer.tasks.failing == {"flush": "TypeError"}
+    assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
+    assert list(writer.world.pending) == ["b"]
+    await writer.close()
+
+
+async def test_what_cannot_be_encoded_is_refused_alone() -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    wrong = writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=(1j,)))  # type: ignore[arg-type]
+    right = writer.submit(lambda: _decided("a"))
+    with pytest.raises(TypeError):
+        await wrong
+    assert isinstance(await right, ev.Decided)
+    await writer.close()
+
+
+class _Raises:
+    """A policy of somebody's own, with a bug in it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def init(self) -> int:
+        return 0
+
+    def learn(self, _: int, __: object) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), AssertionError(), AttributeError(), OSError()])
+def test_whatever_a_policy_raises_when_it_learns_is_counted(error: Exception) -> None:
+    """At 5a5a85b only four kinds were, and any other came up in the middle of an append."""
+    learner = Learner(_Raises(error), 0)  # type: ignore[arg-type]
+    lesson = policies.Compared(
+        policies.Context(np.zeros(4, np.float32), 1, 0.1), policies.ArmId("a"), policies.ArmId("b")
+    )
+    if isinstance(error, OSError):  # which is the machine's, and may be gone tomorrow
+        with pytest.raises(OSError):  # noqa: PT011 - it has no message
+            teach(learner, lesson)
+    else:
+        teach(learner, lesson)
+    assert learner.failures == (not isinstance(error, OSError))
+
+
+async def test_a_full_disk_says_once_what_to_do() -> None:
+    """At 5a5a85b "nothing was written: make space" stood twice in one sentence."""
+    log = _Disk()
+    writer = _writer(log)
+    log.full = True
+    await writer.submit(lambda: _decided("a"), durable=False)
+    with pytest.raises(Unavailable) as said:
+        await writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=()))
+    assert said.value.message.count("make space") == 1
+    assert writer.degraded.count("make space") == 1
+    log.full = False
     await writer.close()
