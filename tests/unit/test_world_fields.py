@@ -10,7 +10,11 @@ import policies
 from bandit_service.core import snapshot
 from bandit_service.core.world import Learner, Pending, World, new_world
 
-NOT_FOLDED = {"serving": "chosen by whoever opens the world; what the log said is `policy`"}
+NOT_FOLDED = {
+    "serving": "chosen by whoever opens the world; what the log said is `policy`",
+    "serving_key": "the same",
+    "why_unapplied": "words for the log of the process that met it; `unapplied` counts",
+}
 CARRIED = [each.name for each in fields(World) if each.name not in NOT_FOLDED]
 
 
