@@ -92,7 +92,8 @@ class Budgets:
         if not fitting or binding.on_exhausted == "refuse":
             raise BudgetExhausted(
                 f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
-                "or has less left than this request may cost",
+                "or has less left than this request may cost at most; a smaller max_tokens, or "
+                "max_output_tokens of the arm, makes that less",
                 ends(binding.per, now) - now,
             )
         return fitting

@@ -52,7 +52,7 @@ class Asked:
 class Call:
     """One decision being carried out, begun and with its first byte at so much of perf_counter.
 
-    duel: a second arm will answer too.
+    duel: a second arm will answer too. ended: what came of it is being written down.
     """
 
     decided: ev.Decided
@@ -62,6 +62,7 @@ class Call:
     conversation: bytes
     duel: bool = False
     first: float | None = None
+    ended: bool = False
 
     def headers(self) -> dict[str, str]:
         """What every answer tells of its decision."""

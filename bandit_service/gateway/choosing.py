@@ -72,8 +72,10 @@ class Choosing:
         wanted, caller = asked.wanted, asked.caller
         conversation = b"" if duel_of else asked.conversation
         world, tenant, now = self._router.world, wanted.request.tenant, self._router.writer.now()
-        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size)
-                for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
+        specs = {id: world.arms[ArmId(id)].spec
+                 for id in self._offered(wanted, tried, asked.path, asked.body)}  # fmt: skip
+        most = {id: most_usd(spec, asked.size, self._upstreams.spec(spec.upstream).own_limit)
+                for id, spec in specs.items()}  # fmt: skip
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
         if worth is None:

@@ -19,6 +19,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
+from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.judges import JudgeSpec
 from bandit_service.gateway.sizes import likely_usd, most_usd, said_in, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected
@@ -70,7 +71,9 @@ class Judging:
         return bool(self._specs)
 
     async def close(self) -> None:
-        """Wait for the judgements under way."""
+        """End the judgements under way; no end of the service waits for a verdict."""
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -166,13 +169,18 @@ class Judging:
         if not self._admitted(spec, bounds, most):
             return None
         bounds.held_usd += most
+        usd: float | None = None
         try:
             async with asyncio.timeout(spec.timeout_s):
                 answer = await self._ask(record.spec, body)
-            usd = cost_usd(answer.get("usage"), record.spec)
+            usd = cost_usd(usage_in(answer), record.spec)
             if usd is None:
                 usd = likely_usd(record.spec, size, said_in(answer["choices"]))
-            await self._pay(spec, decided, usd)
+            await asyncio.shield(self._pay(spec, decided, usd))
+        except asyncio.CancelledError:
+            if usd is None:  # the provider has probably worked
+                await self._pay(spec, decided, likely_usd(record.spec, size))
+            raise
         except (Failed, Rejected, TimeoutError):
             self._telemetry.judged(spec.id, "failed")
             return None

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse
+from bandit_service.gateway.counts import merged, usage_in
 from bandit_service.gateway.sizes import said_in
 from bandit_service.gateway.upstreams import Failed
 
@@ -92,9 +93,9 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         raise Failed("an event is not an object")
     if "error" in chunk and "choices" not in chunk:
         raise Failed("the stream told of an error")
-    choices, usage = chunk.get("choices"), chunk.get("usage")
+    choices, usage = chunk.get("choices"), usage_in(chunk)
     if isinstance(usage, dict):
-        passed.usage = usage
+        passed.usage = merged(passed.usage, usage)
     if not passed.model and isinstance(chunk.get("model"), str):
         passed.model = chunk["model"]
     if isinstance(choices, list):

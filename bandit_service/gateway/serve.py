@@ -23,6 +23,7 @@ from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call, GatewayRules, counted, failure
 from bandit_service.gateway.choosing import Choosing
+from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.judges import JudgeSpec, answer_text
@@ -66,7 +67,7 @@ class Gateway:
         self._teaching = Teaching(router, rules, health, affinity, budgets, telemetry)
 
     async def close(self) -> None:
-        """Wait for judgements and outcomes under way, and close the connections."""
+        """End judgements, write down what is under way, and close the connections."""
         await self._judging.close()
         await self._teaching.close()
         await self._upstreams.close()
@@ -106,10 +107,10 @@ class Gateway:
                     headers=call.headers(), content_type="application/json",
                 )  # fmt: skip
             except asyncio.CancelledError:
-                self._teaching.left(call)
+                await self._teaching.left(call)
                 raise
             except Failed as failed:
-                self._teaching.failed(call, failed)
+                await self._teaching.failed(call, failed)
                 last = (call, failed)
                 tried.append(call.spec.id)
                 if asked.wanted.direct or len(tried) >= self._rules.attempts:
@@ -119,7 +120,7 @@ class Gateway:
         if asked.body.get("stream"):
             return await self._streamed(request, asked, call)
         answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
-        cost = self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
+        cost = await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         self._judge(asked, call, answer_text(answer))
         headers = call.headers()
         if cost is not None:
@@ -171,7 +172,9 @@ class Gateway:
             answer = dialects.answered(upstream.kind, answer)
             choices = answer.get("choices")
             if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-                raise Failed("the answer has no choices")
+                failed = Failed("the answer has no choices")
+                failed.usage = usage_in(answer)
+                raise failed
             span.answered(answer)
         return answer
 
@@ -203,10 +206,13 @@ class Gateway:
         except Rejected:
             self._teaching.rejected(call)
             return None
+        except asyncio.CancelledError:
+            await self._teaching.left(call, by_client=False)
+            raise
         except Failed as failed:
-            self._teaching.failed(call, failed)
+            await self._teaching.failed(call, failed)
             return None
-        self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
+        await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         text = answer_text(answer)
         if text is None:
             return None

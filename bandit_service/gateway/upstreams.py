@@ -37,7 +37,10 @@ class Failed(Exception):
     """An upstream gave no answer that can be passed on, and another arm may be tried.
 
     status: 0 where there was none. retry_after_s: what it said of when to come back, 0 if nothing.
+    usage: what it said of its cost all the same.
     """
+
+    usage: object = None
 
     def __init__(
         self, why: str, *, status: int = 0, retry_after_s: float = 0.0, timeout: bool = False

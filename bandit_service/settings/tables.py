@@ -133,6 +133,8 @@ def _check_arm(strict: ArmSpec) -> None:
         ("expected_latency_s", 0.0, 86_400.0),
         ("usd_per_mtok_cached_in", 0.0, 1e5),
         ("usd_per_mtok_cache_write", 0.0, 1e5),
+        ("usd_per_mtok_cache_write_1h", 0.0, 1e5),
+        ("max_output_tokens", 1, 10**7),
         ("max_running", 0, 10**6),
     ):
         value = getattr(strict, name)
