@@ -21,13 +21,15 @@ class GatewayRules:
     """attempts: arms tried for one request. failure_quality: what a failed answer is worth.
 
     latency_signal: what is reported as latency_s: "total" for the whole answer, "first_token", or
-    "per_token" for the whole divided by the tokens of the answer.
+    "per_token" for the whole divided by the tokens of the answer. verdict_s: CPU seconds that a
+    pattern or a schema may take.
     """
 
     attempts: int = 3
     failure_quality: float = 0.0
     latency_signal: str = "total"
     max_answer_bytes: int = 33_554_432
+    verdict_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from bandit_service.gateway.judges import JudgeSpec
 from bandit_service.gateway.sizes import likely_usd, most_usd, said_in, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected
 from bandit_service.gateway.usage import cost_usd
+from bandit_service.gateway.verdicts import NoVerdict, Verdicts
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from policies import ArmId
@@ -58,7 +59,12 @@ class Judging:
     """Runs `[[judges]]`. The first that has something to say of an answer gives its quality."""
 
     def __init__(
-        self, specs: tuple[JudgeSpec, ...], router: Router, ask: Ask, telemetry: Telemetry
+        self,
+        specs: tuple[JudgeSpec, ...],
+        router: Router,
+        ask: Ask,
+        telemetry: Telemetry,
+        verdict_s: float,
     ) -> None:
         self._specs = {spec.id: spec for spec in specs}
         self._router = router
@@ -66,6 +72,7 @@ class Judging:
         self._telemetry = telemetry
         self._bounds = {spec.id: _Bounds() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._verdicts = Verdicts(verdict_s)
 
     def __bool__(self) -> bool:
         return bool(self._specs)
@@ -75,6 +82,7 @@ class Judging:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._verdicts.close()
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; beyond a bound it is left undone."""
@@ -144,9 +152,11 @@ class Judging:
 
     async def _score(self, spec: JudgeSpec, answer: Answered) -> float | None:
         if spec.kind != "llm":
-            return await asyncio.to_thread(
-                judges.verdict, spec, answer.body, answer.expected, answer.text
-            )
+            try:
+                return await self._verdicts.of(spec, answer.body, answer.expected, answer.text)
+            except NoVerdict as none:
+                self._telemetry.judged(spec.id, str(none))
+                return None
         messages = judges.grading(spec, judges.question_text(answer.body), answer.text)
         text = await self._told(spec, answer.decided, messages)
         score = judges.score_of(text) if text is not None else None

@@ -58,7 +58,7 @@ class Gateway:
         self._router = router
         self._upstreams = upstreams
         self._rules = rules
-        self._judging = Judging(judges, router, self._ask, telemetry)
+        self._judging = Judging(judges, router, self._ask, telemetry, rules.verdict_s)
         self.duels = Duels(duels, router, self._judging, telemetry)
         self._choosing = Choosing(
             router, upstreams, health, affinity, budgets, self.duels, telemetry
