@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from bandit_service.gateway.usage import hour_price
 IMAGE_TOKENS = 1500
 """What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about
 1,600 for one."""
+_LONG = 4
 _MOST = 10**9
 _DEPTH = 3
 _BESIDE = ("tools", "functions", "response_format")
@@ -142,6 +143,12 @@ def most_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
         tokens += size.thinking
     tokens += size.beside
     return (size.prompt * dearest + size.answers * tokens * spec.usd_per_mtok_out) / 1e6
+
+
+def usual_usd(spec: ArmSpec, size: Size) -> float:
+    """What a call costs at most that is answered at most four times as long as usual."""
+    tokens = _LONG * spec.expected_output_tokens
+    return most_usd(spec, replace(size, limit=max(tokens, 1)))
 
 
 def likely_usd(spec: ArmSpec, size: Size, said: int | None = None) -> float:

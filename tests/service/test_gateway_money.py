@@ -193,21 +193,29 @@ async def test_a_hard_budget_is_hard_whatever_limits_are_named(
         assert 0.06 < state["budgets"][0]["spent_usd"] <= 0.1
 
 
-async def test_without_a_limit_a_budget_holds_what_the_arm_can_answer(
+async def test_without_a_limit_a_call_holds_what_the_arm_can_answer_or_all_that_is_left(
     tmp_path: Path, models: Path
 ) -> None:
-    """On 5a5a85b it held four times the usual answer."""
+    """On 5a5a85b it held four times the usual answer, and ten of twenty went through."""
     budget = {"scope": "service", "per": "month", "usd": 0.1, "pace": False}
     environ = {"BANDIT_BUDGETS": json.dumps([budget])}
     usage = {"prompt_tokens": 10, "completion_tokens": 8000}
     async with replaying(tmp_path, models, whole(usage), **environ) as (client, provider):
-        status, _, text = await ask(client, max_tokens=None)
-        assert (status, "max_output_tokens" in text, provider.seen) == (429, True, [])
+        asked = (ask(client, max_tokens=None) for _ in range(20))
+        answers = await asyncio.gather(*asked)
+        refused = [each for each in answers if each[0] == 429]
+        assert (len(refused), len(provider.seen)) == (19, 1)
+        assert all("max_output_tokens" in text for _, _, text in refused)
+        assert {int(headers["Retry-After"]) for _, headers, _ in refused} <= set(range(1, 6))
+        # what is left is less than answers usually cost by now
+        status, headers, _ = await ask(client, max_tokens=None)
+        assert (status, int(headers["Retry-After"]) > 60) == (429, True)
+    limited = {"BANDIT_BUDGETS": json.dumps([budget | {"usd": 0.3}])}
+    async with replaying(tmp_path, models, whole(usage), **limited) as (client, provider):
         arm = {"usd_per_mtok_in": 2.0, "usd_per_mtok_out": 8.0, "upstream": "p"}
         assert (await client.call("PUT", "/v1/arms/a", arm | {"max_output_tokens": 8000}))[0] == 200
-        asked = (ask(client, max_tokens=None) for _ in range(20))
-        statuses = [status for status, _, _ in await asyncio.gather(*asked)]
-        assert (statuses.count(200), len(provider.seen)) == (1, 1)
+        await asyncio.gather(*(ask(client, max_tokens=None) for _ in range(20)))
+        assert len(provider.seen) == 3  # beside the 0.064 that were spent before
 
 
 async def test_embeddings_that_tell_only_a_total_cost_their_prompt(
@@ -233,7 +241,9 @@ def _costs(data: Path) -> tuple[dict[str, float], list[float]]:
 
 async def _told(url: str, i: int, told: list[tuple[str, float]], seen: asyncio.Event) -> None:
     """Ask until the service is gone; note each cost as soon as it is told."""
-    body = {"messages": HELLO, "model": ("auto", "alpha", "auto")[i % 3], "max_tokens": 400}
+    body: dict[str, Any] = {
+        "messages": HELLO, "model": ("auto", "alpha", "auto")[i % 3], "max_tokens": 400,
+    }  # fmt: skip
     stream = i % 3 == 2
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -91,6 +91,18 @@ def test_a_wrong_budget_is_refused_by_its_field(field: str, value: object) -> No
         check_budget(BudgetSpec(**whole))  # type: ignore[arg-type]
 
 
+def test_where_others_hold_the_money_one_may_come_again_soon() -> None:
+    budgets, spend = _budgets(), Spend()
+    budgets.reserve("under way", 9.5, "", "")
+    assert budgets.left(spend, "", "", NOON) == 0.5
+    for most, soon in ((9.0, True), (11.0, False)):
+        with pytest.raises(BudgetExhausted) as refused:
+            budgets.fitting(spend, {"a": most}, "", "", NOON)
+        assert (refused.value.retry_after_s < 10) == soon
+    budgets.settle("under way")
+    assert budgets.fitting(spend, {"a": 9.0}, "", "", NOON) == ["a"]
+
+
 def test_names_of_tenants_take_bounded_room_and_none_counts_as_less_than_it_spent() -> None:
     """On 5a5a85b each name that a client made up was kept until the month ended."""
     spend = Spend()

@@ -137,8 +137,11 @@ def test_where_no_limit_is_set_what_the_arm_can_answer_is_held() -> None:
     known = msgspec.structs.replace(PLAIN, max_output_tokens=9000)
     window = PLAIN.context_window - size.prompt
     prompt = size.prompt * 2 / 1e6
-    for fields in ({}, {"max_tokens": None}, {"max_tokens": -1}, {"max_tokens": 0},
-                   {"max_tokens": {}}, {"max_new_tokens": 5}):  # fmt: skip
+    none: list[dict[str, Any]] = [
+        {}, {"max_tokens": None}, {"max_tokens": -1}, {"max_tokens": 0}, {"max_tokens": {}},
+        {"max_new_tokens": 5},
+    ]  # fmt: skip
+    for fields in none:
         assert _most(PLAIN, body | fields) == pytest.approx(prompt + window * 8 / 1e6)
         assert _most(known, body | fields) == pytest.approx(prompt + 9000 * 8 / 1e6)
     assert most_usd(PLAIN, size, 4096) == pytest.approx(prompt + 4096 * 8 / 1e6)
