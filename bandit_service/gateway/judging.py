@@ -73,6 +73,8 @@ class Judging:
         self._bounds = {spec.id: _Bounds() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
         self._verdicts = Verdicts(verdict_s)
+        if any(spec.kind in ("regex", "json_schema") for spec in specs):
+            self.start(self._verdicts.begin)
 
     def __bool__(self) -> bool:
         return bool(self._specs)

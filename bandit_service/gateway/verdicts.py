@@ -89,6 +89,12 @@ class Verdicts:
             raise NoVerdict("failed")
         return verdict.quality
 
+    async def begin(self) -> None:
+        """Have the child ready, so that the first verdict does not wait for it."""
+        async with self._asking:
+            with suppress(OSError):
+                self._child = self._child or await self._begun()
+
     async def close(self) -> None:
         """End the child, whatever it is at."""
         await self._end()
