@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,7 @@ from bandit_service.http import frame
 from bandit_service.http import tracing as tracing_http
 from bandit_service.http.admission import Admission, Entrance
 from bandit_service.http.connections import Connection, expect
+from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.routes import routes, unlisted
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
@@ -99,6 +101,7 @@ def application(
         telemetry.overloaded,
     )
     app[frame.DRAINING] = asyncio.Event()
+    app[ENDING] = Ending()
     paths = (*routes(), *unlisted(), *page.routes())
     for route in paths:
         route.kwargs["expect_handler"] = expect
@@ -145,14 +148,15 @@ async def serving(
         )  # fmt: skip
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
-        runner = web.AppRunner(
-            app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
-        )
+        server = settings.server
+        last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
+        # what it waits for is waited for before; it counts its own patience twice
+        runner = web.AppRunner(app, shutdown_timeout=last_s / 8, handler_cancellation=False)
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = asyncio.create_task(gauges.measure_lag(), name="lag")
         try:
-            server, admission = settings.server, app[frame.ADMISSION]
+            admission = app[frame.ADMISSION]
             listening = await asyncio.get_running_loop().create_server(
                 _entrances(runner, admission, server.idle_s),
                 server.host,
@@ -174,12 +178,16 @@ async def serving(
             app[frame.DRAINING].set()
             live.broadcast.close()
             if listening is not None:
-                await asyncio.sleep(settings.server.drain_s)
+                await asyncio.sleep(server.drain_s)
                 listening.close()
+            deadline = time.monotonic() + server.shutdown_s
+            await app[ENDING].ended(deadline - last_s - time.monotonic())
+            app[ENDING].cut()
+            await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()
             await experiments.close()
             await beside.close()
             await gateway.close()
             if tracer is not None:
-                await asyncio.to_thread(tracer.close)
+                await closed_within(tracer.close, deadline - time.monotonic())
             _log.info("stopped", extra={"events": router.world.events})

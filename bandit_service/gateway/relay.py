@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse, trouble
+from bandit_service.gateway.counts import merged, usage_in
 from bandit_service.gateway.sizes import said_in
 from bandit_service.gateway.upstreams import Failed, check, tells
 from bandit_service.inputs import json_of, whole
@@ -123,9 +124,9 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         if chunk is None or passed.finished:
             return b""
         raise Failed("an event is not an object")
-    choices, usage = chunk.get("choices"), chunk.get("usage")
+    choices, usage = chunk.get("choices"), usage_in(chunk)
     if isinstance(usage, dict):
-        passed.usage = usage
+        passed.usage = merged(passed.usage, usage)
     if not passed.model and isinstance(chunk.get("model"), str):
         passed.model = whole(chunk["model"])
     if isinstance(choices, list):

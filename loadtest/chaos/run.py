@@ -13,6 +13,7 @@ from statistics import median
 
 import aiohttp
 
+from loadtest.chaos.gateway import provided, routed
 from loadtest.chaos.load import Client, Ledger, OverStream, Sender, settle, worker
 from loadtest.chaos.process import Service
 from loadtest.chaos.verify import Found, same_state, verify
@@ -24,7 +25,7 @@ ENVIRON = {
     "BANDIT_LOG_LEVEL": "warning",
     "BANDIT_REWARD_MAX_PENDING": "1000000",
 }
-_WORKERS = 6
+_WORKERS, _ROUTED = 6, 3
 
 
 @dataclass
@@ -49,6 +50,10 @@ class Totals:
             ("kills", f"{self.kills} ({phases}), seed {self.seed}"),
             ("decisions answered, all found", str(len(self.ledger.decided))),
             ("outcomes acknowledged, all found once", str(self.ledger.acknowledged)),
+            (
+                "costs told by the gateway, all found",
+                str(len(self.ledger.costs) + self.ledger.embedded),
+            ),
             ("sent again after a kill, and converged", str(self.ledger.resolved)),
             ("sent twice, applied once", str(self.ledger.duplicates)),
             ("events in the log at the end", str(self.found.events)),
@@ -64,7 +69,8 @@ async def chaos(
     """Kill a service `kills` times. Raises load.Wrong as soon as a promise is broken."""
     totals, rng = Totals(seed), random.Random(seed)  # noqa: S311 - moments, no secrets
     while totals.kills < kills:
-        await _round(data, totals, rng)
+        async with provided() as upstream:
+            await _round(data, totals, rng, upstream)
         totals.kills += 1
         if totals.kills % verify_every == 0 or totals.kills == kills:
             totals.found = await asyncio.to_thread(verify, data, totals.ledger)
@@ -74,9 +80,9 @@ async def chaos(
     return totals
 
 
-async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
+async def _round(data: Path, totals: Totals, rng: random.Random, upstream: dict[str, str]) -> None:
     begun = time.perf_counter()
-    service = Service(data, **ENVIRON)
+    service = Service(data, **ENVIRON, **upstream)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
     totals.moments["while starting" if phase == "start" else
                    "under load" if phase == "load" else "while stopping"] += 1  # fmt: skip
@@ -104,6 +110,9 @@ async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
                 asyncio.create_task(worker(way, totals.ledger, each, f"{totals.kills}-{w}"))
                 for w, (way, each) in enumerate(zip(ways, seeds, strict=True))
             ]
+            for _ in range(_ROUTED):
+                each = random.Random(rng.random())  # noqa: S311 - same
+                workers.append(asyncio.create_task(routed(session, url, totals.ledger, each)))
             await asyncio.sleep(rng.uniform(0.05, 0.8))
             if phase == "stop":
                 service.terminate()
