@@ -201,7 +201,9 @@ async def test_work_without_a_bound_ends_as_no_verdict(tmp_path: Path, models: P
     listed = {"items": {"not": {"enum": [{"b": i} for i in range(3000)]}}}
     too_large = {"enum": ["x" * 70_000]}
     environ = {
-        "BANDIT_JUDGES": json.dumps([{"id": "j", "kind": "json_schema"}]),
+        "BANDIT_JUDGES": json.dumps(
+            [{"id": "j", "kind": "json_schema"}, {"id": "exact", "kind": "exact"}]
+        ),
         "BANDIT_GATEWAY_VERDICT_S": "0.3",
     }
     async with a_gateway(tmp_path, models, **environ) as (client, provider):
@@ -220,3 +222,15 @@ async def test_work_without_a_bound_ends_as_no_verdict(tmp_path: Path, models: P
         provider.says = "[1, 2]"
         _, answer = await client.post("/v1/chat/completions", _asking(_DISTINCT))
         assert (await signals_of(client, answer["id"], 3))["quality"] == 1.0
+        # accents in another order than the standard's, which are sorted one by one
+        provider.says = "a" + "\u0315" * 32_000 + "\u0300" * 32_000
+        ask = {"messages": HELLO, "model": "alpha"}
+        headers = {"x-expected-answer": "a"}
+        url = f"{client.url}/v1/chat/completions"
+        async with client.session.post(url, json=ask, headers=headers) as answered:
+            assert answered.status == 200
+
+        async def given_up() -> bool:
+            return await _counted(client, "exact", "timeout") == 1
+
+        await until(given_up)
