@@ -73,7 +73,7 @@ class Judging:
         self._bounds = {spec.id: _Bounds() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
         self._verdicts = Verdicts(verdict_s)
-        if any(spec.kind in ("regex", "json_schema") for spec in specs):
+        if any(spec.kind != "llm" for spec in specs):
             self.start(self._verdicts.begin)
 
     def __bool__(self) -> bool:

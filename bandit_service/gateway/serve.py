@@ -188,10 +188,14 @@ class Gateway:
         with spans.calling(asked.path, call.spec, upstream, sent, call.decided.id) as span:
             onward = span.onward(asked.onward)
             async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
-                response = await streaming.pass_on(
-                    line, given, upstream.kind, call, passed, self._teaching,
-                    self._rules.max_answer_bytes,
-                )  # fmt: skip
+                try:
+                    response = await streaming.pass_on(
+                        line, given, upstream.kind, call, passed, self._teaching,
+                        self._rules.max_answer_bytes,
+                    )  # fmt: skip
+                except Failed as failed:  # before it began, but what it cost may have been told
+                    failed.usage = failed.usage or passed.usage
+                    raise
             span.streamed(call, passed)
         if passed.whole:
             self._judge(asked, call, passed.whole_text())

@@ -227,8 +227,13 @@ def _is_image(part: object) -> bool:
 
 def _tokens(value: object) -> int:
     """As many as its text has by its length; of what is given as tokens, at least their number."""
-    numbers = sum(isinstance(each, int) for each in value) if isinstance(value, list) else 0
-    return max(numbers, estimate_tokens(len(msgspec.json.encode(value))))
+    return max(_numbers(value), estimate_tokens(len(msgspec.json.encode(value))))
+
+
+def _numbers(value: object) -> int:
+    if not isinstance(value, list):
+        return 0
+    return sum(1 if isinstance(each, int) else _numbers(each) for each in value)
 
 
 def _count(value: object) -> int:

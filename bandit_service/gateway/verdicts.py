@@ -1,8 +1,9 @@
-"""Verdicts by patterns and schemas, in a process of their own.
+"""Verdicts by texts, patterns and schemas, in a process of their own.
 
-What a client's schema or its model's text makes a validator do has no bound: some schemas take
-minutes for a short text. So it is done where it can be ended: in one child of low priority, which
-dies by itself when a verdict has used up its time, and is begun anew for the next one.
+What a client's schema or a model's text makes a validator do has no bound: some schemas take
+minutes for a short text, and to compare two texts of many accents takes seconds. So it is done
+where it can be ended: in one child of low priority, which dies by itself when a verdict has used up
+its time, and is begun anew for the next one.
 
 `python -m bandit_service.gateway.verdicts` is that child. Frames on both pipes are four bytes of
 length, big-endian, and MessagePack: the service sends a `Question`, the child answers a `Verdict`,
@@ -37,11 +38,13 @@ _NICE = 10
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is judged by which pattern or, where there is none, by which schema."""
+    """What is judged how; schema: as JSON, of a request."""
 
+    kind: str
     text: str
-    pattern: str = ""
-    schema: bytes = b"null"
+    expected: str
+    pattern: str
+    schema: bytes
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -71,14 +74,18 @@ class Verdicts:
     ) -> float | None:
         """As `judges.verdict`; NoVerdict where it takes too long or is too large."""
         schema = judges.schema_of(body) if spec.kind == "json_schema" else None
-        if spec.kind == "exact" or len(text) > judges.MOST_CHARS:
-            return judges.verdict(spec, body, expected, text)
-        if spec.kind == "json_schema" and schema is None:
+        silent = (spec.kind == "json_schema" and schema is None) or (
+            spec.kind == "exact" and not expected
+        )
+        if silent or len(text) > judges.MOST_CHARS:
             return None
-        encoded = msgspec.json.encode(schema)
+        try:
+            encoded = msgspec.json.encode(schema)
+            question = _framed(Question(spec.kind, text, expected, spec.pattern, encoded))
+        except (ValueError, TypeError, RecursionError):  # such as half a character
+            raise NoVerdict("failed") from None
         if len(encoded) > MOST_SCHEMA:
             raise NoVerdict("large")
-        question = _framed(Question(text, spec.pattern, encoded))
         async with self._asking:
             try:
                 verdict = await self._asked(question)
@@ -170,13 +177,10 @@ def main() -> None:
 
 
 def _verdict(question: Question) -> Verdict:
-    if question.pattern:
-        spec = JudgeSpec(id="child", kind="regex", pattern=question.pattern)
-        return Verdict(judges.verdict(spec, {}, "", question.text))
+    spec = JudgeSpec(id="child", kind=question.kind, pattern=question.pattern)
     schema = msgspec.json.decode(question.schema)
     body = {"response_format": {"json_schema": {"schema": schema}}}
-    spec = JudgeSpec(id="child", kind="json_schema")
-    return Verdict(judges.verdict(spec, body, "", question.text))
+    return Verdict(judges.verdict(spec, body, question.expected, question.text))
 
 
 def _memory_now() -> int:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bandit_service.core.errors import Unavailable
 
-_LAST_SHARE, _LAST_S = 0.2, 1.5
+_LAST_SHARE, _LAST_S = 0.25, 1.5
 
 
 def cut_after_s(shutdown_s: float) -> float:

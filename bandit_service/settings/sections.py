@@ -55,7 +55,7 @@ class Server:
     shutdown_s: float = setting(
         10.0,
         "when stopping, the time after drain_s until the process has ended; what is under way is "
-        "cut, and told so, after 85 to 80 % of it",
+        "cut, and told so, after 75 to 85 % of it",
         low=0,
     )
 

@@ -95,6 +95,21 @@ async def test_what_the_end_cuts_is_told_so_and_paid_for(tmp_path: Path, models:
     assert not failed  # it was not the arms' doing
 
 
+async def test_a_stream_of_which_only_signs_of_life_came_is_told_too(
+    tmp_path: Path, models: Path
+) -> None:
+    environ = {"BANDIT_SERVER_SHUTDOWN_S": "1", "BANDIT_GATEWAY_KEEP_ALIVE_S": "0.05"}
+    async with a_process(tmp_path, models, **environ) as (process, client, provider):
+        provider.behaviour["alpha"] = "never"
+        ask = {"messages": HELLO, "model": "alpha", "stream": True}
+        async with client.session.post(f"{client.url}/v1/chat/completions", json=ask) as stream:
+            assert await stream.content.readany() == b": keep-alive\n\n"
+            stopping = asyncio.create_task(asyncio.to_thread(process.stop))
+            last = (await stream.content.read()).decode().strip().split("\n\n")[-1]
+        assert await stopping == 0
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
+
+
 async def test_what_ends_in_time_is_whole(tmp_path: Path, models: Path) -> None:
     environ = {"BANDIT_SERVER_SHUTDOWN_S": "60"}
     async with a_process(tmp_path, models, **environ) as (process, client, provider):
@@ -201,7 +216,9 @@ async def test_work_without_a_bound_ends_as_no_verdict(tmp_path: Path, models: P
     listed = {"items": {"not": {"enum": [{"b": i} for i in range(3000)]}}}
     too_large = {"enum": ["x" * 70_000]}
     environ = {
-        "BANDIT_JUDGES": json.dumps([{"id": "j", "kind": "json_schema"}]),
+        "BANDIT_JUDGES": json.dumps(
+            [{"id": "j", "kind": "json_schema"}, {"id": "exact", "kind": "exact"}]
+        ),
         "BANDIT_GATEWAY_VERDICT_S": "0.3",
     }
     async with a_gateway(tmp_path, models, **environ) as (client, provider):
@@ -220,3 +237,15 @@ async def test_work_without_a_bound_ends_as_no_verdict(tmp_path: Path, models: P
         provider.says = "[1, 2]"
         _, answer = await client.post("/v1/chat/completions", _asking(_DISTINCT))
         assert (await signals_of(client, answer["id"], 3))["quality"] == 1.0
+        # accents in another order than the standard's, which are sorted one by one
+        provider.says = "a" + "\u0315" * 32_000 + "\u0300" * 32_000
+        ask = {"messages": HELLO, "model": "alpha"}
+        headers = {"x-expected-answer": "a"}
+        url = f"{client.url}/v1/chat/completions"
+        async with client.session.post(url, json=ask, headers=headers) as answered:
+            assert answered.status == 200
+
+        async def given_up() -> bool:
+            return await _counted(client, "exact", "timeout") == 1
+
+        await until(given_up)

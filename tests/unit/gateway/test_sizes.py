@@ -164,6 +164,7 @@ def test_a_prompt_that_is_kept_for_an_hour_is_held_at_that_price() -> None:
 def test_what_is_given_as_tokens_counts_at_least_their_number() -> None:
     assert size_of({"input": [7] * 1000}).prompt == 1000
     assert size_of({"prompt": [7] * 1000, "max_tokens": 1}).prompt == 1000
+    assert size_of({"input": [[7] * 500, [7] * 500]}).prompt == 1000
 
 
 def test_what_may_be_billed_of_a_prediction_is_held() -> None:
