@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -30,6 +31,7 @@ from bandit_service.http.connections import (
     expect,
     tell_seldom,
 )
+from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.routes import routes, unlisted
 from bandit_service.keeper import Keeper
 from bandit_service.live import http as live_http
@@ -114,6 +116,7 @@ def application(
         telemetry.overloaded,
     )
     app[frame.DRAINING] = asyncio.Event()
+    app[ENDING] = Ending()
     for route in (*routes(), *unlisted(), *page.routes()):
         path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
         more = route.kwargs | {"expect_handler": expect}
@@ -161,14 +164,15 @@ async def serving(
         )  # fmt: skip
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
-        runner = web.AppRunner(
-            app, shutdown_timeout=settings.server.shutdown_s, handler_cancellation=False
-        )
+        server = settings.server
+        last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
+        # what it waits for is waited for before; it counts its own patience twice
+        runner = web.AppRunner(app, shutdown_timeout=last_s / 8, handler_cancellation=False)
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
         try:
-            server, admission = settings.server, app[frame.ADMISSION]
+            admission = app[frame.ADMISSION]
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
             listening = await loop.create_server(
@@ -193,12 +197,16 @@ async def serving(
             app[frame.DRAINING].set()
             live.broadcast.close()
             if listening is not None:
-                await asyncio.sleep(settings.server.drain_s)
+                await asyncio.sleep(server.drain_s)
                 listening.close()
+            deadline = time.monotonic() + server.shutdown_s
+            await app[ENDING].ended(deadline - last_s - time.monotonic())
+            app[ENDING].cut()
+            await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()
             await experiments.close()
             await beside.close()
             await gateway.close()
             if tracer is not None:
-                await asyncio.to_thread(tracer.close)
+                await closed_within(tracer.close, deadline - time.monotonic())
             _log.info("stopped", extra={"events": router.world.events})

@@ -247,6 +247,7 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
             chosen.latency_signal,
             chosen.max_answer_bytes,
             chosen.keep_alive_s,
+            chosen.verdict_s,
         ),
         Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
         Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),

@@ -298,7 +298,8 @@ class Router:
         self, decision_id: str, signals: outcomes.Signals, provisional: bool = False
     ) -> str:
         """What the service itself saw of an answer, as `reward`; but nobody is told that it is
-        kept, so it waits for no disk: a power cut loses what it loses of decisions.
+        kept, so it waits for no disk: a power cut loses what it loses of decisions. It is never
+        turned away for what else is under way, since what it cost is owed.
 
         provisional: it is a judge's, and the user's own may take its place.
         """
@@ -308,6 +309,7 @@ class Router:
             lambda: self._rewarded(self._pending(decision_id, None), decision_id, report),
             key=decision_id,
             durable=False,
+            admit=False,
         )
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
@@ -356,9 +358,11 @@ class Router:
         return await self._learn(prepare, key=request.decision_id or key)
 
     async def _learn(
-        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True
-    ) -> str:
-        self._admit()
+        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True,
+        admit: bool = True,
+    ) -> str:  # fmt: skip
+        if admit:
+            self._admit()
         self._in_flight += 1
         try:
             event = await self.writer.submit(prepare, key=key, durable=durable)

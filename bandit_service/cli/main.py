@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from bandit_service.readable import open_to_others
 from store import StoreError
 
 USAGE_ERROR = 2
+_LEAST_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
 
 
@@ -241,7 +243,22 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
+        _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
     return 0
+
+
+def _end_after(seconds: float) -> None:
+    """End the process then, wherever it is: what was acknowledged is in the log. All that this can
+    cost is the last snapshot, without which the next start folds a little more.
+    """
+    timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
+    timer.daemon = True
+    timer.start()
+
+
+def _late() -> None:
+    _log.warning("server.shutdown_s is over: ended without the rest, such as the last snapshot")
+    os._exit(0)
 
 
 def _end(number: int, _: object) -> None:

@@ -23,7 +23,9 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     upstream: id of the upstream that serves it; model: its name there, the arm's id if empty.
     usd_per_mtok_cached_in: price of prompt tokens that the provider had cached;
     usd_per_mtok_cache_write: of those that it now keeps; both the price in where there is none.
-    max_running: calls at a time, 0 for no bound.
+    usd_per_mtok_cache_write_1h: of those that it keeps for an hour, twice the price in where there
+    is none. max_running: calls at a time, 0 for no bound. max_output_tokens: the most that an
+    answer has, which is what a budget holds where a request sets no limit.
     """
 
     id: ArmId
@@ -39,6 +41,8 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usd_per_mtok_cached_in: float | None = None
     max_running: int = 0
     usd_per_mtok_cache_write: float | None = None
+    usd_per_mtok_cache_write_1h: float | None = None
+    max_output_tokens: int | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):

@@ -7,9 +7,12 @@ from typing import Any
 
 import msgspec
 
+from bandit_service.gateway.counts import count, merged
 from bandit_service.inputs import json_of
 
 Json = dict[str, Any]
+
+_KEPT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 _FINISH = {
     "max_tokens": "length",
@@ -72,23 +75,31 @@ def usage(told: Any) -> Json | None:
     """
     if not isinstance(told, Mapping):
         return None
-    fresh, out = told.get("input_tokens"), told.get("output_tokens")
-    if not isinstance(fresh, int) and not isinstance(out, int):
+    fresh, completion = count(told.get("input_tokens")), count(told.get("output_tokens"))
+    if fresh is None and completion is None:
         return None
     read = _count(told, "cache_read_input_tokens")
-    written = _count(told, "cache_creation_input_tokens")
-    prompt = _count(told, "input_tokens") + read + written
-    completion = _count(told, "output_tokens")
+    lengths = told.get("cache_creation")
+    kept = {} if not isinstance(lengths, Mapping) else {
+        name: _count(lengths, name) for name in _KEPT if count(lengths.get(name)) is not None
+    }  # fmt: skip
+    written = max(_count(told, "cache_creation_input_tokens"), sum(kept.values()))
+    prompt = (fresh or 0) + read + written
+    prompted: Json = {"cached_tokens": read, "cache_creation_tokens": written}
+    if kept:
+        prompted["cache_creation_token_details"] = kept
     made: Json = {
         "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
+        "completion_tokens": completion or 0,
+        "total_tokens": prompt + (completion or 0),
+        "prompt_tokens_details": prompted,
     }
     details = told.get("output_tokens_details")
     if isinstance(details, Mapping):
         thought = _count(details, "thinking_tokens")
         made["completion_tokens_details"] = {"reasoning_tokens": thought}
+    if told.get("cost") is not None:  # of a provider that speaks this language and tells its bill
+        made["cost"] = told["cost"]
     return made
 
 
@@ -198,7 +209,7 @@ class Stream:
     def _count(self, told: Any) -> None:
         """Counts are of all until then; one that is not told again stays."""
         if isinstance(told, Mapping):
-            self._usage |= {name: count for name, count in told.items() if count is not None}
+            self._usage = merged(self._usage, told)
 
 
 def _finish(reason: Any) -> str:
@@ -228,8 +239,7 @@ def _object(event: Json, name: str) -> Json:
 
 
 def _count(told: Mapping[str, Any], name: str) -> int:
-    found = told.get(name)
-    return found if isinstance(found, int) and found >= 0 else 0
+    return count(told.get(name)) or 0
 
 
 def _told(event: Mapping[str, Any]) -> Misspoken:

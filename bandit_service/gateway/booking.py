@@ -11,9 +11,9 @@ from bandit_service.router import Router
 _log = logging.getLogger("bandit.gateway")
 
 
-async def book(router: Router, usd: float, tenant: str, caller: str, decision_id: str = "") -> None:
-    """An event `spent`. Where it cannot be written there is a line in the log, and no error: the
-    answer is paid for and there, and is not withheld.
+async def book(router: Router, usd: float, tenant: str, caller: str, decision_id: str = "") -> bool:
+    """An event `spent`; whether it is in the log. Where it cannot be written there is a line in the
+    service's own log, and no error: the answer is paid for and there, and is not withheld.
 
     decision_id: whose cost is not known; one that is reported later takes the place of this one.
     """
@@ -28,3 +28,5 @@ async def book(router: Router, usd: float, tenant: str, caller: str, decision_id
         )
     except ServiceError as error:
         _log.warning("not booked", extra={"decision_id": decision_id, "why": error.message})
+        return False
+    return True

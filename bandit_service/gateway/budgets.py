@@ -28,6 +28,8 @@ from bandit_service.core.spend import PERIODS, Spend, accounts_of, ends, window
 SCOPES = ("service", "tenant", "key")
 ON_EXHAUSTED = ("cheaper", "refuse")
 _GAIN, _MOST = 20.0, 100.0
+_SOON_S = 1.0
+"""When to come again where others hold the money, and will have spent less of it."""
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 
 
@@ -81,21 +83,35 @@ class Budgets:
 
         Raises BudgetExhausted when none does, or where a budget refuses rather than save.
         """
-        left, binding = float("inf"), None
-        for spec, account in self._of(tenant, key):
-            free = spec.usd - spend.spent(spec.per, now, account) - self._held.get(account, 0.0)
-            if free < left:
-                left, binding = free, spec
+        left, binding, held = self._left(spend, tenant, key, now)
         fitting = [arm for arm, usd in most_usd.items() if usd <= left]
         if binding is None or len(fitting) == len(most_usd):
             return list(most_usd)
         if not fitting or binding.on_exhausted == "refuse":
+            needed = min(most_usd.values()) if not fitting else max(most_usd.values())
             raise BudgetExhausted(
                 f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
-                "or has less left than this request may cost",
-                ends(binding.per, now) - now,
+                "or has less left than this request may cost at most; a smaller max_tokens, or "
+                "max_output_tokens of the arm, makes that less",
+                _SOON_S if needed <= left + held else ends(binding.per, now) - now,
             )
         return fitting
+
+    def left(self, spend: Spend, tenant: str, key: str, now: float) -> float:
+        """USD that one more request may hold; infinite without a budget."""
+        return self._left(spend, tenant, key, now)[0]
+
+    def _left(
+        self, spend: Spend, tenant: str, key: str, now: float
+    ) -> tuple[float, BudgetSpec | None, float]:
+        """What is left of the budget that has the least left, that one, and what it holds."""
+        left, binding, holds = float("inf"), None, 0.0
+        for spec, account in self._of(tenant, key):
+            held = self._held.get(account, 0.0)
+            free = spec.usd - spend.spent(spec.per, now, account) - held
+            if free < left:
+                left, binding, holds = free, spec, held
+        return left, binding, holds
 
     def reserve(self, decision_id: str, usd: float, tenant: str, key: str) -> None:
         """Hold what a request may cost until it settles."""

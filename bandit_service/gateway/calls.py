@@ -25,6 +25,7 @@ class GatewayRules:
     latency_signal: what is reported as latency_s: "total" for the whole answer, "first_token", or
     "per_token" for the whole divided by the tokens of the answer. max_answer_bytes: of an answer,
     and of one event of a stream. keep_alive_s: of silence until a stream's client gets a comment.
+    verdict_s: CPU seconds that a pattern or a schema may take.
     """
 
     attempts: int = 3
@@ -32,6 +33,7 @@ class GatewayRules:
     latency_signal: str = "total"
     max_answer_bytes: int = 33_554_432
     keep_alive_s: float = 15.0
+    verdict_s: float = 1.0
 
     def over(self, tried: int, refused: Sequence[tuple[object, Rejected]]) -> bool:
         """Whether no other arm is tried for a request. Where arms say that they cannot do it, that
@@ -63,8 +65,8 @@ class Asked:
 class Call:
     """One decision being carried out, begun and with its first word at so much of perf_counter.
 
-    duel: a second arm will answer too. refused, at so much; before: the calls of this request that
-    were refused before this one.
+    duel: a second arm will answer too. ended: what came of it is being written down. refused, at so
+    much; before: the calls of this request that were refused before this one.
     """
 
     decided: ev.Decided
@@ -76,6 +78,7 @@ class Call:
     first: float | None = None
     refused: float | None = None
     before: list[Call] = field(default_factory=list)
+    ended: bool = False
 
     def headers(self) -> dict[str, str]:
         """What every answer tells of its decision."""

@@ -11,17 +11,21 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
+from bandit_service.core.world import ArmRecord
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call
 from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.health import Health
-from bandit_service.gateway.sizes import most_usd
+from bandit_service.gateway.sizes import Size, most_usd, usual_usd
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from policies import ArmId
+
+_SELDOM = 4.0
+"""An answer seldom costs so many times what its arm's usually do."""
 
 
 class Choosing:
@@ -88,7 +92,8 @@ class Choosing:
         if refused:  # then those first that answered last, and those last that refused
             least = min(map(self._health.refusals, offered))
             offered = [id for id in offered if self._health.refusals(id) == least]
-        most = {id: most_usd(world.arms[ArmId(id)].spec, asked.size) for id in offered}
+        left = self._budgets.left(world.spend, tenant, caller, now)
+        most = {id: self._most_usd(world.arms[ArmId(id)], asked.size, left) for id in offered}
         arms = self._budgets.fitting(world.spend, most, tenant, caller, now)
         worth = wanted.request.willingness_to_pay
         if worth is None:
@@ -113,6 +118,19 @@ class Choosing:
         if before is not None:
             self._telemetry.conversation_went_on(decided.arm == before)
         return decided
+
+    def _most_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
+        """What a call is to hold. Where nothing bounds its answer, it holds all that is left, if
+        that is several times what it usually costs.
+        """
+        spec = arm.spec
+        own_limit = self._upstreams.spec(spec.upstream).own_limit
+        most = most_usd(spec, size, own_limit)
+        if most <= left or size.limit or spec.max_output_tokens or own_limit:
+            return most
+        mean = arm.observed_usd / arm.costs if arm.costs else 0.0
+        seldom = max(usual_usd(spec, size), _SELDOM * mean)
+        return max(left, seldom)
 
     def _offered(
         self, wanted: Wanted, tried: list[str], path: str, body: Mapping[str, Any]

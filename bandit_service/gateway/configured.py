@@ -53,6 +53,11 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     proxy: str = ""
     trust_env: bool = False
 
+    @property
+    def own_limit(self) -> int | None:
+        """The limit of an answer that is sent where the client sets none; None where none is."""
+        return anthropic.MAX_TOKENS if self.kind == "anthropic" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:

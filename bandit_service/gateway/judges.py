@@ -77,7 +77,7 @@ def verdict(spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str) 
         return float(_plain(text) == _plain(expected)) if expected else None
     if spec.kind == "regex":
         return float(_pattern(spec.pattern).search(text) is not None)
-    schema = _schema(body)
+    schema = schema_of(body)
     return None if schema is None else _valid(schema, text)
 
 
@@ -136,14 +136,14 @@ def score_of(text: str) -> float | None:
     >>> score_of('```json\\n{"score": 7.5}\\n```'), score_of('{"score": 11}'), score_of("good")
     (0.75, None, None)
     """
-    found = _SCORE.search(text)
+    found = _SCORE.search(text[:MOST_CHARS])
     score = float(found.group(1)) / 10.0 if found else -1.0
     return score if 0.0 <= score <= 1.0 else None
 
 
 def better_of(text: str) -> str | None:
     """ "A", "B" or "tie"; None where the comparison says none."""
-    found = _BETTER.search(text)
+    found = _BETTER.search(text[:MOST_CHARS])
     if found is None:
         return None
     said = found.group(1)
@@ -169,7 +169,8 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
+def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema that a request asks its answer to keep to; None without one."""
     form = body.get("response_format")
     named = form.get("json_schema") if isinstance(form, Mapping) else None
     schema = named.get("schema") if isinstance(named, Mapping) else None

@@ -19,10 +19,12 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
+from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.judges import JudgeSpec
 from bandit_service.gateway.sizes import likely_usd, most_usd, said_in, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected
 from bandit_service.gateway.usage import cost_usd
+from bandit_service.gateway.verdicts import NoVerdict, Verdicts
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 from policies import ArmId
@@ -57,7 +59,12 @@ class Judging:
     """Runs `[[judges]]`. The first that has something to say of an answer gives its quality."""
 
     def __init__(
-        self, specs: tuple[JudgeSpec, ...], router: Router, ask: Ask, telemetry: Telemetry
+        self,
+        specs: tuple[JudgeSpec, ...],
+        router: Router,
+        ask: Ask,
+        telemetry: Telemetry,
+        verdict_s: float,
     ) -> None:
         self._specs = {spec.id: spec for spec in specs}
         self._router = router
@@ -65,13 +72,19 @@ class Judging:
         self._telemetry = telemetry
         self._bounds = {spec.id: _Bounds() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._verdicts = Verdicts(verdict_s)
+        if any(spec.kind != "llm" for spec in specs):
+            self.start(self._verdicts.begin)
 
     def __bool__(self) -> bool:
         return bool(self._specs)
 
     async def close(self) -> None:
-        """Wait for the judgements under way."""
+        """End the judgements under way; no end of the service waits for a verdict."""
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._verdicts.close()
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; beyond a bound it is left undone."""
@@ -141,9 +154,11 @@ class Judging:
 
     async def _score(self, spec: JudgeSpec, answer: Answered) -> float | None:
         if spec.kind != "llm":
-            return await asyncio.to_thread(
-                judges.verdict, spec, answer.body, answer.expected, answer.text
-            )
+            try:
+                return await self._verdicts.of(spec, answer.body, answer.expected, answer.text)
+            except NoVerdict as none:
+                self._telemetry.judged(spec.id, str(none))
+                return None
         messages = judges.grading(spec, judges.question_text(answer.body), answer.text)
         text = await self._told(spec, answer.decided, messages)
         score = judges.score_of(text) if text is not None else None
@@ -166,13 +181,18 @@ class Judging:
         if not self._admitted(spec, bounds, most):
             return None
         bounds.held_usd += most
+        usd: float | None = None
         try:
             async with asyncio.timeout(spec.timeout_s):
                 answer = await self._ask(record.spec, body)
-            usd = cost_usd(answer.get("usage"), record.spec)
+            usd = cost_usd(usage_in(answer), record.spec)
             if usd is None:
                 usd = likely_usd(record.spec, size, said_in(answer["choices"]))
-            await self._pay(spec, decided, usd)
+            await asyncio.shield(self._pay(spec, decided, usd))
+        except asyncio.CancelledError:
+            if usd is None:  # the provider has probably worked
+                await self._pay(spec, decided, likely_usd(record.spec, size))
+            raise
         except (Failed, Rejected, TimeoutError):
             self._telemetry.judged(spec.id, "failed")
             return None

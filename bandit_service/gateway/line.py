@@ -61,9 +61,9 @@ class Line:
         assert self._response is not None
         return self._response
 
-    async def failed(self, error: bytes) -> web.StreamResponse:
+    async def failed(self, error: bytes, before: bytes = b"") -> web.StreamResponse:
         """End with an error, {"error": …}, as an event."""
-        return await self.end(b"data: " + error + b"\n\n")
+        return await self.end(before + b"data: " + error + b"\n\n")
 
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:

@@ -18,6 +18,7 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import GatewayRules, counted, gave_none
+from bandit_service.gateway.counts import counts_of, usage_in
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import likely_usd, most_usd, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
@@ -61,15 +62,17 @@ class Passing:
         self._budgets.fitting(self._router.world.spend, {arm: most}, tenant, key, now)
         held = writer.new_id(now)
         self._budgets.reserve(held, most, tenant, key)
+        answer: dict[str, Any] | None = None
         try:
             with while_there(request):
                 answer = await self._called(request, path, body, spec)
-            cost = cost_usd(answer.get("usage"), spec)
+            cost = cost_usd(_of_the_prompt(usage_in(answer)), spec)
             usd = likely_usd(spec, size) if cost is None else cost
             self._telemetry.passed(arm, usd)
-            await book(self._router, usd, tenant, key)
+            told = await asyncio.shield(book(self._router, usd, tenant, key)) and cost is not None
         except asyncio.CancelledError:  # the client left, and the provider has probably worked
-            await book(self._router, likely_usd(spec, size), tenant, key)
+            if answer is None:
+                await book(self._router, likely_usd(spec, size), tenant, key)
             raise
         except Rejected as rejected:
             return web.Response(
@@ -81,7 +84,7 @@ class Passing:
         finally:
             self._budgets.settle(held)
         headers = {"x-arm": arm}
-        if cost is not None:
+        if told:
             headers["x-cost-usd"] = f"{cost:.8f}"
         return web.Response(
             body=msgspec.json.encode(answer), headers=headers, content_type="application/json"
@@ -100,6 +103,13 @@ class Passing:
                 answer = await whole(given, self._rules.max_answer_bytes)
             span.answered(answer)
         return answer
+
+
+def _of_the_prompt(usage: Any) -> Any:
+    """A usage of which all is the prompt's: some tell nothing but the total."""
+    if isinstance(usage, dict) and counts_of(usage) is None:
+        return {"prompt_tokens": usage.get("total_tokens")}
+    return usage
 
 
 def onward_of(request: web.Request) -> dict[str, str]:

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse, trouble
+from bandit_service.gateway.counts import merged, usage_in
 from bandit_service.gateway.sizes import said_in
 from bandit_service.gateway.upstreams import Failed, check, tells
 from bandit_service.inputs import json_of, whole
@@ -115,6 +116,9 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         if passed.finished:  # all of the answer is there
             return b""
         raise Failed("an event is not JSON") from None
+    usage = usage_in(chunk) if isinstance(chunk, dict) else None
+    if isinstance(usage, dict):  # of one that fails too
+        passed.usage = merged(passed.usage, usage)
     if not passed.spoke:
         check(chunk)
     elif error := trouble.error_in(chunk):  # too late for another arm
@@ -123,9 +127,7 @@ def _rewritten(data: bytes, id: str, passed: Passed) -> bytes:
         if chunk is None or passed.finished:
             return b""
         raise Failed("an event is not an object")
-    choices, usage = chunk.get("choices"), chunk.get("usage")
-    if isinstance(usage, dict):
-        passed.usage = usage
+    choices = chunk.get("choices")
     if not passed.model and isinstance(chunk.get("model"), str):
         passed.model = whole(chunk["model"])
     if isinstance(choices, list):

@@ -30,6 +30,7 @@ from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call, GatewayRules, counted, failure
 from bandit_service.gateway.choosing import Choosing
+from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.judges import JudgeSpec, answer_text
@@ -41,6 +42,7 @@ from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.http.connections import while_there
+from bandit_service.http.ending import ENDING, stopped
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.router import Router
 
@@ -66,7 +68,7 @@ class Gateway:
         self._upstreams = upstreams
         self._rules = rules
         self._telemetry = telemetry
-        self._judging = Judging(judges, router, self._ask, telemetry)
+        self._judging = Judging(judges, router, self._ask, telemetry, rules.verdict_s)
         self.duels = Duels(duels, router, self._judging, telemetry)
         self._choosing = Choosing(
             router, upstreams, health, affinity, budgets, self.duels, telemetry
@@ -75,7 +77,7 @@ class Gateway:
         self._teaching = Teaching(router, rules, health, affinity, budgets, telemetry)
 
     async def close(self) -> None:
-        """Wait for judgements and outcomes under way, and close the connections."""
+        """End judgements, write down what is under way, and close the connections."""
         await self._judging.close()
         await self._teaching.close()
         await self._upstreams.close()
@@ -105,6 +107,10 @@ class Gateway:
                         raise
                     self._telemetry.rejected(error)
                     return await line.failed(event(error.body()))
+                except asyncio.CancelledError:
+                    if not line.begun or not request.app[ENDING].cuts():
+                        raise
+                    return await line.failed(event(stopped().body()))
 
     async def _answer(self, asked: Asked, line: Line | None) -> web.StreamResponse:
         tried: list[str] = []
@@ -124,10 +130,10 @@ class Gateway:
                 self._teaching.rejected(call)
                 refused.append((call, rejected))
             except asyncio.CancelledError:
-                self._teaching.left(call)
+                await self._teaching.left(call)
                 raise
             except Failed as failed:
-                self._teaching.failed(call, failed)
+                await self._teaching.failed(call, failed)
                 last = (call, failed)
             tried.append(call.spec.id)
             if asked.wanted.direct or self._rules.over(len(tried), refused):
@@ -158,7 +164,7 @@ class Gateway:
             line.headers = call.headers()
             return await self._streamed(line, asked, call)
         answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
-        cost = self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
+        cost = await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         self._judge(asked, call, answer_text(answer))
         headers = call.headers()
         if cost is not None:
@@ -182,10 +188,14 @@ class Gateway:
         with spans.calling(asked.path, call.spec, upstream, sent, call.decided.id) as span:
             onward = span.onward(asked.onward)
             async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
-                response = await streaming.pass_on(
-                    line, given, upstream.kind, call, passed, self._teaching,
-                    self._rules.max_answer_bytes,
-                )  # fmt: skip
+                try:
+                    response = await streaming.pass_on(
+                        line, given, upstream.kind, call, passed, self._teaching,
+                        self._rules.max_answer_bytes,
+                    )  # fmt: skip
+                except Failed as failed:  # before it began, but what it cost may have been told
+                    failed.usage = failed.usage or passed.usage
+                    raise
             span.streamed(call, passed)
         if passed.whole:
             self._judge(asked, call, passed.whole_text())
@@ -211,7 +221,9 @@ class Gateway:
             answer = dialects.answered(upstream.kind, answer)
             choices = answer.get("choices")
             if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-                raise Failed("the answer has no choices")
+                failed = Failed("the answer has no choices")
+                failed.usage = usage_in(answer)
+                raise failed
             span.answered(answer)
         return answer
 
@@ -242,12 +254,15 @@ class Gateway:
             answer = await self._whole(call.spec, asked.path, body, {}, call.decided.id, "duel")
         except Rejected:
             self._teaching.rejected(call)
-            self._teaching.outdone(call)  # the first arm answered it
+            await self._teaching.outdone(call)  # the first arm answered it
             return None
+        except asyncio.CancelledError:
+            await self._teaching.left(call, by_client=False)
+            raise
         except Failed as failed:
-            self._teaching.failed(call, failed)
+            await self._teaching.failed(call, failed)
             return None
-        self._teaching.answered(call, answer.get("usage"), said_in(answer["choices"]))
+        await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         text = answer_text(answer)
         if text is None:
             return None

@@ -16,8 +16,10 @@ from bandit_service.gateway.line import Line, event
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.http.connections import Connection
+from bandit_service.http.ending import ENDING, stopped
 
 _EMPTY_S = 1.0
+_HELD = 65_536
 
 
 async def pass_on(
@@ -31,9 +33,10 @@ async def pass_on(
 ) -> web.StreamResponse:
     """Pass on what comes, all that came at once in one write, and teach what came of it.
 
-    Until the answer says something the arm may still fail, with Failed or Rejected. What breaks off
-    later ends with an error event. `passed.whole` says afterwards whether all of it came. most:
-    bytes of an event.
+    Until the answer says something the arm may still fail, with Failed or Rejected. What comes once
+    every choice has said why it stopped is held until the end: by then what it cost is in the log.
+    What breaks off ends with an error event. `passed.whole` says afterwards whether all of it came.
+    most: bytes of an event.
     """
     pieces = dialects.streamed(kind, relay.events(upstream, most))
     told = await _first(pieces, line, call, passed, most)
@@ -44,8 +47,12 @@ async def pass_on(
     connection.pointless = None  # from here on it has begun, and ends in an orderly way
     connection.lost = upstream.close  # whoever waits for the next piece is woken by that
     why: Failed | None = None
+    cut, held = False, b""
     try:
         while not passed.done:
+            told, held = held + told, b""
+            if passed.finished and passed.broken is None and len(told) < _HELD:
+                held, told = told, b""
             if told:
                 await line.write(told)
             else:
@@ -53,8 +60,8 @@ async def pass_on(
             if passed.broken is not None:
                 raise passed.broken
             piece = await anext(pieces, None)
+            told = b""
             if piece is None:
-                told = b""
                 break
             told = relay.rewritten(piece, call.decided.id, passed)
     except Failed as failed:
@@ -63,21 +70,26 @@ async def pass_on(
         told = b""
     except ConnectionError:
         pass  # the client left; the transport says so too
+    except asyncio.CancelledError:
+        cut, told = request.app[ENDING].cuts(), b""
+        if not cut:
+            raise
     finally:
         connection.lost = None
     gone = request.transport is None or request.transport.is_closing()
-    if gone and not passed.finished:
-        teaching.left(call, passed.usage, passed.said)
-        return await line.end(b"")
+    if (gone or cut) and not passed.finished:
+        passed.broken = Failed("it was cut off") if cut else None
+        await teaching.left(call, passed.usage, passed.said, by_client=gone)
+        return await (line.end(b"") if gone else line.failed(event(stopped().body())))
     if why is None and not passed.finished:
         why = Failed("the stream ended without an end")
     if why is not None:
         passed.broken = why
-        teaching.failed(call, why, passed.usage, passed.said)
-        return await line.failed(event(gave_none(call.spec.id, why).body()))
-    teaching.answered(call, passed.usage, passed.said)
+        await teaching.failed(call, why, passed.usage, passed.said)
+        return await line.failed(event(gave_none(call.spec.id, why).body()), held)
+    await teaching.answered(call, passed.usage, passed.said)
     passed.whole = True
-    response = await line.end(told)
+    response = await line.end(held + told)
     if passed.done:
         await _emptied(pieces)
     return response

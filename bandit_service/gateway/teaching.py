@@ -1,4 +1,8 @@
-"""What came of a call: health, counts, the money settled, and the outcome that is learned."""
+"""What came of a call: health, counts, the money settled, and the outcome that is learned.
+
+All of it is in the log, with the kernel, before this returns, and an answer is given only then: a
+cost that a client was told of survives a kill. It goes on where the client leaves meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ import time
 
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
+from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Call, GatewayRules
+from bandit_service.gateway.counts import counts_of, merged
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import likely_usd
 from bandit_service.gateway.upstreams import Failed
@@ -23,7 +29,7 @@ _log = logging.getLogger("bandit.gateway")
 
 
 class Teaching:
-    """Every call ends here, in one of four ways. Outcomes are learned in the background."""
+    """Every call ends here, in one of four ways, and once."""
 
     def __init__(
         self,
@@ -40,56 +46,61 @@ class Teaching:
         self._affinity = affinity
         self._budgets = budgets
         self._telemetry = telemetry
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
 
     async def close(self) -> None:
         """Wait for the outcomes under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def answered(self, call: Call, usage: object, said: int) -> float | None:
-        """The arm answered, so many bytes; the cost where it is known."""
+    async def answered(self, call: Call, usage: object, said: int) -> float | None:
+        """The arm answered, so many bytes; the cost where it is known and in the log."""
         self._health.succeeded(call.spec.id)
         for refused in call.before:
-            self.outdone(refused)
-        return self._ended(call, usage, said)
+            await self.outdone(refused)
+        return await self._ended(call, usage, said)
 
-    def left(self, call: Call, usage: object = None, said: int | None = None) -> None:
-        """The client went away: nothing is learned of the arm's health.
+    async def left(
+        self, call: Call, usage: object = None, said: int | None = None, by_client: bool = True
+    ) -> None:
+        """The client went away, or was cut off: nothing is learned of the arm's health.
 
         said: how many bytes had come by then; None where nothing was seen of the answer.
         """
+        if call.ended:
+            return
         self._health.left(call.spec.id)
-        self._telemetry.client_left()
+        if by_client:
+            self._telemetry.client_left()
         if said is None:
             waited = self._latency(call, time.perf_counter(), None, cut=True)
-            self._teach(call, Signals(latency_s=waited), likely_usd(call.spec, call.size))
+            await self._teach(call, Signals(latency_s=waited), likely_usd(call.spec, call.size))
         else:
-            self._ended(call, usage, said, cut=True)
+            await self._ended(call, _so_far(usage, said), said, cut=True)
 
     def rejected(self, call: Call) -> None:
         """The provider refuses the request: nothing is paid, nor learned unless another answers."""
-        call.refused = time.perf_counter()
+        call.ended, call.refused = True, time.perf_counter()
         self._health.refused(call.spec.id)
         self._budgets.settle(call.decided.id)
 
-    def outdone(self, call: Call) -> None:
+    async def outdone(self, call: Call) -> None:
         """The arm refused what another answered: it was about the arm, and the policy learns it."""
         self._telemetry.upstream_failed(call.spec.id, "refused")
         latency_s = self._latency(call, call.refused or time.perf_counter(), None)
         seen = Signals(quality=self._rules.failure_quality, latency_s=latency_s)
-        self._teach(call, seen, 0.0)
+        await self._teach(call, seen, 0.0)
 
-    def failed(self, call: Call, failed: Failed, usage: object = None, said: int = 0) -> None:
+    async def failed(self, call: Call, failed: Failed, usage: object = None, said: int = 0) -> None:
         """The arm gave no answer, or broke off: the policy learns how reliable it is."""
         self._health.failed(call.spec.id, time.monotonic(), failed.retry_after_s)
         self._telemetry.upstream_failed(call.spec.id, "timeout" if failed.timeout else "failed")
         _log.warning("upstream failed", extra={"decision_id": call.decided.id, "why": str(failed)})
         latency_s = self._latency(call, time.perf_counter(), None)
-        cost = cost_usd(usage, call.spec)
+        cost = cost_usd(_so_far(failed.usage if usage is None else usage, said), call.spec)
         seen = Signals(quality=self._rules.failure_quality, cost_usd=cost, latency_s=latency_s)
-        self._teach(call, seen, likely_usd(call.spec, call.size, said) if said else 0.0)
+        await self._teach(call, seen, likely_usd(call.spec, call.size, said) if said else 0.0)
 
-    def _ended(self, call: Call, usage: object, said: int, cut: bool = False) -> float | None:
+    async def _ended(self, call: Call, usage: object, said: int, cut: bool = False) -> float | None:
         now = time.perf_counter()
         cost = cost_usd(usage, call.spec)
         tokens = completion_tokens(usage)
@@ -99,8 +110,8 @@ class Teaching:
             call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
         )
         seen = Signals(cost_usd=cost, latency_s=self._latency(call, now, tokens, cut))
-        self._teach(call, seen, likely_usd(call.spec, call.size, said))
-        return cost
+        written = await self._teach(call, seen, likely_usd(call.spec, call.size, said))
+        return cost if written else None
 
     def _latency(
         self, call: Call, now: float, tokens: int | None, cut: bool = False
@@ -119,29 +130,41 @@ class Teaching:
             return latency_s if usual is None or latency_s > usual else None
         return latency_s
 
-    def _teach(self, call: Call, seen: Signals, guess_usd: float) -> None:
-        """guess_usd: what is booked where no cost was seen."""
+    async def _teach(self, call: Call, seen: Signals, guess_usd: float) -> bool:
+        """Whether the cost is in the log. guess_usd: what is booked where none was seen."""
+        call.ended = True
         task = asyncio.get_running_loop().create_task(self._settled(call, seen, guess_usd))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
-    async def _settled(self, call: Call, seen: Signals, guess_usd: float) -> None:
-        decided = call.decided
+    async def _settled(self, call: Call, seen: Signals, guess_usd: float) -> bool:
+        decided, usd = call.decided, seen.cost_usd
         try:
-            if seen != Signals():
-                await self._observe(decided.id, seen)
-            if seen.cost_usd is None and guess_usd > 0.0:
-                self._telemetry.estimated(decided.arm, guess_usd)
-                await book(self._router, guess_usd, decided.tenant, decided.caller, decided.id)
+            written = seen == Signals() or await self._observe(decided.id, seen)
+            if usd is None and guess_usd > 0.0:
+                usd = guess_usd
+                self._telemetry.estimated(decided.arm, usd)
+            elif written or usd is None:
+                return written
+            return await book(self._router, usd, decided.tenant, decided.caller, decided.id)
         finally:
             self._budgets.settle(decided.id)
 
-    async def _observe(self, decision_id: str, seen: Signals) -> None:
+    async def _observe(self, decision_id: str, seen: Signals) -> bool:
         try:
             status = await self._router.observe(decision_id, seen)
         except ServiceError as error:
             _log.error(
                 "outcome not learned", extra={"decision_id": decision_id, "why": error.message}
             )
-        else:
-            self._router.count_reward(decision_id, status)
+            return False
+        self._router.count_reward(decision_id, status)
+        return True
+
+
+def _so_far(usage: object, said: int) -> object:
+    """A usage that was told before the end, with at least as many tokens as were said by then."""
+    if counts_of(usage) is None:
+        return usage
+    return merged(usage, {"completion_tokens": estimate_tokens(said)})

@@ -26,6 +26,7 @@ from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import anthropic, trouble
 from bandit_service.gateway.configured import Upstream, UpstreamSpec
+from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.trouble import About
 from bandit_service.inputs import json_of
 
@@ -38,8 +39,10 @@ class Failed(Exception):
     """An upstream gave no answer that can be passed on, and another arm may be tried.
 
     status: 0 where there was none. retry_after_s: what it said of when to come back, 0 if nothing.
-    told: it told so itself.
+    told: it told so itself. usage: what it said of its cost all the same.
     """
+
+    usage: object = None
 
     def __init__(
         self,
@@ -283,7 +286,11 @@ async def whole(response: aiohttp.ClientResponse, most: int) -> dict[str, Any]:
         answer = json_of(body)
     except ValueError:
         raise Failed("the answer is not JSON") from None
-    check(answer)
+    try:
+        check(answer)
+    except Failed as failed:
+        failed.usage = usage_in(answer) if isinstance(answer, dict) else None
+        raise
     if not isinstance(answer, dict):
         raise Failed("the answer is not an object")
     return answer

@@ -25,6 +25,7 @@ from bandit_service.core.errors import (
     UpstreamError,
 )
 from bandit_service.http.admission import Admission, Entrance, retry_after
+from bandit_service.http.ending import ENDING, stopped
 from bandit_service.keeper import Keeper
 from bandit_service.monitoring.telemetry import Telemetry
 from bandit_service.origins import Borders, Headers
@@ -90,7 +91,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
-        response = await handler(request)
+        with request.app[ENDING].under_way():
+            response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
         response = failed(error)
@@ -118,6 +120,17 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         entrance.answered()
     _told(request, response.status, begun)
     return response
+
+
+async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The answer; an error that says so where the end of the service cut it before it began."""
+    try:
+        return await handler(request)
+    except asyncio.CancelledError:
+        begun = request.transport is None or request.writer.output_size > 0
+        if begun or not request.app[ENDING].cuts():
+            raise
+        raise stopped() from None
 
 
 def _told(request: web.Request, status: int, begun: float) -> None:

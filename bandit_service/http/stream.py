@@ -19,8 +19,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from bandit_service import wire
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable
 from bandit_service.http.decisions import decided
+from bandit_service.http.ending import cut_after_s, stopped
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
+from bandit_service.settings.sections import Server
 
 PROTOCOL = "bandit.v1"
 _log = logging.getLogger("bandit.stream")
@@ -55,9 +57,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         request.app[TELEMETRY].rejected,
         request.app[TELEMETRY].told,
     )
-    stopping = asyncio.create_task(
-        _close_when(request.app[DRAINING], connection, socket, server.shutdown_s)
-    )
+    stopping = asyncio.create_task(_close_when(request.app[DRAINING], connection, socket, server))
     try:
         await connection.serve(request.app[TELEMETRY].shed)
     finally:
@@ -66,10 +66,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _close_when(
-    draining: asyncio.Event, connection: _Connection, socket: web.WebSocketResponse, within_s: float
+    draining: asyncio.Event, connection: _Connection, socket: web.WebSocketResponse, server: Server
 ) -> None:
     await draining.wait()
-    await connection.drain(within_s)
+    await connection.drain(server.drain_s + 0.9 * cut_after_s(server.shutdown_s))
     await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service is stopping")
 
 
@@ -91,7 +91,7 @@ class _Connection:
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._draining = self._cut = False
 
     async def serve(self, shed: Any) -> None:
         await self._send({"op": "hello", "credits": self._credits})
@@ -105,10 +105,14 @@ class _Connection:
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     async def drain(self, within_s: float) -> None:
-        """Take nothing more, and answer what is under way."""
+        """Take nothing more, and answer what is under way; what takes longer is told so."""
         self._draining = True
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=within_s)
+        self._cut = True
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     async def _take(self, frame: bytes, shed: Any) -> None:
         id: Any = None
@@ -155,6 +159,10 @@ class _Connection:
                 answer = await self._learning.compare(body)
         except ServiceError as error:
             await self._refuse(id, error)
+        except asyncio.CancelledError:
+            if not self._cut:
+                raise
+            await self._refuse(id, stopped())
         except Exception:  # noqa: BLE001 - a bug: say so, show no inside
             _log.exception("internal error")
             await self._refuse(id, ServiceError("an error of ours"))

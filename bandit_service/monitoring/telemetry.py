@@ -296,7 +296,8 @@ class Telemetry:
         self._saved.inc(max(0.0, usd))
 
     def judged(self, judge: str, result: str) -> None:
-        """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused."""
+        """Judged, or why not: busy, no arm, rate, budget, failed, unreadable, refused,
+        timeout, large."""
         self._judged(judge, result).inc()
 
     def passed(self, arm: str, usd: float) -> None:

@@ -62,7 +62,12 @@ class Server:
         "when stopping, how long readiness fails and new work gets 503 before the port is closed",
         low=0,
     )
-    shutdown_s: float = setting(10.0, "time for requests in flight when stopping", low=0)
+    shutdown_s: float = setting(
+        10.0,
+        "when stopping, the time after drain_s until the process has ended; what is under way is "
+        "cut, and told so, after 75 to 85 % of it",
+        low=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,10 @@ class GatewaySettings:
         low=0,
         high=3600,
     )
+    verdict_s: float = setting(
+        1.0, "CPU seconds that a judge's pattern or schema may take for one answer", low=0.01,
+        high=60,
+    )  # fmt: skip
     breaker_failures: int = setting(3, "failures in a row that mask an arm", low=1)
     breaker_cool_s: float = setting(
         5.0, "how long an arm is masked first; doubles with each failed probe", low=0.01

@@ -112,6 +112,9 @@ def keys_of(
     return tuple(keys)
 
 
+_WORDS, _CHARS = 64, 256
+
+
 class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -133,6 +136,8 @@ def _check_arm(strict: ArmSpec) -> None:
         ("expected_latency_s", 0.0, 86_400.0),
         ("usd_per_mtok_cached_in", 0.0, 1e5),
         ("usd_per_mtok_cache_write", 0.0, 1e5),
+        ("usd_per_mtok_cache_write_1h", 0.0, 1e5),
+        ("max_output_tokens", 1, 10**7),
         ("max_running", 0, 10**6),
     ):
         value = getattr(strict, name)
@@ -142,6 +147,13 @@ def _check_arm(strict: ArmSpec) -> None:
         raise ValueError(f"id: must not be {strict.id!r}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
         raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
+    for name in ("capabilities", "tags"):
+        words = getattr(strict, name)
+        if len(words) > _WORDS or any(len(word) > _CHARS for word in words):
+            raise ValueError(f"{name}: at most {_WORDS} of at most {_CHARS} characters each")
+    for name in ("model", "upstream"):
+        if len(getattr(strict, name)) > _CHARS:
+            raise ValueError(f"{name}: must have at most {_CHARS} characters")
 
 
 def check_upstream_of(named: str, upstreams: Collection[str]) -> None:

@@ -22,7 +22,9 @@ class Ledger:
 
     decided: decisions answered. signals: decision id → the signals acknowledged for it. keys:
     idempotency keys of self-contained outcomes and comparisons acknowledged. doubt: what was sent
-    and not answered, and so may or may not be there: (decision id, signals) and keys.
+    and not answered, and so may or may not be there: (decision id, signals) and keys. costs: what
+    the gateway told that a decision cost, None where the answer alone told it; embedded: how many
+    costs it told without a decision.
     """
 
     decided: list[str] = field(default_factory=list)
@@ -33,6 +35,8 @@ class Ledger:
     doubtful_keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     duplicates: int = 0
     resolved: int = 0
+    costs: dict[str, float | None] = field(default_factory=dict)
+    embedded: int = 0
 
     @property
     def acknowledged(self) -> int:

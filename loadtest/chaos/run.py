@@ -14,6 +14,7 @@ from statistics import median
 
 import aiohttp
 
+from loadtest.chaos.gateway import provided, routed
 from loadtest.chaos.load import Client, Ledger, OverStream, Sender, settle, worker
 from loadtest.chaos.process import Service
 from loadtest.chaos.trouble import DESCRIPTORS, crowd, damage, hurting_children, switching
@@ -27,7 +28,7 @@ ENVIRON = {
     "BANDIT_REWARD_MAX_PENDING": "1000000",
     "BANDIT_SNAPSHOTS_STALLED_S": "2",
 }
-_WORKERS = 6
+_WORKERS, _ROUTED = 6, 3
 _DAMAGE_EVERY, _CROWD_EVERY = 3, 4
 
 
@@ -54,6 +55,10 @@ class Totals:
             ("kills", f"{self.kills} ({phases}), seed {self.seed}"),
             ("decisions answered, all found", str(len(self.ledger.decided))),
             ("outcomes acknowledged, all found once", str(self.ledger.acknowledged)),
+            (
+                "costs told by the gateway, all found",
+                str(len(self.ledger.costs) + self.ledger.embedded),
+            ),
             ("sent again after a kill, and converged", str(self.ledger.resolved)),
             ("sent twice, applied once", str(self.ledger.duplicates)),
             ("events in the log at the end", str(self.found.events)),
@@ -70,7 +75,8 @@ async def chaos(
     """Kill a service `kills` times. Raises load.Wrong as soon as a promise is broken."""
     totals, rng = Totals(seed), random.Random(seed)  # noqa: S311 - moments, no secrets
     while totals.kills < kills:
-        await _round(data, totals, rng)
+        async with provided() as upstream:
+            await _round(data, totals, rng, upstream)
         totals.kills += 1
         if totals.kills % _DAMAGE_EVERY == 0:
             await asyncio.to_thread(damage, data, rng, totals.beside)
@@ -82,10 +88,10 @@ async def chaos(
     return totals
 
 
-async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
+async def _round(data: Path, totals: Totals, rng: random.Random, upstream: dict[str, str]) -> None:
     begun = time.perf_counter()
     crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
-    service = Service(data, descriptors=DESCRIPTORS if crowded else 0, **ENVIRON)
+    service = Service(data, descriptors=DESCRIPTORS if crowded else 0, **ENVIRON, **upstream)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
     totals.moments["while starting" if phase == "start" else
                    "under load" if phase == "load" else "while stopping"] += 1  # fmt: skip
@@ -113,6 +119,10 @@ async def _round(data: Path, totals: Totals, rng: random.Random) -> None:
                 asyncio.create_task(worker(way, totals.ledger, each, f"{totals.kills}-{w}"))
                 for w, (way, each) in enumerate(zip(ways, seeds, strict=True))
             ]
+            for _ in range(_ROUTED):
+                each = random.Random(rng.random())  # noqa: S311 - moments, no secrets
+                asks = routed(session, url, totals.ledger, each, crowded)
+                workers.append(asyncio.create_task(asks))
             hurt, change = (random.Random(rng.random()) for _ in range(2))  # noqa: S311 - same
             troubles = [
                 asyncio.create_task(hurting_children(service.popen.pid, hurt, totals.beside)),

@@ -8,7 +8,10 @@ from pathlib import Path
 from bandit_service import assembly, recovery, settings
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from loadtest.chaos.gateway import TENANT
 from loadtest.chaos.load import Client, Ledger, Wrong
+
+_PENNY = 1e-7  # what eight digits of a header leave out
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ def verify(data: Path, ledger: Ledger) -> Found:
         signals: dict[str, dict[str, float]] = {}
         keys: dict[str, int] = {}
         outcomes, serving = 0, ("", "")
+        routed: dict[str, float | None] = {}
+        embedded = 0
         for _, body in log.replay():
             event = ev.decode(body)
             if isinstance(event, ev.PolicyChanged):
@@ -43,6 +48,13 @@ def verify(data: Path, ledger: Ledger) -> Found:
                     raise Wrong(
                         f"{event.id} is of {event.policy} {event.key}, and {serving} served"
                     )
+                if event.tenant == TENANT:
+                    routed[event.id] = None
+            elif isinstance(event, ev.Spent):
+                embedded += not event.decision_id
+            elif isinstance(event, ev.Rewarded) and event.decision_id in routed:
+                if event.cost_usd is not None:
+                    routed[event.decision_id] = event.cost_usd
             elif isinstance(event, ev.Rewarded | ev.Compared):
                 outcomes += 1
                 if event.idempotency_key:
@@ -56,6 +68,7 @@ def verify(data: Path, ledger: Ledger) -> Found:
     _compare(ledger, decided, signals, keys)
     if short.policy.name != serving[0]:
         raise Wrong(f"the log says that {serving[0]} serves, and a start has {short.policy.name}")
+    _compare_costs(ledger, routed, embedded)
     if short.world.digest() != whole.world.digest():
         raise Wrong(f"the fold from the snapshot at {short.after} is not that of the whole log")
     learner = whole.world.learners[whole.world.serving]
@@ -81,6 +94,15 @@ def _take(known: dict[str, float], event: ev.Rewarded) -> None:
         if name in known:
             raise Wrong(f"{name} of {event.decision_id} is in the log twice")
         known[name] = value
+
+
+def _compare_costs(ledger: Ledger, routed: dict[str, float | None], embedded: int) -> None:
+    for id, told in ledger.costs.items():
+        found = routed.get(id)
+        if found is None or (told is not None and abs(found - told) > _PENNY):
+            raise Wrong(f"a cost of {told} was told for {id}, the log has {found}")
+    if embedded < ledger.embedded:
+        raise Wrong(f"{ledger.embedded} costs of embeddings were told, the log has {embedded}")
 
 
 def _compare(

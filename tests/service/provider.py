@@ -26,6 +26,8 @@ class Provider:
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.cancelled = asyncio.Event()
+        self.finish = asyncio.Event()  # ends what is endless
+        self.says = ""  # in place of its usual answer
         self.judge: Callable[[str], str] | None = None
         self.url = ""
 
@@ -90,7 +92,9 @@ class Provider:
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": f"I am {body['model']}"}
-        if body.get("response_format"):
+        if self.says:
+            message["content"] = self.says
+        elif body.get("response_format"):
             message["content"] = '{"capital": "Paris"}'
         if body.get("tools"):
             call = {"name": body["tools"][0]["function"]["name"], "arguments": '{"city": "Oslo"}'}
@@ -124,7 +128,7 @@ class Provider:
                     request.transport.abort()
                     return response
                 if i == 1 and how == "endless":
-                    while True:
+                    while not self.finish.is_set():
                         await asyncio.sleep(0.02)
                         await response.write(b": still there\n\n")
             end = {"index": 0, "delta": {}, "finish_reason": "stop"}

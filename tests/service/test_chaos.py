@@ -35,6 +35,12 @@ def _spoiled(how: str, ledger: Ledger) -> Ledger:
             del spoiled.signals[known]
         case "an outcome that is not there":
             spoiled.keys["never"] = {}
+        case "a cost that is not there":
+            spoiled.costs["01900000-0000-7000-8000-000000000000"] = None
+        case "another cost":
+            spoiled.costs[next(iter(spoiled.costs))] = 7.0
+        case "embeddings that are not there":
+            spoiled.embedded += 10_000
         case "a key that nobody used":
             spoiled.keys.pop(next(iter(spoiled.keys)))
     return spoiled
@@ -49,6 +55,8 @@ async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
     totals = await chaos(data, KILLS, seed=20, verify_every=KILLS // 2, tick=_nothing)
     assert totals.kills == KILLS
     assert totals.ledger.acknowledged > 500
+    assert len(totals.ledger.costs) > 20
+    assert totals.ledger.embedded > 0
     assert totals.ledger.resolved > 0
     assert totals.found is not None
     assert totals.found.from_snapshot > 0
@@ -59,6 +67,9 @@ async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
         "another value",
         "a reward that nobody sent",
         "an outcome that is not there",
+        "a cost that is not there",
+        "another cost",
+        "embeddings that are not there",
         "a key that nobody used",
     ):
         with pytest.raises(Wrong):

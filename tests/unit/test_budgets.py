@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.errors import BudgetExhausted
-from bandit_service.core.spend import Spend, ends, window
+from bandit_service.core.spend import MOST_ACCOUNTS, Spend, ends, window
 from bandit_service.gateway.budgets import Budgets, BudgetSpec, check_budget
 
 NOON = 43_200.0  # of the first day
@@ -89,3 +89,48 @@ def test_a_wrong_budget_is_refused_by_its_field(field: str, value: object) -> No
     whole = {"scope": "service", "per": "day", "usd": 1.0} | {field: value}
     with pytest.raises(ValueError, match=field):
         check_budget(BudgetSpec(**whole))  # type: ignore[arg-type]
+
+
+def test_where_others_hold_the_money_one_may_come_again_soon() -> None:
+    budgets, spend = _budgets(), Spend()
+    budgets.reserve("under way", 9.5, "", "")
+    assert budgets.left(spend, "", "", NOON) == 0.5
+    for most, soon in ((9.0, True), (11.0, False)):
+        with pytest.raises(BudgetExhausted) as refused:
+            budgets.fitting(spend, {"a": most}, "", "", NOON)
+        assert (refused.value.retry_after_s < 10) == soon
+    budgets.settle("under way")
+    assert budgets.fitting(spend, {"a": 9.0}, "", "", NOON) == ["a"]
+
+
+def test_names_of_tenants_take_bounded_room_and_none_counts_as_less_than_it_spent() -> None:
+    """On 5a5a85b each name that a client made up was kept until the month ended."""
+    spend = Spend()
+    spend.add(NOON, 50.0, "large", "k", "j")
+    for i in range(3 * MOST_ACCOUNTS):
+        spend.add(NOON, 0.001 + i / 1e9, f"made up {i}", "k")
+    held = [len(accounts) for of in spend.windows.values() for accounts in of.values()]
+    assert max(held) <= MOST_ACCOUNTS
+    assert spend.spent("day", NOON, "tenant:large") == 50.0
+    assert spend.spent("day", NOON, "service") > 50.0 + 3 * MOST_ACCOUNTS * 0.001
+    assert spend.spent("day", NOON, "key:k") == pytest.approx(spend.spent("day", NOON, "service"))
+    assert spend.spent("day", NOON, "judge:j") == 50.0
+    for i in (0, 12_345, 3 * MOST_ACCOUNTS - 1):
+        spent = spend.spent("month", NOON, f"tenant:made up {i}")
+        most = spend.spent("day", NOON, "service") / (0.9 * MOST_ACCOUNTS)
+        assert 0.001 + i / 1e9 <= spent <= 0.0011 + most
+    before = spend.spent("day", NOON, "tenant:made up 0")
+    spend.add(NOON, 1.0, "made up 0", "k")
+    assert spend.spent("day", NOON, "tenant:made up 0") == pytest.approx(before + 1.0)
+    each = _budgets(scope="tenant", usd=40.0)
+    with pytest.raises(BudgetExhausted):
+        each.fitting(spend, {"a": 1.0}, "large", "k", NOON)
+    assert each.fitting(spend, {"a": 1.0}, "somebody new", "k", NOON) == ["a"]
+
+
+def test_fewer_tenants_than_that_are_told_apart_exactly() -> None:
+    spend = Spend()
+    for i in range(2000):
+        spend.add(NOON, float(i), f"t{i}", "")
+    assert [spend.spent("day", NOON, f"tenant:t{i}") for i in range(2000)] == list(range(2000))
+    assert spend.spent("day", NOON, "tenant:other") == 0.0

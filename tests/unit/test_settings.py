@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,3 +150,19 @@ def test_a_missing_model_ends_the_start_with_the_cure(
     error = capsys.readouterr().err
     assert "embedding.model: 'no-such-model' is neither" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tags", ["x"] * 65), ("tags", ["x" * 257]), ("capabilities", ["json"] * 1000),
+        ("capabilities", ["x" * 100_000]), ("model", "x" * 257), ("upstream", "x" * 257),
+        ("max_output_tokens", 0), ("usd_per_mtok_cache_write_1h", -1.0),
+    ],
+)  # fmt: skip
+def test_what_an_arm_says_of_itself_has_a_bound(field: str, value: Any) -> None:
+    """On 5a5a85b an arm took any number of tags: a thousand arms made `GET /v1/arms` 103 MB."""
+    arm = {"id": "a", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        settings.arm_spec(arm | {field: value})
+    assert settings.arm_spec(arm | {"tags": ["x" * 256] * 64}).tags

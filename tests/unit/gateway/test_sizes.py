@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from bandit_service.core.events import ArmSpec
@@ -86,4 +87,87 @@ def test_what_is_said_is_counted_wherever_it_stands() -> None:
 def test_no_number_is_too_large_to_be_reckoned_with() -> None:
     body = {"messages": [], "max_tokens": 10**400, "n": 10**400}
     assert 1e9 < most_usd(PLAIN, size_of(body)) < float("inf")
-    assert size_of({"messages": [], "max_tokens": -1, "n": "2"}) == Size(0, None, 1)
+    assert size_of({"messages": [], "max_tokens": -1, "n": "2 or 3"}) == Size(0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"max_completion_tokens": None, "max_tokens": 8000}, 8000),
+        ({"max_completion_tokens": 100, "max_tokens": 8000}, 8000),
+        ({"max_completion_tokens": 8000, "max_tokens": 0}, 8000),
+        ({"max_tokens": 8000.0}, 8000),
+        ({"max_tokens": "8000"}, 8000),
+        ({"max_tokens": 100, "max_output_tokens": 8000}, 8000),
+        ({"max_tokens": 100, "max_new_tokens": 8000}, 8000),
+        ({"max_tokens": 100, "maxOutputTokens": 8000}, 8000),
+        ({"max_tokens": 100, "min_tokens": 8000}, 8000),
+        ({"max_tokens": 100, "n_predict": 8000}, 8000),
+        ({"max_tokens": 100, "options": {"num_predict": 8000}}, 8000),
+        ({"max_tokens": 100, "extra_body": {"generation": {"max_gen_len": 8000}}}, 8000),
+        ({"max_tokens": 4000, "n": 2}, 8000),
+        ({"max_tokens": 4000, "n": None, "best_of": 2.0}, 8000),
+        ({"max_tokens": 4000, "num_return_sequences": 2}, 8000),
+        ({"max_tokens": 8000, "thinking": {"type": "enabled", "budget_tokens": 5000}}, 8000),
+        ({"max_tokens": 3000, "thinking": {"type": "enabled", "budget_tokens": 5000}}, 8000),
+        ({"max_tokens": 3000, "reasoning": {"max_tokens": 5000}}, 8000),
+        ({"max_tokens": 3000, "thinking_budget": 5000}, 8000),
+        ({"max_tokens": 3000, "extra_body": {"chat_template_kwargs": {"thinking_budget": 5000}}},
+         8000),
+        # none of these bounds an answer
+        ({"max_tokens": 8000, "max_prompt_tokens": 10**6, "truncate_prompt_tokens": 10**6}, 8000),
+        ({"max_tokens": 8000, "max_tool_calls": 10**6, "top_logprobs": 20, "seed": 10**6}, 8000),
+        ({"max_tokens": 8000, "metadata": {"max_tokens": 10**6}, "max_retries": 10**6}, 8000),
+    ],
+)  # fmt: skip
+def test_what_is_held_is_the_largest_number_that_may_be_meant(
+    fields: dict[str, Any], tokens: int
+) -> None:
+    """On 5a5a85b a null hid the limit beside it, one of two was taken, and other names of limits
+    and thinking counted for nothing: ten calls went through a budget that had room for one."""
+    free = {"messages": [{"role": "user", "content": "x"}]}
+    prompt = _most(PLAIN, free | {"max_tokens": 1}) - 8 / 1e6
+    assert _most(PLAIN, free | fields) - prompt == pytest.approx(tokens * 8 / 1e6)
+
+
+def test_where_no_limit_is_set_what_the_arm_can_answer_is_held() -> None:
+    """On 5a5a85b it was four times the usual answer, which no provider keeps to."""
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
+    size = size_of(body)
+    known = msgspec.structs.replace(PLAIN, max_output_tokens=9000)
+    window = PLAIN.context_window - size.prompt
+    prompt = size.prompt * 2 / 1e6
+    none: list[dict[str, Any]] = [
+        {}, {"max_tokens": None}, {"max_tokens": -1}, {"max_tokens": 0}, {"max_tokens": {}},
+        {"max_new_tokens": 5},
+    ]  # fmt: skip
+    for fields in none:
+        assert _most(PLAIN, body | fields) == pytest.approx(prompt + window * 8 / 1e6)
+        assert _most(known, body | fields) == pytest.approx(prompt + 9000 * 8 / 1e6)
+    assert most_usd(PLAIN, size, 4096) == pytest.approx(prompt + 4096 * 8 / 1e6)
+    thinks = size_of(body | {"thinking": {"budget_tokens": 8000}})
+    assert most_usd(PLAIN, thinks, 4096) == pytest.approx(prompt + 12_096 * 8 / 1e6)
+    more = size_of(body | {"max_new_tokens": 20_000})
+    assert most_usd(known, more) == pytest.approx(prompt + 20_000 * 8 / 1e6)
+
+
+def test_a_prompt_that_is_kept_for_an_hour_is_held_at_that_price() -> None:
+    part = {"type": "text", "text": "x" * 4000, "cache_control": {"type": "ephemeral"}}
+    body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 10}
+    short = _most(PRICED, body)
+    part["cache_control"] = {"type": "ephemeral", "ttl": "1h"}
+    size = size_of(body)
+    assert most_usd(PRICED, size) == pytest.approx((size.prompt * 4.0 + 10 * 8) / 1e6)
+    assert most_usd(PRICED, size) > 1.5 * short
+
+
+def test_what_is_given_as_tokens_counts_at_least_their_number() -> None:
+    assert size_of({"input": [7] * 1000}).prompt == 1000
+    assert size_of({"prompt": [7] * 1000, "max_tokens": 1}).prompt == 1000
+    assert size_of({"input": [[7] * 500, [7] * 500]}).prompt == 1000
+
+
+def test_what_may_be_billed_of_a_prediction_is_held() -> None:
+    body = {"messages": [], "max_tokens": 10}
+    more = body | {"prediction": {"type": "content", "content": "x" * 4000}}
+    assert _most(PLAIN, more) - _most(PLAIN, body) > 1000 * 8 / 1e6

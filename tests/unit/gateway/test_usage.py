@@ -30,8 +30,10 @@ def test_each_kind_of_token_has_its_price() -> None:
     [
         (100, 60, 1100, 100),  # OpenAI, Anthropic: of the 100 tokens 60 are reasoning
         (40, 60, 1100, 100),  # xAI: 40 of the answer and 60 beside it
-        (40, None, 1100, 100),  # Gemini: the total alone tells of them
+        (40, 60, 1070, 70),  # as far as the total has room for it
+        (40, None, 1100, 40),  # what nothing explains is nobody's
         (100, 60, None, 100),  # no total: what is told
+        (40, 60, None, 100),  # more than it could be a part of
         (100, None, 0, 100),
     ],
 )

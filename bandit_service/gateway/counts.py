@@ -1,0 +1,242 @@
+"""The tokens that a usage tells of, in every provider's way of telling them. Pure.
+
+There is one reader, which goes by what names say and not by whose they are; docs/gateway.md has
+its rules. A count is a whole number from 0, also one that is written 1000.0; null is absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_MOST = 10**12
+"""More tokens than any answer has: beyond it a number is taken for nonsense."""
+_DEPTH = 4
+_PROMPT = frozenset(
+    {"prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount"}
+)
+_ANSWER = frozenset(
+    {
+        "completiontokens", "outputtokens", "candidatestokencount", "completiontokencount",
+        "outputtokencount", "generatedtokencount", "evalcount",
+    }
+)  # fmt: skip
+_TOTAL = frozenset({"totaltokens", "totaltokencount"})
+_TOOLS = "tooluseprompttokencount"
+_MONEY = ("cost", "price", "usd", "saving", "discount", "percent", "ratio", "ttl", "storage")
+_APART = frozenset({"cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens"})
+"""Where these stand beside `input_tokens`, that is without them, as Anthropic and Bedrock count."""
+_BESIDE = (
+    ("cached", "written"),
+    ("cached",),
+    ("written",),
+    ("cached", "written", "reasoning"),
+    ("cached", "reasoning"),
+    ("written", "reasoning"),
+    ("reasoning",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens by what they cost: of the prompt the fresh ones, those read from a cache, those that
+    are kept there for minutes and for an hour; and the answer's, its reasoning among them.
+    """
+
+    fresh: int = 0
+    cached: int = 0
+    kept: int = 0
+    kept_hour: int = 0
+    answer: int = 0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a usage says, of each count the largest by any of its names.
+
+    missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
+    within: a count of the cache stands among the details of another. apart: names that say of a
+    cache's counts that the prompt is without them. gemini: its reasoning is never in the answer.
+    """
+
+    prompt: int = 0
+    answer: int = 0
+    total: int | None = None
+    tools: int = 0
+    cached: int = 0
+    missed: int | None = None
+    written: int = 0
+    minutes: int = 0
+    hour: int = 0
+    reasoning: int = 0
+    within: bool = False
+    apart: bool = False
+    inclusive: bool = False
+    gemini: bool = False
+
+
+def counts_of(usage: object) -> Counts | None:
+    """The tokens that a usage tells of; None where it tells of none.
+
+    >>> counts_of({"prompt_tokens": 5, "completion_tokens": 2.0, "cached_tokens": 3})
+    Counts(fresh=2, cached=3, kept=0, kept_hour=0, answer=2)
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    told = _read(usage)
+    told.written = max(told.written, told.minutes + told.hour)
+    told.prompt += told.tools
+    if told.missed is not None:
+        told.prompt = max(told.prompt, told.missed + told.cached)
+    if not (told.prompt or told.answer or told.cached or told.written):
+        return None
+    beside = _beside(told)
+    prompt = told.prompt + sum(getattr(told, each) for each in beside - {"reasoning"})
+    answer = told.answer
+    if "reasoning" in beside:
+        rest = None if told.total is None else max(0, told.total - prompt - answer)
+        answer += told.reasoning if rest is None else min(rest, told.reasoning)
+    cached = min(told.cached, prompt)
+    written = min(told.written, prompt - cached)
+    hour = min(told.hour, written)
+    return Counts(prompt - cached - written, cached, written - hour, hour, answer)
+
+
+def _beside(told: _Told) -> set[str]:
+    """Which counts are not in those of prompt and answer, but beside them.
+
+    The total says so where some of them come to exactly what it has more; else their names do, or
+    that they are larger than what they would be in. What a total has more and nothing explains is
+    nobody's.
+    """
+    more = (told.total or 0) - told.prompt - told.answer
+    caches = told.cached + told.written
+    if more > 0:
+        for some in _BESIDE:
+            sizes = [getattr(told, each) for each in some]
+            if all(sizes) and sum(sizes) == more:
+                return set(some)
+    beside = set()
+    separate = told.apart and not told.inclusive and (told.total is None or more != 0)
+    larger, room = caches > told.prompt, 0 < caches <= more
+    if (larger and room) if told.within else (separate or larger or room):
+        beside |= {"cached", "written"}
+    if told.gemini or told.total is not None or told.reasoning > told.answer:
+        beside.add("reasoning")  # as far as the total has room for it
+    return beside
+
+
+def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
+    """A usage that is told several times: counts are of all until then, so the larger one is kept;
+    of anything else the later, unless it is null.
+
+    >>> merged({"input_tokens": 1000, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 15})
+    {'input_tokens': 1000, 'output_tokens': 15}
+    """
+    if later is None:
+        return earlier
+    if isinstance(earlier, Mapping):
+        if not isinstance(later, Mapping) or not depth:
+            return earlier
+        names = dict.fromkeys((*earlier, *later))
+        return {name: merged(earlier.get(name), later.get(name), depth - 1) for name in names}
+    if (before := number(earlier)) is None:
+        return later
+    after = number(later)
+    return earlier if after is None or after < before else later
+
+
+def usage_in(answer: Mapping[str, Any]) -> Any:
+    """The usage of an answer, or of an event of a stream, wherever a provider puts it.
+
+    >>> usage_in({"choices": [{"delta": {}, "usage": {"prompt_tokens": 3}}], "usage": None})
+    {'prompt_tokens': 3}
+    """
+    found = answer.get("usage")
+    choices = answer.get("choices")
+    for each in (answer.get("x_groq"), *(choices if isinstance(choices, list) else ())):
+        if isinstance(each, Mapping) and isinstance(each.get("usage"), Mapping):
+            found = merged(found, each["usage"])
+    return answer.get("usageMetadata") if found is None else found
+
+
+def count(value: object) -> int | None:
+    """A number of tokens; None for what is none.
+
+    >>> count(1000.0), count(True), count(0.5), count("7"), count(None)
+    (1000, None, None, None, None)
+    """
+    found = number(value)
+    if found is None or not 0 <= found <= _MOST or found != int(found):
+        return None
+    return int(found)
+
+
+def number(value: object) -> int | float | None:
+    """A finite number; None for anything else, true and false among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def plain(name: object) -> str:
+    """A name without its case and the marks between its words.
+
+    >>> plain("cache_read_input_tokens") == plain("cacheReadInputTokens")
+    True
+    """
+    return str(name).replace("_", "").replace("-", "").lower()
+
+
+def _read(usage: Mapping[str, Any]) -> _Told:
+    told = _Told()
+    for path, name, found in _counts(usage, ()):
+        details = any("detail" in each for each in path)
+        if "reason" in name or "think" in name or "thought" in name:
+            told.reasoning = max(told.reasoning, found)
+            told.gemini |= name == "thoughtstokencount"
+        elif details and any(each.startswith(("completion", "output", "cand")) for each in path):
+            continue  # other parts of the answer
+        elif "cach" in name or "ephemeral" in name:
+            _note_cache(told, name, found, details)
+        elif details or any("cach" in each for each in path):
+            continue  # other parts of the prompt
+        elif name in _PROMPT:
+            told.prompt = max(told.prompt, found)
+            told.inclusive |= name.startswith("prompt") and found > 0
+        elif name in _ANSWER:
+            told.answer = max(told.answer, found)
+        elif name in _TOTAL:
+            told.total = max(told.total or 0, found)
+        elif name == _TOOLS:
+            told.tools = found
+    return told
+
+
+def _note_cache(told: _Told, name: str, found: int, details: bool) -> None:
+    """A count of a cache: what was read from it, what it missed, or what was written to it."""
+    if "ephemeral" in name:
+        length = "hour" if "1h" in name else "minutes"
+    elif "miss" in name:
+        told.missed = max(told.missed or 0, found)
+        return
+    else:
+        length = "written" if "creat" in name or "writ" in name else "cached"
+    setattr(told, length, max(getattr(told, length), found))
+    told.within |= details and found > 0
+    told.apart |= name in _APART
+
+
+def _counts(
+    usage: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str, int]]:
+    """Every count with its name and the names of what it stands in; no sums of money."""
+    for key, value in usage.items():
+        name = plain(key)
+        if isinstance(value, Mapping):
+            if len(path) < _DEPTH:
+                yield from _counts(value, (*path, name))
+        elif (found := count(value)) is not None and not any(each in name for each in _MONEY):
+            yield path, name, found

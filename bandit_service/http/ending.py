@@ -1,0 +1,90 @@
+"""The end of a service: one deadline for what is under way, and what it cuts is told so before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from bandit_service.core.errors import Unavailable
+
+_LAST_SHARE, _LAST_S = 0.25, 1.5
+
+
+def cut_after_s(shutdown_s: float) -> float:
+    """After how much of `shutdown_s` what is still under way is cut: the rest is for telling it so
+    and for closing.
+
+    >>> cut_after_s(10.0), cut_after_s(0.0)
+    (8.5, 0.0)
+    """
+    return shutdown_s - min(_LAST_S, _LAST_SHARE * shutdown_s)
+
+
+class Ending:
+    """The requests that are under way, and whether they were cut."""
+
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._cut: set[asyncio.Task[object]] = set()
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """One request of this task."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            yield
+        finally:
+            self._under_way.discard(task)
+            self._cut.discard(task)
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until all that is under way has ended, or for so long."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=max(0.0, seconds))
+
+    def cut(self) -> None:
+        """Cancel what is under way: it is to tell its client, and to end."""
+        for task in list(self._under_way):
+            self._cut.add(task)
+            task.cancel()
+
+    def cuts(self) -> bool:
+        """For who catches a CancelledError: whether it is ours, which is used up by this."""
+        task = asyncio.current_task()
+        if task is None or task not in self._cut:
+            return False
+        self._cut.discard(task)
+        task.uncancel()
+        return True
+
+
+ENDING = web.AppKey("ending", Ending)
+
+
+def stopped() -> Unavailable:
+    """What is told where the end of the service cut an answer off."""
+    return Unavailable("the service is stopping and this took longer than it waits; retry")
+
+
+async def closed_within(close: Callable[[], object], seconds: float) -> None:
+    """Call what may block; after so long it is left to itself, and holds up no end of a process."""
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        try:
+            close()
+        finally:
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        await asyncio.wait_for(done.wait(), max(0.0, seconds))
+    except TimeoutError:
+        return
