@@ -54,6 +54,7 @@ from bandit_service.settings import (
 
 _log = logging.getLogger("bandit.app")
 _NAME = re.compile(r"{(\w+)}")
+_LOOK_S = 0.02
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -138,6 +139,16 @@ def _entrances(
     return entrance
 
 
+async def _written(runner: web.AppRunner, until: float) -> None:
+    """Wait, until then, for clients to read what was written for them."""
+    assert runner.server is not None
+    while time.monotonic() < until:
+        transports = [each.transport for each in runner.server.connections]
+        if not any(each is not None and each.get_write_buffer_size() for each in transports):
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
 @asynccontextmanager
 async def serving(
     settings: Settings, progress: Progress | None = None
@@ -201,6 +212,7 @@ async def serving(
                 listening.close()
             deadline = time.monotonic() + server.shutdown_s
             await app[ENDING].ended(deadline - last_s - time.monotonic())
+            await _written(runner, deadline - last_s)
             app[ENDING].cut()
             await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bandit_service import wire
 from bandit_service.core import chance
@@ -77,7 +77,9 @@ class Duels:
             self._telemetry.dueled("none")
             return
         self._tidy()
-        self._kept[served.decided.id] = (time.monotonic() + self.rules.keep_s, served, other)
+        ends = time.monotonic() + self.rules.keep_s
+        shown = (replace(served, body={}), replace(other, body={}))  # no room for what was asked
+        self._kept[served.decided.id] = (ends, *shown)
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         if not self.rules.judge:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -31,17 +30,18 @@ class Ending:
         self._under_way: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """One request of this task."""
+    def begun(self) -> None:
+        """The request of this task is under way, until the task has ended: its answer is written by
+        then.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._under_way.add(task)
-        try:
-            yield
-        finally:
-            self._under_way.discard(task)
-            self._cut.discard(task)
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[object]) -> None:
+        self._under_way.discard(task)
+        self._cut.discard(task)
 
     async def ended(self, seconds: float) -> None:
         """Wait until all that is under way has ended, or for so long."""

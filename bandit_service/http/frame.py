@@ -91,8 +91,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
-        with request.app[ENDING].under_way():
-            response = await _unless_cut(request, handler)
+        request.app[ENDING].begun()
+        response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
         response = failed(error)

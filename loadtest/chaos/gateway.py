@@ -6,7 +6,7 @@ import asyncio
 import json
 import random  # noqa: TID251 - traffic from a fixed seed
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -125,10 +125,11 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     first = {"index": 0, "delta": message, "finish_reason": None}
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    for event in ({"choices": [first]}, {"choices": [end]}, {"choices": [], "usage": _USAGE}):
-        await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-        await asyncio.sleep(0)
-    await response.write(b"data: [DONE]\n\n")
+    with suppress(ConnectionError):  # the service was killed
+        for event in ({"choices": [first]}, {"choices": [end]}, {"choices": [], "usage": _USAGE}):
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            await asyncio.sleep(0)
+        await response.write(b"data: [DONE]\n\n")
     return response
 
 

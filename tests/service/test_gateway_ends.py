@@ -132,6 +132,29 @@ async def test_what_ends_in_time_is_whole(tmp_path: Path, models: Path) -> None:
         assert await stopping == 0
 
 
+async def test_an_answer_that_is_read_slowly_is_whole(tmp_path: Path, models: Path) -> None:
+    """What is written when the end comes is not cut before its time."""
+    environ = {"BANDIT_SERVER_SHUTDOWN_S": "60"}
+    async with a_process(tmp_path, models, **environ) as (process, client, provider):
+        provider.says = "x" * 20_000_000
+        ask = {"messages": HELLO, "model": "alpha"}
+        answer = await client.session.post(f"{client.url}/v1/chat/completions", json=ask)
+        stopping = asyncio.create_task(asyncio.to_thread(process.stop))
+
+        async def closed() -> bool:
+            host, _, port = client.url.removeprefix("http://").partition(":")
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except ConnectionError:
+                return True
+            writer.close()
+            return False
+
+        await until(closed)
+        assert len(await answer.read()) > 20_000_000
+        assert await stopping == 0
+
+
 async def test_frames_of_a_stream_of_ours_are_told_too(tmp_path: Path, models: Path) -> None:
     """On 5a5a85b a WebSocket was closed with its requests unanswered. Here one waits for a body of
     the embedding model that is slow, since many came at once."""
