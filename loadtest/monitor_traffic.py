@@ -35,7 +35,7 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         "[log]", f"path = {json.dumps(str(scratch / 'events.sqlite3'))}",
         "[snapshots]", f"directory = {json.dumps(str(scratch / 'snapshots'))}",
         "[gateway]", "sticky = true",
-        "[duels]", "share = 0.1", 'judge = "score"',
+        "[duels]", "share = 0.5", 'judge = "score"',
         "[experiment_rules]", "holdout_share = 0.05", f"holdout_arm = {json.dumps(cheapest)}",
         "[[judges]]", 'id = "score"', 'kind = "regex"', r"pattern = 'quality of (1|0\.[6-9])'",
         "[[budgets]]", 'scope = "service"', 'per = "hour"', "usd = 10.0",

@@ -32,8 +32,8 @@ KINDS = {
 }
 CATALOGUE = [each for each in vars(metrics).values() if type(each) in KINDS]
 
-SLOW = ("bandit_regret_estimate", "bandit_arm_reward_bound")
-"""What needs the most outcomes of an arm."""
+SLOW = ("bandit_regret_estimate", "bandit_arm_reward_bound", "bandit_duels_total")
+"""What needs the most outcomes of an arm, or comes after the answer."""
 
 
 def _queries() -> list[tuple[str, str]]:

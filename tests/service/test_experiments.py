@@ -382,9 +382,10 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
         await client.reward(decided["decision_id"], quality=1.0)
         outside = await client.decide(unit=unit, arms=[DEAR])
         await client.reward(outside["decision_id"], quality=0.0)
-        winner, loser = {"winner": CHEAP, "loser": DEAR}, {"winner": DEAR, "loser": CHEAP}
-        for which, id in ((winner, decided["decision_id"]), (loser, outside["decision_id"])):
-            assert (await client.post("/v1/comparisons", {"decision_id": id, **which}))[0] == 200
+        for made in (decided, outside):
+            other = CHEAP if made["arm"] != CHEAP else DEAR
+            body = {"decision_id": made["decision_id"], "winner": made["arm"], "loser": other}
+            assert (await client.post("/v1/comparisons", body))[0] == 200
         assert codec.dump(world.learners["e/now"].state) != own["now"]
         assert codec.dump(world.learners["e/other"].state) == own["other"]
 

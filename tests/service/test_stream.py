@@ -32,16 +32,18 @@ async def test_decide_reward_and_compare_with_many_in_flight(client: Client) -> 
         for i in range(many):
             vector = np.asarray(a_vector(i), "<f4").tobytes()
             await _send(socket, op="decide", id=i, embedding=vector)
-        decided = {}
+        decided, arms = {}, {}
         for _ in range(many):
             answer = await _receive(socket)
-            decided[answer["id"]] = answer["decision_id"]
+            decided[answer["id"]], arms[answer["id"]] = answer["decision_id"], answer["arm"]
         assert set(decided) == set(range(many))
         assert len(set(decided.values())) == many
         for i, decision_id in decided.items():
             await _send(socket, op="reward", id=f"r{i}", decision_id=decision_id, quality=0.5)
+        names = ("mistral-large-2512", "gemini-2.5-pro")
+        other = next(name for name in names if name != arms[0])
         await _send(socket, op="compare", id="c", decision_id=decided[0],
-                    winner="mistral-large-2512", loser="gemini-2.5-pro")  # fmt: skip
+                    winner=arms[0], loser=other)  # fmt: skip
         answers = [await _receive(socket) for _ in range(many + 1)]
         assert {a["id"] for a in answers} == {f"r{i}" for i in decided} | {"c"}
         assert {a["status"] for a in answers} == {"accepted"}
