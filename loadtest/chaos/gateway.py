@@ -6,7 +6,7 @@ import asyncio
 import json
 import random  # noqa: TID251 - traffic from a fixed seed
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress, suppress
 from typing import Any
 
 import aiohttp
@@ -122,10 +122,10 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": _USAGE})
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
     first = {"index": 0, "delta": message, "finish_reason": None}
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
     with suppress(ConnectionError):  # the service was killed
+        await response.prepare(request)
         for event in ({"choices": [first]}, {"choices": [end]}, {"choices": [], "usage": _USAGE}):
             await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
             await asyncio.sleep(0)

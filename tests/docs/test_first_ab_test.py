@@ -58,7 +58,7 @@ async def test_the_page_works_as_it_stands(tmp_path: Path, models: Path) -> None
     assert asked == "60 users asked\n"
     assert "Not enough data" in early
     assert ramped.startswith("router-trial: running. ")
-    assert again == "660 users asked\n"
+    assert again == "500 users asked\n"
     assert re.search(r"^router is better than today in reward: by \+0\.\d+", late, re.M), late
     assert "split as configured" in late
     assert stopped.startswith("router-trial: stopped. ")
