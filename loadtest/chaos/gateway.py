@@ -6,7 +6,7 @@ import asyncio
 import json
 import random  # noqa: TID251 - traffic from a fixed seed
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
