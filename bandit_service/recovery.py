@@ -38,7 +38,7 @@ class NotApplied(StoreError):
 
 @dataclass(frozen=True)
 class Recovered:
-    """The world after the whole log, and how it was come by.
+    """The world after the whole log, and how it was obtained.
 
     policy: what its learner was folded for, which is not the configured one while that is still to
     be folded. after: the snapshot's offset, 0 for none. erased: events whose record was erased.

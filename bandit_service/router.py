@@ -388,7 +388,7 @@ class Router:
         return self._pending(decision_id, tenant)
 
     def _pending(self, decision_id: str, tenant: str | None) -> Pending:
-        # another tenant's goes the very way of one that never was
+        # report another tenant's decision as unknown
         pending = self.world.pending.get(decision_id)
         if pending is not None and tenant in (None, pending.decided.tenant):
             return pending

@@ -146,9 +146,7 @@ class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         try:
             msgspec.msgpack.encode(self.parameters)
         except OverflowError:
-            raise Refused(
-                "parameters: a whole number is beyond 64 bits", param="parameters"
-            ) from None
+            raise Refused("parameters: integers must fit in 64 bits", param="parameters") from None
 
 
 class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -236,9 +234,7 @@ def decode_request(body: bytes) -> Any:
 def _check_whole(at: str, value: Any) -> None:
     if type(value) is int and not -(2**63) <= value < 2**64:
         where = at or "body"
-        raise Refused(
-            f"{where}: a whole number is beyond 64 bits", param=re.split(r"[.\[]", where)[0]
-        )
+        raise Refused(f"{where}: integers must fit in 64 bits", param=re.split(r"[.\[]", where)[0])
     if type(value) is dict:
         for key, inner in value.items():
             _check_whole(f"{at}.{key}" if at else key, inner)

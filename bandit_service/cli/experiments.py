@@ -28,8 +28,8 @@ _HELP = {
     "stop": "end it, and say which variant is kept",
     "ramp": "another share of the units; moves none between variants",
     "weights": "other weights of the variants",
-    "release": "let a variant back in that broke a guardrail, after its cool-down",
-    "delete": "take away a draft, or what is finished",
+    "release": "reinstate a variant after its guardrail cool-down",
+    "delete": "delete a draft or a finished experiment",
     "whatif": "what other policies would have earned",
     "rules": "show or set the kill switch and the hold-out",
 }
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         action="append",
         metavar="NAME[:PARAMETER=VALUE...]",
-        help="what would have decided; may be given several times",
+        help="what would have decided; repeatable",
     )
     rules = by_name["rules"]
     rules.add_argument("--stopped", choices=("yes", "no"), help="the kill switch")
@@ -79,7 +79,7 @@ def _common(parser: argparse.ArgumentParser, default: Any = None) -> None:
 
     parser.add_argument("--url", default=or_else("http://127.0.0.1:8080"), help="the service")
     parser.add_argument("--key", default=or_else(""), help="an API key; changes need scope admin")
-    parser.add_argument("--why", default=or_else(""), help="the reason, which is written down")
+    parser.add_argument("--why", default=or_else(""), help="reason, recorded in the log")
     parser.add_argument("--json", action="store_true", default=or_else(False), help="for machines")
 
 

@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--from-obd", type=Path, metavar="FILE", help="a table of the Open Bandit kind"
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

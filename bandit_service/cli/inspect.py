@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
     add("--repair", action="store_true", help="save what can be saved of a damaged log")
     add("--json", action="store_true", help="for machines")
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found)
         if args.repair:
-            print("there is nothing to repair")
+            print("nothing to repair")
     return status
 
 

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
     add(
         "--data",
         required=True,

@@ -83,7 +83,7 @@ _MODULES = {
     "import": (
         "bandit_service.cli.importing",
         "warm start: a log of Vowpal Wabbit, or a table of decisions, becomes the past",
-        "Make the event log of a service that was never run of a foreign log.",
+        "Create a new event log from another system's log.",
     ),
     "convert": (
         "bandit_service.evaluate.convert_cli",
@@ -135,7 +135,11 @@ def _parser(called: str) -> argparse.ArgumentParser:
     _with_config(serve)
     serve.add_argument("--host", help="overrides [server] host")
     serve.add_argument("--port", type=int, help="overrides [server] port; 0 takes a free one")
-    serve.add_argument("--ready-file", type=Path, help='write {"url": …} there once it listens')
+    serve.add_argument(
+        "--ready-file",
+        type=Path,
+        help='write {"url": …} to this file once the service is listening',
+    )
     serve.add_argument("--hints", action="store_true", help="print where to look and what to try")
     serve.set_defaults(run=_serve)
 
@@ -178,7 +182,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
     listing.set_defaults(run=_policies)
 
     model = commands.add_parser(
-        "export-model", help="make the files that the onnx or static backend runs, once"
+        "export-model", help="build the embedding model for the onnx or static backend"
     )
     _with_config(model)
     model.add_argument(
@@ -189,7 +193,9 @@ def _parser(called: str) -> argparse.ArgumentParser:
 
 
 def _with_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; none is needed")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
+    )
 
 
 def _settings(args: argparse.Namespace) -> settings.Settings:

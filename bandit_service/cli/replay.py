@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         action="append",
         metavar="NAME",
-        help="a policy, or `all`; may be given several times (default: nested)",
+        help="a policy, or `all`; repeatable (default: nested)",
     )
     parser.add_argument(
         "--param",
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "several times",
     )
     _number(parser, "--seeds", 5, 1, "runs per policy, each with its own order of queries")
-    _number(parser, "--limit", None, 1, "only the first so many queries of the file")
+    _number(parser, "--limit", None, 1, "use only the first N queries")
     _number(parser, "--neighbours", _DEFAULTS.history.neighbours, 0, "past queries recalled")
     _number(parser, "--capacity", _DEFAULTS.history.capacity, 1, "queries remembered")
     parser.add_argument(

@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=float, default=10.0, help="times faster than recorded")
     parser.add_argument("--fail-rate", type=float, default=0.0, help="share answered with 503")
     parser.add_argument("--seed", type=int, default=0, help="seed of the failures")
-    parser.add_argument("--ready-file", type=Path, help='write {"url": …} there once it listens')
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        help='write {"url": …} to this file once the service is listening',
+    )
     parser.add_argument(
         "--write-config", type=Path, help="write a configuration of a service in front of it"
     )

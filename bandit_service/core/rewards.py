@@ -97,7 +97,7 @@ def spent(world: World, event: ev.Spent) -> None:
 
 
 def _guessed(pending: Pending | None) -> float:
-    """What was booked for want of a cost, which is there now."""
+    """The provisional cost, now replaced by the reported one."""
     if pending is None:
         return 0.0
     usd, pending.guessed_usd = pending.guessed_usd, 0.0

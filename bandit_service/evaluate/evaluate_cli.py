@@ -60,19 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="FILE",
         help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, "
-        f"{SPECIALISTS} or {PARETOBANDIT}; may be given several times",
+        f"{SPECIALISTS} or {PARETOBANDIT}; repeatable",
     )
     add(
         "--protocol",
         action="append",
         choices=(*PROTOCOLS, "all"),
-        help="may be given several times (default: all)",
+        help="repeatable (default: all)",
     )
     add(
         "--policy",
         action="append",
         metavar=f"NAME[{PAPER}]",
-        help=f"an online policy, with {PAPER} as its paper has it; may be given several times "
+        help=f"an online policy, with {PAPER} as its paper has it; repeatable "
         f"(default: all, both ways; in `change` and `regimes` not {PAPER}); of a log "
         "NAME[:PARAMETER=VALUE...]",
     )
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--router",
         action="append",
         metavar="NAME",
-        help="an offline router; may be given several times (default: all)",
+        help="an offline router; repeatable (default: all)",
     )
     add(
         "--seeds",

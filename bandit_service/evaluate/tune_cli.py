@@ -62,14 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=V1,V2,...",
-        help="values to try; several keys are combined; may be given several times",
+        help="values to try; several keys are combined; repeatable",
     )
     add(
         "--range",
         action="append",
         default=[],
         metavar="KEY=LOW:HIGH[:log]",
-        help="numbers to draw from, with --trials; may be given several times",
+        help="numbers to draw from, with --trials; repeatable",
     )
     add(
         "--trials",

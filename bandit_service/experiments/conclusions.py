@@ -35,8 +35,10 @@ def conclusion(spec: Experiment, trial: Trial) -> str:
     if trial.status == "stopped":
         said.append(f"It is stopped, and {trial.winner or spec.control.key} was kept.")
     if trial.split_p < srm.ALPHA:
-        said.append("The units do not come as the weights say, so nothing may be concluded: look "
-                    "for what drops or repeats requests of one variant.")  # fmt: skip
+        said.append(
+            "Sample-ratio mismatch: the observed split does not match the weights. Nothing may be "
+            "concluded: look for what drops or repeats requests of one variant."
+        )
         return " ".join(said)
     said += [f"{key} broke a guardrail and gets no unit any more." for key in sorted(trial.held)]
     compared = _compared(spec, trial)

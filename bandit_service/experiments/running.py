@@ -71,7 +71,7 @@ class Experiments:
         try:
             msgspec.msgpack.encode(spec)
         except OverflowError:
-            raise Refused("variants: a whole number is beyond 64 bits", param="variants") from None
+            raise Refused("variants: integers must fit in 64 bits", param="variants") from None
         self._check_policies(spec)
         checks.check_beside(spec, others)
         before = self.world.experiments.get(spec.id)

@@ -169,7 +169,7 @@ class Choosing:
         """Those that may be called once more; Busy where there are none."""
         free = [id for id in ids if not self._health.full(id, specs[id].max_running)]
         if not free:
-            raise Busy(f"{', '.join(ids)}: as many calls are under way as may be (max_running)")
+            raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
         return free
 
     def _masked(
@@ -178,7 +178,7 @@ class Choosing:
         """Why arms with an upstream are not among `arms` though the request allows them."""
         named = wanted.request.arms
         return {
-            ArmId(spec.id): "it failed before in this request" if spec.id in tried
+            ArmId(spec.id): "already failed in this request" if spec.id in tried
             else "no budget has money for it" if spec.id in offered
             else "masked: its calls fail or are refused, it is busy, or it has no such call"
             for spec in self.models()

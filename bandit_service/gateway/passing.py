@@ -57,7 +57,7 @@ class Passing:
             raise Unknown(f"model: no arm {arm!r} with an upstream", param="model")
         spec, writer, size = record.spec, self._router.writer, size_of(body)
         if self._health.full(arm, spec.max_running):
-            raise Busy(f"{arm}: as many calls are under way as may be (max_running)")
+            raise Busy(f"{arm}: concurrency limit reached (max_running)")
         most, now = most_usd(spec, size), writer.now()
         self._budgets.fitting(self._router.world.spend, {arm: most}, tenant, key, now)
         held = writer.new_id(now)

@@ -237,7 +237,7 @@ class Gateway:
             return await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
 
     def _judge(self, asked: Asked, call: Call, text: str | None) -> None:
-        """What happens behind the user's back once the answer is whole."""
+        """Background work after the answer is sent."""
         if text is None:
             return
         served = Answered(call.decided, asked.body, text, asked.wanted.expected)

@@ -82,7 +82,7 @@ async def pass_on(
         await teaching.left(call, passed.usage, passed.said, by_client=gone)
         return await (line.end(b"") if gone else line.failed(event(stopped().body())))
     if why is None and not passed.finished:
-        why = Failed("the stream ended without an end")
+        why = Failed("the stream ended before a finish reason")
     if why is not None:
         passed.broken = why
         await teaching.failed(call, why, passed.usage, passed.said)

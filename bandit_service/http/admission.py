@@ -1,4 +1,4 @@
-"""Who is let in when more comes than can be done: few wait, and the rest are told at once.
+"""Load shedding: few wait, and the rest are told at once.
 
 All work is done on one loop, so that what is let in beyond its capacity waits, and everything
 after it too. What is bounded here is therefore not how many wait but how long: `Limit` finds by
@@ -128,7 +128,7 @@ class Admission:
         return _REFUSAL % (wait_s, self._process, self._refused, self._date)
 
 
-_FULL = "as many requests are under way as can be answered in time; retry later"
+_FULL = "service overloaded; retry later"
 _BODY = msgspec.json.encode({"error": Busy(_FULL).body()})
 _REFUSAL = (
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\n"

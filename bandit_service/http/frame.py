@@ -114,7 +114,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
         _access.exception("internal error")
-        response = failed(ServiceError("an error of ours; the request id finds it in the log"))
+        response = failed(ServiceError("internal error; search the log for this request id"))
     entrance = None if request.transport is None else request.transport.get_protocol()
     if isinstance(entrance, Entrance):
         entrance.answered()
@@ -208,7 +208,7 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
             f"the body is larger than the {most} bytes that are allowed ({limit})"
         ) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise Malformed("the body breaks off, or is not encoded as it says") from None
+        raise Malformed("the body is truncated or does not match its Content-Encoding") from None
 
 
 async def _read(request: web.Request, most: int) -> bytes:

@@ -146,7 +146,8 @@ REQUESTS_SHED = CounterOf(
 )  # fmt: skip
 REQUESTS_DENIED = CounterOf(
     "bandit_requests_denied_total",
-    "Requests that a key was not good for, or that came by a foreign name or page, by reason.",
+    "Requests rejected by authentication or authorization, or as of a foreign name or page, "
+    "by reason.",
     ("reason",),
 )
 REQUESTS_UNDER_WAY = GaugeOf(
@@ -430,7 +431,7 @@ CACHED_TOKENS = CounterOf(
     "bandit_cached_prompt_tokens_total", "Prompt tokens that a provider had cached."
 )
 CACHED_SAVED = CounterOf(
-    "bandit_cached_prompt_saved_usd_total", "What they would have cost more, USD."
+    "bandit_cached_prompt_saved_usd_total", "USD saved by the provider's prompt cache."
 )
 JUDGED = CounterOf(
     "bandit_judged_total", "Answers that a judge looked at, by what came of it.",
@@ -445,7 +446,7 @@ ESTIMATED_COST = CounterOf(
     "length of the prompt and of what was answered.", ("arm",),
 )  # fmt: skip
 DUELS = CounterOf(
-    "bandit_duels_total", "Answers that a second arm stood against, by what came of it.",
+    "bandit_duels_total", "Duels by result.",
     ("result",),
 )  # fmt: skip
 CLIENTS_LEFT = CounterOf(

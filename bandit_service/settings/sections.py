@@ -26,9 +26,7 @@ class Server:
         200_000, "longest query, all messages together; the gateway has no such bound", low=1
     )
     max_items: int = setting(1000, "longest list of rewards or comparisons in one call", low=1)
-    max_arms: int = setting(
-        1000, "arms that PUT /v1/arms may make, with those there are and were", low=1
-    )
+    max_arms: int = setting(1000, "maximum number of arms, retired ones included", low=1)
     max_in_flight: int = setting(1024, "decides and outcomes under way before 429", low=1)
     target_s: float = setting(
         0.05,
@@ -56,7 +54,7 @@ class Server:
     idle_s: float = setting(
         75.0, "a connection that sends no whole request head for this long is closed", low=0.1
     )
-    body_s: float = setting(30.0, "after this a body that has not come in full is a 408", low=0.1)
+    body_s: float = setting(30.0, "time allowed for the request body; then 408", low=0.1)
     drain_s: float = setting(
         0.0,
         "when stopping, how long readiness fails and new work gets 503 before the port is closed",
@@ -78,7 +76,9 @@ class Embedding:
     model: str = setting("all-MiniLM-L6-v2", "name of the model, or path of its directory")
     threads: int = setting(1, "threads of one embedding call", low=1, high=256)
     batch_size: int = setting(16, "most texts in one call of the model", low=1, high=1024)
-    wait_s: float = setting(0.0, "how long a batch waits for company", low=0, high=1)
+    wait_s: float = setting(
+        0.0, "how long to wait for more texts before running a batch", low=0, high=1
+    )
     cache_size: int = setting(10_000, "embeddings kept by text hash", low=0)
     queue_limit: int = setting(1024, "texts waiting before 429", low=1)
     timeout_s: float = setting(5.0, "after this a query is decided without its embedding", low=0.01)
@@ -165,7 +165,7 @@ class LogSettings:
     )
     verify: str = setting(
         "all",
-        "what a start checks the checksums of: all of the log, or what comes after the snapshot",
+        "which checksums to verify at startup: all of the log, or what comes after the snapshot",
         choices=("all", "tail"),
     )
     max_backlog: int = setting(

@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="FILE",
         help=f"as of `bandit-service replay`, {PARETOBANDIT} for all queries of that package, "
-        f"{_TEST} for its test split; may be given several times (default: {PARETOBANDIT})",
+        f"{_TEST} for its test split; repeatable (default: {PARETOBANDIT})",
     )
     add("--seeds", type=bounded(int, 1, 10**6), default=20, help="runs per row (default: 20)")
     add(
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=(OURS, *PACKAGES),
-        help="this library beside our default; may be given several times",
+        help="this library beside our default; repeatable",
     )
     add(
         "--features",
@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a policy of ours beside the default; may be given several times",
+        help="a policy of ours beside the default; repeatable",
     )
     add(
         "--share",

@@ -162,7 +162,7 @@ def test_repaired_it_is_whole_again(data: Path, capsys: pytest.CaptureFixture[st
     assert (status, told["repaired"], told["lost"]) == (0, True, [[20, 20]])
     assert told["kept_as"] == f"{_path(data)}.damaged-2"
     assert told["erased"] == 1
-    assert "there is nothing to repair" in _inspect(data, capsys, "--repair")[1]
+    assert "nothing to repair" in _inspect(data, capsys, "--repair")[1]
 
 
 def test_what_a_snapshot_knows_to_have_been_there_is_lost_and_the_snapshot_stays(

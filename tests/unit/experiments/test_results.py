@@ -109,7 +109,7 @@ def test_a_wrong_split_forbids_every_conclusion() -> None:
     _given(played, "b", 4_000, 0, begin=1_000)
     state, said = _said(played)
     assert state == "wrong split"
-    assert said.startswith("The units do not come as the weights say, so nothing may be concluded")
+    assert said.startswith("Sample-ratio mismatch: the observed split does not match the weights.")
     assert "better" not in said
     assert best_of(played.spec, played.trial) == "a"
 
