@@ -1,4 +1,4 @@
-"""Twelve kills with -9 under load; `make chaos` has two hundred. And that the check can fail."""
+"""Twenty kills with -9 under load; `make chaos` has two hundred. And that the check can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies import ArmId
 from store import Record
 from store.sqlite import SqliteLog
 
-KILLS = 12
+KILLS = 20
 
 
 def _spoiled(how: str, ledger: Ledger) -> Ledger:
