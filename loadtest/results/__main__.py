@@ -24,7 +24,13 @@ from bandit_service.evaluate.offline import parts, update_times
 from bandit_service.evaluate.online import Protocol
 from bandit_service.evaluate.pairs import load_pairs
 from bandit_service.evaluate.routers import standard
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
+from bandit_service.replay.recorded import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    embed_all,
+    open_recording,
+)
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency
 from loadtest.results.found import Found, save, saved
@@ -96,7 +102,7 @@ def _sources(args: argparse.Namespace) -> list[str]:
         else str(path.with_name(f"{name}.jsonl"))
         for name, path in names.items()
     }
-    sources[PARETOBANDIT] = PARETOBANDIT
+    sources |= {PARETOBANDIT: PARETOBANDIT, SPECIALISTS: SPECIALISTS}
     return [source for name, source in sources.items() if not args.only or name in args.only]
 
 
