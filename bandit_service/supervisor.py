@@ -28,7 +28,7 @@ class Supervisor:
     """The long-lived tasks of a service. `keep` them; each says with `well` that a round was done.
 
     count: called with the task's name at each failure. tell: called with a name and whether it is
-    failing now, at its beginning and when that changes.
+    failing now, when that changes.
     """
 
     def __init__(self, count: Callable[[str], None], tell: Callable[[str, bool], None]) -> None:
@@ -47,7 +47,6 @@ class Supervisor:
         give_up: called with the reason when it failed TRIES times in a row, and then it is over.
         Without it the task is tried for ever.
         """
-        self._tell(name, name in self.failing)
         return Kept(name, self, work, give_up)
 
     def failed(self, name: str, error: BaseException) -> str:

@@ -234,7 +234,7 @@ def decode_request(body: bytes) -> Any:
 def _check_whole(at: str, value: Any) -> None:
     if type(value) is int and not -(2**63) <= value < 2**64:
         where = at or "body"
-        raise Refused(f"{where}: integers must fit in 64 bits", param=re.split(r"[.\[]", where)[0])
+        raise Refused(f"{where}: integers must fit in 64 bits", param=where.partition(".")[0])
     if type(value) is dict:
         for key, inner in value.items():
             _check_whole(f"{at}.{key}" if at else key, inner)

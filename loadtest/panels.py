@@ -377,8 +377,8 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
              "max by (instance) (bandit_snapshot_size_bytes)", "{{instance}}", low=0),
         _one("Upkeep that failed", "short", "sum(bandit_upkeep_failures_total)", low=0, alarm=1),
         Panel("Tasks that fail", "short", (
-            ("sum by (task) (bandit_task_failing)", "{{task}}"),
-            ("sum by (task) (increase(bandit_task_failures_total[$__rate_interval]))",
+            ("sum by (task) (bandit_task_failing) or vector(0)", "{{task}}"),
+            ("sum by (task) (increase(bandit_task_failures_total[$__rate_interval])) or vector(0)",
              "{{task}}, rounds"),
             ("sum(bandit_children_ended_total)", "children that stood still")), low=0, alarm=1),
         Panel("Events not in the state", "short", (

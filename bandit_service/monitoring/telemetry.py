@@ -253,8 +253,7 @@ class Telemetry:
         self._task_failures(task).inc()
 
     def task_failing(self, task: str, failing: bool) -> None:
-        """A long-lived task fails from here on, or does no more; none of its failures is a 0."""
-        self._task_failures(task)
+        """A long-lived task fails from here on, or does no more."""
         self._task_failing(task).set(1.0 if failing else 0.0)
 
     def child_ended(self) -> None:

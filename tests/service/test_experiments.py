@@ -97,7 +97,7 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
      "variants.b: "),
     ("PUT", "/v1/experiments/n", {"variants": [{"key": "a", "arm": CHEAP, "weight": 0.5},
         {"key": "b", "policy": "knn", "parameters": {"k": 2**70}, "weight": 0.5}]}, 400,
-     "variants", "64 bits"),
+     "variants[1]", "64 bits"),
     ("PUT", "/v1/experiments/n", {"variants": [{"key": "a", "arm": "gpt-9", "weight": 0.5},
         {"key": "b", "arm": DEAR, "weight": 0.5}]}, 400, "variants",
      "variants.a: no arm 'gpt-9' is offered; there are "),

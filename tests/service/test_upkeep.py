@@ -444,7 +444,7 @@ async def test_a_number_of_any_length_is_refused_by_its_name(
     raw = json.dumps(body).replace('"N"', "1" + 400 * "0").encode()
     status, said = await client.call(method, path, raw)
     assert status == 400, said
-    assert "beyond 64 bits" in said["error"]["message"]
+    assert "must fit in 64 bits" in said["error"]["message"]
     assert said["error"]["param"]
 
 

@@ -58,7 +58,7 @@ async def test_a_task_that_ends_by_any_exception_is_counted_told_and_begun_again
     async with asyncio.timeout(60):
         await well.wait()
     assert told.counted == ["work", "work"]
-    assert told.told == [("work", False), ("work", True), ("work", False)]
+    assert told.told == [("work", True), ("work", False)]
     assert told.tasks.failing == {}
     await kept.end()
     assert kept.task.cancelled()
