@@ -141,13 +141,6 @@ class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
     parameters: dict[str, Any] = {}
 
-    def check(self) -> None:
-        """Raise Refused for parameters that cannot be handed to the process that folds."""
-        try:
-            msgspec.msgpack.encode(self.parameters)
-        except OverflowError:
-            raise Refused("parameters: integers must fit in 64 bits", param="parameters") from None
-
 
 class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/experiments/{id}/whatif: candidates, and on which decisions they are judged.

@@ -143,14 +143,14 @@ def _parser(called: str) -> argparse.ArgumentParser:
     serve.add_argument("--hints", action="store_true", help="print where to look and what to try")
     serve.set_defaults(run=_serve)
 
-    for name, (_, short, long) in _MODULES.items():
+    for name, (path, short, long) in _MODULES.items():
         command = commands.add_parser(
             name, help=short, description=long or short,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter
             if name == "upstream" else argparse.HelpFormatter,
         )  # fmt: skip
         if name == called:
-            module = importlib.import_module(_MODULES[name][0])
+            module = importlib.import_module(path)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
 

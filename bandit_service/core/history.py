@@ -11,15 +11,16 @@ its newest `per_item` outcomes and comparisons, so the history is bounded whatev
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from policies import ArmId, Comparison, Neighbour, Outcome, Vector
 
+T = TypeVar("T")
 PER_ITEM = 8
 Origin: TypeAlias = tuple[int, str]
 
@@ -63,6 +64,16 @@ class Item:
 
 def _key(vector: Vector) -> bytes:
     return blake2b(vector.tobytes(), digest_size=16).digest()
+
+
+def _exchanged(
+    told: tuple[T, ...], owners: tuple[str, ...], owner: str, after: T, is_it: Callable[[T], bool]
+) -> tuple[T, ...]:
+    """The same with `after` in the place of the latest that is the owner's and is it."""
+    for i in reversed(range(len(told))):
+        if owners[i] == owner and is_it(told[i]):
+            return (*told[:i], after, *told[i + 1 :])
+    return told
 
 
 @dataclass
@@ -122,18 +133,12 @@ class History:
         if id is None:
             return False
         item, pair = self.items[id], {after.winner, after.loser}
-        found = zip(item.comparisons, item.compared_by, strict=True)
-        at = [
-            i
-            for i, (one, by) in enumerate(found)
-            if by == owner and {one.winner, one.loser} == pair
-        ]
-        if not at:
-            return False
-        comparisons = list(item.comparisons)
-        comparisons[at[-1]] = after
-        self.items[id] = replace(item, comparisons=tuple(comparisons))
-        return True
+        changed = _exchanged(
+            item.comparisons, item.compared_by, owner, after,
+            lambda one: {one.winner, one.loser} == pair,
+        )  # fmt: skip
+        self.items[id] = replace(item, comparisons=changed)
+        return changed is not item.comparisons
 
     def correct(self, vector: Vector, before: Outcome, after: Outcome, owner: str = "") -> None:
         """Put `after` in the place of `before`, where that is still remembered."""
@@ -141,12 +146,8 @@ class History:
         if id is None:
             return
         item = self.items[id]
-        found = zip(item.outcomes, item.owners, strict=True)
-        at = [i for i, pair in enumerate(found) if pair == (before, owner)]
-        if at:
-            outcomes = list(item.outcomes)
-            outcomes[at[-1]] = after
-            self.items[id] = replace(item, outcomes=tuple(outcomes))
+        changed = _exchanged(item.outcomes, item.owners, owner, after, lambda one: one == before)
+        self.items[id] = replace(item, outcomes=changed)
 
     def forget(self, owner: str) -> None:
         """Drop all that is `owner`'s, and the queries of which nothing is left then. O(n)."""

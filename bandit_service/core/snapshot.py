@@ -41,6 +41,8 @@ class _Remembered(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Waiting(msgspec.Struct, array_like=True, frozen=True):
+    """`Pending`, field by field."""
+
     decided: ev.Decided
     signals: dict[str, float]
     keys: dict[str, str]
@@ -133,18 +135,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
         },
         arms=[_arm(record) for record in world.arms.values()],
         configured=list(world.configured.values()),
-        pending=[
-            _Waiting(
-                one.decided,
-                one.signals,
-                one.keys,
-                one.learned,
-                one.provisional,
-                one.guessed_usd,
-                one.compared,
-            )
-            for one in world.pending.values()
-        ],
+        pending=[_Waiting(**vars(one)) for one in world.pending.values()],
         keys=dict(world.keys),
         items=[_remembered(id, history.items[id]) for id in ids],
         vectors=np.ascontiguousarray(vectors, "<f4").tobytes(),
@@ -198,19 +189,7 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
     world.arms = {each.spec.id: _record(each) for each in kept.arms}
     world.configured = {spec.id: spec for spec in kept.configured}
     world.pending = OrderedDict(
-        (
-            one.decided.id,
-            Pending(
-                one.decided,
-                one.signals,
-                one.keys,
-                one.learned,
-                one.provisional,
-                one.guessed_usd,
-                one.compared,
-            ),
-        )
-        for one in kept.pending
+        (one.decided.id, Pending(**msgspec.structs.asdict(one))) for one in kept.pending
     )
     world.keys = OrderedDict(kept.keys)
     vectors = np.frombuffer(kept.vectors, "<f4").reshape(len(kept.items), kept.dim)

@@ -81,7 +81,6 @@ async def list_policies(request: web.Request) -> web.Response:
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
-    asked.check()
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_body(request), 202)
 

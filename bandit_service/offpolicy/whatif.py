@@ -108,10 +108,7 @@ def _candidates(given: Sequence[Any]) -> tuple[Candidate, ...]:
     found = []
     for i, one in enumerate(given):
         try:
-            one.check()
             found.append(checked(Candidate(name=one.name, parameters=one.parameters)))
-        except Refused as error:
-            raise Refused(f"policies[{i}].{error.message}", param=f"policies[{i}]") from None
         except (ValueError, TypeError) as error:
             raise Refused(f"policies[{i}]: {error}", param=f"policies[{i}]") from None
     return tuple(found)
