@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from bandit_service.checking import unknown
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of, in_words
+from bandit_service.core.explanation import belief
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
-from bandit_service.explained import belief
-from bandit_service.inputs import json_of
+from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.validation import unknown
 from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)

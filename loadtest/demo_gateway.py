@@ -26,13 +26,13 @@ import aiohttp
 import msgspec
 
 import policies
-from bandit_service.assembly import router_rules
+from bandit_service.app.assembly import router_rules
 from bandit_service.cli import replay as replay_cli
 from bandit_service.cli import terminal
 from bandit_service.core import events as ev
-from bandit_service.export.source import Unreadable
-from bandit_service.replay.recorded import BadRecording, open_recording
-from bandit_service.replay.upstream import config_toml
+from bandit_service.data.log_source import Unreadable
+from bandit_service.data.recordings import BadRecording, open_recording
+from bandit_service.offline.provider import config_toml
 from bandit_service.settings import Settings
 from loadtest.demo import live, show
 from loadtest.demo.__main__ import parsed, parser

@@ -14,8 +14,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import Drift
 from bandit_service.core.world import new_world
-from bandit_service.drift import DriftWatch
-from bandit_service.evaluate.tables import Table
+from bandit_service.lab.tables import Table
+from bandit_service.runtime.detectors import DriftWatch
 from policies import ArmId
 
 EVENTS = 20_000
@@ -23,7 +23,7 @@ _LOAD = """
 import sys, time
 import psutil
 import aiohttp, msgspec, numpy, onnxruntime, prometheus_client
-import bandit_service.drift
+import bandit_service.runtime.detectors
 for name in ("pandas", "polars", "sklearn"):  # river takes them where they are installed
     sys.modules[name] = None
 memory = lambda: psutil.Process().memory_info().rss / 2**20
@@ -32,7 +32,7 @@ before, begun = memory(), time.perf_counter()
 print(time.perf_counter() - begun, memory() - before)
 """
 LOADS = {
-    "the two detectors, as the service loads them": "bandit_service.drift.DriftWatch()",
+    "the two detectors, as the service loads them": "bandit_service.runtime.detectors.DriftWatch()",
     "all of river.drift": "import river.drift",
 }
 

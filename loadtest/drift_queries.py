@@ -10,10 +10,10 @@ import numpy as np
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
-from bandit_service.drift import DriftWatch
-from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.tables import Table
-from bandit_service.recall import recall_stream
+from bandit_service.data.recall import recall_stream
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.tables import Table
+from bandit_service.runtime.detectors import DriftWatch
 from policies import ArmId, Floats, load
 
 BEFORE, AFTER = 1500, 300

@@ -24,13 +24,13 @@ from bandit_service.core import chance
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.prior import STRENGTH
+from bandit_service.data.recall import Recall
+from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
 from bandit_service.embedding import open_backend
-from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.pool import in_processes
-from bandit_service.evaluate.tables import Table, number
-from bandit_service.recall import Recall
-from bandit_service.replay.recorded import PARETOBANDIT, embed_all, open_recording
-from bandit_service.replay.simulate import Warm, order_of, simulate, stream
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.pool import in_processes
+from bandit_service.lab.tables import Table, number
+from bandit_service.offline.simulate import Warm, order_of, simulate, stream
 from bandit_service.settings import Settings
 from loadtest.sections import put_section
 from policies import Floats

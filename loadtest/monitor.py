@@ -17,7 +17,12 @@ from types import FrameType
 
 import aiohttp
 
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, Recorded, open_recording
+from bandit_service.data.recordings import (
+    PARETOBANDIT,
+    BadRecording,
+    Recorded,
+    open_recording,
+)
 from loadtest.client import StreamError
 from loadtest.demo.serve import DemoFailed, serving
 from loadtest.demo_gateway import recorded_upstream

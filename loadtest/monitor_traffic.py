@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import order_of
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.simulate import order_of
 from loadtest.client import StreamClient, StreamError
 
 DOWN = "unreachable-model"

@@ -21,11 +21,16 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.data.recordings import (
+    PARETOBANDIT,
+    Recorded,
+    embed_all,
+    open_recording,
+)
 from bandit_service.embedding import open_backend
-from bandit_service.offpolicy.fold import Along, Asked, Sample, along, parsed
-from bandit_service.offpolicy.report import TITLES, How, report
-from bandit_service.replay.recorded import PARETOBANDIT, Recorded, embed_all, open_recording
-from bandit_service.replay.simulate import order_of, simulate
+from bandit_service.offline.offpolicy.fold import Along, Asked, Sample, along, parsed
+from bandit_service.offline.offpolicy.report import TITLES, How, report
+from bandit_service.offline.simulate import order_of, simulate
 from bandit_service.settings import Settings
 from loadtest.sections import put_section
 from policies import Floats, Vector

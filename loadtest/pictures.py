@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, open_recording
+from bandit_service.data.recordings import PARETOBANDIT, BadRecording, open_recording
 from loadtest.dashboards import OUT as DASHBOARDS
 from loadtest.monitor import FAILED, watched
 from loadtest.monitor_traffic import traffic

@@ -25,7 +25,8 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from loadtest.chaos.process import Service
 from loadtest.openloop import Ledger, Pool, Sample, Traffic, open_loop

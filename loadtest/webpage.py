@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.replay.recorded import BadRecording, Recorded, open_recording
+from bandit_service.data.recordings import BadRecording, Recorded, open_recording
 from loadtest.browser import INSTALL, browser, installed
 from loadtest.client import StreamClient, StreamError
 from loadtest.demo.serve import DemoFailed, config_of, serving

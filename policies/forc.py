@@ -37,7 +37,7 @@ class FORC:
 
     strategy: "utility" (default: a price of money for each request), or the paper's "threshold",
         "best" (its performance-maximising), or "mix" (one query of its weighted program). Those
-        under a total budget need all queries at once: `bandit_service/evaluate/assign.py`.
+        under a total budget need all queries at once: `bandit_service/lab/assign.py`.
     threshold: in [0, 1], of `threshold` only. The paper's 0.5.
     fallback: "biggest" (the dearest arm), "cheapest" or "best" (argmax p_i), of `threshold` only.
     quality_weight: w in [0, 1], of `mix` only. The paper's 0.5.

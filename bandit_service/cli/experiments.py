@@ -14,9 +14,9 @@ from typing import Any
 
 from bandit_service.cli import refusals
 from bandit_service.cli.experiments_tables import listed, ruled, shown
-from bandit_service.inputs import text_of
-from bandit_service.offpolicy import report
-from bandit_service.offpolicy.fold import parsed
+from bandit_service.offline.offpolicy import report
+from bandit_service.offline.offpolicy.fold import parsed
+from bandit_service.parsing.inputs import text_of
 
 _PATH = "/v1/experiments"
 _HELP = {

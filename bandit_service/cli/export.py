@@ -12,11 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import assembly, settings
-from bandit_service.export import dsjson, lines, open_bandit
-from bandit_service.export.scan import Scan
-from bandit_service.export.source import LogSource, ServiceSource, Source, Unreadable
-from bandit_service.inputs import text_of
+from bandit_service import settings
+from bandit_service.app import assembly
+from bandit_service.data import dsjson, jsonl, open_bandit
+from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
+from bandit_service.data.scan import Scan
+from bandit_service.parsing.inputs import text_of
 
 USAGE_ERROR = 2
 _EMBEDDINGS = {
@@ -144,7 +145,7 @@ def _export(source: Source, args: argparse.Namespace) -> str:
     )  # fmt: skip
     with bar, Scan(source, args.after, joined=joined, progress=bar.update) as scan:
         if args.format == "parquet":
-            from bandit_service.export import parquet
+            from bandit_service.data import parquet
 
             parquet.write(scan, args.to, embeddings=args.embeddings != "none")
         elif args.format == "dsjson":
@@ -155,7 +156,7 @@ def _export(source: Source, args: argparse.Namespace) -> str:
             rows = open_bandit.csv_lines(scan, args.embeddings != "none", args.unrewarded)
             _write(rows, args.to)
         else:
-            _write(lines.lines(scan, args.embeddings), args.to)
+            _write(jsonl.lines(scan, args.embeddings), args.to)
         return scan.summary()
 
 

@@ -15,10 +15,10 @@ from bandit_service import settings
 from bandit_service.cli.replay import Usage
 from bandit_service.core import events as ev
 from bandit_service.core.apply import ITEMS_PER_EVENT
+from bandit_service.data import dsjson, open_bandit
+from bandit_service.data.log_source import Unreadable
+from bandit_service.data.logged import ForeignSource, source_of
 from bandit_service.embedding import open_backend
-from bandit_service.export.source import Unreadable
-from bandit_service.foreign import dsjson, open_bandit
-from bandit_service.foreign.records import ForeignSource, source_of
 from store import Record
 from store.sqlite import SqliteLog
 

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
 from store import Corrupt, Offset
 from store.salvage import Report, examine, repair, take_place
 from store.snapshots import FileSnapshots

@@ -14,19 +14,20 @@ import msgspec
 from tqdm import tqdm
 
 import policies
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, outcomes_or_full, tell_left_out
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
 from bandit_service.core.prior import STRENGTH
-from bandit_service.replay.recorded import (
+from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
     BadRecording,
     Recorded,
     open_recording,
 )
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
 from bandit_service.wire import RewardRequest
 
 _CONTEXT_WINDOW = 128_000

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service import app, assembly, clock, logs, security, settings
+from bandit_service import clock, logs, settings
+from bandit_service.app import assembly, service
 from bandit_service.cli import terminal
+from bandit_service.cli.file_modes import open_to_others
 from bandit_service.embedding import ModelUnavailable, export
 from bandit_service.http import frame
-from bandit_service.readable import open_to_others
+from bandit_service.settings import keys
 from store import StoreError
 
 USAGE_ERROR = 2
@@ -70,7 +72,7 @@ _MODULES = {
         "runs, and compare them with uniform, the best single arm and the oracle.",
     ),
     "evaluate": (
-        "bandit_service.evaluate.evaluate_cli",
+        "bandit_service.cli.evaluate",
         "judge routers and policies on recorded data, with curves and intervals",
         "Recorded data × routers and policies × seeds, under the protocols of docs/evaluation.md. "
         "Prints tables; leaves JSON, Parquet and plots in a directory.",
@@ -86,12 +88,12 @@ _MODULES = {
         "Create a new event log from another system's log.",
     ),
     "convert": (
-        "bandit_service.evaluate.convert_cli",
+        "bandit_service.cli.convert",
         "make a recording of logs with a line per answer, or of RouterBench's files",
         "Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.",
     ),
     "tune": (
-        "bandit_service.evaluate.tune_cli",
+        "bandit_service.cli.tune",
         "choose a policy's parameters on a validation split of recorded data",
         "Search a policy's parameters on a validation split; the test split is looked at once, "
         "with the chosen ones and the defaults.",
@@ -154,13 +156,11 @@ def _parser(called: str) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
 
-    keys = commands.add_parser("keys", help="make API keys")
-    actions = keys.add_subparsers(required=True, metavar="new")
+    making = commands.add_parser("keys", help="make API keys")
+    actions = making.add_subparsers(required=True, metavar="new")
     new = actions.add_parser("new", help="print a fresh key, once, and the entry to configure")
     new.add_argument("--id", required=True, help="a name for the key")
-    new.add_argument(
-        "--scopes", required=True, help=f"some of {', '.join(security.SCOPES)}, by commas"
-    )
+    new.add_argument("--scopes", required=True, help=f"some of {', '.join(keys.SCOPES)}, by commas")
     new.add_argument("--tenant", default="", help="the only tenant that the key acts for")
     new.set_defaults(run=_keys_new)
 
@@ -227,7 +227,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         bar.total = total
         bar.update(done - bar.n)
 
-    async with app.serving(chosen, progress) as (url, running):
+    async with service.serving(chosen, progress) as (url, running):
         bar.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -294,12 +294,12 @@ Three commands to try:
 
 
 def _keys_new(args: argparse.Namespace) -> int:
-    key, hashed = security.new_key()
-    entry = security.ApiKey(
+    key, hashed = keys.new_key()
+    entry = keys.ApiKey(
         id=args.id, hash=hashed, scopes=tuple(args.scopes.split(",")), tenant=args.tenant
     )
     try:
-        security.check_key(entry)
+        keys.check_key(entry)
     except ValueError as error:
         print(f"bandit-service: --{error}", file=sys.stderr)
         return USAGE_ERROR

@@ -19,10 +19,7 @@ from bandit_service.cli import replay_log
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.prior import strength_of
-from bandit_service.embedding import open_backend
-from bandit_service.replay import report
-from bandit_service.replay.baselines import Baselines, baselines
-from bandit_service.replay.recorded import (
+from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
     BadRecording,
@@ -30,7 +27,10 @@ from bandit_service.replay.recorded import (
     embed_all,
     open_recording,
 )
-from bandit_service.replay.simulate import Run, Watch, order_of, simulate
+from bandit_service.embedding import open_backend
+from bandit_service.offline import report
+from bandit_service.offline.baselines import Baselines, baselines
+from bandit_service.offline.simulate import Run, Watch, order_of, simulate
 from bandit_service.settings import Settings
 from policies import Policy, Vector
 

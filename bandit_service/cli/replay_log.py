@@ -11,8 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import snapshot
+from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings
 from store import Offset
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from bandit_service.nearest import did_you_mean
+from bandit_service.parsing.suggestions import did_you_mean
 
 
 def kept(run: Callable[[], int]) -> int:

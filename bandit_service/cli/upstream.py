@@ -11,14 +11,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bandit_service.replay.recorded import (
+from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
     BadRecording,
     Recorded,
     open_recording,
 )
-from bandit_service.replay.upstream import RecordedUpstream, config_toml
+from bandit_service.offline.provider import RecordedUpstream, config_toml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import assert_never
 
 from bandit_service.core import events as ev
-from bandit_service.core import learners, prior, rewards, taking_part, trial
+from bandit_service.core import learners, prior, rewards
+from bandit_service.core.experiments import participation, trial
 from bandit_service.core.lessons import OF_THE_MACHINE, teach
 from bandit_service.core.world import ArmRecord, Fading, Pending, World, beside
 from bandit_service.statistics.calibration import Calibration
@@ -67,7 +68,7 @@ def _fold(world: World, event: ev.AnyEvent) -> None:
             world.pending[event.id] = Pending(event)
             _calibrate(world, event)
             world.drift.decided(event, world.events)
-            taking_part.takes_part(world, event)
+            participation.takes_part(world, event)
         case ev.Rewarded():
             rewards.rewarded(world, event)
         case ev.Compared():
@@ -85,7 +86,7 @@ def _fold(world: World, event: ev.AnyEvent) -> None:
         case ev.VariantSeeded():
             learners.seed(world, event)
         case ev.RulesChanged():
-            taking_part.set_rules(world, event)
+            participation.set_rules(world, event)
         case ev.DriftDetected():
             _drift(world, event)
         case ev.PriorWeighed():

@@ -10,9 +10,14 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
-from bandit_service.core.assignment import Assigned, assigned, invited, running
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
-from bandit_service.core.experiments import label_of
+from bandit_service.core.experiments.assignment import (
+    Assigned,
+    assigned,
+    invited,
+    running,
+)
+from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.lessons import view_of
 from bandit_service.core.world import (
     ArmRecord,

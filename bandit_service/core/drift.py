@@ -6,8 +6,8 @@ expects no quality. A change of traffic moves rewards; it leaves residuals where
 distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries,
 with mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
 
-The detectors stand outside (`bandit_service.drift`), fed with what is folded here. What they find
-comes back as an event, and what follows from it is folded here too.
+The detectors stand outside (`bandit_service.runtime.detectors`), fed with what is folded here.
+What they find comes back as an event, and what follows from it is folded here too.
 """
 
 from __future__ import annotations

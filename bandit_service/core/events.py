@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from bandit_service.core.experiments import Experiment, Rules
+from bandit_service.core.experiments.spec import Experiment, Rules
 from policies import SURFACE, ArmId, Vector
 
 

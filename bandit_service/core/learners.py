@@ -7,7 +7,7 @@ import msgspec
 import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
-from bandit_service.core.experiments import label_of
+from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.world import Learner, World, beside
 
 

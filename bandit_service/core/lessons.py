@@ -10,7 +10,7 @@ import numpy as np
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.experiments import label_of
+from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.history import Origin, View
 from bandit_service.core.world import Correction, Fading, Learner, Lesson, Recompared, World
 from policies import ArmId, Context

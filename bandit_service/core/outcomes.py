@@ -16,7 +16,7 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused, Unknown
-from bandit_service.core.experiments import Metric
+from bandit_service.core.experiments.spec import Metric
 from bandit_service.core.rewards import SIGNALS
 from bandit_service.core.world import Pending, World
 from policies import ArmId

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core import taking_part
+from bandit_service.core.experiments import participation
 from bandit_service.core.lessons import context_of, learn, origin_of
 from bandit_service.core.world import (
     REMEMBERED_KEYS,
@@ -76,7 +76,7 @@ def rewarded(world: World, event: ev.Rewarded) -> None:
     learn(world, rewarded, of, event.prior)
     if pending is not None:
         _note_learned(pending, rewarded)
-        taking_part.measured(world, pending.decided, event, before, settled)
+        participation.measured(world, pending.decided, event, before, settled)
         if event.reward is not None:
             world.drift.settled(pending.decided, event.reward, world.events)
     if event.reward is not None:
@@ -128,7 +128,7 @@ def _correct(
         record.latencies += "latency_s" not in before
         record.latency_s += event.latency_s - before.get("latency_s", 0.0)
     context = context_of(world, decided)
-    taking_part.measured(world, decided, event, before, pending.learned.get("reward"))
+    participation.measured(world, decided, event, before, pending.learned.get("reward"))
     if not pending.settled:
         if event.reward is not None:  # it brought quality or reward for the first time
             rewarded = _told(context, pending, {**pending.signals, "reward": event.reward})
@@ -188,7 +188,7 @@ def expired(world: World, pending: Pending | None, default_reward: float | None)
     rewarded = _told(context, pending, {**pending.signals, "reward": default_reward})
     learn(world, rewarded, pending.decided)
     _remember(world, context, pending.decided, rewarded)
-    taking_part.valued(world, pending.decided, "reward", default_reward, None)
+    participation.valued(world, pending.decided, "reward", default_reward, None)
 
 
 def compared(world: World, event: ev.Compared) -> None:

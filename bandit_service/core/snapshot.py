@@ -18,9 +18,9 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.drift import Drift
-from bandit_service.core.experiments import Experiment, Rules
+from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import Item
-from bandit_service.core.trial import Trial
 from bandit_service.core.world import ArmRecord, Learner, Pending, World, new_world
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Comparison, Outcome, Policy

@@ -13,10 +13,10 @@ import numpy as np
 from bandit_service.core import codec
 from bandit_service.core.drift import Drift
 from bandit_service.core.events import ArmSpec, Decided
-from bandit_service.core.experiments import Experiment, Rules
+from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.spend import Spend
-from bandit_service.core.trial import Trial
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId, Arms, Compared, Policy, Rewarded
 

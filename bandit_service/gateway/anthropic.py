@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
-from bandit_service.inputs import json_of
+from bandit_service.parsing.inputs import json_of
 
 VERSION = "2023-06-01"
 MAX_TOKENS = 4096

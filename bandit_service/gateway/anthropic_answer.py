@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.gateway.counts import count, merged
-from bandit_service.inputs import json_of
+from bandit_service.parsing.inputs import json_of
 
 Json = dict[str, Any]
 

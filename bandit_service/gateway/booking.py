@@ -6,7 +6,7 @@ import logging
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
 
 _log = logging.getLogger("bandit.gateway")
 

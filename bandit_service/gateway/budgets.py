@@ -20,46 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from bandit_service.core.errors import BudgetExhausted
-from bandit_service.core.spend import PERIODS, Spend, accounts_of, ends, window
+from bandit_service.core.spend import Spend, accounts_of, ends, window
+from bandit_service.settings.budgets import BudgetSpec
 
-SCOPES = ("service", "tenant", "key")
-ON_EXHAUSTED = ("cheaper", "refuse")
 _GAIN, _MOST = 20.0, 100.0
 _SOON_S = 1.0
 """When to come again where others hold the money, and will have spent less of it."""
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
-
-
-class BudgetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A limit in USD for each hour, day or month.
-
-    id: the tenant or key that it is for; "*" gives each one a budget of its own. on_exhausted:
-    "cheaper" offers the arms that still fit, and refuses when none does; "refuse" refuses whenever
-    the arm of the policy's choice may not fit. pace: spread the spend over the window.
-    """
-
-    scope: str
-    per: str
-    usd: float
-    id: str = "*"
-    on_exhausted: str = "cheaper"
-    pace: bool = True
-
-
-def check_budget(spec: BudgetSpec) -> None:
-    """ValueError "field: what was wrong, what is allowed"."""
-    for name, value, allowed in (
-        ("scope", spec.scope, SCOPES),
-        ("per", spec.per, PERIODS),
-        ("on_exhausted", spec.on_exhausted, ON_EXHAUSTED),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
-    if not 0.0 < spec.usd <= 1e9:
-        raise ValueError(f"usd: must be above 0 and at most 1000000000, got {spec.usd:g}")
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import Size, most_usd, usual_usd
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.wanted import Wanted
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
 _SELDOM = 4.0
@@ -124,7 +124,7 @@ class Choosing:
         that is several times what it usually costs.
         """
         spec = arm.spec
-        own_limit = self._upstreams.spec(spec.upstream).own_limit
+        own_limit = self._upstreams.own_limit(spec.upstream)
         most = most_usd(spec, size, own_limit)
         if most <= left or size.limit or spec.max_output_tokens or own_limit:
             return most

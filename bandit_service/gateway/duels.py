@@ -16,8 +16,8 @@ from bandit_service import wire
 from bandit_service.core import chance
 from bandit_service.core.errors import ServiceError, Unknown
 from bandit_service.gateway.judging import Answered, Judging
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry.telemetry import Telemetry
 
 _MOST_KEPT = 256
 

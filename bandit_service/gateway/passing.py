@@ -24,8 +24,8 @@ from bandit_service.gateway.sizes import likely_usd, most_usd, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.usage import cost_usd
 from bandit_service.http.connections import while_there
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
 

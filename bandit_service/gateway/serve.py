@@ -33,7 +33,7 @@ from bandit_service.gateway.choosing import Choosing
 from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
-from bandit_service.gateway.judges import JudgeSpec, answer_text
+from bandit_service.gateway.judges import answer_text
 from bandit_service.gateway.judging import Answered, Judging
 from bandit_service.gateway.line import Line, event
 from bandit_service.gateway.passing import Passing, onward_of
@@ -43,8 +43,9 @@ from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_
 from bandit_service.gateway.wanted import Wanted
 from bandit_service.http.connections import while_there
 from bandit_service.http.ending import ENDING, stopped
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
+from bandit_service.settings.judges import JudgeSpec
+from bandit_service.telemetry.telemetry import Telemetry
 
 
 class Gateway:

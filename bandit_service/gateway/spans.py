@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from bandit_service.core import events as ev
 from bandit_service.gateway.calls import Call
-from bandit_service.gateway.configured import UpstreamSpec
 from bandit_service.gateway.relay import Passed
 from bandit_service.gateway.upstreams import Failed, Rejected
-from bandit_service.monitoring import tracing
-from bandit_service.monitoring.tracing import Span, Value
+from bandit_service.settings.upstreams import UpstreamSpec
+from bandit_service.telemetry import tracing
+from bandit_service.telemetry.tracing import Span, Value
 
 OPERATIONS = {
     "/chat/completions": "chat",

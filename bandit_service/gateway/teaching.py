@@ -22,8 +22,8 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import likely_usd
 from bandit_service.gateway.upstreams import Failed
 from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd, saved_usd
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.gateway")
 

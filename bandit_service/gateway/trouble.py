@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bandit_service.inputs import json_of
+from bandit_service.parsing.inputs import json_of
 
 
 class About(Enum):

@@ -25,10 +25,10 @@ import msgspec
 from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import anthropic, trouble
-from bandit_service.gateway.configured import Upstream, UpstreamSpec
 from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.trouble import About
-from bandit_service.inputs import json_of
+from bandit_service.parsing.inputs import json_of
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MOST_ERROR = 65_536
 _LARGE = 1 << 20
@@ -78,6 +78,19 @@ class _Sent:
     reused: bool = False
 
 
+def headers_of(upstream: Upstream) -> dict[str, str]:
+    """What every call carries; the key is in it."""
+    spec, headers = upstream.spec, {"Content-Type": "application/json"}
+    carrier = spec.auth_header or "Authorization"
+    if spec.kind == "anthropic":
+        headers["anthropic-version"] = anthropic.VERSION
+        carrier = spec.auth_header or "x-api-key"
+    headers |= spec.headers
+    if key := upstream.key:
+        headers[carrier] = f"Bearer {key}" if carrier == "Authorization" else key
+    return headers
+
+
 class Upstreams:
     """All providers, over one session. `close` it at the end.
 
@@ -107,6 +120,10 @@ class Upstreams:
     def __contains__(self, id: object) -> bool:
         return id in self._upstreams
 
+    def own_limit(self, id: str) -> int | None:
+        """The limit of an answer that is sent where the client sets none; None where none is."""
+        return anthropic.MAX_TOKENS if self.spec(id).kind == "anthropic" else None
+
     def spec(self, id: str) -> UpstreamSpec:
         """One provider's settings."""
         return self._upstreams[id].spec
@@ -135,7 +152,7 @@ class Upstreams:
         url = spec.base_url.rstrip("/") + path
         if spec.kind == "anthropic":
             url, body = anthropic.url(spec.base_url), translated(path, body)
-        data, headers = msgspec.json.encode(body), upstream.headers() | dict(extra)
+        data, headers = msgspec.json.encode(body), headers_of(upstream) | dict(extra)
         try:
             async with asyncio.timeout(spec.first_byte_s):
                 response = await self._begun(upstream, url, data, headers)

@@ -26,7 +26,7 @@ from typing import IO, Any
 import msgspec
 
 from bandit_service.gateway import judges
-from bandit_service.gateway.judges import JudgeSpec
+from bandit_service.settings.judges import JudgeSpec
 
 MOST_SCHEMA = 65_536
 _LENGTH = struct.Struct(">I")

@@ -12,11 +12,11 @@ from bandit_service import logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime
-from bandit_service.explained import weighed_arms
+from bandit_service.core.explanation import weighed_arms
+from bandit_service.http.auth import Caller
 from bandit_service.http.connections import while_there
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
-from bandit_service.router import Router
-from bandit_service.security import Caller
+from bandit_service.runtime.router import Router
 from policies import Outcome
 
 

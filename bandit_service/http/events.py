@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from bandit_service.core.errors import Expired, Refused, Unavailable
-from bandit_service.http.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
+from bandit_service.data.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
 from bandit_service.http.frame import DRAINING, ROUTER
 from store import Closed, Offset, StoreError
 

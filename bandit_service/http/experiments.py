@@ -9,14 +9,14 @@ from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused
-from bandit_service.core.experiments import HOLDOUT, Experiment, Rules
-from bandit_service.core.trial import Trial
-from bandit_service.experiments.background import unknown
-from bandit_service.experiments.conclusions import conclusion
-from bandit_service.experiments.results import results
-from bandit_service.experiments.running import Experiments
+from bandit_service.core.experiments.conclusions import conclusion
+from bandit_service.core.experiments.results import results
+from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules
+from bandit_service.core.experiments.trial import Trial
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
-from bandit_service.offpolicy.whatif import WhatIf
+from bandit_service.offline.offpolicy.whatif import WhatIf
+from bandit_service.runtime.experiment_monitor import unknown
+from bandit_service.runtime.experiments import Experiments
 
 WHATIF = web.AppKey("whatif", WhatIf)
 EXPERIMENTS = web.AppKey("experiments", Experiments)

@@ -25,12 +25,12 @@ from bandit_service.core.errors import (
     UpstreamError,
 )
 from bandit_service.http.admission import Admission, Entrance, retry_after
+from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING, stopped
-from bandit_service.keeper import Keeper
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.origins import Borders, Headers
-from bandit_service.router import Router
-from bandit_service.security import ANYBODY, Caller, Gate
+from bandit_service.http.origins import Borders, Headers
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry.telemetry import Telemetry
 
 ROUTER = web.AppKey("router", Router)
 KEEPER = web.AppKey("keeper", Keeper)

@@ -14,9 +14,9 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.experiments import HOLDOUT, STATUSES, Experiment, Rules
+from bandit_service.core.experiments.spec import HOLDOUT, STATUSES, Experiment, Rules
 from bandit_service.core.outcomes import RANGES
-from bandit_service.security import ROUTES
+from bandit_service.http.auth import ROUTES
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 _UNIT = {"name": "unit", "in": "path", "required": True, "schema": {"type": "string"}}

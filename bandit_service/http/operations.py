@@ -8,10 +8,10 @@ from aiohttp import web
 
 import bandit_service
 from bandit_service.core.errors import Unavailable
-from bandit_service.folding import FoldFailed
+from bandit_service.http import page
 from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
 from bandit_service.http.openapi import document
-from bandit_service.live import page
+from bandit_service.runtime.folding import FoldFailed
 from store import StoreError
 
 

@@ -19,9 +19,9 @@ from bandit_service.core.errors import (
     TooLarge,
     Unknown,
 )
+from bandit_service.http.auth import Caller, Gate
 from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
-from bandit_service.router import Router
-from bandit_service.security import Caller, Gate
+from bandit_service.runtime.router import Router
 
 _TOGETHER = 16
 """So many of one list are under way at once: others' requests wait behind these, not behind all."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.gateway import http as gateway_http
 from bandit_service.http import catalogue, decisions, operations, outcomes, stream
 from bandit_service.http import drift as drift_http
 from bandit_service.http import events as events_http
 from bandit_service.http import experiments as experiments_http
-from bandit_service.live import http as live_http
+from bandit_service.http import gateway as gateway_http
+from bandit_service.http import live as live_http
 
 
 def routes() -> list[web.RouteDef]:

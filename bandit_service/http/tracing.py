@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from bandit_service.monitoring import tracing
-from bandit_service.monitoring.tracing import Span, Tracer
+from bandit_service.telemetry import tracing
+from bandit_service.telemetry.tracing import Span, Tracer
 
 TRACER = web.AppKey("tracer", Tracer)
 _SPAN = web.RequestKey("span", Span)

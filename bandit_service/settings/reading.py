@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bandit_service.gateway.budgets import BudgetSpec, check_budget
-from bandit_service.gateway.configured import listed, upstreams_of
-from bandit_service.gateway.judges import JudgeSpec, check_judge
-from bandit_service.inputs import text_of
-from bandit_service.nearest import did_you_mean
-from bandit_service.origins import check_host, check_origin
+from bandit_service.parsing.hosts import check_host, check_origin
+from bandit_service.parsing.inputs import text_of
+from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import tables
+from bandit_service.settings.budgets import BudgetSpec, check_budget
+from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.rule import Rule
+from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
 
 PREFIX = "BANDIT_"

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 
 import policies
-from bandit_service.checking import Mistakes, every_mistake
-from bandit_service.core import experiment_checks
 from bandit_service.core.errors import Refused, in_words
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.experiments import Experiment
-from bandit_service.gateway.configured import listed
-from bandit_service.nearest import did_you_mean
-from bandit_service.security import ApiKey, check_key
+from bandit_service.core.experiments import checks
+from bandit_service.core.experiments.spec import Experiment
+from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.parsing.validation import Mistakes, every_mistake
+from bandit_service.settings.keys import ApiKey, check_key
 from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.upstreams import listed
 from bandit_service.settings.whole import DEFAULT_ARMS
 
 
@@ -48,7 +48,7 @@ def _check_learning(spec: BesideSpec) -> None:
 
 def _check_experiment(spec: Experiment) -> None:
     try:
-        experiment_checks.check(spec)
+        checks.check(spec)
     except Refused as refused:
         raise ValueError(refused.message) from None
     for one in spec.variants:
@@ -64,7 +64,7 @@ def experiments_of(items: Any, mistakes: list[str]) -> tuple[Experiment, ...]:
     experiments = listed("experiments", items, Experiment, _check_experiment, mistakes)
     for i, spec in enumerate(experiments):
         try:
-            experiment_checks.check_beside(spec, {one.id: one for one in experiments[:i]})
+            checks.check_beside(spec, {one.id: one for one in experiments[:i]})
         except Refused as refused:
             mistakes.append(f"experiments[{i}].{refused.message}")
     return experiments

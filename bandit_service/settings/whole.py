@@ -10,12 +10,11 @@ from typing import Any, cast
 
 import policies
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.experiments import Experiment
-from bandit_service.gateway.budgets import BudgetSpec
-from bandit_service.gateway.configured import Upstream
-from bandit_service.gateway.judges import JudgeSpec
+from bandit_service.core.experiments.spec import Experiment
 from bandit_service.logs import FORMATS
-from bandit_service.security import ApiKey
+from bandit_service.settings.budgets import BudgetSpec
+from bandit_service.settings.judges import JudgeSpec
+from bandit_service.settings.keys import ApiKey
 from bandit_service.settings.rule import Rule, setting
 from bandit_service.settings.sections import (
     DriftSettings,
@@ -35,6 +34,7 @@ from bandit_service.settings.sections import (
     SnapshotSettings,
     TracingSettings,
 )
+from bandit_service.settings.upstreams import Upstream
 
 DEFAULT_ARMS = (
     ArmSpec(

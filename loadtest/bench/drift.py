@@ -29,16 +29,21 @@ from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
-from bandit_service.drift import DriftRules, DriftWatch, available
+from bandit_service.data.recall import Recall
+from bandit_service.data.recordings import (
+    PARETOBANDIT,
+    BadRecording,
+    embed_all,
+    open_recording,
+)
 from bandit_service.embedding import open_backend
-from bandit_service.evaluate.change import phases_of
-from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.pool import in_processes
-from bandit_service.evaluate.summary import interval
-from bandit_service.evaluate.tables import Table, number
-from bandit_service.recall import Recall
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, embed_all, open_recording
-from bandit_service.replay.simulate import simulate, stream
+from bandit_service.lab.change import phases_of
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.pool import in_processes
+from bandit_service.lab.summary import interval
+from bandit_service.lab.tables import Table, number
+from bandit_service.offline.simulate import simulate, stream
+from bandit_service.runtime.detectors import DriftRules, DriftWatch, available
 from bandit_service.settings import Settings
 from loadtest.drift_cost import cost
 from loadtest.drift_queries import queries

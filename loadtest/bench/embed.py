@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bandit_service.data.recordings import BadRecording, open_recording
 from bandit_service.embedding import Backend, EmbeddingStage, ModelUnavailable, open_backend
-from bandit_service.replay.recorded import BadRecording, open_recording
 from loadtest.bench.tables import show
 from loadtest.bench.world import percentiles
 from policies import Vector

@@ -15,8 +15,8 @@ import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import simulate
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.simulate import simulate
 from policies import ArmId, Floats, Vector
 
 QUERIES, ARMS, DIM = 10_000, 11, 384

@@ -16,9 +16,9 @@ import numpy as np
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.assignment import assigned
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
-from bandit_service.core.experiments import Audience, Experiment, Variant
+from bandit_service.core.experiments.assignment import assigned
+from bandit_service.core.experiments.spec import Audience, Experiment, Variant
 from bandit_service.core.world import World
 from policies import Vector
 from store.history import HybridIndex

@@ -15,13 +15,13 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration
-from bandit_service.core.experiments import Experiment, Guardrail, Variant
+from bandit_service.core.experiments.spec import Experiment, Guardrail, Variant
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router, RouterRules
-from bandit_service.writer import Writer
+from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
 from store.history import HybridIndex
 from store.sqlite import SqliteLog

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandit_service.core.experiments import Experiment, Guardrail, Metric, Variant
-from bandit_service.experiments.results import results
+from bandit_service.core.experiments.results import results
+from bandit_service.core.experiments.spec import Experiment, Guardrail, Metric, Variant
 from loadtest.coverage.played import Played
 
 _SIZES = ((2, 0, 1_000), (2, 0, 20_000), (20, 8, 1_000), (20, 8, 20_000))

@@ -14,7 +14,8 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from bandit_service import app, settings
+from bandit_service import settings
+from bandit_service.app import service
 from bandit_service.core import events as ev
 from loadtest.bench.start import appears, link_models
 from loadtest.bench.world import (
@@ -129,7 +130,7 @@ async def serve_bench(directory: str) -> None:
     runner = web.AppRunner(bare, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with app.serving(chosen) as (url, _):
+    async with service.serving(chosen) as (url, _):
         urls = {"service": url, "echo": f"http://127.0.0.1:{runner.addresses[0][1]}"}
         (Path(directory) / "urls").write_text(json.dumps(urls))
         await asyncio.Event().wait()

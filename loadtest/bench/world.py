@@ -17,9 +17,9 @@ from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router, RouterRules
-from bandit_service.writer import Writer
+from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Outcome, Vector
 from store import EventLog
 from store.history import HybridIndex

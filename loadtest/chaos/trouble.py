@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
+from bandit_service.runtime import recovery
 from loadtest.chaos.load import GONE, Client, Wrong
 from store import START, Corrupt, StoreError, synced
 from store.salvage import repair, take_place
@@ -44,7 +46,7 @@ async def hurting_children(pid: int, rng: random.Random, seen: Counter[str]) -> 
         await asyncio.sleep(0.02)
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             for child in psutil.Process(pid).children(recursive=True):
-                if child.pid in known or "bandit_service.folding" not in child.cmdline():
+                if child.pid in known or "bandit_service.runtime.folding" not in child.cmdline():
                     continue
                 known.add(child.pid)
                 how = rng.choice([None, None, signal.SIGSTOP, signal.SIGKILL])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
 from loadtest.chaos.gateway import TENANT
 from loadtest.chaos.load import Client, Ledger, Wrong
 

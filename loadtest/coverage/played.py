@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core import trial as fold
-from bandit_service.core.experiments import Experiment, Guardrail, Variant
-from bandit_service.core.steering import steer
+from bandit_service.core.experiments import trial as fold
+from bandit_service.core.experiments.spec import Experiment, Guardrail, Variant
+from bandit_service.core.experiments.steering import steer
 from policies import ArmId
 
 _GOLDEN = 0.618033988749895

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bandit_service.core import events as ev
-from bandit_service.core.sides import gap_of
-from bandit_service.core.steering import breaches
-from bandit_service.core.trial import LATENCY_STEP, latency_bucket
-from bandit_service.experiments.conclusions import shown_difference
+from bandit_service.core.experiments.conclusions import shown_difference
+from bandit_service.core.experiments.steering import breaches
+from bandit_service.core.experiments.trial import LATENCY_STEP, latency_bucket
+from bandit_service.core.experiments.variant_stats import gap_of
 from bandit_service.statistics import calibration, quantiles, srm
 from loadtest.coverage.played import Played, limit, two
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import aiohttp
 
 import policies
-from bandit_service.assembly import router_rules
+from bandit_service.app.assembly import router_rules
 from bandit_service.cli import replay as replay_cli
 from bandit_service.cli import terminal
-from bandit_service.export.source import Unreadable
-from bandit_service.replay.recorded import PARETOBANDIT, BadRecording, open_recording
+from bandit_service.data.log_source import Unreadable
+from bandit_service.data.recordings import PARETOBANDIT, BadRecording, open_recording
 from bandit_service.settings import Settings
 from loadtest.client import StreamError
 from loadtest.demo import live, show

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.data.recordings import Recorded
 from bandit_service.embedding import estimate_tokens
-from bandit_service.replay.baselines import Track, baselines, joined, rewards
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import Phase, order_of
+from bandit_service.offline.baselines import Track, baselines, joined, rewards
+from bandit_service.offline.simulate import Phase, order_of
 
 DEARER = 60.0
 WORSE = 0.5

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.export.source import ServiceSource
-from bandit_service.replay.baselines import baselines
-from bandit_service.replay.simulate import Phase, order_of
+from bandit_service.data.log_source import ServiceSource
+from bandit_service.offline.baselines import baselines
+from bandit_service.offline.simulate import Phase, order_of
 from loadtest.client import StreamClient
 from loadtest.demo.acts import ACTS, Stage, dearer, most_used, phases_of
 from policies import Floats, Vector

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from bandit_service.assembly import drift_watch, router_rules
-from bandit_service.replay.baselines import Track
-from bandit_service.replay.simulate import Phase, Run, order_of, simulate, stream
+from bandit_service.app.assembly import drift_watch, router_rules
+from bandit_service.offline.baselines import Track
+from bandit_service.offline.simulate import Phase, Run, order_of, simulate, stream
 from bandit_service.settings import Settings
 from loadtest.demo.acts import (
     ACTS,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bandit_service.replay.report import check_plot, spread
+from bandit_service.offline.report import check_plot, spread
 from loadtest.demo.acts import DEARER
 from loadtest.demo.offline import CHANCE, FIRST, GREEDY, Results
 from policies import Floats

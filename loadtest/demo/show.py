@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bandit_service.assembly import router_rules
-from bandit_service.replay import report
+from bandit_service.app.assembly import router_rules
+from bandit_service.offline import report
 from bandit_service.settings import Settings
 from loadtest.demo import offline, tell
 from loadtest.demo.acts import Stage

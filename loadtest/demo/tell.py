@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.baselines import baselines
-from bandit_service.replay.simulate import Phase
+from bandit_service.offline.baselines import baselines
+from bandit_service.offline.simulate import Phase
 from loadtest.demo.acts import ACTS, DEARER, Stage
 from loadtest.demo.interval import Interval, interval
 from loadtest.demo.live import Live

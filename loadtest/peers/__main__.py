@@ -27,8 +27,7 @@ import policies
 from bandit_service.cli.replay import USAGE_ERROR, bounded, tell_left_out
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.embedding import ModelUnavailable, open_backend
-from bandit_service.replay.recorded import (
+from bandit_service.data.recordings import (
     PARETOBANDIT,
     BadRecording,
     Recorded,
@@ -36,6 +35,7 @@ from bandit_service.replay.recorded import (
     load_paretobandit,
     open_recording,
 )
+from bandit_service.embedding import ModelUnavailable, open_backend
 from bandit_service.settings import Settings
 from loadtest.peers.entrants import (
     EMBEDDING,
@@ -52,7 +52,7 @@ from loadtest.peers.paretobandit import held_out, own_features
 from loadtest.peers.protocol import Missing
 
 if TYPE_CHECKING:
-    from bandit_service.evaluate.tables import Table
+    from bandit_service.lab.tables import Table
 
 _DEFAULTS = Settings()
 _TEST = f"{PARETOBANDIT}-test"

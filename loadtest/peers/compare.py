@@ -15,9 +15,9 @@ import numpy as np
 import policies
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.recall import Recall
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import simulate, stream
+from bandit_service.data.recall import Recall
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.simulate import simulate, stream
 from bandit_service.settings import Settings
 from loadtest.peers.entrants import EMBEDDING, OURS, Entrant
 from loadtest.peers.protocol import Passed, Problem, pass_through

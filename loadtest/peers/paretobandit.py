@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bandit_service.replay.recorded import Recorded
+from bandit_service.data.recordings import Recorded
 from loadtest.peers.protocol import Asked, Outcome, Problem, need
 from policies import Floats, Vector
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bandit_service.core import chance
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.baselines import Track
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import order_of
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.baselines import Track
+from bandit_service.offline.simulate import order_of
 from policies import Floats
 
 
@@ -172,7 +172,7 @@ def pass_through(
     """Stream the queries in the order of `seed`; every arm must have an answer to every query.
 
     features: (n, d), row by row of the recording. The order and the reward are those of
-    `bandit_service.replay.simulate`.
+    `bandit_service.offline.simulate`.
     """
     order = order_of(recorded, seed)
     n, k = recorded.quality.shape

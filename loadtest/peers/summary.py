@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bandit_service.evaluate.summary import Interval, interval
-from bandit_service.evaluate.tables import Table, number
-from bandit_service.replay.baselines import Track, baselines
+from bandit_service.lab.summary import Interval, interval
+from bandit_service.lab.tables import Table, number
+from bandit_service.offline.baselines import Track, baselines
 from loadtest.peers.compare import Result, Stream
 
 _NOTE = (

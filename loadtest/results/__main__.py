@@ -13,24 +13,24 @@ import numpy as np
 from tqdm import tqdm
 
 import bandit_service
+from bandit_service.cli.evaluate import entrants_of
 from bandit_service.cli.replay import tell_left_out
 from bandit_service.core.decide import Exploration
-from bandit_service.embedding import Backend, open_backend
-from bandit_service.evaluate import output, reports
-from bandit_service.evaluate.change import SILENT
-from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.evaluate_cli import entrants_of
-from bandit_service.evaluate.offline import parts, update_times
-from bandit_service.evaluate.online import Protocol
-from bandit_service.evaluate.pairs import load_pairs
-from bandit_service.evaluate.routers import standard
-from bandit_service.replay.recorded import (
+from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
     BadRecording,
     embed_all,
     open_recording,
 )
+from bandit_service.embedding import Backend, open_backend
+from bandit_service.lab import output, reports
+from bandit_service.lab.change import SILENT
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.offline import parts, update_times
+from bandit_service.lab.online import Protocol
+from bandit_service.lab.pairs import load_pairs
+from bandit_service.lab.routers import standard
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency
 from loadtest.results.found import Found, save, saved

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bandit_service.evaluate.offline import OfflineRow
-from bandit_service.evaluate.tables import Table, number, percent, update_table
+from bandit_service.lab.offline import OfflineRow
+from bandit_service.lab.tables import Table, number, percent, update_table
 from loadtest.results.found import AssignedRow, Found
 
 EAGLE_AGAINST = ("kNN", "MLP", "SVM")
@@ -253,7 +253,7 @@ def forc(found: Sequence[Found]) -> str:
                 "Cost to match the best single model, of that model's cost", headings, tuple(cells)
             ).markdown(),
             "The predictor is a logistic head per arm on the frozen embedding; the fine-tuned "
-            "encoder of the paper is `bandit_service.evaluate.finetune`. What can be saved depends "
+            "encoder of the paper is `bandit_service.lab.finetune`. What can be saved depends "
             "on how far apart the models are: four models of one family, as in the paper, leave "
             "more to save than a pool in which a cheap model is among the best.",
             *assigned,

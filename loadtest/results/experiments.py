@@ -10,17 +10,17 @@ from functools import partial
 import numpy as np
 
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.evaluate import assign, reports
-from bandit_service.evaluate.convergence import ConvergedRow, converge
-from bandit_service.evaluate.data import Labelled
-from bandit_service.evaluate.faithful import FAITHFUL
-from bandit_service.evaluate.offline import parts
-from bandit_service.evaluate.online import Entrant, Protocol
-from bandit_service.evaluate.pairs import PairRow, Pairs, evaluate_pairs
-from bandit_service.evaluate.routers import FORC
-from bandit_service.evaluate.routers._sweep import Priced
-from bandit_service.evaluate.routers.forc import estimated_cost
-from bandit_service.replay.recorded import Recorded
+from bandit_service.data.recordings import Recorded
+from bandit_service.lab import assign, reports
+from bandit_service.lab.convergence import ConvergedRow, converge
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.faithful import FAITHFUL
+from bandit_service.lab.offline import parts
+from bandit_service.lab.online import Entrant, Protocol
+from bandit_service.lab.pairs import PairRow, Pairs, evaluate_pairs
+from bandit_service.lab.routers import FORC
+from bandit_service.lab.routers._sweep import Priced
+from bandit_service.lab.routers.forc import estimated_cost
 from loadtest.results.found import AssignedRow, MetaLLMRow, Single
 from policies import Floats, Vector
 

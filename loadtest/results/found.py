@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from bandit_service.evaluate.convergence import ConvergedRow
-from bandit_service.evaluate.offline import OfflineRow, UpdateRow
-from bandit_service.evaluate.pairs import PairRow
-from bandit_service.evaluate.summary import OnlineRow
+from bandit_service.lab.convergence import ConvergedRow
+from bandit_service.lab.offline import OfflineRow, UpdateRow
+from bandit_service.lab.pairs import PairRow
+from bandit_service.lab.summary import OnlineRow
 
 _SUFFIX = ".found.msgpack"
 

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from bandit_service.core.events import ArmSpec
+from bandit_service.data.recordings import BadRecording, Recorded
 from bandit_service.embedding import estimate_tokens
-from bandit_service.replay.recorded import BadRecording, Recorded
 from policies import ArmId
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ import numpy as np
 
 import bandit_service
 from bandit_service.core.decide import Exploration
-from bandit_service.evaluate.offline import OfflineRow
-from bandit_service.evaluate.summary import OnlineRow
-from bandit_service.evaluate.tables import Table, with_half
+from bandit_service.lab.offline import OfflineRow
+from bandit_service.lab.summary import OnlineRow
+from bandit_service.lab.tables import Table, with_half
 from loadtest.results.found import Found
 
 _REFERENCES = ("uniform", "best single", "zero router", "task label", "oracle")

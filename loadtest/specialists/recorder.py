@@ -1,6 +1,6 @@
 """Ask every arm every question, and write the recording.
 
-    python -m loadtest.specialists --out bandit_service/replay/specialists
+    python -m loadtest.specialists --out bandit_service/data/specialists
 
 The questions and the answers depend on the seed and the versions of the programs alone. What an
 answer cost does not: it is the processor time that it took on this machine. What the README says

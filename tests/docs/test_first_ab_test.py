@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service import settings
-from bandit_service.core.experiments import (
+from bandit_service.core.experiments.spec import (
     Audience,
     Experiment,
     Guardrail,

@@ -17,11 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import policies
-from bandit_service import folding
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.world import World, new_world
+from bandit_service.runtime import folding
 from store import Corrupt, Offset, Record, StoreError
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 
 from bandit_service import settings
 from bandit_service.core.errors import Forbidden
+from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.routes import routes
-from bandit_service.origins import Borders, Headers
 from loadtest import dashboards
 from tests.tools import tool
 

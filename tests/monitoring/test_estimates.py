@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bandit_service.core import events as ev
-from bandit_service.monitoring import metrics
-from bandit_service.monitoring.estimates import Estimates
-from bandit_service.monitoring.probabilities import Probabilities
 from bandit_service.statistics import means
+from bandit_service.telemetry import metrics
+from bandit_service.telemetry.estimates import Estimates
+from bandit_service.telemetry.probabilities import Probabilities
 from policies import ArmId
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.experiments import Experiment, Variant
+from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.world import World, new_world
-from bandit_service.monitoring import metrics
-from bandit_service.monitoring.experiment_metrics import ExperimentMetrics
+from bandit_service.telemetry import metrics
+from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from policies import ArmId
 
 

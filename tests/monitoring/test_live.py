@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bandit_service.monitoring import metrics
-from bandit_service.replay.recorded import BadRecording, open_recording
+from bandit_service.data.recordings import BadRecording, open_recording
+from bandit_service.telemetry import metrics
 from loadtest import dashboards, monitor, panels, pictures
 from loadtest.monitor_traffic import DOWN, traffic
 from loadtest.pictures_draw import draw

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bandit_service.monitoring import metrics
-from bandit_service.monitoring.learning_health import LearningHealth
+from bandit_service.telemetry import metrics
+from bandit_service.telemetry.learning_health import LearningHealth
 from policies import ArmId
 from tests.service.provider import Provider, a_provider
 from tests.service.running import Client, a_vector, serving

@@ -23,11 +23,11 @@ PLANTED = {
         "bandit_service/statistics/means.py", "import bandit_service.core.world"),
     "nothing imports OpenTelemetry but what sends spans": (
         "bandit_service/gateway/spans.py", "import opentelemetry"),
-    "only the edges speak HTTP": ("bandit_service/writer.py", "import aiohttp"),
+    "only the edges speak HTTP": ("bandit_service/runtime/writer.py", "import aiohttp"),
     "nothing that serves imports evaluation": (
-        "bandit_service/router.py", "import bandit_service.evaluate.online"),
+        "bandit_service/runtime/router.py", "import bandit_service.lab.online"),
     "the shell stands on the core": (
-        "bandit_service/core/events.py", "import bandit_service.router"),
+        "bandit_service/core/events.py", "import bandit_service.runtime.router"),
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
     assert {name for name in names if name.startswith("bandit_service/web/")} == page
     assert not [name for name in names if name.endswith((".pyc", ".db", ".so"))]
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
-    assert "bandit_service/replay/specialists/specialists.jsonl.gz" in names
+    assert "bandit_service/data/specialists/specialists.jsonl.gz" in names
 
 
 def test_imports_where_the_checkout_is_not(elsewhere: Path, tmp_path: Path) -> None:

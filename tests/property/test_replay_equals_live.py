@@ -22,14 +22,20 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, weigh
 from bandit_service.core.errors import ServiceError
-from bandit_service.core.experiments import Experiment, Guardrail, Metric, Rules, Variant
+from bandit_service.core.experiments.spec import (
+    Experiment,
+    Guardrail,
+    Metric,
+    Rules,
+    Variant,
+)
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.experiments.background import weighed
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.router import Router, RouterRules
-from bandit_service.writer import Writer
+from bandit_service.runtime.experiment_monitor import weighed
+from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import EventLog
 from store.history import HybridIndex

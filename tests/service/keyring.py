@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bandit_service import security
+from bandit_service.settings import keys
 
 
 class Keyring:
     """Keys by id: `ring["app"]` is the secret; `environ` goes to the service."""
 
     def __init__(self, **tables: dict[str, Any]) -> None:
-        made = {id: security.new_key() for id in tables}
+        made = {id: keys.new_key() for id in tables}
         self._secrets = {id: secret for id, (secret, _) in made.items()}
         self.tables = [
             {

@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from bandit_service import app, settings
+from bandit_service import settings
+from bandit_service.app import service
 from bandit_service.core.world import World
 from bandit_service.http import frame
 
@@ -109,7 +110,7 @@ async def opened(
     chosen = settings.read(
         None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
     )
-    async with app.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
+    async with service.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
         yield Client(session, url), running[frame.ROUTER].world
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import codec
 from bandit_service.core.world import beside
+from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings
 from tests.service.provider import ARMS, HELLO, official_client, until
 from tests.service.running import Client, a_vector, serving

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from bandit_service import settings
-from bandit_service.security import ROUTES
+from bandit_service.http.auth import ROUTES
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 

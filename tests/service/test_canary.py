@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bandit_service import logs, security
+from bandit_service import logs
+from bandit_service.settings import keys
 from tests.service.keyring import Keyring
 from tests.service.running import DIM, Process, a_vector
 
@@ -98,7 +99,7 @@ async def test_a_name_that_is_no_arm_is_told_to_who_sent_it_and_to_nobody_else(
 
 async def test_canaries_are_nowhere_to_be_seen(tmp_path: Path, models: Path) -> None:
     ring = Keyring(app={"scopes": ["decide", "reward", "read", "admin"]}, of_a={"tenant": "a"})
-    wrong, _ = security.new_key()
+    wrong, _ = keys.new_key()
     secrets = [ring["app"], ring["of_a"], wrong]
     environ = ring.environ | {"BANDIT_LOG_LEVEL": "debug"}
     process = Process(tmp_path / "var", models, **environ)

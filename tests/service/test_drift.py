@@ -11,11 +11,11 @@ import aiohttp
 import numpy as np
 import pytest
 
-from bandit_service import drift
+from bandit_service.runtime import detectors
 from tests.service.running import Client, Process, a_vector, serving
 
 pytestmark = pytest.mark.skipif(
-    not drift.available(), reason="river is not installed: pip install river==0.26.1"
+    not detectors.available(), reason="river is not installed: pip install river==0.26.1"
 )
 
 ARMS = json.dumps([

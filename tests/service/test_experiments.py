@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.clock import Ids
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
 from bandit_service.settings import BadSettings
 from store import Record
 from tests.service.keyring import Keyring

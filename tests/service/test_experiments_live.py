@@ -18,9 +18,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
-from bandit_service.replay.recorded import Recorded, open_recording
+from bandit_service.data.recordings import Recorded, open_recording
+from bandit_service.runtime import recovery
 from tests.service.running import Client, Process
 
 pytest.importorskip("pareto_bandit")

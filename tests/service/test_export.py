@@ -12,16 +12,17 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
-from bandit_service.export.lines import read
-from bandit_service.export.source import ServiceSource
+from bandit_service.data.events_frame import FRAME
+from bandit_service.data.jsonl import read
+from bandit_service.data.log_source import ServiceSource
 from bandit_service.http import events as events_http
-from bandit_service.http.events_frame import FRAME
 from store import Corrupt, Offset
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
-from tests.unit.export.making import a_history, records
+from tests.unit.data.making import a_history, records
 
 
 async def _used(client: Client) -> None:

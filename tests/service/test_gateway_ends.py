@@ -14,7 +14,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from tests.service.provider import HELLO, Provider, a_gateway, a_provider, signals_of, until
 from tests.service.running import Client, Process, a_vector

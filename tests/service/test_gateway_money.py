@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from store import Full
 from store.sqlite import SqliteLog

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from bandit_service import assembly, cli, recovery, settings
+from bandit_service import cli, settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
 from policies import ArmId
 from store import Offset, Record
 from store.snapshots import FileSnapshots

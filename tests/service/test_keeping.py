@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
+from bandit_service.runtime import recovery
 from store import EventLog, Offset, Record
 from tests.service.running import Client, a_vector, serving
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import aiohttp
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
 from tests.service.running import Client, Process, a_vector
 
 ROUNDS = 5

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.cli import learn as learn_cli
 from bandit_service.core import events as ev
 from bandit_service.wire import DecideRequest, RewardRequest
 from tests.service.running import prepare
-from tests.unit.replay.recordings import a_row, write
+from tests.unit.data.recordings import a_row, write
 
 
 def _learn(config: Path, data: Path, *more: str) -> int:

@@ -242,7 +242,7 @@ async def stuck(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Client, _Stuck]]:
     model = _Stuck()
-    monkeypatch.setattr("bandit_service.assembly.open_backend", lambda *_: model)
+    monkeypatch.setattr("bandit_service.app.assembly.open_backend", lambda *_: model)
     environ = {"BANDIT_EMBEDDING_TIMEOUT_S": "60", "BANDIT_EMBEDDING_BATCH_SIZE": "1"}
     async with serving(tmp_path / "var", models, **environ) as client:
         try:

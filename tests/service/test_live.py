@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import app, settings
-from bandit_service.live import http as live_http
-from bandit_service.live import page
+from bandit_service import settings
+from bandit_service.app import service
+from bandit_service.http import live as live_http
+from bandit_service.http import page
 from tests.service.keyring import Keyring
 from tests.service.running import Client, Process, a_vector, prepare, serving
 
@@ -51,7 +52,7 @@ async def hub(tmp_path: Path, models: Path) -> AsyncIterator[tuple[Client, live_
     prepare(tmp_path / "var", models)
     environ = {"BANDIT_DATA_DIR": str(tmp_path / "var"), "BANDIT_SERVER_PORT": "0"}
     chosen = settings.read(None, environ)
-    async with app.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
+    async with service.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
         yield Client(session, url), running[live_http.LIVE]
 
 

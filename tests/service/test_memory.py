@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service.router import Router
+from bandit_service.runtime.router import Router
 from tests.service.running import serving
 
 ALIVE: list[int] = []

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bandit_service import assembly
+from bandit_service.app import assembly
 from bandit_service.embedding.backends import Backend
 from loadtest.openloop import Pool, Traffic, open_loop
 from tests.service.running import DIM, Client, Process, a_vector, serving

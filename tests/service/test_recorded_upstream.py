@@ -17,8 +17,8 @@ from aiohttp import web
 
 from bandit_service import cli
 from bandit_service.core.events import ArmSpec
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.upstream import Answers, RecordedUpstream, config_toml
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.provider import Answers, RecordedUpstream, config_toml
 from policies import ArmId
 from tests.service.provider import signals_of, until
 from tests.service.running import serving

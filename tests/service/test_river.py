@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from bandit_service import assembly, recovery, settings
-from bandit_service.offpolicy.fold import parsed
+from bandit_service import settings
+from bandit_service.app import assembly
+from bandit_service.offline.offpolicy.fold import parsed
+from bandit_service.runtime import recovery
 from tests.service.running import Client, a_vector, serving
 
 LINUCB = "river:LinUCBDisjoint"

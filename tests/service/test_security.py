@@ -16,13 +16,16 @@ import pytest
 import trustme
 
 import policies
-from bandit_service import app, cli, security, settings
+from bandit_service import cli, settings
+from bandit_service.app import service
 from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
+from bandit_service.http import auth
 from bandit_service.http.routes import routes
+from bandit_service.settings import keys
 from policies import ArmId, Arms, Context, Rewarded
 from tests.service.running import Client, a_vector, serving
 
-SECRETS = {id: security.new_key() for id in ("app", "other", "admin", "reader", "slow", "old")}
+SECRETS = {id: keys.new_key() for id in ("app", "other", "admin", "reader", "slow", "old")}
 
 
 def _key(id: str, *scopes: str, **fields: Any) -> dict[str, Any]:
@@ -58,9 +61,9 @@ async def _code(client: Client, method: str, path: str, body: Any = None) -> tup
 
 def test_what_changes_something_needs_admin_and_so_does_a_route_that_was_forgotten() -> None:
     there = {(route.method, route.path) for route in routes()}
-    changing = {each for each in there if security.ROUTES[each] == "admin"}
+    changing = {each for each in there if auth.ROUTES[each] == "admin"}
     assert {each for each in there if each[0] in ("PUT", "DELETE")} <= changing
-    gate = security.Gate([msgspec.convert(KEYS[3], security.ApiKey)])
+    gate = auth.Gate([msgspec.convert(KEYS[3], keys.ApiKey)])
     bearer = f"Bearer {SECRETS['reader'][0]}"
     for method, path in changing | {("POST", "/v1/forgotten")}:
         with pytest.raises(Forbidden):
@@ -164,7 +167,7 @@ async def test_tls_by_setting_and_nothing_older_than_1_2(tmp_path: Path, models:
         async with client.session.get(f"{client.url}/healthz", ssl=trusting) as answer:
             assert answer.status == 200
         chosen = settings.read(None, where)
-        context = app.tls_context(chosen)
+        context = service.tls_context(chosen)
         assert context is not None
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
@@ -183,7 +186,7 @@ async def test_what_would_be_open_to_the_world_does_not_start(
 ) -> None:
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(tmp_path), **environ})
     with pytest.raises(settings.BadSettings, match=named):
-        async with app.serving(chosen):
+        async with service.serving(chosen):
             pass
     assert not (tmp_path / "events.sqlite3").exists()
     assert settings.exposure(settings.read(None, {"BANDIT_SERVER_HOST": "localhost"})) == ""
@@ -215,7 +218,7 @@ def test_a_new_key_fits_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keys", "new", "--id", "a", "--scopes", "decide,reward"]) == 0
     printed = capsys.readouterr().out
     key = printed.split("only now: ")[1].split()[0]
-    assert security.hash_of(key) in printed
+    assert keys.hash_of(key) in printed
     assert cli.main(["keys", "new", "--id", "a", "--scopes", "everything"]) == 2
 
 
@@ -227,7 +230,7 @@ def test_time_tells_nothing_as_every_entry_is_compared(monkeypatch: pytest.Monke
         return one == other
 
     monkeypatch.setattr("hmac.compare_digest", counting)
-    gate = security.Gate([msgspec.convert(each, security.ApiKey) for each in KEYS])
+    gate = auth.Gate([msgspec.convert(each, keys.ApiKey) for each in KEYS])
     gate.admit("GET", "/v1/arms", f"bearer {SECRETS['app'][0]}", 0.0, 0.0)
     with pytest.raises(Denied):
         gate.admit("GET", "/v1/arms", "Bearer bs_wrong", 0.0, 0.0)
@@ -236,8 +239,8 @@ def test_time_tells_nothing_as_every_entry_is_compared(monkeypatch: pytest.Monke
 
 def test_a_bucket_refills_with_time() -> None:
     """Two a second, three at once: three pass, the fourth must wait; half a second on, one."""
-    entry = msgspec.convert(_key("app", "read", rate_per_s=2.0, burst=3), security.ApiKey)
-    gate, bearer = security.Gate([entry]), f"Bearer {SECRETS['app'][0]}"
+    entry = msgspec.convert(_key("app", "read", rate_per_s=2.0, burst=3), keys.ApiKey)
+    gate, bearer = auth.Gate([entry]), f"Bearer {SECRETS['app'][0]}"
     for _ in range(3):
         gate.admit("GET", "/v1/arms", bearer, 0.0, 10.0)
     with pytest.raises(RateLimited):
@@ -246,12 +249,12 @@ def test_a_bucket_refills_with_time() -> None:
 
 
 def test_the_share_of_one_key_is_bounded_and_others_free_it() -> None:
-    keys = [
-        msgspec.convert(_key("app", "reward", reward_share=0.1), security.ApiKey),
-        msgspec.convert(_key("other", "reward"), security.ApiKey),
+    tables = [
+        msgspec.convert(_key("app", "reward", reward_share=0.1), keys.ApiKey),
+        msgspec.convert(_key("other", "reward"), keys.ApiKey),
     ]
-    gate = security.Gate(keys, window=200)
-    greedy, others = security.Caller("app"), security.Caller("other")
+    gate = auth.Gate(tables, window=200)
+    greedy, others = auth.Caller("app"), auth.Caller("other")
     for _ in range(100):
         gate.taught(others)
     accepted = 0
@@ -274,18 +277,18 @@ def _traffic_of_the_best(share: float) -> float:
     The liar sends twenty outcomes for each of its queries, as a client with self-contained
     outcomes can: the worse arm is praised, the better one damned.
     """
-    keys = [
-        msgspec.convert(_key("app", "reward", reward_share=share), security.ApiKey),
-        msgspec.convert(_key("other", "reward"), security.ApiKey),
+    tables = [
+        msgspec.convert(_key("app", "reward", reward_share=share), keys.ApiKey),
+        msgspec.convert(_key("other", "reward"), keys.ApiKey),
     ]
-    gate, rng = security.Gate(keys), np.random.default_rng(3)
+    gate, rng = auth.Gate(tables), np.random.default_rng(3)
     policy = policies.load("epsilon_greedy")
     state = policy.init()
     arms = Arms((ArmId("best"), ArmId("worst")), np.zeros(2), np.zeros(2))
     context = Context(np.ones(1, np.float32), 1, 0.1)
     taken = 0.0
 
-    def teach(caller: security.Caller, arm: ArmId, reward: float) -> None:
+    def teach(caller: auth.Caller, arm: ArmId, reward: float) -> None:
         nonlocal state
         try:
             gate.may_teach(caller)
@@ -300,11 +303,11 @@ def _traffic_of_the_best(share: float) -> float:
         taken += float(propensities[0])
         if i % 20 == 0:
             for _ in range(20):
-                teach(security.Caller("app"), ArmId("worst"), 1.0)
-                teach(security.Caller("app"), ArmId("best"), -1.0)
+                teach(auth.Caller("app"), ArmId("worst"), 1.0)
+                teach(auth.Caller("app"), ArmId("best"), -1.0)
         arm = arms.ids[int(rng.random() > propensities[0])]
         quality = 0.8 if arm == "best" else 0.3
-        teach(security.Caller("other"), arm, quality + 0.1 * float(rng.normal()))
+        teach(auth.Caller("other"), arm, quality + 0.1 * float(rng.normal()))
     return taken / 2000
 
 

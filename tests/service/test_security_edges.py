@@ -12,7 +12,10 @@ import aiohttp
 import msgspec
 import pytest
 
-from bandit_service import app, clock, security, settings
+from bandit_service import clock, settings
+from bandit_service.app import service
+from bandit_service.http import auth
+from bandit_service.settings import keys
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 
@@ -44,8 +47,8 @@ async def test_a_share_holds_also_for_what_is_sent_at_once(
             answers = await asyncio.gather(*(greedy.post("/v1/rewards", ALONE) for _ in range(60)))
             results = [body["results"][0] if status == 200 else body for status, body in answers]
         codes = [each["error"]["code"] if "error" in each else "" for each in results]
-        assert codes.count("") == security.ALWAYS
-        assert codes.count("reward_share") == 60 - security.ALWAYS
+        assert codes.count("") == auth.ALWAYS
+        assert codes.count("reward_share") == 60 - auth.ALWAYS
 
 
 async def test_one_key_alone_has_nobody_to_leave_a_share_to(tmp_path: Path, models: Path) -> None:
@@ -153,13 +156,13 @@ async def test_every_route_of_the_service_has_an_entry_and_every_entry_a_route(
     async with serving(data, models):
         pass  # makes the directory
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data), "BANDIT_SERVER_PORT": "0"})
-    async with app.serving(chosen) as (_, running):
+    async with service.serving(chosen) as (_, running):
         there = {
             (route.method, route.resource.canonical.rstrip("/") or "/")
             for route in running.router.routes()
             if route.resource is not None and route.method != "HEAD"
         }
-    assert set(security.ROUTES) == there
+    assert set(auth.ROUTES) == there
 
 
 def test_keys_come_from_a_file_too_and_no_secret_is_there_twice(tmp_path: Path) -> None:
@@ -181,7 +184,7 @@ def test_keys_come_from_a_file_too_and_no_secret_is_there_twice(tmp_path: Path) 
 
 
 def test_a_secret_in_the_place_of_its_hash_is_not_repeated() -> None:
-    secret, _ = security.new_key()
+    secret, _ = keys.new_key()
     entry = {"id": "a", "hash": secret, "scopes": ["read"]}
     with pytest.raises(settings.BadSettings) as caught:
         settings.read(None, {"BANDIT_KEYS": json.dumps([entry])})

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.embedding.backends import Backend
 from loadtest.openloop import Pool, Traffic, open_loop

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bandit_service import assembly, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.embedding import surface
 from tests.service.running import Client, a_vector, serving

@@ -21,9 +21,11 @@ import psutil
 import pytest
 from yarl import URL
 
-from bandit_service import assembly, recovery, settings
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.http import connections
+from bandit_service.runtime import recovery
 from tests.service.running import Client, Process, a_vector, opened, serving
 
 EAGER = {"BANDIT_SNAPSHOTS_EVERY_EVENTS": "100", "BANDIT_LOG_FORMAT": "json"}
@@ -163,7 +165,7 @@ async def _stop_children(pid: int, stopped: set[int]) -> None:
         for child in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 # before it is Python the service itself waits for it, as for any new process
-                ready = "bandit_service.folding" in child.cmdline()
+                ready = "bandit_service.runtime.folding" in child.cmdline()
                 if ready and child.pid not in stopped and child.status() != psutil.STATUS_ZOMBIE:
                     os.kill(child.pid, signal.SIGSTOP)
                     stopped.add(child.pid)
@@ -194,8 +196,8 @@ async def test_a_child_that_cannot_be_started_is_told_and_tried_again(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """At 5a5a85b `DELETE /v1/units` answered 500, and nothing was erased until a restart."""
-    monkeypatch.setattr("bandit_service.keeper._LOOK_S", 0.02)
-    monkeypatch.setattr("bandit_service.keeper._AGAIN_S", 0.1)
+    monkeypatch.setattr("bandit_service.runtime.maintenance._LOOK_S", 0.02)
+    monkeypatch.setattr("bandit_service.runtime.maintenance._AGAIN_S", 0.1)
 
     async def fails(*_: object, **__: object) -> None:
         raise error
@@ -232,11 +234,11 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         raise ZeroDivisionError
 
     where = {
-        "sweep": "bandit_service.router.Router.sweep",
-        "upkeep": "bandit_service.monitoring.telemetry.Telemetry.upkeep_failed",
-        "lag": "bandit_service.monitoring.gauges.time",
-        "steer": "bandit_service.experiments.background.Background._steer",
-        "commit": "bandit_service.writer.Writer._sync",
+        "sweep": "bandit_service.runtime.router.Router.sweep",
+        "upkeep": "bandit_service.telemetry.telemetry.Telemetry.upkeep_failed",
+        "lag": "bandit_service.app.gauges.time",
+        "steer": "bandit_service.runtime.experiment_monitor.Background._steer",
+        "commit": "bandit_service.runtime.writer.Writer._sync",
     }[task]
     for quick in ("keeper._LOOK_S", "supervisor.FIRST_S"):
         monkeypatch.setattr(f"bandit_service.{quick}", 0.02)
@@ -249,7 +251,7 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         with monkeypatch.context() as patched:
             patched.setattr(where, fails)
             if task == "upkeep":  # what tells of a failure fails itself
-                patched.setattr("bandit_service.keeper.Keeper._retain", fails)
+                patched.setattr("bandit_service.runtime.maintenance.Keeper._retain", fails)
 
             async def told() -> bool:
                 if task == "commit":

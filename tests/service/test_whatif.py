@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bandit_service import cli
-from bandit_service.offpolicy import whatif
+from bandit_service.offline.offpolicy import whatif
 from tests.service.running import Client, a_vector, serving
 
 WORTH = {"llama-3.1-8b-instruct": 0.3, "mistral-large-2512": 0.9, "gemini-2.5-pro": 0.6}

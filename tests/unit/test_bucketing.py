@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_service.core import bucketing, hashing
-from bandit_service.core.bucketing import SCHEMES
+from bandit_service.core.experiments import bucketing, hashing
+from bandit_service.core.experiments.bucketing import SCHEMES
 from tests.shared_data import vectors
 
 TEXT = st.text(max_size=20)

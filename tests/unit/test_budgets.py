@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bandit_service.core.errors import BudgetExhausted
 from bandit_service.core.spend import MOST_ACCOUNTS, Spend, ends, window
-from bandit_service.gateway.budgets import Budgets, BudgetSpec, check_budget
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.settings.budgets import BudgetSpec, check_budget
 
 NOON = 43_200.0  # of the first day
 

@@ -11,8 +11,8 @@ import pytest
 
 from bandit_service import cli, settings
 from bandit_service.cli import ask, experiments
-from bandit_service.replay.recorded import load
-from tests.unit.replay.recordings import a_row, write
+from bandit_service.data.recordings import load
+from tests.unit.data.recordings import a_row, write
 
 COMMAND = [sys.executable, "-m", "bandit_service.cli"]
 

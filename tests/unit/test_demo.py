@@ -10,17 +10,17 @@ import pytest
 from scipy import stats
 
 import policies
-from bandit_service.assembly import router_rules
+from bandit_service.app.assembly import router_rules
 from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.recorded import Recorded
-from bandit_service.replay.simulate import Phase, order_of
+from bandit_service.data.recordings import Recorded
+from bandit_service.offline.simulate import Phase, order_of
 from bandit_service.settings import Settings
 from loadtest.demo import acts, offline, tell
 from loadtest.demo.interval import Interval, interval, t_quantile
 from loadtest.demo.plot import draw, moving
 from policies import Vector
-from tests.unit.replay.recordings import planted, recording
+from tests.unit.data.recordings import planted, recording
 
 RULE = RewardRule(0.1, 0.0)
 BEST, SECOND, THIRD = 0, 1, 2

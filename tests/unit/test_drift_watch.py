@@ -12,18 +12,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import policies
-from bandit_service import drift
-from bandit_service.assembly import drift_watch
+from bandit_service.app.assembly import drift_watch
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
 from bandit_service.core.world import World, new_world
-from bandit_service.drift import DriftRules, DriftWatch
-from bandit_service.monitoring.drift_metrics import DriftMetrics
-from bandit_service.monitoring.telemetry import Telemetry
+from bandit_service.runtime import detectors
+from bandit_service.runtime.detectors import DriftRules, DriftWatch
+from bandit_service.runtime.writer import Writer
 from bandit_service.settings import DriftSettings, Settings
-from bandit_service.writer import Writer
+from bandit_service.telemetry.drift_metrics import DriftMetrics
+from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import Full, Offset, Record
 from store.history import HybridIndex
@@ -32,7 +32,7 @@ from store.memory import MemoryLog
 A = ArmId("a")
 
 needs_river = pytest.mark.skipif(
-    not drift.available(), reason="river is not installed: pip install river==0.26.1"
+    not detectors.available(), reason="river is not installed: pip install river==0.26.1"
 )
 
 
@@ -202,13 +202,13 @@ def test_without_river_the_reason_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "river", None)
     with pytest.raises(ImportError, match="pip install river=="):
         DriftWatch()
-    assert not drift.available()
+    assert not detectors.available()
 
 
 @needs_river
 def test_the_heavy_half_of_river_is_not_imported() -> None:
     code = (
-        "import sys; from bandit_service.drift import DriftWatch; DriftWatch(); "
+        "import sys; from bandit_service.runtime.detectors import DriftWatch; DriftWatch(); "
         "print({'river.drift', 'river.stream', 'scipy.stats', 'pandas'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 import policies
-from bandit_service import recovery, settings
+from bandit_service import settings
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
-from bandit_service.export import lines
-from bandit_service.offpolicy.fold import Asked, Candidate, along
-from bandit_service.replay.simulate import simulate
+from bandit_service.data import jsonl
+from bandit_service.offline.offpolicy.fold import Asked, Candidate, along
+from bandit_service.offline.simulate import simulate
+from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings
 from policies import ArmId
-from tests.unit.export.making import a_log
-from tests.unit.replay.recordings import planted
+from tests.unit.data.making import a_log
+from tests.unit.data.recordings import planted
 
 OLD = Exploration(floor=0.01)
 
@@ -95,7 +96,7 @@ def test_a_log_of_the_old_floor_folds_as_before_and_keeps_its_propensities(tmp_p
         recorded, vectors, policies.load("metallm"), seed=0, explore=OLD, rule=RewardRule(0.1),
         heard=written.append,
     )  # fmt: skip
-    stored = [lines.read(lines.line(i, event))[1] for i, event in enumerate(written, 1)]
+    stored = [jsonl.read(jsonl.line(i, event))[1] for i, event in enumerate(written, 1)]
     assert stored == written
     decided = [event for event in stored if isinstance(event, ev.Decided)]
     assert len(decided) == len(done.arm) == 120

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandit_service.evaluate.data import Labelled
+from bandit_service.lab.data import Labelled
 from loadtest import hotstart
 from loadtest.hotstart import COLD, Start, Went
-from tests.unit.replay.recordings import planted
+from tests.unit.data.recordings import planted
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.gateway import judges
-from bandit_service.gateway.judges import JudgeSpec, check_judge, verdict
+from bandit_service.gateway.judges import verdict
+from bandit_service.settings.judges import JudgeSpec, check_judge
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 

@@ -15,8 +15,9 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.world import Pending, World, new_world
-from bandit_service.live.broadcast import BEHIND, Broadcast
-from bandit_service.live.reasons import (
+from bandit_service.observe.broadcast import BEHIND, Broadcast
+from bandit_service.observe.feed import KNOWN, RECENT, ArmSeen, Watches
+from bandit_service.observe.reasons import (
     Signs,
     chances,
     changes,
@@ -26,9 +27,8 @@ from bandit_service.live.reasons import (
     state,
     why,
 )
-from bandit_service.live.ring import Ring
-from bandit_service.live.scatter import FEWEST, plane_of, scatter
-from bandit_service.live.watch import KNOWN, RECENT, ArmSeen, Watches
+from bandit_service.observe.ring import Ring
+from bandit_service.observe.scatter import FEWEST, plane_of, scatter
 from bandit_service.statistics.moments import ENOUGH, Moments
 from policies import ArmId, OwnAlarms
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bandit_service.core.errors import Forbidden
-from bandit_service.origins import Borders, Headers, check_host, check_origin
+from bandit_service.http.origins import Borders, Headers
+from bandit_service.parsing.hosts import check_host, check_origin
 
 LOCAL = Borders.of((), (), "127.0.0.1", secure=False, keys=False)
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from bandit_service import supervisor
-from bandit_service.supervisor import Supervisor
+from bandit_service.runtime import supervisor
+from bandit_service.runtime.supervisor import Supervisor
 
 
 class _Told:

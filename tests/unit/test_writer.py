@@ -15,8 +15,8 @@ from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.lessons import teach
 from bandit_service.core.world import Learner, World, new_world
-from bandit_service.monitoring.telemetry import Telemetry
-from bandit_service.writer import Writer
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, Full, Offset, Record
 from store.history import HybridIndex
 from store.memory import MemoryLog

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit_service.core import bucketing
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.experiments import SCHEMES, Audience, Experiment, Variant
-from bandit_service.core.hashing import sha256_fraction
+from bandit_service.core.experiments import bucketing
+from bandit_service.core.experiments.hashing import sha256_fraction
+from bandit_service.core.experiments.spec import SCHEMES, Audience, Experiment, Variant
 from bandit_service.core.world import World
 from tests.unit.experiments.given import (
     a_world,

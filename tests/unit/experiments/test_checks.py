@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bandit_service.core import experiment_checks as checks
 from bandit_service.core.errors import Conflict, ServiceError
-from bandit_service.core.experiments import (
+from bandit_service.core.experiments import checks
+from bandit_service.core.experiments.spec import (
     Audience,
     Experiment,
     Guardrail,

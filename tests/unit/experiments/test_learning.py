@@ -12,7 +12,7 @@ from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Recalled, decide, weigh
-from bandit_service.core.experiments import Audience, Experiment, Variant
+from bandit_service.core.experiments.spec import Audience, Experiment, Variant
 from bandit_service.core.world import World
 from policies import ArmId
 from tests.unit.experiments.given import (

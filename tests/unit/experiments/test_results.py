@@ -12,10 +12,22 @@ import pytest
 
 from bandit_service import __version__
 from bandit_service.cli.experiments_tables import listed, shown
-from bandit_service.core.experiments import HOLDOUT, ROUTED, Experiment, Guardrail, Metric, Variant
-from bandit_service.core.trial import Trial
-from bandit_service.experiments.conclusions import best_of, caveats, conclusion, state_of
-from bandit_service.experiments.results import results
+from bandit_service.core.experiments.conclusions import (
+    best_of,
+    caveats,
+    conclusion,
+    state_of,
+)
+from bandit_service.core.experiments.results import results
+from bandit_service.core.experiments.spec import (
+    HOLDOUT,
+    ROUTED,
+    Experiment,
+    Guardrail,
+    Metric,
+    Variant,
+)
+from bandit_service.core.experiments.trial import Trial
 from bandit_service.http.openapi import document
 from bandit_service.statistics import means
 from loadtest.coverage.played import Played, limit, two

@@ -10,14 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit_service.core.experiments import Experiment, Guardrail, Step, Variant
-from bandit_service.core.hashing import sha256_fraction
-from bandit_service.core.sides import Running, Score
-from bandit_service.core.steering import Change, breaches, chances_of_being_best, steer
-from bandit_service.core.trial import Trial
+from bandit_service.core.experiments.conclusions import caveats, difference
+from bandit_service.core.experiments.hashing import sha256_fraction
+from bandit_service.core.experiments.spec import Experiment, Guardrail, Step, Variant
+from bandit_service.core.experiments.steering import (
+    Change,
+    breaches,
+    chances_of_being_best,
+    steer,
+)
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.experiments.variant_stats import Running, Score
 from bandit_service.core.world import World
-from bandit_service.experiments.background import weighed
-from bandit_service.experiments.conclusions import caveats, difference
+from bandit_service.runtime.experiment_monitor import weighed
 from tests.unit.experiments.given import a_world, asked, decided, put, rewarded, run, two_arms
 
 HOUR = 3600.0

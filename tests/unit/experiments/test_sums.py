@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core import codec, snapshot
-from bandit_service.core.experiments import Experiment, Guardrail
-from bandit_service.core.sides import Running, Sums, gap_of, mean_of
-from bandit_service.core.steering import breaches, guarded, stands
-from bandit_service.core.trial import Trial
+from bandit_service.core.experiments.spec import Experiment, Guardrail
+from bandit_service.core.experiments.steering import breaches, guarded, stands
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.experiments.variant_stats import Running, Sums, gap_of, mean_of
 from bandit_service.statistics import srm
 from loadtest.coverage.played import Played, limit, two
 from tests.unit.experiments.given import a_world, asked, decided

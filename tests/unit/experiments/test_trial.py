@@ -7,8 +7,8 @@ import pytest
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.experiments import Experiment, Guardrail, Metric, Variant
-from bandit_service.core.sides import Sums
+from bandit_service.core.experiments.spec import Experiment, Guardrail, Metric, Variant
+from bandit_service.core.experiments.variant_stats import Sums
 from bandit_service.core.world import World
 from bandit_service.statistics import srm
 from tests.unit.experiments.given import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bandit_service.gateway.configured import UpstreamSpec, check_upstream
+from bandit_service.settings.upstreams import UpstreamSpec, check_upstream
 
 
 @pytest.mark.parametrize(

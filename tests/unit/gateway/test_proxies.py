@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bandit_service.gateway.proxies import Proxy, proxy_of
+from bandit_service.settings.proxies import Proxy, proxy_of
 
 _P = "http://proxy:3128"
 

@@ -12,11 +12,11 @@ from bandit_service import cli
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
-from bandit_service.export import lines
+from bandit_service.data import jsonl
 from store import Offset
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
-from tests.unit.export.making import a_log
+from tests.unit.data.making import a_log
 from tests.unit.offpolicy.logs import uniform_log
 
 
@@ -36,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_a_directory_a_file_and_json_lines_say_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written = b"".join(lines.line(i, event) for i, event in enumerate(uniform_log(240), 1))
+    written = b"".join(jsonl.line(i, event) for i, event in enumerate(uniform_log(240), 1))
     (tmp_path / "events.jsonl").write_bytes(written)
     chosen = ("--policy", "uniform", "--policy", "epsilon_greedy:epsilon=0.6", "--json")
     found = []
@@ -96,7 +96,7 @@ def test_the_configured_log_and_a_window_of_it(
 def test_what_is_wrong_is_said_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    first = lines.line(1, uniform_log(1)[0])
+    first = jsonl.line(1, uniform_log(1)[0])
     (tmp_path / "broken.jsonl").write_bytes(first + b'{"offset": 2}\n')
     code, out, err = run(capsys, *arguments)
     assert code in (1, 2)
@@ -121,12 +121,12 @@ def test_a_log_that_begins_late_is_evaluated_from_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = uniform_log(240)
-    late = b"".join(lines.line(i, event) for i, event in enumerate(events, 1) if i < 4 or i > 99)
+    late = b"".join(jsonl.line(i, event) for i, event in enumerate(events, 1) if i < 4 or i > 99)
     (tmp_path / "gap.jsonl").write_bytes(late)
     code, out, _ = run(capsys, "--from-log", "gap.jsonl", "--policy", "uniform", "--json")
     assert code == 0
     assert json.loads(out)["log"]["used"] == 240 - 48
-    trimmed = b"".join(lines.line(i, event) for i, event in enumerate(events, 1) if i > 99)
+    trimmed = b"".join(jsonl.line(i, event) for i, event in enumerate(events, 1) if i > 99)
     (tmp_path / "gap.jsonl").write_bytes(trimmed)
     code, out, err = run(capsys, "--from-log", "gap.jsonl", "--policy", "uniform", "--json")
     assert code == 0

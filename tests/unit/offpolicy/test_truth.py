@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bandit_service.core.decide import Exploration
-from bandit_service.foreign.records import hashed
-from bandit_service.offpolicy.fold import Asked, along, parsed
-from bandit_service.replay.recorded import PARETOBANDIT, Recorded, open_recording
+from bandit_service.data.logged import hashed
+from bandit_service.data.recordings import PARETOBANDIT, Recorded, open_recording
+from bandit_service.offline.offpolicy.fold import Asked, along, parsed
 from loadtest.ope_study import Judged, judged, logged, table
 from policies import Vector
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.baselines import baselines
-from bandit_service.replay.recorded import load_paretobandit
+from bandit_service.data.recordings import load_paretobandit
+from bandit_service.offline.baselines import baselines
 from loadtest.peers.contextualbandits import ContextualBandits
 from loadtest.peers.entrants import EMBEDDING, OURS, PCA, Entrant, entrants, installed
 from loadtest.peers.mabwiser import MABWiser
@@ -22,7 +22,7 @@ from loadtest.peers.protocol import Asked, Outcome, Peer, Problem, pass_through
 from loadtest.peers.river import RiverLinUCB
 from loadtest.peers.vw import VowpalWabbit
 from policies import Floats
-from tests.unit.replay.recordings import planted, recording
+from tests.unit.data.recordings import planted, recording
 
 # What other libraries warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,12 +13,12 @@ import pytest
 
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.simulate import simulate
+from bandit_service.offline.simulate import simulate
 from loadtest.peers import __main__ as command
 from loadtest.peers import entrants as who
 from loadtest.peers.entrants import EMBEDDING, Entrant, reference
 from policies.nested import Nested
-from tests.unit.replay.recordings import a_row, planted, recording, write
+from tests.unit.data.recordings import a_row, planted, recording, write
 
 pytest.importorskip("scipy")
 pytest.importorskip("threadpoolctl")

@@ -9,7 +9,7 @@ import pytest
 
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.replay.simulate import order_of, simulate
+from bandit_service.offline.simulate import order_of, simulate
 from loadtest.peers.protocol import (
     Asked,
     Floored,
@@ -23,7 +23,7 @@ from loadtest.peers.protocol import (
     pass_through,
 )
 from policies.metallm import MetaLLM
-from tests.unit.replay.recordings import planted, recording
+from tests.unit.data.recordings import planted, recording
 
 RULE = RewardRule(0.10)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import policies
-from bandit_service.evaluate.faithful import FAITHFUL, STATED
+from bandit_service.lab.faithful import FAITHFUL, STATED
 from policies import ArmId, Arms, Compared, Comparison, Floats, Neighbour, Policy
 from tests.unit.policies.given import A, B, C, arms, neighbour, query, rewarded
 

@@ -216,7 +216,7 @@ def test_folding_keeps_what_is_near_near() -> None:
 
 def test_river_is_imported_only_where_one_of_its_policies_is_made() -> None:
     code = (
-        "import sys, policies, bandit_service.app, bandit_service.cli.main; "
+        "import sys, policies, bandit_service.app.service, bandit_service.cli.main; "
         "policies.load('river:UCB', delta=2.0); print('river.bandit' in sys.modules); "
         "policies.load('river:UCB').init(); print('river.bandit' in sys.modules)"
     )

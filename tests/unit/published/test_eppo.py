@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.core.hashing import md5_shard
+from bandit_service.core.experiments.hashing import md5_shard
 from tests.shared_data import rows, shared, vectors
 
 Record = Mapping[str, Any]

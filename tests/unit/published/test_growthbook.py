@@ -13,7 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from bandit_service.core.bucketing import bucket_ranges, choose, growthbook_hash, in_namespace
+from bandit_service.core.experiments.bucketing import (
+    bucket_ranges,
+    choose,
+    growthbook_hash,
+    in_namespace,
+)
 from tests.shared_data import rows, vectors
 
 Record = Mapping[str, Any]

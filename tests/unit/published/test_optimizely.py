@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.core.bucketing import optimizely_bucket
+from bandit_service.core.experiments.bucketing import optimizely_bucket
 from tests.shared_data import rows, vectors
 
 

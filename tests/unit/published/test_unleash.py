@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.core.bucketing import SCHEMES, unleash_normalized
+from bandit_service.core.experiments.bucketing import SCHEMES, unleash_normalized
 from tests.shared_data import rows, vectors
 
 Record = Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""The composition root: opens, wires, serves and closes everything."""

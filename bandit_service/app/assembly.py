@@ -1,0 +1,283 @@
+"""The composition root: the only file that names concrete classes, opened as settings say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import policies
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.world import World
+from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.gateway.affinity import Affinity, AffinityRules
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.calls import GatewayRules
+from bandit_service.gateway.duels import DuelRules
+from bandit_service.gateway.health import Health, HealthRules
+from bandit_service.gateway.serve import Gateway
+from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.http import live as live_http
+from bandit_service.observe.feed import Watches
+from bandit_service.observe.snapshots import Shown
+from bandit_service.runtime.detectors import KEEP, DriftRules, DriftWatch
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.recovery import Progress, recover, wanted_policy
+from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import (
+    BadSettings,
+    Settings,
+    exploration,
+    policy_key,
+)
+from bandit_service.telemetry.telemetry import Telemetry
+from bandit_service.telemetry.tracing import Tracer
+from store.history import HybridIndex
+from store.snapshots import FileSnapshots
+from store.sqlite import SqliteLog
+
+_log = logging.getLogger("bandit.app")
+
+
+class WrongDimension(Exception):
+    """The log holds embeddings of another length than the configured model makes."""
+
+
+def open_log(settings: Settings) -> SqliteLog:
+    """The event log in its directory, which is made if it is not there."""
+    directory = Path(settings.data_dir)
+    directory.mkdir(0o700, parents=True, exist_ok=True)
+    return SqliteLog(directory / settings.log.path)
+
+
+def open_snapshots(settings: Settings) -> FileSnapshots:
+    """The snapshots in their directory, which is made if it is not there."""
+    directory = Path(settings.data_dir) / settings.snapshots.directory
+    return FileSnapshots(directory, settings.snapshots.keep)
+
+
+def router_rules(settings: Settings) -> RouterRules:
+    """What the router reads of the settings."""
+    return RouterRules(
+        explore=exploration(settings.exploration),
+        reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
+        neighbours=settings.history.neighbours,
+        ttl_s=settings.reward.ttl_s,
+        default_reward=settings.reward.default if settings.reward.on_expiry == "default" else None,
+        max_pending=settings.reward.max_pending,
+        max_arms=settings.server.max_arms,
+        max_query_chars=settings.server.max_query_chars,
+        max_in_flight=settings.server.max_in_flight,
+        embed_timeout_s=settings.embedding.timeout_s,
+    )
+
+
+def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
+    """What watches for drift; None where it is off, or river is not installed.
+
+    Policies change while the service runs, and others learn beside the serving one, so `keep` with
+    a policy on which it does not act is no error, but is told.
+    """
+    chosen = settings.drift
+    if not chosen.enabled:
+        return None
+    if chosen.keep is not None and policies.watches_arms(serving):
+        _log.warning(
+            "drift.keep does nothing to the serving policy, which watches its arms itself",
+            extra={"keep": chosen.keep, "policy": type(serving).__name__},
+        )
+    rules = DriftRules(
+        chosen.adwin_delta,
+        chosen.page_hinkley_threshold,
+        chosen.page_hinkley_delta,
+        KEEP if chosen.keep is None else chosen.keep,
+        chosen.explore,
+        chosen.explore_decisions,
+    )
+    try:
+        return DriftWatch(rules)
+    except ImportError as error:
+        _log.warning("drift detection is off", extra={"why": str(error)})
+        return None
+
+
+@asynccontextmanager
+async def running_router(
+    settings: Settings, progress: Progress | None = None
+) -> AsyncIterator[tuple[Router, Keeper, Telemetry]]:
+    """A recovered router with everything it stands on; all of it is closed at the end."""
+    log = open_log(settings)
+    try:
+        begun = time.perf_counter()
+        snapshots = open_snapshots(settings)
+        recovered = recover(log, settings, snapshots, progress)
+        world, recovery_s = recovered.world, time.perf_counter() - begun
+        _log.info(
+            "recovered",
+            extra={
+                "events": world.events,
+                "from_snapshot": recovered.after,
+                "erased": recovered.erased,
+                "unapplied": world.unapplied,
+                "seconds": round(recovery_s, 3),
+            },
+        )
+        if recovered.unknown:
+            _log.warning(
+                "what some erased or lost events taught is not known any more: the snapshots that "
+                "knew it are not there, or cannot be read",
+                extra={"events": recovered.unknown, "from_snapshot": recovered.after},
+            )
+        telemetry = Telemetry(
+            pending=lambda: len(router.world.pending),
+            remembered=lambda: len(router.world.history.items),
+            baseline=settings.monitoring.baseline_arm,
+        )
+        telemetry.recovery.set(recovery_s)
+        telemetry.recovery_unknown.set(recovered.unknown)
+        telemetry.unapplied(world.unapplied)
+        telemetry.learning.drift.begin(world)
+        embedding = settings.embedding
+        backend = await asyncio.to_thread(
+            open_backend,
+            embedding.backend,
+            embedding.model,
+            Path(settings.data_dir) / "models",
+            embedding.threads,
+        )
+        embedder = EmbeddingStage(
+            backend,
+            batch_size=embedding.batch_size,
+            wait_s=embedding.wait_s,
+            cache_size=embedding.cache_size,
+            queue_limit=embedding.queue_limit,
+            on_batch=telemetry.embedded,
+            on_cache=telemetry.cached,
+        )
+        index = _index(world, settings, backend.dim)
+        watch = drift_watch(settings, world.learners[world.serving].policy)
+        telemetry.learning.drift.watched = watch is not None
+        writer = Writer(
+            world,
+            log,
+            index,
+            telemetry,
+            sync_interval_s=settings.log.sync_interval_s,
+            max_backlog=settings.log.max_backlog,
+            watch=watch,
+        )
+        router = Router(
+            writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
+        )
+        keeper = Keeper(writer, snapshots, settings, telemetry, recovered.policy, recovered.after)
+        await router.start()
+        try:
+            await _reconcile(router, keeper, settings)
+            router.warm()
+            keeper.start()
+            yield router, keeper, telemetry
+        finally:
+            await router.close()
+            await keeper.close()
+            await embedder.close()
+            index.close()
+    finally:
+        log.close()
+
+
+def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
+    index = HybridIndex(dim, settings.history.capacity, exact_below=settings.history.exact_below)
+    ids, vectors = world.history.vectors()
+    if ids and vectors.shape[1] != dim:
+        raise WrongDimension(
+            f"embedding.model: makes {dim} numbers, but the log in {settings.data_dir!r} holds "
+            f"embeddings of {vectors.shape[1]}; configure the model it was made with, or another "
+            "data_dir"
+        )
+    if ids:
+        index.load(np.array(ids, np.int64), vectors)
+    return index
+
+
+async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None:
+    """Make catalogue and policy agree with the configuration, by events.
+
+    A configured arm is added or updated when its entry is not what the configuration last
+    said; one that came from the configuration and is no longer in it is retired. What the API
+    changed since stays until the arm's own entry changes.
+    """
+    world = router.world
+    configured = {spec.id: spec for spec in settings.arms}
+    for id, spec in configured.items():
+        if world.configured.get(id) != spec:
+            await router.put_arm(spec, "config")
+    for id in list(world.configured):
+        record = world.arms[id]
+        if id not in configured and record.source == "config" and not record.retired:
+            await router.retire_arm(id, "config")
+    wanted, source = wanted_policy(world, settings)
+    if wanted == keeper.serving:
+        key = policy_key(wanted.name, wanted.parameters)
+        if world.policy_key != key:
+            await router.change_policy(wanted.name, key, wanted.parameters, source)
+    else:  # it is folded while the one whose state is there goes on deciding
+        keeper.change_policy(wanted, source)
+
+
+def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
+    """What carries out requests of OpenAI's wire format."""
+    chosen = settings.gateway
+    return Gateway(
+        router,
+        Upstreams(
+            {each.spec.id: each for each in settings.upstreams},
+            telemetry.sent_again,
+            chosen.max_header_bytes,
+        ),
+        GatewayRules(
+            chosen.attempts,
+            chosen.failure_quality,
+            chosen.latency_signal,
+            chosen.max_answer_bytes,
+            chosen.keep_alive_s,
+            chosen.verdict_s,
+        ),
+        Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
+        Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),
+        Budgets(settings.budgets),
+        settings.judges,
+        DuelRules(settings.duels.share, settings.duels.judge, settings.duels.keep_s),
+        telemetry,
+    )
+
+
+def open_tracer(settings: Settings) -> Tracer | None:
+    """What makes spans, where they are wanted; OpenTelemetry is imported only then."""
+    wanted = settings.tracing
+    if not wanted.endpoint:
+        return None
+    try:
+        from bandit_service.app.otel import OtelTracer
+    except ImportError as error:
+        what = f"tracing.endpoint: needs pip install 'bandit-service[otel]' ({error})"
+        raise BadSettings([what]) from None
+    return OtelTracer(wanted.endpoint, wanted.share, wanted.service_name)
+
+
+def open_live(
+    router: Router, telemetry: Telemetry, gateway: Gateway, settings: Settings
+) -> live_http.Live:
+    """What the page shows, from here on and of the newest pending decisions."""
+    tenants = {key.tenant for key in settings.keys if key.tenant}
+    watches = Watches(tenants, telemetry.learning.baseline)
+    watches.recall(router.world)
+    telemetry.watching.append(watches.happened)
+    shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
+    return live_http.Live(watches, shown, settings.monitoring.max_listeners)

@@ -1,0 +1,126 @@
+"""Gauges of the service's parts, set on the event loop before each scrape."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import bandit_service
+from bandit_service import clock
+from bandit_service.core.spend import ends
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.health import Health
+from bandit_service.http.admission import Admission
+from bandit_service.runtime.router import Router
+from bandit_service.telemetry import metrics
+from bandit_service.telemetry.telemetry import Telemetry
+from store import StoreError
+
+_LAG_EVERY_S = 0.1
+_STATES = {"closed": 1.0, "half open": 0.5, "open": 0.0}
+_MONEY = (
+    metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_HELD, metrics.BUDGET_LEFT,
+    metrics.BUDGET_PRICE, metrics.BUDGET_ENDS,
+)  # fmt: skip
+
+
+class ServiceGauges:
+    """What a running service is looked at for. `look` is added to the telemetry's looks."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        router: Router,
+        admission: Admission,
+        health: Health,
+        budgets: Budgets,
+        config_digest: str,
+    ) -> None:
+        self._telemetry, self._router, self._admission = telemetry, router, admission
+        self._health, self._budgets = health, budgets
+        r = telemetry.registry
+        metrics.BUILD.labelled(r)(bandit_service.__version__).set(1)
+        metrics.CONFIG.labelled(r)(config_digest).set(1)
+        self._serving = metrics.SERVING.labelled(r)
+        self._under_way = metrics.REQUESTS_UNDER_WAY.labelled(r)
+        self._allowed = metrics.REQUESTS_ALLOWED.labelled(r)
+        self._queue = metrics.EMBEDDING_QUEUE.on(r)
+        self._info = metrics.ARM_INFO.labelled(r)
+        self._up = metrics.UPSTREAM_UP.labelled(r)
+        self._size = metrics.LOG_SIZE.on(r)
+        self._writable = metrics.LOG_WRITABLE.on(r)
+        self._last = metrics.LOG_LAST_EVENT.on(r)
+        self._first = metrics.LOG_FIRST.on(r)
+        self._money = {each: each.labelled(r) for each in _MONEY}
+        telemetry.experiments.admit(router.world)
+        telemetry.looks.append(self.look)
+
+    async def measure_lag(self) -> None:
+        """Until cancelled: how late the event loop comes back to a timer."""
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(_LAG_EVERY_S)
+            late = time.perf_counter() - begun - _LAG_EVERY_S
+            self._telemetry.loop_lag.observe(max(0.0, late))
+            self._router.writer.tasks.well("lag")
+
+    def look(self) -> None:
+        """Set every gauge."""
+        router, world, log = self._router, self._router.world, self._router.writer.log
+        self._telemetry.learning.look(world)
+        self._telemetry.experiments.look(world)
+        self._serving(world.serving).set(1)
+        self._serving.only({(world.serving,)})
+        for kind, limit in self._admission.limits.items():
+            self._under_way(kind).set(limit.under_way)
+            self._allowed(kind).set(limit.allowed)
+        self._queue.set(router.texts_waiting)
+        with suppress(StoreError):  # a broken log says so by bandit_log_writable
+            self._size.set(log.size_bytes)
+            self._first.set(log.first)
+            self._telemetry.log_offset.set(log.last)
+        broken = router.writer.degraded or router.writer.broken.done()
+        self._writable.set(0.0 if broken else 1.0)
+        self._last.set(world.ts)
+        self._look_at_arms(time.monotonic())
+        self._look_at_budgets(clock.now())
+
+    def _look_at_arms(self, now: float) -> None:
+        """What serves each arm, and whether it answers."""
+        info: set[tuple[str, ...]] = set()
+        up: dict[tuple[str, ...], float] = {}
+        for record in self._router.world.offered():
+            spec = record.spec
+            label = (self._telemetry.arm_label(spec.id),)
+            if label != (metrics.OTHER,):  # of which there may be any number, of many upstreams
+                info.add((*label, spec.upstream, spec.upstream and (spec.model or spec.id)))
+            if spec.upstream:
+                state = _STATES[self._health.state(spec.id, now)]
+                up[label] = min(state, up.get(label, state))
+        for labels in info:
+            self._info(*labels).set(1)
+        self._info.only(info)
+        for labels, state in up.items():
+            self._up(*labels).set(state)
+        self._up.only(up)
+
+    def _look_at_budgets(self, now: float) -> None:
+        """One series for each budget, however many tenants and keys: their fullest account."""
+        fullest: dict[str, dict[metrics.GaugeOf, float]] = {}
+        for row in self._budgets.rows(self._router.world.spend, now):
+            name = f"{row['account'].partition(':')[0]}/{row['per']}/{row['usd']:g}"
+            left = row["usd"] - row["spent_usd"] - row["held_usd"]
+            if name not in fullest or left < fullest[name][metrics.BUDGET_LEFT]:
+                fullest[name] = {
+                    metrics.BUDGET_LIMIT: row["usd"],
+                    metrics.BUDGET_SPENT: row["spent_usd"],
+                    metrics.BUDGET_HELD: row["held_usd"],
+                    metrics.BUDGET_LEFT: left,
+                    metrics.BUDGET_PRICE: row["shadow_price"],
+                    metrics.BUDGET_ENDS: ends(row["per"], now),
+                }
+        for metric, gauge in self._money.items():
+            for name, found in fullest.items():
+                gauge(name).set(found[metric])
+            gauge.only((name,) for name in fullest)

@@ -1,0 +1,228 @@
+"""The service: the assembled parts behind one port, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from bandit_service.app.assembly import (
+    open_gateway,
+    open_live,
+    open_tracer,
+    running_router,
+)
+from bandit_service.app.gauges import ServiceGauges
+from bandit_service.core.errors import ServiceError
+from bandit_service.http import experiments as experiments_http
+from bandit_service.http import frame, page
+from bandit_service.http import gateway as gateway_http
+from bandit_service.http import live as live_http
+from bandit_service.http import tracing as tracing_http
+from bandit_service.http.admission import Admission, Entrance
+from bandit_service.http.auth import Gate
+from bandit_service.http.connections import (
+    AT_ONCE,
+    Connection,
+    Door,
+    deepen,
+    expect,
+    tell_seldom,
+)
+from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
+from bandit_service.http.origins import Borders
+from bandit_service.http.routes import routes, unlisted
+from bandit_service.offline.offpolicy.whatif import WhatIf
+from bandit_service.runtime.configured_experiments import reconcile
+from bandit_service.runtime.experiments import Experiments
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.recovery import Progress
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.standby import Beside
+from bandit_service.settings import (
+    BadSettings,
+    Settings,
+    digest_of,
+    experiment_rules,
+    exposure,
+)
+from bandit_service.telemetry.telemetry import Telemetry
+from bandit_service.telemetry.tracing import Tracer
+
+_log = logging.getLogger("bandit.app")
+_NAME = re.compile(r"{(\w+)}")
+_LOOK_S = 0.02
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer with the configured files; None without them. BadSettings if unusable."""
+    server = settings.server
+    if not server.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+        if server.tls_client_ca:
+            context.load_verify_locations(server.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise BadSettings([f"server.tls_cert: the files cannot be used ({error})"]) from None
+    return context
+
+
+async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
+    try:
+        rules = experiment_rules(settings.experiment_rules)
+        await reconcile(experiments, settings.experiments, rules)
+    except ServiceError as error:
+        await experiments.close()
+        raise BadSettings([f"experiments: {error.message}"]) from None
+    experiments.start()
+
+
+def application(
+    router: Router,
+    keeper: Keeper,
+    telemetry: Telemetry,
+    settings: Settings,
+    tracer: Tracer | None = None,
+) -> web.Application:
+    """The routes around a router."""
+    middlewares = [frame.frame] if tracer is None else [tracing_http.traced, frame.frame]
+    app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
+    app.on_response_prepare.append(frame.name_response)
+    if tracer is not None:
+        app[tracing_http.TRACER] = tracer
+        app.on_response_prepare.append(tracing_http.name_span)
+    app[frame.ROUTER] = router
+    app[frame.KEEPER] = keeper
+    app[frame.TELEMETRY] = telemetry
+    app[frame.SETTINGS] = settings
+    app[frame.GATE] = Gate(
+        settings.keys, settings.security.open_metrics, settings.security.share_window
+    )
+    server = settings.server
+    app[frame.BORDERS] = Borders.of(
+        server.allowed_hosts, server.allowed_origins, server.host, bool(server.tls_cert),
+        bool(settings.keys),
+    )  # fmt: skip
+    app[frame.ADMISSION] = Admission(
+        settings.server.target_s,
+        2 * settings.embedding.batch_size,
+        settings.server.max_in_flight,
+        telemetry.overloaded,
+    )
+    app[frame.DRAINING] = asyncio.Event()
+    app[ENDING] = Ending()
+    for route in (*routes(), *unlisted(), *page.routes()):
+        path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
+        more = route.kwargs | {"expect_handler": expect}
+        app.add_routes([web.RouteDef(route.method, path, route.handler, more)])
+    return app
+
+
+def _entrances(
+    runner: web.AppRunner, admission: Admission, idle_s: float, door: Door
+) -> Callable[[], Entrance]:
+    """What a new connection is given to: the HTTP stack with an entrance before it."""
+    loop = asyncio.get_running_loop()
+
+    def entrance() -> Entrance:
+        assert runner.server is not None
+        connection = Connection(runner.server, loop, idle_s, frame.failed)
+        return Entrance(connection, admission, door.closed_to)
+
+    return entrance
+
+
+async def _written(runner: web.AppRunner, until: float) -> None:
+    """Wait, until then, for clients to read what was written for them."""
+    assert runner.server is not None
+    while time.monotonic() < until:
+        transports = [each.transport for each in runner.server.connections]
+        if not any(each is not None and each.get_write_buffer_size() for each in transports):
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, progress: Progress | None = None
+) -> AsyncIterator[tuple[str, web.Application]]:
+    """The service, listening; yields its URL. Leaving drains: what is under way is answered."""
+    refused = exposure(settings)
+    if refused:
+        raise BadSettings([refused])
+    tls = tls_context(settings)
+    async with running_router(settings, progress) as (router, keeper, telemetry):
+        tracer = open_tracer(settings)
+        app = application(router, keeper, telemetry, settings, tracer)
+        beside = Beside(router.writer, keeper)
+        await beside.start(settings.policies)
+        experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
+        await _experiments_of(experiments, settings)
+        app[experiments_http.EXPERIMENTS] = experiments
+        app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
+        gateway = open_gateway(router, telemetry, settings)
+        app[gateway_http.GATEWAY] = gateway
+        gauges = ServiceGauges(
+            telemetry, router, app[frame.ADMISSION], gateway.health, gateway.budgets,
+            digest_of(settings),
+        )  # fmt: skip
+        live = open_live(router, telemetry, gateway, settings)
+        app[live_http.LIVE] = live
+        server = settings.server
+        last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
+        # what it waits for is waited for before; it counts its own patience twice
+        runner = web.AppRunner(app, shutdown_timeout=last_s / 8, handler_cancellation=False)
+        await runner.setup()
+        listening: asyncio.Server | None = None
+        lag = router.writer.tasks.keep("lag", gauges.measure_lag)
+        try:
+            admission = app[frame.ADMISSION]
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(tell_seldom)
+            listening = await loop.create_server(
+                _entrances(runner, admission, server.idle_s, Door(telemetry.connection_refused)),
+                server.host,
+                server.port,
+                ssl=tls,
+                backlog=AT_ONCE,
+            )
+            deepen(listening)
+            host, port = listening.sockets[0].getsockname()[:2]
+            scheme = "https" if tls else "http"
+            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+            # What was recovered lives as long as the process: the collector need not look at it.
+            gc.collect()
+            gc.freeze()
+            _log.info("serving", extra={"url": url})
+            yield url, app
+        finally:
+            gc.unfreeze()
+            await lag.end()
+            app[frame.DRAINING].set()
+            live.broadcast.close()
+            if listening is not None:
+                await asyncio.sleep(server.drain_s)
+                listening.close()
+            deadline = time.monotonic() + server.shutdown_s
+            await app[ENDING].ended(deadline - last_s - time.monotonic())
+            await _written(runner, deadline - last_s)
+            app[ENDING].cut()
+            await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
+            await runner.cleanup()
+            await experiments.close()
+            await beside.close()
+            await gateway.close()
+            if tracer is not None:
+                await closed_within(tracer.close, deadline - time.monotonic())
+            _log.info("stopped", extra={"events": router.world.events})

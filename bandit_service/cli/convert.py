@@ -1,0 +1,117 @@
+"""`bandit-service convert`: other formats to the one that `replay` and `evaluate` read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bandit_service.cli.replay import bounded
+from bandit_service.data import answer_logs, routerbench
+from bandit_service.data.convert import read_prices, suffix_of, write
+from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
+
+USAGE_ERROR = 2
+_SHOWN = 5
+_EPILOG = f"""\
+formats:
+  long         a line per query and model, with the columns
+               {", ".join(answer_logs.COLUMNS)};
+               where known also {", ".join(answer_logs.OPTIONAL)}:
+               .csv, .tsv, .jsonl, .ndjson, .json (each also packed: .gz, .zst, .bz2, .xz) or
+               .parquet; cells parted by comma, semicolon, tab or bar; UTF-8 or UTF-16
+  routerbench  the wide table of RouterBench, .pkl or .csv, with sample_id, prompt, eval_name
+               and for each model MODEL and MODEL|total_cost
+
+quality:
+  From 0 to 1, or true and false. Ratings of another scale are refused until --scale names their
+  worst and their best: --scale 1 5 for stars, --scale 6 1 where 1 is the best.
+
+prices:
+  JSON or TOML, USD per million tokens: {{"MODEL": {{"input": 1.0, "output": 2.0}}, ...}}
+  Without them one price per model is estimated: its costs over its tokens.
+
+examples:
+  bandit-service convert logs.csv --to traffic.jsonl.gz --prices prices.toml
+  bandit-service convert routerbench_0shot.pkl --to routerbench.jsonl.gz"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `convert`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument("input", type=Path, metavar="INPUT", help="the file to convert")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="NAME.jsonl.gz",
+        help="where to write; NAME.meta.json goes beside it, and what was there is replaced",
+    )
+    parser.add_argument(
+        "--from",
+        dest="format",
+        choices=("long", "routerbench"),
+        help="the format of INPUT (default: told from its name and its header)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("WORST", "BEST"),
+        help="of the qualities in INPUT (default: 0 1)",
+    )
+    parser.add_argument(
+        "--max-left-out",
+        type=bounded(float, 0.0, 1.0),
+        default=MOST_LEFT_OUT,
+        metavar="SHARE",
+        help="refuse where more of the rows cannot be used (default: %(default)s)",
+    )
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="list prices, see below")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
+    try:
+        suffix_of(args.to)
+        scale = Scale() if args.scale is None else _scale(*args.scale)
+        prices = None if args.prices is None else read_prices(args.prices)
+        wide = args.format == "routerbench" or (
+            args.format is None and args.input.is_file() and routerbench.looks_like(args.input)
+        )
+        load = routerbench.load_routerbench if wide else answer_logs.load_long
+        recorded = load(args.input, prices, scale, args.max_left_out)
+    except BadRecording as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    _tell(recorded.left_out)
+    told = "as given" if prices is not None else "estimated: cost over tokens, in and out alike"
+    about = {
+        "prices": told,
+        "source": f"{args.input.name}, {'RouterBench' if wide else 'a line per answer'}",
+        "left_out": len(recorded.left_out),
+        **({} if args.scale is None else {"scale": args.scale}),
+    }
+    meta = write(recorded, args.to, about)
+    answers = int((recorded.quality == recorded.quality).sum())
+    print(
+        f"{args.to}: {len(recorded)} queries, {len(recorded.arms)} models, {answers} answers\n"
+        f"{meta}: prices {told}"
+    )
+    return 0
+
+
+def _scale(worst: float, best: float) -> Scale:
+    try:
+        return Scale(worst, best)
+    except ValueError as error:
+        raise BadRecording(f"--scale: {error}") from None
+
+
+def _tell(left_out: Sequence[BadRow]) -> None:
+    for bad in left_out[:_SHOWN]:
+        print(f"left out {bad}", file=sys.stderr)
+    if left_out:
+        print(f"{len(left_out)} rows were left out", file=sys.stderr)

@@ -1,0 +1,269 @@
+"""`bandit-service evaluate`: recorded data × routers and policies × seeds."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import bandit_service
+import policies
+from bandit_service.cli import offpolicy
+from bandit_service.cli.replay import Usage, bounded, outcomes_or_full, tell_left_out
+from bandit_service.core.prior import STRENGTH
+from bandit_service.data.recordings import (
+    PARETOBANDIT,
+    SPECIALISTS,
+    BadRecording,
+    embed_all,
+    open_recording,
+)
+from bandit_service.embedding import open_backend
+from bandit_service.lab.data import Labelled
+from bandit_service.lab.faithful import FAITHFUL, OURS
+from bandit_service.lab.online import Entrant, Protocol
+from bandit_service.lab.routers import OfflineRouter, references, standard
+from bandit_service.settings import Settings
+
+USAGE_ERROR = 2
+PROTOCOLS = ("offline", "online", "change", "regimes")
+PAPER = "@paper"
+_NEEDS = ("matplotlib", "pyarrow", "scipy", "sklearn", "threadpoolctl")
+_DEFAULTS = Settings()
+_EPILOG = f"""\
+protocols, defined in docs/evaluation.md:
+  offline  train on 70 % with every model's outcome, route the rest; cost-quality curves
+  online   one pass, only the chosen model's outcome is revealed; reward and regret
+  change   the same while the best model joins, degrades, gets dearer or retires half-way
+  regimes  bandit feedback beside a warm start and full information, and the feedback each used
+
+examples:
+  bandit-service evaluate --data {PARETOBANDIT} --protocol online --seeds 5
+  bandit-service evaluate --data traffic.jsonl.gz --policy metallm --policy metallm{PAPER}
+  bandit-service evaluate --data traffic.jsonl.gz --protocol offline --router knn --router ridge
+  bandit-service evaluate --from-log var --policy metallm:alpha=0.5 --since 2026-03-01"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `evaluate`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add(
+        "--data",
+        action="append",
+        metavar="FILE",
+        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, "
+        f"{SPECIALISTS} or {PARETOBANDIT}; repeatable",
+    )
+    add(
+        "--protocol",
+        action="append",
+        choices=(*PROTOCOLS, "all"),
+        help="repeatable (default: all)",
+    )
+    add(
+        "--policy",
+        action="append",
+        metavar=f"NAME[{PAPER}]",
+        help=f"an online policy, with {PAPER} as its paper has it; repeatable "
+        f"(default: all, both ways; in `change` and `regimes` not {PAPER}); of a log "
+        "NAME[:PARAMETER=VALUE...]",
+    )
+    add(
+        "--router",
+        action="append",
+        metavar="NAME",
+        help="an offline router; repeatable (default: all)",
+    )
+    add(
+        "--seeds",
+        type=bounded(int, 1, 10_000),
+        default=20,
+        metavar="N",
+        help="orders of the stream in the online protocol (default: %(default)s)",
+    )
+    add(
+        "--few",
+        type=bounded(int, 1, 10_000),
+        default=5,
+        metavar="N",
+        help="splits, and orders of the stream in the other protocols; no more than --seeds "
+        "(default: %(default)s)",
+    )
+    add(
+        "--worth",
+        action="append",
+        type=bounded(float, 1e-9, 1e6),
+        metavar="USD",
+        help="willingness to pay for one unit of quality; several give curves at equal cost "
+        f"(default: {_DEFAULTS.reward.willingness_to_pay})",
+    )
+    add("--limit", type=bounded(int, 1, 10**9), metavar="N", help="only the first N queries")
+    add(
+        "--warm-strength",
+        type=outcomes_or_full,
+        default=STRENGTH,
+        metavar="N",
+        help="in `regimes`, as at most how many outcomes of each arm a warm start counts, or "
+        f"`full` (default: {STRENGTH:g})",
+    )
+    add(
+        "--jobs",
+        type=bounded(int, 1, 1024),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: %(default)s)",
+    )
+    add(
+        "--backend",
+        choices=("onnx", "torch", "static"),
+        default=_DEFAULTS.embedding.backend,
+        help="what embeds the queries (default: %(default)s)",
+    )
+    add(
+        "--model",
+        default=_DEFAULTS.embedding.model,
+        help="embedding model, or path of its directory (default: %(default)s)",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default=Path(_DEFAULTS.data_dir),
+        metavar="DIR",
+        help="where models and embeddings are kept from run to run (default: %(default)s)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("evaluate-results"),
+        metavar="DIR",
+        help="JSON, Parquet, PNG and SVG go there (default: %(default)s)",
+    )
+    offpolicy.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
+    try:
+        if _of_a_log(args):
+            return offpolicy.run(args)
+        _check_extra()
+        entrants = entrants_of(args.policy)
+        learners = entrants if args.policy else [e for e in entrants if "@" not in e.label]
+        routers = routers_of(args.router)
+        recordings = [open_recording(data) for data in args.data]
+    except (Usage, BadRecording) as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    from bandit_service.lab import output, reports
+
+    protocols = PROTOCOLS if not args.protocol or "all" in args.protocol else args.protocol
+    worths = tuple(args.worth or (_DEFAULTS.reward.willingness_to_pay,))
+    protocol = Protocol(
+        seeds=args.seeds,
+        worths=worths,
+        neighbours=_DEFAULTS.history.neighbours,
+        capacity=_DEFAULTS.history.capacity,
+        warm_strength=args.warm_strength,
+    )
+    for recorded in recordings:
+        tell_left_out(recorded)
+        if args.limit is not None:
+            recorded = recorded.first(args.limit)
+        backend = open_backend(args.backend, args.model, args.data_dir / "models")
+        vectors = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
+        data = Labelled(recorded, vectors)
+        print(f"\n{recorded.name}: {len(data)} queries, {len(data.arms)} arms\n")
+        found = reports.evaluate(
+            data,
+            entrants,
+            learners,
+            routers,
+            protocols,
+            protocol,
+            few=min(args.few, args.seeds),
+            jobs=args.jobs,
+            out=args.out,
+        )
+        records = {
+            "version": bandit_service.__version__,
+            "data": recorded.name,
+            "queries": len(data),
+            "left_out": len(recorded.left_out),
+            "arms": data.arms,
+            "protocol": protocol,
+            "entrants": entrants,
+            "routers": routers,
+        }
+        for report in found:
+            for table in report.tables:
+                tqdm.write(table.text() + "\n")
+            for name, points in report.points.items():
+                output.write_parquet(args.out / f"{recorded.name}-{name}.parquet", points)
+            records |= report.records
+            output.write_json(args.out / f"{recorded.name}.json", records)
+            report.draw()
+            for warning in report.warnings:
+                print(warning, file=sys.stderr)
+    print(f"JSON, Parquet and plots in {args.out}", file=sys.stderr)
+    return 0
+
+
+def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
+    """Policies by name; every one both ways where none is named.
+
+    The paper's Eagle learns from comparisons only, so it is shown one per query in place of the
+    outcome.
+    """
+    variants: dict[str, Mapping[str, Any]] = {
+        f"{name}{PAPER}": parameters for name, parameters in FAITHFUL.items()
+    } | {f"{name}@{one}": own for name, of in OURS.items() for one, own in of.items()}
+    every = [
+        variant
+        for name in policies.names()
+        if name != "fixed"  # the best single arm, which is a baseline
+        for variant in (name, *(one for one in variants if one.startswith(f"{name}@")))
+    ]
+    found = []
+    for wanted in dict.fromkeys(names or every):
+        name, at, _ = wanted.partition("@")
+        if not policies.exists(name) or (at and wanted not in variants):
+            raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
+        parameters = variants[wanted] if at else {}
+        duels = parameters.get("compare_on") == "off"
+        found.append(Entrant(wanted, name, parameters, "duel" if duels else "bandit"))
+    return found
+
+
+def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
+    """Offline routers by the name they have in the tables, upper and lower case being the same."""
+    every = standard()
+    if not names:
+        return every
+    by_name = {name.lower(): name for name in every}
+    for name in names:
+        if name.lower() not in by_name:
+            raise Usage(f"--router {name}: there are {', '.join(every)}")
+    wanted = {by_name[name.lower()] for name in names} | set(references())
+    return {name: router for name, router in every.items() if name in wanted}
+
+
+def _of_a_log(args: argparse.Namespace) -> bool:
+    """Whether what is evaluated is a log, not a recording of every model's outcome."""
+    given = (args.data, args.from_log, args.from_dsjson, args.from_obd)
+    if sum(each is not None for each in given) != 1:
+        raise Usage("evaluate needs one of --data, --from-log, --from-dsjson and --from-obd")
+    return args.data is None
+
+
+def _check_extra() -> None:
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Usage(f"evaluate needs {', '.join(missing)}: pip install 'bandit-service[evaluate]'")

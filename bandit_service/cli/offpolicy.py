@@ -1,0 +1,231 @@
+"""`bandit-service evaluate --from-log`: what other policies would have earned on a log."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import policies
+from bandit_service import settings
+from bandit_service.cli.replay import Usage, bounded
+from bandit_service.core import events as ev
+from bandit_service.data import dsjson, open_bandit
+from bandit_service.data.log_source import Source, Unreadable
+from bandit_service.data.logged import ForeignSource, source_of
+from bandit_service.offline.offpolicy.fold import (
+    METRICS,
+    Along,
+    Asked,
+    Candidate,
+    parsed,
+)
+from bandit_service.offline.offpolicy.report import How, report, shown
+from bandit_service.offline.offpolicy.sources import beginning, opened
+from bandit_service.parsing.inputs import text_of
+from store import Locked
+
+USAGE_ERROR = 2
+_MOST = 1_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `evaluate` that are for logs alone."""
+    log = parser.add_argument_group("of a log (docs/off-policy.md)")
+    add = log.add_argument
+    add(
+        "--from-log",
+        nargs="?",
+        const="",
+        metavar="DIR|FILE|URL",
+        help="evaluate policies on the decisions of a data directory, an event log, an export of "
+        "JSON lines or a running service; by default the configured log",
+    )
+    add(
+        "--from-dsjson",
+        type=Path,
+        metavar="FILE",
+        help="the same of Vowpal Wabbit's DSJSON, whoever wrote it",
+    )
+    add(
+        "--from-obd",
+        type=Path,
+        metavar="FILE",
+        help="the same of a table like the Open Bandit Dataset's, CSV or Parquet",
+    )
+    add("--experiment", default="", metavar="ID", help="only decisions of its units")
+    add("--since", type=_moment, metavar="TIME", help="only decisions from then on, ISO 8601")
+    add("--until", type=_moment, metavar="TIME", help="only decisions before then")
+    add(
+        "--frozen",
+        action="store_true",
+        help="policies learn up to --since, or half of the log, and are then held still",
+    )
+    add("--metric", choices=METRICS, default="reward", help="default: reward")
+    add(
+        "--clip",
+        type=bounded(float, 1.0, 1e9),
+        default=How().clip,
+        metavar="M",
+        help="the largest weight of clipped IPS and Switch-DR (default: %(default)s)",
+    )
+    add(
+        "--alpha",
+        type=bounded(float, 1e-6, 0.5),
+        default=How().alpha,
+        metavar="A",
+        help="of every interval (default: %(default)s)",
+    )
+    add(
+        "--last",
+        type=bounded(int, 1, _MOST),
+        default=200_000,
+        metavar="N",
+        help="only the newest N decisions (default: %(default)s)",
+    )
+    add(
+        "--bounds",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="within which the metric always is, for the confidence sequence (default: -1 1 for "
+        "reward, 0 1 for quality)",
+    )
+    add("--anyway", action="store_true", help="show figures also where they are refused")
+    add("--json", action="store_true", help="for machines")
+    add("--config", type=Path, metavar="FILE", help="the service's TOML file; none is needed")
+    add("--key", default="", metavar="KEY", help="of a service: an API key with admin, or @FILE")
+    add("--ca", type=Path, metavar="FILE", help="of a service with https: trust this PEM file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; 0 done, 1 the log cannot be read, 2 usage."""
+    try:
+        if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
+            raise Usage("--bounds: LOW must be below HIGH")
+        candidates = candidates_of(args.policy)
+        chosen = settings.read(args.config)
+        with _opened(args, chosen) as (source, snapshots):
+            found = evaluated(source, _asked(args, candidates, chosen, source), snapshots, args)
+    except Usage as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except Locked as error:
+        print(f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    except Unreadable as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(found) if args.json else shown(found))
+    return 0
+
+
+@contextlib.contextmanager
+def _opened(
+    args: argparse.Namespace, chosen: settings.Settings
+) -> Iterator[tuple[Source, Path | None]]:
+    if args.from_log is None:
+        path = args.from_dsjson or args.from_obd
+        if not path.is_file():
+            raise Unreadable(f"there is no file {path}")
+        lines = dsjson.read(path) if args.from_dsjson else open_bandit.read(path)
+        told = tqdm(lines, "reading", unit=" decisions", disable=None, leave=False, file=sys.stderr)
+        history = chosen.history
+        yield source_of(told, path, chosen.arms, history.neighbours, history.capacity), None
+        return
+    key = text_of(Path(args.key[1:])).strip() if args.key.startswith("@") else args.key
+    with opened(args.from_log, chosen, key, args.ca) as found:
+        yield found
+
+
+def candidates_of(texts: list[str] | None) -> tuple[Candidate, ...]:
+    """NAME[:PARAMETER=VALUE…] each; every policy but `fixed` where none is named."""
+    if not texts:
+        return tuple(Candidate(name=name) for name in policies.names() if name != "fixed")
+    found = []
+    for text in texts:
+        try:
+            found.append(parsed(text))
+        except (ValueError, TypeError) as error:
+            raise Usage(f"--policy {text}: {error}") from None
+    return tuple(found)
+
+
+def evaluated(
+    source: Source, asked: Asked, snapshots: Path | None, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Fold the source past the candidates, with a bar on stderr, and what comes of it."""
+    after, world = beginning(source.first, asked, snapshots)
+    if source.first > 1:
+        print(
+            f"bandit-service: events up to {source.first - 1} were deleted by retention; the "
+            "policies begin after them with nothing learned",
+            file=sys.stderr,
+        )
+    known = source.known if isinstance(source, ForeignSource) else True
+    along = Along(asked, world, known)
+    for event in _told(source, after):
+        along.take(event)
+    bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
+    how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
+    try:
+        return report(along, how)
+    except ValueError as error:
+        raise Usage(f"--{error}") from None
+
+
+def _told(source: Source, after: int) -> Iterator[ev.AnyEvent | None]:
+    total = max(0, source.last - after)
+    with tqdm(
+        total=total, desc="folding", unit=" events", disable=None, leave=False, file=sys.stderr
+    ) as bar:
+        for _, event in source.events(after):
+            yield event
+            bar.update()
+
+
+def _asked(
+    args: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    chosen: settings.Settings,
+    source: Source,
+) -> Asked:
+    half = source.first + (source.last - source.first) // 2
+    return Asked(
+        candidates=candidates,
+        experiment=args.experiment,
+        since=args.since,
+        until=args.until,
+        frozen=args.frozen,
+        frozen_at=half if args.frozen and args.since is None else 0,
+        metric=args.metric,
+        most=args.last,
+        explore=settings.exploration(chosen.exploration),
+        capacity=chosen.history.capacity,
+    )
+
+
+def _moment(text: str) -> float:
+    """UTC seconds of ISO 8601, of local clocks only with their offset, or of a number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"must be like 2026-03-01 or 2026-03-01T12:00:00Z, got {text!r}"
+            ) from None
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, got {text!r}")
+    return seconds

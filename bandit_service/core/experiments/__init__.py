@@ -1,0 +1,1 @@
+"""Experiments as part of the fold: specification, assignment, steering, results. Pure."""

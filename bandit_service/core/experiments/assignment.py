@@ -1,0 +1,164 @@
+"""Who gets which variant: the order in which a query meets experiments. Pure.
+
+kill switch → global hold-out → for each running experiment, oldest first: audience → override →
+namespace → share and split by hash → the variant that is kept → held variants. A unit is in at most
+one experiment; where none takes it, the policy that serves decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from bandit_service.core.events import owner_of
+from bandit_service.core.experiments.bucketing import SCHEMES, in_namespace
+from bandit_service.core.experiments.hashing import sha256_fraction
+from bandit_service.core.experiments.spec import (
+    HOLDOUT,
+    Audience,
+    Experiment,
+    Variant,
+    label_of,
+)
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.world import World
+
+
+class Asker(Protocol):
+    """What of a query says who asks."""
+
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def tenant(self) -> str: ...  # noqa: D102
+    @property
+    def session(self) -> str: ...  # noqa: D102
+    @property
+    def conversation(self) -> str: ...  # noqa: D102
+    @property
+    def caller(self) -> str: ...  # noqa: D102
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What a query takes part in. learner: the label of the policy that decides, "" for `arm`.
+
+    split: the probability with which a unit that takes part got this variant when it got it, 0
+    where it was named or is not to be measured. steps: what made it so (see `events.Decided`).
+    """
+
+    experiment: str
+    variant: str
+    split: float
+    member: str
+    learner: str = ""
+    arm: str = ""
+    steps: tuple[str, ...] = ()
+
+
+def assigned(world: World, asker: Asker) -> Assigned | None:
+    """The experiment and variant of a query; None where it takes part in none."""
+    rules = world.rules
+    if rules.stopped:
+        return None
+    if rules.holdout_share > 0.0:
+        unit = unit_of(rules.unit, asker)
+        if unit and sha256_fraction(f"holdout:{rules.salt}", unit) < rules.holdout_share:
+            member = member_of(rules.unit, asker)
+            return Assigned(
+                HOLDOUT, HOLDOUT, rules.holdout_share, member,
+                arm=rules.holdout_arm, steps=("holdout",),
+            )  # fmt: skip
+    for spec, trial in running(world):
+        found = _in(world, spec, trial, asker)
+        if found is not None:
+            return found
+    return None
+
+
+def running(world: World) -> Iterator[tuple[Experiment, Trial]]:
+    """The experiments that assign, oldest first."""
+    for id, trial in world.trials.items():
+        if trial.status == "running":
+            yield world.experiments[id], trial
+
+
+def invited(spec: Experiment, asker: Asker) -> bool:
+    """Whether the audience allows the query."""
+    audience = spec.audience
+    return (
+        (not audience.tenants or asker.tenant in audience.tenants)
+        and (not audience.callers or asker.caller in audience.callers)
+        and asker.tokens >= audience.least_tokens
+        and (audience.most_tokens is None or asker.tokens <= audience.most_tokens)
+    )
+
+
+def unit_of(kind: str, asker: Asker) -> str:
+    """The text that is hashed, "" where the query does not name such a unit."""
+    return {
+        "user": asker.unit,
+        "session": asker.session,
+        "conversation": asker.conversation,
+        "tenant": asker.tenant,
+    }[kind]
+
+
+def member_of(kind: str, asker: Asker) -> str:
+    """The unit as it is kept: a hash, for users the one by which they are erased."""
+    if kind == "user":
+        return owner_of(asker.tenant, asker.unit)
+    tenant = "" if kind == "tenant" else asker.tenant
+    text = f"{kind}:{len(tenant)}:{tenant}{unit_of(kind, asker)}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned | None:
+    if not invited(spec, asker):
+        return None
+    unit = unit_of(spec.unit, asker)
+    if not unit:
+        return None
+    steps = ["audience"] if spec.audience != Audience() else []
+    if unit in spec.overrides:
+        named, member = spec.variant(spec.overrides[unit]), member_of(spec.unit, asker)
+        return (
+            None if named is None else _given(world, spec, named, 0.0, member, *steps, "override")
+        )
+    if spec.namespace:
+        if not in_namespace(spec.scheme, spec.namespace, unit, spec.slots):
+            return None
+        steps.append("namespace")
+    served, salt = spec.served, spec.salt or spec.id
+    index = SCHEMES[spec.scheme](salt, spec.split_salt or salt, unit, spec.share, spec.weights)
+    if index is None:
+        return None
+    member = member_of(spec.unit, asker)
+    if spec.share < 1.0:
+        steps.append("share")
+    variant, split = served[index], trial.effective(spec)[index]
+    steps.append("split")
+    known = trial.members.get(member) if spec.sticky or spec.mode == "champion" else None
+    stored = spec.variant(known.variant) if known is not None else None
+    if known is not None and stored is not None:
+        split = trial.epochs[known.epoch].weights[served.index(stored)]
+        if stored != variant:
+            variant = stored
+            steps.append("kept")
+    if variant.key in trial.held:
+        return _given(world, spec, spec.control, 0.0, member, *steps, "held")
+    return _given(world, spec, variant, split, member, *steps)
+
+
+def _given(
+    world: World, spec: Experiment, variant: Variant, split: float, member: str, *steps: str
+) -> Assigned:
+    label = label_of(spec.id, variant.key)
+    if variant.arm:
+        return Assigned(spec.id, variant.key, split, member, arm=variant.arm, steps=steps)
+    learner = label if label in world.learners else world.serving
+    return Assigned(spec.id, variant.key, split, member, learner, steps=steps)

@@ -1,0 +1,262 @@
+"""What of an experiment is refused, each with the field's name and what to do. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import NoReturn
+
+import msgspec
+
+from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.experiments.bucketing import same_slots
+from bandit_service.core.experiments.spec import (
+    HOLDOUT,
+    LEARNING,
+    LEAST_ALPHA,
+    LEAST_WEIGHT,
+    METRICS,
+    MODES,
+    MOST_GUARDRAILS,
+    MOST_METRICS,
+    MOST_VARIANTS,
+    SCHEMES,
+    UNITS,
+    Experiment,
+    Guardrail,
+    Rules,
+)
+from bandit_service.core.outcomes import MOST_VALUE
+
+
+def check(spec: Experiment) -> None:
+    """Raise Refused naming the first field that is wrong, and what is allowed."""
+    _check_names(spec)
+    _check_variants(spec)
+    _check_numbers(spec)
+    if len(spec.guardrails) > MOST_GUARDRAILS:
+        _refuse("guardrails", f"at most {MOST_GUARDRAILS}, got {len(spec.guardrails)}")
+    for i, one in enumerate(spec.guardrails):
+        _check_guardrail(spec, one, f"guardrails[{i}]")
+    shares = [0.0, *(step.share for step in spec.ramp)]
+    if any(not 0.0 < b <= 1.0 or b <= a for a, b in itertools.pairwise(shares)):
+        _refuse("ramp", "the shares must grow, from above 0 to at most 1")
+    if any(not (step.units >= 0 and 0.0 <= step.hours <= 100_000.0) for step in spec.ramp):
+        _refuse("ramp", "units must be at least 0, hours from 0 to 100000")
+    if any(not (step.units or step.hours or step.approve) for step in spec.ramp[:-1]):
+        _refuse("ramp", "every step but the last needs units or hours after which it ends, "
+                "or approve = true")  # fmt: skip
+    _check_resolution(spec)
+    keys = {one.key for one in spec.served}
+    for unit, key in spec.overrides.items():
+        if key not in keys:
+            _refuse("overrides", f"{unit!r}: no variant {key!r}; there are {', '.join(keys)}")
+
+
+def _check_names(spec: Experiment) -> None:
+    for name, value in (("id", spec.id), *(("variants", one.key) for one in spec.variants)):
+        plain = value.replace("-", "").replace("_", "")
+        if not (value.isascii() and plain.isalnum() and len(value) <= 64):
+            _refuse(name, f"{value!r}: use 1 to 64 letters, digits, - and _")
+    if spec.id == HOLDOUT:
+        _refuse("id", f"{HOLDOUT!r} is the global hold-out's; use another")
+    for name, value, allowed in (
+        ("unit", spec.unit, UNITS),
+        ("scheme", spec.scheme, SCHEMES),
+        ("mode", spec.mode, MODES),
+        ("inconclusive", spec.inconclusive, ("control", "best")),
+        ("primary", spec.primary, spec.names()),
+    ):
+        if value not in allowed:
+            _refuse(name, f"no {value!r}; there are {', '.join(allowed)}")
+    names = [one.name for one in spec.metrics]
+    if len(names) > MOST_METRICS or len({*names, *METRICS}) != len(names) + len(METRICS):
+        _refuse("metrics", f"at most {MOST_METRICS}, each with a name of its own")
+    for one in spec.metrics:
+        if not (one.name.isidentifier() and len(one.name) <= 64):
+            _refuse("metrics", f"{one.name!r}: use a name of letters, digits and _")
+        if not -MOST_VALUE <= one.low < one.high <= MOST_VALUE:
+            _refuse("metrics", f"{one.name}: low must be below high, both within ±{MOST_VALUE:g}")
+
+
+def _check_variants(spec: Experiment) -> None:
+    served = spec.served
+    if not 2 <= len(served) + len(spec.shadows) <= MOST_VARIANTS or not served:
+        _refuse("variants", f"from 2 to {MOST_VARIANTS}, the first of which is the control")
+    if spec.variants[0].shadow:
+        _refuse("variants", "the first one is the control and cannot be a shadow")
+    keys = [one.key for one in spec.variants]
+    if len(set(keys)) != len(keys):
+        _refuse("variants", "every key must be there only once")
+    for one in spec.variants:
+        at = f"variants.{one.key}"
+        if one.arm and (one.policy or one.parameters):
+            _refuse(at, "name an arm or a policy, not both")
+        if one.parameters and not one.policy:
+            _refuse(at, "parameters belong to a policy; name it")
+        if one.learning not in LEARNING:
+            _refuse(at, f"learning: no {one.learning!r}; there are {', '.join(LEARNING)}")
+        if one.begin not in ("snapshot", "nothing"):
+            _refuse(at, f"begin: no {one.begin!r}; there are snapshot and nothing")
+        if one.shadow and one.arm:
+            _refuse(at, "a shadow is a policy; what one arm earns, the log already says")
+        if one.shadow and one.weight:
+            _refuse(at, "a shadow is not served: leave its weight out")
+        if not (one.weight == 0.0 or one.weight >= LEAST_WEIGHT):
+            _refuse(at, f"weight: must be 0 or at least {LEAST_WEIGHT:g}, got {one.weight:g}")
+    total = math.fsum(spec.weights)
+    if abs(total - 1.0) > 1e-6:
+        _refuse("variants", f"the weights must sum to 1, they sum to {total:g}")
+
+
+def _check_numbers(spec: Experiment) -> None:
+    if not 0.0 <= spec.share <= 1.0:
+        _refuse("share", f"must be from 0 to 1, got {spec.share:g}")
+    low, high = spec.slots
+    if not 0.0 <= low < high <= 1.0:
+        _refuse("slots", f"must be [from, to) within [0, 1), got [{low:g}, {high:g})")
+    least, most = spec.audience.least_tokens, spec.audience.most_tokens
+    if least < 0 or (most is not None and most < least):
+        _refuse("audience", "least_tokens must be at least 0, most_tokens not below it")
+    if not LEAST_ALPHA <= spec.alpha <= 0.5:  # divided later on, and its logarithm taken
+        _refuse("alpha", f"must be from {LEAST_ALPHA:g} to 0.5, got {spec.alpha:g}")
+    if not 2 <= spec.min_units <= 10_000_000:
+        _refuse("min_units", f"must be from 2 to 10000000, got {spec.min_units}")
+    if not 0.0 <= spec.cool_down_s <= 31_536_000.0:
+        _refuse("cool_down_s", "must be from 0 to 31536000")
+    if spec.mode == "champion":
+        count = len(spec.served)
+        if not spec.floor >= LEAST_WEIGHT or spec.floor * count >= 1.0:
+            _refuse("floor", f"{spec.floor:g} for {count} variants: must be at least "
+                    f"{LEAST_WEIGHT:g} and below {1.0 / count:.3g}")  # fmt: skip
+        if spec.scheme != "native":
+            _refuse("mode", "champion moves weights, which keeps no unit of another scheme; "
+                    "use scheme native")  # fmt: skip
+
+
+def _check_resolution(spec: Experiment) -> None:
+    """What a scheme cannot tell apart would be another share, or other ranges than are meant."""
+    parts = {"unleash": 100, "eppo": 10_000}.get(spec.scheme)
+    if parts is not None:
+        for share in (spec.share, *(step.share for step in spec.ramp)):
+            if not _whole(share * parts):
+                _refuse("share", f"{share:g}: scheme {spec.scheme} has parts of {1.0 / parts:g}")
+    if spec.scheme == "unleash" and not all(_whole(weight * 1000) for weight in spec.weights):
+        _refuse("variants", "scheme unleash has weights of whole thousandths; write a third as "
+                "0.333, and one of them as 0.334")  # fmt: skip
+
+
+def _whole(x: float) -> bool:
+    return abs(x - round(x)) < 1e-6
+
+
+def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
+    if one.metric not in spec.names():
+        _refuse(f"{at}.metric", f"no {one.metric!r}; there are {', '.join(spec.names())}")
+    given = [name for name in ("least", "most", "worse") if getattr(one, name) is not None]
+    if len(given) != 1:
+        _refuse(at, "give exactly one of least, most and worse")
+    limit = getattr(one, given[0])
+    if not math.isfinite(limit) or (one.worse is not None and limit < 0.0):
+        _refuse(f"{at}.{given[0]}", "must be a number, and worse at least 0")
+    if one.high is not None and not (one.high > 0.0 and math.isfinite(one.high)):
+        _refuse(f"{at}.high", f"must be above 0, got {one.high:g}")
+    open_ended = one.metric in ("cost_usd", "latency_s")
+    if one.high is None and open_ended:
+        _refuse(f"{at}.high", f"{one.metric} has no range of its own: say what is high")
+    if one.high is not None and not open_ended:
+        _refuse(f"{at}.high", f"{one.metric} has a range of its own: leave high out")
+    low, high = spec.bounds(one.metric, one.high)
+    within = {
+        "least": low < limit <= high,
+        "most": low <= limit < high,
+        "worse": limit < high - low,
+    }
+    if not within[given[0]]:
+        _refuse(f"{at}.{given[0]}", f"{limit:g} can never be broken, or never be kept: values are "
+                f"taken from {low:g} to {high:g}")  # fmt: skip
+
+
+_FIXED = (
+    *("unit", "scheme", "salt", "split_salt", "namespace"),
+    *("primary", "metrics", "alpha", "mode"),
+)
+"""What cannot change once an experiment has begun: on these its units or its numbers rest."""
+
+
+def check_change(
+    before: Experiment, after: Experiment, status: str, traffic: Mapping[str, int]
+) -> None:
+    """Raise Refused or Conflict for what may not change once units were assigned.
+
+    traffic: decisions by variant. What may change: weights, share, slots, audience, guardrails,
+    ramp, overrides; everything while it is a draft.
+    """
+    if status == "stopped":
+        raise Conflict(f"id: {before.id!r} is finished; begin a new one under another id")
+    if status == "draft":
+        return
+    for name in _FIXED:
+        if getattr(before, name) != getattr(after, name):
+            _refuse(name, "cannot change once it has begun; stop it and begin a new one")
+    kept = {one.key for one in after.variants}
+    for one in before.variants:
+        if one.key not in kept:
+            had = traffic.get(one.key, 0)
+            _refuse("variants", f"{one.key!r} had {had} decisions; once it has begun a variant "
+                    "cannot be deleted: set its weight to 0")  # fmt: skip
+    for one in after.variants:
+        old = before.variant(one.key)
+        if old is None:
+            _refuse("variants", f"{one.key!r} is new; stop this experiment and begin another")
+        elif msgspec.structs.replace(old, weight=0.0) != msgspec.structs.replace(one, weight=0.0):
+            _refuse("variants", f"{one.key!r}: only the weight can change once it has begun")
+    if [one.key for one in before.variants] != [one.key for one in after.variants]:
+        _refuse("variants", "keep their order, on which the assignment rests")
+
+
+def check_floor(spec: Experiment, before: Experiment | None) -> None:
+    """Raise Refused for a weight, other than it was, that a champion would undo.
+
+    before: None where it has not begun. A held variant's weight is 0 by the champion itself.
+    """
+    if spec.mode != "champion":
+        return
+    for one in spec.served:
+        old = None if before is None else before.variant(one.key)
+        if one.weight < spec.floor - 1e-9 and (old is None or old.weight != one.weight):
+            _refuse("variants", f"{one.key}: weight {one.weight:g} is below the floor, "
+                    f"{spec.floor:g}, to which the champion would raise it; stop the experiment, "
+                    "or begin one without this variant")  # fmt: skip
+
+
+def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
+    """Raise Refused where another experiment of the same namespace has some of its slots."""
+    if not spec.namespace:
+        return
+    for id, other in others.items():
+        if id == spec.id or other.namespace != spec.namespace:
+            continue
+        if other.unit != spec.unit or not same_slots(other.scheme, spec.scheme):
+            _refuse("namespace", f"{spec.namespace!r} has experiment {id!r}, which places "
+                    f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} lie "
+                    "elsewhere, so slots would exclude nothing: use another namespace")  # fmt: skip
+        if spec.slots[0] < other.slots[1] and other.slots[0] < spec.slots[1]:
+            _refuse("slots", f"[{spec.slots[0]:g}, {spec.slots[1]:g}) overlaps experiment {id!r}, "
+                    f"which has [{other.slots[0]:g}, {other.slots[1]:g}) of namespace "
+                    f"{spec.namespace!r}")  # fmt: skip
+
+
+def check_rules(rules: Rules) -> None:
+    """Raise Refused naming the first field that is wrong."""
+    if not 0.0 <= rules.holdout_share <= 0.5:
+        _refuse("holdout_share", f"must be from 0 to 0.5, got {rules.holdout_share:g}")
+    if rules.holdout_share and not rules.holdout_arm:
+        _refuse("holdout_arm", "name the arm that held-out units get")
+    if rules.unit not in ("user", "tenant"):
+        _refuse("unit", f"no {rules.unit!r}; there are user and tenant")
+
+
+def _refuse(param: str, why: str) -> NoReturn:
+    raise Refused(f"{param}: {why}", param=param)

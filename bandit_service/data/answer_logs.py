@@ -1,0 +1,112 @@
+"""Users' own logs: a line per query and model, from which a recording is gathered."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.data.convert import Answer, Prices, Query, recorded_of
+from bandit_service.data.lines import Unread, lines
+from bandit_service.data.recordings import Recorded
+from bandit_service.data.rows import (
+    MOST_LEFT_OUT,
+    LeftOut,
+    Malformed,
+    Repeated,
+    Scale,
+    number_within,
+)
+from bandit_service.parsing.compressed import unpacked_name
+from bandit_service.parsing.inputs import plain, worded
+
+COLUMNS = ("query", "model", "quality", "cost_usd")
+OPTIONAL = ("query_id", "task", "in_tok", "out_tok", "latency_s")
+_NUMBERS = ("quality", "cost_usd", "in_tok", "out_tok", "latency_s")
+
+
+def load_long(
+    path: Path,
+    prices: Prices | None = None,
+    scale: Scale | None = None,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> Recorded:
+    """A line per (query, model): columns query, model, quality, cost_usd.
+
+    And where they are known query_id, task, in_tok, out_tok, latency_s; other columns are not
+    read. CSV, JSON or Parquet, see `lines`. Queries are told apart by query_id, and
+    without one by their text. A line that is not so, and a second answer of a model to a query,
+    are left out and told. scale: of the column quality, [0, 1] where none is given.
+    most_left_out: the largest share of lines. BadRecording where the whole cannot be used.
+    """
+    queries: dict[str, Query] = {}
+    models: set[str] = set()
+    left_out = LeftOut(path, most_left_out, "name the scale, as with --scale {scale}")
+    taken = 0
+    for line, fields in lines(path, COLUMNS, OPTIONAL, lambda name: name in _NUMBERS):
+        try:
+            models.add(_add(queries, fields, scale or Scale()))
+            taken += 1
+        except Malformed as error:
+            left_out.add(path.name, line, error)
+    bad = left_out.checked(taken)
+    name = unpacked_name(path.name).rpartition(".")[0]
+    return recorded_of(name, models, list(queries.values()), bad, prices, path)
+
+
+def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Unread, scale: Scale) -> str:
+    """Add one line's answer to its query, and say whose it is."""
+    if isinstance(fields, Unread):
+        raise Malformed(fields.why)
+    text, model = (_text(name, fields.get(name)) for name in ("query", "model"))
+    quality = scale.quality("quality", fields.get("quality"))
+    cost = number_within("cost_usd", fields.get("cost_usd"), MAX_COST_USD)
+    for name, value in (("quality", quality), ("cost_usd", cost)):
+        if math.isnan(value):
+            raise Malformed(f"{name}: missing")
+    latency = number_within("latency_s", fields.get("latency_s"), MAX_LATENCY_S)
+    tokens = {name: _whole(name, fields.get(name)) for name in ("in_tok", "out_tok")}
+    task = worded(fields.get("task"))
+    if task is not None and not isinstance(task, str):
+        raise Malformed(f"task: must be a string, got {task!r}")
+    id = _identity(fields.get("query_id"), text)
+    query = queries.get(id) or Query(id, text, task or "", tokens["in_tok"])
+    if query.text != text:
+        raise Malformed(f"query_id: {id!r} was there before with another query")
+    answer = Answer(quality, cost, tokens["out_tok"], latency)
+    if repr(query.answers.get(model)) == repr(answer):  # by repr, since NaN is not itself
+        raise Repeated(f"model: {model!r} was there before for query {id!r}, and the same")
+    if model in query.answers:
+        raise Malformed(f"model: {model!r} was there before for query {id!r}; the first is kept")
+    query.answers[model] = answer
+    queries[id] = query
+    return model
+
+
+def _identity(id: Any, text: str) -> str:
+    """A query's id as text; without one a hash of what is asked."""
+    found = worded(id)
+    if found is None or plain(found) is None:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not isinstance(found, str):
+        raise Malformed(f"query_id: must be a string, got {id!r}")
+    return found
+
+
+def _text(name: str, value: Any) -> str:
+    found = worded(value)
+    if not isinstance(found, str) or not found.strip():
+        raise Malformed(f"{name}: must be a string that is not empty, got {value!r}")
+    return found
+
+
+def _whole(name: str, value: Any) -> int | None:
+    number = plain(value)
+    if number is None:
+        return None
+    if not isinstance(number, int | float) or not 0 <= number <= 1e9 or number != int(number):
+        raise Malformed(f"{name}: must be a whole number from 0 up, got {value!r}")
+    return int(number)

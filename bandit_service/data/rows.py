@@ -1,0 +1,157 @@
+"""Rows of recorded traffic: what is read of them, and which may be left out.
+
+A row may be left out by chance, such as a line that was cut. It may not be left out by what it
+says of an answer: then those that are left are a choice of outcomes, and all that is learned of
+them is wrong. So a value of an outcome that cannot be read refuses the file, and so do too many
+rows that are left out for any reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bandit_service.parsing.inputs import is_truth, plain
+
+MOST_LEFT_OUT = 0.1
+"""The largest share of rows that is left out without being asked for."""
+
+_NEAR = 1e-6  # beyond a bound is rounding
+_USUAL = ((-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0), (0.0, 100.0))
+
+
+class BadRecording(ValueError):
+    """The recording as a whole cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One line that was left out, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+class Malformed(Exception):
+    """Why a row is left out."""
+
+
+class Repeated(Malformed):
+    """A row that says what another said already: nothing is lost without it."""
+
+
+class Outcome(Malformed):
+    """A value of an outcome that is there and cannot be taken: the row may not be left out."""
+
+    def __init__(self, name: str, value: Any, allowed: str) -> None:
+        super().__init__(f"{name}: must be {allowed}, got {value!r:.80}")
+        self.name, self.value, self.allowed = name, value, allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the worst and the best answer are given; quality is the way from one to the other."""
+
+    worst: float = 0.0
+    best: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.worst) and math.isfinite(self.best)) or self.worst == self.best:
+            raise ValueError("must be two different numbers, the worst and the best")
+
+    def quality(self, name: str, value: Any) -> float:
+        """In [0, 1], or NaN where there is none; `Outcome` for what is not on the scale."""
+        if is_truth(value):
+            if (self.worst, self.best) != (0.0, 1.0):
+                raise Outcome(name, value, self._allowed())
+            return plain(value)  # type: ignore[no-any-return]
+        low, high = sorted((self.worst, self.best))
+        found = bounded_number(name, value, low, high, self._allowed())
+        return (found - self.worst) / (self.best - self.worst) if self != Scale() else found
+
+    def _allowed(self) -> str:
+        low, high = sorted((self.worst, self.best))
+        return f"a number from {low:g} to {high:g}"
+
+
+def number_within(name: str, value: Any, high: float) -> float:
+    """A float in [0, high], or NaN where there is none; `Outcome` for anything else."""
+    return bounded_number(name, value, 0.0, high, f"a number from 0 to {high:g}")
+
+
+def bounded_number(name: str, value: Any, low: float, high: float, allowed: str) -> float:
+    """A float from low to high, or NaN where there is none; `Outcome` for anything else."""
+    found = plain(value)
+    if found is None:
+        return math.nan
+    slack = _NEAR * (high - low)
+    if not isinstance(found, int | float) or not low - slack <= found <= high + slack:
+        raise Outcome(name, value, allowed)
+    return min(max(float(found), low), high)
+
+
+@dataclass
+class LeftOut:
+    """The rows of a file that are left out.
+
+    most: the largest share that may be. way_out: what to do where values are on another scale, with
+    {scale} for the likely one, {low} and {range} for its beginning and length.
+    """
+
+    path: Path
+    most: float = MOST_LEFT_OUT
+    way_out: str = "bring them to 0 to 1: (quality − {low}) / {range}"
+    rows: list[BadRow] = field(default_factory=list)
+    _counted: int = 0
+    _outcomes: dict[str, list[tuple[int, Outcome]]] = field(default_factory=dict)
+
+    def add(self, file: str, line: int, why: Malformed) -> None:
+        """One row that is not taken."""
+        self.rows.append(BadRow(file, line, str(why)))
+        self._counted += not isinstance(why, Repeated)
+        if isinstance(why, Outcome):
+            self._outcomes.setdefault(why.name.partition("[")[0], []).append((line, why))
+
+    def checked(self, taken: int) -> tuple[BadRow, ...]:
+        """All of them, beside so many that were taken; BadRecording where that is no fair rest."""
+        for found in self._outcomes.values():
+            raise BadRecording(self._by_outcome(found, taken))
+        if not taken:
+            why = f"; {self.rows[0]}" if self.rows else ""
+            raise BadRecording(f"{self.path}: no usable row{why}")
+        share = self._counted / (taken + self._counted)
+        few = 1 if self.most else 0  # one line, such as the last of a log that was cut
+        if share > self.most and self._counted > few:
+            raise BadRecording(
+                f"{self.path}: {self._counted} of {taken + self._counted} rows ({share:.1%}) "
+                f"cannot be used, and at most {self.most:.0%} may be left out; the first is "
+                f"{self.rows[0]}"
+            )
+        return tuple(self.rows)
+
+    def _by_outcome(self, found: Sequence[tuple[int, Outcome]], taken: int) -> str:
+        line, first = found[0]
+        values = [plain(each.value) for _, each in found]
+        numbers = [value for value in values if isinstance(value, int | float)]
+        span = f", from {min(numbers):g} to {max(numbers):g}" if numbers else ""
+        return (
+            f"{self.path}:{line}: {first}; "
+            f"{len(found)} of {taken + self._counted} rows have such values{span}. Without them "
+            f"the rest would be a choice of outcomes: {self._hint(first, numbers)}"
+        )
+
+    def _hint(self, first: Outcome, numbers: Sequence[float]) -> str:
+        if not numbers or not first.allowed.endswith("from 0 to 1"):
+            return "mend them, or leave them empty where they are not known"
+        fits = [(low, high) for low, high in _USUAL if low <= min(numbers) and max(numbers) <= high]
+        low, high = fits[0] if fits else (min(numbers), max(numbers))
+        likely = f"{low:g} {high:g}"
+        told = self.way_out.format(scale=likely, low=f"{low:g}", range=f"{high - low:g}")
+        return f"{told} if {low:g} is the worst and {high:g} the best"

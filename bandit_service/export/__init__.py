@@ -1,1 +1,0 @@
-"""The event log for other tools: JSON lines, Parquet, and Vowpal Wabbit's DSJSON."""

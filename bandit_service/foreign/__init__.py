@@ -1,1 +1,0 @@
-"""Other systems' logs of decisions with propensities, read as events of ours."""

@@ -1,0 +1,239 @@
+"""Who may do what: API keys, scopes, tenants, rates, and how much one key may teach. Pure.
+
+A key is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess, and a
+slow hash would only make every request slow. The hash that is presented is compared with every
+stored one by `hmac.compare_digest`, without an early end, so time tells nothing of a secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+from asyncio import CancelledError
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
+from bandit_service.settings.keys import SCOPES, ApiKey, expiry_of, hash_of
+
+ALWAYS = 10
+"""So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
+
+ROUTES: dict[tuple[str, str], str] = {
+    ("GET", "/"): "",
+    ("GET", "/healthz"): "",
+    ("GET", "/readyz"): "",
+    ("GET", "/openapi.json"): "",
+    ("GET", "/web/{name}"): "",
+    ("GET", "/metrics"): "metrics",
+    ("POST", "/v1/decide"): "decide",
+    ("POST", "/v1/explain"): "read",
+    ("POST", "/v1/rewards"): "reward",
+    ("POST", "/v1/comparisons"): "reward",
+    ("POST", "/v1/chat/completions"): "decide",
+    ("POST", "/v1/completions"): "decide",
+    ("POST", "/v1/embeddings"): "decide",
+    ("POST", "/v1/responses"): "decide",
+    ("POST", "/v1/messages"): "decide",
+    ("POST", "/v1/messages/count_tokens"): "decide",
+    ("POST", "/v1/audio/speech"): "decide",
+    ("POST", "/v1/audio/transcriptions"): "decide",
+    ("POST", "/v1/audio/translations"): "decide",
+    ("POST", "/v1/images/generations"): "decide",
+    ("POST", "/v1/images/edits"): "decide",
+    ("POST", "/v1/moderations"): "decide",
+    ("POST", "/v1/rerank"): "decide",
+    ("GET", "/v1/models"): "decide",
+    ("GET", "/v1/models/{id}"): "decide",
+    ("GET", "/v1/budgets"): "read",
+    ("GET", "/v1/duels/{id}"): "reward",
+    ("GET", "/v1/stream"): "stream",
+    ("GET", "/v1/live"): "read",
+    ("GET", "/v1/live/map"): "read",
+    ("GET", "/v1/decisions/{id}"): "read",
+    ("GET", "/v1/arms"): "read",
+    ("GET", "/v1/drift"): "totals",
+    ("GET", "/v1/policies"): "read",
+    ("GET", "/v1/policies/{name}/state"): "totals",
+    ("GET", "/v1/experiments"): "read",
+    ("GET", "/v1/experiments/{id}"): "read",
+    ("PUT", "/v1/experiments/{id}"): "admin",
+    ("PATCH", "/v1/experiments/{id}"): "admin",
+    ("DELETE", "/v1/experiments/{id}"): "admin",
+    ("GET", "/v1/experiments/{id}/results"): "read",
+    ("POST", "/v1/experiments/{id}/whatif"): "admin",
+    ("POST", "/v1/experiments/{id}/start"): "admin",
+    ("POST", "/v1/experiments/{id}/pause"): "admin",
+    ("POST", "/v1/experiments/{id}/stop"): "admin",
+    ("GET", "/v1/experiment-rules"): "read",
+    ("PUT", "/v1/experiment-rules"): "admin",
+    ("PUT", "/v1/arms/{id}"): "admin",
+    ("DELETE", "/v1/arms/{id}"): "admin",
+    ("PUT", "/v1/policy"): "admin",
+    ("DELETE", "/v1/units/{unit}"): "admin",
+    ("POST", "/v1/snapshots"): "admin",
+    ("GET", "/v1/events"): "admin",
+}
+"""What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
+unless metrics are open; "totals" is `read` of a key that acts for all tenants, since what is told
+is made of all their outcomes. A route that was forgotten here needs `admin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks; the default is anybody, where there are no keys. tenant: None acts for any."""
+
+    key: str = ""
+    tenant: str | None = None
+    scopes: frozenset[str] = frozenset(SCOPES)
+    self_contained: bool = True
+
+    def needs(self, scope: str) -> None:
+        """Raise Forbidden unless the key has this scope."""
+        if scope not in self.scopes:
+            raise Forbidden(f"this key has not the scope {scope!r}", reason="scope")
+
+    def tenant_for(self, named: str) -> str:
+        """The tenant to act for when a request names this one; Forbidden if it is another's."""
+        if self.tenant is None:
+            return named
+        if named not in ("", self.tenant):
+            raise Forbidden("tenant: this key acts for another", param="tenant", reason="tenant")
+        return self.tenant
+
+    def may_stand_alone(self) -> None:
+        """Raise Forbidden unless outcomes without a decision are allowed."""
+        if not self.self_contained:
+            raise Forbidden(
+                "decision_id: this key may only send outcomes of decisions (self_contained)",
+                param="decision_id",
+                reason="scope",
+            )
+
+
+ANYBODY = Caller()
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Token bucket: `burst` at most, refilled by `rate_per_s`."""
+
+    rate_per_s: float
+    burst: float
+    tokens: float
+    at: float = 0.0
+
+    def take(self, now: float) -> float:
+        """0 when a token was there, else the seconds until there is one."""
+        self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate_per_s)
+        self.at = now
+        if self.tokens >= 1.0:
+            self.tokens -= 1.0
+            return 0.0
+        return (1.0 - self.tokens) / self.rate_per_s
+
+
+@dataclass
+class Gate:
+    """Every request passes here. Without keys everybody may do everything."""
+
+    keys: Sequence[ApiKey] = ()
+    open_metrics: bool = True
+    window: int = 1000
+    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+    _recent: deque[str] = field(default_factory=deque)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _under_way: Counter[str] = field(default_factory=Counter)
+
+    def needed(self, method: str, route: str) -> str:
+        """The scope that a route asks for; "" where it tells nothing, "open" where it tells
+        something without a key."""
+        route = route.rstrip("/") or route
+        scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
+        return "open" if scope == "metrics" and self.open_metrics else scope
+
+    def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:
+        """Who asks for this route; `utc` and `now` (monotonic) in seconds.
+
+        Raises Denied (401), Forbidden (403) or RateLimited (429).
+        """
+        scope = self.needed(method, route)
+        if not self.keys or scope in ("", "open"):
+            return ANYBODY
+        key = self._known(authorization)
+        self._use(key, utc, now)
+        caller = Caller(key.id, key.tenant or None, frozenset(key.scopes), key.self_contained)
+        if scope in ("metrics", "totals") and key.tenant:
+            raise Forbidden("these are figures of all tenants, this key is of one", reason="tenant")
+        if scope != "stream":
+            caller.needs("read" if scope in ("metrics", "totals") else scope)
+        return caller
+
+    def again(self, caller: Caller, utc: float, now: float) -> None:
+        """One more request of a caller that was admitted; raises as `admit` does."""
+        key = self._key_of(caller)
+        if key is not None:
+            self._use(key, utc, now)
+
+    @contextmanager
+    def teaching(self, caller: Caller) -> Iterator[None]:
+        """While an outcome is under way it counts as taught; ShareExceeded if that is too many.
+
+        It goes on counting where whoever sent it left before the answer: it may well be learned.
+        """
+        self.may_teach(caller)
+        self._under_way[caller.key] += 1
+        try:
+            yield
+        except CancelledError:
+            self.taught(caller)
+            raise
+        finally:
+            self._under_way[caller.key] -= 1
+
+    def may_teach(self, caller: Caller) -> None:
+        """Raise ShareExceeded when too many of the newest outcomes are this key's already."""
+        key, seen = self._key_of(caller), len(self._recent)
+        others = any("reward" in other.scopes for other in self.keys if other is not key)
+        if key is None or key.reward_share >= 1.0 or not others:
+            return
+        share, count = key.reward_share, self._counts[caller.key]
+        if count + self._under_way[caller.key] + 1 > max(ALWAYS, share * seen):
+            raise ShareExceeded(
+                f"this key sent {count} of the last {seen} outcomes, and may "
+                f"send {share:.0%}; retry when others have sent theirs"
+            )
+
+    def taught(self, caller: Caller) -> None:
+        """One outcome of this caller was accepted."""
+        self._recent.append(caller.key)
+        self._counts[caller.key] += 1
+        if len(self._recent) > self.window:
+            self._counts[self._recent.popleft()] -= 1
+
+    def _known(self, authorization: str) -> ApiKey:
+        scheme, _, presented = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not presented:
+            raise Denied("send `Authorization: Bearer <key>`", reason="missing")
+        digest, found = hash_of(presented.strip()), None
+        for key in self.keys:
+            if hmac.compare_digest(key.hash, digest):
+                found = key
+        if found is None:
+            raise Denied("no such key", reason="unknown")
+        return found
+
+    def _key_of(self, caller: Caller) -> ApiKey | None:
+        return next((key for key in self.keys if key.id == caller.key), None)
+
+    def _use(self, key: ApiKey, utc: float, now: float) -> None:
+        if key.expires and utc >= expiry_of(key):
+            raise Denied("the key has expired; ask for a new one", reason="expired")
+        if not key.rate_per_s:
+            return
+        most = float(key.burst or max(1.0, key.rate_per_s))
+        bucket = self._buckets.setdefault(key.id, _Bucket(key.rate_per_s, most, most, now))
+        wait = bucket.take(now)
+        if wait:
+            raise RateLimited(f"more than {key.rate_per_s:g} requests a second", wait)

@@ -1,0 +1,130 @@
+"""GET /v1/live and /v1/live/map: the page's numbers, as server-sent events and as one picture."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from bandit_service import clock
+from bandit_service.core.errors import Forbidden
+from bandit_service.http.frame import CALLER, reply
+from bandit_service.observe.broadcast import Broadcast
+from bandit_service.observe.feed import Watch, Watches
+from bandit_service.observe.scatter import Plane, scatter
+from bandit_service.observe.snapshots import Shown
+
+LONGEST_S = 600.0
+"""After this a stream ends and the page comes again, so that its key is looked at again."""
+_STALLED_S, _MAP_S = 10.0, 5.0
+_BUFFER = 65_536
+_log = logging.getLogger("bandit.live")
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass
+class Live:
+    """What is shown, to whom, and the pictures that were made."""
+
+    watches: Watches
+    shown: Shown
+    most: int
+    broadcast: Broadcast = field(init=False)
+    _maps: dict[str | None, _Map] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.broadcast = Broadcast(self._tick, self.most)
+
+    def watch_of(self, tenant: str | None) -> Watch:
+        """What a caller may see; Forbidden for a tenant that no key of ours is bound to."""
+        try:
+            return self.watches.of(tenant)
+        except KeyError:
+            raise Forbidden("tenant: nothing is shown for it", reason="tenant") from None
+
+    def begin(self, tenant: str | None) -> bytes:
+        """The first frame."""
+        return _frame("begin", self.shown.begin(self.watch_of(tenant), tenant))
+
+    async def map(self, tenant: str | None) -> dict[str, Any]:
+        """The newest queries on a plane, made in a thread at most every few seconds."""
+        watch = self.watch_of(tenant)
+        made = self._maps.setdefault(tenant, _Map())
+        async with made.lock:
+            if time.monotonic() - made.at > _MAP_S:
+                newest = watch.newest(len(watch.recent))[::-1]
+                made.body, made.plane = await asyncio.to_thread(scatter, newest, made.plane)
+                made.at = time.monotonic()
+        return made.body
+
+    def _tick(self, tenant: str | None) -> bytes:
+        return _frame("tick", self.shown.tick(self.watch_of(tenant), tenant, clock.now()))
+
+
+@dataclass
+class _Map:
+    at: float = float("-inf")
+    body: dict[str, Any] = field(default_factory=dict)
+    plane: Plane | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+LIVE = web.AppKey("live", Live)
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """GET /v1/live: `begin` with what is kept, then a `tick` every second, for ten minutes."""
+    seen, tenant = request.app[LIVE], request[CALLER].tenant
+    seen.watch_of(tenant)
+    listener = seen.broadcast.join(tenant)
+    response = web.StreamResponse(
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no",
+                 "X-Content-Type-Options": "nosniff"}
+    )  # fmt: skip
+    response.content_type = "text/event-stream"
+    ends = time.monotonic() + LONGEST_S
+    try:
+        _narrow(request)
+        await response.prepare(request)
+        frame: bytes | None = seen.begin(tenant)
+        while frame is not None and time.monotonic() < ends:
+            async with asyncio.timeout(_STALLED_S):
+                await response.write(frame)
+            frame = await listener.next()
+    except (TimeoutError, ConnectionError) as error:
+        _log.info("a listener left", extra={"why": type(error).__name__})
+    finally:
+        seen.broadcast.leave(listener)
+    if listener.dropped and request.transport is not None:
+        request.transport.abort()  # what it has not read will never be read
+    return response
+
+
+def _narrow(request: web.Request) -> None:
+    """Little is buffered for one who does not read, so that it is soon seen."""
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+
+
+async def picture(request: web.Request) -> web.Response:
+    """GET /v1/live/map: the newest queries by their two principal directions."""
+    return reply(await request.app[LIVE].map(request[CALLER].tenant))
+
+
+def _frame(kind: str, body: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encoder.encode(body))
+
+
+def routes() -> list[web.RouteDef]:
+    """Every path and its handler."""
+    return [web.get("/v1/live", live, allow_head=False), web.get("/v1/live/map", picture)]

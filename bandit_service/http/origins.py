@@ -1,0 +1,139 @@
+"""Which names the service answers to, and of which origins a page may ask it. Pure.
+
+A browser lets the page of any site send requests to addresses that only its machine reaches, and
+says in `Origin` whose page it was. And whoever owns a name can let it lead to such an address (DNS
+rebinding): then the page's own origin is the service, and only `Host` tells it from ours. Programs
+send no `Origin`, and the `Host` of the address that they were given.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from bandit_service.core.errors import Forbidden
+from bandit_service.parsing.hosts import (
+    DEFAULT_PORTS,
+    authority_of,
+    canonical,
+    is_any,
+    is_loopback,
+    origin_of,
+)
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ELSEWHERE = ("cross-site", "same-site")
+"""What `Sec-Fetch-Site` says of a page that did not come from this very address."""
+_OURS = "localhost, loopback addresses and the names in the setting server.allowed_hosts"
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What a request says of where it was sent and by whom: every value of each header."""
+
+    host: Sequence[str] = ()
+    origin: Sequence[str] = ()
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """Every request is looked at here before anything else of it is."""
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[_Network, ...] = ()
+    origins: frozenset[str] = frozenset()
+    secure: bool = False
+    keys: bool = False
+
+    @staticmethod
+    def of(
+        hosts: Sequence[str], origins: Sequence[str], listening: str, secure: bool, keys: bool
+    ) -> Borders:
+        """Borders of the settings. The address that is listened on is a name of the service.
+
+        secure: the service itself speaks TLS. keys: it asks for API keys.
+        """
+        names, networks = set(), []
+        for one in hosts:
+            if "/" in one:
+                networks.append(ipaddress.ip_network(one))
+            else:
+                names.add(canonical(one))
+        if not is_any(listening):
+            names.add(canonical(listening))
+        mine = frozenset(origin_of(one) or one for one in origins)
+        return Borders(frozenset(names), tuple(networks), mine, secure, keys)
+
+    def cross(self, headers: Headers, scope: str) -> None:
+        """Forbidden unless this may come in, to a route that needs `scope` and no key for "open".
+
+        Where a key is needed no name is asked for: a page that was led here by a name of its own
+        has no key, for a browser keeps what is stored by origin, and no cookie is ever read.
+        """
+        host = self._host(headers)
+        if not self.keys or scope == "open":
+            self._known(host)
+        if headers.origin and self._of_ours(headers.origin, host):
+            return
+        if headers.site in _ELSEWHERE and scope not in ("", "open"):
+            raise Forbidden(
+                "Sec-Fetch-Site: a page of another origin may not ask for this; allowed are the "
+                "service's own page, and programs",
+                param="Sec-Fetch-Site",
+                reason="origin",
+            )
+
+    def _host(self, headers: Headers) -> tuple[str, int | None] | None:
+        """The name and the port that the request was sent to; None where it does not say one."""
+        return authority_of(headers.host[0]) if len(headers.host) == 1 else None
+
+    def _known(self, host: tuple[str, int | None] | None) -> None:
+        if host is None:
+            raise Forbidden(
+                f"Host: must be there once, as name or name:port; allowed are {_OURS}",
+                param="Host",
+                reason="host",
+            )
+        if not self._is_ours(host[0]):
+            raise Forbidden(
+                f"Host: {host[0]!r} is no name of this service; allowed are {_OURS}",
+                param="Host",
+                reason="host",
+            )
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self.names or is_loopback(name):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return any(address in network for network in self.networks)
+
+    def _speaks(self, scheme: str, name: str) -> bool:
+        """Whether this scheme can lead here: TLS may end before the service, not on loopback."""
+        return scheme == "https" if self.secure else scheme == "http" or not is_loopback(name)
+
+    def _of_ours(self, given: Sequence[str], host: tuple[str, int | None] | None) -> bool:
+        """Whether it is a configured origin; Forbidden if it is not that of the request either."""
+        origin = origin_of(given[0]) if len(given) == 1 else None
+        if origin is not None and origin in self.origins:
+            return True
+        scheme, _, authority = (origin or "").partition("://")
+        asked = authority_of(authority) if scheme in DEFAULT_PORTS else None
+        if asked is not None and host is not None and asked[0] == host[0]:
+            port = DEFAULT_PORTS[scheme]
+            if self._speaks(scheme, host[0]) and (asked[1] or port) == (host[1] or port):
+                return False
+        shown = "null" if list(given) == ["null"] else origin
+        what = repr(shown) if shown else "what was sent"
+        raise Forbidden(
+            f"Origin: {what} is not where this request was sent to; allowed are pages of the same "
+            "scheme, name and port, and the origins in the setting server.allowed_origins",
+            param="Origin",
+            reason="origin",
+        )

@@ -1,1 +1,0 @@
-"""What the web page shows: the newest seconds, decisions and outcomes, and who listens to them."""

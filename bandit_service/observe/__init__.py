@@ -1,0 +1,1 @@
+"""What the web page is told: recent decisions, reasons, health; computed once for all viewers."""

@@ -1,0 +1,249 @@
+"""What goes over the wire to the page: the state of the whole, steps, arms and decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bandit_service import clock
+from bandit_service.core.events import DriftDetected
+from bandit_service.core.lessons import own_alarms
+from bandit_service.core.world import Pending
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.health import Health
+from bandit_service.observe.feed import SIGNALS, ArmSeen, Money, Watch
+from bandit_service.observe.reasons import (
+    LOOKED_AT,
+    Chances,
+    Signs,
+    chances,
+    changes,
+    drifted,
+    nearly_spent,
+    relearned,
+    state,
+    why,
+)
+from bandit_service.observe.ring import Step
+from bandit_service.runtime.router import Router
+from bandit_service.statistics import srm
+from bandit_service.statistics.moments import Moments
+from bandit_service.telemetry.telemetry import Telemetry
+from policies import ArmId
+
+FEED, BUDGETS = 40, 8
+_NOW_S, _SPAN_S = 60.0, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Renders a watch. now: UTC seconds, as events have them."""
+
+    router: Router
+    telemetry: Telemetry
+    health: Health
+    budgets: Budgets
+    now: Callable[[], float]
+
+    def begin(self, watch: Watch, tenant: str | None) -> dict[str, Any]:
+        """Everything that a new page needs, all kept steps among it."""
+        now = self.now()
+        fine, coarse = watch.fine, watch.coarse
+        return self.tick(watch, tenant, now) | {
+            "fine": {"step_s": fine.step_s, "most": fine.most, "rows": _rows(fine.kept(now))},
+            "coarse": {
+                "step_s": coarse.step_s, "most": coarse.most, "rows": _rows(coarse.kept(now)),
+            },
+        }  # fmt: skip
+
+    def tick(self, watch: Watch, tenant: str | None, now: float) -> dict[str, Any]:
+        """What changes from second to second; of the steps those of the last few seconds."""
+        for ring in (watch.fine, watch.coarse):
+            if ring.newest is not None:
+                ring.newest.mean, ring.newest.best = watch.means()
+        recent = watch.newest(LOOKED_AT)
+        span = watch.fine.since(now - _SPAN_S)
+        alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
+            each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
+        ]  # fmt: skip
+        anew = {} if tenant is not None else relearned(own_alarms(self.router.world))
+        arms = self._arms(watch, span, recent, alarms, anew, now)
+        budgets = self._budgets(tenant, now)
+        noticed = drifted(alarms) + list(anew.values()) + self._splits() + nearly_spent(budgets)
+        codes = [] if tenant is not None else [  # they are all tenants' answers
+            code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
+        ]  # fmt: skip
+        answers = _codes(codes)
+        says = self._state(span, recent, arms, noticed, answers)
+        return {
+            "now": now,
+            "policy": self.router.world.serving,
+            "numbers": list(watch.numbers),
+            "state": {"is": says[0], "says": says[1]},
+            "totals": self._totals(watch, tenant, span, now) | answers,
+            "budgets": budgets[:BUDGETS],
+            "fine": {"rows": _rows(watch.fine.since(now - 5.0))},
+            "coarse": {"rows": _rows(watch.coarse.since(now - 5.0))},
+            "arms": arms,
+            "feed": [_decision(pending) for pending in recent[:FEED]],
+        }
+
+    def _totals(
+        self, watch: Watch, tenant: str | None, span: Sequence[Step], now: float
+    ) -> dict[str, Any]:
+        reward = Moments()
+        for step in span:
+            reward.merge(step.reward)
+        newest = [step for step in span if step.ts >= now - 11.0 and step.ts < int(now)]
+        mean, best = watch.means()
+        baseline = self.telemetry.learning.baseline(self.router.world)
+        money = watch.money.get(ArmId(baseline), Money())
+        took = np.array(self.telemetry.took_s)
+        shown = len(took) >= 20 and tenant is None  # all tenants' times are not for one
+        return {
+            "decisions": sum(_count(step) for step in span),
+            "per_s": sum(_count(step) for step in newest) / 10.0,
+            "reward": reward.said(),
+            "regret": None if mean is None or best is None else best - mean,
+            "rewarded": sum(seen.signals["reward"].n for seen in watch.arms.values()),
+            "baseline": baseline,
+            "saved": money.saved.said(),
+            "spent_usd": money.spent_usd,
+            "would_cost_usd": money.would_cost_usd,
+            "p50_s": float(np.percentile(took, 50)) if shown else None,
+            "p99_s": float(np.percentile(took, 99)) if shown else None,
+            "timed": len(took) if tenant is None else 0,
+        }
+
+    def _state(
+        self,
+        span: Sequence[Step],
+        recent: Sequence[Pending],
+        arms: Sequence[dict[str, Any]],
+        noticed: Sequence[str],
+        answers: Mapping[str, int],
+    ) -> tuple[str, list[str]]:
+        world = self.router.world
+        return state(
+            Signs(
+                offered=len(world.offered()),
+                decisions=sum(_count(step) for step in span),
+                rewards=sum(step.reward.n for step in span),
+                fallbacks=sum(bool(one.decided.fallback) for one in recent),
+                looked_at=len(recent),
+                masked=[arm["id"] for arm in arms if arm["upstream"] == "open"],
+                noticed=noticed,
+                degraded=self.router.writer.degraded,
+                failed=answers["failed"],
+                answered=answers["answered"],
+            )
+        )
+
+    def _budgets(self, tenant: str | None, now: float) -> list[dict[str, Any]]:
+        """The limits that are nearest to their end first; a tenant's are its own."""
+        rows = self.budgets.rows(self.router.world.spend, now, tenant)
+        return sorted(rows, key=lambda row: -(row["spent_usd"] + row["held_usd"]) / row["usd"])
+
+    def _splits(self) -> list[str]:
+        """The running experiments whose units do not come as their weights say."""
+        return [
+            f"The split of {id} is wrong, so that nothing may be concluded of it."
+            for id, trial in self.router.world.trials.items()
+            if trial.status == "running" and trial.split_p < srm.ALPHA
+        ]
+
+    def _arms(
+        self,
+        watch: Watch,
+        span: Sequence[Step],
+        recent: Sequence[Pending],
+        alarms: Sequence[DriftDetected],
+        anew: Mapping[ArmId, str],
+        now: float,
+    ) -> list[dict[str, Any]]:
+        treated = chances([pending.decided for pending in recent])
+        before: dict[int, int] = {}
+        newest: dict[int, int] = {}
+        for step in span:
+            into = newest if step.ts >= now - _NOW_S else before
+            for number, count in step.arms.items():
+                into[number] = into.get(number, 0) + count
+        shares = [(each, max(1, sum(each.values()))) for each in (newest, before)]
+        rows = []
+        for id, record in sorted(self.router.world.arms.items()):
+            number = watch.numbers.get(id, -1)
+            upstream = ""
+            if record.spec.upstream:
+                upstream = self.health.state(id, time.monotonic())
+            seen = watch.arms.get(id, ArmSeen())
+            row = _arm(seen, watch, id, treated.get(id))
+            untried = id in treated and treated[id].untried
+            untried = untried and not seen.signals["reward"].n and not seen.compared
+            share, share_before = (each.get(number, 0) / whole for each, whole in shares)
+            row |= {
+                "retired": record.retired,
+                "upstream": upstream,
+                "share": share if newest else None,
+                "share_n": sum(newest.values()),
+                "share_before": share_before if before else None,
+                "share_before_n": sum(before.values()),
+                "why": " ".join([
+                    *drifted([alarm for alarm in alarms if alarm.arm == id]),
+                    *([anew[id]] if id in anew else []),
+                    changes(seen, now) + why(treated.get(id), record.retired, upstream, untried),
+                ]),
+            }  # fmt: skip
+            rows.append(row)
+        return rows
+
+
+def _arm(seen: ArmSeen, watch: Watch, id: ArmId, treated: Chances | None) -> dict[str, Any]:
+    value = watch.health.corrected.get(id)
+    return {
+        "id": id,
+        "decisions": seen.decisions,
+        "value": None if value is None else value.value,
+        "elo": watch.health.elo.get(id),
+        "compared": seen.compared,
+        "offered": None if treated is None else treated.offered,
+        "propensity": treated.propensity if treated is not None and treated.offered else None,
+        **{name: seen.signals[name].said() for name in ("reward", *SIGNALS)},
+    }
+
+
+def _decision(pending: Pending) -> dict[str, Any]:
+    decided = pending.decided
+    return {
+        "id": decided.id,
+        "ts": decided.ts,
+        "arm": decided.arm,
+        "propensity": decided.propensity,
+        "explored": decided.propensity < max(decided.propensities),
+        "policy": decided.policy,
+        "experiment": decided.experiment,
+        "variant": decided.variant,
+        "fallback": decided.fallback,
+        "excluded": len(decided.excluded),
+        "reward": pending.learned.get("reward"),
+        "signals": len(pending.signals),
+    }
+
+
+def _codes(codes: Sequence[int]) -> dict[str, int]:
+    return {
+        "answered": len(codes),
+        "failed": sum(code >= 500 for code in codes),
+        "refused": sum(code == 429 for code in codes),
+    }
+
+
+def _rows(steps: Sequence[Step]) -> list[list[object]]:
+    return [step.row() for step in steps]
+
+
+def _count(step: Step) -> int:
+    return sum(step.arms.values())

@@ -1,0 +1,64 @@
+"""A process that folds candidates along the log beside the service, and estimates.
+
+`python -m bandit_service.offline.offpolicy.child` speaks as `bandit_service.runtime.folding`
+does: Job in, Begin out, events in, Done out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from bandit_service.offline.offpolicy.fold import Along, Asked
+from bandit_service.offline.offpolicy.report import How, report
+from bandit_service.offline.offpolicy.sources import beginning
+from bandit_service.runtime.folding import (
+    Begin,
+    event_of,
+    events_from,
+    framed,
+    read_frame,
+)
+from store import StoreError
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked; first: offset at which the log begins; directory: of the snapshots."""
+
+    asked: Asked
+    how: How
+    first: int
+    directory: str
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The report, as JSON."""
+
+    report: bytes
+
+
+def evaluate(source: IO[bytes], sink: IO[bytes]) -> None:
+    """Serve one job from `source`, answering to `sink`."""
+    job = read_frame(source, Job)
+    after, world = beginning(job.first, job.asked, Path(job.directory))
+    sink.write(framed(Begin(after)))
+    sink.flush()
+    along = Along(job.asked, world)
+    for at, body in events_from(source):
+        along.take(event_of(at, body) if body else None)
+    sink.write(framed(Done(msgspec.json.encode(report(along, job.how)))))
+    sink.flush()
+
+
+if __name__ == "__main__":
+    os.nice(10)  # the service that decides goes first
+    try:
+        evaluate(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(1)  # the service has ended: nobody is left to be told
+    except StoreError as error:
+        sys.exit(f"bandit-service whatif: {error}")

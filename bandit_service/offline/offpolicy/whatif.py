@@ -1,0 +1,114 @@
+"""What another policy would have earned, asked of a running service: one at a time, by a child."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
+from bandit_service.offline.offpolicy.child import Done, Job
+from bandit_service.offline.offpolicy.fold import METRICS, Asked, Candidate, checked
+from bandit_service.offline.offpolicy.report import How
+from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings, exploration
+from bandit_service.wire import WhatIfRequest
+from store import StoreError, Trimmed
+
+MOST_CANDIDATES = 8
+MOST_DECISIONS = 50_000
+_CHILD = "bandit_service.offline.offpolicy.child"
+
+
+class WhatIf:
+    """Evaluations of candidates on the log of a running service."""
+
+    def __init__(self, writer: Writer, settings: Settings) -> None:
+        self._writer = writer
+        self._settings = settings
+        self._busy = False
+
+    async def ask(self, request: WhatIfRequest, experiment: str) -> dict[str, Any]:
+        """The report on an experiment's decisions, or on all where the request says so.
+
+        Raises Refused, Busy while another is under way, OutOfTime, and Unavailable where the log
+        cannot be read.
+        """
+        job = self._job(request, experiment)
+        if self._busy:
+            raise Busy("another evaluation is under way; ask again when it is done")
+        self._busy = True
+        try:
+            async with asyncio.timeout(self._settings.experiment_rules.whatif_s):
+                upto = await self._writer.synced()
+                stalled_s = self._settings.snapshots.stalled_s
+                done = await elsewhere(
+                    _CHILD, job, self._writer.log, upto, Done, within_s=stalled_s
+                )
+        except TimeoutError:
+            raise OutOfTime(
+                f"whatif: not done within experiment_rules.whatif_s, "
+                f"{self._settings.experiment_rules.whatif_s:g} s; use `bandit-service evaluate "
+                "--from-log` for as long as it takes"
+            ) from None
+        except Trimmed:
+            raise Unavailable("the log was shortened meanwhile; ask again") from None
+        except (FoldFailed, StoreError) as error:
+            if isinstance(error, Stalled):
+                self._writer.child_ended()
+            raise Unavailable(f"the log could not be evaluated: {error}") from None
+        finally:
+            self._busy = False
+        found: dict[str, Any] = msgspec.json.decode(done.report)
+        return found
+
+    def _job(self, request: WhatIfRequest, experiment: str) -> Job:
+        candidates = _candidates(request.policies)
+        if request.on not in ("experiment", "service"):
+            raise Refused(f"on: must be experiment or service, got {request.on!r}", param="on")
+        if request.metric not in METRICS:
+            there_are = ", ".join(METRICS)
+            raise Refused(f"metric: no {request.metric!r}; there are {there_are}", param="metric")
+        for name, value, low, high in (
+            ("alpha", request.alpha, 1e-6, 0.5),
+            ("clip", request.clip, 1.0, 1e9),
+            ("last", request.last, 1, MOST_DECISIONS),
+        ):
+            if not low <= value <= high:
+                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}",
+                              param=name)  # fmt: skip
+        chosen, log = self._settings, self._writer.log
+        half = (int(log.first) + int(log.last)) // 2
+        asked = Asked(
+            candidates=candidates,
+            experiment=experiment if request.on == "experiment" else "",
+            since=request.since,
+            until=request.until,
+            frozen=request.frozen,
+            frozen_at=half if request.frozen and request.since is None else 0,
+            metric=request.metric,
+            most=request.last,
+            explore=exploration(chosen.exploration),
+            capacity=chosen.history.capacity,
+        )
+        how = How(alpha=request.alpha, clip=request.clip, anyway=request.anyway)
+        directory = Path(chosen.data_dir) / chosen.snapshots.directory
+        return Job(asked=asked, how=how, first=int(log.first), directory=str(directory))
+
+
+def _candidates(given: Sequence[Any]) -> tuple[Candidate, ...]:
+    if not 1 <= len(given) <= MOST_CANDIDATES:
+        raise Refused(
+            f"policies: must be 1 to {MOST_CANDIDATES}, got {len(given)}", param="policies"
+        )
+    found = []
+    for i, one in enumerate(given):
+        try:
+            found.append(checked(Candidate(name=one.name, parameters=one.parameters)))
+        except (ValueError, TypeError) as error:
+            raise Refused(f"policies[{i}]: {error}", param=f"policies[{i}]") from None
+    return tuple(found)

@@ -1,1 +1,0 @@
-"""Recorded traffic: read, run through policies, reported, or served as if by a provider."""

@@ -1,0 +1,1 @@
+"""The running service without its protocols: writer, router, recovery, maintenance, experiments."""

@@ -1,0 +1,201 @@
+"""What experiments do on their own: begin with frozen policies, and be steered.
+
+Both write what they do down as events, checked against the world in the moment of writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, ServiceError, Unknown
+from bandit_service.core.experiments.spec import Experiment, Variant
+from bandit_service.core.experiments.steering import Change, steer
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.runtime.folding import FoldFailed
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import PolicySettings
+from store import StoreError
+
+_log = logging.getLogger("bandit.experiments")
+KEY = "experiments"
+"""Under which changes are submitted: each is checked against what the one before it made."""
+
+
+def unknown(id: str) -> Unknown:
+    """What is said of an experiment that is not there."""
+    return Unknown(f"id: no experiment {id!r}; GET /v1/experiments lists them", param="id")
+
+
+def find(writer: Writer, id: str) -> tuple[Experiment, Trial]:
+    """One experiment; Unknown where there is none."""
+    world = writer.world
+    if id not in world.experiments:
+        raise unknown(id)
+    return world.experiments[id], world.trials[id]
+
+
+def weighed(spec: Experiment, weights: dict[str, float]) -> Experiment:
+    """The experiment with other weights of its served variants."""
+    return msgspec.structs.replace(
+        spec,
+        variants=tuple(
+            msgspec.structs.replace(one, weight=weights.get(one.key, one.weight))
+            for one in spec.variants
+        ),
+    )
+
+
+class Background:
+    """The tasks of experiments that run. `start` it, then `close`."""
+
+    def __init__(self, writer: Writer, keeper: Keeper, steer_s: float) -> None:
+        self._writer = writer
+        self._keeper = keeper
+        self._steer_s = steer_s
+        self._beginning: dict[str, asyncio.Task[None]] = {}
+        self._steering: Kept | None = None
+
+    def start(self) -> None:
+        """Begin to steer; what was starting when the service stopped is started again."""
+        for id, trial in self._writer.world.trials.items():
+            if trial.status == "starting":
+                self.begin(id)
+        self._steering = self._writer.tasks.keep("steer", self._steer_forever)
+
+    async def close(self) -> None:
+        """Stop; what was starting stays so."""
+        tasks: list[asyncio.Task[None]] = list(self._beginning.values())
+        if self._steering is not None:
+            await self._steering.end()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- begin ----------------------------------------------------------------------------
+
+    def begin(self, id: str) -> asyncio.Task[None]:
+        """Freeze what each variant's policy knows, and run; the task that is at it."""
+        task = self._beginning.get(id)
+        if task is None:
+            task = self._beginning[id] = asyncio.ensure_future(self._begin(id))
+            task.add_done_callback(lambda _: self._beginning.pop(id, None))
+        return task
+
+    async def _begin(self, id: str) -> None:
+        try:
+            upto = await self._seed(id)
+            why = f"every variant begins with what was known at event {upto}"
+            await self._started(id, "running", why)
+        except (Conflict, Unknown):
+            return  # it was stopped or deleted meanwhile
+        except Exception as error:  # noqa: BLE001 - it may not stand as starting for ever
+            known = (FoldFailed, StoreError, ServiceError, ValueError, TypeError)
+            why = str(error) if isinstance(error, known) else type(error).__name__
+            _log.error("experiment not started", extra={"experiment": id, "why": why})
+            await self._not_started(id, f"not started: {why}")
+
+    async def _seed(self, id: str) -> int:
+        spec, _ = find(self._writer, id)
+        serving = self._keeper.serving
+        owned = [one for one in spec.variants if _has_learner(one)]
+        wanted = [
+            PolicySettings(one.policy, dict(one.parameters)) if one.policy else serving
+            for one in owned
+        ]
+        pairs = list(zip(owned, wanted, strict=True))
+        upto, states = await self._keeper.seeds(
+            [each for one, each in pairs if one.begin == "snapshot"]
+        )
+        remaining = iter(states)
+        for one, each in pairs:
+            seeded = ev.VariantSeeded(
+                ts=self._writer.now(),
+                experiment=id,
+                variant=one.key,
+                policy=each.name,
+                parameters=msgspec.json.encode(each.parameters),
+                state=next(remaining) if one.begin == "snapshot" else b"",
+                upto=upto,
+            )
+            await self._writer.submit(partial(self._while_starting, id, seeded), key=KEY)
+        return upto
+
+    def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
+        _, trial = find(self._writer, id)
+        if trial.status != "starting":
+            raise Conflict(f"id: {id!r} is {trial.status} and starts no more")
+        return event
+
+    async def _started(self, id: str, status: str, why: str) -> None:
+        def prepare() -> ev.AnyEvent:
+            spec, _ = find(self._writer, id)
+            return self._while_starting(id, self._changed(spec, why, status=status))
+
+        await self._writer.submit(prepare, key=KEY)
+
+    async def _not_started(self, id: str, why: str) -> None:
+        try:
+            await self._started(id, "draft", why)
+        except ServiceError as error:  # the log cannot be written: a restart tries again
+            _log.error("not written down", extra={"experiment": id, "why": str(error)})
+
+    # --- steer ----------------------------------------------------------------------------
+
+    async def _steer_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._steer_s)
+            well = True
+            for id in list(self._writer.world.trials):
+                try:
+                    await self._steer(id)
+                except Exception as error:  # noqa: BLE001 - the others are steered all the same
+                    self._writer.tasks.failed("steer", error)
+                    _log.error("not steered", extra={"experiment": id})
+                    well = False
+            if well:
+                self._writer.tasks.well("steer")
+
+    async def _steer(self, id: str) -> None:
+        spec, trial = find(self._writer, id)
+        for change in steer(spec, trial, self._writer.now()):
+            _log.warning("experiment steered", extra={"experiment": id, "why": change.why})
+            await self._writer.submit(partial(self._steered, id, spec, change), key=KEY)
+
+    def _steered(self, id: str, seen: Experiment, change: Change) -> ev.AnyEvent | None:
+        spec, trial = find(self._writer, id)
+        if trial.status != "running":
+            return None
+        if change.hold:
+            until = self._writer.now() + max(1.0, spec.cool_down_s)
+            return self._changed(spec, change.why, held=change.hold, held_until=until)
+        if spec != seen:
+            return None  # it was changed since it was looked at, and is looked at again soon
+        if change.share is not None:
+            spec = msgspec.structs.replace(spec, share=change.share)
+        if change.weights is not None:
+            keyed = {one.key: w for one, w in zip(spec.served, change.weights, strict=True)}
+            spec = weighed(spec, keyed)
+        return self._changed(spec, change.why)
+
+    def _changed(
+        self, spec: Experiment, why: str, status: str = "running", **more: Any
+    ) -> ev.ExperimentChanged:
+        return ev.ExperimentChanged(
+            ts=self._writer.now(), experiment=spec, status=status, by="system", why=why,
+            source="system", **more,
+        )  # fmt: skip
+
+
+def _has_learner(variant: Variant) -> bool:
+    """Whether the variant has a policy state of its own."""
+    return not variant.arm and bool(
+        variant.policy or variant.shadow or variant.learning == "isolated"
+    )

@@ -1,0 +1,301 @@
+"""Experiments as they are changed: made, ramped, weighed anew, started, paused, stopped.
+
+Every change is an event with who and why, checked against the world in the moment it is written;
+what is refused changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.experiments import checks
+from bandit_service.core.experiments.conclusions import best_of
+from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, label_of
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.world import World
+from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import PolicySettings
+from policies import ArmId
+
+MOST = 100
+"""Experiments that may be there at a time, stopped ones included."""
+
+_BEGIN_S = 2.0
+
+
+class Experiments:
+    """The experiments of a running service. `start` steering them, then `close`."""
+
+    def __init__(self, writer: Writer, keeper: Keeper, steer_s: float = 5.0) -> None:
+        self._writer = writer
+        self._keeper = keeper
+        self._background = Background(writer, keeper, steer_s)
+
+    @property
+    def world(self) -> World:
+        """Everything known now."""
+        return self._writer.world
+
+    def start(self) -> None:
+        """Begin to steer; what was starting when the service stopped is started again."""
+        self._background.start()
+
+    async def close(self) -> None:
+        """Stop steering."""
+        await self._background.close()
+
+    def find(self, id: str) -> tuple[Experiment, Trial]:
+        """One experiment; Unknown where there is none."""
+        return find(self._writer, id)
+
+    def live(self) -> dict[str, Experiment]:
+        """The experiments that are not finished."""
+        return {
+            id: spec for id, spec in self.world.experiments.items()
+            if id != HOLDOUT and self.world.trials[id].status != "stopped"
+        }  # fmt: skip
+
+    def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
+        """Raise what stands against making this experiment, or what it is, into `spec`."""
+        checks.check(spec)
+        try:
+            msgspec.msgpack.encode(spec)
+        except OverflowError:
+            raise Refused("variants: integers must fit in 64 bits", param="variants") from None
+        self._check_policies(spec)
+        checks.check_beside(spec, others)
+        before = self.world.experiments.get(spec.id)
+        if before is not None:
+            trial = self.world.trials[spec.id]
+            checks.check_change(before, spec, trial.status, trial.traffic())
+            checks.check_floor(spec, None if trial.status == "draft" else before)
+        elif len((self.world.experiments.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
+            raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
+        else:
+            checks.check_floor(spec, None)
+
+    async def put(
+        self, spec: Experiment, by: str, why: str, configured: Experiment | None = None
+    ) -> bool:
+        """Make a draft, or change what is there; True when it is new.
+
+        configured: what the configuration says, where the change comes from it.
+        """
+        created = False
+
+        def prepare() -> ev.AnyEvent | None:
+            nonlocal created
+            world = self.world
+            self.check(spec, self.live())
+            before = world.experiments.get(spec.id)
+            created = before is None
+            known = configured is None or world.configured_experiments.get(spec.id) == configured
+            if before == spec and known:
+                return None
+            status = "draft" if before is None else world.trials[spec.id].status
+            source = "api" if configured is None else "config"
+            return self._changed(spec, status, by, why, source=source, configured=configured)
+
+        await self._writer.submit(prepare, key=KEY)
+        return created
+
+    async def change(
+        self,
+        id: str,
+        by: str,
+        why: str,
+        *,
+        share: float | None = None,
+        weights: dict[str, float] | None = None,
+        release: str | None = None,
+    ) -> None:
+        """Ramp, weigh anew, or let a held variant back in after its cool-down."""
+
+        def prepare() -> ev.AnyEvent | None:
+            spec, trial = self._own(id)
+            after = spec if share is None else msgspec.structs.replace(spec, share=share)
+            if weights is not None:
+                _check_weighed(spec, weights)
+                after = weighed(after, weights)
+            checks.check(after)
+            checks.check_change(spec, after, trial.status, trial.traffic())
+            checks.check_floor(after, None if trial.status == "draft" else spec)
+            if release is not None:
+                self._check_release(trial, release)
+                return self._changed(after, trial.status, by, why, held=release)
+            return None if after == spec else self._changed(after, trial.status, by, why)
+
+        await self._writer.submit(prepare, key=KEY)
+
+    async def begin(self, id: str, by: str, why: str) -> str:
+        """Start, or go on after a pause; the status, "starting" while its policies are folded."""
+
+        def prepare() -> ev.AnyEvent | None:
+            spec, trial = self._own(id)
+            if trial.status in ("running", "starting"):
+                return None
+            if trial.status == "stopped":
+                raise Conflict(f"id: {id!r} is finished; begin a new one under another id")
+            self._check_policies(spec)
+            checks.check_beside(spec, self.live())
+            if trial.status == "draft" and spec.ramp:
+                spec = msgspec.structs.replace(spec, share=spec.ramp[0].share)
+            status = "starting" if trial.status == "draft" else "running"
+            return self._changed(spec, status, by, why)
+
+        await self._writer.submit(prepare, key=KEY)
+        if self.find(id)[1].status == "starting":
+            await asyncio.wait((self._background.begin(id),), timeout=_BEGIN_S)
+        return self.find(id)[1].status
+
+    async def pause(self, id: str, by: str, why: str) -> None:
+        """Assign no unit any more, until it begins again."""
+
+        def prepare() -> ev.AnyEvent:
+            return self._moved(id, "paused", ("running",), by, why)
+
+        await self._writer.submit(prepare, key=KEY)
+
+    async def stop(self, id: str, by: str, why: str, winner: str = "", ship: bool = False) -> str:
+        """End it; the variant that is kept. `ship`: what it decides by serves from here on."""
+        kept, wanted = "", self._keeper.serving
+
+        def prepare() -> ev.AnyEvent:
+            nonlocal kept, wanted
+            spec, trial = self._own(id)
+            _check_winner(spec, winner)
+            kept = winner or best_of(spec, trial)
+            wanted = self._policy_of(spec, kept) if ship else self._keeper.serving
+            if wanted != self._keeper.serving and self._keeper.wanted is not None:
+                name = self._keeper.wanted.name
+                raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
+            may = ("running", "paused", "starting")
+            return self._moved(id, "stopped", may, by, why, winner=kept)
+
+        await self._writer.submit(prepare, key=KEY)
+        if wanted != self._keeper.serving:
+            self._keeper.change_policy(wanted)
+        return kept
+
+    async def delete(self, id: str, by: str, why: str) -> None:
+        """Take away a draft or a finished experiment; one with traffic is stopped first."""
+
+        def prepare() -> ev.AnyEvent:
+            _, trial = self._own(id)
+            if trial.status in ("running", "starting", "paused") and any(trial.traffic().values()):
+                raise Conflict(f"id: {id!r} has traffic; stop it first")
+            return ev.ExperimentDeleted(ts=self._writer.now(), id=id, by=by, why=why)
+
+        await self._writer.submit(prepare, key=KEY)
+
+    async def set_rules(self, rules: Rules, by: str, why: str, source: str = "api") -> None:
+        """The kill switch and the hold-out."""
+
+        def prepare() -> ev.AnyEvent | None:
+            self.check_rules(rules)
+            world = self.world
+            if world.rules == rules and (source == "api" or world.configured_rules == rules):
+                return None
+            return ev.RulesChanged(
+                ts=self._writer.now(), rules=rules, by=by, why=why, source=source
+            )
+
+        await self._writer.submit(prepare, key=KEY)
+
+    def check_rules(self, rules: Rules) -> None:
+        """Raise what stands against these rules."""
+        checks.check_rules(rules)
+        if rules.holdout_share:
+            self._check_arm("holdout_arm", rules.holdout_arm)
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _own(self, id: str) -> tuple[Experiment, Trial]:
+        if id == HOLDOUT:
+            raise Refused(
+                f"id: {HOLDOUT!r} is the global hold-out; PUT /v1/experiment-rules changes it",
+                param="id",
+            )
+        return self.find(id)
+
+    def _check_arm(self, at: str, arm: str) -> None:
+        record = self.world.arms.get(ArmId(arm))
+        if record is None or record.retired:
+            there_are = ", ".join(each.spec.id for each in self.world.offered())
+            raise Refused(
+                f"{at}: no arm {arm!r} is offered; there are {there_are}", param=at.split(".")[0]
+            )
+
+    def _check_policies(self, spec: Experiment) -> None:
+        for one in spec.variants:
+            at = f"variants.{one.key}"
+            if one.arm:
+                self._check_arm(at, one.arm)
+            if one.policy:
+                try:
+                    policies.load(one.policy, **one.parameters)
+                except (ValueError, TypeError) as error:
+                    raise Refused(f"{at}: {error}", param="variants") from None
+
+    def _check_release(self, trial: Trial, key: str) -> None:
+        until = trial.held.get(key)
+        if until is None:
+            raise Refused(f"release: {key!r} is not held", param="release")
+        wait = until - self._writer.now()
+        if wait > 0.0:
+            raise Conflict(f"release: {key!r} cools down for another {wait:.0f} s", param="release")
+
+    def _changed(
+        self, spec: Experiment, status: str, by: str, why: str, **more: Any
+    ) -> ev.ExperimentChanged:
+        return ev.ExperimentChanged(
+            ts=self._writer.now(), experiment=spec, status=status, by=by, why=why, **more
+        )
+
+    def _moved(
+        self, id: str, status: str, may: tuple[str, ...], by: str, why: str, **more: Any
+    ) -> ev.ExperimentChanged:
+        spec, trial = self._own(id)
+        if trial.status not in may:
+            raise Conflict(
+                f"id: {id!r} is {trial.status}; only what is {' or '.join(may)} can be {status}"
+            )
+        return self._changed(spec, status, by, why, **more)
+
+    def _policy_of(self, spec: Experiment, key: str) -> PolicySettings:
+        variant = spec.variant(key)
+        if variant is not None and variant.arm:
+            self._check_arm("ship", variant.arm)  # where it is retired, fixed serves another
+            return PolicySettings("fixed", {"arm": variant.arm})
+        learner = self.world.learners.get(label_of(spec.id, key))
+        if learner is None or not learner.name:  # it is not seeded yet, or is the serving one
+            if variant is not None and variant.policy:
+                return PolicySettings(variant.policy, dict(variant.parameters))
+            return self._keeper.serving
+        return PolicySettings(learner.name, json.loads(learner.parameters))
+
+
+def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
+    known = {one.key for one in spec.served}
+    for key in weights:
+        if key not in known:
+            raise Refused(
+                f"weights: no variant {key!r}; there are {', '.join(sorted(known))}",
+                param="weights",
+            )
+
+
+def _check_winner(spec: Experiment, winner: str) -> None:
+    keys = [one.key for one in spec.served]
+    if winner and winner not in keys:
+        raise Refused(f"winner: no variant {winner!r}; there are {', '.join(keys)}", param="winner")

@@ -1,0 +1,330 @@
+"""A process that folds the log beside the service, which goes on deciding meanwhile.
+
+`python -m bandit_service.runtime.folding` is started by the service, which alone may read the log,
+and is fed events through a pipe. It goes on from the newest snapshot, or folds the past for another
+policy, and writes the next snapshot. All that the service has to do is to hand it events in small
+chunks.
+
+Frames on both pipes are four bytes of length, big-endian, and MessagePack:
+
+    service: Task            child: Begin, from where on it wants events
+    service: list[bytes]…    bodies in order; an empty list ends them
+                             child: Folded
+
+A child that takes no step within a bound is killed, and the service goes on: whoever waits for it
+holds the lock that erasures wait for. What it says on stderr is told with the failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+
+import policies
+from bandit_service.core import codec, snapshot
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply, skip
+from bandit_service.core.world import Learner, World, new_world
+from store import EventLog, Offset, StoreError
+from store.snapshots import FileSnapshots
+
+_CHUNK = 128
+_LENGTH = struct.Struct(">I")
+_WORDS = 4096
+_ENDS_S = 10.0
+_PREFIX = "bandit-service folding: "
+_EARLY = "the folding process ended early"
+STALLED_S = 60.0
+F = TypeVar("F")
+Progress = Callable[[int, int], None]
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to fold: for which policy, from what, and where the snapshots are.
+
+    begin: "newest" goes on from the newest snapshot under `key`; "fresh" begins the policy with
+    nothing learned, at the first event or, where the log begins later, at the oldest snapshot under
+    `base_key`. The rest of the world is then taken from the newest one under `base_key`, which must
+    be of the last event: where records were deleted or erased, only that still knows all of it.
+    save: whether a snapshot is written; without one only the policy's state is wanted.
+    """
+
+    policy: str
+    parameters: dict[str, Any]
+    key: str
+    capacity: int
+    per_item: int
+    directory: str
+    keep: int
+    begin: str = "newest"
+    base_key: str = ""
+    first: int = 1
+    save: bool = True
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Events after this offset are wanted."""
+
+    after: int
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """The snapshot is on the disk: its offset, its size, and how long it took after the last event.
+
+    learner: the policy's state where it began fresh, else empty.
+    """
+
+    at: int
+    size: int
+    seconds: float
+    learner: bytes = b""
+
+
+class FoldFailed(Exception):
+    """The child did not come to its end."""
+
+
+class Stalled(FoldFailed):
+    """The child took no step for too long, and was killed."""
+
+
+# --- the service's side -------------------------------------------------------------------
+
+
+async def fold_elsewhere(
+    task: Task, log: EventLog, upto: Offset, progress: Progress | None = None,
+    within_s: float = STALLED_S,
+) -> Folded:  # fmt: skip
+    """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
+    return await elsewhere(
+        "bandit_service.runtime.folding", task, log, upto, Folded, progress, within_s
+    )
+
+
+async def elsewhere(
+    module: str, task: object, log: EventLog, upto: Offset, kind: type[F],
+    progress: Progress | None = None, within_s: float = STALLED_S,
+) -> F:  # fmt: skip
+    """The same for any module that answers Begin, reads events and ends with a `kind`.
+
+    within_s: so long it may take for each step: to begin, to take some hundred events, to end.
+    """
+    child = await _started(module)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    words = asyncio.create_task(_last_words(child.stderr))
+    try:
+        child.stdin.write(framed(task))
+        begin = await _step(answer_of(child.stdout, Begin), within_s)
+        replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
+        done = begin.after
+        while done < upto:
+            chunk = list(islice(replayed, _CHUNK))
+            done = int(chunk[-1][0])
+            child.stdin.write(framed([(int(at), body) for at, body in chunk]))
+            await _step(child.stdin.drain(), within_s)
+            if progress is not None:
+                progress(done, int(upto))
+        child.stdin.write(framed([]))
+        await _step(child.stdin.drain(), within_s)
+        made = await _step(answer_of(child.stdout, kind), within_s)
+        await _step(child.wait(), within_s)
+        return made
+    except Stalled:
+        raise
+    except (ConnectionError, FoldFailed) as error:
+        said = await _said(child, words)
+        what = str(error) if isinstance(error, FoldFailed) else _EARLY
+        raise FoldFailed(f"{what}: {said}" if said else what) from None
+    finally:
+        await _ended(child, words)
+
+
+async def _started(module: str) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, memory, process, thread
+        why = error.strerror if isinstance(error, OSError) else None
+        raise FoldFailed(
+            f"no process could be started to fold ({why or type(error).__name__})"
+        ) from None
+
+
+async def _step(work: Awaitable[F], within_s: float) -> F:
+    try:
+        async with asyncio.timeout(within_s):
+            return await work
+    except TimeoutError:
+        why = f"the folding process took no step for {within_s:g} s and was ended"
+        raise Stalled(why) from None
+
+
+async def _last_words(stderr: asyncio.StreamReader) -> bytes:
+    """Everything that a child says, so that it never waits for us; the end of it is kept."""
+    kept = b""
+    while said := await stderr.read(4096):
+        kept = (kept + said)[-_WORDS:]
+    return kept
+
+
+async def _said(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> str:
+    """Why the child ended, in its own words: the last line, of a traceback only the kind."""
+    if child.returncode is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), _ENDS_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(words), _ENDS_S)
+    text = words.result().decode(errors="replace") if words.done() else ""
+    lines = text.strip().splitlines()
+    if not lines:
+        number = child.returncode
+        return f"signal {-number}" if number is not None and number < 0 else ""
+    if "Traceback (most recent call last):" in text:
+        return lines[-1].partition(":")[0]  # the message may hold what is nobody's to read
+    return lines[-1].removeprefix(_PREFIX)
+
+
+async def _ended(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> None:
+    """Killed if it is there still; a process that cannot be killed is left behind."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            child.kill()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), _ENDS_S)
+    words.cancel()
+    with suppress(asyncio.CancelledError):
+        await words
+
+
+async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
+    """The next thing that the child says; FoldFailed when that is not of this kind."""
+    try:
+        (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+        return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
+    except asyncio.IncompleteReadError:
+        raise FoldFailed(_EARLY) from None
+    except codec.UNREADABLE:
+        raise FoldFailed(f"the folding process did not say {kind.__name__}") from None
+
+
+def framed(message: object) -> bytes:
+    """A message as it goes through the pipe."""
+    body = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+# --- the child's side ---------------------------------------------------------------------
+
+
+def fold(source: IO[bytes], sink: IO[bytes]) -> None:
+    """Serve one task from `source`, answering to `sink`."""
+    task = read_frame(source, Task)
+    snapshots = FileSnapshots(Path(task.directory), task.keep)
+    policy = policies.load(task.policy, **task.parameters)
+    at, world, mark = _beginning(task, policy, snapshots)
+    sink.write(framed(Begin(at)))
+    sink.flush()
+    for at, body in events_from(source):
+        mark = snapshot.mark_of(body)
+        world = apply(world, event_of(at, body)) if body else skip(world)
+        world.history.take_changes()
+    begun = time.perf_counter()
+    learner = b""
+    if task.begin == "fresh":
+        learner = snapshot.dump_learner(world.learners[task.policy])
+    if not task.save:
+        sink.write(framed(Folded(at, 0, time.perf_counter() - begun, learner)))
+        sink.flush()
+        return
+    if task.begin == "fresh":
+        world = _with_learner(task, policy, world.learners[task.policy], at, snapshots)
+    state = snapshot.dump(world, mark)
+    snapshots.save(Offset(at), task.key, state)
+    sink.write(framed(Folded(at, len(state), time.perf_counter() - begun, learner)))
+    sink.flush()
+
+
+def _beginning(
+    task: Task, policy: policies.Policy[Any], snapshots: FileSnapshots
+) -> tuple[int, World, bytes]:
+    by_name = {task.policy: policy}
+    if task.begin == "newest":
+        found = snapshots.latest(task.key)
+        if found is not None and found[0] >= task.first - 1:
+            kept = snapshot.read(found[1])
+            return int(found[0]), snapshot.restore(kept, by_name, task.policy), kept.mark
+    elif task.first > 1:
+        base = snapshots.oldest(task.base_key)
+        if base is not None and base[0] >= task.first - 1:
+            kept = snapshot.read(base[1])
+            world = snapshot.restore(kept, by_name, task.policy)
+            world.learners[task.policy] = Learner(policy, policy.init())
+            return int(base[0]), world, kept.mark
+    if task.first > 1:
+        raise SystemExit(f"the log begins at {task.first} and no snapshot reaches it")
+    return 0, new_world(by_name, task.policy, task.capacity, task.per_item), b""
+
+
+def _with_learner(
+    task: Task, policy: policies.Policy[Any], learner: Learner, at: int, snapshots: FileSnapshots
+) -> World:
+    base = snapshots.latest(task.base_key)
+    if base is None or base[0] != at:
+        raise SystemExit(f"there is no snapshot of event {at} under {task.base_key}")
+    world = snapshot.restore(snapshot.read(base[1]), {task.policy: policy}, task.policy)
+    world.learners[task.policy] = learner
+    return world
+
+
+def events_from(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Offsets and bodies, which are empty where they were erased, until the service has no more."""
+    while True:
+        chunk = read_frame(source, list[tuple[int, bytes]])
+        if not chunk:
+            return
+        yield from chunk
+
+
+def event_of(at: int, body: bytes) -> ev.AnyEvent:
+    """The event of a body; the process ends where it is none."""
+    try:
+        return ev.decode(body)
+    except msgspec.DecodeError:
+        raise SystemExit(f"the record at offset {at} is no event") from None
+
+
+def read_frame(source: IO[bytes], kind: type[F]) -> F:
+    """The next message; the process ends where it cannot be had."""
+    head = source.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise SystemExit(1)  # the service is gone, and with it the reason for this process
+    (length,) = _LENGTH.unpack(head)
+    try:
+        return msgspec.msgpack.decode(source.read(length), type=kind)
+    except codec.UNREADABLE:
+        raise SystemExit("the service sent what cannot be read") from None
+
+
+if __name__ == "__main__":
+    os.nice(10)  # the service that decides goes first
+    try:
+        fold(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(1)  # the service has ended: nobody is left to be told
+    except (StoreError, MemoryError) as error:
+        sys.exit(_PREFIX + (str(error) or type(error).__name__))

@@ -1,0 +1,347 @@
+"""What is done with the log beside serving: snapshots, retention, erasure, another policy.
+
+All of it goes on while the service decides. Folding is done by a child process; what is left for
+the event loop is to read the log in chunks of about a hundred events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+
+import policies
+from bandit_service import clock
+from bandit_service.core import codec, snapshot
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.lessons import teach
+from bandit_service.core.world import Learner
+from bandit_service.runtime.folding import (
+    Folded,
+    FoldFailed,
+    Progress,
+    Stalled,
+    Task,
+    fold_elsewhere,
+)
+from bandit_service.runtime.recovery import mark_at, snapshot_key, task_arguments
+from bandit_service.runtime.supervisor import FIRST_S, Kept
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
+from bandit_service.telemetry.telemetry import Telemetry
+from policies import ArmId, Arms, Context
+from store import Offset, StoreError
+from store.snapshots import FileSnapshots
+
+_log = logging.getLogger("bandit.keeper")
+_BUILDING = "(building)"
+_SLICE = 20
+_LOOK_S, _AGAIN_S = 1.0, 30.0
+_SWITCHES = 5
+
+
+class Keeper:
+    """Keeps the log short to recover from, and the states right. `start` it, then `close`."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        snapshots: FileSnapshots,
+        settings: Settings,
+        telemetry: Telemetry,
+        serving: PolicySettings,
+        recovered_at: int,
+    ) -> None:
+        self.serving = serving
+        self.progress: tuple[int, int] | None = None
+        self.wanted: PolicySettings | None = None
+        self._writer = writer
+        self._snapshots = snapshots
+        self._settings = settings
+        self._telemetry = telemetry
+        self._saved_at = recovered_at
+        self._saved_time = time.monotonic()
+        self._not_before = 0.0
+        self._folding = asyncio.Lock()
+        self._erasing: set[str] = set()
+        self._looking: Kept | None = None
+        self._changing: Kept | None = None
+        made = snapshots.made_at(snapshot_key(serving, settings), Offset(recovered_at))
+        telemetry.snapshot(recovered_at, made=made)
+
+    def start(self) -> None:
+        """Begin to make snapshots and to delete what is too old."""
+        self._looking = self._writer.tasks.keep("upkeep", self._look_forever)
+
+    async def close(self) -> None:
+        """Stop; the last snapshot is made of the world as it stands, where anything is new."""
+        for task in (self._looking, self._changing):
+            if task is not None:
+                await task.end()
+        last = self._writer.log.last
+        if last > self._saved_at and not self._writer.broken.done():
+            self._writer.world.learners.pop(_BUILDING, None)
+            key = snapshot_key(self.serving, self._settings)
+            mark = mark_at(self._writer.log, last)
+            try:
+                self._snapshots.save(last, key, snapshot.dump(self._writer.world, mark))
+            except StoreError as error:
+                _log.error("no snapshot at the end", extra={"why": str(error)})
+
+    # --- snapshots and retention ----------------------------------------------------------
+
+    async def snapshot(self) -> Folded:
+        """Make a snapshot of everything up to now; StoreError or FoldFailed when it cannot be."""
+        async with self._folding:
+            return await self._snapshot(await self._writer.synced())
+
+    async def _snapshot(self, upto: Offset) -> Folded:
+        """A snapshot of what is on the disk: never of an event that a power cut may take back."""
+        log = self._writer.log
+        task = Task(
+            **task_arguments(self.serving, self._settings),
+            directory=str(self._snapshots.directory),
+            first=int(log.first),
+        )
+        begun = time.monotonic()
+        folded = await self._fold(task, upto)
+        self._saved_at, self._saved_time = folded.at, time.monotonic()
+        self._telemetry.snapshot(folded.at, folded.size, self._saved_time - begun)
+        self._writer.tasks.well("snapshots")
+        _log.info("snapshot", extra={"offset": folded.at, "bytes": folded.size})
+        return folded
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if time.monotonic() < self._not_before:
+                continue
+            due = self._settings.snapshots
+            new = self._writer.log.last - self._saved_at
+            waited = time.monotonic() - self._saved_time
+            if new >= due.every_events or (new and waited >= due.every_s):
+                await self._tried("snapshots", self.snapshot())
+            for owner in [one for one in self._writer.world.erasing if one not in self._erasing]:
+                # begun before a restart, or when it failed
+                await self._tried("erasure", self.erase(owner))
+            if not self._writer.world.erasing:
+                self._writer.tasks.well("erasure")
+            await self._tried("retention", self._retain())
+            self._writer.tasks.well("upkeep")
+
+    async def _tried(self, name: str, work: Awaitable[object]) -> bool:
+        """One piece of upkeep; whatever goes wrong is told, and it is tried again later."""
+        tasks = self._writer.tasks
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the next round comes whatever this one met
+            self._not_before = time.monotonic() + _AGAIN_S
+            self._telemetry.upkeep_failed()
+            tasks.failed(name, error)
+            return False
+        tasks.well(name)
+        return True
+
+    async def _fold(self, task: Task, upto: Offset, progress: Progress | None = None) -> Folded:
+        stalled_s = self._settings.snapshots.stalled_s
+        try:
+            return await fold_elsewhere(task, self._writer.log, upto, progress, stalled_s)
+        except Stalled:
+            self._writer.child_ended()
+            raise
+
+    async def _retain(self) -> None:
+        """Delete what is too old or too much, up to the oldest snapshot that may be needed."""
+        log, rules = self._writer.log, self._settings.retention
+        upto = 0
+        if rules.max_age_s:
+            upto = int(log.offset_at(clock.now() - rules.max_age_s))
+        if rules.max_bytes and log.size_bytes > rules.max_bytes:
+            over = 1.0 - rules.max_bytes / log.size_bytes
+            upto = max(upto, int(log.first) - 1 + int(over * (log.last - log.first + 1)))
+        if upto < log.first:
+            return
+        kept = self._snapshots.offsets(snapshot_key(self.serving, self._settings))
+        upto = min(upto, int(kept[0])) if kept else 0
+        async with self._folding:
+            left = int(upto >= log.first)
+            while left:
+                left = log.trim(Offset(upto))
+                await asyncio.sleep(0)
+
+    # --- erasure --------------------------------------------------------------------------
+
+    async def erase(self, owner: str) -> int:
+        """Erase the records of an owner that the world has forgotten; how many.
+
+        In this order: a snapshot without the owner, the records, the older snapshots. So that at
+        any moment a valid snapshot stands before every record that cannot be folded any more.
+        """
+        self._erasing.add(owner)
+        try:
+            folded = await self.snapshot()
+            async with self._folding:
+                count = self._writer.log.forget(owner, Offset(folded.at))
+                self._snapshots.forget(Offset(folded.at))
+            await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
+        finally:
+            self._erasing.discard(owner)
+        _log.info("erased", extra={"records": count})
+        return count
+
+    # --- another policy -------------------------------------------------------------------
+
+    def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
+        """Begin to fold the past for another policy, or other parameters; it serves when done.
+
+        Raises Refused for what is no policy, and Conflict while another is folded.
+        """
+        if not policies.exists(wanted.name):
+            there_are = policies.there_are()
+            raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")
+        try:
+            load_policy(wanted)
+        except (ValueError, TypeError) as error:
+            raise Refused(f"parameters: {error}", param="parameters") from None
+        if self.wanted is not None:
+            raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
+        self.wanted, self.progress = wanted, (0, int(self._writer.log.last))
+        change = partial(self._change, wanted, source)
+        self._changing = self._writer.tasks.keep("policy", change)
+
+    async def _change(self, wanted: PolicySettings, source: str) -> None:
+        """Fold and switch; tried some times, since what is in the way may be gone soon."""
+        try:
+            for i in range(_SWITCHES):
+                if i:
+                    await asyncio.sleep(FIRST_S * 4.0**i)
+                if await self._tried("policy", self._switched(wanted, source)):
+                    return
+        finally:
+            self.wanted = self.progress = None
+        why = self._writer.tasks.failing.get("policy", "")
+        _log.error("the policy was not changed", extra={"policy": wanted.name, "why": why})
+
+    async def _switched(self, wanted: PolicySettings, source: str) -> None:
+        built = await self.folded(wanted, _BUILDING, self._note_progress)
+        self._switch(wanted, built, source)
+
+    async def folded(
+        self, wanted: PolicySettings, label: str, progress: Progress | None = None
+    ) -> Learner:
+        """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.
+
+        Meanwhile it stands under `label` and puts off what it is to learn. Whoever awaits this must
+        put it where it belongs before awaiting anything else. progress: also keep a snapshot for
+        it, since it is to serve.
+        """
+        world, policy = self._writer.world, load_policy(wanted)
+        state = await asyncio.to_thread(policy.init)  # may import a library
+        queued = Learner(policy, state, queue=[])
+        try:
+            async with self._folding:
+                log = self._writer.log
+                world.learners[label], upto = queued, log.last
+                await self._writer.synced()
+                if progress is not None or log.first > 1:
+                    await self._snapshot(upto)
+                task = Task(
+                    **task_arguments(wanted, self._settings),
+                    directory=str(self._snapshots.directory),
+                    begin="fresh",
+                    base_key=snapshot_key(self.serving, self._settings),
+                    first=int(log.first),
+                    save=progress is not None,
+                )
+                folded = await self._fold(task, upto, progress)
+            built = snapshot.load_learner(folded.learner, policy)
+            await asyncio.to_thread(_warm, built, tuple(sorted(world.arms)), self._dim())
+            assert queued.queue is not None
+            while queued.queue:
+                lessons, queued.queue[:_SLICE] = queued.queue[:_SLICE], []
+                for lesson in lessons:
+                    teach(built, lesson)
+                if queued.queue:
+                    await asyncio.sleep(0)
+            return built
+        finally:
+            if world.learners.get(label) is queued:
+                del world.learners[label]
+
+    async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
+        """What each policy would have learned of the whole log so far, and up to which event.
+
+        All of one moment; the serving policy's own state is taken as it is.
+        """
+        async with self._folding:
+            await self._writer.synced()
+            world, log = self._writer.world, self._writer.log
+            upto, events = log.last, world.events
+            key = policy_key(self.serving.name, self.serving.parameters)
+            same = codec.dump(world.learners[self.serving.name].state)
+            states, based = [], False
+            for each in wanted:
+                if policy_key(each.name, each.parameters) == key:
+                    states.append(same)
+                    continue
+                if log.first > 1 and not based:
+                    await self._snapshot(upto)
+                    based = True
+                task = Task(
+                    **task_arguments(each, self._settings),
+                    directory=str(self._snapshots.directory),
+                    begin="fresh",
+                    base_key=snapshot_key(self.serving, self._settings),
+                    first=int(log.first),
+                    save=False,
+                )
+                folded = await self._fold(task, upto)
+                learner = snapshot.load_learner(folded.learner, load_policy(each))
+                states.append(codec.dump(learner.state))
+        return events, states
+
+    def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
+        """The event, and the new learner in the old one's place, with no decision in between."""
+        key = policy_key(wanted.name, wanted.parameters)
+        written = self._writer.append_now(
+            ev.PolicyChanged(
+                ts=self._writer.now(),
+                policy=wanted.name,
+                key=key,
+                parameters=json.dumps(wanted.parameters).encode(),
+                source=source,
+            )
+        )
+        if not written:
+            raise FoldFailed("the switch could not be written down; the old policy goes on")
+        world = self._writer.world
+        world.learners.pop(world.serving, None)
+        world.learners[wanted.name], world.serving = built, wanted.name
+        world.serving_key = key
+        self.serving = wanted
+        _log.info("policy switched", extra={"policy": wanted.name, "key": key})
+
+    def _note_progress(self, done: int, total: int) -> None:
+        self.progress = (done, total)
+
+    def _dim(self) -> int:
+        vectors = self._writer.world.history.vectors()[1]
+        return int(vectors.shape[1]) if vectors.size else 0
+
+
+def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
+    """Propose once, so that the first decision by it waits for no cache."""
+    if not ids or not dim:
+        return
+    nothing = Context(np.zeros(dim, np.float32), 1, 1.0)
+    with suppress(ValueError, ArithmeticError, LookupError, TypeError):
+        learner.policy.propose(
+            learner.state, nothing, Arms(ids, np.zeros(len(ids)), np.zeros(len(ids)))
+        )

@@ -1,0 +1,555 @@
+"""What callers ask for: decide, learn, change the catalogue, forget.
+
+Each call checks what it was given, computes the features that its event carries, and submits it
+to the writer, which checks it against the world, appends and applies it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bandit_service import clock, logs, wire
+from bandit_service.core import events as ev
+from bandit_service.core import outcomes
+from bandit_service.core import prior as prior_of
+from bandit_service.core.decide import (
+    Exploration,
+    Query,
+    Recalled,
+    Weighed,
+    decide,
+    drawn,
+    left_out,
+    weigh,
+)
+from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
+from bandit_service.core.outcomes import Reported, RewardRule
+from bandit_service.core.world import Pending, World
+from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry import tracing
+from bandit_service.telemetry.telemetry import Telemetry
+from policies import ArmId, Vector
+
+_log = logging.getLogger("bandit.router")
+_SWEEP = 1000
+_TIDY_S, _TIDY_MOST = 0.005, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """What a query is decided by; fallback: why its text could not be embedded."""
+
+    embedding: Vector
+    tokens: int = 0
+    surface: bytes = b""
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRules:
+    """The settings that the router itself reads."""
+
+    explore: Exploration
+    reward: RewardRule
+    neighbours: int = 20
+    ttl_s: float = 86_400.0
+    default_reward: float | None = None
+    max_pending: int = 100_000
+    max_arms: int = 1000
+    max_query_chars: int = 200_000
+    max_in_flight: int = 1024
+    embed_timeout_s: float = 5.0
+
+
+class Router:
+    """Decide, learn, and change the catalogue. Make one inside the running loop, then `start`."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        embedder: EmbeddingStage,
+        telemetry: Telemetry,
+        rules: RouterRules,
+    ) -> None:
+        self.rules = rules
+        self.writer = writer
+        self._index = writer.index
+        self._embedder = embedder
+        self._telemetry = telemetry
+        self._in_flight = 0
+        self._sweeping: Kept | None = None
+
+    @property
+    def world(self) -> World:
+        """Everything known now."""
+        return self.writer.world
+
+    @property
+    def texts_waiting(self) -> int:
+        """Texts that wait for the embedding model."""
+        return self._embedder.waiting
+
+    async def start(self) -> None:
+        """Begin to commit and to sweep."""
+        self.writer.start()
+        self._sweeping = self.writer.tasks.keep("sweep", self._sweep_forever)
+
+    def warm(self) -> None:
+        """Propose once and forget it, so that the first query waits for no policy's caches."""
+        if self.world.offered():
+            query = Query(np.zeros(self._embedder.dim, np.float32), 1, self._worth(None))
+            decide(self.world, query, Recalled(), "warm", 0.0, self.rules.explore)
+
+    async def close(self) -> None:
+        """Flush what is under way, make it durable, stop. The log itself is the caller's."""
+        if self._sweeping is not None:
+            await self._sweeping.end()
+        await self.writer.close()
+
+    # --- decide ---------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        request: wire.DecideRequest,
+        sticky: ArmId | None = None,
+        sticky_margin: float = 0.0,
+        caller: str = "",
+        duel_of: str = "",
+        outside: bool | None = None,
+        masked: Mapping[ArmId, str] | None = None,
+        look: Callable[[Weighed], None] | None = None,
+        bounded: bool = True,
+    ) -> ev.Decided:
+        """Embed, recall, propose, draw; the record is with the kernel before this returns.
+
+        sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
+        caller: id of the API key that asks. duel_of: the decision that this one stands against.
+        outside: takes part in no experiment; None where one arm is named.
+        masked: why arms are left out of the request's list though its sender allows them.
+        look: is shown what was weighed, which is more than the record keeps. bounded: a query is
+        not longer than rules.max_query_chars; the gateway's are as long as a body and a window.
+        """
+        begun = time.perf_counter()
+        wire.check_constraints(request)
+        self._admit()
+        self._in_flight += 1
+        try:
+            query = await self._query(request, bounded)
+            query = replace(
+                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
+                outside=query.outside if outside is None else outside, masked=masked or {},
+            )  # fmt: skip
+            event = await self._decided(query, look)
+        finally:
+            self._in_flight -= 1
+        self._bound_pending()
+        logs.decision_id.set(event.id)
+        self._telemetry.decided(event, time.perf_counter() - begun)
+        if event.fallback:
+            _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
+        return event
+
+    async def explain(
+        self, request: wire.ExplainRequest, tenant: str | None = None
+    ) -> tuple[Weighed, dict[ArmId, str]]:
+        """What would be decided, and why the arms that are left out are; nothing is written.
+
+        tenant: the only one whose decisions may be weighed again, None for any.
+        """
+        if request.decision_id is not None:
+            wire.refuse_more(request)
+            query = self._again(self._pending(request.decision_id, tenant).decided)
+        else:
+            wire.check_constraints(request)
+            query = await self._query(request)
+        recalled = self._recall(query.embedding)
+        return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
+
+    def _again(self, decided: ev.Decided) -> Query:
+        """The query of a decision, offered the arms of then and decided by its policy of then,
+        where that still decides and an experiment did not choose it.
+        """
+        named = decided.policy in self.world.deciding() and not decided.experiment
+        return Query(
+            embedding=ev.unpack(decided.embedding),
+            tokens=decided.tokens,
+            willingness_to_pay=decided.willingness_to_pay,
+            arms=decided.arms,
+            tenant=decided.tenant,
+            unit=decided.unit,
+            policy=decided.policy if named else "",
+            fallback=decided.fallback if not np.any(ev.unpack(decided.embedding)) else "",
+            surface=decided.surface,
+        )
+
+    async def _query(self, request: wire.DecideRequest, bounded: bool = True) -> Query:
+        of = await self._features(request, bounded)
+        return Query(
+            embedding=of.embedding,
+            tokens=of.tokens,
+            surface=of.surface,
+            willingness_to_pay=self._worth(request.willingness_to_pay),
+            arms=wire.arm_ids(request.arms),
+            max_cost_usd=request.max_cost_usd,
+            max_latency_s=request.max_latency_s,
+            requires=tuple(request.requires),
+            tenant=request.tenant,
+            unit=request.unit,
+            session=request.session,
+            conversation=request.conversation,
+            policy=request.policy,
+            outside=request.arms is not None and len(request.arms) == 1,
+            fallback=of.fallback,
+        )
+
+    async def _decided(
+        self, query: Query, look: Callable[[Weighed], None] | None = None
+    ) -> ev.Decided:
+        """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
+        span, drawn_at = tracing.current(), 0.0
+
+        def prepare() -> ev.Decided:
+            nonlocal drawn_at
+            begun = time.perf_counter()
+            recalled = self._recall(query.embedding)
+            recalled_at = time.perf_counter()
+            ts, explore = self.writer.now(), self.rules.explore
+            weighed = weigh(self.world, query, recalled, explore)
+            if look is not None:
+                look(weighed)
+            proposed_at = time.perf_counter()
+            event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
+            drawn_at = time.perf_counter()
+            self._telemetry.stage("recall", recalled_at - begun)
+            self._telemetry.stage("propose", proposed_at - recalled_at)
+            self._telemetry.stage("draw", drawn_at - proposed_at)
+            if span is not None:
+                span.stage("recall", begun, recalled_at)
+                span.stage("propose", recalled_at, proposed_at)
+                span.stage("draw", proposed_at, drawn_at)
+            return event
+
+        event = await self.writer.submit(prepare, durable=False)
+        assert isinstance(event, ev.Decided)
+        if span is not None:
+            span.stage("append", drawn_at, time.perf_counter())
+            span.set(tracing.decision(event))
+        return event
+
+    def _recall(self, embedding: Vector) -> Recalled:
+        if not self.rules.neighbours or not len(self._index):
+            return Recalled()
+        found = self._index.recall(embedding, self.rules.neighbours)
+        return Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
+
+    # --- learn ----------------------------------------------------------------------------
+
+    async def reward(
+        self, request: wire.RewardRequest, tenant: str | None = None, prior: bool = False
+    ) -> str:
+        """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
+
+        tenant: the only one whose decisions may be rewarded, None for any. prior: an outcome
+        without a decision is taught beforehand, by a warm start.
+        """
+        report = request.reported()
+        if request.decision_id is not None:
+            wire.refuse_subject(request)
+            decision_id = request.decision_id
+            return await self._learn(
+                lambda: self._rewarded(self._pending(decision_id, tenant), decision_id, report),
+                key=decision_id,
+            )
+        arm = wire.required(request, "arm")
+        subject = await self._subject(request)
+        report = replace(
+            report, idempotency_key=outcomes.keyed_by(request.tenant, report.idempotency_key)
+        )
+        return await self._learn(
+            lambda: outcomes.subject_rewarded(
+                self.world, subject, ArmId(arm), report, self.rules.reward, self.writer.now(), prior
+            ),
+            key=report.idempotency_key,
+        )
+
+    async def weigh_prior(self, strength: float) -> ev.PriorWeighed | None:
+        """What a warm start taught counts as at most `strength` outcomes of each arm from here on.
+
+        The event that says so; None where it is no more already.
+        """
+        event = await self.writer.submit(
+            lambda: prior_of.weighing(self.world, strength, self.writer.now()), key="catalogue"
+        )
+        assert event is None or isinstance(event, ev.PriorWeighed)
+        return event
+
+    async def observe(
+        self, decision_id: str, signals: outcomes.Signals, provisional: bool = False
+    ) -> str:
+        """What the service itself saw of an answer, as `reward`; but nobody is told that it is
+        kept, so it waits for no disk: a power cut loses what it loses of decisions. It is never
+        turned away for what else is under way, since what it cost is owed.
+
+        provisional: it is a judge's, and the user's own may take its place.
+        """
+        outcomes.check_signals(signals)
+        report = Reported(signals, provisional=provisional)
+        return await self._learn(
+            lambda: self._rewarded(self._pending(decision_id, None), decision_id, report),
+            key=decision_id,
+            durable=False,
+            admit=False,
+        )
+
+    def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
+        spec = self.world.experiments.get(pending.decided.experiment)
+        metrics = () if spec is None else spec.metrics
+        rule, now = self.rules.reward, self.writer.now()
+        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
+
+    async def compare(
+        self, request: wire.CompareRequest, tenant: str | None = None, provisional: bool = False
+    ) -> str:
+        """Append, apply, make durable, as `reward` does. provisional: a judge's."""
+        winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
+        key = outcomes.keyed_by(request.tenant, request.idempotency_key)
+        subject = None
+        if request.decision_id is None:
+            if request.correction:
+                raise Refused(
+                    "correction: corrects what was told of a decision; send its decision_id",
+                    param="correction",
+                )
+            subject = await self._subject(request)
+        else:
+            wire.refuse_subject(request)
+
+        def prepare() -> ev.Compared | None:
+            decision_id = request.decision_id
+            pending = None if decision_id is None else self._pending(decision_id, tenant)
+            outcomes.check_arms(self.world, winner, loser)
+            if pending is None and outcomes.comparison_resent(self.world, key, digested):
+                return None
+            event = ev.Compared(
+                ts=self.writer.now(),
+                winner=winner,
+                loser=loser,
+                tie=request.tie,
+                decision_id=decision_id or "",
+                subject=subject,
+                idempotency_key=key,
+                digest=digested if key else "",
+                correction=request.correction,
+                provisional=provisional,
+            )
+            return event if pending is None else outcomes.decision_compared(pending, event)
+
+        return await self._learn(prepare, key=request.decision_id or key)
+
+    async def _learn(
+        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True,
+        admit: bool = True,
+    ) -> str:  # fmt: skip
+        if admit:
+            self._admit()
+        self._in_flight += 1
+        try:
+            event = await self.writer.submit(prepare, key=key, durable=durable)
+        finally:
+            self._in_flight -= 1
+        return "duplicate" if event is None else "accepted"
+
+    def count_reward(self, decision_id: str | None, outcome: str) -> None:
+        """Count one reward by outcome."""
+        pending = self.world.pending.get(decision_id or "")
+        if pending is not None:
+            delay = self.writer.now() - pending.decided.ts if outcome == "accepted" else None
+            self._telemetry.rewarded(pending.decided.policy, outcome, delay)
+        else:
+            self._telemetry.rewarded(self.world.serving, outcome)
+
+    def count_comparison(self, outcome: str) -> None:
+        """Count one comparison by outcome."""
+        self._telemetry.compared(outcome)
+
+    def find(self, decision_id: str, tenant: str | None = None) -> Pending:
+        """A decision that may still be rewarded; Unknown or Expired otherwise."""
+        return self._pending(decision_id, tenant)
+
+    def _pending(self, decision_id: str, tenant: str | None) -> Pending:
+        # report another tenant's decision as unknown
+        pending = self.world.pending.get(decision_id)
+        if pending is not None and tenant in (None, pending.decided.tenant):
+            return pending
+        if self.writer.in_backlog(decision_id, tenant):
+            raise Unavailable(f"the event log cannot be written: {self.writer.degraded}")
+        # Decisions leave oldest first and their ids sort by age, so whatever sorts before the
+        # oldest one kept was forgotten.
+        oldest = next(iter(self.world.pending), decision_id)
+        made = clock.time_of(decision_id)
+        if made is not None and (
+            made < self.writer.now() - self.rules.ttl_s or decision_id < oldest
+        ):
+            raise Expired(
+                f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
+                f"reward.ttl_s is {self.rules.ttl_s:g}, "
+                f"reward.max_pending is {self.rules.max_pending}",
+                param="decision_id",
+            )
+        raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")
+
+    # --- catalogue ------------------------------------------------------------------------
+
+    async def put_arm(self, spec: ev.ArmSpec, source: str = "api") -> bool:
+        """Add or replace an arm; True when it is new or back. Nothing happens if it is the same."""
+        existed = False
+
+        def prepare() -> ev.AnyEvent | None:
+            nonlocal existed
+            record = self.world.arms.get(spec.id)
+            existed = record is not None and not record.retired
+            same = record is not None and existed and record.spec == spec
+            if same and (source == "api" or self.world.configured.get(spec.id) == spec):
+                return None
+            most = self.rules.max_arms
+            if record is None and source == "api" and len(self.world.arms) >= most:
+                raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
+            kind = ev.ArmUpdated if existed else ev.ArmAdded
+            return kind(ts=self.writer.now(), arm=spec, source=source)
+
+        await self.writer.submit(prepare, key="catalogue")
+        return not existed
+
+    async def retire_arm(self, id: ArmId, source: str = "api") -> None:
+        """Offer the arm no more; it keeps what was learned and still accepts rewards."""
+
+        def prepare() -> ev.AnyEvent:
+            record = self.world.arms.get(id)
+            if record is None or record.retired:
+                raise Unknown(f"id: no arm {id!r}; GET /v1/arms lists them", param="id")
+            return ev.ArmRetired(ts=self.writer.now(), id=id, source=source)
+
+        await self.writer.submit(prepare, key="catalogue")
+
+    async def change_policy(
+        self, name: str, key: str, parameters: dict[str, Any], source: str
+    ) -> None:
+        """Write down which policy decides from here on; its state is the one that is there."""
+        event = ev.PolicyChanged(
+            ts=self.writer.now(),
+            policy=name,
+            key=key,
+            parameters=msgspec.json.encode(parameters),
+            source=source,
+        )
+        await self.writer.submit(lambda: event, key="catalogue")
+
+    async def forget(self, tenant: str, unit: str) -> str:
+        """Forget one unit's decisions and outcomes; the owner whose records are to be erased."""
+        wire.check_names(unit, tenant)
+        owner = ev.owner_of(tenant, unit)
+        if not owner:
+            raise Refused("unit: must not be empty", param="unit")
+        await self.writer.submit(
+            lambda: ev.Forgotten(ts=self.writer.now(), owner=owner), key="catalogue"
+        )
+        self._embedder.clear()
+        return owner
+
+    # --- bounds ---------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        if self._in_flight >= self.rules.max_in_flight:
+            self._telemetry.shed("queue")
+            raise Busy(f"{self._in_flight} requests are under way; retry after a second")
+
+    def _bound_pending(self) -> None:
+        """Beyond max_pending the oldest leaves, which teaches nothing: its time was not over."""
+        excess = len(self.world.pending) - self.rules.max_pending
+        if excess > 0:
+            oldest: list[str] = []
+            for id in self.world.pending:
+                if len(oldest) == excess:
+                    break
+                oldest.append(id)
+            self._expire(oldest)
+
+    def _expire(self, ids: list[str], default_reward: float | None = None) -> bool:
+        return self.writer.append_now(
+            ev.DecisionsExpired(ts=self.writer.now(), ids=tuple(ids), default_reward=default_reward)
+        )
+
+    def sweep(self, now: float) -> int:
+        """Forget the decisions that were made before `now` − ttl_s; how many."""
+        gone: list[str] = []
+        for id, pending in self.world.pending.items():
+            if pending.decided.ts >= now - self.rules.ttl_s or len(gone) == _SWEEP:
+                break
+            gone.append(id)
+        if not gone or not self._expire(gone, self.rules.default_reward):
+            return 0
+        return len(gone)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            more = self.sweep(self.writer.now()) == _SWEEP
+            self.writer.tasks.well("sweep")
+            await asyncio.sleep(0 if more else min(5.0, self.rules.ttl_s))
+
+    # --- features -------------------------------------------------------------------------
+
+    def _worth(self, willingness_to_pay: float | None) -> float:
+        given = willingness_to_pay
+        return self.rules.reward.willingness_to_pay if given is None else given
+
+    async def _features(self, request: wire.Query, bounded: bool = True) -> _Features:
+        most = self.rules.max_query_chars if bounded else None
+        text, size = wire.text_and_size(request, most)
+        if text is None:
+            return _Features(wire.embedding_of(request, self._embedder.dim))
+        tokens = estimate_tokens(size)
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.rules.embed_timeout_s):
+                embedding = await self._embedder.embed_one(text)
+        except Overloaded as error:
+            self._telemetry.shed("queue")
+            raise Busy(f"the embedding queue is full: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a query gets an answer without its embedding
+            nothing = np.zeros(self._embedder.dim, np.float32)
+            return _Features(nothing, tokens, fallback=f"embed: {type(error).__name__}")
+        ended = time.perf_counter()
+        self._telemetry.stage("embed", ended - begun)
+        if (span := tracing.current()) is not None:
+            span.stage("embed", begun, ended)
+        return _Features(embedding, tokens, surface(text))
+
+    async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
+        worth = request.willingness_to_pay
+        wire.check_positive("willingness_to_pay", worth, least=1e-9, most=1e6)
+        wire.check_names(request.unit, request.tenant)
+        of = await self._features(request)
+        if of.fallback:
+            raise Unavailable(f"the query cannot be embedded now ({of.fallback}); retry")
+        recalled = self._recall(of.embedding)
+        return ev.Subject(
+            embedding=ev.pack(of.embedding),
+            tokens=of.tokens,
+            surface=of.surface,
+            willingness_to_pay=self._worth(worth),
+            neighbours=tuple(recalled.ids),
+            similarities=tuple(recalled.similarities),
+            tenant=request.tenant,
+            unit=request.unit,
+        )

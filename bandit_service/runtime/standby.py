@@ -1,0 +1,87 @@
+"""Policies that learn beside the serving one, and decide where a query names them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.world import beside
+from bandit_service.runtime.folding import FoldFailed
+from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Prepare, Writer
+from bandit_service.settings import PolicySettings, policy_key
+
+_log = logging.getLogger("bandit.beside")
+_AGAIN_S = 30.0
+
+
+class Beside:
+    """Makes what learns beside agree with the configuration, by events. `start`, then `close`.
+
+    A policy joins with what it knows of the whole log, as if it had been there from the first
+    event. It is folded by a child process while the service decides.
+    """
+
+    def __init__(self, writer: Writer, keeper: Keeper) -> None:
+        self._writer = writer
+        self._keeper = keeper
+        self._joining: Kept | None = None
+
+    async def start(self, wanted: Sequence[PolicySettings]) -> None:
+        """Take out what is not wanted any more; begin to fold what is not there yet.
+
+        Where nothing was decided yet there is nothing to fold, and it is there at once.
+        """
+        world = self._writer.world
+        keys = {each.name: policy_key(each.name, each.parameters) for each in wanted}
+        for name in world.deciding()[1:]:
+            if world.learners[beside(name)].key != keys.get(name):
+                await self._writer.submit(self._leaving(name), key="catalogue")
+        missing = [each for each in wanted if beside(each.name) not in world.learners]
+        if world.decisions + world.rewards + world.comparisons == 0:
+            missing = [each for each in missing if not self._joined(each, b"")]
+        if missing:
+            self._joining = self._writer.tasks.keep("beside", partial(self._fold, missing))
+
+    async def close(self) -> None:
+        """Stop folding; what did not join is folded again at the next start."""
+        if self._joining is not None:
+            await self._joining.end()
+
+    def _leaving(self, name: str) -> Prepare:
+        return lambda: ev.PolicyLeft(ts=self._writer.now(), policy=name)
+
+    async def _fold(self, missing: Sequence[PolicySettings]) -> None:
+        left = list(missing)
+        while left:
+            wanted = left.pop(0)
+            try:
+                built = await self._keeper.folded(wanted, beside(wanted.name))
+                if not self._joined(wanted, codec.dump(built.state)):
+                    raise FoldFailed("the log cannot be written now")
+            except Exception as error:  # noqa: BLE001 - one that cannot be folded bars no other
+                self._writer.tasks.failed("beside", error)
+                _log.error("not joined", extra={"policy": wanted.name})
+                left.append(wanted)
+                await asyncio.sleep(_AGAIN_S)
+
+    def _joined(self, wanted: PolicySettings, state: bytes) -> bool:
+        """The event, from which the learner is made, so that a replay makes the same one."""
+        joined = ev.PolicyJoined(
+            ts=self._writer.now(),
+            policy=wanted.name,
+            key=policy_key(wanted.name, wanted.parameters),
+            parameters=msgspec.json.encode(wanted.parameters),
+            state=state,
+        )
+        written = self._writer.append_now(joined)
+        if written:
+            _log.info("policy joined", extra={"policy": wanted.name, "bytes": len(state)})
+        return written

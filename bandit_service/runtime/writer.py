@@ -1,0 +1,445 @@
+"""The only writer: take what came in one turn of the loop, append once, apply each in order.
+
+Everything here runs on the event loop's thread, and between checking an event against the
+world and applying it there is no await; so there is no lock, and the order of the log is the
+order in which the world changed. Only the fsync leaves the loop, which an outcome's answer waits
+for and which all outcomes under way share (group commit).
+
+When the disk is full, decisions go on: they wait in a bounded backlog and are appended before
+anything else when there is space again. Outcomes are refused until then. An fsync that failed is
+final: `broken` is set, and the process is to end and recover. So it is when an event that is in the
+log could not be applied for want of memory: then the world is not the log's any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from bandit_service import clock, logs
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.world import World
+from bandit_service.runtime.detectors import DriftWatch
+from bandit_service.runtime.supervisor import Kept, Supervisor
+from bandit_service.telemetry.telemetry import Telemetry
+from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
+
+_log = logging.getLogger("bandit.writer")
+_TIDY_S, _TIDY_MOST = 0.005, 4
+_CATCH_UP = 500
+_OURS = "an error of ours"
+_NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
+
+Prepare = Callable[[], ev.AnyEvent | None]
+
+
+@dataclass(slots=True)
+class _Command:
+    """What to check against the world and append. Two with one key never share a batch."""
+
+    prepare: Prepare
+    done: asyncio.Future[ev.AnyEvent | None]
+    key: str
+    durable: bool
+
+
+_Ready = tuple[_Command, ev.AnyEvent, Record]
+
+
+class Writer:
+    """Appends and applies events, one order for all. Make one inside the running loop."""
+
+    def __init__(
+        self,
+        world: World,
+        log: EventLog,
+        index: HistoryIndex,
+        telemetry: Telemetry,
+        *,
+        sync_interval_s: float,
+        max_backlog: int,
+        watch: DriftWatch | None = None,
+    ) -> None:
+        self.world = world
+        self.log = log
+        self.index = index
+        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._telemetry = telemetry
+        self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
+        self._watch = watch
+        self._sync_interval_s = sync_interval_s
+        self._max_backlog = max_backlog
+        self._ids = clock.Ids(world.ts)
+        self._commands: list[_Command] = []
+        self._backlog: OrderedDict[str, ev.Decided] = OrderedDict()
+        self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
+        self._wake = asyncio.Event()
+        self._unsynced = False
+        self._seldom = logs.Seldom()
+        self._full: Full | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._committing: Kept | None = None
+
+    def start(self) -> None:
+        """Begin to commit."""
+        for alarm in [] if self._watch is None else self._watch.begin(self.world):
+            self._tell(alarm)
+        self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
+
+    async def close(self) -> None:
+        """Flush what is under way, make it durable, stop. The log itself is the caller's."""
+        self._flush()
+        self._flush()  # what the first one gave the alarm for
+        if self._backlog:
+            _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
+        try:
+            await self._sync()
+        except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
+            self.tasks.failed("commit", error)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._committing is not None:
+            await self._committing.end()
+        self._threads.shutdown()
+
+    def now(self) -> float:
+        """The log's time, UTC seconds: it stands still while the clock is behind what it was."""
+        return max(clock.now(), self.world.ts)
+
+    def new_id(self, ts: float) -> str:
+        """An id greater than all before it."""
+        return self._ids.new(ts)
+
+    @property
+    def degraded(self) -> str:
+        """Why nothing can be written now, "" when it can."""
+        return "" if self._full is None else str(self._full)
+
+    def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
+        """Whether this decision, of this tenant if one is named, waits for space on the disk."""
+        waiting = self._backlog.get(decision_id)
+        return waiting is not None and tenant in (None, waiting.tenant)
+
+    def submit(
+        self, prepare: Prepare, *, key: str = "", durable: bool = True
+    ) -> asyncio.Future[ev.AnyEvent | None]:
+        """Check, append and apply with all that came in this turn of the loop.
+
+        The future has the event when it is with the kernel, or on the disk if `durable`; None when
+        `prepare` found nothing to do; or what went wrong, and then nothing was changed.
+        """
+        loop = asyncio.get_running_loop()
+        command = _Command(prepare, loop.create_future(), key, durable)
+        if not self._commands:
+            loop.call_soon(self._flush)
+        self._commands.append(command)
+        return command.done
+
+    def append_now(self, event: ev.AnyEvent) -> bool:
+        """Append and apply an event of our own at once; False when it cannot be written now."""
+        try:
+            self._append([self._record(event)])
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._unsynced = True
+        self._apply(event)
+        return not self.broken.done()
+
+    def _flush(self) -> None:
+        """Everything that came in this turn of the loop, in order, in as few appends as can be."""
+        logs.request_id.set("")  # what is logged here is not of the one request that came first
+        logs.decision_id.set("")
+        commands, self._commands = self._commands, []
+        try:
+            self._take(commands)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            self.tasks.failed("flush", error)
+            written = {id(done) for done, _ in self._waiting}  # and wait for the disk only
+            for command in commands:
+                if id(command.done) not in written:
+                    _fail(command.done, ServiceError(_OURS))
+        else:
+            self.tasks.well("flush")
+
+    def _take(self, commands: Sequence[_Command]) -> None:
+        batch: list[_Ready] = []
+        keys: set[str] = set()
+        self._catch_up()
+        for command in commands:
+            if command.done.cancelled():  # whoever asked has left, and nothing is written yet
+                continue
+            if command.key and command.key in keys:
+                self._commit(batch)  # what this one is checked against must be applied first
+                batch, keys = [], set()
+            try:
+                event = command.prepare()
+                ready = None if event is None else (command, event, self._record(event))
+            except ServiceError as error:
+                _fail(command.done, error)
+                continue
+            except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+                _fail(command.done, error)
+                continue
+            if ready is None:
+                self._settle(command, None)
+                continue
+            batch.append(ready)
+            keys.add(command.key)
+        self._commit(batch)
+
+    def _commit(self, batch: Sequence[_Ready]) -> None:
+        if not batch:
+            return
+        begun = time.perf_counter()
+        try:
+            self._append([record for _, _, record in batch])
+        except StoreError as error:
+            self._failed(error)
+            for command, event, _ in batch:
+                self._put_off(command, event, error)
+            return
+        appended_s = time.perf_counter() - begun
+        self._unsynced = True
+        for command, event, _ in batch:
+            if why := self._apply(event):
+                _fail(command.done, ServiceError(why))
+            else:
+                self._settle(command, event)
+        self._telemetry.appended(len(batch), appended_s)
+        for _, event, _ in batch:
+            if isinstance(event, ev.Decided):
+                self._telemetry.stage("record", appended_s / len(batch))
+        self._telemetry.applied(time.perf_counter() - begun, self.log.last)
+
+    def _append(self, records: Sequence[Record]) -> None:
+        if self._full is not None and self._backlog:
+            raise self._full.with_traceback(None)
+        if self.broken.done():
+            raise Closed(self.broken.result())
+        before = self.log.last
+        try:
+            self.log.append(records)
+        except Exception as error:
+            if self.log.last != before:  # they are in the log, and nobody will apply them
+                self._end(f"an append was not finished ({type(error).__name__})")
+            raise
+
+    def _failed(self, error: StoreError) -> None:
+        if not isinstance(error, Full):
+            self._break(error)
+        elif self._full is None:
+            self._full = error
+            _log.error("the log cannot be written", extra={"why": str(error)})
+
+    def _break(self, error: StoreError) -> None:
+        self._end(str(error))
+
+    def _end(self, why: str) -> None:
+        """The process is to end and to recover: it cannot go on from what it has in memory."""
+        if not self.broken.done():
+            _log.critical("the log is broken", extra={"why": why})
+            self.broken.set_result(why)
+
+    def _put_off(self, command: _Command, event: ev.AnyEvent, error: StoreError) -> None:
+        if not isinstance(event, ev.Decided) or not isinstance(error, Full):
+            _fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
+            return
+        self._backlog[event.id] = event
+        if len(self._backlog) > self._max_backlog:
+            self._backlog.popitem(last=False)
+            self._telemetry.unlogged()
+        self._telemetry.backlog(len(self._backlog))
+        if not command.done.done():
+            command.done.set_result(event)
+
+    def _catch_up(self) -> None:
+        """Append the decisions that were answered while nothing could be written."""
+        if self._full is None:
+            return
+        try:
+            while self._backlog:
+                events = [each for _, each in zip(range(_CATCH_UP), self._backlog.values())]  # noqa: B905
+                self.log.append([self._record(event) for event in events])
+                for event in events:
+                    del self._backlog[event.id]
+                    self._apply(event)
+                self._unsynced = True
+        except StoreError as error:
+            self._failed(error)
+            return
+        finally:
+            self._telemetry.backlog(len(self._backlog))
+        self._full = None
+        _log.warning("the log can be written again", extra={"offset": self.log.last})
+
+    def _record(self, event: ev.AnyEvent) -> Record:
+        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
+        return Record(eid, ev.kind(event), event.ts, ev.encode(event), self._owner(event))
+
+    def _owner(self, event: ev.AnyEvent) -> str:
+        """Whose data the record of this event is."""
+        of: ev.Decided | ev.Subject | None = None
+        if isinstance(event, ev.Decided):
+            of = event
+        elif isinstance(event, ev.Rewarded | ev.Compared):
+            pending = self.world.pending.get(event.decision_id)
+            of = event.subject if pending is None else pending.decided
+        return ev.owner_of(of.tenant, of.unit) if of is not None else ""
+
+    def _apply(self, event: ev.AnyEvent) -> str:
+        """What an event that is in the log changes; why it could not be applied, "" where it was.
+
+        Whoever looks on may fail: that changes neither the world nor the answer.
+        """
+        if self.broken.done():
+            return _NOT_APPLIED
+        unapplied, failures = self.world.unapplied, self.world.learners[self.world.serving].failures
+        try:
+            self.world = apply(self.world, event)
+        except Exception as error:  # noqa: BLE001 - the world is not the log's any more
+            kind = type(error).__name__
+            self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
+            return _NOT_APPLIED
+        try:
+            self._look_on(event, failures)
+        except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
+            self.tasks.failed("look on", error)
+        else:
+            self.tasks.well("look on")
+        if self.world.unapplied == unapplied:
+            return ""
+        self._telemetry.unapplied(self.world.unapplied)
+        if (more := self._seldom("unapplied")) is not None:
+            why = self.world.why_unapplied
+            told = {"event": ev.kind(event), "why": why, "more": more or None}
+            _log.critical("an event was not applied whole", extra=told)
+        return _OURS
+
+    def _look_on(self, event: ev.AnyEvent, failures: int) -> None:
+        """The index, the metrics, and what watches for drift."""
+        added, removed = self.world.history.take_changes()
+        for id in removed:
+            with suppress(KeyError):  # an error kept it from being added
+                self.index.remove(id)
+        for id in added:
+            self.index.add(id, self.world.history.vector(id))
+        if added and self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+        self._telemetry.happened(event, self.world)
+        if isinstance(event, ev.DriftDetected):
+            _log.warning(
+                "drift",
+                extra={
+                    "arm": event.arm or None,
+                    "detector": event.detector,
+                    "direction": event.direction,
+                    "before": round(event.before, 4),
+                    "after": round(event.after, 4),
+                },
+            )
+        learner = self.world.learners[self.world.serving]
+        if learner.failures != failures:
+            if (more := self._seldom("refused")) is not None:
+                decision = getattr(event, "decision_id", "")
+                told = {"event": ev.kind(event), "decision_id": decision, "more": more or None}
+                _log.warning("the policy refused to learn", extra=told)
+            self._telemetry.learner_failures(self.world.serving, learner.failures)
+        if isinstance(event, ev.Rewarded) and event.correction:
+            self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
+        if self._watch is not None:
+            alarm = self._watch.happened(event, self.world)
+            if alarm is not None:
+                self._tell(alarm)
+
+    def _tell(self, alarm: ev.DriftDetected) -> None:
+        """Append an alarm after all that is being applied, which came before it in the log."""
+
+        def told(done: asyncio.Future[ev.AnyEvent | None]) -> None:
+            if not done.cancelled() and done.exception() is not None and self._watch is not None:
+                self._watch.forget(alarm.arm)  # it could not be written, and is found once more
+
+        self.submit(lambda: replace(alarm, ts=self.now()), durable=False).add_done_callback(told)
+
+    def _tidy(self) -> None:
+        """Between answers, a little of what the index has put off; it answers rightly without."""
+        self._tidying = None
+        try:
+            left = self.index.settle(_TIDY_MOST)
+        except Exception as error:  # noqa: BLE001 - the next query that is remembered tries again
+            self.tasks.failed("index", error)
+            return
+        self.tasks.well("index")
+        again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
+        self._tidying = again
+
+    def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
+        if command.durable:
+            self._waiting.append((command.done, event))
+            self._wake.set()
+        elif not command.done.done():
+            command.done.set_result(event)
+
+    async def _commit_forever(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._sync_interval_s)
+            self._catch_up()
+            if self._waiting or self._unsynced:
+                await self._sync()
+            self.tasks.well("commit")
+
+    def child_ended(self) -> None:
+        """Count a child process that made no progress and was killed."""
+        self._telemetry.child_ended()
+
+    async def synced(self) -> Offset:
+        """Make everything appended up to now durable; the last offset of it."""
+        upto = self.log.last
+        done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((done, None))
+        self._wake.set()
+        try:
+            await done
+        except ServiceError as error:
+            raise Closed(error.message) from None
+        return upto
+
+    async def _sync(self) -> None:
+        """One fsync for everything appended so far; then the outcomes it covers are answered."""
+        self._wake.clear()
+        waiting, self._waiting = self._waiting, []
+        self._unsynced = False
+        begun = time.perf_counter()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self.log.sync)
+        except StoreError as error:
+            self._break(error)
+            for done, _ in waiting:
+                _fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
+            return
+        except BaseException:  # nothing is known to be wrong with the log: they wait for the next
+            self._waiting[:0] = waiting
+            self._unsynced = True
+            self._wake.set()
+            raise
+        self._telemetry.synced(time.perf_counter() - begun)
+        for done, event in waiting:
+            if not done.done():
+                done.set_result(event)
+
+
+def _fail(done: asyncio.Future[ev.AnyEvent | None], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

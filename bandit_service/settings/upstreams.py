@@ -1,0 +1,162 @@
+"""`[[upstreams]]` tables: checked, and their keys found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bandit_service.parsing.inputs import text_of
+from bandit_service.parsing.validation import Table, every_mistake
+from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
+
+KINDS = ("openai", "anthropic")
+
+
+class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider as it is configured.
+
+    base_url: up to and with the version, such as https://api.openai.com/v1. kind: whose language it
+    speaks. key_env, key_file: where the key is read from at the start. auth_header: what carries
+    it, Authorization (x-api-key for anthropic) where none is named; Authorization adds "Bearer".
+    query: parameters of every call, such as Azure's api-version. connect_s, first_byte_s,
+    idle_s, total_s: the most time until connected, until the answer begins, between two pieces of
+    it, and for all of it. resend: how often a call is sent again that found no connection, or an
+    idle one just closed; resend_after_s: the pause before it, from half to one and a half of that.
+    provider: its name in spans (gen_ai.provider.name), the kind where none is given. stream_usage:
+    ask for the usage of streams, which a few servers refuse; without it their cost is not known.
+    proxy: what its calls go through, http://HOST:PORT. trust_env: or what HTTPS_PROXY, HTTP_PROXY,
+    ALL_PROXY and NO_PROXY say at the start.
+    """
+
+    id: str
+    base_url: str
+    kind: str = "openai"
+    key_env: str = ""
+    key_file: str = ""
+    auth_header: str = ""
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+    resend: int = 1
+    resend_after_s: float = 0.05
+    provider: str = ""
+    stream_usage: bool = True
+    proxy: str = ""
+    trust_env: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider with its key, which is in no log and no repr."""
+
+    spec: UpstreamSpec
+    key: str = field(default="", repr=False)
+    proxy: Proxy | None = None
+
+
+def check_upstream(spec: UpstreamSpec) -> None:
+    """ValueError "field: what was wrong, what is allowed"."""
+    if not 1 <= len(spec.id) <= 64 or not spec.id.isprintable():
+        raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
+    if not spec.base_url.startswith(("http://", "https://")):
+        raise ValueError(f"base_url: must begin with http:// or https://, got {spec.base_url!r}")
+    if not urlsplit(spec.base_url).hostname or "?" in spec.base_url or "#" in spec.base_url:
+        raise ValueError(
+            f"base_url: must have a host, and no ? or # (parameters go into query), "
+            f"got {spec.base_url!r}"
+        )
+    if spec.kind not in KINDS:
+        raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
+    for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):
+        if not 0.0 < getattr(spec, name) <= 86_400.0:
+            raise ValueError(f"{name}: must be above 0 and at most 86400")
+    if not 0 <= spec.resend <= 5:
+        raise ValueError(f"resend: must be from 0 to 5, got {spec.resend}")
+    if not 0.0 <= spec.resend_after_s <= 10.0:
+        raise ValueError(f"resend_after_s: must be from 0 to 10, got {spec.resend_after_s:g}")
+    if spec.proxy and spec.trust_env:
+        raise ValueError("proxy: set this or trust_env, not both")
+    if spec.proxy:
+        check_proxy(spec.proxy)
+
+
+def upstreams_of(
+    items: Any, environ: Mapping[str, str], beside: Path | None, mistakes: list[str]
+) -> tuple[Upstream, ...]:
+    """The providers of a list of tables; each mistake as a sentence with its place.
+
+    A key file is relative to the configuration's. A key is never part of a message.
+    """
+    if not isinstance(items, list):
+        mistakes.append(f"upstreams: must be a list of tables, got {type(items).__name__}")
+        return ()
+    found: list[Upstream] = []
+    for i, item in enumerate(items):
+        made: list[Upstream] = []
+
+        def check(spec: UpstreamSpec, made: list[Upstream] = made) -> None:
+            check_upstream(spec)
+            proxy = proxy_of(spec.base_url, spec.proxy, spec.trust_env, environ)
+            made.append(Upstream(spec, _key(spec, environ, beside), proxy))
+
+        spec, wrong = every_mistake(item, UpstreamSpec, check)
+        mistakes += [f"upstreams[{i}].{each}" for each in wrong]
+        if spec is None:
+            continue
+        if spec.id in {other.spec.id for other in found}:
+            mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
+        found.append(made[-1])
+    return tuple(found)
+
+
+def listed(
+    name: str, items: Any, kind: type[Table], check: Callable[[Table], None], mistakes: list[str]
+) -> tuple[Table, ...]:
+    """The records of a list of tables; each mistake as a sentence with its place."""
+    if not isinstance(items, list):
+        mistakes.append(f"{name}: must be a list of tables, got {type(items).__name__}")
+        return ()
+    found: list[Table] = []
+    for i, item in enumerate(items):
+        spec, wrong = every_mistake(item, kind, check)
+        mistakes += [f"{name}[{i}].{each}" for each in wrong]
+        if spec is None:
+            continue
+        id = getattr(spec, "id", "*")
+        if id != "*" and any(getattr(other, "id", None) == id for other in found):
+            mistakes.append(f"{name}[{i}].id: {id!r} is there twice")
+        found.append(spec)
+    return tuple(found)
+
+
+def _key(spec: UpstreamSpec, environ: Mapping[str, str], beside: Path | None) -> str:
+    if spec.key_env and spec.key_file:
+        raise ValueError("key_env: set this or key_file, not both")
+    if spec.key_env:
+        if not environ.get(spec.key_env):
+            raise ValueError(f"key_env: there is no {spec.key_env} in the environment")
+        return _sendable("key_env", environ[spec.key_env])
+    if spec.key_file:
+        path = Path(spec.key_file) if beside is None else beside.parent / spec.key_file
+        try:
+            text = text_of(path)
+        except (OSError, ValueError):
+            raise ValueError(f"key_file: {path} cannot be read") from None
+        return _sendable("key_file", text)
+    return ""
+
+
+def _sendable(field: str, text: str) -> str:
+    """A key without what stands around it; ValueError where no header could carry it."""
+    key = text.removeprefix("\ufeff").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{field}: the key must be one line of ASCII characters")
+    return key

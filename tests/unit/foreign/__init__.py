@@ -1,1 +1,0 @@
-"""Foreign logs of decisions."""
