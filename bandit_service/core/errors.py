@@ -208,3 +208,8 @@ def in_words(value: float) -> str:
         return f"{value:g}"
     except OverflowError:  # of whole numbers, which JSON and TOML have of any length
         return f"a number of {int(int(value).bit_length() * 0.30103) + 1} digits"
+
+
+def stopped() -> Unavailable:
+    """What is told where the end of the service cut an answer off."""
+    return Unavailable("the service is stopping and this took longer than it waits; retry")

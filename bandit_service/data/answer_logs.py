@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recordings import Recorded
@@ -20,7 +21,6 @@ from bandit_service.data.rows import (
     Scale,
     number_within,
 )
-from bandit_service.parsing.compressed import unpacked_name
 from bandit_service.parsing.inputs import plain, worded
 
 COLUMNS = ("query", "model", "quality", "cost_usd")

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from bandit_service.data.compressed import BROKEN, PACKED, opened, unpacked_name
+from bandit_service.data.delimited import canonical, delimited
 from bandit_service.data.rows import BadRecording
-from bandit_service.parsing.compressed import BROKEN, PACKED, opened, unpacked_name
 from bandit_service.parsing.inputs import Unusable, json_of, not_utf8, with_point
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.parsing.tables import canonical, delimited
 
 _CSV, _JSON, _PARQUET = (
     (".csv", ".tsv", ".txt"),

@@ -18,9 +18,9 @@ import numpy as np
 from bandit_service.core import events as ev
 from bandit_service.core.apply import ITEMS_PER_EVENT
 from bandit_service.core.outcomes import RANGES
+from bandit_service.data.compressed import BROKEN, opened
 from bandit_service.data.log_source import Stored, Unreadable
 from bandit_service.data.recall import recall_stream
-from bandit_service.parsing.compressed import BROKEN, opened
 from bandit_service.parsing.inputs import Unusable, not_utf8, plain
 from policies import ArmId, Vector
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core import events as ev
+from bandit_service.data.delimited import canonical, delimited
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.logged import (
     LARGEST,
@@ -36,7 +37,6 @@ from bandit_service.data.logged import (
 from bandit_service.data.scan import Outcome, Scan
 from bandit_service.parsing.inputs import plain, with_point
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.parsing.tables import canonical, delimited
 from policies import Vector
 
 GROUP = 2000

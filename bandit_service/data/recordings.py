@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.data.compressed import BROKEN, opened
 from bandit_service.data.rows import (
     MOST_LEFT_OUT,
     BadRow,
@@ -38,7 +39,6 @@ from bandit_service.data.rows import (
 )
 from bandit_service.data.rows import BadRecording as BadRecording
 from bandit_service.embedding import Backend, estimate_tokens, surface
-from bandit_service.parsing.compressed import BROKEN, opened
 from bandit_service.parsing.inputs import Unusable, json_of, plain, text_of, worded
 from bandit_service.settings import arm_spec
 from policies import Floats, Vector

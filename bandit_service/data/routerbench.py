@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.frames import BadFrame, read_frame
 from bandit_service.data.lines import Lines, Unread, header_of, lines
@@ -32,7 +33,6 @@ from bandit_service.data.rows import (
     number_within,
 )
 from bandit_service.embedding import estimate_tokens
-from bandit_service.parsing.compressed import unpacked_name
 from bandit_service.parsing.inputs import worded
 
 SUFFIXES = (".pkl", ".pickle", ".csv")

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
-from aiohttp import web
+
+from bandit_service.gateway.client import Client
 
 _QUIET_S = 1.0
 """A provider's sign of life goes on where the client got nothing for so long."""
@@ -28,21 +29,21 @@ class Line:
     headers: what the head carries, of the call under way; empty while there is none.
     """
 
-    def __init__(self, request: web.Request, every_s: float) -> None:
-        self.request = request
+    def __init__(self, client: Client, every_s: float) -> None:
+        self.client = client
         self.headers: dict[str, str] = {}
         self._every_s = every_s
         self._loop = asyncio.get_running_loop()
         self._written = self._loop.time()
         self._head = asyncio.Lock()
-        self._response: web.StreamResponse | None = None
         self._named: dict[str, str] = {}
         self._over = False
+        self._begun = False
 
     @property
     def begun(self) -> bool:
         """Whether the head is out."""
-        return self._response is not None
+        return self._begun
 
     async def write(self, data: bytes) -> None:
         """Send something that is the answer's; ConnectionError where the client has left."""
@@ -53,17 +54,16 @@ class Line:
         if self._loop.time() - self._written >= _QUIET_S:
             await self._send(_COMMENT)
 
-    async def end(self, words: bytes) -> web.StreamResponse:
+    async def end(self, words: bytes) -> None:
         """The last that is sent; a client that has left is no error."""
         self._over = True
         with suppress(ConnectionError):
-            await (await self._begin()).write_eof(self._by_name(words))
-        assert self._response is not None
-        return self._response
+            await self._begin()
+            await self.client.end(self._by_name(words))
 
-    async def failed(self, error: bytes, before: bytes = b"") -> web.StreamResponse:
+    async def failed(self, error: bytes, before: bytes = b"") -> None:
         """End with an error, {"error": …}, as an event."""
-        return await self.end(before + b"data: " + error + b"\n\n")
+        await self.end(before + b"data: " + error + b"\n\n")
 
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
@@ -94,18 +94,16 @@ class Line:
         self._named = self.headers
         return told.encode() + b"\n" + data
 
-    async def _begin(self) -> web.StreamResponse:
+    async def _begin(self) -> None:
         async with self._head:
-            if self._response is None:
-                self._response = web.StreamResponse(headers=self.headers | _HEADERS)
-                self._named = self.headers
-                await self._response.prepare(self.request)
-        return self._response
+            if not self._begun:
+                self._begun, self._named = True, self.headers
+                await self.client.begin(self.headers | _HEADERS)
 
     async def _send(self, data: bytes) -> None:
-        response = await self._begin()
+        await self._begin()
         self._written = self._loop.time()
-        await response.write(data)
+        await self.client.write(data)
 
 
 def event(error: object) -> bytes:

@@ -7,10 +7,10 @@ cost money, so they reserve and settle like any other request, and what they cos
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Unknown
@@ -18,12 +18,12 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.booking import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import GatewayRules, counted, gave_none
+from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.counts import counts_of, usage_in
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.sizes import likely_usd, most_usd, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.usage import cost_usd
-from bandit_service.http.connections import while_there
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
@@ -49,8 +49,8 @@ class Passing:
         self._telemetry = telemetry
 
     async def answer(
-        self, request: web.Request, path: str, body: dict[str, Any], arm: str, tenant: str, key: str
-    ) -> web.Response:
+        self, client: Client, path: str, body: dict[str, Any], arm: str, tenant: str, key: str
+    ) -> Reply:
         """The arm's answer, or its error; Unknown without such an arm, Busy, BudgetExhausted."""
         record = self._router.world.arms.get(ArmId(arm))
         if record is None or record.retired or record.spec.upstream not in self._upstreams:
@@ -64,8 +64,8 @@ class Passing:
         self._budgets.reserve(held, most, tenant, key)
         answer: dict[str, Any] | None = None
         try:
-            with while_there(request):
-                answer = await self._called(request, path, body, spec)
+            with client.waiting():
+                answer = await self._called(client, path, body, spec)
             cost = cost_usd(_of_the_prompt(usage_in(answer)), spec)
             usd = likely_usd(spec, size) if cost is None else cost
             self._telemetry.passed(arm, usd)
@@ -75,10 +75,7 @@ class Passing:
                 await book(self._router, likely_usd(spec, size), tenant, key)
             raise
         except Rejected as rejected:
-            return web.Response(
-                body=error_body(rejected, arm), status=rejected.status,
-                headers={"x-arm": arm}, content_type="application/json",
-            )  # fmt: skip
+            return Reply(error_body(rejected, arm), {"x-arm": arm}, rejected.status)
         except Failed as failed:
             raise gave_none(arm, failed) from None
         finally:
@@ -86,19 +83,17 @@ class Passing:
         headers = {"x-arm": arm}
         if told:
             headers["x-cost-usd"] = f"{cost:.8f}"
-        return web.Response(
-            body=msgspec.json.encode(answer), headers=headers, content_type="application/json"
-        )
+        return Reply(msgspec.json.encode(answer), headers)
 
     async def _called(
-        self, request: web.Request, path: str, body: dict[str, Any], spec: ev.ArmSpec
+        self, client: Client, path: str, body: dict[str, Any], spec: ev.ArmSpec
     ) -> dict[str, Any]:
         sent, upstream = body | {"model": spec.model or spec.id}, spec.upstream
         with (
             counted(self._health, spec.id),
             spans.calling(path, spec, self._upstreams.spec(upstream), sent) as span,
         ):
-            onward = span.onward(onward_of(request))
+            onward = span.onward(onward_of(client.headers))
             async with self._upstreams.send(upstream, path, sent, onward) as given:
                 answer = await whole(given, self._rules.max_answer_bytes)
             span.answered(answer)
@@ -112,10 +107,6 @@ def _of_the_prompt(usage: Any) -> Any:
     return usage
 
 
-def onward_of(request: web.Request) -> dict[str, str]:
+def onward_of(headers: Mapping[str, str]) -> dict[str, str]:
     """What of the client's headers goes on to the upstream."""
-    return {
-        name: request.headers[name]
-        for name in ("traceparent", "tracestate")
-        if name in request.headers
-    }
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}

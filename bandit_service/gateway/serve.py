@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
@@ -23,6 +22,7 @@ from bandit_service.core.errors import (
     Refused,
     ServiceError,
     Unavailable,
+    stopped,
 )
 from bandit_service.gateway import dialects, relay, spans, streaming
 from bandit_service.gateway.affinity import Affinity
@@ -30,6 +30,7 @@ from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import Asked, Call, GatewayRules, counted, failure
 from bandit_service.gateway.choosing import Choosing
+from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.health import Health
@@ -41,8 +42,6 @@ from bandit_service.gateway.sizes import said_in, size_of
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
 from bandit_service.gateway.wanted import Wanted
-from bandit_service.http.connections import while_there
-from bandit_service.http.ending import ENDING, stopped
 from bandit_service.runtime.router import Router
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.telemetry.telemetry import Telemetry
@@ -88,18 +87,20 @@ class Gateway:
         return self._choosing.models()
 
     async def answer(
-        self, request: web.Request, path: str, body: dict[str, Any], wanted: Wanted, caller: str
-    ) -> web.StreamResponse:
-        """Decide and answer; a ServiceError where no arm could.
+        self, client: Client, path: str, body: dict[str, Any], wanted: Wanted, caller: str
+    ) -> Reply | None:
+        """Decide and answer; None where it was streamed, a ServiceError where no arm could.
 
         Where the client leaves before its answer begins, the call ends there, upstream too.
         """
         conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
-        asked = Asked(path, body, size_of(body), wanted, caller, conversation, onward_of(request))
-        with while_there(request):
+        asked = Asked(
+            path, body, size_of(body), wanted, caller, conversation, onward_of(client.headers)
+        )
+        with client.waiting():
             if not body.get("stream"):
                 return await self._answer(asked, None)
-            line = Line(request, self._rules.keep_alive_s)
+            line = Line(client, self._rules.keep_alive_s)
             async with line.kept_alive():
                 try:
                     return await self._answer(asked, line)
@@ -107,13 +108,14 @@ class Gateway:
                     if not line.begun:
                         raise
                     self._telemetry.rejected(error)
-                    return await line.failed(event(error.body()))
+                    await line.failed(event(error.body()))
                 except asyncio.CancelledError:
-                    if not line.begun or not request.app[ENDING].cuts():
+                    if not line.begun or not client.cut():
                         raise
-                    return await line.failed(event(stopped().body()))
+                    await line.failed(event(stopped().body()))
+        return None
 
-    async def _answer(self, asked: Asked, line: Line | None) -> web.StreamResponse:
+    async def _answer(self, asked: Asked, line: Line | None) -> Reply | None:
         tried: list[str] = []
         refused: list[tuple[Call, Rejected]] = []
         last: tuple[Call, Failed] | None = None
@@ -145,7 +147,7 @@ class Gateway:
         refused: list[tuple[Call, Rejected]],
         last: tuple[Call, Failed] | None,
         line: Line | None,
-    ) -> web.StreamResponse:
+    ) -> Reply | None:
         """The first refusal, since all that were asked may have meant the request; an arm's failure
         where it was that arm alone that could not do it.
         """
@@ -154,28 +156,24 @@ class Gateway:
         call, rejected = refused[0]
         body = error_body(rejected, call.spec.id)
         if line is not None and line.begun:
-            return await line.failed(body)
-        return web.Response(
-            body=body, status=rejected.status, headers=call.headers(),
-            content_type="application/json",
-        )  # fmt: skip
+            await line.failed(body)
+            return None
+        return Reply(body, call.headers(), rejected.status)
 
-    async def _attempt(self, asked: Asked, call: Call, line: Line | None) -> web.StreamResponse:
+    async def _attempt(self, asked: Asked, call: Call, line: Line | None) -> Reply | None:
         if line is not None:
             line.headers = call.headers()
-            return await self._streamed(line, asked, call)
+            await self._streamed(line, asked, call)
+            return None
         answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
         cost = await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         self._judge(asked, call, answer_text(answer))
         headers = call.headers()
         if cost is not None:
             headers["x-cost-usd"] = f"{cost:.8f}"
-        return web.Response(
-            body=msgspec.json.encode(answer | {"id": call.decided.id}), headers=headers,
-            content_type="application/json",
-        )  # fmt: skip
+        return Reply(msgspec.json.encode(answer | {"id": call.decided.id}), headers)
 
-    async def _streamed(self, line: Line, asked: Asked, call: Call) -> web.StreamResponse:
+    async def _streamed(self, line: Line, asked: Asked, call: Call) -> None:
         options = asked.body.get("stream_options")
         known = dict(options) if isinstance(options, Mapping) else {}
         upstream = self._upstreams.spec(call.spec.upstream)
@@ -190,7 +188,7 @@ class Gateway:
             onward = span.onward(asked.onward)
             async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
                 try:
-                    response = await streaming.pass_on(
+                    await streaming.pass_on(
                         line, given, upstream.kind, call, passed, self._teaching,
                         self._rules.max_answer_bytes,
                     )  # fmt: skip
@@ -200,7 +198,6 @@ class Gateway:
             span.streamed(call, passed)
         if passed.whole:
             self._judge(asked, call, passed.whole_text())
-        return response
 
     async def _whole(
         self,

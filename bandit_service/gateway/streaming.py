@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
-from aiohttp import web
 
+from bandit_service.core.errors import stopped
 from bandit_service.gateway import dialects, relay
 from bandit_service.gateway.calls import Call, gave_none
 from bandit_service.gateway.line import Line, event
 from bandit_service.gateway.teaching import Teaching
 from bandit_service.gateway.upstreams import Failed
-from bandit_service.http.connections import Connection
-from bandit_service.http.ending import ENDING, stopped
 
 _EMPTY_S = 1.0
 _HELD = 65_536
@@ -30,7 +28,7 @@ async def pass_on(
     passed: relay.Passed,
     teaching: Teaching,
     most: int,
-) -> web.StreamResponse:
+) -> None:
     """Pass on what comes, all that came at once in one write, and teach what came of it.
 
     Until the answer says something the arm may still fail, with Failed or Rejected. What comes once
@@ -41,29 +39,26 @@ async def pass_on(
     pieces = dialects.streamed(kind, relay.events(upstream, most))
     told = await _first(pieces, line, call, passed, most)
     call.first = time.perf_counter()
-    request = line.request
-    connection = request.protocol
-    assert isinstance(connection, Connection)
-    connection.pointless = None  # from here on it has begun, and ends in an orderly way
-    connection.lost = upstream.close  # whoever waits for the next piece is woken by that
+    client = line.client
     why: Failed | None = None
     cut, held = False, b""
     try:
-        while not passed.done:
-            told, held = held + told, b""
-            if passed.finished and passed.broken is None and len(told) < _HELD:
-                held, told = told, b""
-            if told:
-                await line.write(told)
-            else:
-                await line.sign()
-            if passed.broken is not None:
-                raise passed.broken
-            piece = await anext(pieces, None)
-            told = b""
-            if piece is None:
-                break
-            told = relay.rewritten(piece, call.decided.id, passed)
+        with client.answered(upstream.close):  # who waits for a piece is woken by that
+            while not passed.done:
+                told, held = held + told, b""
+                if passed.finished and passed.broken is None and len(told) < _HELD:
+                    held, told = told, b""
+                if told:
+                    await line.write(told)
+                else:
+                    await line.sign()
+                if passed.broken is not None:
+                    raise passed.broken
+                piece = await anext(pieces, None)
+                told = b""
+                if piece is None:
+                    break
+                told = relay.rewritten(piece, call.decided.id, passed)
     except Failed as failed:
         # after its end an answer is whole, whatever the connection does
         why = None if passed.finished and not failed.told else failed
@@ -71,28 +66,27 @@ async def pass_on(
     except ConnectionError:
         pass  # the client left; the transport says so too
     except asyncio.CancelledError:
-        cut, told = request.app[ENDING].cuts(), b""
+        cut, told = client.cut(), b""
         if not cut:
             raise
-    finally:
-        connection.lost = None
-    gone = request.transport is None or request.transport.is_closing()
+    gone = client.gone
     if (gone or cut) and not passed.finished:
         passed.broken = Failed("it was cut off") if cut else None
         await teaching.left(call, passed.usage, passed.said, by_client=gone)
-        return await (line.end(b"") if gone else line.failed(event(stopped().body())))
+        await (line.end(b"") if gone else line.failed(event(stopped().body())))
+        return
     if why is None and not passed.finished:
         why = Failed("the stream ended before a finish reason")
     if why is not None:
         passed.broken = why
         await teaching.failed(call, why, passed.usage, passed.said)
-        return await line.failed(event(gave_none(call.spec.id, why).body()), held)
+        await line.failed(event(gave_none(call.spec.id, why).body()), held)
+        return
     await teaching.answered(call, passed.usage, passed.said)
     passed.whole = True
-    response = await line.end(held + told)
+    await line.end(held + told)
     if passed.done:
         await _emptied(pieces)
-    return response
 
 
 async def _first(

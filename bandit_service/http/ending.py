@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from bandit_service.core.errors import Unavailable
-
 _LAST_SHARE, _LAST_S = 0.25, 1.5
 
 
@@ -65,11 +63,6 @@ class Ending:
 
 
 ENDING = web.AppKey("ending", Ending)
-
-
-def stopped() -> Unavailable:
-    """What is told where the end of the service cut an answer off."""
-    return Unavailable("the service is stopping and this took longer than it waits; retry")
 
 
 async def closed_within(close: Callable[[], object], seconds: float) -> None:

@@ -23,10 +23,11 @@ from bandit_service.core.errors import (
     Unavailable,
     Unknown,
     UpstreamError,
+    stopped,
 )
 from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
-from bandit_service.http.ending import ENDING, stopped
+from bandit_service.http.ending import ENDING
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.runtime.maintenance import Keeper
 from bandit_service.runtime.router import Router

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
-from bandit_service.gateway import elsewhere, fields, wanted
+from bandit_service.gateway import fields, wanted
+from bandit_service.gateway.client import Reply
 from bandit_service.gateway.serve import Gateway
+from bandit_service.http import absent
+from bandit_service.http.connections import Connection, while_there
+from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -29,7 +35,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     return await _answer(request, "/completions", body, asked)
 
 
-async def embeddings(request: web.Request) -> web.StreamResponse:
+async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings: to the arm that is named."""
     body = await _body(request)
     arm = wanted.model_of(body)
@@ -39,7 +45,8 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     tenant = caller.tenant_for(wanted.header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
     passing = request.app[GATEWAY].passing
-    return await passing.answer(request, "/embeddings", body, arm, tenant, caller.key)
+    told = await passing.answer(_Client(request), "/embeddings", body, arm, tenant, caller.key)
+    return _whole(told)
 
 
 async def models(request: web.Request) -> web.Response:
@@ -76,9 +83,9 @@ def unlisted() -> list[web.RouteDef]:
     """Paths that clients ask for and no document lists: calls that are not there, and those that
     are with a slash at their end.
     """
-    absent = [web.post(path, elsewhere.absent) for path in elsewhere.ABSENT]
-    posted = [route for route in routes() if route.method == "POST"] + absent
-    return absent + [web.post(f"{route.path}/", route.handler) for route in posted]
+    missing = [web.post(path, absent.absent) for path in absent.ABSENT]
+    posted = [route for route in routes() if route.method == "POST"] + missing
+    return missing + [web.post(f"{route.path}/", route.handler) for route in posted]
 
 
 def routes() -> list[web.RouteDef]:
@@ -115,4 +122,59 @@ async def _answer(
     request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
 ) -> web.StreamResponse:
     asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
-    return await request.app[GATEWAY].answer(request, path, body, asked, request[CALLER].key)
+    client = _Client(request)
+    told = await request.app[GATEWAY].answer(client, path, body, asked, request[CALLER].key)
+    return client.streamed() if told is None else _whole(told)
+
+
+def _whole(told: Reply) -> web.Response:
+    return web.Response(
+        body=told.body, status=told.status, headers=told.headers, content_type="application/json"
+    )
+
+
+class _Client:
+    """A `gateway.client.Client` over aiohttp."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._response: web.StreamResponse | None = None
+        assert isinstance(request.protocol, Connection)
+        self._connection = request.protocol
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._request.headers
+
+    @property
+    def gone(self) -> bool:
+        return self._request.transport is None or self._request.transport.is_closing()
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return while_there(self._request)
+
+    @contextmanager
+    def answered(self, left: Callable[[], object]) -> Iterator[None]:
+        self._connection.pointless, self._connection.lost = None, left
+        try:
+            yield
+        finally:
+            self._connection.lost = None
+
+    def cut(self) -> bool:
+        return self._request.app[ENDING].cuts()
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        self._response = web.StreamResponse(headers=headers)
+        await self._response.prepare(self._request)
+
+    async def write(self, data: bytes) -> None:
+        await self.streamed().write(data)
+
+    async def end(self, data: bytes) -> None:
+        await self.streamed().write_eof(data)
+
+    def streamed(self) -> web.StreamResponse:
+        """The answer that has begun."""
+        assert self._response is not None
+        return self._response

@@ -17,9 +17,9 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
-from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable
+from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
 from bandit_service.http.decisions import decided
-from bandit_service.http.ending import cut_after_s, stopped
+from bandit_service.http.ending import cut_after_s
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.settings.sections import Server

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import MAX_LATENCY_S
+from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recall import recall_stream
 from bandit_service.data.rows import (
@@ -24,7 +25,6 @@ from bandit_service.data.rows import (
     Outcome,
     number_within,
 )
-from bandit_service.parsing.compressed import unpacked_name
 from bandit_service.parsing.inputs import worded
 from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
 from policies._bradley_terry import fit_bradley_terry

@@ -1,1 +1,1 @@
-"""Text of other people: decoded, unpacked, split into cells, checked, with every mistake named."""
+"""Text of other people: decoded and checked, with every mistake named and what was meant."""

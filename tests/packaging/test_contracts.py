@@ -21,12 +21,12 @@ PLANTED = {
         "bandit_service/core/apply.py", "import sqlite3"),
     "statistics know nothing but arithmetic": (
         "bandit_service/statistics/means.py", "import bandit_service.core.world"),
-    "nothing imports OpenTelemetry but what sends spans": (
+    "only what sends spans imports OpenTelemetry": (
         "bandit_service/gateway/spans.py", "import opentelemetry"),
     "only the edges speak HTTP": ("bandit_service/runtime/writer.py", "import aiohttp"),
-    "nothing that serves imports evaluation": (
+    "nothing that serves imports the lab": (
         "bandit_service/runtime/router.py", "import bandit_service.lab.online"),
-    "the shell stands on the core": (
+    "a package of the service imports only what stands below it": (
         "bandit_service/core/events.py", "import bandit_service.runtime.router"),
 }  # fmt: skip
 
@@ -46,17 +46,34 @@ def test_every_contract_has_a_violation_here() -> None:
     assert sorted(each["name"] for each in contracts) == sorted(PLANTED)
 
 
+def _copied(to: Path) -> None:
+    for name in ("bandit_service", "policies", "store"):
+        shutil.copytree(ROOT / name, to / name,
+                        ignore=shutil.ignore_patterns("__pycache__", "*.json*"))  # fmt: skip
+    shutil.copy(ROOT / "pyproject.toml", to)
+
+
+def _checked(where: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_command(), cwd=where, capture_output=True, text=True, check=False)
+
+
+def test_a_package_that_is_in_no_layer_fails(tmp_path: Path) -> None:
+    _copied(tmp_path)
+    (tmp_path / "bandit_service" / "attic").mkdir()
+    (tmp_path / "bandit_service" / "attic" / "__init__.py").touch()
+    done = _checked(tmp_path)
+    assert done.returncode != 0
+    assert "attic" in done.stdout
+
+
 @pytest.mark.parametrize("planted", [False, True], ids=["as it is", "broken"])
 def test_make_check_fails_where_a_contract_is_broken(tmp_path: Path, planted: bool) -> None:
     """On 5a5a85b the linter's output went through `tail`, whose success was the check's."""
-    for name in ("bandit_service", "policies", "store"):
-        shutil.copytree(ROOT / name, tmp_path / name,
-                        ignore=shutil.ignore_patterns("__pycache__", "*.json*"))  # fmt: skip
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    _copied(tmp_path)
     for path, line in PLANTED.values() if planted else ():
         with (tmp_path / path).open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
-    done = subprocess.run(_command(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = _checked(tmp_path)
     said = {name: re.search(rf"^{re.escape(name)} (KEPT|BROKEN)", done.stdout, re.MULTILINE)
             for name in PLANTED}  # fmt: skip
     verdicts = {name: found and found.group(1) for name, found in said.items()}
