@@ -3,7 +3,7 @@
     python -m loadtest.bench.drift [--data DIR] [--seeds 5] [--jobs 2] [--markdown docs/drift.md]
         [--parts rewards queries cost] [--recordings nvmix …] [--policies nested …]
 
-Half-way the best arm's quality is halved and nobody says so (`evaluate/change.py`). Each stream is
+Half-way the best arm's quality is halved and nobody says so (`lab/change.py`). Each stream is
 also run without any change. The baseline is the same stream without detection, whose decisions are
 those of detection without a reaction. A policy that watches its arms itself is held against itself
 with its alarm turned off.

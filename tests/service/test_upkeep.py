@@ -240,8 +240,8 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         "steer": "bandit_service.runtime.experiment_monitor.Background._steer",
         "commit": "bandit_service.runtime.writer.Writer._sync",
     }[task]
-    for quick in ("keeper._LOOK_S", "supervisor.FIRST_S"):
-        monkeypatch.setattr(f"bandit_service.{quick}", 0.02)
+    for quick in ("maintenance._LOOK_S", "supervisor.FIRST_S"):
+        monkeypatch.setattr(f"bandit_service.runtime.{quick}", 0.02)
     more = {"BANDIT_EXPERIMENT_RULES_STEER_S": "0.1", "BANDIT_REWARD_TTL_S": "1"}
     async with opened(tmp_path / "var", models, **more) as (client, _):
         if task == "steer":
