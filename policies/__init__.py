@@ -6,7 +6,16 @@ one of `river.bandit`.
 
 from policies._explore import draw, floor, lift, mix
 from policies._protocol import Correctable, Forgetful, OwnAlarms, Policy, Watchful, watches_arms
-from policies._registry import exists, load, names, policy_class, river_names, there_are
+from policies._registry import (
+    add_directory,
+    directories,
+    exists,
+    load,
+    names,
+    policy_class,
+    river_names,
+    there_are,
+)
 from policies._types import (
     SURFACE,
     ArmId,
@@ -42,6 +51,8 @@ __all__ = [
     "Rewarded",
     "Vector",
     "Watchful",
+    "add_directory",
+    "directories",
     "draw",
     "exists",
     "floor",

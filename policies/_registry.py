@@ -1,6 +1,8 @@
 """A file without an underscore is a policy, named as its file. There is no list to edit.
 
-Besides, `river:NAME` is a policy of `river.bandit`, a class of the file `_river_policies`.
+`add_directory` adds files that stand elsewhere. A package that is installed may bring a policy by
+the entry-point group `bandit_service.policies`, NAME = "module:Class". Besides, `river:NAME` is a
+policy of `river.bandit`, a class of the file `_river_policies`.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.metadata
 import pkgutil
 import typing
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -20,10 +24,43 @@ from policies._protocol import Policy
 RIVER = "river:"
 
 
+GROUP = "bandit_service.policies"
+
+
+def add_directory(directory: str) -> None:
+    """Make every file of `directory` without a leading underscore a policy, named as its file.
+
+    ValueError where a name is taken. The files are code, which is run when one is loaded.
+    """
+    if directory in policies.__path__:
+        return
+    taken = {*_of_files(), *_installed()}
+    for module in pkgutil.iter_modules([directory]):
+        if module.name in taken:
+            raise ValueError(f"{module.name}.py: there is a policy of this name already")
+    policies.__path__.append(directory)
+
+
+def directories() -> tuple[str, ...]:
+    """The directories that were added, for other processes to add."""
+    return tuple(policies.__path__[1:])
+
+
 def names() -> tuple[str, ...]:
-    """Every policy's name, sorted: the modules of this package without a leading underscore."""
+    """Every policy's name, sorted: files without a leading underscore, and installed ones."""
+    return tuple(sorted({*_of_files(), *_installed()}))
+
+
+def _of_files() -> list[str]:
     found = (module.name for module in pkgutil.iter_modules(policies.__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return [name for name in found if not name.startswith("_")]
+
+
+@cache
+def _installed() -> dict[str, importlib.metadata.EntryPoint]:
+    """By name; what this package has itself cannot be replaced."""
+    found = importlib.metadata.entry_points(group=GROUP)
+    return {each.name: each for each in found if each.name not in _of_files()}
 
 
 def river_names() -> tuple[str, ...]:
@@ -43,7 +80,10 @@ def there_are(first: Sequence[str] | None = None) -> str:
 
 
 def policy_class(name: str) -> type[Policy[Any]]:
-    """The one class that the file `name` exports in `__all__`. Unknown names raise ValueError."""
+    """The one class that the file `name` exports in `__all__`, or that is installed by that name.
+
+    Unknown names raise ValueError.
+    """
     if not exists(name):
         close = difflib.get_close_matches(name, (*names(), *river_names()), n=1, cutoff=0.7)
         meant = f"; did you mean {close[0]}?" if close else ""
@@ -51,6 +91,9 @@ def policy_class(name: str) -> type[Policy[Any]]:
     if name.startswith(RIVER):
         adapted: type[Policy[Any]] = getattr(_adapter(), name.removeprefix(RIVER))
         return adapted
+    if name in _installed():
+        installed: type[Policy[Any]] = _installed()[name].load()
+        return installed
     module = importlib.import_module(f"policies.{name}")
     (exported,) = module.__all__
     found: type[Policy[Any]] = getattr(module, exported)

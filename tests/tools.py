@@ -1,9 +1,11 @@
-"""Tools that are no Python packages: without them a test is skipped, but not where they must be."""
+"""Programs and packages that a test needs: without them it is skipped, but not where CI is set."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,8 +20,16 @@ def tool(name: str, install: str = INSTALL) -> str:
     return str(found)
 
 
-def missing(why: str) -> None:
+def needed(name: str) -> Any:
+    """The module of an extra; without it the tests are skipped, or fail where CI is set."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        missing(f"{name} is not installed; `make test` installs every extra")
+
+
+def missing(why: str) -> NoReturn:
     """Skip, or fail where CI is set: there everything was installed before."""
     if os.environ.get("CI"):  # noqa: TID251 - the tests' own, no setting of the service
         pytest.fail(why)
-    pytest.skip(why)
+    pytest.skip(why, allow_module_level=True)

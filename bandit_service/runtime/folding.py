@@ -154,7 +154,7 @@ async def elsewhere(
 async def _started(module: str) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module,
+            sys.executable, "-m", module, *policies.directories(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
@@ -322,6 +322,8 @@ def read_frame(source: IO[bytes], kind: type[F]) -> F:
 
 if __name__ == "__main__":
     os.nice(10)  # the service that decides goes first
+    for directory in sys.argv[1:]:
+        policies.add_directory(directory)
     try:
         fold(sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import policies
 from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
@@ -81,6 +82,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "lists them all"
         for name in sorted(overrides)
     ]
+    _add_policies(values["policies_dir"], path, mistakes)
     tables.check_policy(values["policy.name"], values["policy.parameters"], mistakes)
     found: dict[str, Any] = {
         "arms": tables.arms_of(given["arms"], mistakes),
@@ -101,6 +103,20 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if mistakes:
         raise BadSettings(mistakes)
     return assembled(values, found, origins)
+
+
+def _add_policies(directory: str, beside: Path | None, mistakes: list[str]) -> None:
+    """Make the files of `directory`, relative to the configuration's, policies of this process."""
+    if not directory:
+        return
+    path = (Path() if beside is None else beside.parent) / directory
+    if not path.is_dir():
+        mistakes.append(f"policies_dir: there is no directory {path}")
+        return
+    try:
+        policies.add_directory(str(path.resolve()))
+    except ValueError as error:
+        mistakes.append(f"policies_dir: {error}")
 
 
 def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:

@@ -70,6 +70,9 @@ class Settings:
     """All settings, checked. `origins` tells where each value came from."""
 
     data_dir: str = setting("var", "directory of the log and of exported models")
+    policies_dir: str = setting(
+        "", "directory of your own policies, a Python file each, which is run; none if empty"
+    )
     log_level: str = setting(
         "info", "least level logged", choices=("debug", "info", "warning", "error")
     )

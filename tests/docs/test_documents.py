@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from tests.laws import laws
+from bandit_service.testing import laws
 from tests.service.running import serving
 
 ROOT = Path(__file__).parents[2]

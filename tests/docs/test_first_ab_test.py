@@ -8,8 +8,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import pytest
-
 from bandit_service import settings
 from bandit_service.core.experiments.spec import (
     Audience,
@@ -20,8 +18,9 @@ from bandit_service.core.experiments.spec import (
     Variant,
 )
 from tests.docs.test_five_minutes import ROOT, running
+from tests.tools import needed
 
-pytest.importorskip("pareto_bandit")
+needed("pareto_bandit")
 
 TEXT = (ROOT / "docs" / "first-ab-test.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")

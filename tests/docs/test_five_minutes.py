@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from bandit_service import settings
+from tests.tools import needed
 
-pytest.importorskip("pareto_bandit")
+needed("pareto_bandit")
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "five-minutes.md").read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import pytest
+from tests.tools import needed
 
-pytest.importorskip("scipy")
-pytest.importorskip("optuna")
+needed("scipy")
+needed("optuna")
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "walkthrough.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.laws.kernels import NOT_OURS, WRONG
+from bandit_service.testing.kernels import NOT_OURS, WRONG
 
 CORES = ("Nehalem", "Haswell", "")
 
@@ -23,7 +23,7 @@ def _folded(core: str) -> subprocess.Popen[str]:
         # numpy's own code for wide registers is another one, too
         environ["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_ICL"
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.laws.kernels"],
+        [sys.executable, "-W", "ignore", "-m", "bandit_service.testing.kernels"],
         cwd=Path(__file__).resolve().parents[2], env=environ, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from tests.laws import laws
-from tests.laws.wrong_policies import CAUGHT_BY, Honest
+from bandit_service.testing import laws
+from bandit_service.testing.wrong_policies import CAUGHT_BY, Honest
 
 LAWS = laws.all_laws()
 

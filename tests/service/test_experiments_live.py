@@ -24,8 +24,9 @@ from bandit_service.core import events as ev
 from bandit_service.data.recordings import Recorded, open_recording
 from bandit_service.runtime import recovery
 from tests.service.running import Client, Process
+from tests.tools import needed
 
-pytest.importorskip("pareto_bandit")
+needed("pareto_bandit")
 
 CLIENTS, USERS = 3, 260
 WORTH = 0.1

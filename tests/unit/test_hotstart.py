@@ -10,6 +10,7 @@ import pytest
 from bandit_service.lab.data import Labelled
 from loadtest import hotstart
 from loadtest.hotstart import COLD, Start, Went
+from tests.tools import needed
 from tests.unit.data.recordings import planted
 
 
@@ -48,8 +49,8 @@ def test_the_difference_is_paired_by_seed() -> None:
 def test_runs_become_a_table_and_a_plot(
     data: Labelled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("threadpoolctl")
-    pytest.importorskip("matplotlib")
+    needed("threadpoolctl")
+    needed("matplotlib")
     monkeypatch.setattr(hotstart, "TAUGHT", 20)
     monkeypatch.setattr(hotstart, "AFTER", 30)
     monkeypatch.setattr(hotstart, "STRENGTHS", {"epsilon_greedy": (2.0, None)})

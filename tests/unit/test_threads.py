@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-pytest.importorskip("threadpoolctl")
+from tests.tools import needed
+
+needed("threadpoolctl")
 _SAID = """
 import bandit_service, threadpoolctl
 print([one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"])

@@ -13,6 +13,7 @@ from typing import IO
 
 import msgspec
 
+import policies
 from bandit_service.offline.offpolicy.fold import Along, Asked
 from bandit_service.offline.offpolicy.report import How, report
 from bandit_service.offline.offpolicy.sources import beginning
@@ -56,6 +57,8 @@ def evaluate(source: IO[bytes], sink: IO[bytes]) -> None:
 
 if __name__ == "__main__":
     os.nice(10)  # the service that decides goes first
+    for directory in sys.argv[1:]:
+        policies.add_directory(directory)
     try:
         evaluate(sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:

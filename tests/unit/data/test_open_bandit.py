@@ -17,6 +17,7 @@ from bandit_service.data.logged import ForeignSource, source_of
 from bandit_service.data.scan import Scan
 from tests.open_bandit import table
 from tests.shared_data import vectors
+from tests.tools import needed
 from tests.unit.data.making import a_history, a_log
 
 CSV = (
@@ -35,7 +36,7 @@ def source(path: Path) -> ForeignSource:
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_our_own_table_comes_back(tmp_path: Path, suffix: str, embeddings: bool) -> None:
     if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
+        needed("pyarrow")
     history = a_history(300, seed=5)
     log = a_log(tmp_path / "log", history)
     path = tmp_path / f"table{suffix}"
@@ -136,7 +137,7 @@ def test_a_distribution_that_cannot_be_is_named(tmp_path: Path, dist: str, said:
 
 
 def test_what_is_no_table_is_said(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    needed("pyarrow")
     for name, content in (("x.parquet", b"no parquet"), ("x.csv", b"\xff\xfe,\n1\n")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(Unreadable, match=name):

@@ -15,6 +15,7 @@ from bandit_service.data.rows import BadRecording
 from bandit_service.embedding import estimate_tokens
 from policies import Vector
 from tests.shared_data import shared
+from tests.tools import needed
 from tests.unit.data.recordings import META, a_row, write
 
 
@@ -137,7 +138,7 @@ def test_files_that_cannot_be_used_are_one_error(tmp_path: Path) -> None:
 
 
 def test_the_prompts_of_paretobandit_are_read() -> None:
-    pytest.importorskip("pareto_bandit", reason="the package paretobandit is not installed")
+    needed("pareto_bandit")
     recorded = load_paretobandit()
     assert (len(recorded), recorded.quality.shape, recorded.left_out) == (3609, (3609, 3), ())
     assert recorded.arms[0].id == "google/gemini-2.5-pro"

@@ -24,6 +24,7 @@ from bandit_service.embedding import (
     open_backend,
 )
 from bandit_service.embedding import backends as backends_module
+from tests.tools import needed
 
 MODEL = "all-MiniLM-L6-v2"
 SUBJECTS = ("the moon", "sourdough bread", "a binary tree", "inflation", "the French Revolution")
@@ -73,7 +74,7 @@ class TestOnnx(BackendSuite):
 class TestTorch(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-        pytest.importorskip("sentence_transformers")
+        needed("sentence_transformers")
         return open_backend("torch", MODEL, tmp_path_factory.mktemp("none"))
 
     def test_the_float_graph_is_the_same_model(self, backend: Backend) -> None:
@@ -91,7 +92,7 @@ class TestTorch(BackendSuite):
             assert float(mine @ vector) > 0.9999
 
     def test_tokens_are_the_same(self) -> None:
-        transformers = pytest.importorskip("transformers")
+        transformers = needed("transformers")
         directory = models.directory_of(MODEL)
         theirs = transformers.AutoTokenizer.from_pretrained(str(directory))
         mine = models.tokenizer_of(directory)
@@ -115,8 +116,8 @@ class TestStatic(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
         """A table distilled by model2vec, of a model cut down to one layer, so that it is quick."""
-        model2vec = pytest.importorskip("model2vec.distill")
-        transformers = pytest.importorskip("transformers")
+        model2vec = needed("model2vec.distill")
+        transformers = needed("transformers")
         source = tmp_path_factory.mktemp("tiny")
         shutil.copytree(models.directory_of(MODEL), source, dirs_exist_ok=True)
         del model2vec
@@ -127,9 +128,7 @@ class TestStatic(BackendSuite):
 
     def test_it_is_what_model2vec_says(self, backend: Backend) -> None:
         assert isinstance(backend, backends_module.StaticBackend)
-        static = pytest.importorskip("model2vec").StaticModel.from_pretrained(
-            str(backend.directory)
-        )
+        static = needed("model2vec").StaticModel.from_pretrained(str(backend.directory))
         theirs = static.encode(TEXTS)
         theirs = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
         assert np.allclose(backend.encode(TEXTS), theirs, atol=1e-3)  # they keep float16

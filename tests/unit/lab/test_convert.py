@@ -19,6 +19,7 @@ from bandit_service.cli import convert
 from bandit_service.data.answer_logs import load_long
 from bandit_service.data.convert import read_prices, write
 from bandit_service.data.recordings import BadRecording, load
+from tests.tools import needed
 from tests.unit.data.recordings import planted
 
 GOOD = {"query": "why?", "model": "a", "quality": 1, "cost_usd": 0.002}
@@ -60,7 +61,7 @@ def test_a_line_per_answer_becomes_a_row_per_query(tmp_path: Path, name: str) ->
     if name.endswith("csv"):
         _csv(path, THREE)
     elif name.endswith("parquet"):
-        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pa, pq = needed("pyarrow"), needed("pyarrow.parquet")
         pq.write_table(pa.Table.from_pylist(THREE), path)
     else:
         _jsonl(path, THREE)

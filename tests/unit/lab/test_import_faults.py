@@ -24,10 +24,11 @@ from bandit_service.lab.offline import OfflineRow, evaluate_offline
 from bandit_service.lab.plots import offline_plot
 from bandit_service.lab.reports import Report
 from bandit_service.lab.routers import standard
+from tests.tools import needed
 from tests.unit.lab.labelled import topics
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
+pa = needed("pyarrow")
+pq = needed("pyarrow.parquet")
 
 TABLE = "query,model,quality,cost_usd\nfirst é,a,0.5,0.001\nfirst é,b,1,0\nsecond,a,0,0.25\n"
 LINES = "".join(
@@ -275,7 +276,7 @@ def test_what_cannot_be_read_is_named_in_the_refusal(
 @pytest.mark.parametrize("costs", [(0.0, 0.0), (0.0, 0.01), (0.01, 0.01)])
 def test_a_degenerate_table_is_drawn(tmp_path: Path, costs: tuple[float, float]) -> None:
     """Seen on 5a5a85b: ValueError "Geometric sequence cannot include zero", all else lost."""
-    pytest.importorskip("matplotlib")
+    needed("matplotlib")
     data = topics(60, arms=2)
     data.recorded.cost[:] = costs
     data.recorded.quality[:] = 1.0

@@ -12,15 +12,16 @@ from bandit_service.core.outcomes import RewardRule
 from bandit_service.lab.convergence import converge
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers import standard
+from tests.tools import needed
 from tests.unit.data.recordings import planted, recording, write
 from tests.unit.lab.test_evaluate_cli import META, _Backend
 
-pytest.importorskip("sklearn")
-pytest.importorskip("pyarrow")
-pytest.importorskip("matplotlib")
+needed("sklearn")
+needed("pyarrow")
+needed("matplotlib")
 
-from loadtest.results import __main__ as results
-from loadtest.results import claims, experiments, found, latency
+from loadtest.results import __main__ as results  # noqa: E402
+from loadtest.results import claims, experiments, found, latency  # noqa: E402
 
 RULE = RewardRule()
 KEPT = (

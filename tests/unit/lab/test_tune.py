@@ -33,10 +33,11 @@ from bandit_service.lab.tune import (
     toml_of,
     tune,
 )
+from tests.tools import needed
 from tests.unit.data.recordings import planted, recording
 
-pytest.importorskip("scipy")
-optuna = pytest.importorskip("optuna")
+needed("scipy")
+optuna = needed("optuna")
 
 WORLD = World(seeds=2)
 

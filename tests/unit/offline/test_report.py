@@ -14,6 +14,7 @@ from bandit_service.cli import replay as replay_cli
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline import report
+from tests.tools import needed
 from tests.unit.data.recordings import a_row, planted, write
 
 
@@ -54,7 +55,7 @@ def test_one_run_has_no_spread() -> None:
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    needed("matplotlib")
     report.plot(_replayed(["uniform", "metallm"]), "made", tmp_path / "sub" / "plot.png")
     assert (tmp_path / "sub" / "plot.png").read_bytes().startswith(b"\x89PNG")
 

@@ -11,6 +11,7 @@ from bandit_service.data.recordings import PARETOBANDIT, Recorded, open_recordin
 from bandit_service.offline.offpolicy.fold import Asked, along, parsed
 from loadtest.ope_study import Judged, judged, logged, table
 from policies import Vector
+from tests.tools import needed
 
 CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.3", "metallm")
 
@@ -18,7 +19,7 @@ CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.3", "metallm")
 @pytest.fixture(scope="module")
 def recording() -> tuple[Recorded, Vector]:
     """Real queries, as hashed bags of words."""
-    pytest.importorskip("pareto_bandit", reason="paretobandit is not installed")
+    needed("pareto_bandit")
     recorded = open_recording(PARETOBANDIT).first(900)
     words = [[(word, 1.0) for word in text.split()] for text in recorded.texts]
     return recorded, np.stack([hashed(bag, 32) for bag in words])

@@ -18,12 +18,13 @@ from loadtest.peers import __main__ as command
 from loadtest.peers import entrants as who
 from loadtest.peers.entrants import EMBEDDING, Entrant, reference
 from policies.nested import Nested
+from tests.tools import needed
 from tests.unit.data.recordings import a_row, planted, recording, write
 
-pytest.importorskip("scipy")
-pytest.importorskip("threadpoolctl")
+needed("scipy")
+needed("threadpoolctl")
 
-from loadtest.peers import compare, summary  # reads scipy
+from loadtest.peers import compare, summary  # noqa: E402 - reads scipy
 
 RULE = RewardRule(0.10)
 ABSENT = Entrant("river", "no such policy", "RiverContextFree", EMBEDDING, {"policy": "None"})

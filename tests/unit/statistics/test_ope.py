@@ -21,6 +21,7 @@ from bandit_service.statistics.ope import Modelled
 from tests.fuzz.effort import effort
 from tests.open_bandit import archive, clicks
 from tests.shared_data import vectors
+from tests.tools import needed
 
 W = np.array([2.0, 0.5, 0.5, 1.0])
 R = np.array([1.0, 0.0, 1.0, 0.5])
@@ -121,10 +122,10 @@ def a_log(n: int, seed: int) -> tuple[Any, ...]:
 
 
 def test_ips_snips_and_the_sequence_agree_with_vw_estimators() -> None:
-    ips = pytest.importorskip("estimators.bandits.ips", reason="vw-estimators is not installed")
+    ips = needed("estimators.bandits.ips")
     from estimators.bandits import cs, snips
 
-    pytest.importorskip("scipy")
+    needed("scipy")
     arm, r, p, target, _ = a_log(1500, seed=5)
     chosen = target[np.arange(len(arm)), arm, 0]
     theirs = [ips.Estimator(), snips.Estimator(), cs.Interval(0.0, 1.0)]
@@ -141,8 +142,8 @@ def test_ips_snips_and_the_sequence_agree_with_vw_estimators() -> None:
 @pytest.fixture
 def obp_estimators(tmp_path: Path) -> Iterator[Any]:
     """The estimators of obp, out of its source package: as a whole it wants an older Python."""
-    pytest.importorskip("torch")
-    pytest.importorskip("sklearn")
+    needed("torch")
+    needed("sklearn")
     with tarfile.open(archive()) as tar:
         tar.extractall(tmp_path, filter="data")
     before = set(sys.modules)
@@ -251,13 +252,13 @@ def test_the_sequence_scales_with_the_range_and_begins_as_all_of_it() -> None:
     ("a", "x"), [(1, 1), (5, 3), (100, 120), (2000, 2100), (1e5, 1.02e5), (3, 500), (1e4, 9e3)]
 )
 def test_the_incomplete_gamma_function_is_scipys(a: float, x: float) -> None:
-    special = pytest.importorskip("scipy.special")
+    special = needed("scipy.special")
     expected = np.log(special.gammainc(a, x)) + special.gammaln(a)
     assert offpolicy_sequence.log_lower_gamma(a, x) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_model_is_a_ridge_of_the_other_folds_alone() -> None:
-    linear = pytest.importorskip("sklearn.linear_model")
+    linear = needed("sklearn.linear_model")
     rng = np.random.default_rng(9)
     x = rng.normal(size=(300, 4)).astype(np.float32)
     arm = rng.integers(0, 3, 300)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bandit_service.testing.indexes import DIM, Index, IndexSuite, clustered, recall_at
 from store._protocols import Vector
 from store.history import ExactIndex, HnswIndex, HybridIndex
-from tests.unit.store.index_suite import DIM, Index, IndexSuite, clustered, recall_at
 
 
 class TestExactIndex(IndexSuite):

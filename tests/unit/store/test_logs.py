@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bandit_service.testing.logs import LogSuite
 from store import EventLog
 from store.memory import MemoryLog
 from store.sqlite import SqliteLog
-from tests.unit.store.log_suite import LogSuite
 
 
 class TestMemoryLog(LogSuite):

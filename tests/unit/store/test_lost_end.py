@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bandit_service.testing.logs import contents, expected, record
 from store import Corrupt, Offset, Record
 from store.salvage import examine, repair, take_place
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
-from tests.unit.store.log_suite import contents, expected, record
 
 LAST = 60
 

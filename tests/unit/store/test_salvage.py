@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bandit_service.testing.logs import owned, record, records
 from store import Corrupt, Full, Locked, Offset, StoreError, WrongFormat
 from store.salvage import Report, examine, repair, take_place
 from store.sqlite import SqliteLog
-from tests.unit.store.log_suite import owned, record, records
 
 _ROOT = Path(__file__).parents[3]
 

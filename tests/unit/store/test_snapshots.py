@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bandit_service.testing.snapshots import SnapshotsSuite
 from store import Full, Offset, Snapshots, StoreError
 from store.memory import MemorySnapshots
 from store.snapshots import FileSnapshots
-from tests.unit.store.snapshots_suite import SnapshotsSuite
 
 _ROOT = Path(__file__).parents[3]
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bandit_service.testing.logs import contents, owned, record, records
 from store import Full, Offset, Record
 from store.sqlite import SqliteLog
-from tests.unit.store.log_suite import contents, owned, record, records
 
 _ROOT = Path(__file__).parents[3]
 

@@ -14,12 +14,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache, reduce
-from pathlib import Path
 from typing import Any
 
+import policies
 from bandit_service.core import codec
+from bandit_service.testing.events import history
 from policies import Policy
-from tests.laws.events import history
 
 HASH_SEED = "20417"
 
@@ -45,11 +45,10 @@ def reached_elsewhere(kind: type[Policy[Any]], parameters: Mapping[str, Any]) ->
 
 @cache
 def _process() -> subprocess.Popen[str]:
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *sys.path])
+    path = os.pathsep.join(sys.path)
     command = ["env", f"PYTHONHASHSEED={HASH_SEED}", f"PYTHONPATH={path}", sys.executable]
     process = subprocess.Popen(
-        [*command, "-m", "tests.laws.other_process"],
+        [*command, "-m", "bandit_service.testing.other_process", *policies.directories()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -60,6 +59,8 @@ def _process() -> subprocess.Popen[str]:
 
 def main() -> None:
     """Answer until the input ends."""
+    for directory in sys.argv[1:]:
+        policies.add_directory(directory)
     for line in sys.stdin:
         asked = json.loads(line)
         kind = getattr(importlib.import_module(asked["module"]), asked["name"])

@@ -12,8 +12,8 @@ import numpy as np
 
 import policies
 from bandit_service.core import codec
+from bandit_service.testing import events as made
 from policies import Floats
-from tests.laws import events as made
 
 EVENTS, DIM = 60, 384  # the length of real embeddings, at which kernels differ
 WRONG = "a policy that multiplies by BLAS"

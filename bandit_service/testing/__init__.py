@@ -1,0 +1,27 @@
+"""What every policy, event log, index and snapshot store of this project is held to, to run on
+your own.
+
+Subclass a suite in a test of yours, and pytest runs it:
+
+    from bandit_service.testing import PolicySuite
+
+    class TestThrifty(PolicySuite):
+        policy = Thrifty
+
+Needs the extra `testing`: pip install 'bandit-service[testing]'.
+"""
+
+from bandit_service.testing.indexes import IndexSuite
+from bandit_service.testing.laws import NotApplicable, all_laws
+from bandit_service.testing.logs import LogSuite
+from bandit_service.testing.policy import PolicySuite
+from bandit_service.testing.snapshots import SnapshotsSuite
+
+__all__ = [
+    "IndexSuite",
+    "LogSuite",
+    "NotApplicable",
+    "PolicySuite",
+    "SnapshotsSuite",
+    "all_laws",
+]
