@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
 from bandit_service import logs
-from bandit_service.embedding import export
+from bandit_service.app import assembly, service
+from bandit_service.embedding import Backend, export, open_backend
 
 # The same examples every time, and as long as they take; `make fuzz` has a profile of its own.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -39,6 +43,26 @@ def _no_closed_service_is_kept() -> Iterator[None]:
     web_app = sys.modules.get("aiohttp.web_app")
     if web_app is not None:
         web_app._cached_build_middleware.cache_clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_a_start_costs_is_paid_once() -> Iterator[None]:
+    """Hundreds of services are opened in one process: most of a start was to load the model and to
+    look at every object of the tests.
+    """
+
+    @cache
+    def opened(backend: str, model: str, files: Path, threads: int) -> Backend:
+        return open_backend(backend, model, files, threads)
+
+    def shared(backend: str, model: str, files: Path, threads: int = 1) -> Backend:
+        return opened(backend, model, files.resolve(), threads)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(assembly, "open_backend", shared)
+        light = SimpleNamespace(collect=lambda: gc.collect(0), freeze=int, unfreeze=int)
+        patched.setattr(service, "gc", light)
+        yield
 
 
 @pytest.fixture(scope="session")

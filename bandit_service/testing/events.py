@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,7 @@ def surface_of(number: int) -> Vector:
     return features
 
 
+@lru_cache(maxsize=4096)
 def context_of(number: int, dim: int = DIM) -> Context:
     """The query with this number."""
     return Context(
@@ -168,6 +170,12 @@ subsets = st.lists(st.sampled_from(IDS), unique=True, min_size=1)
 
 def history(length: int, seed: int = 1, queries: int = 1_000_000) -> list[Event]:
     """The same events of every kind wherever it is asked for them."""
+    return list(_history(length, seed, queries))
+
+
+@cache
+def _history(length: int, seed: int, queries: int) -> tuple[Event, ...]:
+    """Made once, since nobody can write into an event, and most of a law's time went into this."""
     rng = np.random.default_rng([length, seed])
     found = []
     for _ in range(length):
@@ -179,4 +187,4 @@ def history(length: int, seed: int = 1, queries: int = 1_000_000) -> list[Event]
             level=float(rng.uniform()),
         )
         found.append(event_of(step))
-    return found
+    return tuple(found)

@@ -32,7 +32,7 @@ def reached(policy: Policy[Any]) -> str:
 def reached_elsewhere(kind: type[Policy[Any]], parameters: Mapping[str, Any]) -> str:
     """The same, in the other process."""
     line = {"module": kind.__module__, "name": kind.__qualname__, "parameters": dict(parameters)}
-    process = _process()
+    process = _process(policies.directories())
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(line) + "\n")
@@ -44,11 +44,11 @@ def reached_elsewhere(kind: type[Policy[Any]], parameters: Mapping[str, Any]) ->
 
 
 @cache
-def _process() -> subprocess.Popen[str]:
+def _process(directories: tuple[str, ...]) -> subprocess.Popen[str]:
     path = os.pathsep.join(sys.path)
     command = ["env", f"PYTHONHASHSEED={HASH_SEED}", f"PYTHONPATH={path}", sys.executable]
     process = subprocess.Popen(
-        [*command, "-m", "bandit_service.testing.other_process", *policies.directories()],
+        [*command, "-m", "bandit_service.testing.other_process", *directories],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
