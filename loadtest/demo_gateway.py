@@ -27,8 +27,7 @@ import msgspec
 
 import policies
 from bandit_service.app.assembly import router_rules
-from bandit_service.cli import replay as replay_cli
-from bandit_service.cli import terminal
+from bandit_service.cli import options, terminal
 from bandit_service.core import events as ev
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import BadRecording, open_recording
@@ -55,13 +54,13 @@ def main() -> int:
     args = parsed(made, sys.argv[1:])
     if not policies.exists(args.policy):
         print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
-        return replay_cli.USAGE_ERROR
+        return options.USAGE_ERROR
     settings = Settings()
     try:
         stage = stage_of(open_recording(args.data), args.limit, router_rules(settings).reward)
     except (BadRecording, TooSmall) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return replay_cli.USAGE_ERROR
+        return options.USAGE_ERROR
     try:
         _demo(stage, settings, args)
     except (DemoFailed, OSError, Unreadable, aiohttp.ClientError) as error:

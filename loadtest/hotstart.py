@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service.cli.replay import bounded
+from bandit_service.cli.options import bounded
 from bandit_service.core import chance
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule

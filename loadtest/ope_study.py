@@ -28,7 +28,8 @@ from bandit_service.data.recordings import (
     open_recording,
 )
 from bandit_service.embedding import open_backend
-from bandit_service.offline.offpolicy.fold import Along, Asked, Sample, along, parsed
+from bandit_service.offline.candidates import parsed
+from bandit_service.offline.offpolicy.fold import Along, Asked, Sample, along
 from bandit_service.offline.offpolicy.report import TITLES, How, report
 from bandit_service.offline.simulate import order_of, simulate
 from bandit_service.settings import Settings

@@ -7,11 +7,13 @@ one of `river.bandit`.
 from policies._explore import draw, floor, lift, mix
 from policies._protocol import Correctable, Forgetful, OwnAlarms, Policy, Watchful, watches_arms
 from policies._registry import (
+    RIVER,
     add_directory,
     directories,
     exists,
     load,
     names,
+    parameters_of,
     policy_class,
     river_names,
     there_are,
@@ -34,6 +36,7 @@ from policies._types import (
 __distribution__ = "bandit-service"
 
 __all__ = [
+    "RIVER",
     "SURFACE",
     "ArmId",
     "Arms",
@@ -60,6 +63,7 @@ __all__ = [
     "load",
     "mix",
     "names",
+    "parameters_of",
     "policy_class",
     "river_names",
     "there_are",

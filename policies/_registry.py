@@ -100,6 +100,11 @@ def policy_class(name: str) -> type[Policy[Any]]:
     return found
 
 
+def parameters_of(name: str) -> list[str]:
+    """The names of the parameters that `load` takes for this policy."""
+    return [field.name for field in dataclasses.fields(policy_class(name))]  # type: ignore[arg-type]
+
+
 def _adapter() -> ModuleType:
     return importlib.import_module("policies._river_policies")
 
@@ -107,7 +112,7 @@ def _adapter() -> ModuleType:
 def load(name: str, **parameters: Any) -> Policy[Any]:
     """The policy `name` with `parameters`; ValueError names an unknown or bad parameter."""
     cls = policy_class(name)
-    allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    allowed = parameters_of(name)
     kinds = typing.get_type_hints(cls)
     for parameter, value in parameters.items():
         if parameter not in allowed:

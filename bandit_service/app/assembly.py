@@ -15,7 +15,7 @@ import numpy as np
 import policies
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
-from bandit_service.embedding import EmbeddingStage, open_backend
+from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.calls import GatewayRules
@@ -44,10 +44,6 @@ from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 
 _log = logging.getLogger("bandit.app")
-
-
-class WrongDimension(Exception):
-    """The log holds embeddings of another length than the configured model makes."""
 
 
 def open_log(settings: Settings) -> SqliteLog:

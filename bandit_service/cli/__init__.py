@@ -1,5 +1,6 @@
-"""The command line: `bandit-service`, one module for each command that is more than a few lines."""
+"""The command line `bandit-service`: a file of `commands` is a command."""
 
-from bandit_service.cli.main import USAGE_ERROR, main
+from bandit_service.cli.main import main
+from bandit_service.cli.options import USAGE_ERROR
 
 __all__ = ["USAGE_ERROR", "main"]

@@ -16,24 +16,18 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import settings
-from bandit_service.cli.replay import Usage, bounded
+from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
 from bandit_service.core import events as ev
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
-from bandit_service.offline.offpolicy.fold import (
-    METRICS,
-    Along,
-    Asked,
-    Candidate,
-    parsed,
-)
+from bandit_service.offline.candidates import Candidate, parsed
+from bandit_service.offline.offpolicy.fold import METRICS, Along, Asked
 from bandit_service.offline.offpolicy.report import How, report, shown
 from bandit_service.offline.offpolicy.sources import beginning, opened
 from bandit_service.parsing.inputs import text_of
 from store import Locked
 
-USAGE_ERROR = 2
 _MOST = 1_000_000
 
 

@@ -1,7 +1,7 @@
 """The embedding stage: a query's text becomes a unit vector, off the event loop."""
 
 from bandit_service.embedding.backends import Backend, export, open_backend
-from bandit_service.embedding.models import ModelUnavailable
+from bandit_service.embedding.models import ModelUnavailable, WrongDimension
 from bandit_service.embedding.stage import EmbeddingStage, Overloaded
 from bandit_service.embedding.surface import surface
 from bandit_service.embedding.text import check_embedding, estimate_tokens, text_of_messages
@@ -11,6 +11,7 @@ __all__ = [
     "EmbeddingStage",
     "ModelUnavailable",
     "Overloaded",
+    "WrongDimension",
     "check_embedding",
     "estimate_tokens",
     "export",

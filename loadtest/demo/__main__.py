@@ -21,8 +21,7 @@ import aiohttp
 
 import policies
 from bandit_service.app.assembly import router_rules
-from bandit_service.cli import replay as replay_cli
-from bandit_service.cli import terminal
+from bandit_service.cli import options, terminal
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import PARETOBANDIT, BadRecording, open_recording
 from bandit_service.settings import Settings
@@ -41,15 +40,15 @@ def main() -> int:
     args = parsed(parser(), sys.argv[1:])
     if not policies.exists(args.policy):
         print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
-        return replay_cli.USAGE_ERROR
+        return options.USAGE_ERROR
     settings = Settings()
     try:
         recorded = open_recording(args.data)
-        replay_cli.tell_left_out(recorded)
+        options.tell_skipped(recorded)
         stage = stage_of(recorded, args.limit, router_rules(settings).reward)
     except (BadRecording, TooSmall) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return replay_cli.USAGE_ERROR
+        return options.USAGE_ERROR
     try:
         _demo(stage, settings, args)
     except (
@@ -113,8 +112,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--policy", default=defaults.policy.name, help="the one that serves (default: %(default)s)"
     )
-    made.add_argument("--seeds", type=replay_cli.bounded(int, 1, 10**6), help="other orders")
-    made.add_argument("--limit", type=replay_cli.bounded(int, 1, 10**9), help="queries in all")
+    made.add_argument("--seeds", type=options.bounded(int, 1, 10**6), help="other orders")
+    made.add_argument("--limit", type=options.bounded(int, 1, 10**9), help="queries in all")
     made.add_argument("--full", action="store_true", help="all policies and all queries")
     made.add_argument("--stay", action="store_true", help="keep the page until Ctrl-C")
     made.add_argument(

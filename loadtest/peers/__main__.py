@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service.cli.replay import USAGE_ERROR, bounded, tell_left_out
+from bandit_service.cli.options import USAGE_ERROR, bounded, tell_skipped
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
@@ -134,7 +134,7 @@ def _open(data: str) -> Recorded:
     if data == _TEST:
         return dataclasses.replace(held_out(load_paretobandit()), name=_TEST)
     recorded = open_recording(data)
-    tell_left_out(recorded)
+    tell_skipped(recorded)
     return recorded
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 import bandit_service
-from bandit_service.cli.evaluate import entrants_of
-from bandit_service.cli.replay import tell_left_out
+from bandit_service.cli.commands.evaluate import entrants_of
+from bandit_service.cli.options import tell_skipped
 from bandit_service.core.decide import Exploration
 from bandit_service.data.recordings import (
     PARETOBANDIT,
@@ -108,7 +108,7 @@ def _sources(args: argparse.Namespace) -> list[str]:
 
 def _labelled(source: str, backend: Backend, args: argparse.Namespace) -> Labelled:
     recorded = open_recording(source)
-    tell_left_out(recorded)
+    tell_skipped(recorded)
     if args.limit is not None:
         recorded = recorded.first(args.limit)
     cache = args.state / "embeddings"

@@ -10,7 +10,7 @@ import pytest
 
 from bandit_service import settings
 from bandit_service.app import assembly
-from bandit_service.cli import learn as learn_cli
+from bandit_service.cli.commands import learn as learn_cli
 from bandit_service.core import events as ev
 from bandit_service.wire import DecideRequest, RewardRequest
 from tests.service.running import prepare

@@ -12,7 +12,7 @@ import pytest
 
 from bandit_service import settings
 from bandit_service.app import assembly
-from bandit_service.offline.offpolicy.fold import parsed
+from bandit_service.offline.candidates import parsed
 from bandit_service.runtime import recovery
 from tests.service.running import Client, a_vector, serving
 

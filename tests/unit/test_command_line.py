@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service import cli, settings
-from bandit_service.cli import ask, experiments
+from bandit_service.cli.commands import experiments
 from bandit_service.data.recordings import load
 from tests.unit.data.recordings import a_row, write
 
@@ -247,6 +247,6 @@ def test_without_an_upstream_try_says_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Seen on 5a5a85b: "arms: the list is empty"."""
-    monkeypatch.setattr(ask, "_sent", lambda *_: ({"data": [{"id": "auto"}]}, {}))
+    monkeypatch.setattr(try_, "_sent", lambda *_: ({"data": [{"id": "auto"}]}, {}))
     assert cli.main(["try", "why?"]) == 1
     assert "no arm has an upstream that could answer; --no-answer" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from bandit_service.core.decide import Exploration, Query, Recalled, decide, wei
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.data import jsonl
-from bandit_service.offline.offpolicy.fold import Asked, Candidate, along
+from bandit_service.offline.candidates import Candidate
+from bandit_service.offline.offpolicy.fold import Asked, along
 from bandit_service.offline.simulate import simulate
 from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings

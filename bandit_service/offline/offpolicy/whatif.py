@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
+from bandit_service.offline.candidates import Candidate, checked
 from bandit_service.offline.offpolicy.child import Done, Job
-from bandit_service.offline.offpolicy.fold import METRICS, Asked, Candidate, checked
+from bandit_service.offline.offpolicy.fold import METRICS, Asked
 from bandit_service.offline.offpolicy.report import How
 from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_service.cli import convert
+from bandit_service.cli.commands import convert
 from bandit_service.data.answer_logs import load_long
 from bandit_service.data.convert import read_prices, write
 from bandit_service.data.recordings import BadRecording, load

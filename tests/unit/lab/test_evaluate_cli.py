@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.cli import evaluate
+from bandit_service.cli.commands import evaluate
 from bandit_service.data.recordings import open_recording
 from policies import Vector
 from tests.tools import needed

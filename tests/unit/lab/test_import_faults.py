@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from bandit_service.cli import convert
+from bandit_service.cli.commands import convert
 from bandit_service.data.answer_logs import load_long
 from bandit_service.data.recordings import load
 from bandit_service.data.routerbench import load_routerbench

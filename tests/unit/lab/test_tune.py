@@ -15,8 +15,8 @@ import pytest
 
 import policies
 from bandit_service import settings
-from bandit_service.cli import tune as tune_command
-from bandit_service.cli.replay import Usage
+from bandit_service.cli.commands import tune as tune_command
+from bandit_service.cli.options import Usage
 from bandit_service.data.convert import write
 from bandit_service.lab.data import Labelled, split
 from bandit_service.lab.tune import (
@@ -256,7 +256,10 @@ def test_the_command_shows_both_parts_the_feedback_and_the_configuration(
     [
         (("--data", "x", "--grid", "beta=1"), "beta: nested has"),
         (("--data", "nowhere.jsonl", "--grid", "kappa=1"), "no such file"),
-        (("--data", "x", "--policy", "nothing", "--grid", "a=1"), "policy nothing: there are"),
+        (
+            ("--data", "x", "--policy", "nothing", "--grid", "a=1"),
+            "--policy nothing: no policy 'nothing'; there are",
+        ),
         (("--data", "x"), "--grid KEY=V1,V2"),
     ],
 )

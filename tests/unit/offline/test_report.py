@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.cli import replay as replay_cli
+import policies
+from bandit_service.cli import options
+from bandit_service.cli.commands import replay as replay_cli
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline import report
@@ -69,10 +71,17 @@ def test_parameters_go_to_the_policies_that_have_them() -> None:
     assert chosen["eagle"].neighbours == 5  # type: ignore[attr-defined]
 
 
+def test_a_policy_brings_its_parameters_and_stands_by_them() -> None:
+    chosen = replay_cli.chosen_policies(["metallm:alpha=0.25", "metallm"], [])
+    assert list(chosen) == ["metallm:alpha=0.25", "metallm"]
+    assert chosen["metallm:alpha=0.25"].alpha == 0.25  # type: ignore[attr-defined]
+    assert list(replay_cli.chosen_policies(["all"], [])) == list(policies.names())
+
+
 @pytest.mark.parametrize(
     ("names", "params", "why"),
     [
-        (["nosuch"], [], "--policy nosuch: there are all, "),
+        (["nosuch"], [], "--policy nosuch: no policy 'nosuch'; there are "),
         (["metallm"], ["nosuch=1"], "--param nosuch=1: must be KEY=VALUE"),
         (["metallm"], ["alpha"], "--param alpha: must be KEY=VALUE"),
         (["metallm"], ["eagle.blend=1"], "--param eagle.blend=1: must be"),
@@ -80,7 +89,7 @@ def test_parameters_go_to_the_policies_that_have_them() -> None:
     ],
 )
 def test_what_is_not_there_is_named(names: list[str], params: list[str], why: str) -> None:
-    with pytest.raises(replay_cli.Usage) as told:
+    with pytest.raises(options.Usage) as told:
         replay_cli.chosen_policies(names, params)
     assert str(told.value).startswith(why)
 
@@ -109,7 +118,7 @@ def test_the_command_answers_people_and_machines(
     out, err = capsys.readouterr()
     assert out.startswith("t: 40 queries, 2 arms, 2 seeds\n")
     assert "(oracle)" in out
-    assert "left out t.jsonl:41: not JSON" in err
+    assert "skipped t.jsonl:41: not JSON" in err
     assert "1 of 41 rows were left out" in err
     assert replay_cli.run(_arguments(*common, "--limit", "10", "--json")) == 0
     told = json.loads(capsys.readouterr().out)

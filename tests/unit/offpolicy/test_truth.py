@@ -8,7 +8,8 @@ import pytest
 from bandit_service.core.decide import Exploration
 from bandit_service.data.logged import hashed
 from bandit_service.data.recordings import PARETOBANDIT, Recorded, open_recording
-from bandit_service.offline.offpolicy.fold import Asked, along, parsed
+from bandit_service.offline.candidates import parsed
+from bandit_service.offline.offpolicy.fold import Asked, along
 from loadtest.ope_study import Judged, judged, logged, table
 from policies import Vector
 from tests.tools import needed

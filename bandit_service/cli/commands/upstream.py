@@ -1,4 +1,8 @@
-"""`bandit-service upstream`: recorded answers over HTTP, to try a gateway without a key."""
+"""Serve recorded answers by OpenAI's wire format.
+
+A provider that answers from recorded traffic at recorded cost and latency, to try the gateway
+without a key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`bandit-service learn`: a warm start, by teaching recorded outcomes to the log before serving."""
+"""Warm start: teach recorded outcomes to the event log, before serving.
+
+Teach every recorded outcome to the event log of a stopped service.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 from tqdm import tqdm
@@ -16,13 +18,12 @@ from tqdm import tqdm
 import policies
 from bandit_service import settings
 from bandit_service.app import assembly
-from bandit_service.cli.replay import USAGE_ERROR, Usage, bounded, outcomes_or_full, tell_left_out
+from bandit_service.cli import options
+from bandit_service.cli.options import USAGE_ERROR, Usage
 from bandit_service.core.errors import Refused
 from bandit_service.core.outcomes import digest
 from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recordings import (
-    PARETOBANDIT,
-    SPECIALISTS,
     BadRecording,
     Recorded,
     open_recording,
@@ -50,33 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
-    add(
-        "--data",
-        required=True,
-        metavar="FILE",
-        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, RouterBench's .pkl or "
-        f".csv, {SPECIALISTS} or {PARETOBANDIT}",
-    )
+    options.config(parser)
+    options.data(parser, more="RouterBench's .pkl or .csv, ", required=True)
     add(
         "--add-arms",
         action="store_true",
         help="add models of the recording that the catalogue does not have; else it is an error",
     )
-    add(
-        "--limit",
-        type=bounded(int, 1, 10**9),
-        metavar="N",
-        help="only the first N queries of the file",
-    )
-    add(
-        "--strength",
-        type=outcomes_or_full,
-        default=STRENGTH,
-        metavar="N",
-        help="as at most how many outcomes of each arm the warm start counts, or `full` for each "
-        f"as one (default: {STRENGTH:g})",
-    )
+    options.limit(parser)
+    options.strength(parser, "--strength", STRENGTH, "")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     except BadRecording as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
-    tell_left_out(recorded)
+    options.tell_skipped(recorded)
     if args.limit is not None:
         recorded = recorded.first(args.limit)
     try:

@@ -1,4 +1,4 @@
-"""`bandit-service experiments`: what runs, how it stands, and how it is changed."""
+"""List, start, ramp and stop experiments, and show their results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from bandit_service.cli import refusals
 from bandit_service.cli.experiments_tables import listed, ruled, shown
+from bandit_service.offline.candidates import parsed
 from bandit_service.offline.offpolicy import report
-from bandit_service.offline.offpolicy.fold import parsed
 from bandit_service.parsing.inputs import text_of
 
 _PATH = "/v1/experiments"

@@ -1,4 +1,7 @@
-"""`bandit-service convert`: other formats to the one that `replay` and `evaluate` read."""
+"""Make a recording of logs with a line per answer, or of RouterBench's files.
+
+Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bandit_service.cli.replay import bounded
+from bandit_service.cli.options import USAGE_ERROR, bounded
 from bandit_service.data import answer_logs, routerbench
 from bandit_service.data.convert import read_prices, suffix_of, write
 from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
 
-USAGE_ERROR = 2
 _SHOWN = 5
 _EPILOG = f"""\
 formats:
@@ -112,6 +114,6 @@ def _scale(worst: float, best: float) -> Scale:
 
 def _tell(left_out: Sequence[BadRow]) -> None:
     for bad in left_out[:_SHOWN]:
-        print(f"left out {bad}", file=sys.stderr)
+        print(f"skipped {bad}", file=sys.stderr)
     if left_out:
-        print(f"{len(left_out)} rows were left out", file=sys.stderr)
+        print(f"{len(left_out)} rows were skipped", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""`bandit-service import`: a foreign log becomes the past of a service that was never run."""
+"""Warm start: create an event log from Vowpal Wabbit's, or from a table of decisions.
+
+Create a new event log from another system's log.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import settings
-from bandit_service.cli.replay import Usage
+from bandit_service.cli.options import USAGE_ERROR, Usage
 from bandit_service.core import events as ev
 from bandit_service.core.apply import ITEMS_PER_EVENT
 from bandit_service.data import dsjson, open_bandit
@@ -22,7 +25,6 @@ from bandit_service.embedding import open_backend
 from store import Record
 from store.sqlite import SqliteLog
 
-USAGE_ERROR = 2
 _BATCH = 500
 _EPILOG = """\
 Every line becomes a decision and its reward in the event log of a service that was never run, so

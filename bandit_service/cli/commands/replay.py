@@ -1,4 +1,8 @@
-"""`bandit-service replay`: recorded traffic through policies, without a server."""
+"""Stream recorded traffic through policies, without a server.
+
+Stream recorded traffic through one or more policies, by the same fold that the service runs, and
+compare them with uniform, the best single arm and the oracle.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 import policies
-from bandit_service.cli import replay_log
+from bandit_service.cli import options, replay_log
+from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.core.prior import strength_of
 from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
@@ -30,14 +34,11 @@ from bandit_service.data.recordings import (
 from bandit_service.embedding import open_backend
 from bandit_service.offline import report
 from bandit_service.offline.baselines import Baselines, baselines
+from bandit_service.offline.candidates import Candidate
 from bandit_service.offline.simulate import Run, Watch, order_of, simulate
-from bandit_service.settings import Settings
 from policies import Policy, Vector
 
-USAGE_ERROR = 2
-_SHOWN_ROWS = 5
 _EVERY = 25
-_DEFAULTS = Settings()
 _EPILOG = f"""\
 baselines, on the same queries in the same order:
   uniform      every arm equally often, in expectation
@@ -51,15 +52,11 @@ columns:
 examples:
   bandit-service replay --data {SPECIALISTS} --policy all
   bandit-service replay --data {PARETOBANDIT} --policy all
-  bandit-service replay --data traffic.jsonl.gz --policy metallm --param alpha=1 --seeds 10
+  bandit-service replay --data traffic.jsonl.gz --policy metallm:alpha=1 --seeds 10
   bandit-service replay --data traffic.jsonl.gz --policy metallm --policy eagle --plot out.png
   bandit-service replay --log --config bandit.toml --policy eagle
 
 the format of FILE is in docs/replay.md"""
-
-
-class Usage(ValueError):
-    """The command line asks for something that is not there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,37 +70,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the log of a stopped service: fold it anew for each policy, compare with the "
         "snapshots, and leave one for each other policy (default: the one that serves)",
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="with --log: the service's TOML file"
-    )
-    source.add_argument(
-        "--data",
-        metavar="FILE",
-        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, {SPECIALISTS} for "
-        f"the recording that is part of this package, or {PARETOBANDIT} for that one's prompts",
-    )
+    options.config(parser)
+    options.data(source)
     parser.add_argument(
         "--policy",
         action="append",
-        metavar="NAME",
-        help="a policy, or `all`; repeatable (default: nested)",
+        metavar=options.POLICY,
+        help="a policy with its parameters, or `all`; repeatable (default: nested)",
     )
     parser.add_argument(
         "--param",
         action="append",
         default=[],
-        metavar="[POLICY.]KEY=VALUE",
-        help="a parameter, for POLICY or for every chosen policy that has it; may be given "
-        "several times",
+        help=argparse.SUPPRESS,  # the old notation
     )
     _number(parser, "--seeds", 5, 1, "runs per policy, each with its own order of queries")
-    _number(parser, "--limit", None, 1, "use only the first N queries")
-    _number(parser, "--neighbours", _DEFAULTS.history.neighbours, 0, "past queries recalled")
-    _number(parser, "--capacity", _DEFAULTS.history.capacity, 1, "queries remembered")
+    options.limit(parser)
+    _number(parser, "--neighbours", options.DEFAULTS.history.neighbours, 0, "past queries recalled")
+    _number(parser, "--capacity", options.DEFAULTS.history.capacity, 1, "queries remembered")
     parser.add_argument(
         "--share",
         type=bounded(float, 0.0, 1.0),
-        default=_DEFAULTS.exploration.share,
+        default=options.DEFAULTS.exploration.share,
         metavar="P",
         help="share of the queries that explores, all arms alike (default: %(default)s)",
     )
@@ -112,34 +100,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=bounded(float, 0.0, 0.5),
         metavar="P",
         help="least probability of each arm, in place of --share; all together at most "
-        f"{_DEFAULTS.exploration.floor_share:g}",
+        f"{options.DEFAULTS.exploration.floor_share:g}",
     )
-    parser.add_argument(
-        "--willingness-to-pay",
-        type=bounded(float, 1e-9, 1e6),
-        default=_DEFAULTS.reward.willingness_to_pay,
-        metavar="USD",
-        help="what one unit of quality is worth; reward = quality - cost / this "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--backend",
-        choices=("onnx", "torch", "static"),
-        default=_DEFAULTS.embedding.backend,
-        help="what embeds the queries (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--model",
-        default=_DEFAULTS.embedding.model,
-        help="embedding model, or path of its directory (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(_DEFAULTS.data_dir),
-        metavar="DIR",
-        help="where models and embeddings are kept from run to run (default: %(default)s)",
-    )
+    options.willingness_to_pay(parser)
+    options.embedding(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw reward over queries")
     parser.add_argument("--json", action="store_true", help="results for machines, no table")
 
@@ -148,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
     if args.log:
         try:
-            given = chosen_parameters(args.policy, args.param) if args.policy else {}
+            given = {one.name: one.parameters for one in _candidates(args.policy or [], args.param)}
         except Usage as error:
             print(f"bandit-service: {error}", file=sys.stderr)
             return USAGE_ERROR
@@ -163,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         return USAGE_ERROR
     if args.limit is not None:
         recorded = recorded.first(args.limit)
-    tell_left_out(recorded)
+    options.tell_skipped(recorded)
     backend = open_backend(args.backend, args.model, args.data_dir / "models")
     embeddings = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
     explore = Exploration(share=args.share, floor=args.floor)
@@ -235,35 +199,26 @@ def replay(
     return runs
 
 
-def chosen_policies(names: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
-    """The policies by name, each with those of the parameters that are meant for it."""
-    parameters = chosen_parameters(names, params)
-    return {name: policies.load(name, **given) for name, given in parameters.items()}
+def chosen_policies(texts: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
+    """The policies by their labels; Usage where there is none such."""
+    return {
+        one.label: policies.load(one.name, **one.parameters) for one in _candidates(texts, params)
+    }
 
 
-def chosen_parameters(names: Sequence[str], params: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By the name of each policy those of the parameters that are meant for it; Usage if none."""
-    wanted = list(dict.fromkeys(policies.names() if "all" in names else names))
-    for name in wanted:
-        if not policies.exists(name):
-            raise Usage(f"--policy {name}: there are all, {policies.there_are()}")
-    fields = {name: _fields_of(name) for name in wanted}
-    parameters: dict[str, dict[str, Any]] = {name: {} for name in wanted}
-    for param in params:
-        key, equals, value = param.partition("=")
-        only, dot, field = key.rpartition(".")
-        taking = [name for name in ([only] if dot else wanted) if field in fields.get(name, ())]
-        if not equals or not taking:
-            there_are = "; ".join(f"{name}: {', '.join(fields[name]) or '-'}" for name in wanted)
-            raise Usage(f"--param {param}: must be KEY=VALUE or POLICY.KEY=VALUE; {there_are}")
-        for name in taking:
-            parameters[name][field] = _value(value)
-    for name in wanted:
-        try:
-            policies.load(name, **parameters[name])
-        except (ValueError, TypeError) as error:
-            raise Usage(f"--param {error}") from None
-    return parameters
+def _candidates(texts: Sequence[str], params: Sequence[str]) -> list[Candidate]:
+    chosen = options.candidates(texts, policies.names())
+    if not params:
+        return chosen
+    # by the old notation a policy is called by its name, whatever its parameters
+    return [_Named(name=one.name, parameters=one.parameters)
+            for one in options.with_params(chosen, params)]  # fmt: skip
+
+
+class _Named(Candidate, frozen=True):
+    @property
+    def label(self) -> str:
+        return self.name
 
 
 def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:
@@ -271,18 +226,6 @@ def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str
     means = "  ".join(f"{name} {total / steps:.3f}" for name, total in beside.items())
     regret = beside["best single"] - earned
     return f"reward {earned / steps:.3f}  {means}  regret {regret:.1f}"
-
-
-def tell_left_out(recorded: Recorded) -> None:
-    """Say on stderr which rows were malformed and how many."""
-    for bad in recorded.left_out[:_SHOWN_ROWS]:
-        print(f"left out {bad}", file=sys.stderr)
-    more = len(recorded.left_out) - _SHOWN_ROWS
-    if more > 0:
-        print(f"left out {more} more", file=sys.stderr)
-    if recorded.left_out:
-        all_rows = len(recorded) + len(recorded.left_out)
-        print(f"{len(recorded.left_out)} of {all_rows} rows were left out", file=sys.stderr)
 
 
 def heading(recorded: Recorded, seeds: int) -> str:
@@ -332,17 +275,6 @@ def _watch(bar: tqdm[Any], beside: Baselines) -> Watch:
     return watch
 
 
-def _fields_of(name: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(policies.policy_class(name))]  # type: ignore[arg-type]
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
 def _number(
     parser: argparse.ArgumentParser, name: str, default: int | None, least: int, what: str
 ) -> None:
@@ -354,23 +286,3 @@ def _number(
         metavar="N",
         help=f"{what} (default: {told})",
     )
-
-
-def bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
-    """An argparse type: a number from low to high, or an error that says so."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}, got {text}")
-        return value
-
-    return number
-
-
-def outcomes_or_full(text: str) -> float | None:
-    """An argparse type: the strength of a prior, None for `full`, or an error that says so."""
-    try:
-        return strength_of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,4 +1,8 @@
-"""`bandit-service evaluate`: recorded data × routers and policies × seeds."""
+"""Judge routers and policies on recorded data, with curves and intervals.
+
+Recorded data × routers and policies × seeds, under the protocols of docs/evaluation.md. Prints
+tables; leaves JSON, Parquet and plots in a directory.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,11 @@ from tqdm import tqdm
 
 import bandit_service
 import policies
-from bandit_service.cli import offpolicy
-from bandit_service.cli.replay import Usage, bounded, outcomes_or_full, tell_left_out
+from bandit_service.cli import offpolicy, options
+from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
 from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recordings import (
     PARETOBANDIT,
-    SPECIALISTS,
     BadRecording,
     embed_all,
     open_recording,
@@ -29,13 +32,10 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.faithful import FAITHFUL, OURS
 from bandit_service.lab.online import Entrant, Protocol
 from bandit_service.lab.routers import OfflineRouter, references, standard
-from bandit_service.settings import Settings
 
-USAGE_ERROR = 2
 PROTOCOLS = ("offline", "online", "change", "regimes")
 PAPER = "@paper"
 _NEEDS = ("matplotlib", "pyarrow", "scipy", "sklearn", "threadpoolctl")
-_DEFAULTS = Settings()
 _EPILOG = f"""\
 protocols, defined in docs/evaluation.md:
   offline  train on 70 % with every model's outcome, route the rest; cost-quality curves
@@ -55,13 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add(
-        "--data",
-        action="append",
-        metavar="FILE",
-        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, RouterBench's .pkl or .csv, "
-        f"{SPECIALISTS} or {PARETOBANDIT}; repeatable",
-    )
+    options.data(parser, more="RouterBench's .pkl or .csv, ", action="append")
     add(
         "--protocol",
         action="append",
@@ -71,10 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--policy",
         action="append",
-        metavar=f"NAME[{PAPER}]",
-        help=f"an online policy, with {PAPER} as its paper has it; repeatable "
-        f"(default: all, both ways; in `change` and `regimes` not {PAPER}); of a log "
-        "NAME[:PARAMETER=VALUE...]",
+        metavar=f"NAME[{PAPER}][:KEY=VALUE...]",
+        help=f"a policy with its parameters, with {PAPER} as its paper has it; repeatable "
+        f"(default: all, both ways; in `change` and `regimes` not {PAPER})",
     )
     add(
         "--router",
@@ -97,23 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="splits, and orders of the stream in the other protocols; no more than --seeds "
         "(default: %(default)s)",
     )
-    add(
-        "--worth",
-        action="append",
-        type=bounded(float, 1e-9, 1e6),
-        metavar="USD",
-        help="willingness to pay for one unit of quality; several give curves at equal cost "
-        f"(default: {_DEFAULTS.reward.willingness_to_pay})",
-    )
-    add("--limit", type=bounded(int, 1, 10**9), metavar="N", help="only the first N queries")
-    add(
-        "--warm-strength",
-        type=outcomes_or_full,
-        default=STRENGTH,
-        metavar="N",
-        help="in `regimes`, as at most how many outcomes of each arm a warm start counts, or "
-        f"`full` (default: {STRENGTH:g})",
-    )
+    options.willingness_to_pay(parser, several=True)
+    options.limit(parser)
+    options.strength(parser, "--warm-strength", STRENGTH, "in `regimes`, ")
     add(
         "--jobs",
         type=bounded(int, 1, 1024),
@@ -121,24 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes (default: %(default)s)",
     )
-    add(
-        "--backend",
-        choices=("onnx", "torch", "static"),
-        default=_DEFAULTS.embedding.backend,
-        help="what embeds the queries (default: %(default)s)",
-    )
-    add(
-        "--model",
-        default=_DEFAULTS.embedding.model,
-        help="embedding model, or path of its directory (default: %(default)s)",
-    )
-    add(
-        "--data-dir",
-        type=Path,
-        default=Path(_DEFAULTS.data_dir),
-        metavar="DIR",
-        help="where models and embeddings are kept from run to run (default: %(default)s)",
-    )
+    options.embedding(parser)
     add(
         "--out",
         type=Path,
@@ -165,16 +127,16 @@ def run(args: argparse.Namespace) -> int:
     from bandit_service.lab import output, reports
 
     protocols = PROTOCOLS if not args.protocol or "all" in args.protocol else args.protocol
-    worths = tuple(args.worth or (_DEFAULTS.reward.willingness_to_pay,))
+    worths = tuple(args.willingness_to_pay or (options.DEFAULTS.reward.willingness_to_pay,))
     protocol = Protocol(
         seeds=args.seeds,
         worths=worths,
-        neighbours=_DEFAULTS.history.neighbours,
-        capacity=_DEFAULTS.history.capacity,
+        neighbours=options.DEFAULTS.history.neighbours,
+        capacity=options.DEFAULTS.history.capacity,
         warm_strength=args.warm_strength,
     )
     for recorded in recordings:
-        tell_left_out(recorded)
+        options.tell_skipped(recorded)
         if args.limit is not None:
             recorded = recorded.first(args.limit)
         backend = open_backend(args.backend, args.model, args.data_dir / "models")
@@ -233,10 +195,14 @@ def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
     ]
     found = []
     for wanted in dict.fromkeys(names or every):
-        name, at, _ = wanted.partition("@")
-        if not policies.exists(name) or (at and wanted not in variants):
+        variant, _, own = wanted.removeprefix(policies.RIVER).partition(":")
+        if wanted.startswith(policies.RIVER):
+            variant = f"{policies.RIVER}{variant}"
+        name, at, _ = variant.partition("@")
+        if not policies.exists(name) or (at and variant not in variants):
             raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
-        parameters = variants[wanted] if at else {}
+        given = options.candidate(f"{name}:{own}").parameters if own else {}
+        parameters = {**(variants[variant] if at else {}), **given}
         duels = parameters.get("compare_on") == "off"
         found.append(Entrant(wanted, name, parameters, "duel" if duels else "bandit"))
     return found

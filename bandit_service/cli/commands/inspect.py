@@ -1,4 +1,7 @@
-"""`bandit-service inspect`: verify a log, say what is in it, and repair a damaged one."""
+"""Verify an event log, say what is in it, and repair it.
+
+Verify the event log of a stopped service and say what is in it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bandit-service try "question"`: what a running service decides, why, and the answer."""
+"""Ask a running service a question: the decision, why, and the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`bandit-service export`: the event log for other tools."""
+"""Write the event log as JSON lines, Parquet, Vowpal Wabbit's DSJSON or one table.
+
+Write the event log of a stopped or a running service for other tools.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from tqdm import tqdm
 
 from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.cli.options import USAGE_ERROR
 from bandit_service.data import dsjson, jsonl, open_bandit
 from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
 from bandit_service.data.scan import Scan
 from bandit_service.parsing.inputs import text_of
 
-USAGE_ERROR = 2
 _EMBEDDINGS = {
     "jsonl": ("base64", "list", "none"),
     "dsjson": ("list", "none"),

@@ -1,4 +1,8 @@
-"""`bandit-service tune`: a policy's parameters, chosen on a validation split only."""
+"""Choose a policy's parameters on a validation split of recorded data.
+
+Search a policy's parameters on a validation split; the test split is looked at once, with the
+chosen ones and the defaults.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +19,21 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import bandit_service
-from bandit_service.cli.replay import Usage, bounded, tell_left_out
+from bandit_service.cli import options
+from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
     PARETOBANDIT,
-    SPECIALISTS,
     BadRecording,
     embed_all,
     open_recording,
 )
 from bandit_service.embedding import open_backend
 from bandit_service.lab.data import Labelled
-from bandit_service.settings import Settings
 
 if TYPE_CHECKING:
     from bandit_service.lab.tune import Range, Trial, Tuning
 
-USAGE_ERROR = 2
-_DEFAULTS = Settings()
 _SHOWN = 10
 _EPILOG = f"""\
 The queries are split by a hash of their id. All candidates run on the validation part; at the end
@@ -50,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
+    options.data(parser, required=True)
     add(
-        "--data",
-        required=True,
-        metavar="FILE",
-        help=f"NAME.jsonl[.gz] with NAME.meta.json beside it, {SPECIALISTS} or {PARETOBANDIT}",
+        "--policy",
+        default="nested",
+        metavar=options.POLICY,
+        help="a policy, with parameters that are not searched (default: %(default)s)",
     )
-    add("--policy", default="nested", metavar="NAME", help="default: %(default)s")
     add(
         "--grid",
         action="append",
@@ -98,32 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="share of the queries to choose on (default: %(default)s)",
     )
-    add("--limit", type=bounded(int, 2, 10**9), metavar="N", help="only the first N queries")
-    add(
-        "--willingness-to-pay",
-        type=bounded(float, 1e-9, 1e6),
-        default=_DEFAULTS.reward.willingness_to_pay,
-        metavar="USD",
-        help="what one unit of quality is worth (default: %(default)s)",
-    )
-    add(
-        "--backend",
-        choices=("onnx", "torch", "static"),
-        default=_DEFAULTS.embedding.backend,
-        help="what embeds the queries (default: %(default)s)",
-    )
-    add(
-        "--model",
-        default=_DEFAULTS.embedding.model,
-        help="embedding model, or path of its directory (default: %(default)s)",
-    )
-    add(
-        "--data-dir",
-        type=Path,
-        default=Path(_DEFAULTS.data_dir),
-        metavar="DIR",
-        help="where models and embeddings are kept from run to run (default: %(default)s)",
-    )
+    options.limit(parser, 2)
+    options.willingness_to_pay(parser)
+    options.embedding(parser)
     add("--json", type=Path, metavar="FILE", help="all trials for machines")
 
 
@@ -137,10 +115,12 @@ def run(args: argparse.Namespace) -> int:
     from bandit_service.lab import output, tune
 
     try:
-        space = space_of(args.grid, args.range, args.trials is not None)
-        whole = tune.check_space(args.policy, space)
+        policy = options.candidate(args.policy)
+        fixed = {name: [value] for name, value in policy.parameters.items()}
+        space = fixed | space_of(args.grid, args.range, args.trials is not None)
+        whole = tune.check_space(policy.name, space)
         recorded = open_recording(args.data)
-        tell_left_out(recorded)
+        options.tell_skipped(recorded)
         if args.limit is not None:
             recorded = recorded.first(args.limit)
         backend = open_backend(args.backend, args.model, args.data_dir / "models")
@@ -149,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
             seeds=args.seeds,
             share=args.share,
             rule=RewardRule(args.willingness_to_pay),
-            neighbours=_DEFAULTS.history.neighbours,
-            capacity=_DEFAULTS.history.capacity,
+            neighbours=options.DEFAULTS.history.neighbours,
+            capacity=options.DEFAULTS.history.capacity,
         )
         if args.trials is None:
             search: tune.Search = tune.Grid(space)
@@ -169,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
                 bar.set_postfix_str(f"best reward {best[0]:.4f}", refresh=False)
                 bar.update()
 
-            found = tune.tune(Labelled(recorded, vectors), args.policy, search, world, watch)
+            found = tune.tune(Labelled(recorded, vectors), policy.name, search, world, watch)
     except (Usage, BadRecording, tune.BadSearch) as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR

@@ -1,0 +1,131 @@
+"""Run the service."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bandit_service import logs, settings
+from bandit_service.app import service
+from bandit_service.cli import options
+from bandit_service.cli.file_modes import open_to_others
+from bandit_service.http import frame
+
+_LEAST_END_S = 2.0
+_log = logging.getLogger("bandit.cli")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `serve`."""
+    options.config(parser)
+    parser.add_argument("--host", help="overrides [server] host")
+    parser.add_argument("--port", type=int, help="overrides [server] port; 0 takes a free one")
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        help='write {"url": …} to this file once the service is listening',
+    )
+    parser.add_argument("--hints", action="store_true", help="print where to look and what to try")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it; 0 then, 1 where the log broke."""
+    chosen = settings.read(args.config)
+    server = chosen.server
+    if args.host is not None:
+        server = dataclasses.replace(server, host=args.host)
+    if args.port is not None:
+        server = dataclasses.replace(server, port=args.port)
+    logs.configure(chosen.log_level, sys.stderr, chosen.log_format)
+    for file in open_to_others(chosen, args.config):
+        told = {"path": str(file), "why": f"chmod 600 {file}"}
+        _log.warning("other users can read a file with keys", extra=told)
+    return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
+
+
+async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed ends no service
+    signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
+    bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    async with service.serving(chosen, progress) as (url, running):
+        bar.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP: nothing is read again; "
+                                "restart to take a changed configuration")  # fmt: skip
+        if args.ready_file is not None:
+            partial = args.ready_file.with_suffix(".partial")
+            partial.write_text(json.dumps({"url": url}), encoding="utf-8")
+            partial.rename(args.ready_file)
+        if args.hints:
+            print(_hints(url, chosen), flush=True)
+        stopping = asyncio.ensure_future(stop.wait())
+        broken = running[frame.ROUTER].writer.broken
+        await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if broken.done():
+            print(f"bandit-service: {broken.result()}", file=sys.stderr)
+            return 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, _end)  # a second one ends the process at once
+        _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
+    return 0
+
+
+def _end_after(seconds: float) -> None:
+    """End the process then, wherever it is: what was acknowledged is in the log. All that this can
+    cost is the last snapshot, without which the next start folds a little more.
+    """
+    timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
+    timer.daemon = True
+    timer.start()
+
+
+def _late() -> None:
+    _log.warning("server.shutdown_s is over: ended without the rest, such as the last snapshot")
+    os._exit(0)
+
+
+def _end(number: int, _: object) -> None:
+    """End at once, as by kill -9: what was acknowledged is in the log."""
+    os._exit(128 + number)
+
+
+def _hints(url: str, chosen: settings.Settings) -> str:
+    arms = ", ".join(arm.id for arm in chosen.arms)
+    return f"""
+bandit-service is listening on {url}   (Ctrl-C stops it)
+  policy   {chosen.policy.name}
+  arms     {arms}
+  state    {chosen.data_dir}/{chosen.log.path}
+  page     {url}/   (open it in a browser)
+  command  {Path(sys.executable).parent}/bandit-service   (or activate that environment)
+  look at  {url}/v1/arms   {url}/metrics   {url}/openapi.json
+
+Three commands to try:
+
+  curl -s {url}/v1/decide -d '{{"query": "Prove that the square root of two is irrational."}}'
+
+  curl -s {url}/v1/rewards -d '{{"decision_id": "<from above>", "quality": 0.9}}'
+
+  curl -s {url}/v1/decide -d '{{"query": "Good morning in French?", "max_cost_usd": 0.001}}'
+"""

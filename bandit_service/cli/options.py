@@ -1,0 +1,198 @@
+"""Options that more than one command has, each declared once, and what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import policies
+from bandit_service.core.prior import strength_of
+from bandit_service.offline.candidates import Candidate, parsed
+from bandit_service.settings import Settings
+
+if TYPE_CHECKING:
+    from bandit_service.data.recordings import Recorded
+
+USAGE_ERROR = 2
+DEFAULTS = Settings()
+POLICY = "NAME[:KEY=VALUE...]"
+"""How every command takes a policy with its parameters."""
+
+_SHOWN_ROWS = 5
+_MAX_COUNT = 10**9
+
+
+class Usage(ValueError):
+    """The command line asks for something that is not there."""
+
+
+def config(parser: argparse.ArgumentParser) -> None:
+    """`--config`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
+    )
+
+
+def data(parser: Any, *, more: str = "", **how: Any) -> None:
+    """`--data`: a recording. more: other kinds of files that the command takes."""
+    from bandit_service.data.recordings import PARETOBANDIT, SPECIALISTS
+
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, {more}{SPECIALISTS} "
+        f"(part of this package) or {PARETOBANDIT} (that package's prompts)"
+        + ("; repeatable" if how.get("action") == "append" else ""),
+        **how,
+    )
+
+
+def limit(parser: argparse.ArgumentParser, minimum: int = 1) -> None:
+    """`--limit`."""
+    parser.add_argument(
+        "--limit",
+        type=bounded(int, minimum, _MAX_COUNT),
+        metavar="N",
+        help="use only the first N queries",
+    )
+
+
+def embedding(parser: argparse.ArgumentParser) -> None:
+    """`--backend`, `--model` and `--data-dir`: what embeds the queries, and where it is kept."""
+    parser.add_argument(
+        "--backend",
+        choices=("onnx", "torch", "static"),
+        default=DEFAULTS.embedding.backend,
+        help="what embeds the queries (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULTS.embedding.model,
+        help="embedding model, or path of its directory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(DEFAULTS.data_dir),
+        metavar="DIR",
+        help="where models and embeddings are kept from run to run (default: %(default)s)",
+    )
+
+
+def willingness_to_pay(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """`--willingness-to-pay`; a list where `several` may be given, empty where none was.
+
+    `--worth` is its old name in `evaluate`, accepted until the next version.
+    """
+    worth = DEFAULTS.reward.willingness_to_pay
+    parser.add_argument(
+        "--willingness-to-pay",
+        type=bounded(float, 1e-9, 1e6),
+        metavar="USD",
+        help="what one unit of quality is worth; reward = quality - cost / this"
+        + ("; several give curves at equal cost" if several else "")
+        + f" (default: {worth})",
+        **({"action": "append", "default": None} if several else {"default": worth}),
+    )
+    if several:
+        parser.add_argument(
+            "--worth",
+            action="append",
+            dest="willingness_to_pay",
+            type=bounded(float, 1e-9, 1e6),
+            help=argparse.SUPPRESS,
+        )
+
+
+def strength(parser: argparse.ArgumentParser, flag: str, default: float, where: str) -> None:
+    """As how many outcomes a warm start counts."""
+    parser.add_argument(
+        flag,
+        type=_outcomes_or_full,
+        default=default,
+        metavar="N",
+        help=f"{where}as at most how many outcomes of each arm the warm start counts, or `full` "
+        f"for each as one (default: {default:g})",
+    )
+
+
+def candidate(text: str) -> Candidate:
+    """A policy with its parameters, as `POLICY` says; Usage where there is none such."""
+    try:
+        return parsed(text)
+    except (ValueError, TypeError) as error:
+        raise Usage(f"--policy {text}: {error}") from None
+
+
+def candidates(texts: Sequence[str], every: Sequence[str]) -> list[Candidate]:
+    """Those of `texts`, each once; `all` stands for `every`."""
+    wanted = [name for text in texts for name in (every if text == "all" else [text])]
+    return [candidate(text) for text in dict.fromkeys(wanted)]
+
+
+def with_params(chosen: Sequence[Candidate], params: Sequence[str]) -> list[Candidate]:
+    """With `[POLICY.]KEY=VALUE`, the old notation of `replay`, added to those that have the key."""
+    for param in params:
+        key, equals, value = param.partition("=")
+        only, dot, field = key.rpartition(".")
+        taking = [
+            one
+            for one in chosen
+            if (not dot or one.name == only) and field in policies.parameters_of(one.name)
+        ]
+        if not equals or not taking:
+            there_are = "; ".join(
+                f"{one.name}: {', '.join(policies.parameters_of(one.name)) or '-'}"
+                for one in chosen
+            )
+            raise Usage(f"--param {param}: must be KEY=VALUE or POLICY.KEY=VALUE; {there_are}")
+        chosen = [_with(one, field, value) if one in taking else one for one in chosen]
+    return list(chosen)
+
+
+def _with(one: Candidate, key: str, text: str) -> Candidate:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    changed = Candidate(name=one.name, parameters=one.parameters | {key: value})
+    try:
+        policies.load(changed.name, **changed.parameters)
+    except (ValueError, TypeError) as error:
+        raise Usage(f"--param {error}") from None
+    return changed
+
+
+def bounded(kind: type[int] | type[float], low: float, high: float) -> Any:
+    """An argparse type: a number from low to high, or an error that says so."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}, got {text}")
+        return value
+
+    return number
+
+
+def tell_skipped(recorded: Recorded) -> None:
+    """Say on stderr which rows were malformed and how many."""
+    for bad in recorded.left_out[:_SHOWN_ROWS]:
+        print(f"skipped {bad}", file=sys.stderr)
+    more = len(recorded.left_out) - _SHOWN_ROWS
+    if more > 0:
+        print(f"skipped {more} more rows", file=sys.stderr)
+    if recorded.left_out:
+        rows = len(recorded) + len(recorded.left_out)
+        print(f"{len(recorded.left_out)} of {rows} rows were skipped", file=sys.stderr)
+
+
+def _outcomes_or_full(text: str) -> float | None:
+    try:
+        return strength_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
