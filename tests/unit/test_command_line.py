@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service import cli, settings
-from bandit_service.cli.commands import experiments
+from bandit_service.cli.commands import experiments, try_
 from bandit_service.data.recordings import load
 from tests.unit.data.recordings import a_row, write
 

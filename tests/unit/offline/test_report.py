@@ -119,7 +119,7 @@ def test_the_command_answers_people_and_machines(
     assert out.startswith("t: 40 queries, 2 arms, 2 seeds\n")
     assert "(oracle)" in out
     assert "skipped t.jsonl:41: not JSON" in err
-    assert "1 of 41 rows were left out" in err
+    assert "1 of 41 rows were skipped" in err
     assert replay_cli.run(_arguments(*common, "--limit", "10", "--json")) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["queries"], told["left_out"], told["arms"]) == (10, 1, ["a", "b"])
