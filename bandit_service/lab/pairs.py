@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bandit_service.core.history import PER_ITEM, History
-from bandit_service.core.outcomes import MAX_LATENCY_S
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recall import recall_stream
@@ -23,7 +22,6 @@ from bandit_service.data.rows import (
     LeftOut,
     Malformed,
     Outcome,
-    number_within,
 )
 from bandit_service.parsing.inputs import worded
 from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
@@ -52,16 +50,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """n answers with the seconds that each took; (n,) seconds."""
-
-    models: tuple[str, ...]
-    texts: tuple[str, ...]
-    seconds: Floats
-    left_out: tuple[BadRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +99,6 @@ def load_pairs(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Pairs:
         score=np.array(score, np.float64),
         left_out=left_out,
     )
-
-
-def load_latencies(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Latencies:
-    """Response times, one JSON object a line: text, model and latency_ms."""
-    answers = []
-
-    def take(fields: Mapping[str, Any]) -> None:
-        text, model = (_text(name, fields.get(name)) for name in ("text", "model"))
-        waited = number_within("latency_ms", fields.get("latency_ms"), 1000.0 * MAX_LATENCY_S)
-        if math.isnan(waited):
-            raise Malformed("latency_ms: missing")
-        answers.append((text, model, waited / 1000.0))
-
-    left_out = _taken(path, take, most_left_out)
-    texts, models, seconds = zip(*answers, strict=True)
-    return Latencies(models, texts, np.array(seconds, np.float64), left_out)
 
 
 def evaluate_pairs(

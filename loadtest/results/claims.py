@@ -252,10 +252,10 @@ def forc(found: Sequence[Found]) -> str:
             Table(
                 "Cost to match the best single model, of that model's cost", headings, tuple(cells)
             ).markdown(),
-            "The predictor is a logistic head per arm on the frozen embedding; the fine-tuned "
-            "encoder of the paper is `bandit_service.lab.finetune`. What can be saved depends "
-            "on how far apart the models are: four models of one family, as in the paper, leave "
-            "more to save than a pool in which a cheap model is among the best.",
+            "The predictor is a logistic head per arm on the frozen embedding, where the "
+            "paper fine-tunes an encoder. What can be saved depends on how far apart the models "
+            "are: four models of one family, as in the paper, leave more to save than a pool in "
+            "which a cheap model is among the best.",
             *assigned,
         ]
     )

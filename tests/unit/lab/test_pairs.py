@@ -16,7 +16,6 @@ from bandit_service.lab.pairs import (
     PairRow,
     Pairs,
     evaluate_pairs,
-    load_latencies,
     load_pairs,
 )
 from policies import Vector
@@ -71,13 +70,6 @@ def test_a_vote_of_another_kind_refuses_the_file(tmp_path: Path) -> None:
     votes = [{**VOTE, "winner": "tie (bothbad)"}, *[VOTE] * 99]
     with pytest.raises(BadRecording, match=r"1 of 100 rows .* choice of outcomes"):
         load_pairs(_written(tmp_path / "v.jsonl.gz", votes))
-
-
-def test_response_times_are_read_in_seconds(tmp_path: Path) -> None:
-    rows = [{"text": "t", "model": "x", "latency_ms": 1500.0}, {"text": "t", "model": "x"}]
-    found = load_latencies(_written(tmp_path / "l.jsonl.gz", rows))
-    assert (found.models, found.texts, found.seconds.tolist()) == (("x",), ("t",), [1.5])
-    assert [str(bad) for bad in found.left_out] == ["l.jsonl.gz:2: latency_ms: missing"]
 
 
 def _votes(first: list[int], second: list[int], score: list[float]) -> Pairs:
