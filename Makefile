@@ -22,7 +22,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
+.PHONY: docs help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ $(VENV)/.peers: $(VENV)/.evaluate
 $(VENV)/.test: $(VENV)/.evaluate
 	@echo "installing what the tests need (torch among it, a CPU build)"
 	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 # LiteLLM, a second client and a proxy to compare with, brings boto3 and pins of its own. Where it
@@ -176,6 +180,10 @@ soak: $(VENV)/.test var/models/.exported ## MINUTES=10 at 80 % of what the servi
 
 fuzz: $(VENV)/.test ## shake every endpoint, the stream and the decoders with wrong input, ten minutes
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -p no:randomly -p no:cacheprovider
+
+docs: $(VENV)/.docs ## this documentation as a site with search, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requirements.lock
 	@$(PIP) 'pip-tools>=7.5,<8'
