@@ -18,10 +18,10 @@ from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.gateway.affinity import Affinity, AffinityRules
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import GatewayRules
 from bandit_service.gateway.duels import DuelRules
+from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health, HealthRules
-from bandit_service.gateway.serve import Gateway
+from bandit_service.gateway.resources import GatewayRules
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import Watches

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bandit_service.cli import refusals
 from bandit_service.core.errors import Refused, ServiceError
-from bandit_service.gateway import wanted
+from bandit_service.gateway import request as wanted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from bandit_service import wire
 from bandit_service.core import chance
 from bandit_service.core.errors import ServiceError, Unknown
-from bandit_service.gateway.judging import Answered, Judging
+from bandit_service.gateway.judge_pool import Answered, Judging
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bandit_service.core import events as ev
-from bandit_service.gateway.calls import Call
-from bandit_service.gateway.relay import Passed
+from bandit_service.gateway.resources import Call
+from bandit_service.gateway.streamed_answer import Passed
 from bandit_service.gateway.upstreams import Failed, Rejected
 from bandit_service.settings.upstreams import UpstreamSpec
 from bandit_service.telemetry import tracing

@@ -10,10 +10,11 @@ from contextlib import suppress
 import aiohttp
 
 from bandit_service.core.errors import stopped
-from bandit_service.gateway import dialects, relay
-from bandit_service.gateway.calls import Call, gave_none
-from bandit_service.gateway.line import Line, event
-from bandit_service.gateway.teaching import Teaching
+from bandit_service.gateway import streamed_answer as relay
+from bandit_service.gateway import translation as dialects
+from bandit_service.gateway.event_stream import Line, event
+from bandit_service.gateway.exchange import Teaching
+from bandit_service.gateway.resources import Call, gave_none
 from bandit_service.gateway.upstreams import Failed
 
 _EMPTY_S = 1.0

@@ -10,9 +10,10 @@ from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
-from bandit_service.gateway import fields, wanted
+from bandit_service.gateway import fields
+from bandit_service.gateway import request as wanted
 from bandit_service.gateway.client import Reply
-from bandit_service.gateway.serve import Gateway
+from bandit_service.gateway.gateway import Gateway
 from bandit_service.http import absent
 from bandit_service.http.connections import Connection, while_there
 from bandit_service.http.ending import ENDING

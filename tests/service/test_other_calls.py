@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from bandit_service import settings
-from bandit_service.gateway import anthropic
+from bandit_service.gateway.providers import _anthropic_request as anthropic
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO
 from tests.service.running import serving

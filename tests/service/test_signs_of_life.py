@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from bandit_service.gateway import line
+from bandit_service.gateway import event_stream as line
 from tests.service.provider import HELLO, signals_of
 from tests.service.running import Client
 from tests.service.wires import STREAM_HEAD, Act, Wire, a_whole, an_event, behind, says

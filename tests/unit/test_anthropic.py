@@ -17,8 +17,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway import anthropic
-from bandit_service.gateway.anthropic_answer import Misspoken, Stream, answer, usage
+from bandit_service.gateway.providers import _anthropic_request as anthropic
+from bandit_service.gateway.providers._anthropic_answer import Misspoken, Stream, answer, usage
 from bandit_service.gateway.sse import Events, TooLong
 
 REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)

@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit_service.gateway import dialects
+from bandit_service.gateway import translation as dialects
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.relay import Passed, rewritten
-from bandit_service.gateway.sizes import said_in
+from bandit_service.gateway.request_size import said_in
+from bandit_service.gateway.streamed_answer import Passed, rewritten
 from bandit_service.gateway.upstreams import Failed, Rejected, check
 
 _NAMES = ("id", "type", "index", "choices", "delta", "message", "content", "text", "finish_reason",

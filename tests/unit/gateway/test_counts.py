@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway import anthropic_answer, relay
+from bandit_service.gateway import streamed_answer as relay
 from bandit_service.gateway.counts import Counts, counts_of, merged, usage_in
-from bandit_service.gateway.usage import cached_tokens, completion_tokens, cost_usd
+from bandit_service.gateway.money import cached_tokens, completion_tokens, cost_usd
+from bandit_service.gateway.providers import _anthropic_answer as anthropic_answer
 from policies import ArmId
 
 ARM = ArmSpec(

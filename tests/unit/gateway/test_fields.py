@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.errors import Refused, ServiceError
-from bandit_service.gateway import anthropic, fields, wanted
+from bandit_service.gateway import fields
+from bandit_service.gateway import request as wanted
 from bandit_service.gateway.judges import question_text
-from bandit_service.gateway.sizes import size_of
+from bandit_service.gateway.providers import _anthropic_request as anthropic
+from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.upstreams import translated
 
 _TURN = {"role": "user", "content": "a"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.gateway.relay import Passed, rewritten
+from bandit_service.gateway.streamed_answer import Passed, rewritten
 
 
 def _told(*events: list[tuple[int, str | None]]) -> Passed:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.sizes import (
+from bandit_service.gateway.request_size import (
     IMAGE_TOKENS,
     Size,
     likely_usd,

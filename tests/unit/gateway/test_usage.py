@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.usage import cost_usd
+from bandit_service.gateway.money import cost_usd
 from policies import ArmId
 
 PLAIN = ArmSpec(id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from bandit_service import clock
-from bandit_service.gateway import anthropic_answer
+from bandit_service.gateway.providers import _anthropic_answer as anthropic_answer
 from bandit_service.gateway.upstreams import Failed
 
 _ODD = (TypeError, AttributeError, ValueError, KeyError, OverflowError)

@@ -24,24 +24,33 @@ from bandit_service.core.errors import (
     Unavailable,
     stopped,
 )
-from bandit_service.gateway import dialects, relay, spans, streaming
+from bandit_service.gateway import (
+    spans,
+    streaming,
+)
+from bandit_service.gateway import (
+    streamed_answer as relay,
+)
+from bandit_service.gateway import (
+    translation as dialects,
+)
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import Asked, Call, GatewayRules, counted, failure
-from bandit_service.gateway.choosing import Choosing
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
+from bandit_service.gateway.event_stream import Line, event
+from bandit_service.gateway.exchange import Teaching
 from bandit_service.gateway.health import Health
+from bandit_service.gateway.judge_pool import Answered, Judging
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.judging import Answered, Judging
-from bandit_service.gateway.line import Line, event
-from bandit_service.gateway.passing import Passing, onward_of
-from bandit_service.gateway.sizes import said_in, size_of
-from bandit_service.gateway.teaching import Teaching
+from bandit_service.gateway.passthrough import Passing, onward_of
+from bandit_service.gateway.request import Wanted
+from bandit_service.gateway.request_size import said_in, size_of
+from bandit_service.gateway.resources import Asked, Call, GatewayRules, counted, failure
+from bandit_service.gateway.selection import Choosing
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
-from bandit_service.gateway.wanted import Wanted
 from bandit_service.runtime.router import Router
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.telemetry.telemetry import Telemetry

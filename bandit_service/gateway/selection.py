@@ -14,12 +14,12 @@ from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.core.world import ArmRecord
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import Asked, Call
 from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.health import Health
-from bandit_service.gateway.sizes import Size, most_usd, usual_usd
+from bandit_service.gateway.request import Wanted
+from bandit_service.gateway.request_size import Size, most_usd, usual_usd
+from bandit_service.gateway.resources import Asked, Call
 from bandit_service.gateway.upstreams import Upstreams
-from bandit_service.gateway.wanted import Wanted
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId

@@ -11,9 +11,9 @@ from typing import Any
 from bandit_service.core import events as ev
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
 from bandit_service.gateway.health import Health
-from bandit_service.gateway.sizes import Size
+from bandit_service.gateway.request import Wanted
+from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.upstreams import Failed, Rejected
-from bandit_service.gateway.wanted import Wanted
 
 _MOST_TRIED = 20
 
