@@ -16,12 +16,12 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import book
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.counts import counts_of, merged
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.money import cached_tokens, completion_tokens, cost_usd, saved_usd
 from bandit_service.gateway.request_size import likely_usd
 from bandit_service.gateway.resources import Call, GatewayRules
 from bandit_service.gateway.upstreams import Failed
+from bandit_service.gateway.usage import counts_of, merged
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 

@@ -38,7 +38,6 @@ from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.affinity import conversation as conversation_of
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.client import Client, Reply
-from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.duels import DuelRules, Duels
 from bandit_service.gateway.event_stream import Line, event
 from bandit_service.gateway.exchange import Teaching
@@ -51,6 +50,7 @@ from bandit_service.gateway.request_size import said_in, size_of
 from bandit_service.gateway.resources import Asked, Call, GatewayRules, counted, failure
 from bandit_service.gateway.selection import Choosing
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
+from bandit_service.gateway.usage import usage_in
 from bandit_service.runtime.router import Router
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.telemetry.telemetry import Telemetry

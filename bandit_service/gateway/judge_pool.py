@@ -19,10 +19,10 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
-from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.money import cost_usd
 from bandit_service.gateway.request_size import likely_usd, most_usd, said_in, size_of
 from bandit_service.gateway.upstreams import Failed, Rejected
+from bandit_service.gateway.usage import usage_in
 from bandit_service.gateway.verdicts import NoVerdict, Verdicts
 from bandit_service.runtime.router import Router
 from bandit_service.settings.judges import JudgeSpec

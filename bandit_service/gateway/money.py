@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD
-from bandit_service.gateway.counts import Counts, counts_of, number, plain
+from bandit_service.gateway.usage import Counts, counts_of, number, plain
 
 _HOUR = 2.0
 """Times the price in: what a prompt kept for an hour costs, where the arm does not say."""

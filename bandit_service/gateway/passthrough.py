@@ -18,12 +18,12 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import book
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.client import Client, Reply
-from bandit_service.gateway.counts import counts_of, usage_in
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.money import cost_usd
 from bandit_service.gateway.request_size import likely_usd, most_usd, size_of
 from bandit_service.gateway.resources import GatewayRules, counted, gave_none
 from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
+from bandit_service.gateway.usage import counts_of, usage_in
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId

@@ -11,8 +11,8 @@ import msgspec
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.embedding import estimate_tokens
-from bandit_service.gateway.counts import number, plain
 from bandit_service.gateway.money import hour_price
+from bandit_service.gateway.usage import number, plain
 
 IMAGE_TOKENS = 1500
 """What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about

@@ -11,9 +11,9 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse, trouble
-from bandit_service.gateway.counts import merged, usage_in
 from bandit_service.gateway.request_size import said_in
 from bandit_service.gateway.upstreams import Failed, check, tells
+from bandit_service.gateway.usage import merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
 DONE = b"[DONE]"

@@ -25,9 +25,9 @@ import msgspec
 from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import trouble
-from bandit_service.gateway.counts import usage_in
 from bandit_service.gateway.providers import _anthropic_request as anthropic
 from bandit_service.gateway.trouble import About
+from bandit_service.gateway.usage import usage_in
 from bandit_service.parsing.inputs import json_of
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway.counts import count, merged
+from bandit_service.gateway.usage import count, merged
 from bandit_service.parsing.inputs import json_of
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from bandit_service.gateway.request_size import (
     said_in,
     size_of,
 )
-from tests.unit.gateway.test_usage import PLAIN, PRICED
+from tests.unit.gateway.test_money import PLAIN, PRICED
 
 
 def _most(spec: ArmSpec, body: Mapping[str, Any]) -> float:
