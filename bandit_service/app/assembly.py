@@ -21,7 +21,7 @@ from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.duels import DuelRules
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health, HealthRules
-from bandit_service.gateway.resources import GatewayRules
+from bandit_service.gateway.resources import GatewayRules, Resources
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import Watches
@@ -232,9 +232,9 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
 
 
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
-    """What carries out requests of OpenAI's wire format."""
+    """The gateway that answers requests of OpenAI's wire format."""
     chosen = settings.gateway
-    return Gateway(
+    resources = Resources(
         router,
         Upstreams(
             {each.spec.id: each for each in settings.upstreams},
@@ -252,10 +252,10 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
         Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
         Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),
         Budgets(settings.budgets),
-        settings.judges,
-        DuelRules(settings.duels.share, settings.duels.judge, settings.duels.keep_s),
         telemetry,
     )
+    duels = DuelRules(settings.duels.share, settings.duels.judge, settings.duels.keep_s)
+    return Gateway(resources, settings.judges, duels)
 
 
 def open_tracer(settings: Settings) -> Tracer | None:

@@ -1,32 +1,79 @@
-"""Costs that no outcome tells of, booked on the accounts all the same."""
+"""Who pays for a call: money is held before the call, and booked when its cost is known."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
-from bandit_service.runtime.router import Router
+from bandit_service.gateway.resources import Resources
 
 _log = logging.getLogger("bandit.gateway")
 
 
-async def book(router: Router, usd: float, tenant: str, caller: str, decision_id: str = "") -> bool:
-    """An event `spent`; whether it is in the log. Where it cannot be written there is a line in the
-    service's own log, and no error: the answer is paid for and there, and is not withheld.
+class Account(Protocol):
+    """What one call is charged to."""
 
-    decision_id: whose cost is not known; one that is reported later takes the place of this one.
+    def reserve(self) -> None:
+        """Hold the most that the call may cost."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what was held. A second time it does nothing."""
+        ...
+
+    async def book(self, usd: float) -> bool:
+        """Write a cost down that no outcome reports; whether it is in the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallerAccount:
+    """The budgets of the service, a tenant and a key.
+
+    id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
+    replaces the booked one.
     """
-    writer = router.writer
-    try:
-        await writer.submit(
-            lambda: ev.Spent(
-                ts=writer.now(), decision_id=decision_id, usd=usd, tenant=tenant, caller=caller
-            ),
-            key=decision_id,
-            durable=False,
-        )
-    except ServiceError as error:
-        _log.warning("not booked", extra={"decision_id": decision_id, "why": error.message})
-        return False
-    return True
+
+    resources: Resources
+    id: str
+    max_usd: float
+    tenant: str
+    key: str
+    decision_id: str = ""
+
+    def reserve(self) -> None:
+        """Hold the most that the call may cost, in every budget that it counts for."""
+        self.resources.budgets.reserve(self.id, self.max_usd, self.tenant, self.key)
+
+    def release(self) -> None:
+        """Let go of it."""
+        self.resources.budgets.settle(self.id)
+
+    async def book(self, usd: float) -> bool:
+        """An event `spent`; whether it is in the log.
+
+        If it cannot be written, the service logs a line and raises no error: the answer is there
+        and paid for, and is not withheld.
+        """
+        writer = self.resources.router.writer
+        try:
+            await writer.submit(
+                lambda: ev.Spent(
+                    ts=writer.now(),
+                    decision_id=self.decision_id,
+                    usd=usd,
+                    tenant=self.tenant,
+                    caller=self.key,
+                ),
+                key=self.decision_id,
+                durable=False,
+            )
+        except ServiceError as error:
+            _log.warning(
+                "not booked", extra={"decision_id": self.decision_id, "why": error.message}
+            )
+            return False
+        return True

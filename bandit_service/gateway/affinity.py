@@ -20,12 +20,13 @@ from policies import ArmId
 class AffinityRules:
     """margin: how much better in score another arm must be to switch; None: nothing is sticky.
 
-    ttl_s: how long a provider is taken to keep a prompt cached. most: conversations remembered.
+    ttl_s: how long a provider is taken to keep a prompt cached. max_conversations: how many
+    are remembered.
     """
 
     margin: float | None = None
     ttl_s: float = 300.0
-    most: int = 100_000
+    max_conversations: int = 100_000
 
 
 @dataclass
@@ -37,10 +38,10 @@ class Affinity:
 
     def arm(self, key: bytes, now: float) -> ArmId | None:
         """The arm to stay with, if any."""
-        found = self._arms.get(key)
-        if self.rules.margin is None or found is None or now - found[1] > self.rules.ttl_s:
+        used = self._arms.get(key)
+        if self.rules.margin is None or used is None or now - used[1] > self.rules.ttl_s:
             return None
-        return found[0]
+        return used[0]
 
     def used(self, key: bytes, arm: ArmId, now: float) -> None:
         """The conversation was answered by this arm."""
@@ -48,7 +49,7 @@ class Affinity:
             return
         self._arms[key] = arm, now
         self._arms.move_to_end(key)
-        while len(self._arms) > self.rules.most:
+        while len(self._arms) > self.rules.max_conversations:
             self._arms.popitem(last=False)
 
 

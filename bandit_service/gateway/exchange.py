@@ -1,170 +1,176 @@
-"""What came of a call: health, counts, the money settled, and the outcome that is learned.
+"""One call of an arm, from the money held for it to what is booked and learned.
 
-All of it is in the log, with the kernel, before this returns, and an answer is given only then: a
-cost that a client was told of survives a kill. It goes on where the client leaves meanwhile.
+Chat, streams, duels, judges and embeddings all call an arm within `async with` an exchange:
+
+    async with exchange:                        # holds the money, counts the call, starts the clock
+        answer = await exchange.whole(path, body, headers)
+    exchange.cost_usd                           # is in the log by now
+
+On leaving, the call is settled, booked and learned exactly once, however it ended: an answer, a
+refusal, a failure, a client that left, a cancellation. A stream ends it within the block, with
+`answered`, `failed` or `left`, since its cost has to be in the log before its last bytes leave.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
 
-from bandit_service.core.errors import ServiceError
-from bandit_service.core.outcomes import Signals
-from bandit_service.embedding import estimate_tokens
-from bandit_service.gateway.accounts import book
-from bandit_service.gateway.affinity import Affinity
-from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.health import Health
-from bandit_service.gateway.money import cached_tokens, completion_tokens, cost_usd, saved_usd
-from bandit_service.gateway.request_size import likely_usd
-from bandit_service.gateway.resources import Call, GatewayRules
-from bandit_service.gateway.upstreams import Failed
-from bandit_service.gateway.usage import counts_of, merged
-from bandit_service.runtime.router import Router
-from bandit_service.telemetry.telemetry import Telemetry
+import aiohttp
 
-_log = logging.getLogger("bandit.gateway")
+from bandit_service.core import events as ev
+from bandit_service.gateway import spans
+from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.money import cost_usd, likely_usd
+from bandit_service.gateway.request import EMBEDDINGS
+from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.spans import CallSpan
+from bandit_service.gateway.streamed_answer import events_of
+from bandit_service.gateway.upstreams import read_answer
+from bandit_service.gateway.usage import answer_bytes, usage_in
 
 
-class Teaching:
-    """Every call ends here, in one of four ways, and once."""
+class Exchange:
+    """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
+
+    purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
+    reported. received: bytes of the answer so far; None if nothing of it was seen. cost_usd: the
+    cost, once it is known and in the log.
+    """
+
+    decision_id = ""
 
     def __init__(
         self,
-        router: Router,
-        rules: GatewayRules,
-        health: Health,
-        affinity: Affinity,
-        budgets: Budgets,
-        telemetry: Telemetry,
+        resources: Resources,
+        spec: ev.ArmSpec,
+        size: Size,
+        account: Account,
+        purpose: str = "",
     ) -> None:
-        self._router = router
-        self._rules = rules
-        self._health = health
-        self._affinity = affinity
-        self._budgets = budgets
-        self._telemetry = telemetry
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self.spec = spec
+        self.size = size
+        self.purpose = purpose
+        self.usage: Any = None
+        self.received: int | None = None
+        self.cost_usd: float | None = None
+        self._resources = resources
+        self._account = account
+        self._started = 0.0
+        self._ended = False
 
-    async def close(self) -> None:
-        """Wait for the outcomes under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def __aenter__(self) -> Self:
+        self._account.reserve()
+        self._resources.health.begun(self.spec.id)
+        self._started = time.perf_counter()
+        return self
 
-    async def answered(self, call: Call, usage: object, said: int) -> float | None:
-        """The arm answered, so many bytes; the cost where it is known and in the log."""
-        self._health.succeeded(call.spec.id)
-        for refused in call.before:
-            await self.outdone(refused)
-        return await self._ended(call, usage, said)
-
-    async def left(
-        self, call: Call, usage: object = None, said: int | None = None, by_client: bool = True
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        """The client went away, or was cut off: nothing is learned of the arm's health.
-
-        said: how many bytes had come by then; None where nothing was seen of the answer.
-        """
-        if call.ended:
+        if self._ended:
             return
-        self._health.left(call.spec.id)
-        if by_client:
-            self._telemetry.client_left()
-        if said is None:
-            waited = self._latency(call, time.perf_counter(), None, cut=True)
-            await self._teach(call, Signals(latency_s=waited), likely_usd(call.spec, call.size))
-        else:
-            await self._ended(call, _so_far(usage, said), said, cut=True)
+        match error:
+            case None:
+                await self.answered(self.usage, self.received)
+            case Rejected():
+                self._rejected()
+            case Failed():
+                await self.failed(error)
+            case asyncio.CancelledError():
+                await self.left()
+            case _:
+                self._dropped()
 
-    def rejected(self, call: Call) -> None:
-        """The provider refuses the request: nothing is paid, nor learned unless another answers."""
-        call.ended, call.refused = True, time.perf_counter()
-        self._health.refused(call.spec.id)
-        self._budgets.settle(call.decided.id)
+    # --- the call
 
-    async def outdone(self, call: Call) -> None:
-        """The arm refused what another answered: it was about the arm, and the policy learns it."""
-        self._telemetry.upstream_failed(call.spec.id, "refused")
-        latency_s = self._latency(call, call.refused or time.perf_counter(), None)
-        seen = Signals(quality=self._rules.failure_quality, latency_s=latency_s)
-        await self._teach(call, seen, 0.0)
+    @asynccontextmanager
+    async def sent(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, CallSpan]]:
+        """Send the body to the arm's upstream, within a span. Raises Failed or Rejected."""
+        upstreams = self._resources.upstreams
+        upstream = upstreams.spec(self.spec.upstream)
+        body = {**body, "model": self.spec.model or self.spec.id}
+        with spans.calling(path, self.spec, upstream, body, self.decision_id, self.purpose) as span:
+            async with upstreams.send(upstream.id, path, body, span.onward(headers)) as response:
+                yield response, span
 
-    async def failed(self, call: Call, failed: Failed, usage: object = None, said: int = 0) -> None:
-        """The arm gave no answer, or broke off: the policy learns how reliable it is."""
-        self._health.failed(call.spec.id, time.monotonic(), failed.retry_after_s)
-        self._telemetry.upstream_failed(call.spec.id, "timeout" if failed.timeout else "failed")
-        _log.warning("upstream failed", extra={"decision_id": call.decided.id, "why": str(failed)})
-        latency_s = self._latency(call, time.perf_counter(), None)
-        cost = cost_usd(_so_far(failed.usage if usage is None else usage, said), call.spec)
-        seen = Signals(quality=self._rules.failure_quality, cost_usd=cost, latency_s=latency_s)
-        await self._teach(call, seen, likely_usd(call.spec, call.size, said) if said else 0.0)
+    async def whole(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
+        async with self.sent(path, body, headers) as (response, span):
+            answer = await read_answer(response, self._resources.rules.max_answer_bytes)
+            answer = self._resources.upstreams.answer_of(self.spec.upstream, answer)
+            self.usage = usage_in(answer)
+            if path != EMBEDDINGS:
+                self.received = answer_bytes(self._choices(answer))
+            span.answered(answer)
+        return answer
 
-    async def _ended(self, call: Call, usage: object, said: int, cut: bool = False) -> float | None:
-        now = time.perf_counter()
-        cost = cost_usd(usage, call.spec)
-        tokens = completion_tokens(usage)
-        self._affinity.used(call.conversation, call.spec.id, time.monotonic())
-        self._telemetry.cached_prompt(cached_tokens(usage), saved_usd(usage, call.spec))
-        self._telemetry.answered(
-            call.spec.id, now - call.begun, (call.first or now) - call.begun, tokens
-        )
-        seen = Signals(cost_usd=cost, latency_s=self._latency(call, now, tokens, cut))
-        written = await self._teach(call, seen, likely_usd(call.spec, call.size, said))
-        return cost if written else None
+    def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+        """The data of a streamed answer's events as OpenAI's chunks. Raises Failed."""
+        events = events_of(response, self._resources.rules.max_answer_bytes)
+        return self._resources.upstreams.chunks_of(self.spec.upstream, events)
 
-    def _latency(
-        self, call: Call, now: float, tokens: int | None, cut: bool = False
-    ) -> float | None:
-        """The latency that is taught.
+    def _choices(self, answer: dict[str, Any]) -> list[Any]:
+        choices = answer.get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            return choices
+        failed = Failed("the answer has no choices")
+        failed.usage = self.usage
+        raise failed
 
-        cut: the client did not wait for the end, so that the time it did wait is a lower bound. It
-        says something of the arm where it is more than that usually takes, and nothing else does.
-        """
-        signal = self._rules.latency_signal
-        latency_s = (call.first or now if signal == "first_token" else now) - call.begun
-        if signal == "per_token":
-            latency_s /= max(1, tokens or call.spec.expected_output_tokens)
-        if cut and (call.first is None or signal != "first_token"):
-            usual = self._router.world.arms[call.decided.arm].expected_latency_s()
-            return latency_s if usual is None or latency_s > usual else None
-        return latency_s
+    # --- how it ends
 
-    async def _teach(self, call: Call, seen: Signals, guess_usd: float) -> bool:
-        """Whether the cost is in the log. guess_usd: what is booked where none was seen."""
-        call.ended = True
-        task = asyncio.get_running_loop().create_task(self._settled(call, seen, guess_usd))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+    async def answered(self, usage: object, received: int | None) -> None:
+        """The arm answered: its cost is booked, the likely one if the provider reports none."""
+        self._ended = True
+        self._resources.health.succeeded(self.spec.id)
+        cost = cost_usd(usage, self.spec)
+        usd = likely_usd(self.spec, self.size, received) if cost is None else cost
+        booked = await self._settle(self._account.book(usd))
+        self.cost_usd = cost if booked else None
 
-    async def _settled(self, call: Call, seen: Signals, guess_usd: float) -> bool:
-        decided, usd = call.decided, seen.cost_usd
-        try:
-            written = seen == Signals() or await self._observe(decided.id, seen)
-            if usd is None and guess_usd > 0.0:
-                usd = guess_usd
-                self._telemetry.estimated(decided.arm, usd)
-            elif written or usd is None:
-                return written
-            return await book(self._router, usd, decided.tenant, decided.caller, decided.id)
-        finally:
-            self._budgets.settle(decided.id)
+    async def failed(self, failed: Failed) -> None:
+        """The arm gave no answer."""
+        self._ended = True
+        self._resources.health.failed(self.spec.id, time.monotonic(), failed.retry_after_s)
+        self._account.release()
 
-    async def _observe(self, decision_id: str, seen: Signals) -> bool:
-        try:
-            status = await self._router.observe(decision_id, seen)
-        except ServiceError as error:
-            _log.error(
-                "outcome not learned", extra={"decision_id": decision_id, "why": error.message}
-            )
-            return False
-        self._router.count_reward(decision_id, status)
-        return True
+    async def left(self) -> None:
+        """The call was cancelled: its likely cost is booked, since the provider probably worked."""
+        self._ended = True
+        self._resources.health.left(self.spec.id)
+        await self._settle(self._account.book(likely_usd(self.spec, self.size)))
 
+    def _rejected(self) -> None:
+        """The provider refused the request: nothing is paid."""
+        self._dropped()
 
-def _so_far(usage: object, said: int) -> object:
-    """A usage that was told before the end, with at least as many tokens as were said by then."""
-    if counts_of(usage) is None:
-        return usage
-    return merged(usage, {"completion_tokens": estimate_tokens(said)})
+    def _dropped(self) -> None:
+        """The call ended in a way that says nothing about the arm, and costs nothing."""
+        self._ended = True
+        self._resources.health.left(self.spec.id)
+        self._account.release()
+
+    async def _settle(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Write down what ends the call, then let go of its money, whoever is cancelled."""
+
+        async def settled() -> bool:
+            try:
+                return await work
+            finally:
+                self._account.release()
+
+        return await self._resources.finish(settled())

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and its kin: decide, call the arm, pass the answer on, teach.
+"""Chat and text completions: decide, call the arm, pass the answer on, learn.
 
 An attempt that fails before anything was said is followed by another decision without the arms that
 failed, so its propensities are the true ones, and each failed arm gets an outcome of its own, from
@@ -9,7 +9,6 @@ too: only if that one answers, the refusal was about the arm, which then learns 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,255 +23,211 @@ from bandit_service.core.errors import (
     Unavailable,
     stopped,
 )
-from bandit_service.gateway import (
-    spans,
-    streaming,
-)
-from bandit_service.gateway import (
-    streamed_answer as relay,
-)
-from bandit_service.gateway import (
-    translation as dialects,
-)
-from bandit_service.gateway.affinity import Affinity
-from bandit_service.gateway.affinity import conversation as conversation_of
-from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway import streaming
+from bandit_service.gateway.affinity import conversation
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import DuelRules, Duels
-from bandit_service.gateway.event_stream import Line, event
-from bandit_service.gateway.exchange import Teaching
-from bandit_service.gateway.health import Health
-from bandit_service.gateway.judge_pool import Answered, Judging
+from bandit_service.gateway.event_stream import EventStream, error_body
+from bandit_service.gateway.failures import Failed, Rejected, rejection_body
+from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.passthrough import Passing, onward_of
-from bandit_service.gateway.request import Wanted
-from bandit_service.gateway.request_size import said_in, size_of
-from bandit_service.gateway.resources import Asked, Call, GatewayRules, counted, failure
-from bandit_service.gateway.selection import Choosing
-from bandit_service.gateway.upstreams import Failed, Rejected, Upstreams, error_body, whole
-from bandit_service.gateway.usage import usage_in
-from bandit_service.runtime.router import Router
+from bandit_service.gateway.passthrough import Passthrough
+from bandit_service.gateway.request import ChatRequest, RoutingRequest, forwarded
+from bandit_service.gateway.request_size import size_of
+from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.routed_exchange import RoutedExchange
+from bandit_service.gateway.selection import ArmSelector
+from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.telemetry.telemetry import Telemetry
 
 
 class Gateway:
-    """Routes requests of OpenAI's wire format to arms that have an upstream."""
+    """Answers requests of OpenAI's wire format with the arms that have an upstream."""
 
     def __init__(
-        self,
-        router: Router,
-        upstreams: Upstreams,
-        rules: GatewayRules,
-        health: Health,
-        affinity: Affinity,
-        budgets: Budgets,
-        judges: tuple[JudgeSpec, ...],
-        duels: DuelRules,
-        telemetry: Telemetry,
+        self, resources: Resources, judges: tuple[JudgeSpec, ...], duels: DuelRules
     ) -> None:
-        self.health = health
-        self.budgets = budgets
-        self._router = router
-        self._upstreams = upstreams
-        self._rules = rules
-        self._telemetry = telemetry
-        self._judging = Judging(judges, router, self._ask, telemetry, rules.verdict_s)
-        self.duels = Duels(duels, router, self._judging, telemetry)
-        self._choosing = Choosing(
-            router, upstreams, health, affinity, budgets, self.duels, telemetry
-        )
-        self.passing = Passing(router, upstreams, rules, health, budgets, telemetry)
-        self._teaching = Teaching(router, rules, health, affinity, budgets, telemetry)
+        self.health = resources.health
+        self.budgets = resources.budgets
+        self.passthrough = Passthrough(resources)
+        self._resources = resources
+        self._judges = JudgePool(judges, resources)
+        self.duels = Duels(duels, resources, self._judges)
+        self._selector = ArmSelector(resources)
 
     async def close(self) -> None:
         """End judgements, write down what is under way, and close the connections."""
-        await self._judging.close()
-        await self._teaching.close()
-        await self._upstreams.close()
+        await self._judges.close()
+        await self._resources.close()
 
     def models(self) -> list[ev.ArmSpec]:
         """The arms that can be called."""
-        return self._choosing.models()
+        return self._selector.models()
 
     async def answer(
-        self, client: Client, path: str, body: dict[str, Any], wanted: Wanted, caller: str
+        self, client: Client, path: str, body: dict[str, Any], routing: RoutingRequest, caller: str
     ) -> Reply | None:
-        """Decide and answer; None where it was streamed, a ServiceError where no arm could.
+        """Decide and answer; None if the answer was streamed. Raises ServiceError if no arm could.
 
-        Where the client leaves before its answer begins, the call ends there, upstream too.
+        If the client leaves before its answer begins, the call ends there, upstream too.
         """
-        conversation = conversation_of(body, wanted.request.tenant, wanted.request.unit)
-        asked = Asked(
-            path, body, size_of(body), wanted, caller, conversation, onward_of(client.headers)
+        request = ChatRequest(
+            path,
+            body,
+            size_of(body),
+            routing,
+            caller,
+            conversation(body, routing.decide.tenant, routing.decide.unit),
+            forwarded(client.headers),
         )
         with client.waiting():
             if not body.get("stream"):
-                return await self._answer(asked, None)
-            line = Line(client, self._rules.keep_alive_s)
-            async with line.kept_alive():
+                return await self._answer(request, None)
+            stream = EventStream(client, self._resources.rules.keep_alive_s)
+            async with stream.kept_alive():
                 try:
-                    return await self._answer(asked, line)
+                    return await self._answer(request, stream)
                 except ServiceError as error:
-                    if not line.begun:
+                    if not stream.started:
                         raise
-                    self._telemetry.rejected(error)
-                    await line.failed(event(error.body()))
+                    self._resources.telemetry.rejected(error)
+                    await stream.fail(error_body(error.body()))
                 except asyncio.CancelledError:
-                    if not line.begun or not client.cut():
+                    if not stream.started or not client.cut():
                         raise
-                    await line.failed(event(stopped().body()))
+                    await stream.fail(error_body(stopped().body()))
         return None
 
-    async def _answer(self, asked: Asked, line: Line | None) -> Reply | None:
+    async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
         tried: list[str] = []
-        refused: list[tuple[Call, Rejected]] = []
-        last: tuple[Call, Failed] | None = None
+        refused: list[tuple[RoutedExchange, Rejected]] = []
+        last: tuple[RoutedExchange, Failed] | None = None
         while True:
             try:
-                call = await self._choosing.decided(asked, tried, refused=bool(refused))
-            except (Refused, Unavailable, Busy) as none:
-                if not tried or (isinstance(none, BudgetExhausted) and not refused):
+                exchange = await self._selected(request, tried, refused)
+            except (Refused, Unavailable, Busy) as error:
+                if not tried or (isinstance(error, BudgetExhausted) and not refused):
                     raise
-                return await self._none_answered(refused, last, line)
-            call.before = [each for each, _ in refused]
+                return await self._unanswered(refused, last, stream)
             try:
-                return await self._attempt(asked, call, line)
+                return await self._attempt(request, exchange, stream)
             except Rejected as rejected:
-                self._teaching.rejected(call)
-                refused.append((call, rejected))
-            except asyncio.CancelledError:
-                await self._teaching.left(call)
-                raise
+                refused.append((exchange, rejected))
             except Failed as failed:
-                await self._teaching.failed(call, failed)
-                last = (call, failed)
-            tried.append(call.spec.id)
-            if asked.wanted.direct or self._rules.over(len(tried), refused):
-                return await self._none_answered(refused, last, line)
+                last = (exchange, failed)
+            tried.append(exchange.spec.id)
+            if request.routing.direct or self._resources.rules.exhausted(len(tried), refused):
+                return await self._unanswered(refused, last, stream)
 
-    async def _none_answered(
+    async def _selected(
         self,
-        refused: list[tuple[Call, Rejected]],
-        last: tuple[Call, Failed] | None,
-        line: Line | None,
+        request: ChatRequest,
+        tried: list[str],
+        refused: list[tuple[RoutedExchange, Rejected]],
+    ) -> RoutedExchange:
+        selection = await self._selector.select(request, tried, refused=bool(refused))
+        return RoutedExchange(
+            self._resources,
+            selection.decided,
+            request.size,
+            selection.max_usd,
+            conversation=request.conversation,
+            duel=request.may_duel and self.duels.drawn(selection.decided.id),
+            before=[each for each, _ in refused],
+        )
+
+    async def _unanswered(
+        self,
+        refused: list[tuple[RoutedExchange, Rejected]],
+        last: tuple[RoutedExchange, Failed] | None,
+        stream: EventStream | None,
     ) -> Reply | None:
-        """The first refusal, since all that were asked may have meant the request; an arm's failure
-        where it was that arm alone that could not do it.
+        """The first refusal, since all arms may have refused the request itself; a failure if the
+        arm that refused was merely unsuited.
         """
         if last is not None and (not refused or refused[0][1].unsuited):
-            raise failure(*last)
-        call, rejected = refused[0]
-        body = error_body(rejected, call.spec.id)
-        if line is not None and line.begun:
-            await line.failed(body)
+            exchange, failed = last
+            raise exchange.error(failed)
+        exchange, rejected = refused[0]
+        body = rejection_body(rejected, exchange.spec.id)
+        if stream is not None and stream.started:
+            await stream.fail(body)
             return None
-        return Reply(body, call.headers(), rejected.status)
+        return Reply(body, exchange.headers(), rejected.status)
 
-    async def _attempt(self, asked: Asked, call: Call, line: Line | None) -> Reply | None:
-        if line is not None:
-            line.headers = call.headers()
-            await self._streamed(line, asked, call)
+    async def _attempt(
+        self, request: ChatRequest, exchange: RoutedExchange, stream: EventStream | None
+    ) -> Reply | None:
+        if stream is not None:
+            await self._streamed(stream, request, exchange)
             return None
-        answer = await self._whole(call.spec, asked.path, asked.body, asked.onward, call.decided.id)
-        cost = await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
-        self._judge(asked, call, answer_text(answer))
-        headers = call.headers()
-        if cost is not None:
-            headers["x-cost-usd"] = f"{cost:.8f}"
-        return Reply(msgspec.json.encode(answer | {"id": call.decided.id}), headers)
+        async with exchange:
+            answer = await exchange.whole(request.path, request.body, request.headers)
+        self._judge(request, exchange, answer_text(answer))
+        headers = exchange.headers()
+        if exchange.cost_usd is not None:
+            headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
+        return Reply(msgspec.json.encode(answer | {"id": exchange.decided.id}), headers)
 
-    async def _streamed(self, line: Line, asked: Asked, call: Call) -> None:
-        options = asked.body.get("stream_options")
-        known = dict(options) if isinstance(options, Mapping) else {}
-        upstream = self._upstreams.spec(call.spec.upstream)
-        sent = asked.body | {"model": call.spec.model or call.spec.id}
-        if upstream.stream_usage:
-            sent["stream_options"] = known | {"include_usage": True}
-        passed = relay.Passed(
-            hide_usage=not known.get("include_usage"),
-            text=[] if self._judging or call.duel else None,
+    async def _streamed(
+        self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
+    ) -> None:
+        options = request.body.get("stream_options")
+        options = dict(options) if isinstance(options, Mapping) else {}
+        body = dict(request.body)
+        if self._resources.upstreams.spec(exchange.spec.upstream).stream_usage:
+            body["stream_options"] = options | {"include_usage": True}
+        answer = StreamedAnswer(
+            hide_usage=not options.get("include_usage"),
+            text=[] if self._judges or exchange.duel else None,
         )
-        with spans.calling(asked.path, call.spec, upstream, sent, call.decided.id) as span:
-            onward = span.onward(asked.onward)
-            async with self._upstreams.send(upstream.id, asked.path, sent, onward) as given:
-                try:
-                    await streaming.pass_on(
-                        line, given, upstream.kind, call, passed, self._teaching,
-                        self._rules.max_answer_bytes,
-                    )  # fmt: skip
-                except Failed as failed:  # before it began, but what it cost may have been told
-                    failed.usage = failed.usage or passed.usage
-                    raise
-            span.streamed(call, passed)
-        if passed.whole:
-            self._judge(asked, call, passed.whole_text())
+        stream.headers = exchange.headers()
+        max_bytes = self._resources.rules.max_answer_bytes
+        async with (
+            exchange,
+            exchange.sent(request.path, body, request.headers) as (response, span),
+        ):
+            try:
+                await streaming.pass_on(stream, response, exchange, answer, max_bytes)
+            except Failed as failed:  # before it began, but its cost may have been reported
+                failed.usage = failed.usage or answer.usage
+                raise
+            span.streamed(answer, exchange.first_token_s)
+        if answer.complete:
+            self._judge(request, exchange, answer.whole_text())
 
-    async def _whole(
-        self,
-        spec: ev.ArmSpec,
-        path: str,
-        body: Mapping[str, Any],
-        onward: Mapping[str, str],
-        decision_id: str = "",
-        purpose: str = "",
-    ) -> dict[str, Any]:
-        sent, upstream = (
-            {**body, "model": spec.model or spec.id},
-            self._upstreams.spec(spec.upstream),
-        )
-        with spans.calling(path, spec, upstream, sent, decision_id, purpose) as span:
-            onward = span.onward(onward)
-            async with self._upstreams.send(spec.upstream, path, sent, onward) as response:
-                answer = await whole(response, self._rules.max_answer_bytes)
-            answer = dialects.answered(upstream.kind, answer)
-            choices = answer.get("choices")
-            if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-                failed = Failed("the answer has no choices")
-                failed.usage = usage_in(answer)
-                raise failed
-            span.answered(answer)
-        return answer
-
-    async def _ask(self, spec: ev.ArmSpec, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A judge's question: no decision, but the arm's health and its bound of calls count."""
-        if not self.health.available(spec.id, time.monotonic()):
-            raise Failed("the arm does not answer at present")
-        if self.health.full(spec.id, spec.max_running):
-            raise Failed("the arm has as many calls under way as it may")
-        with counted(self.health, spec.id):
-            return await self._whole(spec, "/chat/completions", body, {}, purpose="judge")
-
-    def _judge(self, asked: Asked, call: Call, text: str | None) -> None:
-        """Background work after the answer is sent."""
+    def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
+        """Start background work after the answer is sent."""
         if text is None:
             return
-        served = Answered(call.decided, asked.body, text, asked.wanted.expected)
-        self._judging.answered(served)
-        if call.duel:
-            self.duels.begin(served, lambda: self._second(asked, call))
+        served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)
+        self._judges.judge(served)
+        if exchange.duel:
+            self.duels.begin(served, lambda: self._second(request, exchange.decided))
 
-    async def _second(self, asked: Asked, first: Call) -> Answered | None:
+    async def _second(self, request: ChatRequest, first: ev.Decided) -> ServedAnswer | None:
         """The answer of another arm to the same question, which the user does not wait for."""
-        call = await self._choosing.decided(asked, [first.spec.id], duel_of=first.decided.id)
-        body = {name: value for name, value in asked.body.items()
-                if name not in ("stream", "stream_options")}  # fmt: skip
+        selection = await self._selector.select(request, [first.arm], duel_of=first.id)
+        exchange = RoutedExchange(
+            self._resources,
+            selection.decided,
+            request.size,
+            selection.max_usd,
+            purpose="duel",
+        )
+        hidden = ("stream", "stream_options")
+        body = {name: value for name, value in request.body.items() if name not in hidden}
         try:
-            answer = await self._whole(call.spec, asked.path, body, {}, call.decided.id, "duel")
+            async with exchange:
+                answer = await exchange.whole(request.path, body, {})
         except Rejected:
-            self._teaching.rejected(call)
-            await self._teaching.outdone(call)  # the first arm answered it
+            await exchange.outdone()  # the first arm answered it
             return None
-        except asyncio.CancelledError:
-            await self._teaching.left(call, by_client=False)
-            raise
-        except Failed as failed:
-            await self._teaching.failed(call, failed)
+        except Failed:
             return None
-        await self._teaching.answered(call, usage_in(answer), said_in(answer["choices"]))
         text = answer_text(answer)
         if text is None:
             return None
-        answered = Answered(call.decided, asked.body, text, asked.wanted.expected)
-        self._judging.answered(answered)
-        return answered
+        served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)
+        self._judges.judge(served)
+        return served

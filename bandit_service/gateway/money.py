@@ -1,15 +1,19 @@
-"""What an answer cost, from the usage that its provider reports. Pure."""
+"""What a call costs: at most, probably, and by the usage that its provider reports. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.embedding import estimate_tokens
+from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.usage import Counts, counts_of, number, plain
 
 _HOUR = 2.0
 """Times the price in: what a prompt kept for an hour costs, where the arm does not say."""
+_LONG = 4
 _FAR, _SMALL_USD = 1000.0, 1.0
 """A bill is believed up to so many times what the list prices come to, and up to so many USD."""
 _BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
@@ -21,8 +25,8 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
 
     Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
     provider now keeps `usd_per_mtok_cache_write`, and for an hour `usd_per_mtok_cache_write_1h`. A
-    cost beyond what an outcome may have is taken for a provider's mistake: it is none, lest it
-    empty every budget.
+    cost beyond what an outcome may have is a provider's mistake: it is discarded, so that one bad
+    report cannot drain every budget.
 
     >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
     >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
@@ -35,6 +39,42 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     if billed is not None and _plausible(billed, listed):
         return billed
     return listed if listed is not None and listed <= MAX_COST_USD else None
+
+
+def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
+    """What the arm may cost at most: the prompt, and as many tokens as the answer may have.
+
+    If the client sets no limit, that is the arm's `max_output_tokens`, else `limit`, which is sent
+    in its place, else all that its window has left.
+    """
+    prices = [spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0]
+    dearest = max(*prices, hour_price(spec) if size.hour else 0.0)
+    window = max(1, spec.context_window - size.prompt)
+    tokens = max(size.limit or spec.max_output_tokens or limit or window, size.other_limit)
+    if size.thinking >= tokens:  # so the limit does not include it
+        tokens += size.thinking
+    tokens += size.extra
+    return (size.prompt * dearest + size.answers * tokens * spec.usd_per_mtok_out) / 1e6
+
+
+def usual_usd(spec: ArmSpec, size: Size) -> float:
+    """What a call costs at most whose answer is at most four times as long as usual."""
+    tokens = _LONG * spec.expected_output_tokens
+    return max_usd(spec, replace(size, limit=max(tokens, 1)))
+
+
+def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
+    """What a call without a usage has probably cost: the prompt and the answer.
+
+    received: bytes of the answer that arrived; None if none was seen, which counts as much as the
+    arm usually answers.
+    """
+    if received is None:
+        usual = spec.expected_output_tokens
+        tokens = size.answers * (usual if size.limit is None else min(usual, size.limit))
+    else:
+        tokens = estimate_tokens(received)
+    return (size.prompt * spec.usd_per_mtok_in + tokens * spec.usd_per_mtok_out) / 1e6
 
 
 def cached_tokens(usage: object) -> int:
@@ -102,8 +142,8 @@ def _bill(usage: object) -> float | None:
     return bill
 
 
-def _largest(told: Mapping[str, object]) -> float | None:
-    found = [_usd(value) for name, value in told.items() if plain(name) in _BILLS]
+def _largest(reported: Mapping[str, object]) -> float | None:
+    found = [_usd(value) for name, value in reported.items() if plain(name) in _BILLS]
     return max((each for each in found if each is not None), default=None)
 
 

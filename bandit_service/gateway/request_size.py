@@ -1,32 +1,37 @@
-"""How much a request is: what it may cost at most, and what it has probably cost. Pure."""
+"""How much a request asks for: tokens of its prompt, and the limits of its answer. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from bandit_service.core.events import ArmSpec
 from bandit_service.embedding import estimate_tokens
-from bandit_service.gateway.money import hour_price
 from bandit_service.gateway.usage import number, plain
 
 IMAGE_TOKENS = 1500
 """What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about
 1,600 for one."""
-_LONG = 4
-_MOST = 10**9
+_MAX_COUNT = 10**9
 _DEPTH = 3
-_BESIDE = ("tools", "functions", "response_format")
+_DECLARATIONS = ("tools", "functions", "response_format")
 _ANSWERS = frozenset(
     {
-        "n", "bestof", "numcompletions", "numreturnsequences", "numgenerations", "candidatecount",
-        "numcandidates", "numsamples", "beamwidth", "numbeams",
+        "n",
+        "bestof",
+        "numcompletions",
+        "numreturnsequences",
+        "numgenerations",
+        "candidatecount",
+        "numcandidates",
+        "numsamples",
+        "beamwidth",
+        "numbeams",
     }
-)  # fmt: skip
+)
 _LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
 """What OpenAI's language has. That a provider heeds any other name is not certain: one raises what
 is reserved, and never lowers it."""
@@ -36,17 +41,18 @@ _OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "t
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """prompt: tokens. limit: tokens of an answer, None where the client sets none. answers: how
-    many; 0 for what is embedded. least: what an answer may have by limits of other names. thinking:
-    tokens within an answer, beside: those on top of it. hour: the prompt is to be kept for an hour.
+    """prompt: tokens. limit: tokens of an answer, None if the client sets none. answers: how many;
+    0 for an embedding. other_limit: tokens that limits of other names allow an answer. thinking:
+    tokens of thinking within an answer; extra: tokens on top of it. hour: the provider is to keep
+    the prompt for an hour.
     """
 
     prompt: int
     limit: int | None
     answers: int
-    least: int = 0
+    other_limit: int = 0
     thinking: int = 0
-    beside: int = 0
+    extra: int = 0
     hour: bool = False
 
 
@@ -63,7 +69,7 @@ def size_of(body: Mapping[str, Any]) -> Size:
     """
     if "input" in body:
         return Size(_tokens(body["input"]), None, 0)
-    prompt = sum(_tokens(body[name]) for name in _BESIDE if body.get(name))
+    prompt = sum(_tokens(body[name]) for name in _DECLARATIONS if body.get(name))
     limits = _Limits()
     limits.look(body)
     answers = limits.answers
@@ -74,12 +80,12 @@ def size_of(body: Mapping[str, Any]) -> Size:
         prompt += _tokens(text)
         if isinstance(text, list):  # numbers are the tokens of one prompt
             answers *= max(1, sum(not isinstance(each, int) for each in text))
-    beside = limits.beside
-    if body.get("prediction"):  # what of it is not taken over is billed too
-        beside += _tokens(body["prediction"])
-    limit = max(limits.limit, limits.least) if limits.limit else None
+    extra = limits.extra
+    if body.get("prediction"):  # the provider also bills what the answer does not take over
+        extra += _tokens(body["prediction"])
+    limit = max(limits.limit, limits.other_limit) if limits.limit else None
     hour = _kept_an_hour(body)
-    return Size(prompt, limit, answers, limits.least, limits.thinking, beside, hour)
+    return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
 
 
 @dataclass(slots=True)
@@ -88,14 +94,14 @@ class _Limits:
 
     limit: int = 0
     answers: int = 1
-    least: int = 0
+    other_limit: int = 0
     thinking: int = 0
-    beside: int = 0
+    extra: int = 0
 
     def look(self, fields: Mapping[str, Any], within: bool = False, depth: int = _DEPTH) -> None:
         """Look at the fields of an object of the request; within: it is about thinking."""
         for key, value in fields.items():
-            if key in _BESIDE or key in _NO_LIMITS:
+            if key in _DECLARATIONS or key in _NO_LIMITS:
                 continue
             name = plain(key)
             thinks = "think" in name or "reason" in name
@@ -113,11 +119,11 @@ class _Limits:
         elif within:
             self.thinking = max(self.thinking, found)
         elif thinks:
-            self.beside = max(self.beside, found)
+            self.extra = max(self.extra, found)
         elif top and name in _LIMITS:
             self.limit = max(self.limit, found)
         else:
-            self.least = max(self.least, found)
+            self.other_limit = max(self.other_limit, found)
 
 
 def _limits(name: str) -> bool:
@@ -127,73 +133,6 @@ def _limits(name: str) -> bool:
     bounds = any(each in name for each in ("max", "min", "limit", "budget", "num"))
     length = any(each in name for each in ("token", "output", "budget", "len"))
     return (bounds and length) or "predict" in name
-
-
-def most_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
-    """What the arm may cost at most: the prompt, and as many tokens as may be answered.
-
-    Where the client sets no limit, that is the arm's `max_output_tokens`, else `limit`, which is
-    sent in its place, else all that its window has left.
-    """
-    prices = [spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0]
-    dearest = max(*prices, hour_price(spec) if size.hour else 0.0)
-    window = max(1, spec.context_window - size.prompt)
-    tokens = max(size.limit or spec.max_output_tokens or limit or window, size.least)
-    if size.thinking >= tokens:  # so it is no part of that
-        tokens += size.thinking
-    tokens += size.beside
-    return (size.prompt * dearest + size.answers * tokens * spec.usd_per_mtok_out) / 1e6
-
-
-def usual_usd(spec: ArmSpec, size: Size) -> float:
-    """What a call costs at most that is answered at most four times as long as usual."""
-    tokens = _LONG * spec.expected_output_tokens
-    return most_usd(spec, replace(size, limit=max(tokens, 1)))
-
-
-def likely_usd(spec: ArmSpec, size: Size, said: int | None = None) -> float:
-    """What a call has probably cost of which no usage came: the prompt and what was answered.
-
-    said: bytes of the answer as far as it came; None where none of it was seen, which counts as
-    much as the arm usually answers.
-    """
-    if said is None:
-        usual = spec.expected_output_tokens
-        tokens = size.answers * (usual if size.limit is None else min(usual, size.limit))
-    else:
-        tokens = estimate_tokens(said)
-    return (size.prompt * spec.usd_per_mtok_in + tokens * spec.usd_per_mtok_out) / 1e6
-
-
-def said_in(choices: object) -> int:
-    """How many bytes the choices of an answer, or of one event of a stream, say: text, reasoning,
-    and calls of tools.
-
-    >>> said_in([{"delta": {"role": "assistant", "content": "hello"}}, {"text": "hi"}])
-    7
-    """
-    found = 0
-    for choice in choices if isinstance(choices, list) else ():
-        if not isinstance(choice, dict):
-            continue
-        found += _text(choice.get("text"))
-        told = choice.get("delta") or choice.get("message")
-        if isinstance(told, dict):
-            found += sum(_text(value) for name, value in told.items() if name != "role")
-            calls = told.get("tool_calls")
-            found += sum(map(_called, calls)) if isinstance(calls, list) else 0
-    return found
-
-
-def _called(call: object) -> int:
-    function = call.get("function") if isinstance(call, dict) else None
-    return sum(map(_text, function.values())) if isinstance(function, dict) else 0
-
-
-def _text(value: object) -> int:
-    if not isinstance(value, str):
-        return 0
-    return len(value) if value.isascii() else len(value.encode(errors="replace"))
 
 
 def _of_messages(messages: object) -> int:
@@ -241,4 +180,4 @@ def _count(value: object) -> int:
     if isinstance(value, str):
         value = int(value) if value.isdecimal() and len(value) < 20 else None
     found = number(value)
-    return min(math.ceil(found), _MOST) if found is not None and found > 0 else 0
+    return min(math.ceil(found), _MAX_COUNT) if found is not None and found > 0 else 0

@@ -1,58 +1,84 @@
-"""How each kind of upstream is spoken to: what is sent to it, and what its answers mean."""
+"""Calls of a provider's dialect; every error of a translation becomes Refused or Failed."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from bandit_service import clock
-from bandit_service.gateway.providers import _anthropic_answer as anthropic_answer
-from bandit_service.gateway.upstreams import Failed
+from bandit_service.core.errors import Refused
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.providers import HttpRequest, Provider
+from bandit_service.settings.upstreams import Upstream
 
-_ODD = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
-"""What reading raises where a value is of another type than the API's."""
+_WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
+"""What reading an answer raises where a value is of another type than the API's."""
 
 
-def answered(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """An upstream's answer as OpenAI's. Raises Failed for what is none."""
-    if kind != "anthropic":
-        return answer
+def refusal(provider: Provider, path: str, body: Mapping[str, Any]) -> Refused | None:
+    """Why this dialect cannot carry a request, naming the field; None if it can."""
     try:
-        return anthropic_answer.answer(answer, int(clock.now()))
-    except anthropic_answer.Misspoken as why:
-        raise Failed(str(why), status=why.status) from None
-    except _ODD as error:
+        with _refusing():
+            provider.check(path, body)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def request_of(
+    provider: Provider, upstream: Upstream, path: str, body: Mapping[str, Any]
+) -> HttpRequest:
+    """The request in the provider's dialect; Refused if the dialect cannot carry it."""
+    with _refusing():
+        return provider.request(upstream, path, body)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 - it concerns this dialect, and no other
+        what = f"the request cannot be put in this provider's words ({type(error).__name__})"
+        raise Refused(what) from None
+
+
+def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
+    """A provider's whole answer in OpenAI's shape. Raises Failed if it is no answer."""
+    try:
+        return provider.answer(answer, int(clock.now()))
+    except _WRONG_TYPE as error:
         raise Failed(f"the answer is of another form ({type(error).__name__})") from None
 
 
-async def streamed(kind: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-    """The data of an upstream's events as OpenAI's, those that came together. Raises Failed.
+async def chunks_of(
+    provider: Provider, pieces: AsyncIterator[list[bytes]]
+) -> AsyncIterator[list[bytes]]:
+    """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
 
-    Where the reason why it stopped is known, what cannot be read after it is no failure.
+    Once the reason why the answer stopped is known, an event that cannot be read is no failure.
     """
-    if kind != "anthropic":
-        async for piece in pieces:
-            yield piece
-        return
-    stream = anthropic_answer.Stream(int(clock.now()))
+    decoder = provider.decoder(int(clock.now()))
     try:
         async for piece in pieces:
-            told: list[bytes] = []
+            chunks: list[bytes] = []
             try:
                 for data in piece:
-                    told += stream.feed(data)
-            except anthropic_answer.Misspoken as why:
-                if told:
-                    yield told
-                raise Failed(str(why), status=why.status, told=why.status > 0) from None
-            except _ODD as error:
+                    chunks += decoder.feed(data)
+            except Failed:
+                if chunks:
+                    yield chunks
+                raise
+            except _WRONG_TYPE as error:
                 raise Failed(f"an event is of another form ({type(error).__name__})") from None
-            yield told
+            yield chunks
     except Failed as failed:
-        ended = [] if failed.told else stream.end()
-        if not ended:
+        last = [] if failed.told else decoder.end()
+        if not last:
             raise
-        yield ended
+        yield last
         return
-    if told := list(stream.end()):
-        yield told
+    if last := decoder.end():
+        yield last

@@ -59,9 +59,22 @@ _CODES = ("code", "status_code", "error_code", "status", "http_code", "http_stat
 _NAMES = ("type", "code", "status", "error_type", "reason", "__type")
 _MESSAGES = ("message", "msg", "detail", "error_msg", "error_message", "status_msg", "reason")
 _ENDED_BADLY = frozenset(
-    {"error", "abort", "aborted", "cancelled", "canceled", "failed", "failure", "network_error",
-     "model_error", "server_error", "internal_error", "timeout", "insufficient_system_resource"}
-)  # fmt: skip
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "failed",
+        "failure",
+        "network_error",
+        "model_error",
+        "server_error",
+        "internal_error",
+        "timeout",
+        "insufficient_system_resource",
+    }
+)
 _WELL = (0, 200, "0", "200", "ok", "success", "succeeded", "completed")
 
 

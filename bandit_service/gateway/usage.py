@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_MOST = 10**12
+_MAX_COUNT = 10**12
 """More tokens than any answer has: beyond it a number is taken for nonsense."""
 _DEPTH = 4
 _PROMPT = frozenset(
@@ -19,10 +19,15 @@ _PROMPT = frozenset(
 )
 _ANSWER = frozenset(
     {
-        "completiontokens", "outputtokens", "candidatestokencount", "completiontokencount",
-        "outputtokencount", "generatedtokencount", "evalcount",
+        "completiontokens",
+        "outputtokens",
+        "candidatestokencount",
+        "completiontokencount",
+        "outputtokencount",
+        "generatedtokencount",
+        "evalcount",
     }
-)  # fmt: skip
+)
 _TOTAL = frozenset({"totaltokens", "totaltokencount"})
 _TOOLS = "tooluseprompttokencount"
 _MONEY = ("cost", "price", "usd", "saving", "discount", "percent", "ratio", "ttl", "storage")
@@ -162,6 +167,26 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
     return answer.get("usageMetadata") if found is None else found
 
 
+def answer_bytes(choices: object) -> int:
+    """How many bytes the choices of an answer, or of one event of a stream, say: text, reasoning,
+    and calls of tools.
+
+    >>> answer_bytes([{"delta": {"role": "assistant", "content": "hello"}}, {"text": "hi"}])
+    7
+    """
+    size = 0
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            continue
+        size += _text_bytes(choice.get("text"))
+        message = choice.get("delta") or choice.get("message")
+        if isinstance(message, dict):
+            size += sum(_text_bytes(value) for name, value in message.items() if name != "role")
+            calls = message.get("tool_calls")
+            size += sum(map(_call_bytes, calls)) if isinstance(calls, list) else 0
+    return size
+
+
 def count(value: object) -> int | None:
     """A number of tokens; None for what is none.
 
@@ -169,7 +194,7 @@ def count(value: object) -> int | None:
     (1000, None, None, None, None)
     """
     found = number(value)
-    if found is None or not 0 <= found <= _MOST or found != int(found):
+    if found is None or not 0 <= found <= _MAX_COUNT or found != int(found):
         return None
     return int(found)
 
@@ -240,3 +265,14 @@ def _counts(
                 yield from _counts(value, (*path, name))
         elif (found := count(value)) is not None and not any(each in name for each in _MONEY):
             yield path, name, found
+
+
+def _call_bytes(call: object) -> int:
+    function = call.get("function") if isinstance(call, dict) else None
+    return sum(map(_text_bytes, function.values())) if isinstance(function, dict) else 0
+
+
+def _text_bytes(value: object) -> int:
+    if not isinstance(value, str):
+        return 0
+    return len(value) if value.isascii() else len(value.encode(errors="replace"))

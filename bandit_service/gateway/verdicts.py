@@ -28,7 +28,7 @@ import msgspec
 from bandit_service.gateway import judges
 from bandit_service.settings.judges import JudgeSpec
 
-MOST_SCHEMA = 65_536
+MAX_SCHEMA = 65_536
 _LENGTH = struct.Struct(">I")
 _READY_S = 60.0
 _SLOWER = 10.0
@@ -77,14 +77,14 @@ class Verdicts:
         silent = (spec.kind == "json_schema" and schema is None) or (
             spec.kind == "exact" and not expected
         )
-        if silent or len(text) > judges.MOST_CHARS:
+        if silent or len(text) > judges.MAX_CHARS:
             return None
         try:
             encoded = msgspec.json.encode(schema)
             question = _framed(Question(spec.kind, text, expected, spec.pattern, encoded))
         except (ValueError, TypeError, RecursionError):  # such as half a character
             raise NoVerdict("failed") from None
-        if len(encoded) > MOST_SCHEMA:
+        if len(encoded) > MAX_SCHEMA:
             raise NoVerdict("large")
         async with self._asking:
             try:
@@ -113,7 +113,7 @@ class Verdicts:
             async with asyncio.timeout(_SLOWER * self._cpu_s):
                 child.stdin.write(question)
                 await child.stdin.drain()
-                return await _told(child)
+                return await _received(child)
         except TimeoutError:
             raise NoVerdict("timeout") from None
         except (EOFError, OSError, msgspec.DecodeError):
@@ -122,13 +122,18 @@ class Verdicts:
 
     async def _begun(self) -> asyncio.subprocess.Process:
         self._child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bandit_service.gateway.verdicts", str(self._cpu_s),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "bandit_service.gateway.verdicts",
+            str(self._cpu_s),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             async with asyncio.timeout(_READY_S):
-                await _told(self._child)
+                await _received(self._child)
         except (EOFError, TimeoutError):
             await self._end()
             raise OSError("the child did not begin") from None
@@ -142,7 +147,7 @@ class Verdicts:
             await child.wait()
 
 
-async def _told(child: asyncio.subprocess.Process) -> Verdict:
+async def _received(child: asyncio.subprocess.Process) -> Verdict:
     assert child.stdout is not None
     (length,) = _LENGTH.unpack(await child.stdout.readexactly(_LENGTH.size))
     return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=Verdict)

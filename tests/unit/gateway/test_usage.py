@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway import streamed_answer as relay
 from bandit_service.gateway.money import cached_tokens, completion_tokens, cost_usd
-from bandit_service.gateway.providers import _anthropic_answer as anthropic_answer
+from bandit_service.gateway.providers import _anthropic_answer
+from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 from bandit_service.gateway.usage import Counts, counts_of, merged, usage_in
 from policies import ArmId
 
@@ -101,7 +101,7 @@ def test_what_is_kept_for_an_hour_has_its_price() -> None:
     lengths = {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 400}
     theirs = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 500,
               "cache_creation": lengths}  # fmt: skip
-    ours = anthropic_answer.usage(theirs)
+    ours = _anthropic_answer.usage(theirs)
     by_hand = (10 * 3 + 100 * 3.75 + 400 * 6 + 5 * 15) / 1e6
     assert cost_usd(theirs, ARM) == cost_usd(ours, ARM) == pytest.approx(by_hand)
     told = msgspec.structs.replace(ARM, usd_per_mtok_cache_write_1h=5.0)
@@ -143,7 +143,7 @@ def test_a_bill_alone_is_a_cost_and_a_bill_of_nothing_is_one_for_what_is_free() 
 
 def test_a_later_zero_overwrites_no_earlier_count() -> None:
     """On 5a5a85b the last usage of a stream was taken as it was: 1,000 tokens became 0."""
-    stream = anthropic_answer.Stream(0)
+    stream = _anthropic_answer.Decoder(0)
     first = {"input_tokens": 900, "cache_read_input_tokens": 5000, "output_tokens": 1,
              "cache_creation": {"ephemeral_1h_input_tokens": 40}}  # fmt: skip
     message = {"model": "m", "usage": first}
@@ -171,8 +171,8 @@ def test_of_a_stream_the_larger_counts_are_kept_wherever_they_stand() -> None:
                                   "prompt_tokens_details": {"cached_tokens": 0}}},
         {"choices": [], "usage": None},
     ]  # fmt: skip
-    passed = relay.Passed()
-    relay.rewritten([msgspec.json.encode(each) for each in events], "id", passed)
+    passed = StreamedAnswer()
+    rewritten([msgspec.json.encode(each) for each in events], "id", passed)
     assert counts_of(passed.usage) == Counts(fresh=100, cached=600, answer=9)
     assert usage_in(end) == {"prompt_tokens": 700, "completion_tokens": 8}
 
