@@ -45,10 +45,10 @@ class ServedAnswer:
 
 
 @dataclass
-class _Usage:
+class _Quota:
     """What one judging model has used of its rate and its money."""
 
-    asked: deque[float] = field(default_factory=deque)
+    calls: deque[float] = field(default_factory=deque)
     held_usd: float = 0.0
 
 
@@ -58,20 +58,20 @@ class _JudgeAccount:
 
     resources: Resources
     spec: JudgeSpec
-    usage: _Usage
+    quota: _Quota
     max_usd: float
     decided: ev.Decided
     held: bool = False
 
     def reserve(self) -> None:
         """Hold the most that the judgement may cost."""
-        self.usage.held_usd += self.max_usd
+        self.quota.held_usd += self.max_usd
         self.held = True
 
     def release(self) -> None:
         """Let go of it."""
         if self.held:
-            self.usage.held_usd = max(0.0, self.usage.held_usd - self.max_usd)
+            self.quota.held_usd = max(0.0, self.quota.held_usd - self.max_usd)
             self.held = False
 
     async def book(self, usd: float) -> bool:
@@ -100,7 +100,7 @@ class JudgePool:
         self._resources = resources
         self._router = resources.router
         self._telemetry = resources.telemetry
-        self._usages = {spec.id: _Usage() for spec in specs}
+        self._quotas = {spec.id: _Quota() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
         self._verdicts = Verdicts(resources.rules.verdict_s)
         if any(spec.kind != "llm" for spec in specs):
@@ -205,9 +205,9 @@ class JudgePool:
             self._telemetry.judged(spec.id, "no arm")
             return None
         body = {"messages": messages, "temperature": 0, "max_tokens": 200}
-        arm, size, usage = record.spec, size_of(body), self._usages[spec.id]
-        account = _JudgeAccount(self._resources, spec, usage, max_usd(arm, size), decided)
-        if not self._admitted(spec, usage, account.max_usd):
+        arm, size, quota = record.spec, size_of(body), self._quotas[spec.id]
+        account = _JudgeAccount(self._resources, spec, quota, max_usd(arm, size), decided)
+        if not self._admitted(spec, quota, account.max_usd):
             return None
         try:
             self._require_room(arm)
@@ -227,18 +227,18 @@ class JudgePool:
         if health.full(arm.id, arm.max_running):
             raise Failed("the arm has as many calls under way as it may")
 
-    def _admitted(self, spec: JudgeSpec, usage: _Usage, usd: float) -> bool:
+    def _admitted(self, spec: JudgeSpec, quota: _Quota, usd: float) -> bool:
         """Whether the judge's rate and daily limit allow one more call."""
         now = time.monotonic()
-        while usage.asked and usage.asked[0] <= now - _MINUTE_S:
-            usage.asked.popleft()
-        if len(usage.asked) >= spec.max_per_minute:
+        while quota.calls and quota.calls[0] <= now - _MINUTE_S:
+            quota.calls.popleft()
+        if len(quota.calls) >= spec.max_per_minute:
             self._telemetry.judged(spec.id, "rate")
             return False
         spend = self._router.world.spend
         spent = spend.spent("day", self._router.writer.now(), f"judge:{spec.id}")
-        if spent + usage.held_usd + usd > spec.usd_per_day:
+        if spent + quota.held_usd + usd > spec.usd_per_day:
             self._telemetry.judged(spec.id, "budget")
             return False
-        usage.asked.append(now)
+        quota.calls.append(now)
         return True

@@ -20,8 +20,8 @@ _BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
 
 
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
-    """The provider's own bill where it tells a plausible one, else Σ tokens · price / 10⁶; None
-    where neither was told.
+    """The provider's own bill if it reports a plausible one, else Σ tokens · price / 10⁶; None
+    if it reports neither.
 
     Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
     provider now keeps `usd_per_mtok_cache_write`, and for an hour `usd_per_mtok_cache_write_1h`. A
@@ -84,14 +84,14 @@ def cached_tokens(usage: object) -> int:
 
 
 def saved_usd(usage: object, spec: ArmSpec) -> float:
-    """What the cached tokens would have cost more: cached · (price in − cached price) / 10⁶."""
+    """What the provider's cache saved: cached · (price in − cached price) / 10⁶."""
     if spec.usd_per_mtok_cached_in is None:
         return 0.0
     return cached_tokens(usage) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
 
 
 def completion_tokens(usage: object) -> int | None:
-    """How many tokens the answer has; None where that was not told."""
+    """How many tokens the answer has; None if that is not reported."""
     counts = counts_of(usage)
     return None if counts is None else counts.answer or None
 
@@ -143,8 +143,8 @@ def _bill(usage: object) -> float | None:
 
 
 def _largest(reported: Mapping[str, object]) -> float | None:
-    found = [_usd(value) for name, value in reported.items() if plain(name) in _BILLS]
-    return max((each for each in found if each is not None), default=None)
+    bills = [_usd(value) for name, value in reported.items() if plain(name) in _BILLS]
+    return max((each for each in bills if each is not None), default=None)
 
 
 def _usd(value: object) -> float | None:
@@ -156,5 +156,5 @@ def _usd(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    found = number(value)
-    return float(found) if found is not None and 0 <= found <= MAX_COST_USD * _FAR else None
+    usd = number(value)
+    return float(usd) if usd is not None and 0 <= usd <= MAX_COST_USD * _FAR else None

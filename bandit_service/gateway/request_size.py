@@ -108,22 +108,22 @@ class _Limits:
             if isinstance(value, Mapping):
                 if depth:
                     self.look(value, within or thinks, depth - 1)
-            elif found := _count(value):
-                self._note(name, found, within, thinks, depth == _DEPTH)
+            elif count := _count(value):
+                self._note(name, count, within, thinks, depth == _DEPTH)
 
-    def _note(self, name: str, found: int, within: bool, thinks: bool, top: bool) -> None:
+    def _note(self, name: str, count: int, within: bool, thinks: bool, top: bool) -> None:
         if name in _ANSWERS:
-            self.answers = max(self.answers, found)
+            self.answers = max(self.answers, count)
         elif not _limits(name):
             return
         elif within:
-            self.thinking = max(self.thinking, found)
+            self.thinking = max(self.thinking, count)
         elif thinks:
-            self.extra = max(self.extra, found)
+            self.extra = max(self.extra, count)
         elif top and name in _LIMITS:
-            self.limit = max(self.limit, found)
+            self.limit = max(self.limit, count)
         else:
-            self.other_limit = max(self.other_limit, found)
+            self.other_limit = max(self.other_limit, count)
 
 
 def _limits(name: str) -> bool:
@@ -137,7 +137,7 @@ def _limits(name: str) -> bool:
 
 def _of_messages(messages: object) -> int:
     """The tokens of a conversation, of which images count by their number."""
-    found = 0
+    tokens = 0
     for each in messages if isinstance(messages, list) else ():
         parts = each.get("content") if isinstance(each, dict) else None
         images = [part for part in parts if _is_image(part)] if isinstance(parts, list) else []
@@ -145,8 +145,8 @@ def _of_messages(messages: object) -> int:
             assert isinstance(each, dict)
             assert isinstance(parts, list)
             each = each | {"content": [part for part in parts if not _is_image(part)]}
-        found += _tokens(each) + IMAGE_TOKENS * len(images)
-    return found
+        tokens += _tokens(each) + IMAGE_TOKENS * len(images)
+    return tokens
 
 
 def _kept_an_hour(body: Mapping[str, Any]) -> bool:
@@ -165,7 +165,7 @@ def _is_image(part: object) -> bool:
 
 
 def _tokens(value: object) -> int:
-    """As many as its text has by its length; of what is given as tokens, at least their number."""
+    """The tokens of its text, by its length; at least the number of tokens that it lists."""
     return max(_numbers(value), estimate_tokens(len(msgspec.json.encode(value))))
 
 
@@ -179,5 +179,5 @@ def _count(value: object) -> int:
     """A number as it is, as 8000.0 or as "8000", which some servers take too; 0 for none."""
     if isinstance(value, str):
         value = int(value) if value.isdecimal() and len(value) < 20 else None
-    found = number(value)
-    return min(math.ceil(found), _MAX_COUNT) if found is not None and found > 0 else 0
+    exact = number(value)
+    return min(math.ceil(exact), _MAX_COUNT) if exact is not None and exact > 0 else 0

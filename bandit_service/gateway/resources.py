@@ -74,7 +74,11 @@ class Resources:
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
 
+    async def finished(self) -> None:
+        """Wait until all of it is done."""
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+
     async def close(self) -> None:
         """Finish what is being written down, and close the connections."""
-        await asyncio.gather(*self._finishing, return_exceptions=True)
+        await self.finished()
         await self.upstreams.close()

@@ -1,8 +1,8 @@
 """Calls to the providers: one pool of connections, a timeout for each stage, keys unseen.
 
-A call is sent a second time to the same provider only where it has surely or almost surely not
-been worked on: no connection was made, or one that had been kept open was closed without a byte of
-an answer (RFC 9112, section 9.3.1: the usual end of an idle connection). Everything else is a
+A call is sent a second time to the same provider only if the provider has surely or almost surely
+not worked on it: no connection was made, or one that had been kept open was closed without a byte
+of an answer (RFC 9112, section 9.3.1: the usual end of an idle connection). Everything else is a
 failure of the arm, and another one may be asked.
 """
 
@@ -34,7 +34,7 @@ from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MAX_ERROR = 65_536
 _LARGE = 1 << 20
-"""Bytes of a body that is written in pieces, so that other calls go on meanwhile."""
+"""Bytes from which a body is written in pieces, so that other calls go on meanwhile."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Sent:
 class Upstreams:
     """All providers, over one session. `close` it at the end.
 
-    sent_again: called with the provider's id where a call is sent a second time. max_header_bytes:
+    sent_again: called with the provider's id whenever a call is sent again. max_header_bytes:
     the longest line of an answer's head.
     """
 
@@ -112,7 +112,7 @@ class Upstreams:
     async def send(
         self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a POST, once it has begun and says 200. Raises Failed or Rejected."""
+        """The answer to a POST, once its head says 200. Raises Failed or Rejected."""
         upstream = self._upstreams[id]
         spec = upstream.spec
         request = translation.request_of(self._provider(id), upstream, path, body)
@@ -142,7 +142,7 @@ class Upstreams:
     async def _response(
         self, upstream: Upstream, url: str, data: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """The answer's head; sent again as often as is allowed and safe."""
+        """The answer's head; the call is sent again as often as is allowed and safe."""
         spec, proxy, tunnel = upstream.spec, upstream.proxy, url.startswith("https:")
         if proxy and not tunnel:  # then the proxy reads the call itself
             headers = {**headers, **proxy.headers()}
@@ -193,7 +193,7 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
         while len(body) < _MAX_ERROR and not response.content.at_eof():
             body += await response.content.read(_MAX_ERROR - len(body))
     except (aiohttp.ClientError, TimeoutError):
-        pass  # what came may be enough to tell
+        pass  # what came may say enough
     about = trouble.refusal(response.status, body).about
     if about is About.ARM or response.status < 400:
         raise Failed(
@@ -205,7 +205,7 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
-    """How long a provider asks to wait; 0 where it says nothing that can be read.
+    """How long a provider asks to wait; 0 if it says nothing that can be read.
 
     `retry-after-ms` of OpenAI and Azure, else Retry-After, in seconds or a date (RFC 9110, 10.2.3).
     """

@@ -58,7 +58,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Reported:
     """What a usage says, of each count the largest by any of its names.
 
     missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
@@ -90,52 +90,52 @@ def counts_of(usage: object) -> Counts | None:
     """
     if not isinstance(usage, Mapping):
         return None
-    told = _read(usage)
-    told.written = max(told.written, told.minutes + told.hour)
-    told.prompt += told.tools
-    if told.missed is not None:
-        told.prompt = max(told.prompt, told.missed + told.cached)
-    if not (told.prompt or told.answer or told.cached or told.written):
+    reported = _read(usage)
+    reported.written = max(reported.written, reported.minutes + reported.hour)
+    reported.prompt += reported.tools
+    if reported.missed is not None:
+        reported.prompt = max(reported.prompt, reported.missed + reported.cached)
+    if not (reported.prompt or reported.answer or reported.cached or reported.written):
         return None
-    beside = _beside(told)
-    prompt = told.prompt + sum(getattr(told, each) for each in beside - {"reasoning"})
-    answer = told.answer
+    beside = _beside(reported)
+    prompt = reported.prompt + sum(getattr(reported, each) for each in beside - {"reasoning"})
+    answer = reported.answer
     if "reasoning" in beside:
-        rest = None if told.total is None else max(0, told.total - prompt - answer)
-        answer += told.reasoning if rest is None else min(rest, told.reasoning)
-    cached = min(told.cached, prompt)
-    written = min(told.written, prompt - cached)
-    hour = min(told.hour, written)
+        rest = None if reported.total is None else max(0, reported.total - prompt - answer)
+        answer += reported.reasoning if rest is None else min(rest, reported.reasoning)
+    cached = min(reported.cached, prompt)
+    written = min(reported.written, prompt - cached)
+    hour = min(reported.hour, written)
     return Counts(prompt - cached - written, cached, written - hour, hour, answer)
 
 
-def _beside(told: _Told) -> set[str]:
+def _beside(reported: _Reported) -> set[str]:
     """Which counts are not in those of prompt and answer, but beside them.
 
     The total says so where some of them come to exactly what it has more; else their names do, or
     that they are larger than what they would be in. What a total has more and nothing explains is
     nobody's.
     """
-    more = (told.total or 0) - told.prompt - told.answer
-    caches = told.cached + told.written
+    more = (reported.total or 0) - reported.prompt - reported.answer
+    caches = reported.cached + reported.written
     if more > 0:
         for some in _BESIDE:
-            sizes = [getattr(told, each) for each in some]
+            sizes = [getattr(reported, each) for each in some]
             if all(sizes) and sum(sizes) == more:
                 return set(some)
     beside = set()
-    separate = told.apart and not told.inclusive and (told.total is None or more != 0)
-    larger, room = caches > told.prompt, 0 < caches <= more
-    if (larger and room) if told.within else (separate or larger or room):
+    separate = reported.apart and not reported.inclusive and (reported.total is None or more != 0)
+    larger, room = caches > reported.prompt, 0 < caches <= more
+    if (larger and room) if reported.within else (separate or larger or room):
         beside |= {"cached", "written"}
-    if told.gemini or told.total is not None or told.reasoning > told.answer:
+    if reported.gemini or reported.total is not None or reported.reasoning > reported.answer:
         beside.add("reasoning")  # as far as the total has room for it
     return beside
 
 
 def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
-    """A usage that is told several times: counts are of all until then, so the larger one is kept;
-    of anything else the later, unless it is null.
+    """A usage that is reported several times: counts are cumulative, so the larger one is kept; of
+    anything else the later one, unless it is null.
 
     >>> merged({"input_tokens": 1000, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 15})
     {'input_tokens': 1000, 'output_tokens': 15}
@@ -159,12 +159,12 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
     >>> usage_in({"choices": [{"delta": {}, "usage": {"prompt_tokens": 3}}], "usage": None})
     {'prompt_tokens': 3}
     """
-    found = answer.get("usage")
+    usage = answer.get("usage")
     choices = answer.get("choices")
     for each in (answer.get("x_groq"), *(choices if isinstance(choices, list) else ())):
         if isinstance(each, Mapping) and isinstance(each.get("usage"), Mapping):
-            found = merged(found, each["usage"])
-    return answer.get("usageMetadata") if found is None else found
+            usage = merged(usage, each["usage"])
+    return answer.get("usageMetadata") if usage is None else usage
 
 
 def answer_bytes(choices: object) -> int:
@@ -193,10 +193,10 @@ def count(value: object) -> int | None:
     >>> count(1000.0), count(True), count(0.5), count("7"), count(None)
     (1000, None, None, None, None)
     """
-    found = number(value)
-    if found is None or not 0 <= found <= _MAX_COUNT or found != int(found):
+    exact = number(value)
+    if exact is None or not 0 <= exact <= _MAX_COUNT or exact != int(exact):
         return None
-    return int(found)
+    return int(exact)
 
 
 def number(value: object) -> int | float | None:
@@ -215,43 +215,43 @@ def plain(name: object) -> str:
     return str(name).replace("_", "").replace("-", "").lower()
 
 
-def _read(usage: Mapping[str, Any]) -> _Told:
-    told = _Told()
-    for path, name, found in _counts(usage, ()):
+def _read(usage: Mapping[str, Any]) -> _Reported:
+    reported = _Reported()
+    for path, name, tokens in _counts(usage, ()):
         details = any("detail" in each for each in path)
         if "reason" in name or "think" in name or "thought" in name:
-            told.reasoning = max(told.reasoning, found)
-            told.gemini |= name == "thoughtstokencount"
+            reported.reasoning = max(reported.reasoning, tokens)
+            reported.gemini |= name == "thoughtstokencount"
         elif details and any(each.startswith(("completion", "output", "cand")) for each in path):
             continue  # other parts of the answer
         elif "cach" in name or "ephemeral" in name:
-            _note_cache(told, name, found, details)
+            _note_cache(reported, name, tokens, details)
         elif details or any("cach" in each for each in path):
             continue  # other parts of the prompt
         elif name in _PROMPT:
-            told.prompt = max(told.prompt, found)
-            told.inclusive |= name.startswith("prompt") and found > 0
+            reported.prompt = max(reported.prompt, tokens)
+            reported.inclusive |= name.startswith("prompt") and tokens > 0
         elif name in _ANSWER:
-            told.answer = max(told.answer, found)
+            reported.answer = max(reported.answer, tokens)
         elif name in _TOTAL:
-            told.total = max(told.total or 0, found)
+            reported.total = max(reported.total or 0, tokens)
         elif name == _TOOLS:
-            told.tools = found
-    return told
+            reported.tools = tokens
+    return reported
 
 
-def _note_cache(told: _Told, name: str, found: int, details: bool) -> None:
+def _note_cache(reported: _Reported, name: str, tokens: int, details: bool) -> None:
     """A count of a cache: what was read from it, what it missed, or what was written to it."""
     if "ephemeral" in name:
         length = "hour" if "1h" in name else "minutes"
     elif "miss" in name:
-        told.missed = max(told.missed or 0, found)
+        reported.missed = max(reported.missed or 0, tokens)
         return
     else:
         length = "written" if "creat" in name or "writ" in name else "cached"
-    setattr(told, length, max(getattr(told, length), found))
-    told.within |= details and found > 0
-    told.apart |= name in _APART
+    setattr(reported, length, max(getattr(reported, length), tokens))
+    reported.within |= details and tokens > 0
+    reported.apart |= name in _APART
 
 
 def _counts(
@@ -263,8 +263,8 @@ def _counts(
         if isinstance(value, Mapping):
             if len(path) < _DEPTH:
                 yield from _counts(value, (*path, name))
-        elif (found := count(value)) is not None and not any(each in name for each in _MONEY):
-            yield path, name, found
+        elif (tokens := count(value)) is not None and not any(each in name for each in _MONEY):
+            yield path, name, tokens
 
 
 def _call_bytes(call: object) -> int:
