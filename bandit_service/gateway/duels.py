@@ -10,33 +10,23 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bandit_service import wire
 from bandit_service.core import chance
 from bandit_service.core.errors import ServiceError, Unknown
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.resources import Resources
+from bandit_service.settings.sections import DuelSettings
 
 _MAX_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class DuelRules:
-    """share: of the answers. judge: id of a judge, "" leaves it to the user. keep_s: how long the
-    second answer can be asked for; it is kept in memory alone.
-    """
-
-    share: float = 0.0
-    judge: str = ""
-    keep_s: float = 600.0
 
 
 class Duels:
     """Which answers are challenged, by which, and with what result."""
 
-    def __init__(self, rules: DuelRules, resources: Resources, judges: JudgePool) -> None:
-        self.rules = rules
+    def __init__(self, settings: DuelSettings, resources: Resources, judges: JudgePool) -> None:
+        self._settings = settings
         self._router = resources.router
         self._telemetry = resources.telemetry
         self._judges = judges
@@ -45,7 +35,7 @@ class Duels:
     def drawn(self, decision_id: str) -> bool:
         """Whether this answer is to be challenged: by chance that depends on nothing else."""
         seed = self._router.rules.explore.seed
-        return chance.uniform(seed, f"{decision_id} challenged") < self.rules.share
+        return chance.uniform(seed, f"{decision_id} challenged") < self._settings.share
 
     def begin(
         self, served: ServedAnswer, second: Callable[[], Awaitable[ServedAnswer | None]]
@@ -60,7 +50,7 @@ class Duels:
         if kept is None or tenant not in (None, kept[1].decided.tenant):
             raise Unknown(
                 f"decision_id: no duel of {decision_id!r} is kept; the answers of a duel are kept "
-                f"for {self.rules.keep_s:g} s",
+                f"for {self._settings.keep_s:g} s",
                 param="decision_id",
             )
         return kept[1], kept[2]
@@ -76,15 +66,15 @@ class Duels:
             self._telemetry.dueled("none")
             return
         self._tidy()
-        ends = time.monotonic() + self.rules.keep_s
+        ends = time.monotonic() + self._settings.keep_s
         shown = (replace(served, body={}), replace(other, body={}))  # the questions take no room
         self._kept[served.decided.id] = (ends, *shown)
         while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
-        if not self.rules.judge:
+        if not self._settings.judge:
             self._telemetry.dueled("open")
             return
-        better = await self._judges.compare(self.rules.judge, served, other)
+        better = await self._judges.compare(self._settings.judge, served, other)
         if better is None:
             self._telemetry.dueled("open")
             return

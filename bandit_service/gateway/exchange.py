@@ -110,7 +110,7 @@ class Exchange:
     ) -> dict[str, Any]:
         """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
         async with self.sent(path, body, headers) as (response, span):
-            answer = await read_answer(response, self._resources.rules.max_answer_bytes)
+            answer = await read_answer(response, self._resources.settings.max_answer_bytes)
             answer = self._resources.upstreams.answer_of(self.spec.upstream, answer)
             self.usage = usage_in(answer)
             if path != EMBEDDINGS:
@@ -120,7 +120,7 @@ class Exchange:
 
     def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
         """The data of a streamed answer's events as OpenAI's chunks. Raises Failed."""
-        events = events_of(response, self._resources.rules.max_answer_bytes)
+        events = events_of(response, self._resources.settings.max_answer_bytes)
         return self._resources.upstreams.chunks_of(self.spec.upstream, events)
 
     def _choices(self, answer: dict[str, Any]) -> list[Any]:

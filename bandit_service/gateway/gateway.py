@@ -26,7 +26,7 @@ from bandit_service.core.errors import (
 from bandit_service.gateway import streaming
 from bandit_service.gateway.affinity import conversation
 from bandit_service.gateway.client import Client, Reply
-from bandit_service.gateway.duels import DuelRules, Duels
+from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.event_stream import EventStream, error_body
 from bandit_service.gateway.failures import Failed, Rejected, rejection_body
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
@@ -39,13 +39,18 @@ from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.selection import ArmSelector
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.settings.judges import JudgeSpec
+from bandit_service.settings.sections import DuelSettings
+
+_MAX_TRIED = 20
+
+Refusals = list[tuple[RoutedExchange, Rejected]]
 
 
 class Gateway:
     """Answers requests of OpenAI's wire format with the arms that have an upstream."""
 
     def __init__(
-        self, resources: Resources, judges: tuple[JudgeSpec, ...], duels: DuelRules
+        self, resources: Resources, judges: tuple[JudgeSpec, ...], duels: DuelSettings
     ) -> None:
         self.health = resources.health
         self.budgets = resources.budgets
@@ -83,7 +88,7 @@ class Gateway:
         with client.waiting():
             if not body.get("stream"):
                 return await self._answer(request, None)
-            stream = EventStream(client, self._resources.rules.keep_alive_s)
+            stream = EventStream(client, self._resources.settings.keep_alive_s)
             async with stream.kept_alive():
                 try:
                     return await self._answer(request, stream)
@@ -100,7 +105,7 @@ class Gateway:
 
     async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
         tried: list[str] = []
-        refused: list[tuple[RoutedExchange, Rejected]] = []
+        refused: Refusals = []
         last: tuple[RoutedExchange, Failed] | None = None
         while True:
             try:
@@ -116,14 +121,24 @@ class Gateway:
             except Failed as failed:
                 last = (exchange, failed)
             tried.append(exchange.spec.id)
-            if request.routing.direct or self._resources.rules.exhausted(len(tried), refused):
+            if request.routing.direct or self._exhausted(len(tried), refused):
                 return await self._unanswered(refused, last, stream)
+
+    def _exhausted(self, tried: int, refused: Refusals) -> bool:
+        """Whether no further arm is tried for a request.
+
+        An arm that says it cannot do the request tells nothing about the others, so it does not
+        count as an attempt.
+        """
+        attempts = self._resources.settings.attempts
+        unsuited = sum(rejected.unsuited for _, rejected in refused)
+        return attempts == 1 or tried - unsuited >= attempts or tried >= _MAX_TRIED
 
     async def _selected(
         self,
         request: ChatRequest,
         tried: list[str],
-        refused: list[tuple[RoutedExchange, Rejected]],
+        refused: Refusals,
     ) -> RoutedExchange:
         selection = await self._selector.select(request, tried, refused=bool(refused))
         return RoutedExchange(
@@ -138,7 +153,7 @@ class Gateway:
 
     async def _unanswered(
         self,
-        refused: list[tuple[RoutedExchange, Rejected]],
+        refused: Refusals,
         last: tuple[RoutedExchange, Failed] | None,
         stream: EventStream | None,
     ) -> Reply | None:
@@ -182,7 +197,7 @@ class Gateway:
             text=[] if self._judges or exchange.duel else None,
         )
         stream.headers = exchange.headers()
-        max_bytes = self._resources.rules.max_answer_bytes
+        max_bytes = self._resources.settings.max_answer_bytes
         async with (
             exchange,
             exchange.sent(request.path, body, request.headers) as (response, span),

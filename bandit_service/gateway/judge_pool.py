@@ -102,7 +102,7 @@ class JudgePool:
         self._telemetry = resources.telemetry
         self._quotas = {spec.id: _Quota() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._verdicts = Verdicts(resources.rules.verdict_s)
+        self._verdicts = Verdicts(resources.settings.verdict_s)
         if any(spec.kind != "llm" for spec in specs):
             self.start(self._verdicts.begin)
 

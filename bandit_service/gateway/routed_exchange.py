@@ -126,7 +126,7 @@ class RoutedExchange(Exchange):
         _log.warning("upstream failed", extra={"decision_id": self.decided.id, "why": str(failed)})
         usage = _so_far(failed.usage if usage is None else usage, received)
         signals = Signals(
-            quality=resources.rules.failure_quality,
+            quality=resources.settings.failure_quality,
             cost_usd=cost_usd(usage, self.spec),
             latency_s=self._latency_s(time.perf_counter(), None),
         )
@@ -143,7 +143,7 @@ class RoutedExchange(Exchange):
         """Another arm answered what this one refused: it was about the arm, and is learned."""
         self._resources.telemetry.upstream_failed(self.spec.id, "refused")
         signals = Signals(
-            quality=self._resources.rules.failure_quality,
+            quality=self._resources.settings.failure_quality,
             latency_s=self._latency_s(self._rejected_at, None),
         )
         await self._settle(self._learned(signals, 0.0))
@@ -167,7 +167,7 @@ class RoutedExchange(Exchange):
         cut: the client did not wait for the end, so the time that it did wait is a lower bound. It
         says something about the arm only if the arm usually takes less.
         """
-        signal = self._resources.rules.latency_signal
+        signal = self._resources.settings.latency_signal
         latency_s = now - self._started
         if signal == "first_token" and self.first_token_s is not None:
             latency_s = self.first_token_s

@@ -96,7 +96,7 @@ class ArmSelector:
             decided = await router.decide(
                 query,
                 before,
-                resources.affinity.rules.margin or 0.0,
+                resources.affinity.margin or 0.0,
                 caller,
                 duel_of,
                 routing.direct,

@@ -13,10 +13,11 @@ from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
-from bandit_service.gateway.health import Health, HealthRules
+from bandit_service.gateway.health import Health
 from bandit_service.gateway.money import likely_usd
 from bandit_service.gateway.request_size import Size
-from bandit_service.gateway.resources import GatewayRules, Resources
+from bandit_service.gateway.resources import Resources
+from bandit_service.settings.sections import GatewaySettings
 from tests.unit.gateway.test_money import PLAIN
 
 SIZE = Size(prompt=100, limit=None, answers=1)
@@ -48,8 +49,8 @@ class Account:
 def resources() -> Resources:
     """Those that a call without a decision needs to begin and to end."""
     none: Any = None
-    health = Health(HealthRules(failures=1))
-    return Resources(none, none, GatewayRules(), health, Affinity(), Budgets(), none)
+    health = Health(failures=1)
+    return Resources(none, none, GatewaySettings(), health, Affinity(), Budgets(), none)
 
 
 @pytest.mark.parametrize(
