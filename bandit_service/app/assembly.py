@@ -16,12 +16,11 @@ import policies
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
-from bandit_service.gateway.affinity import Affinity, AffinityRules
+from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.calls import GatewayRules
-from bandit_service.gateway.duels import DuelRules
-from bandit_service.gateway.health import Health, HealthRules
-from bandit_service.gateway.serve import Gateway
+from bandit_service.gateway.gateway import Gateway
+from bandit_service.gateway.health import Health
+from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import Watches
@@ -228,30 +227,22 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
 
 
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
-    """What carries out requests of OpenAI's wire format."""
+    """The gateway that answers requests of OpenAI's wire format."""
     chosen = settings.gateway
-    return Gateway(
+    resources = Resources(
         router,
         Upstreams(
             {each.spec.id: each for each in settings.upstreams},
             telemetry.sent_again,
             chosen.max_header_bytes,
         ),
-        GatewayRules(
-            chosen.attempts,
-            chosen.failure_quality,
-            chosen.latency_signal,
-            chosen.max_answer_bytes,
-            chosen.keep_alive_s,
-            chosen.verdict_s,
-        ),
-        Health(HealthRules(chosen.breaker_failures, chosen.breaker_cool_s)),
-        Affinity(AffinityRules(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s)),
+        chosen,
+        Health(chosen.breaker_failures, chosen.breaker_cool_s),
+        Affinity(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s),
         Budgets(settings.budgets),
-        settings.judges,
-        DuelRules(settings.duels.share, settings.duels.judge, settings.duels.keep_s),
         telemetry,
     )
+    return Gateway(resources, settings.judges, settings.duels)
 
 
 def open_tracer(settings: Settings) -> Tracer | None:

@@ -16,39 +16,33 @@ import msgspec
 from policies import ArmId
 
 
-@dataclass(frozen=True, slots=True)
-class AffinityRules:
-    """margin: how much better in score another arm must be to switch; None: nothing is sticky.
+@dataclass
+class Affinity:
+    """Conversation → arm and when it was last used.
 
-    ttl_s: how long a provider is taken to keep a prompt cached. most: conversations remembered.
+    margin: how much better another arm must score for a switch; None: nothing is remembered.
+    ttl_s: how long a provider is taken to keep a prompt cached.
     """
 
     margin: float | None = None
     ttl_s: float = 300.0
-    most: int = 100_000
-
-
-@dataclass
-class Affinity:
-    """Conversation → arm and when it was last used."""
-
-    rules: AffinityRules = field(default_factory=AffinityRules)
+    max_conversations: int = 100_000
     _arms: OrderedDict[bytes, tuple[ArmId, float]] = field(default_factory=OrderedDict)
 
     def arm(self, key: bytes, now: float) -> ArmId | None:
         """The arm to stay with, if any."""
-        found = self._arms.get(key)
-        if self.rules.margin is None or found is None or now - found[1] > self.rules.ttl_s:
+        used = self._arms.get(key)
+        if self.margin is None or used is None or now - used[1] > self.ttl_s:
             return None
-        return found[0]
+        return used[0]
 
     def used(self, key: bytes, arm: ArmId, now: float) -> None:
         """The conversation was answered by this arm."""
-        if self.rules.margin is None or not key:
+        if self.margin is None or not key:
             return
         self._arms[key] = arm, now
         self._arms.move_to_end(key)
-        while len(self._arms) > self.rules.most:
+        while len(self._arms) > self.max_conversations:
             self._arms.popitem(last=False)
 
 

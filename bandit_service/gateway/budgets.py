@@ -8,7 +8,7 @@ Pacing is dual ascent on the price of a dollar λ ≥ 0, on top of 1 / willingne
 Lu and Mirrokni; ParetoBandit has it with a smoothed cost). The step after each cost c, against what
 the clock allows ρ, is λ ← λ + η · (c − ρ); summed over a window that is
 
-    λ = min(max(0, G · (x − t)), most) / wtp,
+    λ = min(max(0, G · (x − t)), max) / wtp,
 
 with x what was spent of the limit and t what has passed of the window. In this form λ is a function
 of the fold and the clock: nothing is to be kept, and a restart paces on.
@@ -24,7 +24,7 @@ from bandit_service.core.errors import BudgetExhausted
 from bandit_service.core.spend import Spend, accounts_of, ends, window
 from bandit_service.settings.budgets import BudgetSpec
 
-_GAIN, _MOST = 20.0, 100.0
+_GAIN, _MAX_PRICE = 20.0, 100.0
 _SOON_S = 1.0
 """When to come again where others hold the money, and will have spent less of it."""
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
@@ -45,18 +45,18 @@ class Budgets:
     _held: dict[str, float] = field(default_factory=dict)
 
     def fitting(
-        self, spend: Spend, most_usd: Mapping[str, float], tenant: str, key: str, now: float
+        self, spend: Spend, max_usd: Mapping[str, float], tenant: str, key: str, now: float
     ) -> list[str]:
-        """The arms of which the most that they may cost still fits everywhere, in their order.
+        """The arms whose maximum cost still fits every budget, in their order.
 
-        Raises BudgetExhausted when none does, or where a budget refuses rather than save.
+        Raises BudgetExhausted if none does, or if a budget refuses rather than save.
         """
         left, binding, held = self._left(spend, tenant, key, now)
-        fitting = [arm for arm, usd in most_usd.items() if usd <= left]
-        if binding is None or len(fitting) == len(most_usd):
-            return list(most_usd)
+        fitting = [arm for arm, usd in max_usd.items() if usd <= left]
+        if binding is None or len(fitting) == len(max_usd):
+            return list(max_usd)
         if not fitting or binding.on_exhausted == "refuse":
-            needed = min(most_usd.values()) if not fitting else max(most_usd.values())
+            needed = min(max_usd.values()) if not fitting else max(max_usd.values())
             raise BudgetExhausted(
                 f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
                 "or has less left than this request may cost at most; a smaller max_tokens, or "
@@ -101,8 +101,10 @@ class Budgets:
 
     def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
         """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
-        prices = (_price(spec, spend.spent(spec.per, now, account), now)
-                  for spec, account in self._of(tenant, key))  # fmt: skip
+        prices = (
+            _price(spec, spend.spent(spec.per, now, account), now)
+            for spec, account in self._of(tenant, key)
+        )
         return worth / (1.0 + max(prices, default=0.0))
 
     def rows(self, spend: Spend, now: float, tenant: str | None = None) -> list[dict[str, Any]]:
@@ -116,36 +118,41 @@ class Budgets:
             prefix = f"{spec.scope}:"
             for account in sorted({"service", *seen}):
                 name = account.removeprefix(prefix)
-                mine = account == "service" if spec.scope == "service" else (
-                    account.startswith(prefix) and spec.id in ("*", name))  # fmt: skip
+                mine = (
+                    account == "service"
+                    if spec.scope == "service"
+                    else (account.startswith(prefix) and spec.id in ("*", name))
+                )
                 if mine and (tenant is None or account == f"tenant:{tenant}"):
                     rows.append(
                         {
-                            "account": account, "per": spec.per, "usd": spec.usd,
+                            "account": account,
+                            "per": spec.per,
+                            "usd": spec.usd,
                             "spent_usd": seen.get(account, 0.0),
                             "held_usd": self._held.get(account, 0.0),
                             "ends_in_s": ends(spec.per, now) - now,
                             "shadow_price": _price(spec, seen.get(account, 0.0), now),
                         }
-                    )  # fmt: skip
+                    )
         return rows
 
     def _of(self, tenant: str, key: str) -> list[tuple[BudgetSpec, str]]:
         named = {"service": "", "tenant": tenant, "key": key}
-        found = []
+        accounts = []
         for spec in self.specs:
             name = named[spec.scope]
             if spec.scope == "service":
-                found.append((spec, "service"))
+                accounts.append((spec, "service"))
             elif name and spec.id in ("*", name):
-                found.append((spec, f"{spec.scope}:{name}"))
-        return found
+                accounts.append((spec, f"{spec.scope}:{name}"))
+        return accounts
 
 
 def _price(spec: BudgetSpec, spent_usd: float, now: float) -> float:
-    """λ · wtp: min(max(0, G · (x − t)), most); 0 for a budget that does not pace."""
+    """λ · wtp: min(max(0, G · (x − t)), max); 0 for a budget that does not pace."""
     if not spec.pace:
         return 0.0
     passed = 1.0 - (ends(spec.per, now) - now) / _SECONDS[spec.per]
     ahead = spent_usd / spec.usd - min(max(passed, 0.0), 1.0)
-    return min(max(0.0, _GAIN * ahead), _MOST)
+    return min(max(0.0, _GAIN * ahead), _MAX_PRICE)

@@ -1,7 +1,7 @@
-"""The one who asked, as the gateway sees it: whether it is still there, and where its answer goes.
+"""The client as the gateway sees it: whether it is still there, and where its answer goes.
 
-The gateway knows no server. What speaks HTTP gives it a `Client`, and gets a `Reply` back, or
-nothing where the answer was streamed to the client already.
+The gateway knows no server. What speaks HTTP gives it a `Client`, and gets a `Reply` back, or None
+if the answer was streamed to the client already.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Client(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Those of the request; their names are found in any case."""
+        """Those of the request; the case of their names does not matter."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class Client(Protocol):
         ...
 
     def waiting(self) -> AbstractContextManager[None]:
-        """The current task is cancelled when the client leaves meanwhile."""
+        """Cancel the current task if the client leaves meanwhile."""
         ...
 
     def answered(self, left: Callable[[], object]) -> AbstractContextManager[None]:
@@ -46,8 +46,7 @@ class Client(Protocol):
         ...
 
     def cut(self) -> bool:
-        """For who catches a CancelledError: whether the end of the service is its cause, asked
-        once."""
+        """After a CancelledError: whether the end of the service caused it. Ask once."""
         ...
 
     async def begin(self, headers: Mapping[str, str]) -> None:
@@ -55,9 +54,9 @@ class Client(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Send a piece of it; ConnectionError where the client has left."""
+        """Send a piece of it. Raises ConnectionError if the client has left."""
         ...
 
     async def end(self, data: bytes) -> None:
-        """Send the last piece; ConnectionError where the client has left."""
+        """Send the last piece. Raises ConnectionError if the client has left."""
         ...

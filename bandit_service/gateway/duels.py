@@ -10,64 +10,53 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bandit_service import wire
 from bandit_service.core import chance
 from bandit_service.core.errors import ServiceError, Unknown
-from bandit_service.gateway.judging import Answered, Judging
-from bandit_service.runtime.router import Router
-from bandit_service.telemetry.telemetry import Telemetry
+from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
+from bandit_service.gateway.resources import Resources
+from bandit_service.settings.sections import DuelSettings
 
-_MOST_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class DuelRules:
-    """share: of the answers. judge: id of a judge, "" leaves it to the user. keep_s: how long the
-    second answer can be asked for; it is kept in memory alone.
-    """
-
-    share: float = 0.0
-    judge: str = ""
-    keep_s: float = 600.0
+_MAX_KEPT = 256
 
 
 class Duels:
-    """Who stands against whom, and what came of it."""
+    """Which answers are challenged, by which, and with what result."""
 
-    def __init__(
-        self, rules: DuelRules, router: Router, judging: Judging, telemetry: Telemetry
-    ) -> None:
-        self.rules = rules
-        self._router = router
-        self._judging = judging
-        self._telemetry = telemetry
-        self._kept: OrderedDict[str, tuple[float, Answered, Answered]] = OrderedDict()
+    def __init__(self, settings: DuelSettings, resources: Resources, judges: JudgePool) -> None:
+        self._settings = settings
+        self._router = resources.router
+        self._telemetry = resources.telemetry
+        self._judges = judges
+        self._kept: OrderedDict[str, tuple[float, ServedAnswer, ServedAnswer]] = OrderedDict()
 
     def drawn(self, decision_id: str) -> bool:
         """Whether this answer is to be challenged: by chance that depends on nothing else."""
         seed = self._router.rules.explore.seed
-        return chance.uniform(seed, f"{decision_id} challenged") < self.rules.share
+        return chance.uniform(seed, f"{decision_id} challenged") < self._settings.share
 
-    def begin(self, served: Answered, second: Callable[[], Awaitable[Answered | None]]) -> None:
+    def begin(
+        self, served: ServedAnswer, second: Callable[[], Awaitable[ServedAnswer | None]]
+    ) -> None:
         """Fetch the second answer and have the two compared, in the background."""
-        self._judging.start(lambda: self._fight(served, second))
+        self._judges.start(lambda: self._fight(served, second))
 
-    def kept(self, decision_id: str, tenant: str | None) -> tuple[Answered, Answered]:
+    def kept(self, decision_id: str, tenant: str | None) -> tuple[ServedAnswer, ServedAnswer]:
         """Both answers of a duel; Unknown once they are forgotten."""
         self._tidy()
-        found = self._kept.get(decision_id)
-        if found is None or tenant not in (None, found[1].decided.tenant):
+        kept = self._kept.get(decision_id)
+        if kept is None or tenant not in (None, kept[1].decided.tenant):
             raise Unknown(
                 f"decision_id: no duel of {decision_id!r} is kept; the answers of a duel are kept "
-                f"for {self.rules.keep_s:g} s",
+                f"for {self._settings.keep_s:g} s",
                 param="decision_id",
             )
-        return found[1], found[2]
+        return kept[1], kept[2]
 
     async def _fight(
-        self, served: Answered, second: Callable[[], Awaitable[Answered | None]]
+        self, served: ServedAnswer, second: Callable[[], Awaitable[ServedAnswer | None]]
     ) -> None:
         try:
             other = await second()
@@ -77,15 +66,15 @@ class Duels:
             self._telemetry.dueled("none")
             return
         self._tidy()
-        ends = time.monotonic() + self.rules.keep_s
-        shown = (replace(served, body={}), replace(other, body={}))  # no room for what was asked
+        ends = time.monotonic() + self._settings.keep_s
+        shown = (replace(served, body={}), replace(other, body={}))  # the questions take no room
         self._kept[served.decided.id] = (ends, *shown)
-        while len(self._kept) > _MOST_KEPT:
+        while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
-        if not self.rules.judge:
+        if not self._settings.judge:
             self._telemetry.dueled("open")
             return
-        better = await self._judging.compare(self.rules.judge, served, other)
+        better = await self._judges.compare(self._settings.judge, served, other)
         if better is None:
             self._telemetry.dueled("open")
             return

@@ -1,8 +1,8 @@
-"""The fields of OpenAI's wire format that are read here: refused by their name where they are of
-another type than OpenAI's. Pure.
+"""The fields of OpenAI's wire format that the gateway reads, and their types. Pure.
 
-Passed on they would look like the failure of an arm, or break what prepares another provider's
-request. null is absent, and what is not read here is passed on whatever it is.
+A field of another type than OpenAI's is refused by its name: passed on, it would look like the
+failure of an arm, or break what prepares another provider's request. null counts as absent, and a
+field that the gateway does not read is passed on whatever it is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _OF_MESSAGE: dict[str, tuple[Check, str]] = {
 
 
 def check(body: Mapping[str, Any]) -> None:
-    """Refused for the first field that is wrong."""
+    """Raise Refused for the first field that is wrong."""
     _checked(body, _OF_BODY, "")
     messages = body.get("messages")
     for i, message in enumerate(messages if isinstance(messages, list) else ()):

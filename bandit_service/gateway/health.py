@@ -10,15 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
-class HealthRules:
-    """failures: in a row until an arm is masked. cool_s, most_s: for how long, doubling."""
-
-    failures: int = 3
-    cool_s: float = 5.0
-    most_s: float = 300.0
-
-
 @dataclass(slots=True)
 class _Arm:
     failures: int = 0
@@ -31,9 +22,14 @@ class _Arm:
 
 @dataclass
 class Health:
-    """The state of every arm that was ever called."""
+    """The state of every arm that was ever called.
 
-    rules: HealthRules = field(default_factory=HealthRules)
+    failures: in a row until an arm is masked. cool_s: for how long, doubled up to max_cool_s.
+    """
+
+    failures: int = 3
+    cool_s: float = 5.0
+    max_cool_s: float = 300.0
     _arms: dict[str, _Arm] = field(default_factory=dict)
 
     def available(self, id: str, now: float) -> bool:
@@ -41,10 +37,10 @@ class Health:
         arm = self._arms.get(id)
         return arm is None or (arm.until <= now and not (arm.opened and arm.probing))
 
-    def full(self, id: str, most_running: int) -> bool:
-        """Whether as many calls of the arm are under way as may be; 0 for no bound."""
+    def full(self, id: str, max_running: int) -> bool:
+        """Whether the arm has `max_running` calls under way; 0 for no limit."""
         arm = self._arms.get(id)
-        return arm is not None and 0 < most_running <= arm.running
+        return arm is not None and 0 < max_running <= arm.running
 
     def begun(self, id: str) -> None:
         """A call begins."""
@@ -81,11 +77,11 @@ class Health:
         arm.running -= 1
         arm.failures += 1
         arm.probing = False
-        if arm.failures >= self.rules.failures or arm.opened:
-            pause = min(self.rules.cool_s * 2**arm.opened, self.rules.most_s)
+        if arm.failures >= self.failures or arm.opened:
+            pause = min(self.cool_s * 2**arm.opened, self.max_cool_s)
             arm.opened, arm.until = arm.opened + 1, now + pause
         if retry_after_s > 0.0:
-            arm.until = max(arm.until, now + min(retry_after_s, self.rules.most_s))
+            arm.until = max(arm.until, now + min(retry_after_s, self.max_cool_s))
 
     def state(self, id: str, now: float) -> str:
         """closed, open or half open."""

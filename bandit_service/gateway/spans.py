@@ -12,9 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bandit_service.core import events as ev
-from bandit_service.gateway.calls import Call
-from bandit_service.gateway.relay import Passed
-from bandit_service.gateway.upstreams import Failed, Rejected
+from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.settings.upstreams import UpstreamSpec
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.tracing import Span, Value
@@ -62,21 +61,24 @@ class CallSpan:
         if self._span is None:
             return
         choices = answer.get("choices")
-        reasons = [str(each["finish_reason"]) for each in choices or ()
-                   if isinstance(each, dict) and each.get("finish_reason")]  # fmt: skip
-        self._span.set(_told(answer.get("model"), reasons, answer.get("usage")))
+        reasons = [
+            str(each["finish_reason"])
+            for each in choices or ()
+            if isinstance(each, dict) and each.get("finish_reason")
+        ]
+        self._span.set(_response(answer.get("model"), reasons, answer.get("usage")))
 
-    def streamed(self, call: Call, passed: Passed) -> None:
+    def streamed(self, answer: StreamedAnswer, first_chunk_s: float | None) -> None:
         """A stream came to its end, or broke off, or its client left."""
         if self._span is None:
             return
-        reasons = [passed.finish_reason] if passed.finish_reason else []
-        self._span.set(_told(passed.model, reasons, passed.usage))
-        if call.first is not None:
-            self._span.set({"gen_ai.response.time_to_first_chunk": call.first - call.begun})
-        if passed.broken is not None:
-            self._span.failed(_kind(passed.broken))
-        elif not passed.whole:
+        reasons = [answer.finish_reason] if answer.finish_reason else []
+        self._span.set(_response(answer.model, reasons, answer.usage))
+        if first_chunk_s is not None:
+            self._span.set({"gen_ai.response.time_to_first_chunk": first_chunk_s})
+        if answer.broken is not None:
+            self._span.failed(_kind(answer.broken))
+        elif not answer.complete:
             self._span.failed("client_left")
 
 
@@ -123,19 +125,19 @@ def calling(
         span.end()
 
 
-def _told(model: object, reasons: list[str], usage: object) -> dict[str, Value]:
-    told: dict[str, Value] = {}
+def _response(model: object, reasons: list[str], usage: object) -> dict[str, Value]:
+    attributes: dict[str, Value] = {}
     if isinstance(model, str) and model:
-        told["gen_ai.response.model"] = model
+        attributes["gen_ai.response.model"] = model
     if reasons:
-        told["gen_ai.response.finish_reasons"] = reasons
+        attributes["gen_ai.response.finish_reasons"] = reasons
     for path, attribute in USED.items():
-        found: Any = usage
+        count: Any = usage
         for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if isinstance(found, int):
-            told[attribute] = found
-    return told
+            count = count.get(name) if isinstance(count, Mapping) else None
+        if isinstance(count, int):
+            attributes[attribute] = count
+    return attributes
 
 
 def _kind(error: Exception) -> str:

@@ -26,8 +26,8 @@ class TooLong(ValueError):
 class Events:
     """Feed it what comes; it gives the data of each event that is whole by then."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._line = bytearray()
         self._data: list[bytes] = []
         self._stray: list[bytes] = []
@@ -42,15 +42,15 @@ class Events:
             piece, self._after_cr = piece[1:], False
         if piece:
             self._after_cr = piece[-1:] == b"\r"
-        found = []
+        events = []
         for line in piece.splitlines(keepends=True):
             self._size += len(line)
-            if self._size > self._most:
-                raise TooLong(f"an event is larger than {self._most} bytes")
+            if self._size > self._max_bytes:
+                raise TooLong(f"an event is larger than {self._max_bytes} bytes")
             self._line += line
             if line[-1:] in (b"\n", b"\r") and (data := self._end_of_line()):
-                found.append(data)
-        return found
+                events.append(data)
+        return events
 
     def end(self) -> bytes:
         """The data of an event that the stream ended in, empty where there is none."""

@@ -6,110 +6,134 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 import aiohttp
 
 from bandit_service.core.errors import stopped
-from bandit_service.gateway import dialects, relay
-from bandit_service.gateway.calls import Call, gave_none
-from bandit_service.gateway.line import Line, event
-from bandit_service.gateway.teaching import Teaching
-from bandit_service.gateway.upstreams import Failed
+from bandit_service.gateway.event_stream import EventStream, error_body
+from bandit_service.gateway.failures import Failed, upstream_error
+from bandit_service.gateway.routed_exchange import RoutedExchange
+from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 
-_EMPTY_S = 1.0
-_HELD = 65_536
+_DRAIN_S = 1.0
+_MAX_HELD = 65_536
+
+Pieces = AsyncIterator[list[bytes]]
+
+
+@dataclass(slots=True)
+class _Rest:
+    """How passing on ended. unsent: what has not gone out. cut: the service's end cut it off."""
+
+    unsent: bytes = b""
+    failed: Failed | None = None
+    cut: bool = False
 
 
 async def pass_on(
-    line: Line,
-    upstream: aiohttp.ClientResponse,
-    kind: str,
-    call: Call,
-    passed: relay.Passed,
-    teaching: Teaching,
-    most: int,
+    stream: EventStream,
+    response: aiohttp.ClientResponse,
+    exchange: RoutedExchange,
+    answer: StreamedAnswer,
+    max_bytes: int,
 ) -> None:
-    """Pass on what comes, all that came at once in one write, and teach what came of it.
+    """Pass on what comes, all that came at once in one write, and end the exchange.
 
     Until the answer says something the arm may still fail, with Failed or Rejected. What comes once
-    every choice has said why it stopped is held until the end: by then what it cost is in the log.
-    What breaks off ends with an error event. `passed.whole` says afterwards whether all of it came.
-    most: bytes of an event.
+    every choice has said why it stopped is held until the end: by then its cost is in the log. What
+    breaks off ends with an error event. `answer.complete` says afterwards whether all of it came.
+    max_bytes: of an event.
     """
-    pieces = dialects.streamed(kind, relay.events(upstream, most))
-    told = await _first(pieces, line, call, passed, most)
-    call.first = time.perf_counter()
-    client = line.client
-    why: Failed | None = None
-    cut, held = False, b""
+    pieces = exchange.chunks(response)
+    first = await _first(pieces, stream, exchange, answer, max_bytes)
+    exchange.first_token_at = time.perf_counter()
+    rest = await _relayed(first, pieces, stream, response, exchange, answer)
+    gone = stream.client.gone
+    if (gone or rest.cut) and not answer.finished:
+        answer.broken = Failed("it was cut off") if rest.cut else None
+        await exchange.left(answer.usage, answer.received, by_client=gone)
+        await (stream.end(b"") if gone else stream.fail(error_body(stopped().body())))
+        return
+    failed = rest.failed
+    if failed is None and not answer.finished:
+        failed = Failed("the stream ended before a finish reason")
+    if failed is not None:
+        answer.broken = failed
+        await exchange.failed(failed, answer.usage, answer.received)
+        error = upstream_error(exchange.spec.id, failed)
+        await stream.fail(error_body(error.body()), rest.unsent)
+        return
+    await exchange.answered(answer.usage, answer.received)
+    answer.complete = True
+    await stream.end(rest.unsent)
+    if answer.done:
+        await _drained(pieces)
+
+
+async def _relayed(
+    first: bytes,
+    pieces: Pieces,
+    stream: EventStream,
+    response: aiohttp.ClientResponse,
+    exchange: RoutedExchange,
+    answer: StreamedAnswer,
+) -> _Rest:
+    """Pass on the first bytes and what follows, until the stream or its client ends."""
+    rest, data = _Rest(), first
     try:
-        with client.answered(upstream.close):  # who waits for a piece is woken by that
-            while not passed.done:
-                told, held = held + told, b""
-                if passed.finished and passed.broken is None and len(told) < _HELD:
-                    held, told = told, b""
-                if told:
-                    await line.write(told)
-                else:
-                    await line.sign()
-                if passed.broken is not None:
-                    raise passed.broken
+        with stream.client.answered(response.close):  # which wakes whoever waits for a piece
+            while not answer.done:
+                data, rest.unsent = rest.unsent + data, b""
+                if answer.finished and answer.broken is None and len(data) < _MAX_HELD:
+                    rest.unsent, data = data, b""
+                await (stream.write(data) if data else stream.idle())
+                if answer.broken is not None:
+                    raise answer.broken
                 piece = await anext(pieces, None)
-                told = b""
+                data = b""
                 if piece is None:
                     break
-                told = relay.rewritten(piece, call.decided.id, passed)
+                data = rewritten(piece, exchange.decided.id, answer)
     except Failed as failed:
         # after its end an answer is whole, whatever the connection does
-        why = None if passed.finished and not failed.told else failed
-        told = b""
+        rest.failed = None if answer.finished and not failed.told else failed
+        data = b""
     except ConnectionError:
         pass  # the client left; the transport says so too
     except asyncio.CancelledError:
-        cut, told = client.cut(), b""
-        if not cut:
+        rest.cut, data = stream.client.cut(), b""
+        if not rest.cut:
             raise
-    gone = client.gone
-    if (gone or cut) and not passed.finished:
-        passed.broken = Failed("it was cut off") if cut else None
-        await teaching.left(call, passed.usage, passed.said, by_client=gone)
-        await (line.end(b"") if gone else line.failed(event(stopped().body())))
-        return
-    if why is None and not passed.finished:
-        why = Failed("the stream ended before a finish reason")
-    if why is not None:
-        passed.broken = why
-        await teaching.failed(call, why, passed.usage, passed.said)
-        await line.failed(event(gave_none(call.spec.id, why).body()), held)
-        return
-    await teaching.answered(call, passed.usage, passed.said)
-    passed.whole = True
-    await line.end(held + told)
-    if passed.done:
-        await _emptied(pieces)
+    rest.unsent += data
+    return rest
 
 
 async def _first(
-    pieces: AsyncIterator[list[bytes]], line: Line, call: Call, passed: relay.Passed, most: int
+    pieces: Pieces,
+    stream: EventStream,
+    exchange: RoutedExchange,
+    answer: StreamedAnswer,
+    max_bytes: int,
 ) -> bytes:
     """What comes until the answer says something; held back, since the arm may fail before."""
     held = b""
-    while not passed.spoke and not passed.done and len(held) <= most:
+    while not answer.spoke and not answer.done and len(held) <= max_bytes:
         piece = await anext(pieces, None)
         if piece is None:
             break
-        held += relay.rewritten(piece, call.decided.id, passed)
-        if not passed.spoke:
-            with suppress(ConnectionError):  # who has left ends this task
-                await line.sign()
-    if not passed.spoke and not (passed.done and passed.choices):
+        held += rewritten(piece, exchange.decided.id, answer)
+        if not answer.spoke:
+            with suppress(ConnectionError):  # a client that has left ends this task
+                await stream.idle()
+    if not answer.spoke and not (answer.done and answer.choices):
         raise Failed("the stream ended before it began")
     return held
 
 
-async def _emptied(pieces: AsyncIterator[list[bytes]]) -> None:
-    """Read to the end what has no more to say, so that its connection can be used again."""
+async def _drained(pieces: Pieces) -> None:
+    """Read the rest of what has no more to say, so that its connection can be used again."""
     with suppress(TimeoutError, Failed):
-        async with asyncio.timeout(_EMPTY_S):
+        async with asyncio.timeout(_DRAIN_S):
             async for _ in pieces:
                 pass

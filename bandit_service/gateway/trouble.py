@@ -59,9 +59,22 @@ _CODES = ("code", "status_code", "error_code", "status", "http_code", "http_stat
 _NAMES = ("type", "code", "status", "error_type", "reason", "__type")
 _MESSAGES = ("message", "msg", "detail", "error_msg", "error_message", "status_msg", "reason")
 _ENDED_BADLY = frozenset(
-    {"error", "abort", "aborted", "cancelled", "canceled", "failed", "failure", "network_error",
-     "model_error", "server_error", "internal_error", "timeout", "insufficient_system_resource"}
-)  # fmt: skip
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "failed",
+        "failure",
+        "network_error",
+        "model_error",
+        "server_error",
+        "internal_error",
+        "timeout",
+        "insufficient_system_resource",
+    }
+)
 _WELL = (0, 200, "0", "200", "ok", "success", "succeeded", "completed")
 
 
@@ -104,10 +117,10 @@ def there(value: object) -> bool:
 def refusal(status: int, body: bytes) -> Error:
     """The error of an answer whose status says that it is one."""
     try:
-        found = error_in(json_of(body)) or Error()
+        error = error_in(json_of(body)) or Error()
     except ValueError:
-        found = Error()
-    return Error(status, found.words, found.message)
+        error = Error()
+    return Error(status, error.words, error.message)
 
 
 def error_in(answer: object) -> Error | None:
@@ -119,24 +132,24 @@ def error_in(answer: object) -> Error | None:
     True
     """
     if isinstance(answer, list):  # Google's
-        return next((found for each in answer if (found := error_in(each))), None)
+        return next((error for each in answer if (error := error_in(each))), None)
     if not isinstance(answer, dict):
         return None
     get = answer.get  # this is done for every event of every stream
     for name in ("error", "errors"):
-        if (told := get(name)) and _tells(told):
-            return _of(told, _plain(answer))
+        if (field := get(name)) and _tells(field):
+            return _of(field, _plain(answer))
     if get("type") == "error" or get("object") == "error":
         return _of(answer)
     for name in ("base_resp", "error_code"):  # MiniMax's; Baidu's and FastChat's
-        if told := get(name):
-            code = told.get("status_code") if isinstance(told, dict) else told
+        if field := get(name):
+            code = field.get("status_code") if isinstance(field, dict) else field
             if there(code) and not _is_well(code):
-                return _of(told, _plain(answer))
+                return _of(field, _plain(answer))
     choices = get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (found := _of_choice(choice)):
-            return found
+        if isinstance(choice, dict) and (error := _of_choice(choice)):
+            return error
     if choices or any(there(get(name)) for name in ("data", "content", "usage")):
         return None
     return _of(answer) if _is_bare_error(answer) else None
@@ -149,9 +162,9 @@ def _of_choice(choice: dict[str, Any]) -> Error | None:
     reason = choice.get("finish_reason")
     if not reason:
         return None
-    kind = reason.get("type") if isinstance(reason, dict) else reason
-    said = kind.strip().lower() if isinstance(kind, str) else ""
-    return _of(reason) if said in _ENDED_BADLY or said.startswith("error") else None
+    name = reason.get("type") if isinstance(reason, dict) else reason
+    kind = name.strip().lower() if isinstance(name, str) else ""
+    return _of(reason) if kind in _ENDED_BADLY or kind.startswith("error") else None
 
 
 def _is_bare_error(answer: dict[str, Any]) -> bool:
@@ -165,9 +178,9 @@ def _is_bare_error(answer: dict[str, Any]) -> bool:
         return True
     if str(answer.get("status")).lower() in ("error", "failed", "failure"):
         return True
-    told = any(there(answer.get(name)) for name in _MESSAGES)
+    explained = any(there(answer.get(name)) for name in _MESSAGES)
     codes = (answer.get(name) for name in _CODES)
-    return told and (
+    return explained and (
         there(answer.get("detail")) or any(there(code) and not _is_well(code) for code in codes)
     )
 
@@ -189,21 +202,23 @@ def _is_well(code: object) -> bool:
     )
 
 
-def _of(*told: object) -> Error:
+def _of(*described: object) -> Error:
     """The error that one or several values describe, the nearest first."""
     status, words, message = 0, [], ""
-    for each in told:
-        for found in _objects(each):
-            status = status or next(filter(None, map(_status, map(found.get, _CODES))), 0)
-            words += [str(found[name]) for name in _NAMES if isinstance(found.get(name), str)]
+    for each in described:
+        for holder in _objects(each):
+            status = status or next(filter(None, map(_status, map(holder.get, _CODES))), 0)
+            words += [str(holder[name]) for name in _NAMES if isinstance(holder.get(name), str)]
             message = message or next(
-                (found[name] for name in _MESSAGES if isinstance(found.get(name), str)), ""
+                (holder[name] for name in _MESSAGES if isinstance(holder.get(name), str)), ""
             )
         status = status or _status(each)
         message = message or (each if isinstance(each, str) else "")
-    said = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", " ".join(words)).lower())
-    status = status or next((code for word, code in _STATUS if word.search(said)), 0)
-    return Error(status, said, message)
+    plain_words = re.sub(
+        r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", " ".join(words)).lower()
+    )
+    status = status or next((code for word, code in _STATUS if word.search(plain_words)), 0)
+    return Error(status, plain_words, message)
 
 
 def _objects(value: object, depth: int = 3) -> Iterator[dict[str, Any]]:

@@ -1,120 +1,278 @@
-"""What an answer cost, from the usage that its provider reports. Pure."""
+"""The tokens that a usage tells of, in every provider's way of telling them. Pure.
+
+There is one reader, which goes by what names say and not by whose they are; docs/gateway.md has
+its rules. A count is a whole number from 0, also one that is written 1000.0; null is absent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from bandit_service.core.events import ArmSpec
-from bandit_service.core.outcomes import MAX_COST_USD
-from bandit_service.gateway.counts import Counts, counts_of, number, plain
+_MAX_COUNT = 10**12
+"""More tokens than any answer has: beyond it a number is taken for nonsense."""
+_DEPTH = 4
+_PROMPT = frozenset(
+    {"prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount"}
+)
+_ANSWER = frozenset(
+    {
+        "completiontokens",
+        "outputtokens",
+        "candidatestokencount",
+        "completiontokencount",
+        "outputtokencount",
+        "generatedtokencount",
+        "evalcount",
+    }
+)
+_TOTAL = frozenset({"totaltokens", "totaltokencount"})
+_TOOLS = "tooluseprompttokencount"
+_MONEY = ("cost", "price", "usd", "saving", "discount", "percent", "ratio", "ttl", "storage")
+_APART = frozenset({"cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens"})
+"""Where these stand beside `input_tokens`, that is without them, as Anthropic and Bedrock count."""
+_BESIDE = (
+    ("cached", "written"),
+    ("cached",),
+    ("written",),
+    ("cached", "written", "reasoning"),
+    ("cached", "reasoning"),
+    ("written", "reasoning"),
+    ("reasoning",),
+)
 
-_HOUR = 2.0
-"""Times the price in: what a prompt kept for an hour costs, where the arm does not say."""
-_FAR, _SMALL_USD = 1000.0, 1.0
-"""A bill is believed up to so many times what the list prices come to, and up to so many USD."""
-_BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
 
-
-def cost_usd(usage: object, spec: ArmSpec) -> float | None:
-    """The provider's own bill where it tells a plausible one, else Σ tokens · price / 10⁶; None
-    where neither was told.
-
-    Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
-    provider now keeps `usd_per_mtok_cache_write`, and for an hour `usd_per_mtok_cache_write_1h`. A
-    cost beyond what an outcome may have is taken for a provider's mistake: it is none, lest it
-    empty every budget.
-
-    >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
-    >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
-    ...           "prompt_tokens_details": {"cached_tokens": 400}}, arm)
-    0.0022
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens by what they cost: of the prompt the fresh ones, those read from a cache, those that
+    are kept there for minutes and for an hour; and the answer's, its reasoning among them.
     """
-    counts = counts_of(usage)
-    listed = None if counts is None else _listed(counts, spec)
-    billed = _bill(usage)
-    if billed is not None and _plausible(billed, listed):
-        return billed
-    return listed if listed is not None and listed <= MAX_COST_USD else None
+
+    fresh: int = 0
+    cached: int = 0
+    kept: int = 0
+    kept_hour: int = 0
+    answer: int = 0
 
 
-def cached_tokens(usage: object) -> int:
-    """How many prompt tokens the provider had cached."""
-    counts = counts_of(usage)
-    return 0 if counts is None else counts.cached
+@dataclass(slots=True)
+class _Reported:
+    """What a usage says, of each count the largest by any of its names.
 
-
-def saved_usd(usage: object, spec: ArmSpec) -> float:
-    """What the cached tokens would have cost more: cached · (price in − cached price) / 10⁶."""
-    if spec.usd_per_mtok_cached_in is None:
-        return 0.0
-    return cached_tokens(usage) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
-
-
-def completion_tokens(usage: object) -> int | None:
-    """How many tokens the answer has; None where that was not told."""
-    counts = counts_of(usage)
-    return None if counts is None else counts.answer or None
-
-
-def hour_price(spec: ArmSpec) -> float:
-    """USD for 10⁶ tokens of the prompt that are kept for an hour."""
-    if spec.usd_per_mtok_cache_write_1h is not None:
-        return spec.usd_per_mtok_cache_write_1h
-    return max(_HOUR * spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0)
-
-
-def _listed(counts: Counts, spec: ArmSpec) -> float:
-    paid = (
-        counts.fresh * spec.usd_per_mtok_in
-        + counts.cached * _or_in(spec.usd_per_mtok_cached_in, spec)
-        + counts.kept * _or_in(spec.usd_per_mtok_cache_write, spec)
-        + counts.kept_hour * hour_price(spec)
-        + counts.answer * spec.usd_per_mtok_out
-    )
-    return paid / 1e6
-
-
-def _or_in(price: float | None, spec: ArmSpec) -> float:
-    return spec.usd_per_mtok_in if price is None else price
-
-
-def _plausible(billed: float, listed: float | None) -> bool:
-    """Whether a bill may be this answer's, in USD. A bill of nothing is one only where the list
-    says so too: some tell 0 for what they do not know.
+    missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
+    within: a count of the cache stands among the details of another. apart: names that say of a
+    cache's counts that the prompt is without them. gemini: its reasoning is never in the answer.
     """
-    if billed > MAX_COST_USD:
-        return False
-    if not listed:
-        return billed > 0.0 or listed is not None
-    return listed / _FAR <= billed <= max(_SMALL_USD, listed * _FAR)
+
+    prompt: int = 0
+    answer: int = 0
+    total: int | None = None
+    tools: int = 0
+    cached: int = 0
+    missed: int | None = None
+    written: int = 0
+    minutes: int = 0
+    hour: int = 0
+    reasoning: int = 0
+    within: bool = False
+    apart: bool = False
+    inclusive: bool = False
+    gemini: bool = False
 
 
-def _bill(usage: object) -> float | None:
-    """What the provider says that it takes. Where it asked another with the client's own key, that
-    one's bill comes on top.
+def counts_of(usage: object) -> Counts | None:
+    """The tokens that a usage tells of; None where it tells of none.
+
+    >>> counts_of({"prompt_tokens": 5, "completion_tokens": 2.0, "cached_tokens": 3})
+    Counts(fresh=2, cached=3, kept=0, kept_hour=0, answer=2)
     """
     if not isinstance(usage, Mapping):
         return None
-    bill = _largest(usage)
-    details = usage.get("cost_details")
-    if bill is not None and usage.get("is_byok") is True and isinstance(details, Mapping):
-        bill += _usd(details.get("upstream_inference_cost")) or 0.0
-    return bill
+    reported = _read(usage)
+    reported.written = max(reported.written, reported.minutes + reported.hour)
+    reported.prompt += reported.tools
+    if reported.missed is not None:
+        reported.prompt = max(reported.prompt, reported.missed + reported.cached)
+    if not (reported.prompt or reported.answer or reported.cached or reported.written):
+        return None
+    beside = _beside(reported)
+    prompt = reported.prompt + sum(getattr(reported, each) for each in beside - {"reasoning"})
+    answer = reported.answer
+    if "reasoning" in beside:
+        rest = None if reported.total is None else max(0, reported.total - prompt - answer)
+        answer += reported.reasoning if rest is None else min(rest, reported.reasoning)
+    cached = min(reported.cached, prompt)
+    written = min(reported.written, prompt - cached)
+    hour = min(reported.hour, written)
+    return Counts(prompt - cached - written, cached, written - hour, hour, answer)
 
 
-def _largest(told: Mapping[str, object]) -> float | None:
-    found = [_usd(value) for name, value in told.items() if plain(name) in _BILLS]
-    return max((each for each in found if each is not None), default=None)
+def _beside(reported: _Reported) -> set[str]:
+    """Which counts are not in those of prompt and answer, but beside them.
+
+    The total says so where some of them come to exactly what it has more; else their names do, or
+    that they are larger than what they would be in. What a total has more and nothing explains is
+    nobody's.
+    """
+    more = (reported.total or 0) - reported.prompt - reported.answer
+    caches = reported.cached + reported.written
+    if more > 0:
+        for some in _BESIDE:
+            sizes = [getattr(reported, each) for each in some]
+            if all(sizes) and sum(sizes) == more:
+                return set(some)
+    beside = set()
+    separate = reported.apart and not reported.inclusive and (reported.total is None or more != 0)
+    larger, room = caches > reported.prompt, 0 < caches <= more
+    if (larger and room) if reported.within else (separate or larger or room):
+        beside |= {"cached", "written"}
+    if reported.gemini or reported.total is not None or reported.reasoning > reported.answer:
+        beside.add("reasoning")  # as far as the total has room for it
+    return beside
 
 
-def _usd(value: object) -> float | None:
-    """A sum, as a number or the text of one; of an object that lists its parts their total."""
-    if isinstance(value, Mapping):
-        return _largest(value)
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    found = number(value)
-    return float(found) if found is not None and 0 <= found <= MAX_COST_USD * _FAR else None
+def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
+    """A usage that is reported several times: counts are cumulative, so the larger one is kept; of
+    anything else the later one, unless it is null.
+
+    >>> merged({"input_tokens": 1000, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 15})
+    {'input_tokens': 1000, 'output_tokens': 15}
+    """
+    if later is None:
+        return earlier
+    if isinstance(earlier, Mapping):
+        if not isinstance(later, Mapping) or not depth:
+            return earlier
+        names = dict.fromkeys((*earlier, *later))
+        return {name: merged(earlier.get(name), later.get(name), depth - 1) for name in names}
+    if (before := number(earlier)) is None:
+        return later
+    after = number(later)
+    return earlier if after is None or after < before else later
+
+
+def usage_in(answer: Mapping[str, Any]) -> Any:
+    """The usage of an answer, or of an event of a stream, wherever a provider puts it.
+
+    >>> usage_in({"choices": [{"delta": {}, "usage": {"prompt_tokens": 3}}], "usage": None})
+    {'prompt_tokens': 3}
+    """
+    usage = answer.get("usage")
+    choices = answer.get("choices")
+    for each in (answer.get("x_groq"), *(choices if isinstance(choices, list) else ())):
+        if isinstance(each, Mapping) and isinstance(each.get("usage"), Mapping):
+            usage = merged(usage, each["usage"])
+    return answer.get("usageMetadata") if usage is None else usage
+
+
+def answer_bytes(choices: object) -> int:
+    """How many bytes the choices of an answer, or of one event of a stream, say: text, reasoning,
+    and calls of tools.
+
+    >>> answer_bytes([{"delta": {"role": "assistant", "content": "hello"}}, {"text": "hi"}])
+    7
+    """
+    size = 0
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            continue
+        size += _text_bytes(choice.get("text"))
+        message = choice.get("delta") or choice.get("message")
+        if isinstance(message, dict):
+            size += sum(_text_bytes(value) for name, value in message.items() if name != "role")
+            calls = message.get("tool_calls")
+            size += sum(map(_call_bytes, calls)) if isinstance(calls, list) else 0
+    return size
+
+
+def count(value: object) -> int | None:
+    """A number of tokens; None for what is none.
+
+    >>> count(1000.0), count(True), count(0.5), count("7"), count(None)
+    (1000, None, None, None, None)
+    """
+    exact = number(value)
+    if exact is None or not 0 <= exact <= _MAX_COUNT or exact != int(exact):
+        return None
+    return int(exact)
+
+
+def number(value: object) -> int | float | None:
+    """A finite number; None for anything else, true and false among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def plain(name: object) -> str:
+    """A name without its case and the marks between its words.
+
+    >>> plain("cache_read_input_tokens") == plain("cacheReadInputTokens")
+    True
+    """
+    return str(name).replace("_", "").replace("-", "").lower()
+
+
+def _read(usage: Mapping[str, Any]) -> _Reported:
+    reported = _Reported()
+    for path, name, tokens in _counts(usage, ()):
+        details = any("detail" in each for each in path)
+        if "reason" in name or "think" in name or "thought" in name:
+            reported.reasoning = max(reported.reasoning, tokens)
+            reported.gemini |= name == "thoughtstokencount"
+        elif details and any(each.startswith(("completion", "output", "cand")) for each in path):
+            continue  # other parts of the answer
+        elif "cach" in name or "ephemeral" in name:
+            _note_cache(reported, name, tokens, details)
+        elif details or any("cach" in each for each in path):
+            continue  # other parts of the prompt
+        elif name in _PROMPT:
+            reported.prompt = max(reported.prompt, tokens)
+            reported.inclusive |= name.startswith("prompt") and tokens > 0
+        elif name in _ANSWER:
+            reported.answer = max(reported.answer, tokens)
+        elif name in _TOTAL:
+            reported.total = max(reported.total or 0, tokens)
+        elif name == _TOOLS:
+            reported.tools = tokens
+    return reported
+
+
+def _note_cache(reported: _Reported, name: str, tokens: int, details: bool) -> None:
+    """A count of a cache: what was read from it, what it missed, or what was written to it."""
+    if "ephemeral" in name:
+        length = "hour" if "1h" in name else "minutes"
+    elif "miss" in name:
+        reported.missed = max(reported.missed or 0, tokens)
+        return
+    else:
+        length = "written" if "creat" in name or "writ" in name else "cached"
+    setattr(reported, length, max(getattr(reported, length), tokens))
+    reported.within |= details and tokens > 0
+    reported.apart |= name in _APART
+
+
+def _counts(
+    usage: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str, int]]:
+    """Every count with its name and the names of what it stands in; no sums of money."""
+    for key, value in usage.items():
+        name = plain(key)
+        if isinstance(value, Mapping):
+            if len(path) < _DEPTH:
+                yield from _counts(value, (*path, name))
+        elif (tokens := count(value)) is not None and not any(each in name for each in _MONEY):
+            yield path, name, tokens
+
+
+def _call_bytes(call: object) -> int:
+    function = call.get("function") if isinstance(call, dict) else None
+    return sum(map(_text_bytes, function.values())) if isinstance(function, dict) else 0
+
+
+def _text_bytes(value: object) -> int:
+    if not isinstance(value, str):
+        return 0
+    return len(value) if value.isascii() else len(value.encode(errors="replace"))

@@ -1,9 +1,9 @@
 """Verdicts by texts, patterns and schemas, in a process of their own.
 
-What a client's schema or a model's text makes a validator do has no bound: some schemas take
-minutes for a short text, and to compare two texts of many accents takes seconds. So it is done
-where it can be ended: in one child of low priority, which dies by itself when a verdict has used up
-its time, and is begun anew for the next one.
+A client's schema or a model's text can keep a validator busy without bound: some schemas take
+minutes for a short text, and comparing two texts of many accents takes seconds. So a child process
+of low priority does it, which dies by itself when a verdict has used up its time; the next verdict
+starts another one.
 
 `python -m bandit_service.gateway.verdicts` is that child. Frames on both pipes are four bytes of
 length, big-endian, and MessagePack: the service sends a `Question`, the child answers a `Verdict`,
@@ -28,7 +28,7 @@ import msgspec
 from bandit_service.gateway import judges
 from bandit_service.settings.judges import JudgeSpec
 
-MOST_SCHEMA = 65_536
+MAX_SCHEMA = 65_536
 _LENGTH = struct.Struct(">I")
 _READY_S = 60.0
 _SLOWER = 10.0
@@ -48,21 +48,21 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """1 or 0; None where this judge has nothing to say. failed: it could not be found out."""
+    """1 or 0; None if this judge has nothing to say. failed: the validator failed."""
 
     quality: float | None = None
     failed: bool = False
 
 
 class NoVerdict(Exception):
-    """None can be had; its text, a word for the metric, says why."""
+    """There is no verdict; the text, a word for the metric, says why."""
 
 
 # --- the service's side -------------------------------------------------------------------
 
 
 class Verdicts:
-    """Asks the child, one question at a time. cpu_s: what one verdict may compute."""
+    """Asks the child, one question at a time. cpu_s: CPU seconds that one verdict may take."""
 
     def __init__(self, cpu_s: float) -> None:
         self._cpu_s = cpu_s
@@ -72,23 +72,23 @@ class Verdicts:
     async def of(
         self, spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str
     ) -> float | None:
-        """As `judges.verdict`; NoVerdict where it takes too long or is too large."""
+        """As `judges.verdict`; Raises NoVerdict if it takes too long or is too large."""
         schema = judges.schema_of(body) if spec.kind == "json_schema" else None
         silent = (spec.kind == "json_schema" and schema is None) or (
             spec.kind == "exact" and not expected
         )
-        if silent or len(text) > judges.MOST_CHARS:
+        if silent or len(text) > judges.MAX_CHARS:
             return None
         try:
             encoded = msgspec.json.encode(schema)
             question = _framed(Question(spec.kind, text, expected, spec.pattern, encoded))
         except (ValueError, TypeError, RecursionError):  # such as half a character
             raise NoVerdict("failed") from None
-        if len(encoded) > MOST_SCHEMA:
+        if len(encoded) > MAX_SCHEMA:
             raise NoVerdict("large")
         async with self._asking:
             try:
-                verdict = await self._asked(question)
+                verdict = await self._ask(question)
             except BaseException:
                 await self._end()
                 raise
@@ -100,35 +100,40 @@ class Verdicts:
         """Have the child ready, so that the first verdict does not wait for it."""
         async with self._asking:
             with suppress(OSError):
-                self._child = self._child or await self._begun()
+                self._child = self._child or await self._spawn()
 
     async def close(self) -> None:
         """End the child, whatever it is at."""
         await self._end()
 
-    async def _asked(self, question: bytes) -> Verdict:
+    async def _ask(self, question: bytes) -> Verdict:
         try:
-            child = self._child or await self._begun()
+            child = self._child or await self._spawn()
             assert child.stdin is not None
             async with asyncio.timeout(_SLOWER * self._cpu_s):
                 child.stdin.write(question)
                 await child.stdin.drain()
-                return await _told(child)
+                return await _received(child)
         except TimeoutError:
             raise NoVerdict("timeout") from None
         except (EOFError, OSError, msgspec.DecodeError):
             ended = 0 if self._child is None else await self._child.wait()
             raise NoVerdict("timeout" if ended == -signal.SIGPROF else "failed") from None
 
-    async def _begun(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         self._child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bandit_service.gateway.verdicts", str(self._cpu_s),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "bandit_service.gateway.verdicts",
+            str(self._cpu_s),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             async with asyncio.timeout(_READY_S):
-                await _told(self._child)
+                await _received(self._child)
         except (EOFError, TimeoutError):
             await self._end()
             raise OSError("the child did not begin") from None
@@ -142,7 +147,7 @@ class Verdicts:
             await child.wait()
 
 
-async def _told(child: asyncio.subprocess.Process) -> Verdict:
+async def _received(child: asyncio.subprocess.Process) -> Verdict:
     assert child.stdout is not None
     (length,) = _LENGTH.unpack(await child.stdout.readexactly(_LENGTH.size))
     return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=Verdict)
@@ -160,7 +165,7 @@ def main() -> None:
     """Answer until the service closes the pipe."""
     cpu_s, questions, answers = float(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer
     os.nice(_NICE)
-    with suppress(OSError):  # where the system does not tell, nothing is bounded
+    with suppress(OSError):  # a system that does not tell sets no limit
         size = _memory_now() + _MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,9 +10,21 @@ from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
-from bandit_service.gateway import fields, wanted
+from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
-from bandit_service.gateway.serve import Gateway
+from bandit_service.gateway.gateway import Gateway
+from bandit_service.gateway.request import (
+    AUTO,
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RoutingRequest,
+    header,
+    is_auto,
+    model_of,
+    of_chat,
+    of_completion,
+)
 from bandit_service.http import absent
 from bandit_service.http.connections import Connection, while_there
 from bandit_service.http.ending import ENDING
@@ -24,29 +36,29 @@ GATEWAY = web.AppKey("gateway", Gateway)
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
-    asked = wanted.of_chat(body, request.headers, request.app[ROUTER].world.deciding())
-    return await _answer(request, "/chat/completions", body, asked)
+    routing = of_chat(body, request.headers, request.app[ROUTER].world.deciding())
+    return await _answer(request, CHAT, body, routing)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
-    asked = wanted.of_completion(body, request.headers, request.app[ROUTER].world.deciding())
-    return await _answer(request, "/completions", body, asked)
+    routing = of_completion(body, request.headers, request.app[ROUTER].world.deciding())
+    return await _answer(request, COMPLETIONS, body, routing)
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings: to the arm that is named."""
     body = await _body(request)
-    arm = wanted.model_of(body)
-    if wanted.is_auto(arm):
+    arm = model_of(body)
+    if is_auto(arm):
         raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
     caller = request[CALLER]
-    tenant = caller.tenant_for(wanted.header(request.headers, "x-tenant") or "")
+    tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    passing = request.app[GATEWAY].passing
-    told = await passing.answer(_Client(request), "/embeddings", body, arm, tenant, caller.key)
-    return _whole(told)
+    passthrough = request.app[GATEWAY].passthrough
+    client = _Client(request)
+    return _whole(await passthrough.answer(client, EMBEDDINGS, body, arm, tenant, caller.key))
 
 
 async def models(request: web.Request) -> web.Response:
@@ -102,8 +114,8 @@ def routes() -> list[web.RouteDef]:
 
 
 def _models(request: web.Request) -> list[str]:
-    beside = (f"{wanted.AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
-    return [wanted.AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
+    beside = (f"{AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
+    return [AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
 
 
 def _model(id: str) -> dict[str, Any]:
@@ -119,17 +131,20 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 
 async def _answer(
-    request: web.Request, path: str, body: dict[str, Any], asked: wanted.Wanted
+    request: web.Request, path: str, body: dict[str, Any], routing: RoutingRequest
 ) -> web.StreamResponse:
-    asked.request.tenant = request[CALLER].tenant_for(asked.request.tenant)
-    client = _Client(request)
-    told = await request.app[GATEWAY].answer(client, path, body, asked, request[CALLER].key)
-    return client.streamed() if told is None else _whole(told)
+    caller, client = request[CALLER], _Client(request)
+    routing = routing.of_tenant(caller.tenant_for(routing.decide.tenant))
+    answer = await request.app[GATEWAY].answer(client, path, body, routing, caller.key)
+    return client.streamed() if answer is None else _whole(answer)
 
 
-def _whole(told: Reply) -> web.Response:
+def _whole(answer: Reply) -> web.Response:
     return web.Response(
-        body=told.body, status=told.status, headers=told.headers, content_type="application/json"
+        body=answer.body,
+        status=answer.status,
+        headers=answer.headers,
+        content_type="application/json",
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from bandit_service import cli
-from bandit_service.gateway.health import Health, HealthRules
+from bandit_service.gateway.health import Health
 from tests.service.provider import (
     ARMS,
     COST,
@@ -367,7 +367,7 @@ async def test_the_upstreams_key_is_in_no_log_and_no_answer(
 
 def test_a_breaker_opens_probes_and_closes() -> None:
     """Three failures mask for 5 s, a failed probe for 10 s, one that succeeds for none."""
-    health = Health(HealthRules(failures=3, cool_s=5.0))
+    health = Health(failures=3, cool_s=5.0)
     for _ in range(3):
         assert health.available("a", 0.0)
         health.begun("a")

@@ -10,7 +10,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from bandit_service.gateway.upstreams import Failed, Upstreams, retry_after_s
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.upstreams import Upstreams, retry_after_s
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 from tests.service.provider import HELLO, signals_of
 from tests.service.running import Client

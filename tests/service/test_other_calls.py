@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from bandit_service import settings
-from bandit_service.gateway import anthropic
+from bandit_service.gateway.providers import _anthropic_request
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO
 from tests.service.running import serving
@@ -63,14 +63,14 @@ async def test_what_only_prepares_another_providers_request_fails_for_that_one_a
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen on 5a5a85b: 500 for every arm, once any provider of Anthropic's kind was configured."""
-    real = anthropic.request
+    real = _anthropic_request.request
 
     def fails(path: str, body: Any) -> Any:
         if body.get("odd"):
             raise RecursionError
         return real(path, body)
 
-    monkeypatch.setattr(anthropic, "request", fails)
+    monkeypatch.setattr(_anthropic_request, "request", fails)
     async with wires() as (plain, url), wires() as (other, other_url):
         upstreams = [{"id": "plain", "base_url": url},
                      {"id": "other", "base_url": other_url, "kind": "anthropic"}]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from bandit_service.gateway import line
+from bandit_service.gateway import event_stream
 from tests.service.provider import HELLO, signals_of
 from tests.service.running import Client
 from tests.service.wires import STREAM_HEAD, Act, Wire, a_whole, an_event, behind, says
@@ -54,7 +54,7 @@ async def test_comments_of_the_provider_go_through_before_its_first_event(
     """Seen on 5a5a85b: not a byte for 8 s, not even a head, while the provider sent a comment each
     second; the official client gave up after the 4 s it was told to wait.
     """
-    monkeypatch.setattr(line, "_QUIET_S", 0.0)
+    monkeypatch.setattr(event_stream, "_QUIET_S", 0.0)
     without = {"BANDIT_GATEWAY_KEEP_ALIVE_S": "0"}
     async with behind(tmp_path, models, **_FIXED, **without) as (_, client, alpha, _beta):
         go_on = asyncio.Event()

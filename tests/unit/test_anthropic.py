@@ -17,8 +17,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway import anthropic
-from bandit_service.gateway.anthropic_answer import Misspoken, Stream, answer, usage
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.providers import _anthropic_request
+from bandit_service.gateway.providers._anthropic_answer import Decoder, answer, usage
 from bandit_service.gateway.sse import Events, TooLong
 
 REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
@@ -79,7 +80,7 @@ def _walked(value: Any) -> Any:
 
 
 def test_a_request_is_one_that_the_official_package_would_send() -> None:
-    sent = anthropic.request("/chat/completions", ASKED)
+    sent = _anthropic_request.request("/chat/completions", ASKED)
     _walked(REQUEST.validate_python(sent))
     assert sent["system"] == [{"type": "text", "text": "Be brief"}]
     assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
@@ -100,11 +101,11 @@ def test_a_request_is_one_that_the_official_package_would_send() -> None:
 
 
 def test_the_least_request_has_a_bound() -> None:
-    sent = anthropic.request("/chat/completions", {"model": "m", "messages": [
+    sent = _anthropic_request.request("/chat/completions", {"model": "m", "messages": [
         {"role": "user", "content": "Hi"}]})  # fmt: skip
     assert sent == {
         "model": "m",
-        "max_tokens": anthropic.MAX_TOKENS,
+        "max_tokens": _anthropic_request.MAX_TOKENS,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
     }
 
@@ -132,14 +133,14 @@ def test_the_least_request_has_a_bound() -> None:
 )  # fmt: skip
 def test_what_cannot_be_said_is_refused_by_its_field(field: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(Refused) as refused:
-        anthropic.request("/chat/completions", ASKED | wrong)
+        _anthropic_request.request("/chat/completions", ASKED | wrong)
     assert refused.value.param == field
     assert refused.value.message.startswith(f"{field}: ")
 
 
 def test_other_paths_are_refused() -> None:
     with pytest.raises(Refused, match="/v1/completions"):
-        anthropic.request("/completions", {"model": "m", "prompt": "x"})
+        _anthropic_request.request("/completions", {"model": "m", "prompt": "x"})
 
 
 MESSAGE = {
@@ -184,10 +185,10 @@ def test_why_it_stopped(reason: str, finish: str) -> None:
 
 def test_an_error_tells_its_status_and_none_of_its_text() -> None:
     for kind, status in (("overloaded_error", 529), ("rate_limit_error", 429), ("odd", 500)):
-        with pytest.raises(Misspoken) as misspoken:
+        with pytest.raises(Failed) as failed:
             answer({"type": "error", "error": {"type": kind, "message": "the prompt"}}, 0)
-        assert misspoken.value.status == status
-        assert "prompt" not in str(misspoken.value)
+        assert failed.value.status == status
+        assert "prompt" not in str(failed.value)
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -212,7 +213,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 def _told(events: list[dict[str, Any]]) -> list[bytes]:
-    stream = Stream(5)
+    stream = Decoder(5)
     told = [each for event in events for each in stream.feed(msgspec.json.encode(event))]
     return told + stream.end()
 
@@ -240,11 +241,11 @@ def test_a_stream_is_one_that_the_official_client_reads() -> None:
 
 def test_a_stream_that_is_cut_off_or_tells_an_error_has_no_end() -> None:
     assert b"[DONE]" not in _told(EVENTS[:6])
-    with pytest.raises(Misspoken, match="overloaded_error"):
+    with pytest.raises(Failed, match="overloaded_error"):
         _told([*EVENTS[:4], {"type": "error", "error": {"type": "overloaded_error"}}])
     for wrong in (b"{", b"[]", b'{"type": "message_start"}'):
-        with pytest.raises(Misspoken):
-            Stream(5).feed(wrong)
+        with pytest.raises(Failed):
+            Decoder(5).feed(wrong)
 
 
 def _pieces(whole: bytes, cuts: list[int]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bandit_service.cli import refusals
 from bandit_service.core.errors import Refused, ServiceError
-from bandit_service.gateway import wanted
+from bandit_service.gateway.request import is_auto, of_chat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +51,10 @@ def _explained(args: argparse.Namespace) -> dict[str, Any]:
     """Why, of the request that the gateway makes of the question and the model's name."""
     body = _chat(args)
     policy = args.model.partition("?")[0].partition(":")[2]
-    request = wanted.of_chat(body, {}, [policy]).request
+    request = of_chat(body, {}, [policy]).decide
     if request.arms is None and not args.no_answer:  # of those that can be called
         listed = _sent(args, "/v1/models")[0]["data"]
-        request.arms = [each["id"] for each in listed if not wanted.is_auto(each["id"])]
+        request.arms = [each["id"] for each in listed if not is_auto(each["id"])]
         if not request.arms:
             raise Refused("no arm has an upstream that could answer; --no-answer only decides")
     given = msgspec.to_builtins(request)

@@ -11,11 +11,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit_service.gateway import dialects
+from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.relay import Passed, rewritten
-from bandit_service.gateway.sizes import said_in
-from bandit_service.gateway.upstreams import Failed, Rejected, check
+from bandit_service.gateway.providers import provider_of
+from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
+from bandit_service.gateway.translation import answer_of, chunks_of
+from bandit_service.gateway.usage import answer_bytes
+from bandit_service.settings.upstreams import KINDS
 
 _NAMES = ("id", "type", "index", "choices", "delta", "message", "content", "text", "finish_reason",
           "usage", "error", "model", "content_block", "stop_reason", "input", "tool_calls",
@@ -38,7 +40,7 @@ _EVENT = st.fixed_dictionaries(
 
 @given(st.lists(_ANY | st.fixed_dictionaries({"choices": st.lists(_ANY, max_size=2)}), max_size=4))
 def test_no_event_of_openais_does_anything_else(events: list[Any]) -> None:
-    passed = Passed(hide_usage=True, text=[])
+    passed = StreamedAnswer(hide_usage=True, text=[])
     with suppress(Failed, Rejected):
         for each in events:
             for told in rewritten([json.dumps(each).encode()], "id", passed).split(b"\n\n"):
@@ -54,20 +56,20 @@ def test_no_event_of_anthropics_does_anything_else(events: list[Any]) -> None:
             yield [json.dumps(each).encode()]
 
     async def read() -> None:
-        passed = Passed(text=[])
-        async for piece in dialects.streamed("anthropic", pieces()):
+        passed = StreamedAnswer(text=[])
+        async for piece in chunks_of(provider_of("anthropic"), pieces()):
             rewritten(piece, "id", passed)
 
     with suppress(Failed, Rejected):
         asyncio.run(read())
 
 
-@given(st.dictionaries(st.sampled_from(_NAMES), _ANY), st.sampled_from(["openai", "anthropic"]))
+@given(st.dictionaries(st.sampled_from(_NAMES), _ANY), st.sampled_from(KINDS))
 def test_no_whole_answer_does_anything_else(answer: dict[str, Any], kind: str) -> None:
     with suppress(Failed, Rejected):
-        check(answer)
-        told = dialects.answered(kind, answer)
+        raise_for_error(answer)
+        told = answer_of(provider_of(kind), answer)
         choices = told.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            said_in(choices)
+            answer_bytes(choices)
             answer_text(told)

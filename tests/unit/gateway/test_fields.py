@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.errors import Refused, ServiceError
-from bandit_service.gateway import anthropic, fields, wanted
+from bandit_service.gateway import fields
 from bandit_service.gateway.judges import question_text
-from bandit_service.gateway.sizes import size_of
-from bandit_service.gateway.upstreams import translated
+from bandit_service.gateway.providers import provider_of
+from bandit_service.gateway.providers._anthropic_request import MAX_TOKENS, request
+from bandit_service.gateway.request import of_chat
+from bandit_service.gateway.request_size import size_of
+from bandit_service.gateway.translation import refusal
+from bandit_service.settings.upstreams import KINDS
 
 _TURN = {"role": "user", "content": "a"}
 
@@ -76,26 +80,29 @@ def test_no_body_fails_in_what_prepares_the_call(messages: Any, more: dict[str, 
     body = {"model": "a", **more, "messages": messages}
     with suppress(ServiceError):
         fields.check(body)
-        wanted.of_chat(body, {}, ["nested"])
+        of_chat(body, {}, ["nested"])
         size_of(body)
         question_text(body)
-    with suppress(Refused):  # of that provider alone, and of nothing else
-        translated("/chat/completions", body)
+    for kind in KINDS:  # a refusal, and never an exception of another kind
+        refusal(provider_of(kind), "/chat/completions", body)
 
 
 @pytest.mark.parametrize(
     ("more", "most"),
     [
-        ({}, anthropic.MAX_TOKENS),
-        ({"thinking": {"type": "enabled", "budget_tokens": 8000}}, 8000 + anthropic.MAX_TOKENS),
+        ({}, MAX_TOKENS),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 8000}},
+            8000 + MAX_TOKENS,
+        ),
         ({"thinking": {"type": "enabled", "budget_tokens": 8000}, "max_tokens": 9000}, 9000),
-        ({"thinking": {"type": "disabled", "budget_tokens": 8000}}, anthropic.MAX_TOKENS),
-        ({"thinking": {"type": "adaptive"}, "max_tokens": None}, anthropic.MAX_TOKENS),
-        ({"thinking": None}, anthropic.MAX_TOKENS),
+        ({"thinking": {"type": "disabled", "budget_tokens": 8000}}, MAX_TOKENS),
+        ({"thinking": {"type": "adaptive"}, "max_tokens": None}, MAX_TOKENS),
+        ({"thinking": None}, MAX_TOKENS),
     ],
 )
 def test_the_bound_of_an_answer_leaves_room_for_what_may_be_thought(
     more: dict[str, Any], most: int
 ) -> None:
     """Seen on 5a5a85b: 4096 with a budget of 8000, which the API refuses."""
-    assert anthropic.request("/chat/completions", _body(**more))["max_tokens"] == most
+    assert request("/chat/completions", _body(**more))["max_tokens"] == most

@@ -1,7 +1,8 @@
 """A chat completion as a request of Anthropic's Messages API. Pure; docs/anthropic.md is the table.
 
-What would change the shape of the answer and is not there is refused by the name of its field. What
-only steers the answer and has no counterpart is dropped, so that one request suits every provider.
+A field that would change the shape of the answer and has no counterpart is refused by its name. A
+field that only steers the answer and has no counterpart is dropped, so that one request suits every
+provider.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from typing import Any
 from bandit_service.core.errors import Refused
 from bandit_service.parsing.inputs import json_of
 
-VERSION = "2023-06-01"
 MAX_TOKENS = 4096
-"""The answer's bound where the client sets none: the API wants one, and every model takes this.
-What it may think comes on top, since the API counts that in and refuses a smaller bound."""
+"""The limit that is sent if the client sets none: the API requires one, and every model takes this.
+The thinking budget is added, since the API counts thinking in and refuses a smaller limit."""
 
 _KEPT = ("top_p", "top_k", "thinking", "cache_control")
 _ABSENT = ("functions", "function_call", "audio", "web_search_options")
@@ -26,11 +26,6 @@ _DATA_URL = re.compile(r"data:([^;,]+);base64,", re.IGNORECASE)
 _JSON_ONLY = "Answer with one JSON object and nothing else, neither before nor after it."
 
 Json = dict[str, Any]
-
-
-def url(base_url: str) -> str:
-    """Where messages go; the base may be with its version, as others' are, or without."""
-    return base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
 
 
 def request(path: str, body: Mapping[str, Any]) -> Json:
@@ -92,7 +87,7 @@ def _conversation(messages: list[Any]) -> tuple[list[Json], list[Json]]:
             case "user":
                 role, blocks = "user", _parts(message.get("content"), f"{at}.content")
             case "assistant":
-                role, blocks = "assistant", _said(message, at)
+                role, blocks = "assistant", _assistant_blocks(message, at)
             case "tool":
                 role, blocks = "user", [_result(message, at)]
             case _:
@@ -109,7 +104,7 @@ def _conversation(messages: list[Any]) -> tuple[list[Json], list[Json]]:
     return system, turns
 
 
-def _said(message: Mapping[str, Any], at: str) -> list[Json]:
+def _assistant_blocks(message: Mapping[str, Any], at: str) -> list[Json]:
     blocks = _text_parts(message.get("content"), f"{at}.content")
     for i, call in enumerate(message.get("tool_calls") or ()):
         where = f"{at}.tool_calls[{i}].function"
@@ -199,11 +194,11 @@ def _file(file: Any, at: str) -> Json:
 
 def _data_url(url: Any) -> tuple[str, str]:
     """Its media type and what is in it, both empty where it is none in base64."""
-    found = _DATA_URL.match(url) if isinstance(url, str) else None
-    if found is None:
+    match = _DATA_URL.match(url) if isinstance(url, str) else None
+    if match is None:
         return "", ""
-    media = found[1].lower()
-    return "image/jpeg" if media == "image/jpg" else media, url[found.end() :]
+    media = match[1].lower()
+    return "image/jpeg" if media == "image/jpg" else media, url[match.end() :]
 
 
 def _tool(tool: Any, at: str) -> Json:
@@ -213,14 +208,14 @@ def _tool(tool: Any, at: str) -> Json:
     schema = function.get("parameters") or {}
     if not isinstance(schema, Mapping):
         raise _refused(f"{at}.function.parameters", "must be a JSON schema")
-    made: Json = {"name": function.get("name"), "input_schema": {"type": "object", **schema}}
+    translated: Json = {"name": function.get("name"), "input_schema": {"type": "object", **schema}}
     if function.get("description"):
-        made["description"] = function["description"]
+        translated["description"] = function["description"]
     if function.get("strict"):
-        made["strict"] = True
+        translated["strict"] = True
     if tool.get("cache_control"):
-        made["cache_control"] = tool["cache_control"]
-    return made
+        translated["cache_control"] = tool["cache_control"]
+    return translated
 
 
 def _tool_choice(body: Mapping[str, Any]) -> Json | None:
@@ -255,12 +250,12 @@ def _format(form: Any) -> tuple[Json | None, list[Json]]:
 
 def _max_tokens(body: Mapping[str, Any]) -> int:
     for name in ("max_completion_tokens", "max_tokens"):
-        most = body.get(name)
-        if most is None:
+        limit = body.get(name)
+        if limit is None:
             continue
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise _refused(name, "must be a whole number of at least 1")
-        return most
+        return limit
     return MAX_TOKENS + _thinking(body)
 
 
@@ -292,8 +287,8 @@ def _stop(stop: Any) -> list[str]:
 
 def _user(body: Mapping[str, Any]) -> str | None:
     metadata = body.get("metadata")
-    told = metadata.get("user_id") if isinstance(metadata, Mapping) else None
-    user = told or body.get("safety_identifier") or body.get("user")
+    user_id = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+    user = user_id or body.get("safety_identifier") or body.get("user")
     return user if isinstance(user, str) else None
 
 

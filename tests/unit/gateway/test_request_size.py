@@ -9,19 +9,14 @@ import msgspec
 import pytest
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.sizes import (
-    IMAGE_TOKENS,
-    Size,
-    likely_usd,
-    most_usd,
-    said_in,
-    size_of,
-)
-from tests.unit.gateway.test_usage import PLAIN, PRICED
+from bandit_service.gateway.money import likely_usd, max_usd
+from bandit_service.gateway.request_size import IMAGE_TOKENS, Size, size_of
+from bandit_service.gateway.usage import answer_bytes
+from tests.unit.gateway.test_money import PLAIN, PRICED
 
 
 def _most(spec: ArmSpec, body: Mapping[str, Any]) -> float:
-    return most_usd(spec, size_of(body))
+    return max_usd(spec, size_of(body))
 
 
 def test_the_most_is_at_the_dearest_price_of_the_prompt() -> None:
@@ -72,7 +67,7 @@ def test_what_a_call_has_probably_cost() -> None:
 def test_what_is_said_is_counted_wherever_it_stands() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "ab", "arguments": "{}"}}
     delta = {"role": "assistant", "content": "ä", "reasoning_content": "so", "tool_calls": [call]}
-    assert said_in([{"delta": delta}, {"message": {"content": None}}, {"text": "one"}]) == 11
+    assert answer_bytes([{"delta": delta}, {"message": {"content": None}}, {"text": "one"}]) == 11
     none: tuple[object, ...] = (
         None,
         [],
@@ -81,12 +76,12 @@ def test_what_is_said_is_counted_wherever_it_stands() -> None:
         [{"delta": {"tool_calls": [1, {"function": 2}]}}],
     )
     for nothing in none:
-        assert said_in(nothing) == 0
+        assert answer_bytes(nothing) == 0
 
 
 def test_no_number_is_too_large_to_be_reckoned_with() -> None:
     body = {"messages": [], "max_tokens": 10**400, "n": 10**400}
-    assert 1e9 < most_usd(PLAIN, size_of(body)) < float("inf")
+    assert 1e9 < max_usd(PLAIN, size_of(body)) < float("inf")
     assert size_of({"messages": [], "max_tokens": -1, "n": "2 or 3"}) == Size(0, None, 1)
 
 
@@ -144,11 +139,11 @@ def test_where_no_limit_is_set_what_the_arm_can_answer_is_held() -> None:
     for fields in none:
         assert _most(PLAIN, body | fields) == pytest.approx(prompt + window * 8 / 1e6)
         assert _most(known, body | fields) == pytest.approx(prompt + 9000 * 8 / 1e6)
-    assert most_usd(PLAIN, size, 4096) == pytest.approx(prompt + 4096 * 8 / 1e6)
+    assert max_usd(PLAIN, size, 4096) == pytest.approx(prompt + 4096 * 8 / 1e6)
     thinks = size_of(body | {"thinking": {"budget_tokens": 8000}})
-    assert most_usd(PLAIN, thinks, 4096) == pytest.approx(prompt + 12_096 * 8 / 1e6)
+    assert max_usd(PLAIN, thinks, 4096) == pytest.approx(prompt + 12_096 * 8 / 1e6)
     more = size_of(body | {"max_new_tokens": 20_000})
-    assert most_usd(known, more) == pytest.approx(prompt + 20_000 * 8 / 1e6)
+    assert max_usd(known, more) == pytest.approx(prompt + 20_000 * 8 / 1e6)
 
 
 def test_a_prompt_that_is_kept_for_an_hour_is_held_at_that_price() -> None:
@@ -157,8 +152,8 @@ def test_a_prompt_that_is_kept_for_an_hour_is_held_at_that_price() -> None:
     short = _most(PRICED, body)
     part["cache_control"] = {"type": "ephemeral", "ttl": "1h"}
     size = size_of(body)
-    assert most_usd(PRICED, size) == pytest.approx((size.prompt * 4.0 + 10 * 8) / 1e6)
-    assert most_usd(PRICED, size) > 1.5 * short
+    assert max_usd(PRICED, size) == pytest.approx((size.prompt * 4.0 + 10 * 8) / 1e6)
+    assert max_usd(PRICED, size) > 1.5 * short
 
 
 def test_what_is_given_as_tokens_counts_at_least_their_number() -> None:

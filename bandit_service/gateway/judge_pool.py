@@ -1,7 +1,7 @@
 """Judges at work: quality for a share of the answers, and comparisons of two, in the background.
 
-Judging begins when the user has the whole answer, so it delays nobody. What a model's judgement
-cost is an event of the log, so its daily bound survives a restart.
+Judging begins when the user has the whole answer, so it delays nobody. The cost of a model's
+judgement is an event of the log, so its daily limit survives a restart.
 """
 
 from __future__ import annotations
@@ -19,27 +19,24 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import judges
-from bandit_service.gateway.counts import usage_in
-from bandit_service.gateway.sizes import likely_usd, most_usd, said_in, size_of
-from bandit_service.gateway.upstreams import Failed, Rejected
-from bandit_service.gateway.usage import cost_usd
+from bandit_service.gateway.exchange import Exchange
+from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.money import max_usd
+from bandit_service.gateway.request import CHAT
+from bandit_service.gateway.request_size import size_of
+from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.verdicts import NoVerdict, Verdicts
-from bandit_service.runtime.router import Router
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
 _log = logging.getLogger("bandit.judging")
-_MOST_TASKS = 256
+_MAX_TASKS = 256
 _MINUTE_S = 60.0
-
-Ask = Callable[[ev.ArmSpec, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-"""Sends a chat request to an arm and gives back the whole answer; Failed or Rejected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One answer that a user got, or that stands against it, and what it answers."""
+class ServedAnswer:
+    """One answer that a user got, or that a duel sets against it, and what it answers."""
 
     decided: ev.Decided
     body: Mapping[str, Any]
@@ -48,31 +45,64 @@ class Answered:
 
 
 @dataclass
-class _Bounds:
-    """What keeps one model that judges within its rate and its money."""
+class _Quota:
+    """What one judging model has used of its rate and its money."""
 
-    asked: deque[float] = field(default_factory=deque)
+    calls: deque[float] = field(default_factory=deque)
     held_usd: float = 0.0
 
 
-class Judging:
-    """Runs `[[judges]]`. The first that has something to say of an answer gives its quality."""
+@dataclass(slots=True)
+class _JudgeAccount:
+    """The daily limit of one judging model. A judgement counts for the decision's budgets too."""
 
-    def __init__(
-        self,
-        specs: tuple[JudgeSpec, ...],
-        router: Router,
-        ask: Ask,
-        telemetry: Telemetry,
-        verdict_s: float,
-    ) -> None:
+    resources: Resources
+    spec: JudgeSpec
+    quota: _Quota
+    max_usd: float
+    decided: ev.Decided
+    held: bool = False
+
+    def reserve(self) -> None:
+        """Hold the most that the judgement may cost."""
+        self.quota.held_usd += self.max_usd
+        self.held = True
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self.held:
+            self.quota.held_usd = max(0.0, self.quota.held_usd - self.max_usd)
+            self.held = False
+
+    async def book(self, usd: float) -> bool:
+        """An event `spent` of this judge, on the disk."""
+        self.resources.telemetry.judge_paid(self.spec.id, usd)
+        writer = self.resources.router.writer
+        await writer.submit(
+            lambda: ev.Spent(
+                ts=writer.now(),
+                decision_id=self.decided.id,
+                judge=self.spec.id,
+                usd=usd,
+                tenant=self.decided.tenant,
+                caller=self.decided.caller,
+            ),
+            key=self.decided.id,
+        )
+        return True
+
+
+class JudgePool:
+    """Runs `[[judges]]`. The first that can say something about an answer gives its quality."""
+
+    def __init__(self, specs: tuple[JudgeSpec, ...], resources: Resources) -> None:
         self._specs = {spec.id: spec for spec in specs}
-        self._router = router
-        self._ask = ask
-        self._telemetry = telemetry
-        self._bounds = {spec.id: _Bounds() for spec in specs}
+        self._resources = resources
+        self._router = resources.router
+        self._telemetry = resources.telemetry
+        self._quotas = {spec.id: _Quota() for spec in specs}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._verdicts = Verdicts(verdict_s)
+        self._verdicts = Verdicts(resources.settings.verdict_s)
         if any(spec.kind != "llm" for spec in specs):
             self.start(self._verdicts.begin)
 
@@ -80,15 +110,15 @@ class Judging:
         return bool(self._specs)
 
     async def close(self) -> None:
-        """End the judgements under way; no end of the service waits for a verdict."""
+        """End the judgements under way; a service that stops waits for no verdict."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._verdicts.close()
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run something in the background; beyond a bound it is left undone."""
-        if len(self._tasks) >= _MOST_TASKS:
+        """Run something in the background; too many at once are not run."""
+        if len(self._tasks) >= _MAX_TASKS:
             self._telemetry.judged("", "busy")
             return
 
@@ -102,15 +132,15 @@ class Judging:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def answered(self, answer: Answered) -> None:
-        """An answer is there: judge it if its turn has come."""
+    def judge(self, answer: ServedAnswer) -> None:
+        """Judge this answer in the background if a judge's sample includes it."""
         if not self._specs:
             return
-        mine = [spec for spec in self._specs.values() if self._sampled(spec, answer.decided.id)]
-        if mine:
-            self.start(lambda: self._quality(mine, answer))
+        specs = [spec for spec in self._specs.values() if self._sampled(spec, answer.decided.id)]
+        if specs:
+            self.start(lambda: self._quality(specs, answer))
 
-    async def compare(self, judge: str, one: Answered, other: Answered) -> float | None:
+    async def compare(self, judge: str, one: ServedAnswer, other: ServedAnswer) -> float | None:
         """1 where `one` is better, 0 where `other` is, 0.5 for a tie; None if nobody can say.
 
         A model is asked in both orders, since models prefer a place; two different answers are a
@@ -121,21 +151,21 @@ class Judging:
             a, b = await self._score(spec, one), await self._score(spec, other)
             return None if a is None or b is None else 0.5 + (a - b) / 2.0
         question = judges.question_text(one.body)
-        said: list[float] = []
+        scores: list[float] = []
         for first, second, worth in ((one, other, 1.0), (other, one, 0.0)):
             messages = judges.comparing(spec, question, first.text, second.text)
-            better = judges.better_of(await self._told(spec, one.decided, messages) or "")
+            better = judges.better_of(await self._reply(spec, one.decided, messages) or "")
             if better is None:
                 return None
-            said.append({"A": worth, "B": 1.0 - worth, "tie": 0.5}[better])
-        return said[0] if said[0] == said[1] else 0.5
+            scores.append({"A": worth, "B": 1.0 - worth, "tie": 0.5}[better])
+        return scores[0] if scores[0] == scores[1] else 0.5
 
     def _sampled(self, spec: JudgeSpec, decision_id: str) -> bool:
         """By chance that depends on nothing else, so that the judged answers are a fair sample."""
         seed = self._router.rules.explore.seed
         return chance.uniform(seed, f"{decision_id} judged by {spec.id}") < spec.share
 
-    async def _quality(self, specs: list[JudgeSpec], answer: Answered) -> None:
+    async def _quality(self, specs: list[JudgeSpec], answer: ServedAnswer) -> None:
         for spec in specs:
             quality = await self._score(spec, answer)
             if quality is None:
@@ -152,7 +182,7 @@ class Judging:
             self._telemetry.judged(spec.id, "judged")
             return
 
-    async def _score(self, spec: JudgeSpec, answer: Answered) -> float | None:
+    async def _score(self, spec: JudgeSpec, answer: ServedAnswer) -> float | None:
         if spec.kind != "llm":
             try:
                 return await self._verdicts.of(spec, answer.body, answer.expected, answer.text)
@@ -160,72 +190,55 @@ class Judging:
                 self._telemetry.judged(spec.id, str(none))
                 return None
         messages = judges.grading(spec, judges.question_text(answer.body), answer.text)
-        text = await self._told(spec, answer.decided, messages)
+        text = await self._reply(spec, answer.decided, messages)
         score = judges.score_of(text) if text is not None else None
         if text is not None and score is None:
             self._telemetry.judged(spec.id, "unreadable")
         return score
 
-    async def _told(
+    async def _reply(
         self, spec: JudgeSpec, decided: ev.Decided, messages: list[dict[str, str]]
     ) -> str | None:
-        """What the judging model says; None where it is not there or its bounds are reached."""
+        """What the judging model says; None if it cannot be asked, or may not be at present."""
         record = self._router.world.arms.get(ArmId(spec.arm))
         if record is None or record.retired or not record.spec.upstream:
             self._telemetry.judged(spec.id, "no arm")
             return None
         body = {"messages": messages, "temperature": 0, "max_tokens": 200}
-        size = size_of(body)
-        most = most_usd(record.spec, size)
-        bounds = self._bounds[spec.id]
-        if not self._admitted(spec, bounds, most):
+        arm, size, quota = record.spec, size_of(body), self._quotas[spec.id]
+        account = _JudgeAccount(self._resources, spec, quota, max_usd(arm, size), decided)
+        if not self._admitted(spec, quota, account.max_usd):
             return None
-        bounds.held_usd += most
-        usd: float | None = None
         try:
-            async with asyncio.timeout(spec.timeout_s):
-                answer = await self._ask(record.spec, body)
-            usd = cost_usd(usage_in(answer), record.spec)
-            if usd is None:
-                usd = likely_usd(record.spec, size, said_in(answer["choices"]))
-            await asyncio.shield(self._pay(spec, decided, usd))
-        except asyncio.CancelledError:
-            if usd is None:  # the provider has probably worked
-                await self._pay(spec, decided, likely_usd(record.spec, size))
-            raise
+            self._require_room(arm)
+            async with Exchange(self._resources, arm, size, account, "judge") as exchange:
+                async with asyncio.timeout(spec.timeout_s):
+                    answer = await exchange.whole(CHAT, body, {})
         except (Failed, Rejected, TimeoutError):
             self._telemetry.judged(spec.id, "failed")
             return None
-        finally:
-            bounds.held_usd = max(0.0, bounds.held_usd - most)
         return judges.answer_text(answer) or ""
 
-    def _admitted(self, spec: JudgeSpec, bounds: _Bounds, most: float) -> bool:
+    def _require_room(self, arm: ev.ArmSpec) -> None:
+        """Raise Failed if the arm is masked, or has as many calls under way as it may."""
+        health = self._resources.health
+        if not health.available(arm.id, time.monotonic()):
+            raise Failed("the arm does not answer at present")
+        if health.full(arm.id, arm.max_running):
+            raise Failed("the arm has as many calls under way as it may")
+
+    def _admitted(self, spec: JudgeSpec, quota: _Quota, usd: float) -> bool:
+        """Whether the judge's rate and daily limit allow one more call."""
         now = time.monotonic()
-        while bounds.asked and bounds.asked[0] <= now - _MINUTE_S:
-            bounds.asked.popleft()
-        if len(bounds.asked) >= spec.max_per_minute:
+        while quota.calls and quota.calls[0] <= now - _MINUTE_S:
+            quota.calls.popleft()
+        if len(quota.calls) >= spec.max_per_minute:
             self._telemetry.judged(spec.id, "rate")
             return False
         spend = self._router.world.spend
         spent = spend.spent("day", self._router.writer.now(), f"judge:{spec.id}")
-        if spent + bounds.held_usd + most > spec.usd_per_day:
+        if spent + quota.held_usd + usd > spec.usd_per_day:
             self._telemetry.judged(spec.id, "budget")
             return False
-        bounds.asked.append(now)
+        quota.calls.append(now)
         return True
-
-    async def _pay(self, spec: JudgeSpec, decided: ev.Decided, usd: float) -> None:
-        self._telemetry.judge_paid(spec.id, usd)
-        writer = self._router.writer
-        await writer.submit(
-            lambda: ev.Spent(
-                ts=writer.now(),
-                decision_id=decided.id,
-                judge=spec.id,
-                usd=usd,
-                tenant=decided.tenant,
-                caller=decided.caller,
-            ),
-            key=decided.id,
-        )

@@ -1,42 +1,80 @@
-"""What a chat request wants of the router: preferences, requirements and what is embedded. Pure.
+"""What a client asks for: the request to route, and how it is to be routed. Pure.
 
 Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
 `x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit`, `x-tenant`,
-`x-session` and `x-conversation`. `auto:NAME` is decided by the policy of that name. A name that is
-not `auto` is an arm, called directly. Where no conversation is named, it is known by a hash of how
-it began.
+`x-session` and `x-conversation`. The policy NAME decides `auto:NAME`. A name that is not `auto` is
+an arm, called directly. If no conversation is named, a hash of how it began identifies it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.embedding import text_of_messages
 from bandit_service.gateway.affinity import conversation
+from bandit_service.gateway.request_size import Size
 
 AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 _TEXTS = ("arms", "unit", "tenant", "session", "conversation")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request to decide on, and whether the arm was named by the client.
+CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
+"""The paths of OpenAI's API that are called upstream."""
 
-    expected: the right answer where the client knows it, from the header x-expected-answer.
+
+@dataclass(frozen=True, slots=True)
+class RoutingRequest:
+    """What to decide, and whether the client named the arm.
+
+    expected: the right answer if the client knows it, from the header x-expected-answer.
     """
 
-    request: wire.DecideRequest
+    decide: wire.DecideRequest
     direct: bool
     expected: str = ""
 
+    def of_tenant(self, tenant: str) -> RoutingRequest:
+        """The same for this tenant."""
+        return replace(self, decide=msgspec.structs.replace(self.decide, tenant=tenant))
 
-def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]) -> Wanted:
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat or text completion to be answered.
+
+    caller: id of the key. headers: those of the client that go on to the provider.
+    """
+
+    path: str
+    body: dict[str, Any]
+    size: Size
+    routing: RoutingRequest
+    caller: str
+    conversation: bytes
+    headers: dict[str, str]
+
+    @property
+    def may_duel(self) -> bool:
+        """Whether a second arm may answer too: the client wants one answer, of any arm."""
+        return not self.routing.direct and self.body.get("n") in (None, 1)
+
+
+def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """The client's headers that go on to the provider."""
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+
+
+def of_chat(
+    body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]
+) -> RoutingRequest:
     """From a chat completion: its user turns are embedded, its parts say what it requires."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -47,12 +85,12 @@ def of_chat(body: Mapping[str, Any], headers: Mapping[str, str], deciding: Seque
         text = text_of_messages(messages)
     except ValueError:
         text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
-    return _wanted(body, headers, deciding, text, _requires(body, messages))
+    return _routing(body, headers, deciding, text, _requires(body, messages))
 
 
 def of_completion(
     body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]
-) -> Wanted:
+) -> RoutingRequest:
     """From a completion: its prompt is embedded."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
@@ -63,7 +101,7 @@ def of_completion(
         prompt = "a prompt of tokens"
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")
-    return _wanted(body, headers, deciding, prompt, [])
+    return _routing(body, headers, deciding, prompt, [])
 
 
 def is_auto(model: str) -> bool:
@@ -86,13 +124,13 @@ def model_of(body: Mapping[str, Any]) -> str:
     return model
 
 
-def _wanted(
+def _routing(
     body: Mapping[str, Any],
     headers: Mapping[str, str],
     deciding: Sequence[str],
     text: str,
     requires: list[str],
-) -> Wanted:
+) -> RoutingRequest:
     name, _, query = model_of(body).partition("?")
     auto, _, policy = name.partition(":")
     direct = auto != AUTO
@@ -112,7 +150,7 @@ def _wanted(
         raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
     user = body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
-    return Wanted(
+    return RoutingRequest(
         wire.DecideRequest(
             query=text,
             unit=given.get("unit") or (user if isinstance(user, str) else ""),
@@ -132,7 +170,7 @@ def _wanted(
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
-    """A header's text; Refused where its bytes are no UTF-8, which no event could hold."""
+    """A header's text. Raises Refused if its bytes are not UTF-8, which no event could hold."""
     value = headers.get(name)
     try:
         (value or "").encode()
@@ -158,8 +196,12 @@ def _requires(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[s
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
         needs.append("json")
-    parts = (part for each in messages if isinstance(each.get("content"), list)
-             for part in each["content"])  # fmt: skip
+    parts = (
+        part
+        for each in messages
+        if isinstance(each.get("content"), list)
+        for part in each["content"]
+    )
     if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
         needs.append("vision")
     return needs

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bandit_service.gateway.relay import Passed, rewritten
+from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 
 
-def _told(*events: list[tuple[int, str | None]]) -> Passed:
-    passed = Passed()
+def _told(*events: list[tuple[int, str | None]]) -> StreamedAnswer:
+    passed = StreamedAnswer()
     for choices in events:
         told: list[Any] = [
             {"index": index, "delta": {"content": "x"}, "finish_reason": reason}
@@ -41,7 +41,7 @@ def test_a_stream_is_finished_when_every_choice_has_said_why_it_stopped(
 
 def test_an_emoji_cut_in_two_goes_on_and_is_whole_for_a_judge() -> None:
     """Seen on 5a5a85b: "an event is not JSON", and the stream ended."""
-    passed = Passed(text=[])
+    passed = StreamedAnswer(text=[])
     told = b""
     for half in ("\\ud83d", "\\ude00"):
         event = b'{"choices": [{"index": 0, "delta": {"content": "%b"}}]}' % half.encode()

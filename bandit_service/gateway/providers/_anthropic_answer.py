@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway.counts import count, merged
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.usage import count, merged
 from bandit_service.parsing.inputs import json_of
 
 Json = dict[str, Any]
@@ -32,24 +33,16 @@ _STATUS = {
 }  # every other type is 500
 
 
-class Misspoken(ValueError):
-    """What came is not the API's language, or it is an error. status: of the error, 0 if none."""
-
-    def __init__(self, why: str, status: int = 0) -> None:
-        super().__init__(why)
-        self.status = status
-
-
 def answer(message: Mapping[str, Any], created: int) -> Json:
-    """A chat.completion. Raises Misspoken for what is no message."""
+    """A chat.completion. Raises Failed for what is no message."""
     if message.get("type") == "error":
-        raise _told(message)
+        raise _reported(message)
     content = message.get("content")
     if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
-        raise Misspoken("the answer has no content")
+        raise Failed("the answer has no content")
     calls = [_call(block) for block in content if block.get("type") == "tool_use"]
-    said = _joined(content, "text")
-    reply: Json = {"role": "assistant", "content": said or (None if calls else ""), "refusal": None}
+    text = _joined(content, "text")
+    reply: Json = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if calls:
         reply["tool_calls"] = calls
     if thought := _joined(content, "thinking"):
@@ -61,54 +54,59 @@ def answer(message: Mapping[str, Any], created: int) -> Json:
         "logprobs": None,
     }
     return {
-        "id": message.get("id"), "object": "chat.completion", "created": created,
-        "model": message.get("model"), "choices": [choice], "usage": usage(message.get("usage")),
-    }  # fmt: skip
+        "id": message.get("id"),
+        "object": "chat.completion",
+        "created": created,
+        "model": message.get("model"),
+        "choices": [choice],
+        "usage": usage(message.get("usage")),
+    }
 
 
-def usage(told: Any) -> Json | None:
-    """OpenAI's usage: the prompt with what was read from the cache and written to it.
+def usage(reported: Any) -> Json | None:
+    """OpenAI's usage, whose prompt includes what was read from the cache and written to it.
 
-    >>> told = usage({"input_tokens": 5, "cache_read_input_tokens": 90, "output_tokens": 7})
-    >>> told["prompt_tokens"], told["completion_tokens"]
+    >>> ours = usage({"input_tokens": 5, "cache_read_input_tokens": 90, "output_tokens": 7})
+    >>> ours["prompt_tokens"], ours["completion_tokens"]
     (95, 7)
     """
-    if not isinstance(told, Mapping):
+    if not isinstance(reported, Mapping):
         return None
-    fresh, completion = count(told.get("input_tokens")), count(told.get("output_tokens"))
+    fresh, completion = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
     if fresh is None and completion is None:
         return None
-    read = _count(told, "cache_read_input_tokens")
-    lengths = told.get("cache_creation")
-    kept = {} if not isinstance(lengths, Mapping) else {
-        name: _count(lengths, name) for name in _KEPT if count(lengths.get(name)) is not None
-    }  # fmt: skip
-    written = max(_count(told, "cache_creation_input_tokens"), sum(kept.values()))
+    read = _count(reported, "cache_read_input_tokens")
+    lengths = reported.get("cache_creation")
+    kept = {}
+    if isinstance(lengths, Mapping):
+        counts = {name: count(lengths.get(name)) for name in _KEPT}
+        kept = {name: tokens for name, tokens in counts.items() if tokens is not None}
+    written = max(_count(reported, "cache_creation_input_tokens"), sum(kept.values()))
     prompt = (fresh or 0) + read + written
     prompted: Json = {"cached_tokens": read, "cache_creation_tokens": written}
     if kept:
         prompted["cache_creation_token_details"] = kept
-    made: Json = {
+    translated: Json = {
         "prompt_tokens": prompt,
         "completion_tokens": completion or 0,
         "total_tokens": prompt + (completion or 0),
         "prompt_tokens_details": prompted,
     }
-    details = told.get("output_tokens_details")
+    details = reported.get("output_tokens_details")
     if isinstance(details, Mapping):
         thought = _count(details, "thinking_tokens")
-        made["completion_tokens_details"] = {"reasoning_tokens": thought}
-    if told.get("cost") is not None:  # of a provider that speaks this language and tells its bill
-        made["cost"] = told["cost"]
-    return made
+        translated["completion_tokens_details"] = {"reasoning_tokens": thought}
+    if reported.get("cost") is not None:  # a provider of this dialect that reports its bill
+        translated["cost"] = reported["cost"]
+    return translated
 
 
-class Stream:
+class Decoder:
     """Feed it the data of each event; it gives the data of OpenAI's events.
 
-    The end is told when the message's end is there, or when the stream is at its end after the
-    reason why it stopped. Nothing is given for the message's begin, so that a stream that fails
-    before its first block has given nothing.
+    It gives the end when the message ends, or when the stream ends after the reason why it stopped.
+    It gives nothing for the message's start, so that a stream that fails before its first block has
+    given nothing.
     """
 
     def __init__(self, created: int) -> None:
@@ -116,19 +114,19 @@ class Stream:
         self._model: Any = None
         self._usage: Json = {}
         self._stopped: str | None = None
-        self._begun = False
+        self._started = False
         self._ended = False
         self._calls: dict[Any, int] = {}
-        self._silent: set[Any] = set()  # calls of whose input nothing came
+        self._silent: set[Any] = set()  # calls whose input has not come yet
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What an event says. Raises Misspoken."""
+        """What an event says. Raises Failed."""
         try:
             event = json_of(data)
         except ValueError:
-            raise Misspoken("an event is not JSON") from None
+            raise Failed("an event is not JSON") from None
         if not isinstance(event, dict):
-            raise Misspoken("an event is not an object")
+            raise Failed("an event is not an object")
         match event.get("type"):
             case "message_start":
                 message = _object(event, "message")
@@ -147,21 +145,21 @@ class Stream:
                 self._count(event.get("usage"))
             case "message_stop":
                 if self._stopped is None:
-                    raise Misspoken("the message ended without a reason")
+                    raise Failed("the message ended without a reason")
                 return self.end()
             case "error":
-                raise _told(event)
+                raise _reported(event)
         return []
 
     def end(self) -> list[bytes]:
-        """The end, where the reason why it stopped is known and it was not told yet."""
+        """The end, once: if the reason why the answer stopped is known."""
         if self._ended or self._stopped is None:
             return []
         self._ended = True
-        told = [self._chunk({}, _finish(self._stopped))]
+        chunks = [self._chunk({}, _finish(self._stopped))]
         if counted := usage(self._usage):
-            told.append(self._line([], counted))
-        return [*told, b"[DONE]"]
+            chunks.append(self._line([], counted))
+        return [*chunks, b"[DONE]"]
 
     def _block(self, index: Any, block: Json) -> list[bytes]:
         match block.get("type"):
@@ -171,10 +169,10 @@ class Stream:
                 self._calls[index] = len(self._calls)
                 self._silent.add(index)
                 call = _call({**block, "input": None}) | {"index": self._calls[index]}
-                told = [self._chunk({"tool_calls": [call]})]
+                chunks = [self._chunk({"tool_calls": [call]})]
                 if block.get("input"):
-                    told.append(self._input(index, _text(block["input"])))
-                return told
+                    chunks.append(self._input(index, _text(block["input"])))
+                return chunks
         return []
 
     def _delta(self, index: Any, delta: Json) -> list[bytes]:
@@ -193,23 +191,26 @@ class Stream:
         return self._chunk({"tool_calls": [call]})
 
     def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             delta = {"role": "assistant", **delta}
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return self._line([choice])
 
     def _line(self, choices: list[Json], counted: Json | None = None) -> bytes:
         chunk: Json = {
-            "id": "", "object": "chat.completion.chunk", "created": self._created,
-            "model": self._model, "choices": choices,
-        }  # fmt: skip
+            "id": "",
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
         return msgspec.json.encode(chunk | ({"usage": counted} if counted else {}))
 
-    def _count(self, told: Any) -> None:
-        """Counts are of all until then; one that is not told again stays."""
-        if isinstance(told, Mapping):
-            self._usage = merged(self._usage, told)
+    def _count(self, reported: Any) -> None:
+        """Counts are cumulative; one that a later event leaves out stays."""
+        if isinstance(reported, Mapping):
+            self._usage = merged(self._usage, reported)
 
 
 def _finish(reason: Any) -> str:
@@ -232,20 +233,20 @@ def _joined(content: list[Json], kind: str) -> str:
 
 
 def _object(event: Json, name: str) -> Json:
-    found = event.get(name)
-    if not isinstance(found, dict):
-        raise Misspoken(f"an event has no {name}")
-    return found
+    value = event.get(name)
+    if not isinstance(value, dict):
+        raise Failed(f"an event has no {name}")
+    return value
 
 
-def _count(told: Mapping[str, Any], name: str) -> int:
-    return count(told.get(name)) or 0
+def _count(reported: Mapping[str, Any], name: str) -> int:
+    return count(reported.get(name)) or 0
 
 
-def _told(event: Mapping[str, Any]) -> Misspoken:
+def _reported(event: Mapping[str, Any]) -> Failed:
     """Only a known type is repeated: a message may hold what the client wrote."""
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None
     if not isinstance(kind, str) or kind not in _STATUS:
-        return Misspoken("it told of an error", 500)
-    return Misspoken(f"it told of an error ({kind})", _STATUS[kind])
+        return Failed("it told of an error", status=500, told=True)
+    return Failed(f"it told of an error ({kind})", status=_STATUS[kind], told=True)

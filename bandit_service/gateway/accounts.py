@@ -1,0 +1,79 @@
+"""Who pays for a call: money is held before the call, and booked when its cost is known."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import ServiceError
+from bandit_service.gateway.resources import Resources
+
+_log = logging.getLogger("bandit.gateway")
+
+
+class Account(Protocol):
+    """What one call is charged to."""
+
+    def reserve(self) -> None:
+        """Hold the most that the call may cost."""
+        ...
+
+    def release(self) -> None:
+        """Let go of what was held. A second time it does nothing."""
+        ...
+
+    async def book(self, usd: float) -> bool:
+        """Write a cost down that no outcome reports; whether it is in the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallerAccount:
+    """The budgets of the service, a tenant and a key.
+
+    id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
+    replaces the booked one.
+    """
+
+    resources: Resources
+    id: str
+    max_usd: float
+    tenant: str
+    key: str
+    decision_id: str = ""
+
+    def reserve(self) -> None:
+        """Hold the most that the call may cost, in every budget that it counts for."""
+        self.resources.budgets.reserve(self.id, self.max_usd, self.tenant, self.key)
+
+    def release(self) -> None:
+        """Let go of it."""
+        self.resources.budgets.settle(self.id)
+
+    async def book(self, usd: float) -> bool:
+        """An event `spent`; whether it is in the log.
+
+        If it cannot be written, the service logs a line and raises no error: the answer is there
+        and paid for, and is not withheld.
+        """
+        writer = self.resources.router.writer
+        try:
+            await writer.submit(
+                lambda: ev.Spent(
+                    ts=writer.now(),
+                    decision_id=self.decision_id,
+                    usd=usd,
+                    tenant=self.tenant,
+                    caller=self.key,
+                ),
+                key=self.decision_id,
+                durable=False,
+            )
+        except ServiceError as error:
+            _log.warning(
+                "not booked", extra={"decision_id": self.decision_id, "why": error.message}
+            )
+            return False
+        return True

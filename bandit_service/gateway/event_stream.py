@@ -1,0 +1,112 @@
+"""The client's end of a streamed answer: its head leaves late, and comments fill long silences.
+
+As long as nothing was sent, another arm may follow one that fails, and a refusal has its own
+status. That is given up only if the client would otherwise hear nothing for long: then the head
+goes out with a comment, which every reader of event streams skips, and the next arm may still
+answer. The head names the arm that was being asked by then; the `id` of each event is that of the
+decision that answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from bandit_service.gateway.client import Client
+
+_QUIET_S = 1.0
+"""A provider's sign of life is passed on if the client got nothing for so long."""
+_COMMENT = b": keep-alive\n\n"
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+
+
+class EventStream:
+    """What is written to it goes out after the head.
+
+    keep_alive_s: silence until a comment, 0 for none. headers: what the head carries about the call
+    under way; empty while there is none.
+    """
+
+    def __init__(self, client: Client, keep_alive_s: float) -> None:
+        self.client = client
+        self.headers: dict[str, str] = {}
+        self._keep_alive_s = keep_alive_s
+        self._loop = asyncio.get_running_loop()
+        self._written = self._loop.time()
+        self._head = asyncio.Lock()
+        self._named: dict[str, str] = {}
+        self._over = False
+        self._started = False
+
+    @property
+    def started(self) -> bool:
+        """Whether the head is out."""
+        return self._started
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the answer. Raises ConnectionError if the client has left."""
+        await self._send(self._named_arm(data))
+
+    async def idle(self) -> None:
+        """The provider is alive, and has nothing to say yet."""
+        if self._loop.time() - self._written >= _QUIET_S:
+            await self._send(_COMMENT)
+
+    async def end(self, data: bytes) -> None:
+        """Send the last part; a client that has left is no error."""
+        self._over = True
+        with suppress(ConnectionError):
+            await self._start()
+            await self.client.end(self._named_arm(data))
+
+    async def fail(self, error: bytes, before: bytes = b"") -> None:
+        """End with an error, {"error": …}, as an event."""
+        await self.end(before + b"data: " + error + b"\n\n")
+
+    @asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Meanwhile the client gets a comment whenever it got nothing for so long."""
+        task = self._loop.create_task(self._pulse()) if self._keep_alive_s else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+
+    async def _pulse(self) -> None:
+        with suppress(ConnectionError):
+            while not self._over:
+                left = self._written + self._keep_alive_s - self._loop.time()
+                if left > 0.0:
+                    await asyncio.sleep(left)
+                elif self.headers:
+                    await self._send(_COMMENT)
+                else:
+                    await asyncio.sleep(self._keep_alive_s)
+
+    def _named_arm(self, data: bytes) -> bytes:
+        """The data, after a comment that names its arm if the head names one that failed."""
+        if not data or self._named in ({}, self.headers):
+            return data
+        comment = "".join(f": {name} {value}\n" for name, value in self.headers.items())
+        self._named = self.headers
+        return comment.encode() + b"\n" + data
+
+    async def _start(self) -> None:
+        async with self._head:
+            if not self._started:
+                self._started, self._named = True, self.headers
+                await self.client.begin(self.headers | _HEADERS)
+
+    async def _send(self, data: bytes) -> None:
+        await self._start()
+        self._written = self._loop.time()
+        await self.client.write(data)
+
+
+def error_body(error: object) -> bytes:
+    """An error as a stream's event and as a whole answer report it."""
+    return msgspec.json.encode({"error": error})

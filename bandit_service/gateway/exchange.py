@@ -1,0 +1,176 @@
+"""One call of an arm, from the money held for it to what is booked and learned.
+
+Chat, streams, duels, judges and embeddings all call an arm within `async with` an exchange:
+
+    async with exchange:                        # holds the money, counts the call, starts the clock
+        answer = await exchange.whole(path, body, headers)
+    exchange.cost_usd                           # is in the log by now
+
+On leaving, the call is settled, booked and learned exactly once, however it ended: an answer, a
+refusal, a failure, a client that left, a cancellation. A stream ends it within the block, with
+`answered`, `failed` or `left`, since its cost has to be in the log before its last bytes leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from bandit_service.core import events as ev
+from bandit_service.gateway import spans
+from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.money import cost_usd, likely_usd
+from bandit_service.gateway.request import EMBEDDINGS
+from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.spans import CallSpan
+from bandit_service.gateway.streamed_answer import events_of
+from bandit_service.gateway.upstreams import read_answer
+from bandit_service.gateway.usage import answer_bytes, usage_in
+
+
+class Exchange:
+    """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
+
+    purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
+    reported. received: bytes of the answer so far; None if nothing of it was seen. cost_usd: the
+    cost, once it is known and in the log.
+    """
+
+    decision_id = ""
+
+    def __init__(
+        self,
+        resources: Resources,
+        spec: ev.ArmSpec,
+        size: Size,
+        account: Account,
+        purpose: str = "",
+    ) -> None:
+        self.spec = spec
+        self.size = size
+        self.purpose = purpose
+        self.usage: Any = None
+        self.received: int | None = None
+        self.cost_usd: float | None = None
+        self._resources = resources
+        self._account = account
+        self._started = 0.0
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        self._account.reserve()
+        self._resources.health.begun(self.spec.id)
+        self._started = time.perf_counter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._ended:
+            return
+        match error:
+            case None:
+                await self.answered(self.usage, self.received)
+            case Rejected():
+                self._rejected()
+            case Failed():
+                await self.failed(error)
+            case asyncio.CancelledError():
+                await self.left()
+            case _:
+                self._dropped()
+
+    # --- the call
+
+    @asynccontextmanager
+    async def sent(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, CallSpan]]:
+        """Send the body to the arm's upstream, within a span. Raises Failed or Rejected."""
+        upstreams = self._resources.upstreams
+        upstream = upstreams.spec(self.spec.upstream)
+        body = {**body, "model": self.spec.model or self.spec.id}
+        with spans.calling(path, self.spec, upstream, body, self.decision_id, self.purpose) as span:
+            async with upstreams.send(upstream.id, path, body, span.onward(headers)) as response:
+                yield response, span
+
+    async def whole(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
+        async with self.sent(path, body, headers) as (response, span):
+            answer = await read_answer(response, self._resources.settings.max_answer_bytes)
+            answer = self._resources.upstreams.answer_of(self.spec.upstream, answer)
+            self.usage = usage_in(answer)
+            if path != EMBEDDINGS:
+                self.received = answer_bytes(self._choices(answer))
+            span.answered(answer)
+        return answer
+
+    def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+        """The data of a streamed answer's events as OpenAI's chunks. Raises Failed."""
+        events = events_of(response, self._resources.settings.max_answer_bytes)
+        return self._resources.upstreams.chunks_of(self.spec.upstream, events)
+
+    def _choices(self, answer: dict[str, Any]) -> list[Any]:
+        choices = answer.get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            return choices
+        failed = Failed("the answer has no choices")
+        failed.usage = self.usage
+        raise failed
+
+    # --- how it ends
+
+    async def answered(self, usage: object, received: int | None) -> None:
+        """The arm answered: its cost is booked, the likely one if the provider reports none."""
+        self._ended = True
+        self._resources.health.succeeded(self.spec.id)
+        cost = cost_usd(usage, self.spec)
+        usd = likely_usd(self.spec, self.size, received) if cost is None else cost
+        booked = await self._settle(self._account.book(usd))
+        self.cost_usd = cost if booked else None
+
+    async def failed(self, failed: Failed) -> None:
+        """The arm gave no answer."""
+        self._ended = True
+        self._resources.health.failed(self.spec.id, time.monotonic(), failed.retry_after_s)
+        self._account.release()
+
+    async def left(self) -> None:
+        """The call was cancelled: its likely cost is booked, since the provider probably worked."""
+        self._ended = True
+        self._resources.health.left(self.spec.id)
+        await self._settle(self._account.book(likely_usd(self.spec, self.size)))
+
+    def _rejected(self) -> None:
+        """The provider refused the request: nothing is paid."""
+        self._dropped()
+
+    def _dropped(self) -> None:
+        """The call ended in a way that says nothing about the arm, and costs nothing."""
+        self._ended = True
+        self._resources.health.left(self.spec.id)
+        self._account.release()
+
+    async def _settle(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Write down what ends the call, then let go of its money, whoever is cancelled."""
+
+        async def settled() -> bool:
+            try:
+                return await work
+            finally:
+                self._account.release()
+
+        return await self._resources.finish(settled())

@@ -1,0 +1,92 @@
+"""How a call of a provider can end without an answer, and what the client is told of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bandit_service.core.errors import UpstreamError, UpstreamTimeout
+from bandit_service.gateway import trouble
+from bandit_service.gateway.trouble import About
+from bandit_service.parsing.inputs import json_of
+
+
+class Failed(Exception):
+    """A provider gave no answer that can be passed on; another arm may be tried.
+
+    status: the provider's status, 0 without one. retry_after_s: when the provider asks to be called
+    again, 0 if it does not say. told: the provider itself reported the error. usage: what the
+    provider reported of the cost all the same.
+    """
+
+    usage: object = None
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        status: int = 0,
+        retry_after_s: float = 0.0,
+        timeout: bool = False,
+        told: bool = False,
+    ) -> None:
+        super().__init__(why)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.timeout = timeout
+        self.told = told
+
+
+class Rejected(Exception):
+    """A provider refuses this request and is healthy itself; another arm may take it.
+
+    unsuited: it says that this model cannot do it, so others may, however many refused it.
+    """
+
+    def __init__(self, status: int, body: bytes, unsuited: bool = False) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.body, self.unsuited = status, body, unsuited
+
+
+def raise_for_error(answer: object) -> None:
+    """Raise Rejected or Failed if an answer of status 200 reports an error.
+
+    The exception does not repeat its words: they may hold what the client wrote, and are logged.
+    """
+    error = trouble.error_in(answer)
+    if error is None:
+        return
+    if error.about is About.PAIR:
+        raise Rejected(error.status or 400, msgspec.json.encode(answer), unsuited=True)
+    raise reported(error)
+
+
+def reported(error: trouble.Error) -> Failed:
+    """The failure that an answer of status 200 reports."""
+    status = f" (status {error.status})" if error.status else ""
+    return Failed(f"it told of an error{status}", status=error.status, told=True)
+
+
+def rejection_body(rejected: Rejected, arm: str) -> bytes:
+    """The provider's own error with the arm added, always in OpenAI's shape."""
+    try:
+        body = json_of(rejected.body)
+    except ValueError:
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        message = trouble.refusal(rejected.status, rejected.body).message
+        error = {
+            "message": message or f"arm {arm!r} answered status {rejected.status}",
+            "type": "upstream_error",
+            "param": None,
+            "code": "upstream_rejected",
+        }
+    return msgspec.json.encode({"error": {"param": None, "code": None, **error, "arm": arm}})
+
+
+def upstream_error(arm: str, failed: Failed) -> UpstreamError:
+    """The error that the client gets if the arm gave no answer."""
+    message = f"arm {arm!r} gave no answer: {failed}"
+    if failed.timeout:
+        return UpstreamTimeout(message)
+    return UpstreamError(message, failed.status or 502, failed.retry_after_s)

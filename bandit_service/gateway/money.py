@@ -1,0 +1,160 @@
+"""What a call costs: at most, probably, and by the usage that its provider reports. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.embedding import estimate_tokens
+from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.usage import Counts, counts_of, number, plain
+
+_HOUR = 2.0
+"""Times the price in: what a prompt kept for an hour costs, where the arm does not say."""
+_LONG = 4
+_FAR, _SMALL_USD = 1000.0, 1.0
+"""A bill is believed up to so many times what the list prices come to, and up to so many USD."""
+_BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
+
+
+def cost_usd(usage: object, spec: ArmSpec) -> float | None:
+    """The provider's own bill if it reports a plausible one, else Σ tokens · price / 10⁶; None
+    if it reports neither.
+
+    Cached prompt tokens cost `usd_per_mtok_cached_in` where the arm has that price, those that the
+    provider now keeps `usd_per_mtok_cache_write`, and for an hour `usd_per_mtok_cache_write_1h`. A
+    cost beyond what an outcome may have is a provider's mistake: it is discarded, so that one bad
+    report cannot drain every budget.
+
+    >>> arm = ArmSpec(id="a", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0, usd_per_mtok_cached_in=0.5)
+    >>> cost_usd({"prompt_tokens": 1000, "completion_tokens": 100,
+    ...           "prompt_tokens_details": {"cached_tokens": 400}}, arm)
+    0.0022
+    """
+    counts = counts_of(usage)
+    listed = None if counts is None else _listed(counts, spec)
+    billed = _bill(usage)
+    if billed is not None and _plausible(billed, listed):
+        return billed
+    return listed if listed is not None and listed <= MAX_COST_USD else None
+
+
+def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
+    """What the arm may cost at most: the prompt, and as many tokens as the answer may have.
+
+    If the client sets no limit, that is the arm's `max_output_tokens`, else `limit`, which is sent
+    in its place, else all that its window has left.
+    """
+    prices = [spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0]
+    dearest = max(*prices, hour_price(spec) if size.hour else 0.0)
+    window = max(1, spec.context_window - size.prompt)
+    tokens = max(size.limit or spec.max_output_tokens or limit or window, size.other_limit)
+    if size.thinking >= tokens:  # so the limit does not include it
+        tokens += size.thinking
+    tokens += size.extra
+    return (size.prompt * dearest + size.answers * tokens * spec.usd_per_mtok_out) / 1e6
+
+
+def usual_usd(spec: ArmSpec, size: Size) -> float:
+    """What a call costs at most whose answer is at most four times as long as usual."""
+    tokens = _LONG * spec.expected_output_tokens
+    return max_usd(spec, replace(size, limit=max(tokens, 1)))
+
+
+def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
+    """What a call without a usage has probably cost: the prompt and the answer.
+
+    received: bytes of the answer that arrived; None if none was seen, which counts as much as the
+    arm usually answers.
+    """
+    if received is None:
+        usual = spec.expected_output_tokens
+        tokens = size.answers * (usual if size.limit is None else min(usual, size.limit))
+    else:
+        tokens = estimate_tokens(received)
+    return (size.prompt * spec.usd_per_mtok_in + tokens * spec.usd_per_mtok_out) / 1e6
+
+
+def cached_tokens(usage: object) -> int:
+    """How many prompt tokens the provider had cached."""
+    counts = counts_of(usage)
+    return 0 if counts is None else counts.cached
+
+
+def saved_usd(usage: object, spec: ArmSpec) -> float:
+    """What the provider's cache saved: cached · (price in − cached price) / 10⁶."""
+    if spec.usd_per_mtok_cached_in is None:
+        return 0.0
+    return cached_tokens(usage) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
+
+
+def completion_tokens(usage: object) -> int | None:
+    """How many tokens the answer has; None if that is not reported."""
+    counts = counts_of(usage)
+    return None if counts is None else counts.answer or None
+
+
+def hour_price(spec: ArmSpec) -> float:
+    """USD for 10⁶ tokens of the prompt that are kept for an hour."""
+    if spec.usd_per_mtok_cache_write_1h is not None:
+        return spec.usd_per_mtok_cache_write_1h
+    return max(_HOUR * spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0)
+
+
+def _listed(counts: Counts, spec: ArmSpec) -> float:
+    paid = (
+        counts.fresh * spec.usd_per_mtok_in
+        + counts.cached * _or_in(spec.usd_per_mtok_cached_in, spec)
+        + counts.kept * _or_in(spec.usd_per_mtok_cache_write, spec)
+        + counts.kept_hour * hour_price(spec)
+        + counts.answer * spec.usd_per_mtok_out
+    )
+    return paid / 1e6
+
+
+def _or_in(price: float | None, spec: ArmSpec) -> float:
+    return spec.usd_per_mtok_in if price is None else price
+
+
+def _plausible(billed: float, listed: float | None) -> bool:
+    """Whether a bill may be this answer's, in USD. A bill of nothing is one only where the list
+    says so too: some tell 0 for what they do not know.
+    """
+    if billed > MAX_COST_USD:
+        return False
+    if not listed:
+        return billed > 0.0 or listed is not None
+    return listed / _FAR <= billed <= max(_SMALL_USD, listed * _FAR)
+
+
+def _bill(usage: object) -> float | None:
+    """What the provider says that it takes. Where it asked another with the client's own key, that
+    one's bill comes on top.
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    bill = _largest(usage)
+    details = usage.get("cost_details")
+    if bill is not None and usage.get("is_byok") is True and isinstance(details, Mapping):
+        bill += _usd(details.get("upstream_inference_cost")) or 0.0
+    return bill
+
+
+def _largest(reported: Mapping[str, object]) -> float | None:
+    bills = [_usd(value) for name, value in reported.items() if plain(name) in _BILLS]
+    return max((each for each in bills if each is not None), default=None)
+
+
+def _usd(value: object) -> float | None:
+    """A sum, as a number or the text of one; of an object that lists its parts their total."""
+    if isinstance(value, Mapping):
+        return _largest(value)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    usd = number(value)
+    return float(usd) if usd is not None and 0 <= usd <= MAX_COST_USD * _FAR else None

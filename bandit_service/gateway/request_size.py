@@ -1,0 +1,183 @@
+"""How much a request asks for: tokens of its prompt, and the limits of its answer. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from bandit_service.embedding import estimate_tokens
+from bandit_service.gateway.usage import number, plain
+
+IMAGE_TOKENS = 1500
+"""What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about
+1,600 for one."""
+_MAX_COUNT = 10**9
+_DEPTH = 3
+_DECLARATIONS = ("tools", "functions", "response_format")
+_ANSWERS = frozenset(
+    {
+        "n",
+        "bestof",
+        "numcompletions",
+        "numreturnsequences",
+        "numgenerations",
+        "candidatecount",
+        "numcandidates",
+        "numsamples",
+        "beamwidth",
+        "numbeams",
+    }
+)
+_LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
+"""What OpenAI's language has. That a provider heeds any other name is not certain: one raises what
+is reserved, and never lowers it."""
+_NO_LIMITS = ("messages", "prompt", "metadata", "logit_bias", "prediction", "stream_options")
+_OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "tool", "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """prompt: tokens. limit: tokens of an answer, None if the client sets none. answers: how many;
+    0 for an embedding. other_limit: tokens that limits of other names allow an answer. thinking:
+    tokens of thinking within an answer; extra: tokens on top of it. hour: the provider is to keep
+    the prompt for an hour.
+    """
+
+    prompt: int
+    limit: int | None
+    answers: int
+    other_limit: int = 0
+    thinking: int = 0
+    extra: int = 0
+    hour: bool = False
+
+
+def size_of(body: Mapping[str, Any]) -> Size:
+    """The size of a request.
+
+    It has as many answers as it asks for: `n`, `best_of` and their like, and one for each of
+    several prompts. Of several limits the largest is meant, since which of them a provider heeds is
+    not known.
+
+    >>> size = size_of({"prompt": ["ten chars.", "and more"], "max_tokens": 10})
+    >>> size.prompt, size.limit, size.answers
+    (7, 10, 2)
+    """
+    if "input" in body:
+        return Size(_tokens(body["input"]), None, 0)
+    prompt = sum(_tokens(body[name]) for name in _DECLARATIONS if body.get(name))
+    limits = _Limits()
+    limits.look(body)
+    answers = limits.answers
+    if "messages" in body:
+        prompt += _of_messages(body["messages"])
+    else:
+        text = body.get("prompt", "")
+        prompt += _tokens(text)
+        if isinstance(text, list):  # numbers are the tokens of one prompt
+            answers *= max(1, sum(not isinstance(each, int) for each in text))
+    extra = limits.extra
+    if body.get("prediction"):  # the provider also bills what the answer does not take over
+        extra += _tokens(body["prediction"])
+    limit = max(limits.limit, limits.other_limit) if limits.limit else None
+    hour = _kept_an_hour(body)
+    return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
+
+
+@dataclass(slots=True)
+class _Limits:
+    """The largest limit of each kind in a request, wherever it stands; as in `Size`."""
+
+    limit: int = 0
+    answers: int = 1
+    other_limit: int = 0
+    thinking: int = 0
+    extra: int = 0
+
+    def look(self, fields: Mapping[str, Any], within: bool = False, depth: int = _DEPTH) -> None:
+        """Look at the fields of an object of the request; within: it is about thinking."""
+        for key, value in fields.items():
+            if key in _DECLARATIONS or key in _NO_LIMITS:
+                continue
+            name = plain(key)
+            thinks = "think" in name or "reason" in name
+            if isinstance(value, Mapping):
+                if depth:
+                    self.look(value, within or thinks, depth - 1)
+            elif count := _count(value):
+                self._note(name, count, within, thinks, depth == _DEPTH)
+
+    def _note(self, name: str, count: int, within: bool, thinks: bool, top: bool) -> None:
+        if name in _ANSWERS:
+            self.answers = max(self.answers, count)
+        elif not _limits(name):
+            return
+        elif within:
+            self.thinking = max(self.thinking, count)
+        elif thinks:
+            self.extra = max(self.extra, count)
+        elif top and name in _LIMITS:
+            self.limit = max(self.limit, count)
+        else:
+            self.other_limit = max(self.other_limit, count)
+
+
+def _limits(name: str) -> bool:
+    """Whether a field of this name bounds the length of an answer."""
+    if any(each in name for each in _OF_THE_PROMPT):
+        return False
+    bounds = any(each in name for each in ("max", "min", "limit", "budget", "num"))
+    length = any(each in name for each in ("token", "output", "budget", "len"))
+    return (bounds and length) or "predict" in name
+
+
+def _of_messages(messages: object) -> int:
+    """The tokens of a conversation, of which images count by their number."""
+    tokens = 0
+    for each in messages if isinstance(messages, list) else ():
+        parts = each.get("content") if isinstance(each, dict) else None
+        images = [part for part in parts if _is_image(part)] if isinstance(parts, list) else []
+        if images:
+            assert isinstance(each, dict)
+            assert isinstance(parts, list)
+            each = each | {"content": [part for part in parts if not _is_image(part)]}
+        tokens += _tokens(each) + IMAGE_TOKENS * len(images)
+    return tokens
+
+
+def _kept_an_hour(body: Mapping[str, Any]) -> bool:
+    """Whether some part of the prompt is to be kept for an hour."""
+    parts: list[Any] = [body]
+    for name in ("messages", "tools"):
+        for each in body[name] if isinstance(body.get(name), list) else ():
+            content = each.get("content") if isinstance(each, dict) else None
+            parts += [each, *(content if isinstance(content, list) else ())]
+    kept = (part.get("cache_control") for part in parts if isinstance(part, dict))
+    return any(isinstance(each, dict) and each.get("ttl") == "1h" for each in kept)
+
+
+def _is_image(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "image_url"
+
+
+def _tokens(value: object) -> int:
+    """The tokens of its text, by its length; at least the number of tokens that it lists."""
+    return max(_numbers(value), estimate_tokens(len(msgspec.json.encode(value))))
+
+
+def _numbers(value: object) -> int:
+    if not isinstance(value, list):
+        return 0
+    return sum(1 if isinstance(each, int) else _numbers(each) for each in value)
+
+
+def _count(value: object) -> int:
+    """A number as it is, as 8000.0 or as "8000", which some servers take too; 0 for none."""
+    if isinstance(value, str):
+        value = int(value) if value.isdecimal() and len(value) < 20 else None
+    exact = number(value)
+    return min(math.ceil(exact), _MAX_COUNT) if exact is not None and exact > 0 else 0

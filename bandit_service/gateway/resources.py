@@ -1,0 +1,55 @@
+"""What every part of the gateway works with, held in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from bandit_service.core import events as ev
+from bandit_service.gateway.affinity import Affinity
+from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.health import Health
+from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.runtime.router import Router
+from bandit_service.settings.sections import GatewaySettings
+from bandit_service.telemetry.telemetry import Telemetry
+from policies import ArmId
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The parts of the service that a call needs. `close` them at the end."""
+
+    router: Router
+    upstreams: Upstreams
+    settings: GatewaySettings
+    health: Health
+    affinity: Affinity
+    budgets: Budgets
+    telemetry: Telemetry
+    _finishing: set[asyncio.Task[bool]] = field(default_factory=set)
+
+    def callable_arm(self, id: str) -> ev.ArmSpec | None:
+        """The arm, unless it is retired or has no upstream."""
+        record = self.router.world.arms.get(ArmId(id))
+        if record is None or record.retired or record.spec.upstream not in self.upstreams:
+            return None
+        return record.spec
+
+    async def finish(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Do this to its end, even if the caller is cancelled meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        return await asyncio.shield(task)
+
+    async def finished(self) -> None:
+        """Wait until all of it is done."""
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Finish what is being written down, and close the connections."""
+        await self.finished()
+        await self.upstreams.close()

@@ -1,0 +1,209 @@
+"""The exchange of a decision: what came of it is an outcome, from which the policies learn.
+
+The outcome is in the log, with the kernel, before an ending returns, and an answer is given only
+then: a cost that a client was told survives a kill. Writing it goes on if the client leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import ServiceError, UpstreamError
+from bandit_service.core.outcomes import Signals
+from bandit_service.embedding import estimate_tokens
+from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.exchange import Exchange
+from bandit_service.gateway.failures import Failed, upstream_error
+from bandit_service.gateway.money import (
+    cached_tokens,
+    completion_tokens,
+    cost_usd,
+    likely_usd,
+    saved_usd,
+)
+from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.usage import counts_of, merged
+
+_log = logging.getLogger("bandit.gateway")
+
+
+class RoutedExchange(Exchange):
+    """One decision being carried out.
+
+    max_usd: what is held for it. conversation: it stays with the arm that answered. duel: a second
+    arm will answer too. before: the exchanges of this request that were refused before this one.
+    first_token_at: when a stream began to say something, by perf_counter.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        decided: ev.Decided,
+        size: Size,
+        max_usd: float,
+        *,
+        purpose: str = "",
+        conversation: bytes = b"",
+        duel: bool = False,
+        before: Sequence[RoutedExchange] = (),
+    ) -> None:
+        account = CallerAccount(
+            resources, decided.id, max_usd, decided.tenant, decided.caller, decided.id
+        )
+        spec = resources.router.world.arms[decided.arm].spec
+        super().__init__(resources, spec, size, account, purpose)
+        self.decided = decided
+        self.decision_id = decided.id
+        self.duel = duel
+        self.first_token_at: float | None = None
+        self._conversation = conversation
+        self._before = before
+        self._rejected_at = 0.0
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds until a stream began to say something."""
+        return None if self.first_token_at is None else self.first_token_at - self._started
+
+    def headers(self) -> dict[str, str]:
+        """What every answer says of its decision."""
+        headers = {
+            "x-decision-id": self.decided.id,
+            "x-arm": self.decided.arm,
+            "x-policy": self.decided.policy,
+        }
+        if self.decided.experiment:
+            headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
+        return headers | {"x-duel": self.decided.id} if self.duel else headers
+
+    def error(self, failed: Failed) -> UpstreamError:
+        """The error that the client gets, with the decision in its headers."""
+        error = upstream_error(self.spec.id, failed)
+        error.headers = self.headers()
+        return error
+
+    # --- how it ends
+
+    async def answered(self, usage: object, received: int | None) -> None:
+        """The arm answered; `cost_usd` is the cost if it is known and in the log."""
+        self._ended = True
+        self._resources.health.succeeded(self.spec.id)
+        cost, signals = self._measured(usage)
+        guess = likely_usd(self.spec, self.size, received)
+
+        async def written() -> bool:
+            for exchange in self._before:
+                await exchange.outdone()
+            return await self._learned(signals, guess)
+
+        self.cost_usd = cost if await self._settle(written()) else None
+
+    async def left(
+        self, usage: object = None, received: int | None = None, by_client: bool = True
+    ) -> None:
+        """The client left, or was cut off: nothing is learned about the arm's health."""
+        self._ended = True
+        self._resources.health.left(self.spec.id)
+        if by_client and not self.purpose:
+            self._resources.telemetry.client_left()
+        if received is None:
+            waited_s = self._latency_s(time.perf_counter(), None, cut=True)
+            signals = Signals(latency_s=waited_s)
+        else:
+            _, signals = self._measured(_so_far(usage, received), cut=True)
+        await self._settle(self._learned(signals, likely_usd(self.spec, self.size, received)))
+
+    async def failed(self, failed: Failed, usage: object = None, received: int = 0) -> None:
+        """The arm gave no answer, or its answer broke off: the policy learns its reliability."""
+        self._ended = True
+        resources, id = self._resources, self.spec.id
+        resources.health.failed(id, time.monotonic(), failed.retry_after_s)
+        resources.telemetry.upstream_failed(id, "timeout" if failed.timeout else "failed")
+        _log.warning("upstream failed", extra={"decision_id": self.decided.id, "why": str(failed)})
+        usage = _so_far(failed.usage if usage is None else usage, received)
+        signals = Signals(
+            quality=resources.settings.failure_quality,
+            cost_usd=cost_usd(usage, self.spec),
+            latency_s=self._latency_s(time.perf_counter(), None),
+        )
+        guess = likely_usd(self.spec, self.size, received) if received else 0.0
+        await self._settle(self._learned(signals, guess))
+
+    def _rejected(self) -> None:
+        """The provider refused: nothing is paid, nor learned unless another arm answers."""
+        self._ended, self._rejected_at = True, time.perf_counter()
+        self._resources.health.refused(self.spec.id)
+        self._account.release()
+
+    async def outdone(self) -> None:
+        """Another arm answered what this one refused: it was about the arm, and is learned."""
+        self._resources.telemetry.upstream_failed(self.spec.id, "refused")
+        signals = Signals(
+            quality=self._resources.settings.failure_quality,
+            latency_s=self._latency_s(self._rejected_at, None),
+        )
+        await self._settle(self._learned(signals, 0.0))
+
+    # --- what is learned
+
+    def _measured(self, usage: object, cut: bool = False) -> tuple[float | None, Signals]:
+        """The cost by the usage, and what is reported; the conversation and metrics are told."""
+        resources, now = self._resources, time.perf_counter()
+        cost, tokens = cost_usd(usage, self.spec), completion_tokens(usage)
+        resources.affinity.used(self._conversation, self.decided.arm, time.monotonic())
+        resources.telemetry.cached_prompt(cached_tokens(usage), saved_usd(usage, self.spec))
+        seconds = now - self._started
+        first_s = seconds if self.first_token_s is None else self.first_token_s
+        resources.telemetry.answered(self.spec.id, seconds, first_s, tokens)
+        return cost, Signals(cost_usd=cost, latency_s=self._latency_s(now, tokens, cut))
+
+    def _latency_s(self, now: float, tokens: int | None, cut: bool = False) -> float | None:
+        """The latency that is reported.
+
+        cut: the client did not wait for the end, so the time that it did wait is a lower bound. It
+        says something about the arm only if the arm usually takes less.
+        """
+        signal = self._resources.settings.latency_signal
+        latency_s = now - self._started
+        if signal == "first_token" and self.first_token_s is not None:
+            latency_s = self.first_token_s
+        elif signal == "per_token":
+            latency_s /= max(1, tokens or self.spec.expected_output_tokens)
+        if cut and (self.first_token_at is None or signal != "first_token"):
+            usual_s = self._resources.router.world.arms[self.decided.arm].expected_latency_s()
+            return latency_s if usual_s is None or latency_s > usual_s else None
+        return latency_s
+
+    async def _learned(self, signals: Signals, guess_usd: float) -> bool:
+        """Whether the cost is in the log. guess_usd: what is booked if no cost was seen."""
+        usd = signals.cost_usd
+        written = signals == Signals() or await self._observed(signals)
+        if usd is None and guess_usd > 0.0:
+            usd = guess_usd
+            self._resources.telemetry.estimated(self.decided.arm, usd)
+        elif written or usd is None:
+            return written
+        return await self._account.book(usd)
+
+    async def _observed(self, signals: Signals) -> bool:
+        router = self._resources.router
+        try:
+            status = await router.observe(self.decided.id, signals)
+        except ServiceError as error:
+            _log.error(
+                "outcome not learned", extra={"decision_id": self.decided.id, "why": error.message}
+            )
+            return False
+        router.count_reward(self.decided.id, status)
+        return True
+
+
+def _so_far(usage: object, received: int) -> object:
+    """A usage that was reported before the end, with at least the tokens that had arrived."""
+    if counts_of(usage) is None:
+        return usage
+    return merged(usage, {"completion_tokens": estimate_tokens(received)})

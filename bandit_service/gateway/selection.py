@@ -1,0 +1,184 @@
+"""Which arm is called: a decision among those that can answer and that fit the budget."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
+from bandit_service.core.world import ArmRecord
+from bandit_service.gateway.money import max_usd, usual_usd
+from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
+from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.resources import Resources
+from policies import ArmId
+
+_SELDOM = 4.0
+"""An answer seldom costs so many times what its arm's answers usually do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A decision, and the most that its call may cost."""
+
+    decided: ev.Decided
+    max_usd: float
+
+
+class ArmSelector:
+    """Asks the router for a decision among the arms that may be called."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._numbers = itertools.count()
+
+    def models(self) -> list[ev.ArmSpec]:
+        """The arms that can be called."""
+        offered = (record.spec for record in self._resources.router.world.offered())
+        return [spec for spec in offered if spec.upstream in self._resources.upstreams]
+
+    async def select(
+        self, request: ChatRequest, tried: list[str], *, duel_of: str = "", refused: bool = False
+    ) -> Selection:
+        """A decision. Nothing is held for it yet: begin its exchange before the next `await`.
+
+        tried: arms that are not to be drawn again. refused: one of them refused the request, so
+        others may too.
+
+        Raises what the router does, Unavailable if no arm has an upstream, BudgetExhausted, and
+        Busy if every arm has as many calls under way as it may.
+        """
+        resources = self._resources
+        while True:
+            try:
+                selection = await self._drawn(request, tried, duel_of, refused)
+            except (Refused, Busy):
+                if not refused:
+                    raise
+                refused = False  # none of those that answer may be drawn, but others may
+                continue
+            arm = selection.decided.arm
+            if not resources.health.full(arm, resources.router.world.arms[arm].spec.max_running):
+                return selection
+            # other requests took its last place meanwhile
+
+    async def _drawn(
+        self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
+    ) -> Selection:
+        resources, routing, caller = self._resources, request.routing, request.caller
+        router, budgets, health = resources.router, resources.budgets, resources.health
+        world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
+        offered = self._offered(request, tried)
+        if refused:  # first the arms that answered last; those that refused last come last
+            fewest = min(map(health.refusals, offered))
+            offered = [id for id in offered if health.refusals(id) == fewest]
+        left = budgets.left(world.spend, tenant, caller, now)
+        costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
+        arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+        worth = routing.decide.willingness_to_pay
+        if worth is None:
+            worth = router.rules.reward.willingness_to_pay
+        query = msgspec.structs.replace(
+            routing.decide,
+            arms=arms,
+            willingness_to_pay=budgets.worth(world.spend, worth, tenant, caller, now),
+        )
+        conversation = b"" if duel_of else request.conversation
+        before = resources.affinity.arm(conversation, time.monotonic())
+        waiting = f"waiting {next(self._numbers)}"
+        budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
+        try:
+            decided = await router.decide(
+                query,
+                before,
+                resources.affinity.margin or 0.0,
+                caller,
+                duel_of,
+                routing.direct,
+                self._masked(routing, tried, costs, arms),
+                bounded=False,
+            )
+        finally:
+            budgets.settle(waiting)
+        if before is not None:
+            resources.telemetry.conversation_went_on(decided.arm == before)
+        return Selection(decided, costs[decided.arm])
+
+    def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
+        """What is held for a call.
+
+        If nothing bounds its answer, that is all that the budget has left, if that is several times
+        what the call usually costs.
+        """
+        spec = arm.spec
+        output_limit = self._resources.upstreams.output_limit(spec.upstream)
+        usd = max_usd(spec, size, output_limit)
+        if usd <= left or size.limit or spec.max_output_tokens or output_limit:
+            return usd
+        mean = arm.observed_usd / arm.costs if arm.costs else 0.0
+        return max(left, usual_usd(spec, size), _SELDOM * mean)
+
+    def _offered(self, request: ChatRequest, tried: list[str]) -> list[str]:
+        """The arms that may be drawn.
+
+        Each has an upstream that takes this request, was not tried yet, has room for one more call,
+        and answers. If none of them answers, all are offered: a masked arm is better than none.
+        """
+        routing = request.routing
+        specs: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
+        unsuited = self._resources.upstreams.unsuited(request.path, request.body)
+        named = routing.decide.arms
+        if routing.direct:
+            assert named is not None
+            if named[0] not in specs:
+                there_are = ", ".join([AUTO, *specs])
+                raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+            if refused := unsuited.get(specs[named[0]].upstream):
+                raise refused
+            return self._with_room(named, specs)
+        ids = [id for id in specs if id not in tried and (named is None or id in named)]
+        if ids and all(specs[id].upstream in unsuited for id in ids):
+            raise unsuited[specs[ids[0]].upstream]
+        ids = [id for id in ids if specs[id].upstream not in unsuited]
+        if named is not None and not set(named) <= set(specs):
+            unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
+            raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
+        if not ids:
+            raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
+        ids, now = self._with_room(ids, specs), time.monotonic()
+        return [id for id in ids if self._resources.health.available(id, now)] or ids
+
+    def _with_room(self, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
+        """The arms that may be called once more. Raises Busy if there are none."""
+        health = self._resources.health
+        free = [id for id in ids if not health.full(id, specs[id].max_running)]
+        if not free:
+            raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
+        return free
+
+    def _masked(
+        self,
+        routing: RoutingRequest,
+        tried: Sequence[str],
+        offered: Mapping[str, float],
+        arms: Sequence[str],
+    ) -> dict[ArmId, str]:
+        """Why arms that the request allows and that have an upstream are not among `arms`."""
+        named = routing.decide.arms
+        reasons: dict[ArmId, str] = {}
+        for spec in self.models():
+            if spec.id in arms or (named is not None and spec.id not in named):
+                continue
+            if spec.id in tried:
+                reason = "already failed in this request"
+            elif spec.id in offered:
+                reason = "no budget has money for it"
+            else:
+                reason = "masked: its calls fail or are refused, it is busy, or it has no such call"
+            reasons[ArmId(spec.id)] = reason
+        return reasons

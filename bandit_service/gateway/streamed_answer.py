@@ -1,0 +1,189 @@
+"""A provider's stream: its events as they arrive, rewritten for the client, and what they said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from bandit_service.gateway import sse, trouble
+from bandit_service.gateway.failures import Failed, raise_for_error, reported
+from bandit_service.gateway.usage import answer_bytes, merged, usage_in
+from bandit_service.parsing.inputs import json_of, whole
+
+DONE = b"[DONE]"
+
+
+@dataclass(slots=True)
+class StreamedAnswer:
+    """What a stream said so far.
+
+    hide_usage: the client did not ask for it. text: the pieces of the only choice's text, if they
+    are kept for a judge. choices: those that have begun, and whether each said why it stopped.
+    finished: all of them did, or the stream said that it is done. received: bytes of their text.
+    spoke: one of them said something, or why it stopped. done: the stream said that it is done.
+    complete: all of it came, and the client was there. broken: why it ended before its end.
+    """
+
+    hide_usage: bool = False
+    usage: dict[str, Any] | None = None
+    finished: bool = False
+    text: list[str] | None = None
+    model: str = ""
+    finish_reason: str = ""
+    broken: Failed | None = None
+    done: bool = False
+    complete: bool = False
+    choices: dict[str, bool] = field(default_factory=dict)
+    received: int = 0
+    spoke: bool = False
+
+    def whole_text(self) -> str | None:
+        """The text as far as it came; None if it is not kept."""
+        return None if self.text is None else str(whole("".join(self.text)))
+
+
+async def events_of(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator[list[bytes]]:
+    """The data of the events that each piece completes; an empty list is a sign of life.
+
+    max_bytes: of an event. Raises Failed if the stream breaks off or an event is named an error.
+    """
+    parser = sse.Events(max_bytes)
+    try:
+        async for piece in response.content.iter_any():
+            events = parser.feed(piece)
+            for i, data in enumerate(events):
+                if isinstance(data, sse.ErrorEvent | sse.Stray) and (failed := _reported(data)):
+                    if i:
+                        yield events[:i]
+                    raise failed
+            yield [data for data in events if not isinstance(data, sse.Stray)]
+    except sse.TooLong as why:
+        raise Failed(f"{why} (gateway.max_answer_bytes)") from None
+    except (TimeoutError, aiohttp.ServerTimeoutError):
+        raise Failed("the stream stopped coming", timeout=True) from None
+    except aiohttp.ClientError as error:
+        raise Failed(f"the stream broke off ({type(error).__name__})") from None
+    last = parser.end()
+    if isinstance(last, sse.ErrorEvent | sse.Stray) and (failed := _reported(last)):
+        raise failed
+    if last and not isinstance(last, sse.Stray):
+        yield [last]
+
+
+def _reported(data: bytes) -> Failed | None:
+    """The error that an event named error, or text that is of no event, reports; None if none."""
+    try:
+        error = trouble.error_in(json_of(data))
+    except ValueError:
+        error = None
+    if error is None and isinstance(data, sse.Stray):
+        return None
+    return reported(error or trouble.Error())
+
+
+def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
+    """The events for the client, under the decision's id and without what it did not ask for.
+
+    An error, or what is no JSON object, raises Failed or Rejected while nothing was said; later
+    this gives what came before it, and sets `answer.broken`.
+    """
+    events: list[bytes] = []
+    for data in piece:
+        try:
+            events.append(_rewritten(data, id, answer))
+        except Failed as failed:
+            if not answer.spoke:
+                raise
+            answer.broken = failed
+        if answer.done or answer.broken is not None:
+            break  # nothing comes after the end
+    return b"".join(events)
+
+
+def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
+    if data.strip() == DONE:
+        answer.finished = answer.done = True
+        return b"data: [DONE]\n\n"
+    try:
+        chunk = json_of(data, halves=True) if data.strip() else None
+    except ValueError:
+        if answer.finished:  # all of the answer is there
+            return b""
+        raise Failed("an event is not JSON") from None
+    usage = usage_in(chunk) if isinstance(chunk, dict) else None
+    if isinstance(usage, dict):  # of one that fails too
+        answer.usage = merged(answer.usage, usage)
+    if not answer.spoke:
+        raise_for_error(chunk)
+    elif error := trouble.error_in(chunk):  # too late for another arm
+        raise reported(error)
+    if not isinstance(chunk, dict):
+        if chunk is None or answer.finished:
+            return b""
+        raise Failed("an event is not an object")
+    choices = chunk.get("choices")
+    if not answer.model and isinstance(chunk.get("model"), str):
+        answer.model = whole(chunk["model"])
+    if isinstance(choices, list):
+        _note(answer, choices)
+    if answer.hide_usage and "usage" in chunk:
+        if not choices and usage is not None:
+            return b""
+        del chunk["usage"]
+    if chunk.get("error"):  # an empty one, which clients would take for an error
+        del chunk["error"]
+    chunk["id"] = id
+    return b"data: " + _encoded(chunk) + b"\n\n"
+
+
+def _encoded(chunk: dict[str, Any]) -> bytes:
+    """JSON; each half of an emoji that was cut in two over events goes on as it came."""
+    try:
+        return msgspec.json.encode(chunk)
+    except UnicodeEncodeError:
+        return json.dumps(chunk).encode()
+
+
+def _note(answer: StreamedAnswer, choices: list[Any]) -> None:
+    answer.received += answer_bytes(choices)
+    for each in choices:
+        if not isinstance(each, dict):
+            continue
+        index = str(each.get("index") or 0)
+        reason = each.get("finish_reason")
+        answer.spoke = answer.spoke or bool(reason) or _speaks(each)
+        answer.choices[index] = bool(reason) or answer.choices.get(index, False)
+        if reason:
+            answer.finish_reason = whole(str(reason))
+    answer.finished = bool(answer.choices) and all(answer.choices.values())
+    if answer.text is not None:
+        _keep(answer, choices)
+
+
+def _speaks(choice: dict[str, Any]) -> bool:
+    """Whether a choice of an event says anything beyond the role."""
+    delta = choice.get("delta")
+    fields = delta if isinstance(delta, dict) else {}
+    return trouble.there(choice.get("text")) or any(
+        trouble.there(value) for name, value in fields.items() if name != "role"
+    )
+
+
+def _keep(answer: StreamedAnswer, choices: list[Any]) -> None:
+    """Keep the text of this event; an answer that calls a tool or has two choices is not kept."""
+    for choice in choices:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        piece = delta.get("content") if isinstance(delta, dict) else None
+        if piece is None and isinstance(choice, dict):
+            piece = choice.get("text")
+        tool = isinstance(delta, dict) and delta.get("tool_calls")
+        if tool or not isinstance(choice, dict) or choice.get("index") not in (0, None):
+            answer.text = None
+            return
+        if isinstance(piece, str) and answer.text is not None:
+            answer.text.append(piece)

@@ -1,0 +1,84 @@
+"""Calls of a provider's dialect; every error of a translation becomes Refused or Failed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from bandit_service import clock
+from bandit_service.core.errors import Refused
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.providers import HttpRequest, Provider
+from bandit_service.settings.upstreams import Upstream
+
+_WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
+"""What reading an answer raises where a value is of another type than the API's."""
+
+
+def refusal(provider: Provider, path: str, body: Mapping[str, Any]) -> Refused | None:
+    """Why this dialect cannot carry a request, naming the field; None if it can."""
+    try:
+        with _refusing():
+            provider.check(path, body)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def request_of(
+    provider: Provider, upstream: Upstream, path: str, body: Mapping[str, Any]
+) -> HttpRequest:
+    """The request in the provider's dialect; Refused if the dialect cannot carry it."""
+    with _refusing():
+        return provider.request(upstream, path, body)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 - it concerns this dialect, and no other
+        what = f"the request cannot be put in this provider's words ({type(error).__name__})"
+        raise Refused(what) from None
+
+
+def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
+    """A provider's whole answer in OpenAI's shape. Raises Failed if it is no answer."""
+    try:
+        return provider.answer(answer, int(clock.now()))
+    except _WRONG_TYPE as error:
+        raise Failed(f"the answer is of another form ({type(error).__name__})") from None
+
+
+async def chunks_of(
+    provider: Provider, pieces: AsyncIterator[list[bytes]]
+) -> AsyncIterator[list[bytes]]:
+    """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
+
+    Once the reason why the answer stopped is known, an event that cannot be read is no failure.
+    """
+    decoder = provider.decoder(int(clock.now()))
+    try:
+        async for piece in pieces:
+            chunks: list[bytes] = []
+            try:
+                for data in piece:
+                    chunks += decoder.feed(data)
+            except Failed:
+                if chunks:
+                    yield chunks
+                raise
+            except _WRONG_TYPE as error:
+                raise Failed(f"an event is of another form ({type(error).__name__})") from None
+            yield chunks
+    except Failed as failed:
+        last = [] if failed.told else decoder.end()
+        if not last:
+            raise
+        yield last
+        return
+    if last := decoder.end():
+        yield last
