@@ -54,7 +54,7 @@ class Client(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Send a piece of it. Raises ConnectionError if the client has left."""
+        """Send a piece of it, of whole events. Raises ConnectionError if the client has left."""
         ...
 
     async def end(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ class Failed(Exception):
     """A provider gave no answer that can be passed on; another arm may be tried.
 
     status: the provider's status, 0 without one. retry_after_s: when the provider asks to be called
-    again, 0 if it does not say. told: the provider itself reported the error. usage: what the
+    again, 0 if it does not say. reported: the provider itself reported the error. usage: what the
     provider reported of the cost all the same.
     """
 
@@ -27,13 +27,13 @@ class Failed(Exception):
         status: int = 0,
         retry_after_s: float = 0.0,
         timeout: bool = False,
-        told: bool = False,
+        reported: bool = False,
     ) -> None:
         super().__init__(why)
         self.status = status
         self.retry_after_s = retry_after_s
         self.timeout = timeout
-        self.told = told
+        self.reported = reported
 
 
 class Rejected(Exception):
@@ -57,13 +57,13 @@ def raise_for_error(answer: object) -> None:
         return
     if error.about is About.PAIR:
         raise Rejected(error.status or 400, msgspec.json.encode(answer), unsuited=True)
-    raise reported(error)
+    raise reported_failure(error)
 
 
-def reported(error: trouble.Error) -> Failed:
+def reported_failure(error: trouble.Error) -> Failed:
     """The failure that an answer of status 200 reports."""
     status = f" (status {error.status})" if error.status else ""
-    return Failed(f"it told of an error{status}", status=error.status, told=True)
+    return Failed(f"it told of an error{status}", status=error.status, reported=True)
 
 
 def rejection_body(rejected: Rejected, arm: str) -> bytes:

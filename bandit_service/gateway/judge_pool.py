@@ -27,7 +27,6 @@ from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.verdicts import NoVerdict, Verdicts
 from bandit_service.settings.judges import JudgeSpec
-from policies import ArmId
 
 _log = logging.getLogger("bandit.judging")
 _MAX_TASKS = 256
@@ -200,12 +199,12 @@ class JudgePool:
         self, spec: JudgeSpec, decided: ev.Decided, messages: list[dict[str, str]]
     ) -> str | None:
         """What the judging model says; None if it cannot be asked, or may not be at present."""
-        record = self._router.world.arms.get(ArmId(spec.arm))
-        if record is None or record.retired or not record.spec.upstream:
+        arm = self._resources.callable_arm(spec.arm)
+        if arm is None:
             self._telemetry.judged(spec.id, "no arm")
             return None
         body = {"messages": messages, "temperature": 0, "max_tokens": 200}
-        arm, size, quota = record.spec, size_of(body), self._quotas[spec.id]
+        size, quota = size_of(body), self._quotas[spec.id]
         account = _JudgeAccount(self._resources, spec, quota, max_usd(arm, size), decided)
         if not self._admitted(spec, quota, account.max_usd):
             return None

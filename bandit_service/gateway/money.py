@@ -120,7 +120,7 @@ def _or_in(price: float | None, spec: ArmSpec) -> float:
 
 def _plausible(billed: float, listed: float | None) -> bool:
     """Whether a bill may be this answer's, in USD. A bill of nothing is one only where the list
-    says so too: some tell 0 for what they do not know.
+    says so too: some report 0 for what they do not know.
     """
     if billed > MAX_COST_USD:
         return False

@@ -151,7 +151,7 @@ class RoutedExchange(Exchange):
     # --- what is learned
 
     def _measured(self, usage: object, cut: bool = False) -> tuple[float | None, Signals]:
-        """The cost by the usage, and what is reported; the conversation and metrics are told."""
+        """The cost and the signals of an answer; metrics and the conversation's arm are updated."""
         resources, now = self._resources, time.perf_counter()
         cost, tokens = cost_usd(usage, self.spec), completion_tokens(usage)
         resources.affinity.used(self._conversation, self.decided.arm, time.monotonic())

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from bandit_service.gateway import sse, trouble
-from bandit_service.gateway.failures import Failed, raise_for_error, reported
+from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
@@ -83,7 +83,7 @@ def _reported(data: bytes) -> Failed | None:
         error = None
     if error is None and isinstance(data, sse.Stray):
         return None
-    return reported(error or trouble.Error())
+    return reported_failure(error or trouble.Error())
 
 
 def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
@@ -121,7 +121,7 @@ def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
     if not answer.spoke:
         raise_for_error(chunk)
     elif error := trouble.error_in(chunk):  # too late for another arm
-        raise reported(error)
+        raise reported_failure(error)
     if not isinstance(chunk, dict):
         if chunk is None or answer.finished:
             return b""

@@ -97,7 +97,7 @@ async def _relayed(
                 data = rewritten(piece, exchange.decided.id, answer)
     except Failed as failed:
         # after its end an answer is whole, whatever the connection does
-        rest.failed = None if answer.finished and not failed.told else failed
+        rest.failed = None if answer.finished and not failed.reported else failed
         data = b""
     except ConnectionError:
         pass  # the client left; the transport says so too

@@ -75,7 +75,7 @@ async def chunks_of(
                 raise Failed(f"an event is of another form ({type(error).__name__})") from None
             yield chunks
     except Failed as failed:
-        last = [] if failed.told else decoder.end()
+        last = [] if failed.reported else decoder.end()
         if not last:
             raise
         yield last

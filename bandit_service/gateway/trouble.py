@@ -1,9 +1,9 @@
-"""What a provider's trouble is about: the one place that decides it. Pure.
+"""What a provider's error is about: the one place that decides it. Pure.
 
-An answer of status 200 may tell of an error, in any of the shapes below. A refusal (4xx) is about
-the arm where its status or code says so: its key, its quota, its name there. Else it is about the
-request, or about this arm with this request; which of the two is told by the others: an arm whose
-refusal others then do not share was what the trouble was about.
+An answer of status 200 may report an error, in any of the shapes below. A refusal (4xx) is about
+the arm if its status or code says so: its key, its quota, its name there. Otherwise it is about the
+request, or about this arm with this request. The other arms show which: if they answer what one arm
+refused, the refusal was about that arm.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ _WELL = (0, 200, "0", "200", "ok", "success", "succeeded", "completed")
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """What a provider tells of an error.
+    """What a provider reports of an error.
 
-    status: by its numbers or words, 0 where they say none. words: its codes and types, in small
+    status: by its numbers or words, 0 if they say none. words: its codes and types, in small
     letters. message: for the client alone, since it may hold what the client wrote.
     """
 
@@ -124,7 +124,7 @@ def refusal(status: int, body: bytes) -> Error:
 
 
 def error_in(answer: object) -> Error | None:
-    """The error that an answer, or an event of a stream, tells of; None where it tells of none.
+    """The error that an answer, or an event of a stream, reports; None if it reports none.
 
     >>> error_in({"choices": [], "error": {"code": 502}}).status
     502
@@ -137,7 +137,7 @@ def error_in(answer: object) -> Error | None:
         return None
     get = answer.get  # this is done for every event of every stream
     for name in ("error", "errors"):
-        if (field := get(name)) and _tells(field):
+        if (field := get(name)) and _is_error(field):
             return _of(field, _plain(answer))
     if get("type") == "error" or get("object") == "error":
         return _of(answer)
@@ -157,7 +157,7 @@ def error_in(answer: object) -> Error | None:
 
 def _of_choice(choice: dict[str, Any]) -> Error | None:
     for holder in (choice, choice.get("delta"), choice.get("message")):
-        if isinstance(holder, dict) and (error := holder.get("error")) and _tells(error):
+        if isinstance(holder, dict) and (error := holder.get("error")) and _is_error(error):
             return _of(error)
     reason = choice.get("finish_reason")
     if not reason:
@@ -185,8 +185,8 @@ def _is_bare_error(answer: dict[str, Any]) -> bool:
     )
 
 
-def _tells(error: object) -> bool:
-    """Whether the field `error` tells of one: {"code": 0, "message": "success"} does not."""
+def _is_error(error: object) -> bool:
+    """Whether the field `error` reports one: {"code": 0, "message": "success"} does not."""
     code = error.get("code") if isinstance(error, dict) else None
     return there(error) and (code is None or not _is_well(code))
 

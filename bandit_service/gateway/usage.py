@@ -1,4 +1,4 @@
-"""The tokens that a usage tells of, in every provider's way of telling them. Pure.
+"""The tokens that a usage reports, in every provider's way of reporting them. Pure.
 
 There is one reader, which goes by what names say and not by whose they are; docs/gateway.md has
 its rules. A count is a whole number from 0, also one that is written 1000.0; null is absent.
@@ -83,7 +83,7 @@ class _Reported:
 
 
 def counts_of(usage: object) -> Counts | None:
-    """The tokens that a usage tells of; None where it tells of none.
+    """The tokens that a usage reports; None if it reports none.
 
     >>> counts_of({"prompt_tokens": 5, "completion_tokens": 2.0, "cached_tokens": 3})
     Counts(fresh=2, cached=3, kept=0, kept_hour=0, answer=2)

@@ -230,7 +230,7 @@ async def test_streams_failures_and_clients_that_leave_are_told(
 
 def test_without_an_endpoint_opentelemetry_is_not_imported() -> None:
     code = (
-        "import sys; from bandit_service import app, assembly, settings; "
+        "import sys; from bandit_service import settings; from bandit_service.app import assembly; "
         "assert assembly.open_tracer(settings.read(None, {})) is None; "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
