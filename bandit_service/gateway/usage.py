@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.core.fields import MAX_COST_USD
 from bandit_service.gateway.counts import Counts, counts_of, number, plain
 
 _HOUR = 2.0

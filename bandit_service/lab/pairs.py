@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bandit_service.core.history import PER_ITEM, History
-from bandit_service.core.outcomes import MAX_LATENCY_S
+from bandit_service.core.fields import MAX_LATENCY_S
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recall import recall_stream
