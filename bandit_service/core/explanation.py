@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,7 +14,6 @@ from policies import Floats
 _Z95 = 1.959963984540054
 COUNT = "Outcomes behind it, by weight; a comparison counts as a part of one."
 UNTRIED = "True if no outcome of the arm has come, so that no quality is known."
-Untried: TypeAlias = Literal[True]
 
 
 class Belief(msgspec.Struct, kw_only=True):
@@ -24,7 +23,7 @@ class Belief(msgspec.Struct, kw_only=True):
         float | None, doc("Expected quality; null for an untried arm or if there is none.", 0.71)
     ]
     n: Annotated[float | None, doc(COUNT + " Null if the policy keeps none.", 12.0, minimum=0)]
-    untried: Annotated[Untried | UnsetType, doc(UNTRIED, True)] = UNSET
+    untried: Annotated[bool | UnsetType, doc(UNTRIED, True, const=True)] = UNSET
     prior: Annotated[
         float | UnsetType, doc("What the policy assumes of any arm that has no outcome yet.", 0.5)
     ] = UNSET

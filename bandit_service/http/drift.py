@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 import policies
-from bandit_service.core import events as ev
 from bandit_service.core import drift as drift_fold
+from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES
 from bandit_service.core.world import World
 from bandit_service.http.frame import ROUTER, TELEMETRY, reply

@@ -14,8 +14,8 @@ from bandit_service.core.experiments.results import results
 from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
-from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.experiments import Experiments as ExperimentList
+from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.experiments import WhatIf as WhatIfReport
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.experiment_monitor import unknown

@@ -35,9 +35,13 @@ _WHY = {
 _AUTHORIZED = (errors.Denied, errors.Forbidden, errors.Busy)
 
 
-@cache
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this service."""
+    return _document(version)
+
+
+@cache
+def _document(version: str) -> dict[str, Any]:
     rows = [row for row in ROUTES if not row.unlisted]
     schemas = _schemas(rows)
     paths: dict[str, Any] = {}

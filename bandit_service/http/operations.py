@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 from msgspec import UNSET
@@ -18,8 +18,9 @@ from bandit_service.http.responses.outcomes import Status
 from bandit_service.runtime.folding import FoldFailed
 from store import StoreError
 
-DOCUMENT: web.AppKey[Callable[[str], dict[str, Any]]] = web.AppKey("document")
-"""The OpenAPI document of a version, which is made of the table that this file's handlers are in."""
+Describe: TypeAlias = Callable[[str], dict[str, Any]]
+DOCUMENT: web.AppKey[Describe] = web.AppKey("document")
+"""The OpenAPI document of a version; it is made of the table that these handlers are in."""
 
 
 async def index(request: web.Request) -> web.StreamResponse:

@@ -12,8 +12,20 @@ from bandit_service.core import errors
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.answers import ExperimentResults
 from bandit_service.core.experiments.spec import Experiment, Rules
-from bandit_service.http import absent, catalogue, decisions, drift, events, experiments, gateway
-from bandit_service.http import live, operations, outcomes, page, stream
+from bandit_service.http import (
+    absent,
+    catalogue,
+    decisions,
+    drift,
+    events,
+    experiments,
+    gateway,
+    live,
+    operations,
+    outcomes,
+    page,
+    stream,
+)
 from bandit_service.http import parameters as given
 from bandit_service.http.responses import catalogue as arms
 from bandit_service.http.responses import decisions as made
@@ -129,7 +141,7 @@ ROUTES: tuple[Route, ...] = (
           answer=made.Decision, parameters=(given.DECISION,), errors=(*_FOUND, errors.Expired)),
     Route("GET", "/v1/stream", "stream", stream.stream,
           "WebSocket, subprotocol bandit.v1, MessagePack maps; see docs/api.md",
-          "Decide, reward and compare over one connection. Scopes are asked for message by message.",
+          "Decide, reward and compare on one connection; each message needs its own scope.",
           statuses=(101,), says="switching protocols", errors=(errors.Refused,), head=True),
     Route("GET", "/v1/events", "admin", events.events, "The stored events in order",
           "For exports and replicas.",

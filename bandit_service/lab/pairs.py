@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.fields import MAX_LATENCY_S
+from bandit_service.core.history import PER_ITEM, History
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recall import recall_stream

@@ -44,8 +44,8 @@ class Difference(msgspec.Struct, kw_only=True):
     state: Annotated[State, _STATE]
     units: Annotated[int, doc("Units of the variant behind it.", 310)]
     mean: Annotated[float | UnsetType, doc("The difference of the means.", 0.04)] = UNSET
-    low: Annotated[float | None | UnsetType, doc(_LOW, 0.01)] = UNSET
-    high: Annotated[float | None | UnsetType, doc(_HIGH, 0.07)] = UNSET
+    low: Annotated[float | UnsetType | None, doc(_LOW, 0.01)] = UNSET
+    high: Annotated[float | UnsetType | None, doc(_HIGH, 0.07)] = UNSET
     p: Annotated[float | UnsetType, doc("A p-value that is valid at every look.", 0.003)] = UNSET
     relative: Annotated[
         Bounds | UnsetType, doc("The difference as a part of the control's mean.")
@@ -58,8 +58,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     state: Annotated[State, _STATE]
     units: Annotated[int, doc("Units behind it.", 310)]
     mean: Annotated[float | UnsetType, doc("The mean.", 0.82)] = UNSET
-    low: Annotated[float | None | UnsetType, doc(_LOW + " Null without enough data.", 0.79)] = UNSET
-    high: Annotated[float | None | UnsetType, doc(_HIGH + " Null without enough data.", 0.85)] = (
+    low: Annotated[float | UnsetType | None, doc(_LOW + " Null without enough data.", 0.79)] = UNSET
+    high: Annotated[float | UnsetType | None, doc(_HIGH + " Null without enough data.", 0.85)] = (
         UNSET
     )
     difference: Annotated[Difference | UnsetType, doc("This variant less the control.")] = UNSET
@@ -93,7 +93,7 @@ class OverTime(msgspec.Struct, kw_only=True):
     mean: Annotated[float, doc("The mean by then.", 0.8)]
     low: Annotated[float, doc(_LOW, 0.74)]
     high: Annotated[float, doc(_HIGH, 0.86)]
-    difference: Annotated[Bounds | None, doc("Less the control; null for the control.")] = None
+    difference: Annotated[Bounds | None, doc("Less the control; null for the control.")]
 
 
 class VariantResults(msgspec.Struct, kw_only=True):
@@ -157,8 +157,12 @@ class Split(msgspec.Struct, kw_only=True, frozen=True):
     """Whether units came to the variants as their weights say."""
 
     state: Annotated[
-        Literal["as configured", "wrong", "not enough data"],
-        doc("`wrong`: sample-ratio mismatch; no result is to be believed.", "as configured"),
+        str,
+        doc(
+            "`wrong`: sample-ratio mismatch; no result is to be believed.",
+            "as configured",
+            enum=["as configured", "wrong", "not enough data"],
+        ),
     ]
     sequential_p: Annotated[float | None, doc("A p-value that is valid at every look.", 0.8)]
     chi_square_p: Annotated[float | None, doc("The p-value of a chi-square test now.", 0.6)]
@@ -175,8 +179,12 @@ class GuardrailResults(msgspec.Struct, kw_only=True):
     ] = UNSET
     variant: Annotated[str, doc("The variant.", "treatment")]
     state: Annotated[
-        Literal["broken", "kept", "open", "not enough data"],
-        doc("`open`: neither broken nor kept is shown yet.", "kept"),
+        str,
+        doc(
+            "`open`: neither broken nor kept is shown yet.",
+            "kept",
+            enum=["broken", "kept", "open", "not enough data"],
+        ),
     ]
     why: Annotated[str, doc("The state in words.", "quality is at least 0.74")]
     held: Annotated[bool, doc("Whether the variant's traffic is stopped.", False)]
@@ -227,8 +235,12 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     id: Annotated[str, doc("The experiment.", "cheaper-models")]
     status: Annotated[str, doc("Its status.", "running")]
     state: Annotated[
-        Literal["not begun", "wrong split", "not enough data", "shown", "not shown"],
-        doc("Whether a difference is shown.", "shown"),
+        str,
+        doc(
+            "Whether a difference is shown.",
+            "shown",
+            enum=["not begun", "wrong split", "not enough data", "shown", "not shown"],
+        ),
     ]
     conclusion: Annotated[
         str, doc("The conclusion in a sentence.", "treatment is better than control.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+
 from bandit_service.core.experiments.answers import (
     Bounds,
     Calibrated,
@@ -209,7 +210,12 @@ def _points(spec: Experiment, trial: Trial, key: str, now: float | None) -> list
 def _point(spec: Experiment, point: Point) -> OverTime:
     at = means.halfwidth(point.stderr, point.n, spec.alpha)
     shown = OverTime(
-        ts=point.ts, units=point.n, mean=point.mean, low=point.mean - at, high=point.mean + at
+        ts=point.ts,
+        units=point.n,
+        mean=point.mean,
+        low=point.mean - at,
+        high=point.mean + at,
+        difference=None,
     )
     if point.gap_n:
         alpha = spec.alpha / max(1, len(spec.served) - 1)

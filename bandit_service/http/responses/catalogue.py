@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -33,7 +32,8 @@ class Arm(ArmSpec, kw_only=True, frozen=True):
 
     retired: Annotated[bool, doc("Whether it is no longer offered.", False)]
     source: Annotated[
-        Literal["config", "api"], doc("Where its configuration comes from.", "config")
+        str,
+        doc("Where its configuration comes from.", "config", enum=["config", "api"]),
     ]
     observed: Annotated[Observed, doc("What was measured of it.")]
 

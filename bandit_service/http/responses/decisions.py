@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bandit_service.core.explanation import COUNT, UNTRIED, Untried, WeighedArm
+from bandit_service.core.explanation import COUNT, UNTRIED, WeighedArm
 from bandit_service.core.fields import doc
+from policies import ArmId
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 
@@ -19,7 +20,7 @@ class Expected(msgspec.Struct, kw_only=True):
 
     cost_usd: Annotated[float, doc("Expected cost of the answer, USD.", 0.0008)]
     n: Annotated[float | UnsetType, doc(COUNT, 12.0, minimum=0)] = UNSET
-    untried: Annotated[Untried | UnsetType, doc(UNTRIED, True)] = UNSET
+    untried: Annotated[bool | UnsetType, doc(UNTRIED, True, const=True)] = UNSET
     quality: Annotated[
         float | UnsetType,
         doc("Expected quality. Absent if the policy gives none or the arm is untried.", 0.81),
@@ -102,7 +103,7 @@ class Decision(msgspec.Struct, kw_only=True):
         doc("Similar past queries. Empty for a key that is limited to one tenant."),
     ] = UNSET
     excluded: Annotated[
-        Mapping[str, str] | UnsetType,
+        Mapping[ArmId, str] | UnsetType,
         doc("Arms that a constraint excluded, with the reason.", {"o3": "max_cost_usd"}),
     ] = UNSET
     untried: Annotated[
@@ -133,7 +134,7 @@ class Explanation(msgspec.Struct, kw_only=True, frozen=True):
     policy: Annotated[str, doc("The policy that would decide.", "metallm")]
     arms: Annotated[list[WeighedArm], doc("Every arm that could be drawn, with its score.")]
     left_out: Annotated[
-        Mapping[str, str],
+        Mapping[ArmId, str],
         doc("Arms that a constraint excludes, with the reason.", {"o3": "max_cost_usd"}),
     ]
     neighbours: Annotated[

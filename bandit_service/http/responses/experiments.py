@@ -127,7 +127,7 @@ class Candidate(msgspec.Struct, kw_only=True, frozen=True):
         UNSET
     )
     sequence: Annotated[
-        Interval | None | UnsetType, doc("An interval that holds at every look.")
+        Interval | UnsetType | None, doc("An interval that holds at every look.")
     ] = UNSET
     beside_log: Annotated[BesideLog | UnsetType, doc("The candidate less what the log earned.")] = (
         UNSET

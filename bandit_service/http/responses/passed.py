@@ -1,4 +1,4 @@
-"""OpenAI's requests and answers, which are passed on: what of them is looked at, for the document."""
+"""OpenAI's requests and answers, which are passed on: the fields that the document names."""
 
 from __future__ import annotations
 
