@@ -37,7 +37,9 @@ def test_every_field_has_a_description_and_an_example_that_is_valid(name: str) -
             assert _valid(schema, example), (field, example)
 
 
-@pytest.mark.parametrize(("name", "operation"), list(_operations()), ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(
+    ("name", "operation"), list(_operations()), ids=lambda each: str(each)[:40]
+)
 def test_every_path_has_a_summary_a_description_and_examples(
     name: str, operation: dict[str, Any]
 ) -> None:

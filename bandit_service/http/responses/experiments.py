@@ -94,7 +94,7 @@ class Overlapping(msgspec.Struct, kw_only=True, frozen=True):
     mean_weight: Annotated[float, doc("Mean importance weight; about 1 if all is well.", 1.01)]
     most_weight: Annotated[float, doc("The largest weight.", 8.2)]
     most_share: Annotated[float, doc("The largest weight's share of all.", 0.002)]
-    impossible: Annotated[int, doc("Decisions that the log could not have made.", 0)]
+    impossible: Annotated[float, doc("Outcomes to which the log gave no chance, by weight.", 0.0)]
     explored_per_arm: Annotated[float, doc("Exploring decisions per arm.", 180.0)]
 
 
