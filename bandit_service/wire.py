@@ -18,7 +18,7 @@ from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd,
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
 from bandit_service.parsing.inputs import json_of
-from bandit_service.parsing.validation import Bound, bounds_of, unknown
+from bandit_service.parsing.validation import Bound, bounds_of, first_outside, unknown
 from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -232,8 +232,8 @@ def convert(value: Any, kind: type[R]) -> R:
         param, what = field_of(error)
         if param is not None and param == str(error).partition("unknown field `")[2].rstrip("`"):
             what = unknown(param, kind)
-        elif param is not None and (bound := bounds_of(kind).get(param)) and _BOUND.search(what):
-            what = bound.wrong(value[param])
+        elif param in bounds_of(kind) and _BOUND.search(what):
+            param, what = first_outside(value, kind) or (param, what)
         raise Refused(f"{param}: {what}" if param else what, param=param) from None
 
 
@@ -386,7 +386,9 @@ def check_constraints(request: DecideRequest) -> None:
     What was decoded is checked by its types already; what the gateway reads from headers is not.
     """
     for name, bound in bounds_of(type(request)).items():
-        _check(name, bound, getattr(request, name))
+        value = getattr(request, name)
+        if value is not None and value != "":  # most are left out
+            _check(name, bound, value)
     if request.arms is not None and not request.arms:
         raise Refused("arms: the list is empty; leave it out to allow every arm", param="arms")
 

@@ -7,9 +7,14 @@ record that stands in the log must be readable whatever the bounds are by then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, inspect
+
+from bandit_service.core.errors import in_words
 
 MAX_NAME = 256
 MAX_LIMIT = 1e9
@@ -40,3 +45,33 @@ def doc(text: str, *examples: Any, **schema: Any) -> Meta:
     {'minimum': 0}
     """
     return Meta(description=text, examples=list(examples) or None, extra_json_schema=schema or None)
+
+
+@cache
+def stated(kind: type[msgspec.Struct]) -> Mapping[str, Mapping[str, Any]]:
+    """What `doc` says of the fields of a struct in JSON Schema's words, by field."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return {
+        field.name: field.type.extra_json_schema
+        for field in described.fields
+        if isinstance(field.type, inspect.Metadata) and field.type.extra_json_schema
+    }
+
+
+def out_of_range(record: msgspec.Struct, name: str) -> str:
+    """What is wrong with a number beyond the bounds that `doc` states, "" if nothing is."""
+    value, schema = getattr(record, name), stated(type(record))[name]
+    low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema["maximum"]
+    if value is None:
+        return ""
+    if low is not None and not low <= value <= high:  # nor is what is no number
+        return f"must be from {low:g} to {high:g}, got {in_words(value)}"
+    if above is not None and not above < value <= high:
+        return f"must be above {above:g} and at most {high:g}, got {in_words(value)}"
+    return ""
+
+
+def ranged(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a struct for which `doc` states a range."""
+    return tuple(name for name, schema in stated(kind).items() if "maximum" in schema)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
+from msgspec import UNSET
 
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
@@ -104,16 +105,17 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
 
 def decision_of(decided: ev.Decided) -> Decision:
     """The answer to a decide."""
-    expected = Expected(cost_usd=decided.expected_cost_usd)
-    n = decided.expected_count
-    if n is not None:
-        expected.n = n
-    if n == 0.0:  # what the policy believed was its prior, which nothing speaks for
-        expected.untried = True
-    elif decided.expected_quality is not None:
-        expected.quality = decided.expected_quality
-    if decided.expected_latency_s is not None:
-        expected.latency_s = decided.expected_latency_s
+    n, quality, latency_s = (
+        decided.expected_count, decided.expected_quality, decided.expected_latency_s
+    )  # fmt: skip
+    untried = n == 0.0  # what the policy believed was its prior, which nothing speaks for
+    expected = Expected(
+        cost_usd=decided.expected_cost_usd,
+        n=UNSET if n is None else n,
+        untried=True if untried else UNSET,
+        quality=UNSET if untried or quality is None else quality,
+        latency_s=UNSET if latency_s is None else latency_s,
+    )
     body = Decision(
         decision_id=decided.id,
         arm=decided.arm,

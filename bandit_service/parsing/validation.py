@@ -56,10 +56,24 @@ class Bound:
 
 @cache
 def bounds_of(kind: type[msgspec.Struct]) -> Mapping[str, Bound]:
-    """The bounds that the types of a struct's fields state, by field."""
+    """The bounds that the types of a struct's fields state, by field; numbers, then texts."""
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
-    return {field.encode_name: bound for field in described.fields for bound in _bounds(field.type)}
+    found = {
+        field.encode_name: bound for field in described.fields for bound in _bounds(field.type)
+    }
+    return dict(sorted(found.items(), key=lambda each: each[1].length is not None))
+
+
+def first_outside(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> tuple[str, str] | None:
+    """The first field whose value is out of its bounds, and what is wrong with it."""
+    for name, bound in bounds_of(kind).items():
+        value = values.get(name)
+        comparable = isinstance(value, str if bound.length is not None else int | float)
+        wrong = bound.wrong(value) if comparable else ""
+        if wrong:
+            return name, wrong
+    return None
 
 
 def _bounds(described: inspect.Type) -> Iterator[Bound]:

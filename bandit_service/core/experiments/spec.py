@@ -23,6 +23,7 @@ MOST_VARIANTS = 20
 MOST_METRICS = 8
 MOST_GUARDRAILS = 20
 LEAST_ALPHA = 1e-6
+"""It is divided later on, and its logarithm taken."""
 LEAST_WEIGHT = 1e-6
 """What is not 0 and below would be divided by, and is never drawn."""
 HOLDOUT, ROUTED = "holdout", "routed"

@@ -15,7 +15,7 @@ from policies import ArmId
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 
 
-class Expected(msgspec.Struct, kw_only=True):
+class Expected(msgspec.Struct, kw_only=True, gc=False):
     """What was expected of the arm that was drawn."""
 
     cost_usd: Annotated[float, doc("Expected cost of the answer, USD.", 0.0008)]
