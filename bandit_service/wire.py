@@ -7,84 +7,113 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from bandit_service.core import events as ev
-from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of, in_words
-from bandit_service.core.explanation import belief
+from bandit_service.core.errors import Malformed, Refused, TooLarge, field_of
+from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
+from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
 from bandit_service.embedding import check_embedding, text_of_messages
 from bandit_service.parsing.inputs import json_of
-from bandit_service.parsing.validation import unknown
+from bandit_service.parsing.validation import Bound, bounds_of, first_outside, unknown
 from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
-MAX_NAME = 256
 MAX_DEPTH = 32
 """Lists and maps in each other; a request of ours needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
 _LONG = re.compile(rb"\d{19}")
+_BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
 _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 
 
+_ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+_WORTH = "USD that one unit of quality is worth; the service's setting if left out."
+_UNIT = "Who asks, such as a user; recorded, and what an experiment keeps together."
+_TENANT = "The tenant that asks; a key of one tenant acts for that one."
+_KEY = "A resend with the same key is applied once."
+_WHY = "The reason, recorded in the log; at most 1,000 characters."
+
+
 class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A query in one of its three forms; `embedding` is numbers, or float32 bytes."""
 
-    query: str | None = None
-    messages: list[dict[str, Any]] | None = None
-    embedding: list[float] | bytes | None = None
+    query: Annotated[str | None, doc("The text.", "What is the capital of France?")] = None
+    messages: Annotated[
+        list[dict[str, Any]] | None,
+        doc("The conversation, as OpenAI's; the user's turns are embedded, newest first.",
+            [{"role": "user", "content": "What is the capital of France?"}]),
+    ] = None  # fmt: skip
+    embedding: Annotated[
+        list[float] | bytes | None,
+        doc("A unit vector of the model's length: numbers, or base64 of float32.", [0.6, 0.8]),
+    ] = None
 
 
 class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/decide."""
+    """A query to be decided: exactly one of `query`, `messages` and `embedding`."""
 
-    unit: str = ""
-    tenant: str = ""
-    session: str = ""
-    conversation: str = ""
-    arms: list[str] | None = None
-    max_cost_usd: float | None = None
-    max_latency_s: float | None = None
-    willingness_to_pay: float | None = None
-    requires: list[str] = []
-    policy: str = ""
-    explain: bool = False
+    unit: Annotated[Name, doc(_UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc(_TENANT, "acme")] = ""
+    session: Annotated[Name, doc("Another unit of experiments.", "session-3")] = ""
+    conversation: Annotated[Name, doc("Another unit of experiments.", "conversation-9")] = ""
+    arms: Annotated[list[str] | None, doc("Only these arms; all if left out.", ["gpt-5-mini"])] = (
+        None
+    )
+    max_cost_usd: Annotated[
+        Limit | None, doc("Most that the answer is expected to cost, USD.", 0.01)
+    ] = None
+    max_latency_s: Annotated[
+        Limit | None, doc("Longest that the answer is expected to take, seconds.", 5.0)
+    ] = None
+    willingness_to_pay: Annotated[Worth | None, doc(_WORTH, 0.1)] = None
+    requires: Annotated[list[str], doc("Capabilities that the arm must have.", ["json"])] = []
+    policy: Annotated[
+        str, doc("The policy that decides, of those that learn; the serving one if empty.", "")
+    ] = ""
+    explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
 
 
 class ExplainRequest(DecideRequest, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/explain: as for a decision, or `decision_id` alone for the query of that one."""
+    """As for a decision, or `decision_id` alone for the query of that one."""
 
-    decision_id: str | None = None
+    decision_id: Annotated[
+        str | None, doc("Explain the query of this decision again, and nothing else.", _ID)
+    ] = None
 
 
 class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/rewards: for a decision, or self-contained with a query and an arm."""
+    """What an answer was worth: for a decision, or self-contained with a query and an arm."""
 
-    decision_id: str | None = None
-    arm: str | None = None
-    quality: float | None = None
-    cost_usd: float | None = None
-    latency_s: float | None = None
-    reward: float | None = None
-    willingness_to_pay: float | None = None
-    idempotency_key: str = ""
-    correction: bool = False
-    metrics: dict[str, float] = {}
-    unit: str = ""
-    tenant: str = ""
+    decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    arm: Annotated[str | None, doc("Without a decision: the arm that answered.", "o3")] = None
+    quality: Annotated[Share | None, doc("How good the answer was.", 0.9)] = None
+    cost_usd: Annotated[Usd | None, doc("What it cost, USD.", 0.0007)] = None
+    latency_s: Annotated[Seconds | None, doc("How long it took, seconds.", 1.3)] = None
+    reward: Annotated[
+        Reward | None, doc("The reward itself, in place of the service's formula.", 0.85)
+    ] = None
+    willingness_to_pay: Annotated[Worth | None, doc("Without a decision: " + _WORTH, 0.1)] = None
+    idempotency_key: Annotated[Name, doc(_KEY, "order-4711")] = ""
+    correction: Annotated[bool, doc("Replace the signals reported before.", False)] = False
+    metrics: Annotated[
+        dict[str, float],
+        doc("Metrics of your own, for experiments; at most 8.", {"thumbs": 1.0}, maxProperties=8),
+    ] = {}
+    unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
 
     def reported(self) -> Reported:
         """The signals, and the digest by which a resend is recognised; checks their ranges."""
         signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, self.metrics)
         check_signals(signals)
-        _check_name("idempotency_key", self.idempotency_key)
         return Reported(
             signals,
             self.idempotency_key,
@@ -94,73 +123,97 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/comparisons: for a decision, or self-contained with a query."""
+    """Which of two arms did better: for a decision, or self-contained with a query."""
 
-    winner: str
-    loser: str
-    tie: bool = False
-    decision_id: str | None = None
-    willingness_to_pay: float | None = None
-    idempotency_key: str = ""
-    correction: bool = False
-    unit: str = ""
-    tenant: str = ""
+    winner: Annotated[str, doc("The arm that did better.", "gpt-5-mini")]
+    loser: Annotated[str, doc("The arm that did worse.", "o3")]
+    tie: Annotated[bool, doc("Neither did better.", False)] = False
+    decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    willingness_to_pay: Annotated[Worth | None, doc("Without a decision: " + _WORTH, 0.1)] = None
+    idempotency_key: Annotated[Name, doc(_KEY, "duel-42")] = ""
+    correction: Annotated[bool, doc("Replace the comparison reported before.", False)] = False
+    unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
 
     def digested(self) -> str:
         """What a resend under the same idempotency key must agree with."""
-        _check_name("idempotency_key", self.idempotency_key)
         return digest("comparison", self.decision_id, self.winner, self.loser, self.tie)
 
 
 class ExperimentPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """PATCH /v1/experiments/{id}: what changes, and why."""
+    """What of an experiment changes: at least one of `share`, `weights` and `release`."""
 
-    share: float | None = None
-    weights: dict[str, float] | None = None
-    release: str | None = None
-    why: str = ""
+    share: Annotated[
+        float | None, doc("Share of the units that takes part.", 0.5, minimum=0, maximum=1)
+    ] = None
+    weights: Annotated[
+        dict[str, float] | None,
+        doc("The variants' weights; they sum to 1.", {"control": 0.5, "treatment": 0.5}),
+    ] = None
+    release: Annotated[
+        str | None, doc("A variant stopped by a guardrail, to be served again.", "treatment")
+    ] = None
+    why: Annotated[str, doc(_WHY, "the first week is fine")] = ""
 
 
 class ExperimentMove(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/experiments/{id}/start and /pause."""
+    """Start or pause an experiment."""
 
-    why: str = ""
+    why: Annotated[str, doc(_WHY, "reviewed by the team")] = ""
 
 
 class ExperimentStop(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/experiments/{id}/stop. winner: the variant to keep, else what the numbers say."""
+    """Stop an experiment."""
 
-    why: str = ""
-    winner: str = ""
-    ship: bool = False
+    why: Annotated[str, doc(_WHY, "treatment is better")] = ""
+    winner: Annotated[
+        str, doc("The variant to keep; if empty, what the results say.", "treatment")
+    ] = ""
+    ship: Annotated[bool, doc("Let the winner's policy serve from now on.", False)] = False
 
 
 class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """PUT /v1/policy."""
+    """A policy with its parameters."""
 
-    name: str
-    parameters: dict[str, Any] = {}
+    name: Annotated[str, doc("Its name; GET /v1/policies lists all.", "eagle")]
+    parameters: Annotated[
+        dict[str, Any], doc("Its parameters; defaults where left out.", {"explore": 0.1})
+    ] = {}
 
 
 class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /v1/experiments/{id}/whatif: candidates, and on which decisions they are judged.
+    """Candidates, and on which decisions they are judged."""
 
-    on: "experiment" for the decisions of its units, "service" for all. since, until: UTC seconds.
-    frozen: the candidates learn up to `since`, or half of the log. last: only the newest so many.
-    metric: reward, quality, cost_usd or latency_s. clip: the largest weight of clipped IPS and
-    Switch-DR. anyway: figures also where they are refused.
-    """
-
-    policies: list[PolicyRequest]
-    on: str = "experiment"
-    since: float | None = None
-    until: float | None = None
-    frozen: bool = False
-    last: int = 20_000
-    metric: str = "reward"
-    alpha: float = 0.05
-    clip: float = 10.0
-    anyway: bool = False
+    policies: Annotated[list[PolicyRequest], doc("The candidates, 1 to 8.")]
+    on: Annotated[
+        str,
+        doc("`experiment`: decisions of its units; `service`: all.", "experiment",
+            enum=["experiment", "service", None]),
+    ] = "experiment"  # fmt: skip
+    since: Annotated[
+        float | None, doc("Only decisions from here on, UTC seconds.", 1764000000.0)
+    ] = None
+    until: Annotated[float | None, doc("Only decisions up to here, UTC seconds.", 1764345600.0)] = (
+        None
+    )
+    frozen: Annotated[
+        bool, doc("Candidates learn only up to `since`, or from half of the log.", False)
+    ] = False
+    last: Annotated[
+        int, doc("Only the newest so many decisions.", 20_000, minimum=1, maximum=50_000)
+    ] = 20_000
+    metric: Annotated[str, doc("The metric to estimate.", "reward", enum=[*METRICS, None])] = (
+        "reward"
+    )
+    alpha: Annotated[
+        float,
+        doc("1 less the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
+    ] = 0.05
+    clip: Annotated[
+        float,
+        doc("The largest weight of clipped IPS and Switch-DR.", 10.0, minimum=1, maximum=1e9),
+    ] = 10.0
+    anyway: Annotated[bool, doc("Give figures also where they are refused.", False)] = False
 
 
 def convert(value: Any, kind: type[R]) -> R:
@@ -179,6 +232,8 @@ def convert(value: Any, kind: type[R]) -> R:
         param, what = field_of(error)
         if param is not None and param == str(error).partition("unknown field `")[2].rstrip("`"):
             what = unknown(param, kind)
+        elif param in bounds_of(kind) and _BOUND.search(what):
+            param, what = first_outside(value, kind) or (param, what)
         raise Refused(f"{param}: {what}" if param else what, param=param) from None
 
 
@@ -326,28 +381,35 @@ def embedding_of(request: Query, dim: int) -> Vector:
 
 
 def check_constraints(request: DecideRequest) -> None:
-    """Raise Refused for a limit that is not a positive number, or a name that is too long."""
-    for name in ("max_cost_usd", "max_latency_s"):
-        check_positive(name, getattr(request, name))
-    check_positive("willingness_to_pay", request.willingness_to_pay, least=1e-9, most=1e6)
-    check_names(request.unit, request.tenant)
-    _check_name("session", request.session)
-    _check_name("conversation", request.conversation)
+    """Raise Refused for a limit out of range, or a name that is too long.
+
+    What was decoded is checked by its types already; what the gateway reads from headers is not.
+    """
+    for name, bound in bounds_of(type(request)).items():
+        value = getattr(request, name)
+        if value is not None and value != "":  # most are left out
+            _check(name, bound, value)
     if request.arms is not None and not request.arms:
         raise Refused("arms: the list is empty; leave it out to allow every arm", param="arms")
 
 
 def check_names(unit: str, tenant: str) -> None:
     """Raise Refused for a name that is too long."""
-    _check_name("unit", unit)
-    _check_name("tenant", tenant)
+    bounds = bounds_of(DecideRequest)
+    _check("unit", bounds["unit"], unit)
+    _check("tenant", bounds["tenant"], tenant)
 
 
-def check_positive(name: str, value: float | None, least: float = 0.0, most: float = 1e9) -> None:
-    """Raise Refused unless `value` is None or a number from `least` to `most`."""
-    if value is not None and not least <= value <= most:  # nor is what is no number
-        told = f"must be a number from {least:g} to {most:g}, got {in_words(value)}"
-        raise Refused(f"{name}: {told}", param=name)
+def check_worth(worth: float | None) -> None:
+    """Raise Refused unless a willingness to pay is None or within its bounds."""
+    name = "willingness_to_pay"
+    _check(name, bounds_of(DecideRequest)[name], worth)
+
+
+def _check(name: str, bound: Bound, value: Any) -> None:
+    wrong = bound.wrong(value)
+    if wrong:
+        raise Refused(f"{name}: {wrong}", param=name)
 
 
 def refuse_subject(request: RewardRequest | CompareRequest) -> None:
@@ -385,53 +447,3 @@ def required(request: RewardRequest, name: str) -> str:
 def arm_ids(names: list[str] | None) -> tuple[ArmId, ...] | None:
     """An allow-list as arm ids."""
     return None if names is None else tuple(ArmId(name) for name in names)
-
-
-def decided_body(decided: ev.Decided) -> dict[str, Any]:
-    """The answer to a decide."""
-    expected: dict[str, Any] = {"cost_usd": decided.expected_cost_usd}
-    n = decided.expected_count
-    if n is not None:
-        expected["n"] = n
-    if n == 0.0:  # what the policy believed was its prior, which nothing speaks for
-        expected["untried"] = True
-    elif decided.expected_quality is not None:
-        expected["quality"] = decided.expected_quality
-    if decided.expected_latency_s is not None:
-        expected["latency_s"] = decided.expected_latency_s
-    body: dict[str, Any] = {
-        "decision_id": decided.id,
-        "arm": decided.arm,
-        "propensity": decided.propensity,
-        "policy": decided.policy,
-        "expected": expected,
-    }
-    if decided.experiment:
-        body |= {"experiment": decided.experiment, "variant": decided.variant}
-    if decided.fallback:
-        body["fallback"] = decided.fallback
-    return body
-
-
-def explained_body(decided: ev.Decided) -> dict[str, Any]:
-    """Why this arm: scores, propensities, neighbours recalled, and what constraints took out."""
-    value, deviation = decided.expected_quality, decided.expected_deviation
-    expected = {"expected": decided_body(decided)["expected"]}
-    told = belief(value, deviation, decided.expected_count)
-    expected["expected"] |= {name: told[name] for name in ("prior", "low", "high") if name in told}
-    return expected | {
-        "steps": list(decided.steps),
-        "scores": dict(zip(decided.arms, decided.scores, strict=True)),
-        "propensities": dict(zip(decided.arms, decided.propensities, strict=True)),
-        "neighbours": [
-            {"id": id, "similarity": similarity}
-            for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
-        ],
-        "excluded": decided.excluded,
-        "untried": [decided.arms[k] for k in decided.untried],
-    }
-
-
-def _check_name(name: str, value: str) -> None:
-    if len(value) > MAX_NAME:
-        raise Refused(f"{name}: at most {MAX_NAME} characters, got {len(value)}", param=name)

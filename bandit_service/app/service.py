@@ -22,7 +22,7 @@ from bandit_service.app.assembly import (
 from bandit_service.app.gauges import ServiceGauges
 from bandit_service.core.errors import ServiceError
 from bandit_service.http import experiments as experiments_http
-from bandit_service.http import frame, page
+from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
 from bandit_service.http import live as live_http
 from bandit_service.http import tracing as tracing_http
@@ -37,8 +37,9 @@ from bandit_service.http.connections import (
     tell_seldom,
 )
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
+from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
-from bandit_service.http.routes import routes, unlisted
+from bandit_service.http.routes import ROUTES, SCOPES, paths_of
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
 from bandit_service.runtime.experiments import Experiments
@@ -106,8 +107,9 @@ def application(
     app[frame.KEEPER] = keeper
     app[frame.TELEMETRY] = telemetry
     app[frame.SETTINGS] = settings
+    app[operations.DOCUMENT] = document
     app[frame.GATE] = Gate(
-        settings.keys, settings.security.open_metrics, settings.security.share_window
+        SCOPES, settings.keys, settings.security.open_metrics, settings.security.share_window
     )
     server = settings.server
     app[frame.BORDERS] = Borders.of(
@@ -122,10 +124,12 @@ def application(
     )
     app[frame.DRAINING] = asyncio.Event()
     app[ENDING] = Ending()
-    for route in (*routes(), *unlisted(), *page.routes()):
-        path = _NAME.sub(r"{\1:[^/]+}", route.path)  # aiohttp's own has no braces in it
-        more = route.kwargs | {"expect_handler": expect}
-        app.add_routes([web.RouteDef(route.method, path, route.handler, more)])
+    for row in ROUTES:
+        for path in paths_of(row):
+            whole = _NAME.sub(r"{\1:[^/]+}", path)  # aiohttp's own has no braces in it
+            resource = app.router.add_resource(whole)
+            for method in ("GET", "HEAD") if row.method == "GET" and row.head else (row.method,):
+                resource.add_route(method, row.handler, expect_handler=expect)
     return app
 
 

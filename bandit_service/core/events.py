@@ -8,41 +8,72 @@ never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of e
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 import numpy as np
 
 from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.core.fields import doc
 from policies import SURFACE, ArmId, Vector
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that may be chosen, as it is configured.
 
-    upstream: id of the upstream that serves it; model: its name there, the arm's id if empty.
-    usd_per_mtok_cached_in: price of prompt tokens that the provider had cached;
-    usd_per_mtok_cache_write: of those that it now keeps; both the price in where there is none.
-    usd_per_mtok_cache_write_1h: of those that it keeps for an hour, twice the price in where there
-    is none. max_running: calls at a time, 0 for no bound. max_output_tokens: the most that an
-    answer has, which is what a budget holds where a request sets no limit.
+    It stands in the log, so its bounds are told here and checked where an arm is configured.
     """
 
-    id: ArmId
-    usd_per_mtok_in: float
-    usd_per_mtok_out: float
-    context_window: int = 128_000
-    expected_output_tokens: int = 300
-    expected_latency_s: float | None = None
-    capabilities: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    upstream: str = ""
-    model: str = ""
-    usd_per_mtok_cached_in: float | None = None
-    max_running: int = 0
-    usd_per_mtok_cache_write: float | None = None
-    usd_per_mtok_cache_write_1h: float | None = None
-    max_output_tokens: int | None = None
+    id: Annotated[
+        ArmId, doc("The name of the arm; 1 to 128 printable characters.", ArmId("gpt-5-mini"))
+    ]
+    usd_per_mtok_in: Annotated[
+        float, doc("Price of a million prompt tokens, USD.", 0.25, minimum=0, maximum=1e5)
+    ]
+    usd_per_mtok_out: Annotated[
+        float, doc("Price of a million answer tokens, USD.", 2.0, minimum=0, maximum=1e5)
+    ]
+    context_window: Annotated[
+        int, doc("Most tokens of prompt and answer.", 128_000, minimum=1, maximum=10**9)
+    ] = 128_000
+    expected_output_tokens: Annotated[
+        int, doc("Tokens of a usual answer, to estimate its cost.", 300, minimum=0, maximum=10**7)
+    ] = 300
+    expected_latency_s: Annotated[
+        float | None,
+        doc("Seconds of a usual answer, until one was measured.", 1.5, minimum=0, maximum=86_400),
+    ] = None
+    capabilities: Annotated[
+        tuple[str, ...], doc("What it can do; a query may require these.", ["json", "vision"])
+    ] = ()
+    tags: Annotated[tuple[str, ...], doc("Words for people and policies.", ["cheap"])] = ()
+    upstream: Annotated[str, doc("Id of the upstream that serves it.", "openai")] = ""
+    model: Annotated[
+        str, doc("Its name at the upstream; the arm's id if empty.", "gpt-5-mini-2025-08-07")
+    ] = ""
+    usd_per_mtok_cached_in: Annotated[
+        float | None,
+        doc("Price of prompt tokens read from the provider's cache; null: `usd_per_mtok_in`.",
+            0.025, minimum=0, maximum=1e5),
+    ] = None  # fmt: skip
+    max_running: Annotated[
+        int, doc("Most calls at a time; 0 for no bound.", 0, minimum=0, maximum=10**6)
+    ] = 0
+    usd_per_mtok_cache_write: Annotated[
+        float | None,
+        doc("Price of prompt tokens written to the provider's cache; null: `usd_per_mtok_in`.",
+            0.3, minimum=0, maximum=1e5),
+    ] = None  # fmt: skip
+    usd_per_mtok_cache_write_1h: Annotated[
+        float | None,
+        doc("The same for tokens kept for an hour; null: twice `usd_per_mtok_in`.",
+            0.5, minimum=0, maximum=1e5),
+    ] = None  # fmt: skip
+    max_output_tokens: Annotated[
+        int | None,
+        doc("Most tokens of an answer; a budget reserves these where a request sets no limit.",
+            4_096, minimum=1, maximum=10**7),
+    ] = None  # fmt: skip
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):

@@ -17,12 +17,11 @@ import msgspec
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.core.experiments.spec import Metric
+from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.core.rewards import SIGNALS
 from bandit_service.core.world import Pending, World
 from policies import ArmId
 
-MAX_COST_USD = 10_000.0
-MAX_LATENCY_S = 86_400.0
 MOST_METRICS = 8
 MOST_VALUE = 1e9
 

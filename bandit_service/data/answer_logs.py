@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.lines import Unread, lines

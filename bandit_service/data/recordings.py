@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.outcomes import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.data.compressed import BROKEN, opened
 from bandit_service.data.rows import (
     MOST_LEFT_OUT,

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.core.fields import MAX_COST_USD
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.frames import BadFrame, read_frame

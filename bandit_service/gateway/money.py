@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.outcomes import MAX_COST_USD
+from bandit_service.core.fields import MAX_COST_USD
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.usage import Counts, counts_of, number, plain

@@ -10,74 +10,16 @@ from __future__ import annotations
 import hmac
 from asyncio import CancelledError
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
+from bandit_service.http.route import Scope
 from bandit_service.settings.keys import SCOPES, ApiKey, expiry_of, hash_of
 
 ALWAYS = 10
 """So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
-
-ROUTES: dict[tuple[str, str], str] = {
-    ("GET", "/"): "",
-    ("GET", "/healthz"): "",
-    ("GET", "/readyz"): "",
-    ("GET", "/openapi.json"): "",
-    ("GET", "/web/{name}"): "",
-    ("GET", "/metrics"): "metrics",
-    ("POST", "/v1/decide"): "decide",
-    ("POST", "/v1/explain"): "read",
-    ("POST", "/v1/rewards"): "reward",
-    ("POST", "/v1/comparisons"): "reward",
-    ("POST", "/v1/chat/completions"): "decide",
-    ("POST", "/v1/completions"): "decide",
-    ("POST", "/v1/embeddings"): "decide",
-    ("POST", "/v1/responses"): "decide",
-    ("POST", "/v1/messages"): "decide",
-    ("POST", "/v1/messages/count_tokens"): "decide",
-    ("POST", "/v1/audio/speech"): "decide",
-    ("POST", "/v1/audio/transcriptions"): "decide",
-    ("POST", "/v1/audio/translations"): "decide",
-    ("POST", "/v1/images/generations"): "decide",
-    ("POST", "/v1/images/edits"): "decide",
-    ("POST", "/v1/moderations"): "decide",
-    ("POST", "/v1/rerank"): "decide",
-    ("GET", "/v1/models"): "decide",
-    ("GET", "/v1/models/{id}"): "decide",
-    ("GET", "/v1/budgets"): "read",
-    ("GET", "/v1/duels/{id}"): "reward",
-    ("GET", "/v1/stream"): "stream",
-    ("GET", "/v1/live"): "read",
-    ("GET", "/v1/live/map"): "read",
-    ("GET", "/v1/decisions/{id}"): "read",
-    ("GET", "/v1/arms"): "read",
-    ("GET", "/v1/drift"): "totals",
-    ("GET", "/v1/policies"): "read",
-    ("GET", "/v1/policies/{name}/state"): "totals",
-    ("GET", "/v1/experiments"): "read",
-    ("GET", "/v1/experiments/{id}"): "read",
-    ("PUT", "/v1/experiments/{id}"): "admin",
-    ("PATCH", "/v1/experiments/{id}"): "admin",
-    ("DELETE", "/v1/experiments/{id}"): "admin",
-    ("GET", "/v1/experiments/{id}/results"): "read",
-    ("POST", "/v1/experiments/{id}/whatif"): "admin",
-    ("POST", "/v1/experiments/{id}/start"): "admin",
-    ("POST", "/v1/experiments/{id}/pause"): "admin",
-    ("POST", "/v1/experiments/{id}/stop"): "admin",
-    ("GET", "/v1/experiment-rules"): "read",
-    ("PUT", "/v1/experiment-rules"): "admin",
-    ("PUT", "/v1/arms/{id}"): "admin",
-    ("DELETE", "/v1/arms/{id}"): "admin",
-    ("PUT", "/v1/policy"): "admin",
-    ("DELETE", "/v1/units/{unit}"): "admin",
-    ("POST", "/v1/snapshots"): "admin",
-    ("GET", "/v1/events"): "admin",
-}
-"""What each route needs: "" nothing; "stream" is asked for message by message; "metrics" is `read`
-unless metrics are open; "totals" is `read` of a key that acts for all tenants, since what is told
-is made of all their outcomes. A route that was forgotten here needs `admin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +78,12 @@ class _Bucket:
 
 @dataclass
 class Gate:
-    """Every request passes here. Without keys everybody may do everything."""
+    """Every request passes here. Without keys everybody may do everything.
 
+    scopes: what each method of each path needs; a path that is not there needs `admin`.
+    """
+
+    scopes: Mapping[tuple[str, str], Scope]
     keys: Sequence[ApiKey] = ()
     open_metrics: bool = True
     window: int = 1000
@@ -150,7 +96,7 @@ class Gate:
         """The scope that a route asks for; "" where it tells nothing, "open" where it tells
         something without a key."""
         route = route.rstrip("/") or route
-        scope = ROUTES.get(("GET" if method == "HEAD" else method, route), "admin")
+        scope = self.scopes.get(("GET" if method == "HEAD" else method, route), "admin")
         return "open" if scope == "metrics" and self.open_metrics else scope
 
     def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:

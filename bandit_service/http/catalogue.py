@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 import policies
 from bandit_service import settings, wire
 from bandit_service.core import codec
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
+from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.results import calibrated
 from bandit_service.core.lessons import own_alarms
-from bandit_service.core.world import beside
+from bandit_service.core.world import ArmRecord, beside
 from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
+from bandit_service.http.responses.catalogue import (
+    Arm,
+    Arms,
+    Folding,
+    Observed,
+    Policies,
+    PolicyState,
+    Serving,
+    Standby,
+)
 from policies import ArmId
 
 
@@ -23,10 +33,8 @@ async def list_arms(request: web.Request) -> web.Response:
     """GET /v1/arms; to a tenant's key nothing that was observed, since it was of all tenants."""
     world = request.app[ROUTER].world
     arms, alarms = world.arms, own_alarms(world)
-    bodies = [arm_body(arms[id], alarms.get(id)) for id in sorted(arms)]
-    if request[CALLER].tenant is not None:
-        bodies = [body | {"observed": {}} for body in bodies]
-    return reply({"arms": bodies})
+    of_all = request[CALLER].tenant is None
+    return reply(Arms(arms=[arm_of(arms[id], alarms.get(id), of_all) for id in sorted(arms)]))
 
 
 async def put_arm(request: web.Request) -> web.Response:
@@ -46,43 +54,47 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(str(error), param=str(error).split(":")[0]) from None
     router = request.app[ROUTER]
     created = await router.put_arm(spec)
-    body = arm_body(router.world.arms[spec.id], own_alarms(router.world).get(spec.id))
-    return reply(body, 201 if created else 200)
+    arm = arm_of(router.world.arms[spec.id], own_alarms(router.world).get(spec.id))
+    return reply(arm, 201 if created else 200)
 
 
 async def delete_arm(request: web.Request) -> web.Response:
     """DELETE /v1/arms/{id}: offered no more; what was learned stays."""
     router, id = request.app[ROUTER], ArmId(request.match_info["id"])
     await router.retire_arm(id)
-    return reply(arm_body(router.world.arms[id], own_alarms(router.world).get(id)))
+    return reply(arm_of(router.world.arms[id], own_alarms(router.world).get(id)))
 
 
-def arm_body(record: Any, alarms: policies.OwnAlarms | None = None) -> dict[str, Any]:
-    """One arm of the catalogue, with what was observed of it.
+def arm_of(record: ArmRecord, alarms: policies.OwnAlarms | None, of_all: bool = True) -> Arm:
+    """One arm of the catalogue, with what was observed of it by all tenants.
 
-    alarms: how often the serving policy found by itself that the arm had changed.
+    alarms: how often the serving policy found by itself that the arm had changed. of_all: whether
+    what was observed is told.
     """
-    body: dict[str, Any] = msgspec.to_builtins(record.spec)
-    observed: dict[str, float] = {"costs": record.costs, "latencies": record.latencies}
-    if record.costs:
-        observed["mean_cost_usd"] = record.observed_usd / record.costs
-    if record.latencies:
-        observed["mean_latency_s"] = record.latency_s / record.latencies
-    if alarms is not None:
-        observed |= {"alarms": alarms.count, "outcomes_since_alarm": alarms.since}
-    return body | {"retired": record.retired, "source": record.source, "observed": observed}
+    observed = Observed()
+    if of_all:
+        observed = Observed(
+            costs=record.costs,
+            latencies=record.latencies,
+            mean_cost_usd=record.observed_usd / record.costs if record.costs else UNSET,
+            mean_latency_s=record.latency_s / record.latencies if record.latencies else UNSET,
+            alarms=UNSET if alarms is None else alarms.count,
+            outcomes_since_alarm=UNSET if alarms is None else alarms.since,
+        )
+    spec = {name: getattr(record.spec, name) for name in ArmSpec.__struct_fields__}
+    return Arm(**spec, retired=record.retired, source=record.source, observed=observed)
 
 
 async def list_policies(request: web.Request) -> web.Response:
     """GET /v1/policies: all there are, and the one that decides."""
-    return reply(policies_body(request))
+    return reply(policies_of(request))
 
 
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
-    return reply(policies_body(request), 202)
+    return reply(policies_of(request), 202)
 
 
 async def policy_state(request: web.Request) -> web.Response:
@@ -93,20 +105,20 @@ async def policy_state(request: web.Request) -> web.Response:
         raise unknown_policy(world, name, "name")
     dumped = codec.dump(learner.state)
     return reply(
-        {
-            "name": name,
-            "key": world.key_of(learner),
-            "bytes": len(dumped),
-            "sha256": codec.sha256(dumped),
-            "events": world.events,
-            "rewards": world.rewards,
-            "comparisons": world.comparisons,
-            "failures": learner.failures,
-        }
+        PolicyState(
+            name=name,
+            key=world.key_of(learner),
+            bytes=len(dumped),
+            sha256=codec.sha256(dumped),
+            events=world.events,
+            rewards=world.rewards,
+            comparisons=world.comparisons,
+            failures=learner.failures,
+        )
     )
 
 
-def policies_body(request: web.Request) -> dict[str, Any]:
+def policies_of(request: web.Request) -> Policies:
     """All policies, the one that serves, and how far the one is that is to take its place.
 
     What is counted over all tenants' decisions is not for a tenant's key.
@@ -114,21 +126,23 @@ def policies_body(request: web.Request) -> dict[str, Any]:
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     of_all = request[CALLER].tenant is None
     told = world.calibration if of_all else {}
-    body: dict[str, Any] = {
-        "calibration": {name: calibrated(one) for name, one in told.items()},
-        "policies": [*policies.names(), *policies.river_names()],
-        "serving": {
-            "name": world.serving,
-            "key": world.key_of(world.learners[world.serving]),
-            "parameters": msgspec.to_builtins(world.learners[world.serving].policy),
-        },
-        "beside": [
-            {"name": name, "key": learner.key, "learning": learner.queue is None}
+    serving = world.learners[world.serving]
+    folding: Folding | UnsetType = UNSET
+    if of_all and keeper.wanted is not None and keeper.progress is not None:
+        done, total = keeper.progress
+        folding = Folding(name=keeper.wanted.name, events=done, of=total)
+    return Policies(
+        calibration={name: calibrated(one) for name, one in told.items()},
+        policies=[*policies.names(), *policies.river_names()],
+        serving=Serving(
+            name=world.serving,
+            key=world.key_of(serving),
+            parameters=msgspec.to_builtins(serving.policy),
+        ),
+        beside=[
+            Standby(name=name, key=learner.key, learning=learner.queue is None)
             for name in world.deciding()[1:]
             for learner in (world.learners[beside(name)],)
         ],
-    }
-    if of_all and keeper.wanted is not None and keeper.progress is not None:
-        done, total = keeper.progress
-        body["folding"] = {"name": keeper.wanted.name, "events": done, "of": total}
-    return body
+        folding=folding,
+    )

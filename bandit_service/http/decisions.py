@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from aiohttp import web
+from msgspec import UNSET
 
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime
-from bandit_service.core.explanation import weighed_arms
+from bandit_service.core.explanation import belief, weighed_arms
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import while_there
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
+from bandit_service.http.responses.decisions import (
+    Decision,
+    Expected,
+    Explanation,
+    Neighbour,
+    OutcomeOf,
+)
 from bandit_service.runtime.router import Router
 from policies import Outcome
 
@@ -35,7 +42,7 @@ async def _decide(request: web.Request) -> web.Response:
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
-    return reply(body, headers={"x-decision-id": body["decision_id"]})
+    return reply(body, headers={"x-decision-id": body.decision_id})
 
 
 async def explain(request: web.Request) -> web.Response:
@@ -46,22 +53,19 @@ async def explain(request: web.Request) -> web.Response:
         asked.tenant = caller.tenant_for(asked.tenant)
     weighed, left_out = await router.explain(asked, caller.tenant)
     shown = weighed.neighbours if caller.tenant is None else ()  # others' queries are not theirs
-    neighbours = [
-        {
-            "id": each.id,
-            "similarity": each.similarity,
-            "outcomes": outcomes_body(each.outcomes),
-        }
-        for each in shown
-    ]
     return reply(
-        {
-            "policy": weighed.policy,
-            "arms": weighed_arms(weighed),
-            "left_out": left_out,
-            "neighbours": neighbours,
-            "fallback": weighed.fallback,
-        }
+        Explanation(
+            policy=weighed.policy,
+            arms=weighed_arms(weighed),
+            left_out=left_out,
+            neighbours=[
+                Neighbour(
+                    id=each.id, similarity=each.similarity, outcomes=outcomes_of(each.outcomes)
+                )
+                for each in shown
+            ],
+            fallback=weighed.fallback,
+        )
     )
 
 
@@ -71,40 +75,79 @@ async def decision(request: web.Request) -> web.Response:
     pending = router.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
-    body = wire.decided_body(decided) | _why(decided, caller)
-    for each in body["neighbours"]:  # as they are known now; what has left is without
-        item = remembered.get(each["id"])
-        each["outcomes"] = outcomes_body(item.outcomes if item is not None else ())
-    body |= {
-        "ts": decided.ts,
-        "tokens": decided.tokens,
-        "willingness_to_pay": decided.willingness_to_pay,
-        "signals": pending.signals,
-        "settled": pending.settled,
-        "unit": decided.unit,
-        "tenant": decided.tenant,
-    }
+    body = decision_of(decided)
+    neighbours = _explain(body, decided, caller)
+    for each in neighbours:  # as they are known now; what has left is without
+        item = remembered.get(each.id)
+        each.outcomes = outcomes_of(item.outcomes if item is not None else ())
+    body.ts = decided.ts
+    body.tokens = decided.tokens
+    body.willingness_to_pay = decided.willingness_to_pay
+    body.signals = pending.signals
+    body.settled = pending.settled
+    body.unit = decided.unit
+    body.tenant = decided.tenant
     return reply(body)
 
 
-async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> dict[str, Any]:
+async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> Decision:
     """Decide; the answer, explained if that was asked for."""
     seen: list[Weighed] = []
     event = await router.decide(
         asked, caller=caller.key, look=seen.append if asked.explain else None
     )
-    body = wire.decided_body(event)
-    return body | _why(event, caller) | {"arms": weighed_arms(seen[0])} if seen else body
-
-
-def _why(event: ev.Decided, caller: Caller) -> dict[str, Any]:
-    """What the record says of why, as far as it is for this caller."""
-    body = wire.explained_body(event)
-    if caller.tenant is not None:  # how near the queries of others were is not for one tenant
-        body["neighbours"] = []
+    body = decision_of(event)
+    if seen:
+        _explain(body, event, caller)
+        body.arms = weighed_arms(seen[0])
     return body
 
 
-def outcomes_body(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def decision_of(decided: ev.Decided) -> Decision:
+    """The answer to a decide."""
+    n, quality, latency_s = (
+        decided.expected_count, decided.expected_quality, decided.expected_latency_s
+    )  # fmt: skip
+    untried = n == 0.0  # what the policy believed was its prior, which nothing speaks for
+    expected = Expected(
+        cost_usd=decided.expected_cost_usd,
+        n=UNSET if n is None else n,
+        untried=True if untried else UNSET,
+        quality=UNSET if untried or quality is None else quality,
+        latency_s=UNSET if latency_s is None else latency_s,
+    )
+    body = Decision(
+        decision_id=decided.id,
+        arm=decided.arm,
+        propensity=decided.propensity,
+        policy=decided.policy,
+        expected=expected,
+    )
+    if decided.experiment:
+        body.experiment, body.variant = decided.experiment, decided.variant
+    if decided.fallback:
+        body.fallback = decided.fallback
+    return body
+
+
+def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighbour]:
+    """Add what the record says of why, as far as it is for this caller; the neighbours told."""
+    told = belief(decided.expected_quality, decided.expected_deviation, decided.expected_count)
+    body.expected.prior, body.expected.low, body.expected.high = told.prior, told.low, told.high
+    body.steps = list(decided.steps)
+    body.scores = dict(zip(decided.arms, decided.scores, strict=True))
+    body.propensities = dict(zip(decided.arms, decided.propensities, strict=True))
+    body.neighbours = neighbours = []
+    if caller.tenant is None:  # how near the queries of others were is not for one tenant
+        neighbours += [
+            Neighbour(id=id, similarity=similarity)
+            for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
+        ]
+    body.excluded = decided.excluded
+    body.untried = [decided.arms[k] for k in decided.untried]
+    return neighbours
+
+
+def outcomes_of(outcomes: Sequence[Outcome]) -> list[OutcomeOf]:
     """What came back for one remembered query."""
-    return [{"arm": one.arm, "reward": one.reward} for one in outcomes]
+    return [OutcomeOf(arm=one.arm, reward=one.reward) for one in outcomes]

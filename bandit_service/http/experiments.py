@@ -14,6 +14,9 @@ from bandit_service.core.experiments.results import results
 from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
+from bandit_service.http.responses.experiments import Experiments as ExperimentList
+from bandit_service.http.responses.experiments import ExperimentStanding
+from bandit_service.http.responses.experiments import WhatIf as WhatIfReport
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.experiment_monitor import unknown
 from bandit_service.runtime.experiments import Experiments
@@ -23,35 +26,31 @@ EXPERIMENTS = web.AppKey("experiments", Experiments)
 _MOST_WHY = 1_000
 
 
-def described(spec: Experiment, trial: Trial) -> dict[str, Any]:
+def described(spec: Experiment, trial: Trial) -> ExperimentStanding:
     """One experiment in a list: what it is, and how it stands."""
-    return {
-        "id": spec.id,
-        "status": trial.status,
-        "experiment": msgspec.to_builtins(spec),
-        "begun": trial.begun,
-        "ended": trial.ended,
-        "winner": trial.winner or None,
-        "decisions": sum(side.decisions for side in trial.sides.values()),
-        "units": sum(side.units for side in trial.sides.values()),
-        "held": dict(trial.held),
-        "conclusion": conclusion(spec, trial),
-    }
+    return ExperimentStanding(
+        id=spec.id,
+        status=trial.status,
+        experiment=spec,
+        begun=trial.begun,
+        ended=trial.ended,
+        winner=trial.winner or None,
+        decisions=sum(side.decisions for side in trial.sides.values()),
+        units=sum(side.units for side in trial.sides.values()),
+        held=dict(trial.held),
+        conclusion=conclusion(spec, trial),
+    )
 
 
 async def list_experiments(request: web.Request) -> web.Response:
     """GET /v1/experiments."""
     world, tenant = request.app[ROUTER].world, request[CALLER].tenant
-    return reply(
-        {
-            "experiments": [
-                described(spec, world.trials[id])
-                for id, spec in world.experiments.items()
-                if id != HOLDOUT and _may_see(spec, tenant)
-            ],
-            "rules": msgspec.to_builtins(world.rules),
-        }
-    )
+    shown = [
+        described(spec, world.trials[id])
+        for id, spec in world.experiments.items()
+        if id != HOLDOUT and _may_see(spec, tenant)
+    ]
+    return reply(ExperimentList(experiments=shown, rules=world.rules))
 
 
 async def get_experiment(request: web.Request) -> web.Response:
@@ -102,7 +101,8 @@ async def ask_whatif(request: web.Request) -> web.Response:
     """POST /v1/experiments/{id}/whatif: what other policies would have earned."""
     spec, _ = _of(request)
     asked = wire.convert(await _body(request), wire.WhatIfRequest)
-    return reply(await request.app[WHATIF].ask(asked, spec.id))
+    report = await request.app[WHATIF].ask(asked, spec.id)
+    return reply(WhatIfReport(**report))  # what is in it was decoded from the child's JSON
 
 
 async def start_experiment(request: web.Request) -> web.Response:
@@ -139,7 +139,7 @@ async def delete_experiment(request: web.Request) -> web.Response:
 
 async def get_rules(request: web.Request) -> web.Response:
     """GET /v1/experiment-rules."""
-    return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
+    return reply(request.app[ROUTER].world.rules)
 
 
 async def put_rules(request: web.Request) -> web.Response:
@@ -149,7 +149,7 @@ async def put_rules(request: web.Request) -> web.Response:
     said = {name: each for name, each in body.items() if each is not None}
     rules = wire.convert(msgspec.to_builtins(request.app[ROUTER].world.rules) | said, Rules)
     await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
-    return reply(msgspec.to_builtins(request.app[ROUTER].world.rules))
+    return reply(request.app[ROUTER].world.rules)
 
 
 def _of(request: web.Request) -> tuple[Experiment, Trial]:
@@ -185,21 +185,3 @@ async def _body(request: web.Request, wanted: str = "") -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body
-
-
-def routes() -> list[web.RouteDef]:
-    """Every path and its handler."""
-    return [
-        web.get("/v1/experiments", list_experiments),
-        web.get("/v1/experiments/{id}", get_experiment),
-        web.put("/v1/experiments/{id}", put_experiment),
-        web.patch("/v1/experiments/{id}", patch_experiment),
-        web.delete("/v1/experiments/{id}", delete_experiment),
-        web.get("/v1/experiments/{id}/results", get_results),
-        web.post("/v1/experiments/{id}/whatif", ask_whatif),
-        web.post("/v1/experiments/{id}/start", start_experiment),
-        web.post("/v1/experiments/{id}/pause", pause_experiment),
-        web.post("/v1/experiments/{id}/stop", stop_experiment),
-        web.get("/v1/experiment-rules", get_rules),
-        web.put("/v1/experiment-rules", put_rules),
-    ]

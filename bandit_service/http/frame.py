@@ -29,6 +29,7 @@ from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
 from bandit_service.http.origins import Borders, Headers
+from bandit_service.http.responses.outcomes import Error, ErrorDetail
 from bandit_service.runtime.maintenance import Keeper
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
@@ -74,7 +75,7 @@ def failed(error: ServiceError) -> web.Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Denied):
         headers["WWW-Authenticate"] = "Bearer"
-    return reply({"error": error.body()}, error.status, headers)
+    return reply(Error(error=ErrorDetail.of(error)), error.status, headers)
 
 
 @web.middleware
@@ -106,7 +107,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         response = reply(
-            {"error": Refused(f"{request.method} is not allowed here, {allowed} is").body()},
+            Error(
+                error=ErrorDetail.of(Refused(f"{request.method} is not allowed here, {allowed} is"))
+            ),
             405,
             {"Allow": allowed},
         )

@@ -25,10 +25,12 @@ from bandit_service.gateway.request import (
     of_chat,
     of_completion,
 )
-from bandit_service.http import absent
 from bandit_service.http.connections import Connection, while_there
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
+from bandit_service.http.responses.catalogue import Model, Models
+from bandit_service.http.responses.decisions import Duel, Duelist
+from bandit_service.http.responses.operations import BudgetRow, Budgets
 
 GATEWAY = web.AppKey("gateway", Gateway)
 
@@ -63,7 +65,7 @@ async def embeddings(request: web.Request) -> web.Response:
 
 async def models(request: web.Request) -> web.Response:
     """GET /v1/models: auto, by each policy beside the serving one, and every arm to be called."""
-    return reply({"object": "list", "data": [_model(id) for id in _models(request)]})
+    return reply(Models(object="list", data=[_model(id) for id in _models(request)]))
 
 
 async def model(request: web.Request) -> web.Response:
@@ -78,39 +80,18 @@ async def budgets(request: web.Request) -> web.Response:
     """GET /v1/budgets: every limit with what was spent and is held in its present window."""
     world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
     budgets = request.app[GATEWAY].budgets
-    return reply({"budgets": budgets.rows(world.spend, now, request[CALLER].tenant)})
+    rows = budgets.rows(world.spend, now, request[CALLER].tenant)
+    return reply(Budgets(budgets=[BudgetRow(**row) for row in rows]))
 
 
 async def duel(request: web.Request) -> web.Response:
     """GET /v1/duels/{id}: both answers, for a user who is to say which is better."""
     pair = request.app[GATEWAY].duels.kept(request.match_info["id"], request[CALLER].tenant)
     answers = [
-        {"decision_id": each.decided.id, "arm": each.decided.arm, "answer": each.text}
+        Duelist(decision_id=each.decided.id, arm=each.decided.arm, answer=each.text)
         for each in pair
     ]
-    return reply({"decision_id": pair[0].decided.id, "answers": answers})
-
-
-def unlisted() -> list[web.RouteDef]:
-    """Paths that clients ask for and no document lists: calls that are not there, and those that
-    are with a slash at their end.
-    """
-    missing = [web.post(path, absent.absent) for path in absent.ABSENT]
-    posted = [route for route in routes() if route.method == "POST"] + missing
-    return missing + [web.post(f"{route.path}/", route.handler) for route in posted]
-
-
-def routes() -> list[web.RouteDef]:
-    """Every path and its handler."""
-    return [
-        web.post("/v1/chat/completions", chat),
-        web.post("/v1/completions", completions),
-        web.post("/v1/embeddings", embeddings),
-        web.get("/v1/models", models),
-        web.get("/v1/models/{id}", model),
-        web.get("/v1/budgets", budgets),
-        web.get("/v1/duels/{id}", duel),
-    ]
+    return reply(Duel(decision_id=pair[0].decided.id, answers=answers))
 
 
 def _models(request: web.Request) -> list[str]:
@@ -118,8 +99,8 @@ def _models(request: web.Request) -> list[str]:
     return [AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
 
 
-def _model(id: str) -> dict[str, Any]:
-    return {"id": id, "object": "model", "created": 0, "owned_by": "bandit"}
+def _model(id: str) -> Model:
+    return Model(id=id, object="model", created=0, owned_by="bandit")
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

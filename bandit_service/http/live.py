@@ -15,6 +15,7 @@ from aiohttp import web
 from bandit_service import clock
 from bandit_service.core.errors import Forbidden
 from bandit_service.http.frame import CALLER, reply
+from bandit_service.http.responses.operations import Map
 from bandit_service.observe.broadcast import Broadcast
 from bandit_service.observe.feed import Watch, Watches
 from bandit_service.observe.scatter import Plane, scatter
@@ -118,13 +119,8 @@ def _narrow(request: web.Request) -> None:
 
 async def picture(request: web.Request) -> web.Response:
     """GET /v1/live/map: the newest queries by their two principal directions."""
-    return reply(await request.app[LIVE].map(request[CALLER].tenant))
+    return reply(Map(**await request.app[LIVE].map(request[CALLER].tenant)))
 
 
 def _frame(kind: str, body: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encoder.encode(body))
-
-
-def routes() -> list[web.RouteDef]:
-    """Every path and its handler."""
-    return [web.get("/v1/live", live, allow_head=False), web.get("/v1/live/map", picture)]

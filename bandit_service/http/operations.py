@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from aiohttp import web
+from msgspec import UNSET
 
 import bandit_service
 from bandit_service.core.errors import Unavailable
 from bandit_service.http import page
 from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
-from bandit_service.http.openapi import document
+from bandit_service.http.responses.operations import Erased, Index, Snapshot
+from bandit_service.http.responses.outcomes import Status
 from bandit_service.runtime.folding import FoldFailed
 from store import StoreError
+
+Describe: TypeAlias = Callable[[str], dict[str, Any]]
+DOCUMENT: web.AppKey[Describe] = web.AppKey("document")
+"""The OpenAPI document of a version; it is made of the table that these handlers are in."""
 
 
 async def index(request: web.Request) -> web.StreamResponse:
@@ -20,18 +28,18 @@ async def index(request: web.Request) -> web.StreamResponse:
     if page.wanted(request):
         return page.document(request)
     return reply(
-        {
-            "service": "bandit-service",
-            "version": bandit_service.__version__,
-            "see": ["/openapi.json", "/v1/arms", "/v1/policies", "/metrics", "/readyz"],
-        },
+        Index(
+            service="bandit-service",
+            version=bandit_service.__version__,
+            see=["/openapi.json", "/v1/arms", "/v1/policies", "/metrics", "/readyz"],
+        ),
         headers={"Vary": "Accept"},
     )
 
 
 async def healthz(_: web.Request) -> web.Response:
     """GET /healthz: alive."""
-    return reply({"status": "ok"})
+    return reply(Status(status="ok"))
 
 
 async def readyz(request: web.Request) -> web.Response:
@@ -48,16 +56,17 @@ async def readyz(request: web.Request) -> web.Response:
     log, failing = writer.log, dict(writer.tasks.failing)
     told = [writer.degraded] if writer.degraded else []
     told += [f"{name}: {why}" for name, why in failing.items()]
-    body = {
-        "status": "ready",
-        "events": world.events,
-        "arms": len(world.offered()),
-        "first": int(log.first),
-        "last": int(log.last),
-    }
-    if told:
-        body |= {"status": "degraded", "why": "; ".join(told), "failing": failing}
-    return reply(body)
+    return reply(
+        Status(
+            status="degraded" if told else "ready",
+            events=world.events,
+            arms=len(world.offered()),
+            first=int(log.first),
+            last=int(log.last),
+            why="; ".join(told) if told else UNSET,
+            failing=failing if told else UNSET,
+        )
+    )
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -68,9 +77,9 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": kind})
 
 
-async def openapi(_: web.Request) -> web.Response:
+async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json."""
-    return reply(document(bandit_service.__version__))
+    return reply(request.app[DOCUMENT](bandit_service.__version__))
 
 
 async def snapshot(request: web.Request) -> web.Response:
@@ -79,7 +88,7 @@ async def snapshot(request: web.Request) -> web.Response:
         made = await request.app[KEEPER].snapshot()
     except (StoreError, FoldFailed) as error:
         raise Unavailable(f"no snapshot could be made: {error}") from None
-    return reply({"offset": made.at, "bytes": made.size})
+    return reply(Snapshot(offset=made.at, bytes=made.size))
 
 
 async def forget_unit(request: web.Request) -> web.Response:
@@ -88,7 +97,7 @@ async def forget_unit(request: web.Request) -> web.Response:
         request.query.get("tenant", ""), request.match_info["unit"]
     )
     try:
-        return reply({"erased": await request.app[KEEPER].erase(owner)})
+        return reply(Erased(erased=await request.app[KEEPER].erase(owner)))
     except (StoreError, FoldFailed) as error:
         raise Unavailable(
             f"the unit is forgotten, its records are erased as soon as that can be: {error}"

@@ -21,6 +21,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.http.auth import Caller, Gate
 from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
+from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router
 
 _TOGETHER = 16
@@ -49,7 +50,7 @@ class Learning:
     gate: Gate
     caller: Caller
 
-    async def reward(self, item: Any) -> dict[str, Any]:
+    async def reward(self, item: Any) -> Result:
         """Learn from one reward; its result. Raises what was wrong with it."""
         router = self.router
         try:
@@ -60,9 +61,9 @@ class Learning:
             raise
         router.count_reward(asked.decision_id, status)
         logs.decision_id.set(asked.decision_id or "")
-        return {"decision_id": asked.decision_id, "status": status}
+        return Result(decision_id=asked.decision_id, status=status)
 
-    async def compare(self, item: Any) -> dict[str, Any]:
+    async def compare(self, item: Any) -> Result:
         """Learn from one comparison; its result. Raises what was wrong with it."""
         try:
             asked = wire.convert(item, wire.CompareRequest)
@@ -72,7 +73,7 @@ class Learning:
             raise
         self.router.count_comparison(status)
         logs.decision_id.set(asked.decision_id or "")
-        return {"decision_id": asked.decision_id, "status": status}
+        return Result(decision_id=asked.decision_id, status=status)
 
     async def _taught(
         self, asked: Reported, learn: Callable[[Reported, str | None], Awaitable[str]]
@@ -97,11 +98,11 @@ def learning_of(request: web.Request) -> Learning:
 
 
 async def _one_or_list(
-    request: web.Request, learning: Learning, learn: Callable[[Any], Awaitable[dict[str, Any]]]
+    request: web.Request, learning: Learning, learn: Callable[[Any], Awaitable[Result]]
 ) -> web.Response:
     body = wire.decode_request(await body_of(request))
     if not isinstance(body, list):
-        return reply({"results": [await learn(body)]})
+        return reply(Results(results=[await learn(body)]))
     most = request.app[SETTINGS].server.max_items
     if not body:
         raise Refused(f"a list must have 1 to {most} items, got none")
@@ -110,7 +111,7 @@ async def _one_or_list(
 
     window = asyncio.Semaphore(_TOGETHER)
 
-    async def result(item: Any, first: bool) -> dict[str, Any]:
+    async def result(item: Any, first: bool) -> Result:
         try:
             async with window:  # lets them in in their order
                 if not first:  # the request itself stood for one
@@ -118,10 +119,10 @@ async def _one_or_list(
                 return await learn(item)
         except ServiceError as error:
             request.app[TELEMETRY].rejected(error)
-            return {"decision_id": _named(item), "status": "error", "error": error.body()}
+            return Result(decision_id=_named(item), status="error", error=ErrorDetail.of(error))
 
     results = (result(item, i == 0) for i, item in enumerate(body))
-    return reply({"results": await asyncio.gather(*results)})
+    return reply(Results(results=await asyncio.gather(*results)))
 
 
 def _named(item: Any) -> str | None:

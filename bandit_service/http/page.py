@@ -67,6 +67,11 @@ def document(request: web.Request) -> web.Response:
     return _sent(request, files()["index.html"])
 
 
+async def reference(request: web.Request) -> web.Response:
+    """GET /docs: the API's reference, which the page makes of /openapi.json."""
+    return _sent(request, files()["docs.html"])
+
+
 async def asset(request: web.Request) -> web.Response:
     """GET /web/{name}: one file of the page."""
     found = files().get(request.match_info["name"])
@@ -84,8 +89,3 @@ def _sent(request: web.Request, file: File) -> web.Response:
         response.body, response.content_type, response.charset = file.body, file.kind, "utf-8"
     response.etag = ETag(file.etag)
     return response
-
-
-def routes() -> list[web.RouteDef]:
-    """The files' path."""
-    return [web.get("/web/{name}", asset)]

@@ -1,47 +1,290 @@
-"""Every path and its handler, but for the files of the page."""
+"""The table of every path: dispatch, authorization and the OpenAPI document are read from it.
+
+A new endpoint is one row here, its handler, and its structs. A path without a row cannot be asked.
+"""
 
 from __future__ import annotations
 
-from aiohttp import web
+from collections.abc import Mapping
 
-from bandit_service.http import catalogue, decisions, operations, outcomes, stream
-from bandit_service.http import drift as drift_http
-from bandit_service.http import events as events_http
-from bandit_service.http import experiments as experiments_http
-from bandit_service.http import gateway as gateway_http
-from bandit_service.http import live as live_http
+from bandit_service import wire
+from bandit_service.core import errors
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.experiments.answers import ExperimentResults
+from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.http import (
+    absent,
+    catalogue,
+    decisions,
+    drift,
+    events,
+    experiments,
+    gateway,
+    live,
+    operations,
+    outcomes,
+    page,
+    stream,
+)
+from bandit_service.http import parameters as given
+from bandit_service.http.responses import catalogue as arms
+from bandit_service.http.responses import decisions as made
+from bandit_service.http.responses import experiments as judged
+from bandit_service.http.responses import operations as run
+from bandit_service.http.responses import outcomes as learned
+from bandit_service.http.responses import passed
+from bandit_service.http.route import Handler, Method, Route, Scope
+
+_DOWN = (errors.Unavailable,)
+_BODY = (errors.Refused, errors.TooSlow, errors.TooLarge, *_DOWN)
+_FOUND = (errors.Unknown, *_DOWN)
+_LEARNED = (*_BODY, errors.Unknown, errors.Conflict, errors.Expired, errors.Busy)
+_CHANGED = (*_BODY, errors.Unknown, errors.Conflict)
+_PASSED = (*_BODY, errors.Unknown, errors.UpstreamError, errors.OutOfTime)
+_ROUTED = (*_PASSED, errors.NoEligibleArm)
+
+_ARM = {"usd_per_mtok_in": 0.25, "usd_per_mtok_out": 2.0, "capabilities": ["json"]}
+_QUERY = "What is the capital of France?"
+_DECISION = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+_EXPERIMENT = {
+    "variants": [
+        {"key": "control", "weight": 0.5},
+        {"key": "treatment", "weight": 0.5, "policy": "eagle"},
+    ],
+    "primary": "reward",
+    "guardrails": [{"metric": "quality", "worse": 0.05}],
+}
+_COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "gpt-5-mini",
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Paris."}}
+    ],
+}
+_TEXT = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "model": "gpt-5-mini",
+    "choices": [{"index": 0, "finish_reason": "stop", "text": " Paris."}],
+}
+_VECTORS = {
+    "object": "list",
+    "model": "text-embedding-3-small",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+}
+_JSON, _HTML, _TEXT_TYPE = "application/json", "text/html", "text/plain"
 
 
-def routes() -> list[web.RouteDef]:
-    """Every path of the API and its handler."""
-    return [
-        web.get("/", operations.index),
-        web.get("/healthz", operations.healthz),
-        web.get("/readyz", operations.readyz),
-        web.get("/metrics", operations.metrics),
-        web.get("/openapi.json", operations.openapi),
-        web.post("/v1/decide", decisions.decide),
-        web.post("/v1/explain", decisions.explain),
-        web.post("/v1/rewards", outcomes.rewards),
-        web.post("/v1/comparisons", outcomes.comparisons),
-        web.get("/v1/decisions/{id}", decisions.decision),
-        web.get("/v1/arms", catalogue.list_arms),
-        web.put("/v1/arms/{id}", catalogue.put_arm),
-        web.delete("/v1/arms/{id}", catalogue.delete_arm),
-        web.get("/v1/policies", catalogue.list_policies),
-        web.put("/v1/policy", catalogue.put_policy),
-        web.delete("/v1/units/{unit}", operations.forget_unit),
-        web.post("/v1/snapshots", operations.snapshot),
-        web.get("/v1/policies/{name}/state", catalogue.policy_state),
-        web.get("/v1/drift", drift_http.drift),
-        web.get("/v1/events", events_http.events),
-        web.get("/v1/stream", stream.stream),
-        *gateway_http.routes(),
-        *experiments_http.routes(),
-        *live_http.routes(),
-    ]
+def _of_experiment(
+    method: Method, rest: str, scope: Scope, handler: Handler, summary: str, **more: object
+) -> Route:
+    """A path of one experiment; most answer with how it stands."""
+    more = {"answer": judged.ExperimentStanding, "parameters": (given.EXPERIMENT,)} | more
+    return Route(method, f"/v1/experiments/{{id}}{rest}", scope, handler, summary, **more)  # type: ignore[arg-type]
 
 
-def unlisted() -> list[web.RouteDef]:
-    """Paths that are answered and are no part of the API."""
-    return gateway_http.unlisted()
+ROUTES: tuple[Route, ...] = (
+    # --- the service -------------------------------------------------------------------
+    Route("GET", "/", "", operations.index, "Where to look",
+          "The web page to a browser, JSON to everybody else.",
+          answer=run.Index, content=(_HTML,)),
+    Route("GET", "/docs", "", page.reference, "This reference, for people",
+          "A page that is made of /openapi.json in the browser.",
+          says="the page", content=(_HTML,)),
+    Route("GET", "/healthz", "", operations.healthz, "Alive",
+          "Answers as long as the process does.",
+          answer=learned.Status, answered={"status": "ok"}),
+    Route("GET", "/readyz", "", operations.readyz, "Recovered and taking traffic",
+          "503 while the service starts or stops.",
+          answer=learned.Status, answered={
+              "status": "ready", "events": 12043, "arms": 5, "first": 1, "last": 12043},
+          errors=_DOWN),
+    Route("GET", "/metrics", "metrics", operations.metrics, "Prometheus metrics",
+          "docs/metrics.md explains each.", says="text format", content=(_TEXT_TYPE,)),
+    Route("GET", "/openapi.json", "", operations.openapi, "This document",
+          "OpenAPI 3.1, made from the structs that requests and answers are.",
+          says="OpenAPI 3.1", content=(_JSON,)),
+    Route("GET", "/web/{name}", "", page.asset, unlisted=True),
+    # --- deciding and learning ---------------------------------------------------------
+    Route("POST", "/v1/decide", "decide", decisions.decide,
+          "Which arm should answer this query",
+          "Draws one of the eligible arms and records the probability of each.",
+          answer=made.Decision, body=wire.DecideRequest,
+          sent={"query": _QUERY, "max_cost_usd": 0.01, "unit": "user-17"},
+          parameters=(given.TIMEOUT,),
+          errors=(*_BODY, errors.Unknown, errors.NoEligibleArm, errors.Busy, errors.OutOfTime)),
+    Route("POST", "/v1/explain", "read", decisions.explain,
+          "What would be decided and why, of a query or of a decision's again; nothing is drawn or "
+          "written",
+          "Send a query as for /v1/decide, or `decision_id` alone.",
+          answer=made.Explanation, body=wire.ExplainRequest, sent={"query": _QUERY},
+          errors=(*_BODY, errors.Unknown, errors.Expired, errors.NoEligibleArm, errors.Busy)),
+    Route("POST", "/v1/rewards", "reward", outcomes.rewards,
+          "What an answer was worth: one, or a list",
+          "An accepted reward is on disk before it is answered. Send `decision_id`, or a query and "
+          "the arm that answered it.",
+          answer=learned.Results, body=wire.RewardRequest,
+          sent={"decision_id": _DECISION, "quality": 0.9, "cost_usd": 0.0007},
+          answered={"results": [{"decision_id": _DECISION, "status": "accepted"}]},
+          many=True, errors=_LEARNED),
+    Route("POST", "/v1/comparisons", "reward", outcomes.comparisons,
+          "Which of two arms did better: one, or a list",
+          "Send `decision_id`, or a query.",
+          answer=learned.Results, body=wire.CompareRequest,
+          sent={"query": _QUERY, "winner": "gpt-5-mini", "loser": "o3"},
+          answered={"results": [{"decision_id": None, "status": "accepted"}]},
+          many=True, errors=_LEARNED),
+    Route("GET", "/v1/decisions/{id}", "read", decisions.decision,
+          "Why this arm, and what came back",
+          "The record of one decision, as long as it is kept.",
+          answer=made.Decision, parameters=(given.DECISION,), errors=(*_FOUND, errors.Expired)),
+    Route("GET", "/v1/stream", "stream", stream.stream,
+          "WebSocket, subprotocol bandit.v1, MessagePack maps; see docs/api.md",
+          "Decide, reward and compare on one connection; each message needs its own scope.",
+          statuses=(101,), says="switching protocols", errors=(errors.Refused,), head=True),
+    Route("GET", "/v1/events", "admin", events.events, "The stored events in order",
+          "For exports and replicas.",
+          says="frames: the length in 4 bytes, big-endian, and MessagePack of [offset, event], nil "
+          "in the place of an erased event; see docs/api.md",
+          content=("application/octet-stream",),
+          headers={"x-log-first": "Offset of the first event in the log.",
+                   "x-log-last": "Offset of the last event in the log.",
+                   "x-last-offset": "Offset of the last event in this answer."},
+          parameters=(given.AFTER, given.LIMIT),
+          errors=(errors.Refused, errors.Expired, *_DOWN)),
+    # --- OpenAI's wire format ----------------------------------------------------------
+    Route("POST", "/v1/chat/completions", "decide", gateway.chat,
+          "OpenAI's chat completions, routed: model auto, or an arm",
+          "The answer is the provider's, passed on; `x-decision-id` names the decision.",
+          answer=passed.Anything, answered=_COMPLETION, body=passed.Chat,
+          sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
+          errors=_ROUTED),
+    Route("POST", "/v1/completions", "decide", gateway.completions, "OpenAI's completions, routed",
+          "The answer is the provider's, passed on.",
+          answer=passed.Anything, answered=_TEXT, body=passed.Completion,
+          sent={"model": "auto", "prompt": "The capital of France is"}, errors=_ROUTED),
+    Route("POST", "/v1/embeddings", "decide", gateway.embeddings,
+          "OpenAI's embeddings, passed through to the arm that is named",
+          "Embeddings of two models cannot be mixed, so nothing is routed.",
+          answer=passed.Anything, answered=_VECTORS, body=passed.Embeddings,
+          sent={"model": "text-embedding-3-small", "input": [_QUERY]}, errors=_PASSED),
+    Route("GET", "/v1/models", "decide", gateway.models, "auto, and every arm that can be called",
+          "As OpenAI lists models.", answer=arms.Models, errors=_DOWN),
+    Route("GET", "/v1/models/{id}", "decide", gateway.model, "One of them",
+          "As OpenAI describes a model.", answer=arms.Model, parameters=(given.MODEL,),
+          errors=_FOUND),
+    Route("GET", "/v1/budgets", "read", gateway.budgets, "Every budget with what was spent of it",
+          "A key of one tenant sees that one's.", answer=run.Budgets, errors=_DOWN),
+    Route("GET", "/v1/duels/{id}", "reward", gateway.duel,
+          "Both answers of a duel, for a user who is to compare them",
+          "A duel is two answers to one query; docs/gateway.md.",
+          answer=made.Duel, parameters=(given.DECISION,), errors=_FOUND),
+    # --- arms and policies -------------------------------------------------------------
+    Route("GET", "/v1/arms", "read", catalogue.list_arms, "The catalogue",
+          "Every arm with what was measured of it.", answer=arms.Arms, errors=_DOWN),
+    Route("PUT", "/v1/arms/{id}", "admin", catalogue.put_arm, "Add or replace an arm",
+          "201 for a new arm. What was learned of an arm stays.",
+          answer=arms.Arm, statuses=(200, 201), body=ArmSpec, sent=_ARM, parameters=(given.ARM,),
+          errors=_BODY),
+    Route("DELETE", "/v1/arms/{id}", "admin", catalogue.delete_arm, "Offer an arm no more",
+          "What was learned of it stays.", answer=arms.Arm, parameters=(given.ARM,),
+          errors=_FOUND),
+    Route("GET", "/v1/policies", "read", catalogue.list_policies,
+          "All policies, and the one that decides",
+          "Also the policies that learn beside it, and how well propensities are calibrated.",
+          answer=arms.Policies, errors=_DOWN),
+    Route("PUT", "/v1/policy", "admin", catalogue.put_policy,
+          "Fold the past for another policy, which serves when that is done",
+          "The old policy serves meanwhile; GET /v1/policies tells how far it is.",
+          answer=arms.Policies, statuses=(202,), body=wire.PolicyRequest,
+          sent={"name": "eagle", "parameters": {}}, errors=(*_BODY, errors.Conflict)),
+    Route("GET", "/v1/policies/{name}/state", "totals", catalogue.policy_state,
+          "Size and hash of the state", "To compare replicas.",
+          answer=arms.PolicyState, parameters=(given.POLICY,), errors=_FOUND),
+    # --- what is watched ---------------------------------------------------------------
+    Route("GET", "/v1/live", "read", live.live, "What the page shows, second by second",
+          "docs/web-page.md describes the fields.",
+          says="server-sent events of JSON, `begin` and then a `tick` every second, for ten "
+          "minutes; see docs/web-page.md",
+          content=("text/event-stream",), errors=_DOWN, head=False),
+    Route("GET", "/v1/live/map", "read", live.picture,
+          "The newest queries by their two principal directions",
+          "Made at most every five seconds.", answer=run.Map, errors=_DOWN),
+    Route("GET", "/v1/drift", "totals", drift.drift,
+          "What is watched for drift, and the newest alarms", "docs/drift.md.",
+          answer=run.Drift, errors=_DOWN),
+    # --- experiments -------------------------------------------------------------------
+    Route("GET", "/v1/experiments", "read", experiments.list_experiments,
+          "Every experiment, and the rules over all",
+          "A key of one tenant sees those whose audience is that one.",
+          answer=judged.Experiments, errors=_DOWN),
+    _of_experiment("GET", "", "read", experiments.get_experiment, "One experiment",
+                   description="What it is, and how it stands.", errors=_FOUND),
+    _of_experiment("PUT", "", "admin", experiments.put_experiment,
+                   "Make a draft, or change an experiment",
+                   description="A share that is left out stays what a ramp made it.",
+                   statuses=(200, 201), body=Experiment, sent=_EXPERIMENT, errors=_CHANGED),
+    _of_experiment("PATCH", "", "admin", experiments.patch_experiment,
+                   "Ramp, change the weights, or release a held variant",
+                   description="Send at least one of `share`, `weights` and `release`.",
+                   body=wire.ExperimentPatch, sent={"share": 0.5, "why": "the first week is fine"},
+                   errors=_CHANGED),
+    _of_experiment("DELETE", "", "admin", experiments.delete_experiment,
+                   "Delete a draft or a finished experiment",
+                   description="Answers with the experiment as it was.",
+                   parameters=(given.EXPERIMENT, given.WHY),
+                   errors=(errors.Refused, errors.Conflict, *_FOUND)),
+    _of_experiment("GET", "/results", "read", experiments.get_results,
+                   "What may be concluded now",
+                   description="Every interval is valid at every look; "
+                   "docs/experiments-statistics.md explains each number.",
+                   answer=ExperimentResults, errors=_FOUND),
+    _of_experiment("POST", "/whatif", "admin", experiments.ask_whatif,
+                   "What other policies would have earned, or why none can say; one at a time",
+                   description="Off-policy estimates on logged decisions: docs/off-policy.md.",
+                   answer=judged.WhatIf, body=wire.WhatIfRequest,
+                   sent={"policies": [{"name": "eagle"}], "on": "service"},
+                   errors=(*_BODY, errors.Unknown, errors.Busy, errors.OutOfTime)),
+    _of_experiment("POST", "/start", "admin", experiments.start_experiment,
+                   "Start, or go on; 202 while policies are folded",
+                   description="A paused experiment goes on where it stood.",
+                   statuses=(200, 202), body=wire.ExperimentMove,
+                   sent={"why": "reviewed by the team"}, errors=_CHANGED),
+    _of_experiment("POST", "/pause", "admin", experiments.pause_experiment,
+                   "Assign no unit for now", description="It keeps what it knows.",
+                   body=wire.ExperimentMove, sent={"why": "an outage"}, errors=_CHANGED),
+    _of_experiment("POST", "/stop", "admin", experiments.stop_experiment,
+                   "End it, with a winner", description="`ship` lets the winner's policy serve.",
+                   body=wire.ExperimentStop,
+                   sent={"winner": "treatment", "why": "it is better"}, errors=_CHANGED),
+    Route("GET", "/v1/experiment-rules", "read", experiments.get_rules,
+          "The kill switch and the hold-out", "Defaults are left out.", answer=Rules,
+          errors=_DOWN),
+    Route("PUT", "/v1/experiment-rules", "admin", experiments.put_rules,
+          "Set the kill switch and the hold-out", "What is left out stays.", answer=Rules,
+          body=Rules, sent={"stopped": True, "why": "an outage"},
+          errors=(*_BODY, errors.Unknown)),
+    # --- upkeep ------------------------------------------------------------------------
+    Route("DELETE", "/v1/units/{unit}", "admin", operations.forget_unit,
+          "Erase all that is kept of a unit", "Also from the log's files and from snapshots.",
+          answer=run.Erased, parameters=(given.UNIT, given.TENANT),
+          errors=(errors.Refused, *_DOWN)),
+    Route("POST", "/v1/snapshots", "admin", operations.snapshot, "Make a snapshot now",
+          "Of everything up to now.", answer=run.Snapshot, errors=_DOWN),
+    # --- calls of other dialects that are not there ------------------------------------
+    *(Route("POST", path, "decide", absent.absent, unlisted=True) for path in absent.ABSENT),
+)  # fmt: skip
+"""Every method of every path."""
+
+_SLASHED = frozenset(
+    (*(f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings")), *absent.ABSENT)
+)
+
+SCOPES: Mapping[tuple[str, str], Scope] = {(row.method, row.path): row.scope for row in ROUTES}
+"""What each row needs; a path that is not here needs `admin`."""
+
+
+def paths_of(row: Route) -> tuple[str, ...]:
+    """The paths that a row answers; where clients of providers ask, also with a slash behind."""
+    return (row.path, f"{row.path}/") if row.path in _SLASHED else (row.path,)

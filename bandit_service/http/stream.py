@@ -22,6 +22,8 @@ from bandit_service.http.decisions import decided
 from bandit_service.http.ending import cut_after_s
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
+from bandit_service.http.responses.decisions import Decision
+from bandit_service.http.responses.outcomes import Result
 from bandit_service.settings.sections import Server
 
 PROTOCOL = "bandit.v1"
@@ -152,7 +154,7 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                answer = await decided(self._learning.router, asked, caller)
+                answer: Decision | Result = await decided(self._learning.router, asked, caller)
             elif op == "reward":
                 answer = await self._learning.reward(body)
             else:
@@ -168,7 +170,7 @@ class _Connection:
             await self._refuse(id, ServiceError("an error of ours"))
         else:
             self._told(200)
-            await self._send({"id": id, **answer})
+            await self._send({"id": id, **msgspec.to_builtins(answer)})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
         self._rejected(error)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
-from bandit_service.core.errors import field_of
+from bandit_service.core.errors import field_of, in_words
 from bandit_service.parsing.suggestions import did_you_mean
 
 Table = TypeVar("Table", bound=msgspec.Struct)
@@ -21,6 +24,69 @@ _SOUND = {
 
 _DECIDING = ("kind", "name")
 """Fields that say which others there may be: where one is wrong, nothing is said of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the type of a field allows: a range of numbers, or a length of text."""
+
+    low: float | None = None
+    high: float | None = None
+    length: int | None = None
+
+    def wrong(self, value: Any) -> str:
+        """What is wrong with a value, and what is allowed; "" if nothing is.
+
+        >>> Bound(low=0.0, high=1.0).wrong(7)
+        'must be a number from 0 to 1, got 7'
+        >>> Bound(length=3).wrong("four"), Bound(length=4).wrong("four")
+        ('at most 3 characters, got 4', '')
+        """
+        if value is None:
+            return ""
+        if self.length is not None:
+            size = len(value)
+            return f"at most {self.length} characters, got {size}" if size > self.length else ""
+        assert self.low is not None
+        assert self.high is not None
+        if self.low <= value <= self.high:  # nor is what is no number
+            return ""
+        return f"must be a number from {self.low:g} to {self.high:g}, got {in_words(value)}"
+
+
+@cache
+def bounds_of(kind: type[msgspec.Struct]) -> Mapping[str, Bound]:
+    """The bounds that the types of a struct's fields state, by field; numbers, then texts."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    found = {
+        field.encode_name: bound for field in described.fields for bound in _bounds(field.type)
+    }
+    return dict(sorted(found.items(), key=lambda each: each[1].length is not None))
+
+
+def first_outside(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> tuple[str, str] | None:
+    """The first field whose value is out of its bounds, and what is wrong with it."""
+    for name, bound in bounds_of(kind).items():
+        value = values.get(name)
+        comparable = isinstance(value, str if bound.length is not None else int | float)
+        wrong = bound.wrong(value) if comparable else ""
+        if wrong:
+            return name, wrong
+    return None
+
+
+def _bounds(described: inspect.Type) -> Iterator[Bound]:
+    match described:
+        case inspect.Metadata(type=inner):
+            yield from _bounds(inner)
+        case inspect.UnionType(types=types):
+            for each in types:
+                yield from _bounds(each)
+        case inspect.FloatType(ge=low, le=high) if low is not None and high is not None:
+            yield Bound(low, high)
+        case inspect.StrType(max_length=length) if length is not None:
+            yield Bound(length=length)
 
 
 class Mistakes(ValueError):

@@ -537,7 +537,7 @@ class Router:
 
     async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
         worth = request.willingness_to_pay
-        wire.check_positive("willingness_to_pay", worth, least=1e-9, most=1e6)
+        wire.check_worth(worth)
         wire.check_names(request.unit, request.tenant)
         of = await self._features(request)
         if of.fallback:

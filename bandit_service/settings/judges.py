@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
+
+from bandit_service.core.fields import doc, out_of_range
 
 KINDS = ("exact", "regex", "json_schema", "llm")
 
@@ -23,7 +26,9 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     id: str
     kind: str
-    share: float = 1.0
+    share: Annotated[
+        float, doc("Share of the answers that is judged.", 1.0, exclusiveMinimum=0, maximum=1)
+    ] = 1.0
     pattern: str = ""
     arm: str = ""
     rubric: str = _RUBRIC
@@ -38,8 +43,8 @@ def check_judge(spec: JudgeSpec) -> None:
         raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
     if spec.kind not in KINDS:
         raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
-    if not 0.0 < spec.share <= 1.0:
-        raise ValueError(f"share: must be above 0 and at most 1, got {spec.share:g}")
+    if wrong := out_of_range(spec, "share"):
+        raise ValueError(f"share: {wrong}")
     if bool(spec.pattern) != (spec.kind == "regex"):
         raise ValueError("pattern: is needed by the kind regex, and by no other")
     if bool(spec.arm) != (spec.kind == "llm"):

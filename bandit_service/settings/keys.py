@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+
+from bandit_service.core.fields import doc, out_of_range
 
 SCOPES = ("decide", "reward", "read", "admin")
 
@@ -32,7 +35,15 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tenant: str = ""
     rate_per_s: float = 0.0
     burst: int = 0
-    reward_share: float = 1.0
+    reward_share: Annotated[
+        float,
+        doc(
+            "Share of the newest outcomes that may be this key's.",
+            1.0,
+            exclusiveMinimum=0,
+            maximum=1,
+        ),
+    ] = 1.0
     self_contained: bool = False
     expires: str = ""
 
@@ -52,8 +63,8 @@ def check_key(key: ApiKey) -> None:
         raise ValueError("scopes: a key with a tenant cannot have admin, which acts on all")
     if not 0.0 <= key.rate_per_s <= 1e6 or not 0 <= key.burst <= 10**6:
         raise ValueError("rate_per_s: must be from 0 to 1000000, and burst too")
-    if not 0.0 < key.reward_share <= 1.0:
-        raise ValueError(f"reward_share: must be above 0 and at most 1, got {key.reward_share:g}")
+    if beyond := out_of_range(key, "reward_share"):
+        raise ValueError(f"reward_share: {beyond}")
     expiry_of(key)
 
 

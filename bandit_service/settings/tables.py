@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 import policies
-from bandit_service.core.errors import Refused, in_words
+from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.spec import Experiment
+from bandit_service.core.fields import out_of_range, ranged
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes, every_mistake
 from bandit_service.settings.keys import ApiKey, check_key
@@ -128,21 +129,10 @@ def arm_spec(item: Any) -> ArmSpec:
 
 
 def _check_arm(strict: ArmSpec) -> None:
-    for name, low, high in (
-        ("usd_per_mtok_in", 0.0, 1e5),
-        ("usd_per_mtok_out", 0.0, 1e5),
-        ("context_window", 1, 10**9),
-        ("expected_output_tokens", 0, 10**7),
-        ("expected_latency_s", 0.0, 86_400.0),
-        ("usd_per_mtok_cached_in", 0.0, 1e5),
-        ("usd_per_mtok_cache_write", 0.0, 1e5),
-        ("usd_per_mtok_cache_write_1h", 0.0, 1e5),
-        ("max_output_tokens", 1, 10**7),
-        ("max_running", 0, 10**6),
-    ):
-        value = getattr(strict, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}")
+    for name in ranged(ArmSpec):
+        wrong = out_of_range(strict, name)
+        if wrong:
+            raise ValueError(f"{name}: {wrong}")
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():

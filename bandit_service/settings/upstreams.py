@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from bandit_service.core.fields import doc, out_of_range, ranged
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.validation import Table, every_mistake
 from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
@@ -45,8 +46,10 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     first_byte_s: float = 60.0
     idle_s: float = 60.0
     total_s: float = 600.0
-    resend: int = 1
-    resend_after_s: float = 0.05
+    resend: Annotated[int, doc("Attempts after the first.", 1, minimum=0, maximum=5)] = 1
+    resend_after_s: Annotated[
+        float, doc("Seconds before another attempt.", 0.05, minimum=0, maximum=10)
+    ] = 0.05
     provider: str = ""
     stream_usage: bool = True
     proxy: str = ""
@@ -78,10 +81,10 @@ def check_upstream(spec: UpstreamSpec) -> None:
     for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):
         if not 0.0 < getattr(spec, name) <= 86_400.0:
             raise ValueError(f"{name}: must be above 0 and at most 86400")
-    if not 0 <= spec.resend <= 5:
-        raise ValueError(f"resend: must be from 0 to 5, got {spec.resend}")
-    if not 0.0 <= spec.resend_after_s <= 10.0:
-        raise ValueError(f"resend_after_s: must be from 0 to 10, got {spec.resend_after_s:g}")
+    for name in ranged(UpstreamSpec):
+        wrong = out_of_range(spec, name)
+        if wrong:
+            raise ValueError(f"{name}: {wrong}")
     if spec.proxy and spec.trust_env:
         raise ValueError("proxy: set this or trust_env, not both")
     if spec.proxy:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import policies
+from bandit_service.http.routes import ROUTES
 from bandit_service.testing import laws
 from tests.service.running import serving
 
@@ -94,3 +95,15 @@ def test_every_make_target_is_explained_and_the_readme_names_real_ones() -> None
     for path in DOCUMENTS:
         for target in re.findall(r"`make ([a-z-]+)", path.read_text(encoding="utf-8")):
             assert target in explained, f"{path.name} names make {target}"
+
+
+def test_the_api_page_lists_every_path_and_no_other() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    table = text[text.index("| path |") : text.index("## Decide")]
+    cells = " ".join(re.findall(r"^\|(.*?)\|", table, re.MULTILINE)[2:])
+    named = {said.split(" ")[-1] for said in re.findall(r"`([^`]+)`", cells) if "/" in said}
+    paths = {row.path for row in ROUTES if not row.unlisted}
+    # `/pause` after `/v1/experiments/{id}/start` is short for the whole
+    short = {path: "/" + path.rpartition("/")[2] for path in paths}
+    assert {path for path in paths if not {path, short[path]} & named} == set()
+    assert named - paths - set(short.values()) == set()

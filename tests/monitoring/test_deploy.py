@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from bandit_service import settings
 from bandit_service.core.errors import Forbidden
 from bandit_service.http.origins import Borders, Headers
-from bandit_service.http.routes import routes
+from bandit_service.http.routes import ROUTES
 from loadtest import dashboards
 from tests.tools import tool
 
@@ -58,7 +58,7 @@ def test_the_service_monitor_finds_the_service() -> None:
     pod = workload["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     (container,) = pod["containers"]
-    paths = {route.path for route in routes()}
+    paths = {row.path for row in ROUTES}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["path"] in paths
     assert monitor["spec"]["endpoints"][0]["path"] in paths

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from bandit_service import settings
-from bandit_service.http.auth import ROUTES
+from bandit_service.http.routes import SCOPES
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 
@@ -128,7 +128,7 @@ async def test_what_is_ours_works_as_ever(client: Client, kind: str) -> None:
 
 
 async def test_every_route_and_every_other_path_is_looked_at(client: Client) -> None:
-    paths = [*ROUTES, ("GET", "/nothing"), ("POST", "/v1/nothing"), ("PATCH", "/healthz")]
+    paths = [*SCOPES, ("GET", "/nothing"), ("POST", "/v1/nothing"), ("PATCH", "/healthz")]
     evil = ["Host: evil.example"], [HOST, "Origin: http://evil.example"]
     for method, path in paths:
         for headers, header in zip(evil, ("Host", "Origin"), strict=True):

@@ -20,7 +20,7 @@ from bandit_service import cli, settings
 from bandit_service.app import service
 from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
 from bandit_service.http import auth
-from bandit_service.http.routes import routes
+from bandit_service.http.routes import SCOPES
 from bandit_service.settings import keys
 from policies import ArmId, Arms, Context, Rewarded
 from tests.service.running import Client, a_vector, serving
@@ -60,10 +60,9 @@ async def _code(client: Client, method: str, path: str, body: Any = None) -> tup
 
 
 def test_what_changes_something_needs_admin_and_so_does_a_route_that_was_forgotten() -> None:
-    there = {(route.method, route.path) for route in routes()}
-    changing = {each for each in there if auth.ROUTES[each] == "admin"}
-    assert {each for each in there if each[0] in ("PUT", "DELETE")} <= changing
-    gate = auth.Gate([msgspec.convert(KEYS[3], keys.ApiKey)])
+    changing = {each for each, scope in SCOPES.items() if scope == "admin"}
+    assert {each for each in SCOPES if each[0] in ("PUT", "DELETE")} <= changing
+    gate = auth.Gate(SCOPES, [msgspec.convert(KEYS[3], keys.ApiKey)])
     bearer = f"Bearer {SECRETS['reader'][0]}"
     for method, path in changing | {("POST", "/v1/forgotten")}:
         with pytest.raises(Forbidden):
@@ -230,7 +229,7 @@ def test_time_tells_nothing_as_every_entry_is_compared(monkeypatch: pytest.Monke
         return one == other
 
     monkeypatch.setattr("hmac.compare_digest", counting)
-    gate = auth.Gate([msgspec.convert(each, keys.ApiKey) for each in KEYS])
+    gate = auth.Gate(SCOPES, [msgspec.convert(each, keys.ApiKey) for each in KEYS])
     gate.admit("GET", "/v1/arms", f"bearer {SECRETS['app'][0]}", 0.0, 0.0)
     with pytest.raises(Denied):
         gate.admit("GET", "/v1/arms", "Bearer bs_wrong", 0.0, 0.0)
@@ -240,7 +239,7 @@ def test_time_tells_nothing_as_every_entry_is_compared(monkeypatch: pytest.Monke
 def test_a_bucket_refills_with_time() -> None:
     """Two a second, three at once: three pass, the fourth must wait; half a second on, one."""
     entry = msgspec.convert(_key("app", "read", rate_per_s=2.0, burst=3), keys.ApiKey)
-    gate, bearer = auth.Gate([entry]), f"Bearer {SECRETS['app'][0]}"
+    gate, bearer = auth.Gate(SCOPES, [entry]), f"Bearer {SECRETS['app'][0]}"
     for _ in range(3):
         gate.admit("GET", "/v1/arms", bearer, 0.0, 10.0)
     with pytest.raises(RateLimited):
@@ -253,7 +252,7 @@ def test_the_share_of_one_key_is_bounded_and_others_free_it() -> None:
         msgspec.convert(_key("app", "reward", reward_share=0.1), keys.ApiKey),
         msgspec.convert(_key("other", "reward"), keys.ApiKey),
     ]
-    gate = auth.Gate(tables, window=200)
+    gate = auth.Gate(SCOPES, tables, window=200)
     greedy, others = auth.Caller("app"), auth.Caller("other")
     for _ in range(100):
         gate.taught(others)
@@ -281,7 +280,7 @@ def _traffic_of_the_best(share: float) -> float:
         msgspec.convert(_key("app", "reward", reward_share=share), keys.ApiKey),
         msgspec.convert(_key("other", "reward"), keys.ApiKey),
     ]
-    gate, rng = auth.Gate(tables), np.random.default_rng(3)
+    gate, rng = auth.Gate(SCOPES, tables), np.random.default_rng(3)
     policy = policies.load("epsilon_greedy")
     state = policy.init()
     arms = Arms((ArmId("best"), ArmId("worst")), np.zeros(2), np.zeros(2))

@@ -15,6 +15,7 @@ import pytest
 from bandit_service import clock, settings
 from bandit_service.app import service
 from bandit_service.http import auth
+from bandit_service.http.routes import SCOPES
 from bandit_service.settings import keys
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
@@ -162,7 +163,7 @@ async def test_every_route_of_the_service_has_an_entry_and_every_entry_a_route(
             for route in running.router.routes()
             if route.resource is not None and route.method != "HEAD"
         }
-    assert set(auth.ROUTES) == there
+    assert set(SCOPES) == there
 
 
 def test_keys_come_from_a_file_too_and_no_secret_is_there_twice(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.service.running import Client, a_vector, serving
 RING = Keyring(of_a={"tenant": "a"}, of_b={"tenant": "b"}, of_all={})
 UNKNOWN = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 ARMS = {"winner": "gemini-2.5-pro", "loser": "mistral-large-2512"}
-MOVES = {"/v1/stream", "/v1/live", "/metrics", "/v1/events", "/", "/healthz", "/readyz"}
+MOVES = {"/v1/stream", "/v1/live", "/metrics", "/v1/events", "/", "/docs", "/healthz", "/readyz"}
 """Streams and what is no JSON; /metrics and /v1/events are refused to a tenant's key elsewhere."""
 OF_ALL = ("/v1/drift", "/v1/policies/nested/state")
 SIGNALS: dict[str, dict[str, Any]] = {

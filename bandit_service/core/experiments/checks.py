@@ -14,7 +14,6 @@ from bandit_service.core.experiments.bucketing import same_slots
 from bandit_service.core.experiments.spec import (
     HOLDOUT,
     LEARNING,
-    LEAST_ALPHA,
     LEAST_WEIGHT,
     METRICS,
     MODES,
@@ -27,6 +26,7 @@ from bandit_service.core.experiments.spec import (
     Guardrail,
     Rules,
 )
+from bandit_service.core.fields import out_of_range
 from bandit_service.core.outcomes import MOST_VALUE
 
 
@@ -111,16 +111,14 @@ def _check_variants(spec: Experiment) -> None:
 
 
 def _check_numbers(spec: Experiment) -> None:
-    if not 0.0 <= spec.share <= 1.0:
-        _refuse("share", f"must be from 0 to 1, got {spec.share:g}")
+    _check_range(spec, "share")
     low, high = spec.slots
     if not 0.0 <= low < high <= 1.0:
         _refuse("slots", f"must be [from, to) within [0, 1), got [{low:g}, {high:g})")
     least, most = spec.audience.least_tokens, spec.audience.most_tokens
     if least < 0 or (most is not None and most < least):
         _refuse("audience", "least_tokens must be at least 0, most_tokens not below it")
-    if not LEAST_ALPHA <= spec.alpha <= 0.5:  # divided later on, and its logarithm taken
-        _refuse("alpha", f"must be from {LEAST_ALPHA:g} to 0.5, got {spec.alpha:g}")
+    _check_range(spec, "alpha")
     if not 2 <= spec.min_units <= 10_000_000:
         _refuse("min_units", f"must be from 2 to 10000000, got {spec.min_units}")
     if not 0.0 <= spec.cool_down_s <= 31_536_000.0:
@@ -250,12 +248,16 @@ def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
 
 def check_rules(rules: Rules) -> None:
     """Raise Refused naming the first field that is wrong."""
-    if not 0.0 <= rules.holdout_share <= 0.5:
-        _refuse("holdout_share", f"must be from 0 to 0.5, got {rules.holdout_share:g}")
+    _check_range(rules, "holdout_share")
     if rules.holdout_share and not rules.holdout_arm:
         _refuse("holdout_arm", "name the arm that held-out units get")
     if rules.unit not in ("user", "tenant"):
         _refuse("unit", f"no {rules.unit!r}; there are user and tenant")
+
+
+def _check_range(record: Experiment | Rules, name: str) -> None:
+    if wrong := out_of_range(record, name):
+        _refuse(name, wrong)
 
 
 def _refuse(param: str, why: str) -> NoReturn:

@@ -7,9 +7,11 @@ the numbers are and who gets which variant is in `trial.py` and `assignment.py`,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from bandit_service.core.fields import doc
 
 UNITS = ("user", "session", "conversation", "tenant")
 SCHEMES = ("native", "growthbook_v2", "unleash", "optimizely", "eppo")
@@ -21,6 +23,7 @@ MOST_VARIANTS = 20
 MOST_METRICS = 8
 MOST_GUARDRAILS = 20
 LEAST_ALPHA = 1e-6
+"""It is divided later on, and its logarithm taken."""
 LEAST_WEIGHT = 1e-6
 """What is not 0 and below would be divided by, and is never drawn."""
 HOLDOUT, ROUTED = "holdout", "routed"
@@ -38,34 +41,63 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     query of the audience without being served; it has no weight and learns from all traffic.
     """
 
-    key: str
-    weight: float = 0.0
-    policy: str = ""
-    parameters: dict[str, Any] = {}
-    arm: str = ""
-    learning: str = "isolated"
-    begin: str = "snapshot"
-    shadow: bool = False
+    key: Annotated[str, doc("Its name; 1 to 64 letters, digits, - and _.", "treatment")]
+    weight: Annotated[
+        float,
+        doc(
+            "Its share of the experiment's units; the weights sum to 1.", 0.5, minimum=0, maximum=1
+        ),
+    ] = 0.0
+    policy: Annotated[
+        str, doc("The policy that decides; empty for the one that serves.", "eagle")
+    ] = ""
+    parameters: Annotated[dict[str, Any], doc("The policy's parameters.", {"explore": 0.1})] = {}
+    arm: Annotated[str, doc("One arm always, in place of a policy.", "")] = ""
+    learning: Annotated[
+        str,
+        doc(
+            "`isolated`: from its own units only; `shared`: from all traffic.",
+            "isolated",
+            enum=list(LEARNING),
+        ),
+    ] = "isolated"
+    begin: Annotated[
+        str,
+        doc(
+            "`snapshot`: start with what the whole log teaches; `nothing`: start untrained.",
+            "snapshot",
+            enum=["snapshot", "nothing"],
+        ),
+    ] = "snapshot"
+    shadow: Annotated[
+        bool, doc("Decide on every query of the audience without being served.", False)
+    ] = False
 
 
 class Audience(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
                forbid_unknown_fields=True):  # fmt: skip
     """Whose queries take part; an empty list allows all. callers: ids of API keys."""
 
-    tenants: tuple[str, ...] = ()
-    callers: tuple[str, ...] = ()
-    least_tokens: int = 0
-    most_tokens: int | None = None
+    tenants: Annotated[tuple[str, ...], doc("Only these tenants; empty for all.", ["acme"])] = ()
+    callers: Annotated[
+        tuple[str, ...], doc("Only these API keys, by id; empty for all.", ["web"])
+    ] = ()
+    least_tokens: Annotated[
+        int, doc("Only queries of at least this many tokens.", 0, minimum=0)
+    ] = 0
+    most_tokens: Annotated[
+        int | None, doc("Only queries of at most this many tokens.", 4_000, minimum=0)
+    ] = None
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
              forbid_unknown_fields=True):  # fmt: skip
     """A number of the user's own, sent with rewards as `metrics`; from `low` to `high`."""
 
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    lower_is_better: bool = False
+    name: Annotated[str, doc("Its name, as sent in `metrics` of a reward.", "thumbs")]
+    low: Annotated[float, doc("The least value.", 0.0)] = 0.0
+    high: Annotated[float, doc("The greatest value.", 1.0)] = 1.0
+    lower_is_better: Annotated[bool, doc("Whether less of it is wanted.", False)] = False
 
 
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
@@ -77,11 +109,15 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     cost_usd and latency_s, and what is above counts as `high`.
     """
 
-    metric: str
-    least: float | None = None
-    most: float | None = None
-    worse: float | None = None
-    high: float | None = None
+    metric: Annotated[str, doc("The metric that is guarded.", "quality")]
+    least: Annotated[float | None, doc("The mean must not be below this.", 0.7)] = None
+    most: Annotated[float | None, doc("The mean must not be above this.", 0.01)] = None
+    worse: Annotated[
+        float | None, doc("How much worse than the control's mean it may be.", 0.05)
+    ] = None
+    high: Annotated[
+        float | None, doc("Bounds cost_usd and latency_s: what is above counts as this.", 0.1)
+    ] = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
@@ -91,10 +127,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     approve: and until a person sets the next step's share; nothing goes on by itself.
     """
 
-    share: float
-    units: int = 0
-    hours: float = 0.0
-    approve: bool = False
+    share: Annotated[float, doc("Share of the units that takes part.", 0.1, minimum=0, maximum=1)]
+    units: Annotated[int, doc("New units after which the step ends.", 200, minimum=0)] = 0
+    hours: Annotated[
+        float, doc("Hours after which the step ends.", 24.0, minimum=0, maximum=100000)
+    ] = 0.0
+    approve: Annotated[bool, doc("Wait for a person to set the next share.", False)] = False
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
@@ -112,28 +150,64 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     overrides: units that always get a variant, and count nowhere.
     """
 
-    id: str
-    variants: tuple[Variant, ...]
-    share: float = 1.0
-    unit: str = "user"
-    audience: Audience = Audience()
-    namespace: str = ""
-    slots: tuple[float, float] = (0.0, 1.0)
-    scheme: str = "native"
-    salt: str = ""
-    split_salt: str = ""
-    sticky: bool = False
-    primary: str = "reward"
-    metrics: tuple[Metric, ...] = ()
-    guardrails: tuple[Guardrail, ...] = ()
-    ramp: tuple[Step, ...] = ()
-    cool_down_s: float = 86_400.0
-    mode: str = "fixed"
-    floor: float = 0.05
-    alpha: float = 0.05
-    min_units: int = 100
-    inconclusive: str = "control"
-    overrides: dict[str, str] = {}
+    id: Annotated[str, doc("Its name; 1 to 64 letters, digits, - and _.", "cheaper-models")]
+    variants: Annotated[tuple[Variant, ...], doc("From 2 to 20; the first is the control.")]
+    share: Annotated[
+        float, doc("Share of the units that takes part.", 1.0, minimum=0, maximum=1)
+    ] = 1.0
+    unit: Annotated[str, doc("What keeps its variant.", "user", enum=list(UNITS))] = "user"
+    audience: Annotated[Audience, doc("Whose queries take part.")] = Audience()
+    namespace: Annotated[
+        str, doc("Experiments of one namespace share no unit if their slots do not overlap.", "")
+    ] = ""
+    slots: Annotated[
+        tuple[float, float], doc("Its part [from, to) of the namespace.", [0.0, 0.5])
+    ] = (0.0, 1.0)
+    scheme: Annotated[str, doc("How a unit is hashed.", "native", enum=list(SCHEMES))] = "native"
+    salt: Annotated[str, doc("Salt of the hash; the id if empty.", "")] = ""
+    split_salt: Annotated[str, doc("Salt of the split into variants; `salt` if empty.", "")] = ""
+    sticky: Annotated[
+        bool, doc("Whether a unit keeps its first variant when weights change.", False)
+    ] = False
+    primary: Annotated[str, doc("The metric that decides.", "reward")] = "reward"
+    metrics: Annotated[tuple[Metric, ...], doc("Metrics of your own; at most 8.")] = ()
+    guardrails: Annotated[tuple[Guardrail, ...], doc("What variants must keep; at most 20.")] = ()
+    ramp: Annotated[tuple[Step, ...], doc("Shares to go through, each above the last.")] = ()
+    cool_down_s: Annotated[
+        float,
+        doc(
+            "Seconds until a variant that broke a guardrail may return.",
+            86_400.0,
+            minimum=0,
+            maximum=31536000,
+        ),
+    ] = 86_400.0
+    mode: Annotated[
+        str, doc("`champion` moves weights towards the better variant.", "fixed", enum=list(MODES))
+    ] = "fixed"
+    floor: Annotated[
+        float, doc("In mode `champion`: no weight falls below this.", 0.05, minimum=LEAST_WEIGHT)
+    ] = 0.05
+    alpha: Annotated[
+        float,
+        doc(
+            "How often a difference may be shown where there is none.",
+            0.05,
+            minimum=LEAST_ALPHA,
+            maximum=0.5,
+        ),
+    ] = 0.05
+    min_units: Annotated[
+        int, doc("Units of each variant before anything is said.", 100, minimum=2, maximum=10000000)
+    ] = 100
+    inconclusive: Annotated[
+        str,
+        doc("What is kept if the end shows no difference.", "control", enum=["control", "best"]),
+    ] = "control"
+    overrides: Annotated[
+        dict[str, str],
+        doc("Units that always get a variant, and are not counted.", {"user-17": "control"}),
+    ] = {}
 
     @property
     def served(self) -> tuple[Variant, ...]:
@@ -186,11 +260,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     always gets this arm and is in no experiment; `unit` and `salt` say which.
     """
 
-    stopped: bool = False
-    holdout_share: float = 0.0
-    holdout_arm: str = ""
-    unit: str = "user"
-    salt: str = "holdout"
+    stopped: Annotated[bool, doc("Whether all experiments are stopped.", False)] = False
+    holdout_share: Annotated[
+        float,
+        doc("Share of all units that is held out of experiments.", 0.01, minimum=0, maximum=0.5),
+    ] = 0.0
+    holdout_arm: Annotated[str, doc("The arm that held-out units get.", "gpt-5-mini")] = ""
+    unit: Annotated[str, doc("What is held out.", "user", enum=["user", "tenant"])] = "user"
+    salt: Annotated[str, doc("Salt of the hash.", "holdout")] = "holdout"
 
 
 def holdout_of(rules: Rules) -> Experiment:

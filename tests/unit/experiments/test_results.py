@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from bandit_service import __version__
 from bandit_service.cli.experiments_tables import listed, shown
@@ -302,13 +303,16 @@ def test_no_interval_of_a_mean_leaves_the_range_of_its_values() -> None:
 def test_a_line_over_time_ends_where_the_table_does() -> None:
     """On 5a5a85b it ended with the last point that was kept, 34 s before the table."""
     played = _clear()
-    kept = results(played.spec, played.trial)["variants"][1]["over_time"]
-    at = results(played.spec, played.trial, now=kept[-1]["ts"] + 34.0)["variants"][1]
-    assert at["over_time"][:-1] == kept
-    last, table = at["over_time"][-1], at["metrics"]["quality"]
-    assert last["ts"] == kept[-1]["ts"] + 34.0
-    assert (last["units"], last["mean"]) == (table["units"], pytest.approx(table["mean"]))
-    assert last["difference"]["mean"] == pytest.approx(at["difference"]["mean"])
+    kept = results(played.spec, played.trial).variants[1].over_time
+    at = results(played.spec, played.trial, now=kept[-1].ts + 34.0).variants[1]
+    assert at.over_time[:-1] == kept
+    last, table = at.over_time[-1], at.metrics["quality"]
+    assert last.ts == kept[-1].ts + 34.0
+    assert last.units == table.units
+    assert last.mean == pytest.approx(table.mean)
+    assert last.difference is not None
+    assert at.difference is not UNSET
+    assert last.difference.mean == pytest.approx(at.difference.mean)
 
 
 @pytest.mark.parametrize("each", [1e-3, 1e-90, 1e-160, 5e-324])

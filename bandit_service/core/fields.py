@@ -1,0 +1,77 @@
+"""What a field means, an example of it and its bounds, written beside its type and read by all.
+
+`doc` says what the published schema says of a field. The bounds in the types below are enforced
+where a request is decoded; those given to `doc` are told to readers and checked elsewhere, since a
+record that stands in the log must be readable whatever the bounds are by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, inspect
+
+from bandit_service.core.errors import in_words
+
+MAX_NAME = 256
+MAX_LIMIT = 1e9
+MIN_WORTH, MAX_WORTH = 1e-9, 1e6
+MAX_COST_USD = 10_000.0
+MAX_LATENCY_S = 86_400.0
+
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+"""A name that a client chooses: of a unit, a tenant, a session."""
+Limit = Annotated[float, Meta(ge=0.0, le=MAX_LIMIT)]
+"""A bound on an expected cost or latency."""
+Worth = Annotated[float, Meta(ge=MIN_WORTH, le=MAX_WORTH)]
+"""USD that one unit of quality is worth."""
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+"""A part of a whole; also a quality."""
+Usd = Annotated[float, Meta(ge=0.0, le=MAX_COST_USD)]
+"""What one answer cost."""
+Seconds = Annotated[float, Meta(ge=0.0, le=MAX_LATENCY_S)]
+"""How long one answer took."""
+Reward = Annotated[float, Meta(ge=-1.0, le=1.0)]
+"""The scalar that policies learn from."""
+
+
+def doc(text: str, *examples: Any, **schema: Any) -> Meta:
+    """What the schema says of a field: a description, examples, and more of JSON Schema.
+
+    >>> doc("USD per answer", 0.5, minimum=0).extra_json_schema
+    {'minimum': 0}
+    """
+    return Meta(description=text, examples=list(examples) or None, extra_json_schema=schema or None)
+
+
+@cache
+def stated(kind: type[msgspec.Struct]) -> Mapping[str, Mapping[str, Any]]:
+    """What `doc` says of the fields of a struct in JSON Schema's words, by field."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return {
+        field.name: field.type.extra_json_schema
+        for field in described.fields
+        if isinstance(field.type, inspect.Metadata) and field.type.extra_json_schema
+    }
+
+
+def out_of_range(record: msgspec.Struct, name: str) -> str:
+    """What is wrong with a number beyond the bounds that `doc` states, "" if nothing is."""
+    value, schema = getattr(record, name), stated(type(record))[name]
+    low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema["maximum"]
+    if value is None:
+        return ""
+    if low is not None and not low <= value <= high:  # nor is what is no number
+        return f"must be from {low:g} to {high:g}, got {in_words(value)}"
+    if above is not None and not above < value <= high:
+        return f"must be above {above:g} and at most {high:g}, got {in_words(value)}"
+    return ""
+
+
+def ranged(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a struct for which `doc` states a range."""
+    return tuple(name for name, schema in stated(kind).items() if "maximum" in schema)

@@ -1,0 +1,32 @@
+"""What requests say beside their bodies: in the path, the query, and headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bandit_service.http.route import Parameter
+
+_STRING: dict[str, Any] = {"type": "string"}
+
+
+def _named(name: str, what: str, example: str) -> Parameter:
+    return Parameter(name, "path", _STRING, what, example)
+
+
+ARM = _named("id", "The id of the arm.", "gpt-5-mini")
+DECISION = _named("id", "The id of the decision.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")
+EXPERIMENT = _named("id", "The id of the experiment.", "cheaper-models")
+MODEL = _named("id", "The id of the model.", "auto")
+POLICY = _named("name", "The name of the policy.", "metallm")
+UNIT = _named("unit", "The unit that is erased.", "user-17")
+TENANT = Parameter("tenant", "query", _STRING, "The tenant of the unit.", "acme")
+WHY = Parameter("why", "query", _STRING | {"maxLength": 1_000},
+                "The reason, recorded in the log.", "not needed any more")  # fmt: skip
+TIMEOUT = Parameter(
+    "X-Request-Timeout", "header", {"type": "number", "minimum": 0.001, "maximum": 3600},
+    "Seconds after which the answer is of no use.", 2,
+)  # fmt: skip
+AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
+                  "Only events after this offset.", 12_000)  # fmt: skip
+LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1},
+                  "Most events of one answer.", 500)  # fmt: skip

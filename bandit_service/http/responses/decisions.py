@@ -1,0 +1,161 @@
+"""A decision, its record, and its explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bandit_service.core.explanation import COUNT, UNTRIED, WeighedArm
+from bandit_service.core.fields import doc
+from policies import ArmId
+
+_ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+
+
+class Expected(msgspec.Struct, kw_only=True, gc=False):
+    """What was expected of the arm that was drawn."""
+
+    cost_usd: Annotated[float, doc("Expected cost of the answer, USD.", 0.0008)]
+    n: Annotated[float | UnsetType, doc(COUNT, 12.0, minimum=0)] = UNSET
+    untried: Annotated[bool | UnsetType, doc(UNTRIED, True, const=True)] = UNSET
+    quality: Annotated[
+        float | UnsetType,
+        doc("Expected quality. Absent if the policy gives none or the arm is untried.", 0.81),
+    ] = UNSET
+    latency_s: Annotated[
+        float | UnsetType, doc("Expected time to answer, seconds. Absent if unknown.", 1.4)
+    ] = UNSET
+    prior: Annotated[
+        float | UnsetType,
+        doc("What the policy assumes of any arm that has no outcome yet.", 0.5),
+    ] = UNSET
+    low: Annotated[
+        float | UnsetType, doc("Lower end of the 95 % interval of the quality.", 0.7)
+    ] = UNSET
+    high: Annotated[
+        float | UnsetType, doc("Upper end of the 95 % interval of the quality.", 0.92)
+    ] = UNSET
+
+
+class OutcomeOf(msgspec.Struct, kw_only=True, frozen=True):
+    """An outcome of a past query."""
+
+    arm: Annotated[str, doc("The arm that answered.", "gpt-5-mini")]
+    reward: Annotated[float, doc("The reward it earned, from −1 to 1.", 0.85)]
+
+
+class Neighbour(msgspec.Struct, kw_only=True):
+    """A past query that the decision was based on."""
+
+    id: Annotated[int, doc("Number of the past query in the history.", 4182)]
+    similarity: Annotated[float, doc("Cosine similarity to this query.", 0.93)]
+    outcomes: Annotated[
+        list[OutcomeOf] | UnsetType,
+        doc("What came back for it, by arm; empty once it has left the history."),
+    ] = UNSET
+
+
+class Decision(msgspec.Struct, kw_only=True):
+    """Which arm answers a query. Fields from `steps` on come with `explain` or from the record."""
+
+    decision_id: Annotated[
+        str, doc("Id of the decision; send it with the reward.", _ID, format="uuid")
+    ]
+    arm: Annotated[str, doc("The arm that should answer.", "gpt-5-mini")]
+    propensity: Annotated[
+        float,
+        doc(
+            "The probability with which this arm was drawn; off-policy estimates need it.",
+            0.92,
+            exclusiveMinimum=0,
+            maximum=1,
+        ),
+    ]
+    policy: Annotated[str, doc("The policy that decided.", "metallm")]
+    expected: Annotated[Expected, doc("What was expected of the arm.")]
+    experiment: Annotated[
+        str | UnsetType, doc("The experiment that the unit takes part in.", "cheaper-models")
+    ] = UNSET
+    variant: Annotated[
+        str | UnsetType, doc("The unit's variant of that experiment.", "treatment")
+    ] = UNSET
+    fallback: Annotated[
+        str | UnsetType,
+        doc("Why the decision was made without context or by chance alone.", "no embedding"),
+    ] = UNSET
+    steps: Annotated[
+        list[str] | UnsetType,
+        doc("How the query was assigned to an experiment, or why to none.", ["not stopped"]),
+    ] = UNSET
+    scores: Annotated[
+        Mapping[str, float] | UnsetType,
+        doc("The policy's score of each eligible arm.", {"gpt-5-mini": 0.83}),
+    ] = UNSET
+    propensities: Annotated[
+        Mapping[str, float] | UnsetType,
+        doc("The probability of each eligible arm; they sum to 1.", {"gpt-5-mini": 0.92}),
+    ] = UNSET
+    neighbours: Annotated[
+        list[Neighbour] | UnsetType,
+        doc("Similar past queries. Empty for a key that is limited to one tenant."),
+    ] = UNSET
+    excluded: Annotated[
+        Mapping[ArmId, str] | UnsetType,
+        doc("Arms that a constraint excluded, with the reason.", {"o3": "max_cost_usd"}),
+    ] = UNSET
+    untried: Annotated[
+        list[str] | UnsetType, doc("Eligible arms that had no outcome yet.", ["mistral-large"])
+    ] = UNSET
+    ts: Annotated[float | UnsetType, doc("When it was decided, UTC seconds.", 1764345600.0)] = UNSET
+    tokens: Annotated[int | UnsetType, doc("Estimated tokens of the query.", 42)] = UNSET
+    willingness_to_pay: Annotated[
+        float | UnsetType, doc("USD that one unit of quality was worth.", 0.1)
+    ] = UNSET
+    signals: Annotated[
+        Mapping[str, float] | UnsetType,
+        doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
+    ] = UNSET
+    settled: Annotated[
+        bool | UnsetType, doc("Whether a reward was computed for this decision.", True)
+    ] = UNSET
+    unit: Annotated[str | UnsetType, doc("The unit that asked, or empty.", "user-17")] = UNSET
+    tenant: Annotated[str | UnsetType, doc("The tenant that asked, or empty.", "acme")] = UNSET
+    arms: Annotated[
+        list[WeighedArm] | UnsetType, doc("Every arm that could be drawn, with its score.")
+    ] = UNSET
+
+
+class Explanation(msgspec.Struct, kw_only=True, frozen=True):
+    """What would be decided now, and why."""
+
+    policy: Annotated[str, doc("The policy that would decide.", "metallm")]
+    arms: Annotated[list[WeighedArm], doc("Every arm that could be drawn, with its score.")]
+    left_out: Annotated[
+        Mapping[ArmId, str],
+        doc("Arms that a constraint excludes, with the reason.", {"o3": "max_cost_usd"}),
+    ]
+    neighbours: Annotated[
+        list[Neighbour],
+        doc("Similar past queries. Empty for a key that is limited to one tenant."),
+    ]
+    fallback: Annotated[
+        str, doc("Why it would be decided without context or by chance alone, or empty.", "")
+    ]
+
+
+class Duelist(msgspec.Struct, kw_only=True, frozen=True):
+    """One answer of a duel."""
+
+    decision_id: Annotated[str, doc("Id of the decision behind this answer.", _ID)]
+    arm: Annotated[str, doc("The arm that answered.", "gpt-5-mini")]
+    answer: Annotated[str, doc("The text of the answer.", "Paris.")]
+
+
+class Duel(msgspec.Struct, kw_only=True, frozen=True):
+    """Two answers to one query, for a user to compare."""
+
+    decision_id: Annotated[str, doc("Id to send with the comparison.", _ID)]
+    answers: Annotated[list[Duelist], doc("Both answers; the first was shown to the client.")]

@@ -1,0 +1,136 @@
+"""What operators, their tools and the page ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bandit_service.core.fields import doc
+
+
+class Index(msgspec.Struct, kw_only=True, frozen=True):
+    """Where to look."""
+
+    service: Annotated[str, doc("The name of the service.", "bandit-service")]
+    version: Annotated[str, doc("Its version.", "0.1.0")]
+    see: Annotated[list[str], doc("Paths to start from.", ["/openapi.json", "/v1/arms"])]
+
+
+class Erased(msgspec.Struct, kw_only=True, frozen=True):
+    """What was erased of a unit."""
+
+    erased: Annotated[int, doc("Records erased from the log.", 31)]
+
+
+class Snapshot(msgspec.Struct, kw_only=True, frozen=True):
+    """The snapshot that was made."""
+
+    offset: Annotated[int, doc("Offset of the last event in it.", 12_043)]
+    bytes: Annotated[int, doc("Its size.", 1_204_333)]
+
+
+class BudgetRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One budget of one account in its present window."""
+
+    account: Annotated[str, doc("`service`, `tenant:NAME` or `key:ID`.", "tenant:acme")]
+    per: Annotated[str, doc("Its window: hour, day or month.", "day")]
+    usd: Annotated[float, doc("The limit, USD.", 50.0)]
+    spent_usd: Annotated[float, doc("What was spent in this window, USD.", 12.4)]
+    held_usd: Annotated[float, doc("What calls under way may still cost, USD.", 0.2)]
+    ends_in_s: Annotated[float, doc("Seconds until the window ends.", 30_211.0)]
+    shadow_price: Annotated[
+        float, doc("How much more a USD counts now, because the budget runs short.", 0.3)
+    ]
+
+
+class Budgets(msgspec.Struct, kw_only=True, frozen=True):
+    """Every budget, and how much of it is used."""
+
+    budgets: Annotated[list[BudgetRow], doc("One row for each budget and account.")]
+
+
+class Point(msgspec.Struct, kw_only=True, frozen=True):
+    """One query on the map."""
+
+    id: Annotated[str, doc("Id of its decision.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")]
+    x: Annotated[float, doc("Along the first principal direction.", 0.31)]
+    y: Annotated[float, doc("Along the second principal direction.", -0.12)]
+    arm: Annotated[str, doc("The arm that answered.", "gpt-5-mini")]
+    reward: Annotated[float | None, doc("Its reward, if one came.", 0.85)]
+
+
+class Map(msgspec.Struct, kw_only=True, frozen=True):
+    """The newest queries on a plane."""
+
+    state: Annotated[
+        Literal["shown", "all alike", "not enough data"],
+        doc("Whether there is a picture.", "shown"),
+    ]
+    n: Annotated[int, doc("Queries that have an embedding.", 480)]
+    needed: Annotated[int | UnsetType, doc("How many there must be.", 20)] = UNSET
+    share: Annotated[
+        float | UnsetType, doc("Share of the variance that the plane keeps.", 0.21)
+    ] = UNSET
+    points: Annotated[list[Point] | UnsetType, doc("The queries, oldest first.")] = UNSET
+
+
+class Track(msgspec.Struct, kw_only=True, frozen=True):
+    """What is watched of one arm."""
+
+    outcomes: Annotated[int, doc("Outcomes watched.", 210)]
+    residual: Annotated[
+        float | None, doc("Recent mean of reward less expectation; null before the first.", 0.02)
+    ]
+
+
+class Queries(msgspec.Struct, kw_only=True, frozen=True):
+    """What is watched of the queries."""
+
+    seen: Annotated[int, doc("Queries watched.", 5_000)]
+    distance: Annotated[
+        float | None, doc("Recent mean distance from the usual; null before the first.", 0.4)
+    ]
+
+
+class Allowance(msgspec.Struct, kw_only=True, frozen=True):
+    """Exploration that an alarm granted."""
+
+    arm: Annotated[str | None, doc("The arm; null for all.", "gpt-5-mini")]
+    floor: Annotated[float, doc("The least probability that it keeps.", 0.1)]
+    decisions_left: Annotated[int, doc("For how many more decisions.", 60)]
+
+
+class Alarm(msgspec.Struct, kw_only=True, frozen=True):
+    """A drift that was detected."""
+
+    ts: Annotated[float, doc("When, UTC seconds.", 1764345600.0)]
+    detector: Annotated[str, doc("The detector: adwin or page_hinkley.", "adwin")]
+    direction: Annotated[str, doc("Where the mean went.", "down", enum=["up", "down"])]
+    before: Annotated[float, doc("The mean before the change.", 0.02)]
+    after: Annotated[float, doc("The mean after the change.", -0.3)]
+    arm: Annotated[str | None, doc("The arm; null for the queries.", "gpt-5-mini")]
+    seen: Annotated[int, doc("Values behind the two means.", 200)]
+    begun: Annotated[int, doc("Number of the event with which the change began.", 11_800)]
+    keep: Annotated[
+        float, doc("Share of what was learned of the arm that stays; 1 forgets nothing.", 0.5)
+    ]
+    explore: Annotated[float, doc("The least probability that the arm keeps.", 0.1)]
+    decisions: Annotated[int, doc("For how many decisions it keeps it.", 100)]
+
+
+class Drift(msgspec.Struct, kw_only=True, frozen=True):
+    """What is watched for drift, and the newest alarms."""
+
+    watched: Annotated[bool, doc("Whether drift is watched for.", True)]
+    forgets: Annotated[
+        bool, doc("Whether an alarm makes the serving policy forget, as `drift.keep` says.", True)
+    ]
+    watches_arms: Annotated[
+        bool, doc("Whether the serving policy detects changed arms by itself.", False)
+    ]
+    arms: Annotated[dict[str, Track], doc("What is watched of each arm.")]
+    queries: Annotated[Queries, doc("What is watched of the queries.")]
+    allowances: Annotated[list[Allowance], doc("Exploration that alarms granted.")]
+    alarms: Annotated[list[Alarm], doc("The newest alarms, newest first.")]

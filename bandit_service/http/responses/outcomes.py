@@ -1,0 +1,79 @@
+"""Errors, and the results of rewards and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from bandit_service.core.errors import ServiceError
+from bandit_service.core.fields import doc
+
+
+class ErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
+    """What was wrong, in the shape that OpenAI's clients read."""
+
+    message: Annotated[
+        str,
+        doc(
+            "What was wrong and what is allowed.",
+            "quality: must be a number from 0 to 1, got 7",
+        ),
+    ]
+    type: Annotated[str, doc("The class of the error.", "invalid_request_error")]
+    param: Annotated[str | None, doc("The field that caused it, if one did.", "quality")]
+    code: Annotated[str, doc("A stable code; docs/errors.md lists all.", "invalid_value")]
+
+    @classmethod
+    def of(cls, error: ServiceError) -> ErrorDetail:
+        """What an answer says of this error."""
+        return cls(message=error.message, type=error.type, param=error.param, code=error.code)
+
+
+class Error(msgspec.Struct, kw_only=True, frozen=True):
+    """The answer to a request that failed."""
+
+    error: Annotated[ErrorDetail, doc("What was wrong.")]
+
+
+class Result(msgspec.Struct, kw_only=True, frozen=True):
+    """What became of one reward or comparison."""
+
+    decision_id: Annotated[
+        str | None,
+        doc("The decision it was for; null for an outcome without one.",
+            "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"),
+    ]  # fmt: skip
+    status: Annotated[
+        str,
+        doc("`duplicate`: the same was reported before; nothing was changed.", "accepted",
+            enum=["accepted", "duplicate", "error"]),
+    ]  # fmt: skip
+    error: Annotated[ErrorDetail | UnsetType, doc("Why it was not accepted.")] = UNSET
+
+
+class Results(msgspec.Struct, kw_only=True, frozen=True):
+    """The results of what was sent, in its order."""
+
+    results: Annotated[list[Result], doc("One result for each reward or comparison.")]
+
+
+class Status(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether the service runs, and how much it knows."""
+
+    status: Annotated[
+        str, doc("`ok` or `ready`; `degraded` if something is not done now.", "ready")
+    ]
+    events: Annotated[int | UnsetType, doc("Events applied so far.", 12_043)] = UNSET
+    arms: Annotated[int | UnsetType, doc("Arms that are offered.", 5)] = UNSET
+    first: Annotated[int | UnsetType, doc("Offset of the first event in the log.", 1)] = UNSET
+    last: Annotated[int | UnsetType, doc("Offset of the last event in the log.", 12_043)] = UNSET
+    why: Annotated[
+        str | UnsetType, doc("What is not done now.", "the disk is full: 3 events wait")
+    ] = UNSET
+    failing: Annotated[
+        Mapping[str, str] | UnsetType,
+        doc("Background tasks that failed and are retried, with the error.", {"expiry": "OSError"}),
+    ] = UNSET

@@ -1,0 +1,62 @@
+"""What one path of the API is: one row of the table that everything about paths is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from bandit_service.core.errors import ServiceError
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
+Scope: TypeAlias = Literal["", "decide", "reward", "read", "admin", "stream", "metrics", "totals"]
+"""What a key must have: "" nothing; "stream" is asked for message by message; "metrics" is `read`
+unless metrics are open; "totals" is `read` of a key that acts for all tenants, since what is told
+is made of all their outcomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something that a request says beside its body."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    schema: Mapping[str, Any]
+    description: str
+    example: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path: who may call it, what answers, and what its document says.
+
+    answer: the struct of its JSON, or None where it answers with something else, of which
+    `content` has the media types and `says` a description. answered: an example of the answer, put
+    together from those of its fields where none is given. body: the struct that is sent, of which
+    `sent` is an example. many: a list of such bodies may be sent, too. errors: what it may raise
+    beside those of authorization. unlisted: answered, and no part of the document.
+    """
+
+    method: Method
+    path: str
+    scope: Scope
+    handler: Handler
+    summary: str = ""
+    description: str = ""
+    answer: type[msgspec.Struct] | None = None
+    answered: Any = None
+    statuses: tuple[int, ...] = (200,)
+    content: tuple[str, ...] = ()
+    says: str = "done"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: type[msgspec.Struct] | None = None
+    sent: Any = None
+    many: bool = False
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[type[ServiceError], ...] = ()
+    head: bool = True
+    unlisted: bool = False
