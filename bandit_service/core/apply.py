@@ -33,8 +33,7 @@ def apply(world: World, event: ev.AnyEvent) -> World:
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable
-        world.unapplied += 1
-        world.why_unapplied = f"{ev.kind(event)}: {_place(error)}"
+        world.stopped(f"{ev.kind(event)}: {_place(error)}")
     return world
 
 

@@ -323,8 +323,8 @@ class Keeper:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
         world = self._writer.world
         world.learners.pop(world.serving, None)
-        world.learners[wanted.name], world.serving = built, wanted.name
-        world.serving_key = key
+        world.learners[wanted.name] = built
+        world.learners.serving, world.learners.serving_key = wanted.name, key
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 

@@ -99,13 +99,27 @@ def recover(
         found = _from_snapshot(policy, log, settings, snapshots, progress)
         if found is not None:
             return found
+    others = _of_other_versions(snapshots)
     if log.first == 1:
+        if others:
+            _log.warning("snapshots of another version are not used", extra={"keys": others})
         return replayed(log, settings, wanted, progress)
     for policy in _there(snapshots):  # of a log that cannot be folded anew, any that reaches it
         found = _from_snapshot(policy, log, settings, snapshots, progress)
         if found is not None:
             return found
+    if others:
+        raise NotWhole(
+            f"the log begins at {log.first}, and the snapshots that reach it are of another "
+            f"version ({', '.join(others)}); use the version that made them"
+        )
     return replayed(log, settings, wanted, progress)
+
+
+def _of_other_versions(snapshots: FileSnapshots) -> list[str]:
+    """The keys of the snapshots that this version does not read."""
+    keys = {each.key for each in snapshots.found() if not each.why}
+    return sorted(key for key in keys if not snapshot.is_of_this_version(key))
 
 
 def _from_snapshot(
@@ -118,7 +132,8 @@ def _from_snapshot(
         return None
     at = found[0]
     try:
-        kept, loaded = snapshot.read(found[1]), load_policy(policy)
+        kept = snapshot.read(found[1])
+        world = snapshot.restore(kept, {policy.name: load_policy(policy)}, policy.name)
     except (ValueError, TypeError) as error:
         _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
         return None
@@ -127,7 +142,6 @@ def _from_snapshot(
             f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
             "restore the log that they were made of"
         )
-    world = snapshot.restore(kept, {policy.name: loaded}, policy.name)
     begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
     return _folded(log, Recovered(world, policy, int(at)), progress, begin)
 
@@ -231,7 +245,7 @@ def _folded(
             world.history.take_changes()
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))
-    world.serving_key = policy_key(start.policy.name, start.policy.parameters)
+    world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return Recovered(world, start.policy, start.after, erased, unknown)
 
 

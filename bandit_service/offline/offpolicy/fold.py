@@ -23,7 +23,7 @@ from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.lessons import context_of
-from bandit_service.core.world import Learner, World, new_world, priced
+from bandit_service.core.world import Learner, Learners, World, new_world, priced
 from policies import ArmId, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
@@ -180,7 +180,9 @@ class Along:
         for each in self.asked.candidates:
             policy = policies.load(each.name, **each.parameters)
             self._learners.append(Learner(policy, policy.init()))
-        self.world.learners = {f"candidate {i}": one for i, one in enumerate(self._learners)}
+        self.world.learners = Learners(
+            {f"candidate {i}": one for i, one in enumerate(self._learners)}
+        )
         self.failed = [0] * len(self._learners)
 
     def take(self, event: ev.AnyEvent | None) -> None:
