@@ -27,6 +27,8 @@ from bandit_service.http import live as live_http
 from bandit_service.observe.feed import Watches
 from bandit_service.observe.snapshots import Shown
 from bandit_service.runtime.detectors import KEEP, DriftRules, DriftWatch
+from bandit_service.runtime.drift_alarms import DriftAlarms
+from bandit_service.runtime.learner_log import LearnerLog
 from bandit_service.runtime.maintenance import Keeper
 from bandit_service.runtime.recovery import Progress, recover, wanted_policy
 from bandit_service.runtime.router import Router, RouterRules
@@ -167,17 +169,23 @@ async def running_router(
         writer = Writer(
             world,
             log,
-            index,
             telemetry,
             sync_interval_s=settings.log.sync_interval_s,
             max_backlog=settings.log.max_backlog,
-            watch=watch,
         )
         router = Router(
-            writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
+            writer=writer,
+            index=index,
+            embedder=embedder,
+            telemetry=telemetry,
+            rules=router_rules(settings),
         )
+        writer.listen(telemetry.heard)
+        writer.listen(LearnerLog(telemetry, world).heard)
         keeper = Keeper(writer, snapshots, settings, telemetry, recovered.policy, recovered.after)
         await router.start()
+        if watch is not None:
+            DriftAlarms(watch, writer).start()
         try:
             await _reconcile(router, keeper, settings)
             router.warm()
@@ -278,6 +286,6 @@ def open_live(
     tenants = {key.tenant for key in settings.keys if key.tenant}
     watches = Watches(tenants, telemetry.learning.baseline)
     watches.recall(router.world)
-    telemetry.watching.append(watches.happened)
+    router.writer.listen(watches.heard)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(watches, shown, settings.monitoring.max_listeners)

@@ -65,6 +65,7 @@ def _fold(world: World, event: ev.AnyEvent, what: Resolved) -> None:
             world.parameters = event.parameters
             if event.source == "config":
                 world.configured_policy = event.key
+            world.learners.switch(event.policy, event.key)
         case ev.PolicyJoined():
             learners.join(world, event)
         case ev.PolicyLeft():

@@ -84,7 +84,7 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             return Resolved(event, number, pending, pending.decided, dict(pending.signals), settled)
         case ev.Spent() if not event.judge:
             pending = world.pending.get(event.decision_id)
-            return Resolved(event, number, pending, None if pending is None else pending.decided)
+            return Resolved(event, number, pending)  # a cost is nobody's data
         case _:
             return Resolved(event, number)
 

@@ -187,11 +187,22 @@ class Learners(dict[str, Learner]):
     """Every policy that learns, by label.
 
     serving: the label of the one that decides. serving_key: what its state was folded for. Both are
-    chosen by whoever opens the world, and are not folded.
+    chosen by whoever opens the world, and are not folded. finished: a learner by the key of its
+    policy, which was folded elsewhere and is to serve from the event on that says so.
     """
 
-    serving: str = ""
-    serving_key: str = ""
+    def __init__(self, by_label: Mapping[str, Learner] | None = None) -> None:
+        super().__init__(by_label or {})
+        self.serving = self.serving_key = ""
+        self.finished: dict[str, Learner] = {}
+
+    def switch(self, name: str, key: str) -> None:
+        """Let the policy of this key serve in the old one's place, where it is finished."""
+        learner = self.finished.pop(key, None)
+        if learner is not None:
+            self.pop(self.serving, None)
+            self[name] = learner
+            self.serving, self.serving_key = name, key
 
     def folded(self) -> dict[str, KeptLearner]:
         """All but those whose past is folded elsewhere."""

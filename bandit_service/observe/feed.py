@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bandit_service.core import events as ev
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import Pending, World
 from bandit_service.observe.ring import Ring, Step
 from bandit_service.statistics.moments import Moments
@@ -205,26 +206,23 @@ class Watches:
             for watch in self._watching(pending.decided.tenant):
                 watch.recall(pending, world)
 
-    def happened(self, event: ev.AnyEvent, world: World) -> None:
+    def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
-        match event:
+        match what.event:
             case ev.Decided():
-                pending = world.pending.get(event.id)
-                if pending is not None:
-                    for watch in self._watching(event.tenant):
-                        watch.decided(pending)
-            case ev.Rewarded() if not event.correction:
-                pending = world.pending.get(event.decision_id)
-                for watch in self._watching(_tenant(pending, event.subject)):
-                    watch.rewarded(event, pending, world)
-            case ev.Compared():
-                pending = world.pending.get(event.decision_id)
-                for watch in self._watching(_tenant(pending, event.subject)):
+                if what.pending is not None:
+                    for watch in self._watching(what.tenant):
+                        watch.decided(what.pending)
+            case ev.Rewarded() as event if not event.correction:
+                for watch in self._watching(what.tenant):
+                    watch.rewarded(event, what.pending, world)
+            case ev.Compared() as event:
+                for watch in self._watching(what.tenant):
                     watch.compared(event)
-            case ev.DecisionsExpired():
+            case ev.DecisionsExpired() as event:
                 for watch in self._every():
                     watch.expired(event.ids)
-            case ev.Forgotten():
+            case ev.Forgotten() as event:
                 for watch in self._every():
                     watch.forgot(event.owner)
             case _:
@@ -236,8 +234,3 @@ class Watches:
 
     def _every(self) -> tuple[Watch, ...]:
         return (self.all, *self._of.values())
-
-
-def _tenant(pending: Pending | None, subject: ev.Subject | None) -> str:
-    of = subject if pending is None else pending.decided
-    return "" if of is None else of.tenant

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track, split
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
 from policies import ArmId
 
@@ -91,15 +92,15 @@ class DriftWatch:
         found = (self._caught_up(name, track, world) for name, track in world.drift.tracks.items())
         return [alarm for alarm in found if alarm is not None]
 
-    def happened(self, event: ev.AnyEvent, world: World) -> ev.DriftDetected | None:
+    def happened(self, what: Resolved, world: World) -> ev.DriftDetected | None:
         """The alarm of one event that was applied to the world as it is now, where it gave one."""
-        match event:
+        match what.event:
             case ev.Decided():
                 name = QUERIES
-            case ev.Rewarded() if event.reward is not None and event.decision_id in world.pending:
-                name = world.pending[event.decision_id].decided.arm
-            case ev.DriftDetected():
-                self.forget(event.arm)
+            case ev.Rewarded(reward=reward) if reward is not None and what.pending is not None:
+                name = what.arm
+            case ev.DriftDetected(arm=arm):
+                self.forget(arm)
                 return None
             case _:
                 return None

@@ -310,6 +310,8 @@ class Keeper:
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
         """The event, and the new learner in the old one's place, with no decision in between."""
         key = policy_key(wanted.name, wanted.parameters)
+        finished = self._writer.world.learners.finished
+        finished[key] = built
         written = self._writer.append_now(
             ev.PolicyChanged(
                 ts=self._writer.now(),
@@ -319,12 +321,9 @@ class Keeper:
                 source=source,
             )
         )
-        if not written:
+        left = finished.pop(key, None)
+        if not written or left is not None:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
-        world = self._writer.world
-        world.learners.pop(world.serving, None)
-        world.learners[wanted.name] = built
-        world.learners.serving, world.learners.serving_key = wanted.name, key
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 

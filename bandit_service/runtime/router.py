@@ -34,15 +34,16 @@ from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavail
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
+from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
+from store import HistoryIndex
 
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
-_TIDY_S, _TIDY_MOST = 0.005, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,16 @@ class Router:
         self,
         *,
         writer: Writer,
+        index: HistoryIndex,
         embedder: EmbeddingStage,
         telemetry: Telemetry,
         rules: RouterRules,
     ) -> None:
         self.rules = rules
         self.writer = writer
-        self._index = writer.index
+        self._index = index
+        self._feed = IndexFeed(index, writer.tasks)
+        writer.listen(self._feed.heard)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -116,6 +120,7 @@ class Router:
         if self._sweeping is not None:
             await self._sweeping.end()
         await self.writer.close()
+        self._feed.close()
 
     # --- decide ---------------------------------------------------------------------------
 

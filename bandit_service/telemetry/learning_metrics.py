@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry
 
 from bandit_service.core import events as ev
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
@@ -26,7 +27,7 @@ _OVERALL = (
 
 
 class LearningMetrics:
-    """`decided` and `happened` where things happen, `look` before a scrape, on the event loop.
+    """`decided` and `heard` where things happen, `look` before a scrape, on the event loop.
 
     bounded: the label of an arm. baseline: the arm that savings are counted against.
     """
@@ -59,26 +60,25 @@ class LearningMetrics:
             self._estimates.decided(event)
         return self.health.decided(arm, event.propensity, event.propensities, free)
 
-    def happened(self, event: ev.AnyEvent, world: World) -> None:
+    def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
-        match event:
-            case ev.Rewarded() if not event.correction:
-                self._taught(event, world)
-            case ev.Compared():
+        match what.event:
+            case ev.Rewarded() as event if not event.correction:
+                self._taught(event, what, world)
+            case ev.Compared() as event:
                 self.health.compared(event.winner, event.loser, event.tie)
-            case ev.DecisionsExpired():
+            case ev.DecisionsExpired() as event:
                 self._expired.inc(len(event.ids))
             case ev.ArmAdded() | ev.ArmUpdated() | ev.ArmRetired():
                 self._dearest = ""
-            case ev.DriftDetected():
+            case ev.DriftDetected() as event:
                 self.drift.detected(event)
             case _:
                 pass
 
-    def _taught(self, event: ev.Rewarded, world: World) -> None:
-        pending = world.pending.get(event.decision_id)
-        decided = None if pending is None else pending.decided
-        arm = self._bounded(event.arm if decided is None else decided.arm)
+    def _taught(self, event: ev.Rewarded, what: Resolved, world: World) -> None:
+        pending, decided = what.pending, what.decided
+        arm = self._bounded(what.arm)
         if event.reward is not None:
             self._arm_rewards(arm).inc()
             self._reward_value.observe(event.reward)

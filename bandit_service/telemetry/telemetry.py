@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
@@ -41,7 +42,6 @@ class Telemetry:
         self.learning = LearningMetrics(r, self.arm_label, baseline)
         self.experiments = ExperimentMetrics(r)
         self.looks: list[Callable[[], None]] = []
-        self.watching: list[Callable[[ev.AnyEvent, World], None]] = []
         self.took_s: deque[float] = deque(maxlen=1000)
         self.codes: deque[tuple[float, int]] = deque(maxlen=1000)
         ProcessCollector(registry=r)
@@ -185,13 +185,11 @@ class Telemetry:
 
     # --- learn
 
-    def happened(self, event: ev.AnyEvent, world: World) -> None:
+    def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
-        self.learning.happened(event, world)
-        if isinstance(event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
+        self.learning.heard(what, world)
+        if isinstance(what.event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
             self.experiments.admit(world)
-        for watching in self.watching:
-            watching(event, world)
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""

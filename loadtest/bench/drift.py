@@ -28,6 +28,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
 from bandit_service.data.recall import Recall
 from bandit_service.data.recordings import (
@@ -122,8 +123,8 @@ def run(policy: str, scenario: str, reaction: str, seed: int) -> Seen:
     phases = phases_of(scenario, data.recorded, RULE)
     watch, alarms = DriftWatch(REACTIONS["none" if reaction == OWN else reaction]), list[Alarm]()
 
-    def react(event: ev.AnyEvent, world: World) -> ev.AnyEvent | None:
-        alarm = watch.happened(event, world)
+    def react(what: Resolved, world: World) -> ev.AnyEvent | None:
+        alarm = watch.happened(what, world)
         if alarm is not None:
             told = (world.decisions, alarm.arm, alarm.detector, alarm.direction)
             alarms.append(Alarm(*told))

@@ -118,10 +118,11 @@ async def _turn(path: Path, connections: int, kind: str) -> tuple[float, list[fl
     log_kind, writer_kind = KINDS[kind]
     log, index = log_kind(path), HybridIndex(DIM, 100)
     telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
-    writer = writer_kind(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=1)
+    writer = writer_kind(world, log, telemetry, sync_interval_s=0.5, max_backlog=1)
+    writer.listen(telemetry.heard)
     embedder = EmbeddingStage(_NoModel())
     rules = RouterRules(Exploration(), RewardRule())
-    router = Router(writer=writer, embedder=embedder, telemetry=telemetry, rules=rules)
+    router = Router(writer=writer, index=index, embedder=embedder, telemetry=telemetry, rules=rules)
     await router.start()
     try:
         vector = np.random.default_rng(0).normal(size=DIM).astype(np.float32)

@@ -124,8 +124,11 @@ async def routing(
 ) -> AsyncIterator[Router]:
     """A router around a world."""
     telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
+    writer = Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=10_000)
+    writer.listen(telemetry.heard)
     router = Router(
-        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10_000),
+        writer=writer,
+        index=index,
         embedder=embedder,
         telemetry=telemetry,
         rules=RouterRules(Exploration(), RewardRule(), neighbours=NEIGHBOURS),

@@ -231,7 +231,8 @@ async def _live(name: str, path: Path, steps: list[Any]) -> World:
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
     index = HybridIndex(DIM, CAPACITY)
     router = Router(
-        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10),
+        writer=Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=10),
+        index=index,
         embedder=embedder,
         telemetry=telemetry,
         rules=RouterRules(

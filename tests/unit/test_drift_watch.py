@@ -17,16 +17,17 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime import detectors
 from bandit_service.runtime.detectors import DriftRules, DriftWatch
+from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import DriftSettings, Settings
 from bandit_service.telemetry.drift_metrics import DriftMetrics
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import Full, Offset, Record
-from store.history import HybridIndex
 from store.memory import MemoryLog
 
 A = ArmId("a")
@@ -62,11 +63,11 @@ def _fed(watch: DriftWatch, world: World, events: Iterator[ev.AnyEvent]) -> list
     found = []
     for event in events:
         apply(world, event)
-        alarm = watch.happened(event, world)
+        alarm = watch.happened(resolve(world, event), world)
         if alarm is not None:
             found.append(alarm)
             apply(world, alarm)
-            assert watch.happened(alarm, world) is None
+            assert watch.happened(resolve(world, alarm), world) is None
     return found
 
 
@@ -150,11 +151,12 @@ class _Disk(MemoryLog):
 
 
 def _writer(log: MemoryLog, watch: DriftWatch) -> Writer:
+    """Begun, with the watch listening."""
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-    index = HybridIndex(4, 10)
-    return Writer(
-        _world(), log, index, telemetry, sync_interval_s=60.0, max_backlog=10, watch=watch
-    )
+    writer = Writer(_world(), log, telemetry, sync_interval_s=60.0, max_backlog=10)
+    writer.start()
+    DriftAlarms(watch, writer).start()
+    return writer
 
 
 def _kinds(log: MemoryLog) -> list[str]:
@@ -165,7 +167,6 @@ def _kinds(log: MemoryLog) -> list[str]:
 async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_same_world() -> None:
     log = MemoryLog()
     writer = _writer(log, DriftWatch(DriftRules(keep=0.1)))
-    writer.start()
     coins = [*_coins(0.7, ARM_WARM_UP + 300, 1), *_coins(0.2, 150, 2)]
     events = list(_events(iter(coins)))
     for i in range(0, len(events), 64):  # many of one arm in one batch
@@ -188,7 +189,6 @@ async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_s
 async def test_an_alarm_that_cannot_be_written_is_told_when_it_can() -> None:
     log = _Disk()
     writer = _writer(log, DriftWatch())
-    writer.start()
     log.full = True
     coins = [*_coins(0.7, ARM_WARM_UP + 300, 1), *_coins(0.0, 200, 2)]
     for i, event in enumerate(_events(iter(coins))):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import fold
 from bandit_service.core.errors import Busy, Unavailable
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.observe.broadcast import BEHIND, Broadcast
 from bandit_service.observe.feed import KNOWN, RECENT, ArmSeen, Watches
@@ -56,8 +57,9 @@ class Seen:
             self.happens(ev.ArmAdded(ts=1.0, arm=spec, source="api"))
 
     def happens(self, event: ev.AnyEvent) -> None:
-        self.world = apply(self.world, event)
-        self.watches.happened(event, self.world)
+        what = resolve(self.world, event)
+        self.world = fold(self.world, what)
+        self.watches.heard(what, self.world)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.integers(0, 40))

@@ -11,7 +11,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.resolve import resolve
 from bandit_service.core.spend import window
-from bandit_service.core.world import World, new_world
+from bandit_service.core.world import Learner, World, new_world
 from policies import ArmId
 
 A = ArmId("a")
@@ -104,3 +104,14 @@ def test_the_window_of_a_moment_is_that_of_its_datetime(ts: float) -> None:
     moment = datetime.fromtimestamp(ts, UTC)
     assert window("hour", ts) == moment.strftime("%Y-%m-%dT%H")
     assert (window("day", ts), window("month", ts)) == (f"{moment:%Y-%m-%d}", f"{moment:%Y-%m}")
+
+
+def test_a_finished_learner_serves_from_the_event_on_that_says_so() -> None:
+    world, knn = _world(), policies.load("knn")
+    world.learners.finished["knn-key"] = Learner(knn, knn.init())
+    changed = ev.PolicyChanged(ts=2.0, policy="other", key="other-key", parameters=b"{}")
+    apply(world, changed)
+    assert (world.serving, list(world.learners)) == ("uniform", ["uniform"])
+    apply(world, ev.PolicyChanged(ts=3.0, policy="knn", key="knn-key", parameters=b"{}"))
+    assert (world.serving, list(world.learners)) == ("knn", ["knn"])
+    assert (world.learners.serving_key, world.learners.finished) == ("knn-key", {})

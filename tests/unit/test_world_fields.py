@@ -51,7 +51,7 @@ def _others() -> dict[str, Any]:
         price=0.1,
     )
     return {
-        "learners": Learners(uniform=Learner(UNIFORM, UNIFORM.init()), other=learner),
+        "learners": Learners({"uniform": Learner(UNIFORM, UNIFORM.init()), "other": learner}),
         "history": History(10, next_id=7, faded={ArmId("a"): 3}),
         "arms": {"a": ArmRecord(spec, "api", True, 1.0, 2.0, 3, 4.0, 5, 6.0, 7.0, 8)},
         "configured": {"a": spec},
