@@ -24,7 +24,7 @@ from bandit_service.gateway.health import Health, HealthRules
 from bandit_service.gateway.serve import Gateway
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
-from bandit_service.observe.feed import Watches
+from bandit_service.observe.feed import ActivityFeeds
 from bandit_service.observe.snapshots import Shown
 from bandit_service.runtime.detectors import KEEP, DriftRules, DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
@@ -284,8 +284,8 @@ def open_live(
 ) -> live_http.Live:
     """What the page shows, from here on and of the newest pending decisions."""
     tenants = {key.tenant for key in settings.keys if key.tenant}
-    watches = Watches(tenants, telemetry.learning.baseline)
-    watches.recall(router.world)
-    router.writer.listen(watches.heard)
+    feeds = ActivityFeeds(tenants, telemetry.learning.fold)
+    feeds.recall(router.world)
+    router.writer.listen(feeds.heard)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
-    return live_http.Live(watches, shown, settings.monitoring.max_listeners)
+    return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core.events import Decided, DriftDetected
-from bandit_service.observe.feed import ArmSeen
 from bandit_service.statistics.moments import Moments, moved
+from bandit_service.telemetry.learning import ArmSeen
 from policies import ArmId, OwnAlarms
 
 LOOKED_AT = 200

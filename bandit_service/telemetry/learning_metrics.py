@@ -12,7 +12,8 @@ from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
 from bandit_service.telemetry.estimates import Estimates
-from bandit_service.telemetry.learning_health import LearningHealth
+from bandit_service.telemetry.learning import LearningFold
+from bandit_service.telemetry.learning_health import Mean, changes
 from policies import ArmId
 
 _BY_ARM = (
@@ -36,8 +37,8 @@ class LearningMetrics:
         self, registry: CollectorRegistry, bounded: Callable[[str], str], baseline: str
     ) -> None:
         r = registry
-        self.health = LearningHealth()
-        self._bounded, self._baseline, self._dearest = bounded, baseline, ""
+        self.fold = LearningFold(baseline)
+        self._bounded = bounded
         self._propensity = metrics.PROPENSITY.on(r)
         self._expired = metrics.EXPIRED.on(r)
         self._reward_value = metrics.REWARD_VALUE.on(r)
@@ -52,69 +53,48 @@ class LearningMetrics:
         self.drift = DriftMetrics(r, bounded)
         self._estimates = Estimates(r, bounded)
 
-    def decided(self, event: ev.Decided, arm: str) -> bool:
-        """One decision for an arm, by its label; whether it explored."""
+    def decided(self, event: ev.Decided) -> bool:
+        """One decision that was answered; whether it explored: drew what was not the likeliest."""
         self._propensity.observe(event.propensity)
-        free = not (event.experiment and event.policy == "fixed")
-        if free:
+        if not (event.experiment and event.policy == "fixed"):
             self._estimates.decided(event)
-        return self.health.decided(arm, event.propensity, event.propensities, free)
+        return event.propensity < max(event.propensities)
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
+        would_cost = self.fold.heard(what, world)
         match what.event:
             case ev.Rewarded() as event if not event.correction:
-                self._taught(event, what, world)
-            case ev.Compared() as event:
-                self.health.compared(event.winner, event.loser, event.tie)
+                self._rewarded(event, what, would_cost)
             case ev.DecisionsExpired() as event:
                 self._expired.inc(len(event.ids))
-            case ev.ArmAdded() | ev.ArmUpdated() | ev.ArmRetired():
-                self._dearest = ""
             case ev.DriftDetected() as event:
                 self.drift.detected(event)
             case _:
                 pass
 
-    def _taught(self, event: ev.Rewarded, what: Resolved, world: World) -> None:
-        pending, decided = what.pending, what.decided
-        arm = self._bounded(what.arm)
+    def _rewarded(
+        self, event: ev.Rewarded, what: Resolved, would_cost: tuple[ArmId, float] | None
+    ) -> None:
+        arm, decided = self._bounded(what.arm), what.decided
         if event.reward is not None:
             self._arm_rewards(arm).inc()
             self._reward_value.observe(event.reward)
             self._estimates.settled(arm, "" if decided is None else decided.policy, event.reward)
-            if pending is None or decided is None:
-                self.health.settled(arm, 1.0, event.reward)
-            else:
-                self.health.settled(
-                    arm, decided.propensity, event.reward,
-                    pending.learned.get("quality"), decided.expected_quality,
-                )  # fmt: skip
         if event.cost_usd is None or decided is None:
             return
         self._cost(arm).inc(max(0.0, event.cost_usd))
-        self.health.paid(decided.expected_cost_usd, event.cost_usd)
         self._expected_cost.inc(max(0.0, decided.expected_cost_usd))
-        baseline = world.arms.get(ArmId(self.baseline(world)))
-        if baseline is not None:
-            usd = baseline.expected_cost_usd(decided.tokens)
-            self._baseline_cost(self._bounded(baseline.spec.id)).inc(max(0.0, usd))
-
-    def baseline(self, world: World) -> str:
-        """The arm that savings are counted against: the configured one, else the dearest."""
-        if self._baseline in world.arms:
-            return self._baseline
-        if not self._dearest:
-            specs = [record.spec for record in world.offered()]
-            priced = [(each.usd_per_mtok_in + each.usd_per_mtok_out, each.id) for each in specs]
-            self._dearest = max(priced)[1] if priced else ""
-        return self._dearest
+        if would_cost is not None:
+            baseline, usd = would_cost
+            self._baseline_cost(self._bounded(baseline)).inc(max(0.0, usd))
 
     def look(self, world: World) -> None:
         """Set the gauges: NaN without a value, and no series of an arm that is not offered."""
-        health = self.health
+        health = self.fold.all.health
+        by_label = self._by_label(health.by_arm)
         offered = {self._bounded(record.spec.id) for record in world.offered()}
-        foremost = self._foremost(offered)
+        foremost = _foremost(offered, by_label)
         self.drift.look(world, foremost)
         self._estimates.look(foremost)
         self._offered.set(len(world.offered()))
@@ -135,22 +115,31 @@ class LearningMetrics:
             self._overall[metric.name].set(float("nan") if value is None else value)
         for policy, told in world.calibration.items():
             self._calibration(policy).set(told.p_value())
+        values = self._by_label(health.corrected)
         by_arm: dict[metrics.GaugeOf, Mapping[str, float | None]] = {
-            metrics.ARM_REWARD_MEAN: {arm: one.value for arm, one in health.by_arm.items()},
-            metrics.ARM_REWARD_CHANGE: health.changes(),
-            metrics.ARM_VALUE: {arm: one.value for arm, one in health.corrected.items()},
+            metrics.ARM_REWARD_MEAN: {arm: one.value for arm, one in by_label.items()},
+            metrics.ARM_REWARD_CHANGE: changes(by_label, self._by_label(health.lately)),
+            metrics.ARM_VALUE: {arm: one.value for arm, one in values.items()},
             metrics.ARM_ELO: {self._bounded(id): elo for id, elo in health.elo.items()},
         }
-        for each, values in by_arm.items():
+        for each, numbers in by_arm.items():
             gauge = self._by_arm[each.name]
             shown = offered if each is metrics.ARM_REWARD_MEAN else foremost
-            for arm, number in values.items():
+            for arm, number in numbers.items():
                 if number is not None and arm in shown:
                     gauge(arm).set(number)
-            gauge.only((arm,) for arm in values.keys() & shown)
+            gauge.only((arm,) for arm in numbers.keys() & shown)
 
-    def _foremost(self, offered: set[str]) -> set[str]:
-        """The arms of most outcomes lately: of the others little is known, or nothing new."""
-        weight = {arm: one.weight for arm, one in self.health.by_arm.items()}
-        ordered = sorted(offered, key=lambda arm: (-weight.get(arm, 0.0), arm))
-        return set(ordered[: metrics.MOST_ESTIMATED])
+    def _by_label(self, means: Mapping[str, Mean]) -> dict[str, Mean]:
+        """By the label of the arm: those beyond the labels count as one."""
+        found: dict[str, Mean] = {}
+        for arm, mean in means.items():
+            found.setdefault(self._bounded(arm), Mean()).merge(mean)
+        return found
+
+
+def _foremost(offered: set[str], by_label: Mapping[str, Mean]) -> set[str]:
+    """The arms of most outcomes lately: of the others little is known, or nothing new."""
+    weight = {arm: one.weight for arm, one in by_label.items()}
+    ordered = sorted(offered, key=lambda arm: (-weight.get(arm, 0.0), arm))
+    return set(ordered[: metrics.MOST_ESTIMATED])

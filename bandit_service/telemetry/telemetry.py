@@ -160,7 +160,7 @@ class Telemetry:
     def decided(self, event: ev.Decided, seconds: float) -> None:
         """One decision, and how long it took; its id goes along as the exemplar."""
         arm = self.arm_label(event.arm)
-        explored = self.learning.decided(event, arm)
+        explored = self.learning.decided(event)
         mode = "explore" if explored else "exploit"
         if event.fallback:
             mode = "fallback"
