@@ -142,9 +142,9 @@ async def running_router(
             remembered=lambda: len(router.world.history.items),
             baseline=settings.monitoring.baseline_arm,
         )
-        telemetry.recovery.set(recovery_s)
-        telemetry.recovery_unknown.set(recovered.unknown)
-        telemetry.unapplied(world.unapplied)
+        telemetry.metrics.recovery.set(recovery_s)
+        telemetry.metrics.recovery_unknown.set(recovered.unknown)
+        telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
         embedding = settings.embedding
         backend = await asyncio.to_thread(

@@ -191,7 +191,12 @@ async def serving(
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
             listening = await loop.create_server(
-                _entrances(runner, admission, server.idle_s, Door(telemetry.connection_refused)),
+                _entrances(
+                    runner,
+                    admission,
+                    server.idle_s,
+                    Door(telemetry.metrics.connections_refused.inc),
+                ),
                 server.host,
                 server.port,
                 ssl=tls,

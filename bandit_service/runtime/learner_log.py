@@ -44,6 +44,6 @@ class LearnerLog:
                 decision = getattr(event, "decision_id", "")
                 told = {"event": ev.kind(event), "decision_id": decision, "more": more or None}
                 _log.warning("the policy refused to learn", extra=told)
-            self._telemetry.learner_failures(world.serving, learner.failures)
+            self._telemetry.metrics.learn_failures(world.serving).set(learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
-            self._telemetry.uncorrected(world.serving, learner.uncorrected)
+            self._telemetry.metrics.uncorrected(world.serving).set(learner.uncorrected)

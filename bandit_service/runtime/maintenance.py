@@ -143,7 +143,7 @@ class Keeper:
             await work
         except Exception as error:  # noqa: BLE001 - the next round comes whatever this one met
             self._not_before = time.monotonic() + _AGAIN_S
-            self._telemetry.upkeep_failed()
+            self._telemetry.metrics.upkeep_failures.inc()
             tasks.failed(name, error)
             return False
         tasks.well(name)

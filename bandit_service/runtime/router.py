@@ -386,7 +386,7 @@ class Router:
 
     def count_comparison(self, outcome: str) -> None:
         """Count one comparison by outcome."""
-        self._telemetry.compared(outcome)
+        self._telemetry.metrics.comparisons(outcome).inc()
 
     def find(self, decision_id: str, tenant: str | None = None) -> Pending:
         """A decision that may still be rewarded; Unknown or Expired otherwise."""

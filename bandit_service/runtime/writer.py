@@ -256,8 +256,8 @@ class Writer:
         self._backlog[event.id] = event
         if len(self._backlog) > self._max_backlog:
             self._backlog.popitem(last=False)
-            self._telemetry.unlogged()
-        self._telemetry.backlog(len(self._backlog))
+            self._telemetry.metrics.unlogged.inc()
+        self._telemetry.metrics.log_backlog.set(len(self._backlog))
         if not command.done.done():
             command.done.set_result(event)
 
@@ -277,7 +277,7 @@ class Writer:
             self._failed(error)
             return
         finally:
-            self._telemetry.backlog(len(self._backlog))
+            self._telemetry.metrics.log_backlog.set(len(self._backlog))
         self._full = None
         _log.warning("the log can be written again", extra={"offset": self.log.last})
 
@@ -305,7 +305,7 @@ class Writer:
         self._tell(what)
         if self.world.unapplied == unapplied:
             return ""
-        self._telemetry.unapplied(self.world.unapplied)
+        self._telemetry.metrics.unapplied.set(self.world.unapplied)
         if (more := self._seldom("unapplied")) is not None:
             why = self.world.why_unapplied
             told = {"event": ev.kind(event), "why": why, "more": more or None}
@@ -341,7 +341,7 @@ class Writer:
 
     def child_ended(self) -> None:
         """Count a child process that made no progress and was killed."""
-        self._telemetry.child_ended()
+        self._telemetry.metrics.children_ended.inc()
 
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""
@@ -373,7 +373,7 @@ class Writer:
             self._unsynced = True
             self._wake.set()
             raise
-        self._telemetry.synced(time.perf_counter() - begun)
+        self._telemetry.metrics.log_sync.observe(time.perf_counter() - begun)
         for done, event in waiting:
             if not done.done():
                 done.set_result(event)

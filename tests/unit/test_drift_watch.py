@@ -25,6 +25,7 @@ from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import DriftSettings, Settings
 from bandit_service.telemetry.drift_metrics import DriftMetrics
+from bandit_service.telemetry.metrics import Metrics
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import Full, Offset, Record
@@ -267,7 +268,7 @@ def test_a_share_that_does_nothing_to_the_serving_policy_is_told(
 
 def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:
     registry = CollectorRegistry()
-    shown, world = DriftMetrics(registry, str), _world()
+    shown, world = DriftMetrics(Metrics(registry), str), _world()
     shown.look(world, {A})
     assert math.isnan(registry.get_sample_value("bandit_query_distance_mean") or 0.0)
     for event in _events(iter([0.4, 0.4])):  # 0.7 was expected, and a similarity of 0.5 recalled
