@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import policies
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, open_backend
 from bandit_service.gateway.affinity import Affinity, AffinityRules
@@ -26,17 +25,16 @@ from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import ActivityFeeds
 from bandit_service.observe.snapshots import Shown
-from bandit_service.runtime.detectors import KEEP, DriftRules, DriftWatch
+from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.learner_log import LearnerLog
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import Progress, recover, wanted_policy
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
     Settings,
-    exploration,
     policy_key,
 )
 from bandit_service.telemetry.telemetry import Telemetry
@@ -65,22 +63,6 @@ def open_snapshots(settings: Settings) -> FileSnapshots:
     return FileSnapshots(directory, settings.snapshots.keep)
 
 
-def router_rules(settings: Settings) -> RouterRules:
-    """What the router reads of the settings."""
-    return RouterRules(
-        explore=exploration(settings.exploration),
-        reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
-        neighbours=settings.history.neighbours,
-        ttl_s=settings.reward.ttl_s,
-        default_reward=settings.reward.default if settings.reward.on_expiry == "default" else None,
-        max_pending=settings.reward.max_pending,
-        max_arms=settings.server.max_arms,
-        max_query_chars=settings.server.max_query_chars,
-        max_in_flight=settings.server.max_in_flight,
-        embed_timeout_s=settings.embedding.timeout_s,
-    )
-
-
 def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
     """What watches for drift; None where it is off, or river is not installed.
 
@@ -95,16 +77,8 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
             "drift.keep does nothing to the serving policy, which watches its arms itself",
             extra={"keep": chosen.keep, "policy": type(serving).__name__},
         )
-    rules = DriftRules(
-        chosen.adwin_delta,
-        chosen.page_hinkley_threshold,
-        chosen.page_hinkley_delta,
-        KEEP if chosen.keep is None else chosen.keep,
-        chosen.explore,
-        chosen.explore_decisions,
-    )
     try:
-        return DriftWatch(rules)
+        return DriftWatch(chosen)
     except ImportError as error:
         _log.warning("drift detection is off", extra={"why": str(error)})
         return None
@@ -113,7 +87,7 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
-) -> AsyncIterator[tuple[Router, Keeper, Telemetry]]:
+) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
     try:
@@ -178,22 +152,24 @@ async def running_router(
             index=index,
             embedder=embedder,
             telemetry=telemetry,
-            rules=router_rules(settings),
+            rules=RouterRules.of(settings),
         )
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)
-        keeper = Keeper(writer, snapshots, settings, telemetry, recovered.policy, recovered.after)
+        maintenance = Maintenance(
+            writer, snapshots, settings, telemetry, recovered.policy, recovered.after
+        )
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
         try:
-            await _reconcile(router, keeper, settings)
+            await _reconcile(router, maintenance, settings)
             router.warm()
-            keeper.start()
-            yield router, keeper, telemetry
+            maintenance.start()
+            yield router, maintenance, telemetry
         finally:
             await router.close()
-            await keeper.close()
+            await maintenance.close()
             await embedder.close()
             index.close()
     finally:
@@ -214,7 +190,7 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
     return index
 
 
-async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None:
+async def _reconcile(router: Router, maintenance: Maintenance, settings: Settings) -> None:
     """Make catalogue and policy agree with the configuration, by events.
 
     A configured arm is added or updated when its entry is not what the configuration last
@@ -231,12 +207,12 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
         if id not in configured and record.source == "config" and not record.retired:
             await router.retire_arm(id, "config")
     wanted, source = wanted_policy(world, settings)
-    if wanted == keeper.serving:
+    if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy_key != key:
             await router.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is folded while the one whose state is there goes on deciding
-        keeper.change_policy(wanted, source)
+        maintenance.change_policy(wanted, source)
 
 
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:

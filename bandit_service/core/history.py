@@ -56,9 +56,14 @@ class Item:
 
 
 KeptItem: TypeAlias = tuple[
-    bytes, tuple[Outcome, ...], tuple[Comparison, ...], tuple[str, ...], tuple[str, ...],
-    tuple[Origin, ...], tuple[Origin, ...],
-]  # fmt: skip
+    bytes,
+    tuple[Outcome, ...],
+    tuple[Comparison, ...],
+    tuple[str, ...],
+    tuple[str, ...],
+    tuple[Origin, ...],
+    tuple[Origin, ...],
+]
 """An item without its row, which is where a cache of this process lies."""
 
 
@@ -147,9 +152,12 @@ class History:
             return False
         item, pair = self.items[id], {after.winner, after.loser}
         changed = _exchanged(
-            item.comparisons, item.compared_by, owner, after,
+            item.comparisons,
+            item.compared_by,
+            owner,
+            after,
             lambda one: {one.winner, one.loser} == pair,
-        )  # fmt: skip
+        )
         self.items[id] = replace(item, comparisons=changed)
         return changed is not item.comparisons
 
@@ -226,13 +234,15 @@ class History:
             outcomes, comparisons = item.outcomes, item.comparisons
             if view is not None or self.faded:
                 outcomes = tuple(
-                    one for one, origin in zip(outcomes, item.origins, strict=True)
+                    one
+                    for one, origin in zip(outcomes, item.origins, strict=True)
                     if self._shown(origin, view, one.arm)
-                )  # fmt: skip
+                )
                 comparisons = tuple(
-                    one for one, origin in zip(comparisons, item.compared_in, strict=True)
+                    one
+                    for one, origin in zip(comparisons, item.compared_in, strict=True)
                     if self._shown(origin, view, one.winner, one.loser)
-                )  # fmt: skip
+                )
             if outcomes or comparisons:
                 found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)

@@ -57,9 +57,11 @@ class Shown:
         return self.tick(feed, tenant, now) | {
             "fine": {"step_s": fine.step_s, "most": fine.most, "rows": _rows(fine.kept(now))},
             "coarse": {
-                "step_s": coarse.step_s, "most": coarse.most, "rows": _rows(coarse.kept(now)),
+                "step_s": coarse.step_s,
+                "most": coarse.most,
+                "rows": _rows(coarse.kept(now)),
             },
-        }  # fmt: skip
+        }
 
     def tick(self, feed: ActivityFeed, tenant: str | None, now: float) -> dict[str, Any]:
         """What changes from second to second; of the steps those of the last few seconds."""
@@ -68,16 +70,24 @@ class Shown:
                 ring.newest.mean, ring.newest.best = feed.learning.means()
         recent = feed.newest(LOOKED_AT)
         span = feed.fine.since(now - _SPAN_S)
-        alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
-            each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
-        ]  # fmt: skip
+        alarms = (
+            []
+            if tenant is not None
+            else [  # they are of all tenants' outcomes
+                each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
+            ]
+        )
         anew = {} if tenant is not None else relearned(own_alarms(self.router.world))
         arms = self._arms(feed, span, recent, alarms, anew, now)
         budgets = self._budgets(tenant, now)
         noticed = drifted(alarms) + list(anew.values()) + self._splits() + nearly_spent(budgets)
-        codes = [] if tenant is not None else [  # they are all tenants' answers
-            code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
-        ]  # fmt: skip
+        codes = (
+            []
+            if tenant is not None
+            else [  # they are all tenants' answers
+                code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
+            ]
+        )
         answers = _codes(codes)
         says = self._state(span, recent, arms, noticed, answers)
         return {
@@ -192,12 +202,15 @@ class Shown:
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
                 "share_before_n": sum(before.values()),
-                "why": " ".join([
-                    *drifted([alarm for alarm in alarms if alarm.arm == id]),
-                    *([anew[id]] if id in anew else []),
-                    changes(seen, now) + why(treated.get(id), record.retired, upstream, untried),
-                ]),
-            }  # fmt: skip
+                "why": " ".join(
+                    [
+                        *drifted([alarm for alarm in alarms if alarm.arm == id]),
+                        *([anew[id]] if id in anew else []),
+                        changes(seen, now)
+                        + why(treated.get(id), record.retired, upstream, untried),
+                    ]
+                ),
+            }
             rows.append(row)
         return rows
 

@@ -47,7 +47,7 @@ _LOOK_S, _AGAIN_S = 1.0, 30.0
 _SWITCHES = 5
 
 
-class Keeper:
+class Maintenance:
     """Keeps the log short to recover from, and the states right. `start` it, then `close`."""
 
     def __init__(

@@ -60,9 +60,11 @@ def snapshot_key(policy: PolicySettings, settings: Settings) -> str:
 
 
 def replayed(
-    log: EventLog, settings: Settings, policy: PolicySettings | None = None,
+    log: EventLog,
+    settings: Settings,
+    policy: PolicySettings | None = None,
     progress: Progress | None = None,
-) -> Recovered:  # fmt: skip
+) -> Recovered:
     """The fold of the whole log for one policy, by default the configured one, from nothing."""
     chosen = policy or settings.policy
     if log.first > 1:
@@ -123,9 +125,12 @@ def _of_other_versions(snapshots: FileSnapshots) -> list[str]:
 
 
 def _from_snapshot(
-    policy: PolicySettings, log: EventLog, settings: Settings, snapshots: FileSnapshots,
+    policy: PolicySettings,
+    log: EventLog,
+    settings: Settings,
+    snapshots: FileSnapshots,
     progress: Progress | None,
-) -> Recovered | None:  # fmt: skip
+) -> Recovered | None:
     """From the newest valid snapshot for this policy; None where there is none that can be used."""
     found = snapshots.latest(snapshot_key(policy, settings))
     if found is None or found[0] < log.first - 1:

@@ -37,6 +37,7 @@ from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings, exploration
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
@@ -58,18 +59,35 @@ class _Features:
 
 @dataclass(frozen=True, slots=True)
 class RouterRules:
-    """The settings that the router itself reads."""
+    """What the router reads of the settings; `of` has them all."""
 
     explore: Exploration
     reward: RewardRule
-    neighbours: int = 20
-    ttl_s: float = 86_400.0
-    default_reward: float | None = None
-    max_pending: int = 100_000
-    max_arms: int = 1000
-    max_query_chars: int = 200_000
-    max_in_flight: int = 1024
-    embed_timeout_s: float = 5.0
+    neighbours: int
+    ttl_s: float
+    default_reward: float | None
+    max_pending: int
+    max_arms: int
+    max_query_chars: int
+    max_in_flight: int
+    embed_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> RouterRules:
+        """The rules that these settings name."""
+        reward, server = settings.reward, settings.server
+        return cls(
+            explore=exploration(settings.exploration),
+            reward=RewardRule(reward.willingness_to_pay, reward.latency_weight),
+            neighbours=settings.history.neighbours,
+            ttl_s=reward.ttl_s,
+            default_reward=reward.default if reward.on_expiry == "default" else None,
+            max_pending=reward.max_pending,
+            max_arms=server.max_arms,
+            max_query_chars=server.max_query_chars,
+            max_in_flight=server.max_in_flight,
+            embed_timeout_s=settings.embedding.timeout_s,
+        )
 
 
 class Router:
@@ -152,9 +170,14 @@ class Router:
         try:
             query = await self._query(request, bounded)
             query = replace(
-                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
-                outside=query.outside if outside is None else outside, masked=masked or {},
-            )  # fmt: skip
+                query,
+                sticky=sticky,
+                sticky_margin=sticky_margin,
+                caller=caller,
+                duel_of=duel_of,
+                outside=query.outside if outside is None else outside,
+                masked=masked or {},
+            )
             event = await self._decided(query, look)
         finally:
             self._in_flight -= 1
@@ -363,9 +386,12 @@ class Router:
         return await self._learn(prepare, key=request.decision_id or key)
 
     async def _learn(
-        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True,
+        self,
+        prepare: Callable[[], ev.AnyEvent | None],
+        key: str,
+        durable: bool = True,
         admit: bool = True,
-    ) -> str:  # fmt: skip
+    ) -> str:
         if admit:
             self._admit()
         self._in_flight += 1

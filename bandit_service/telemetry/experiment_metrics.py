@@ -54,9 +54,10 @@ class ExperimentMetrics:
         """Set the gauges from what each experiment has seen."""
         self.admit(world)
         self._seen = {
-            labels for labels in self._seen
+            labels
+            for labels in self._seen
             if labels[0] in self._labelled or labels[0] == metrics.OTHER
-        }  # fmt: skip
+        }
         self._metrics.experiment_decisions.only(self._seen)
         shown: list[tuple[str, ...]] = []
         effects: list[tuple[str, ...]] = []

@@ -44,18 +44,18 @@ from bandit_service.lab.pool import in_processes
 from bandit_service.lab.summary import interval
 from bandit_service.lab.tables import Table, number
 from bandit_service.offline.simulate import simulate, stream
-from bandit_service.runtime.detectors import DriftRules, DriftWatch, available
-from bandit_service.settings import Settings
+from bandit_service.runtime.detectors import DriftWatch, available
+from bandit_service.settings import DriftSettings, Settings
 from loadtest.drift_cost import cost
 from loadtest.drift_queries import queries
 from loadtest.sections import put_section
 
 RULE = RewardRule(0.10)
 REACTIONS = {
-    "none": DriftRules(keep=1.0),
-    "keep 0.1": DriftRules(keep=0.1),
-    "explore 0.05": DriftRules(keep=1.0, explore=0.05, decisions=500),
-    "both": DriftRules(keep=0.1, explore=0.05, decisions=500),
+    "none": DriftSettings(keep=1.0),
+    "keep 0.1": DriftSettings(keep=0.1),
+    "explore 0.05": DriftSettings(keep=1.0, explore=0.05, explore_decisions=500),
+    "both": DriftSettings(keep=0.1, explore=0.05, explore_decisions=500),
 }
 POLICIES = ("nested", "metallm", "epsilon_greedy", "knn")
 OWN = "own alarm"

@@ -14,14 +14,13 @@ import policies
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments.spec import Experiment, Guardrail, Variant
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
 from store.history import HybridIndex
@@ -76,7 +75,7 @@ async def _decides(
         writer = Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=1)
         writer.listen(telemetry.heard)
         embedder = EmbeddingStage(_NoModel(asked.shape[1]))
-        rules = RouterRules(Exploration(), RewardRule())
+        rules = RouterRules.of(Settings())
         routers[what] = Router(
             writer=writer, index=index, embedder=embedder, telemetry=telemetry, rules=rules
         )

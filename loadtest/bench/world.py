@@ -13,12 +13,11 @@ import numpy as np
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.decide import Exploration
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import HistorySettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Outcome, Vector
 from store import EventLog
@@ -131,7 +130,7 @@ async def routing(
         index=index,
         embedder=embedder,
         telemetry=telemetry,
-        rules=RouterRules(Exploration(), RewardRule(), neighbours=NEIGHBOURS),
+        rules=RouterRules.of(Settings(history=HistorySettings(neighbours=NEIGHBOURS))),
     )
     await router.start()
     try:

@@ -251,7 +251,7 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         with monkeypatch.context() as patched:
             patched.setattr(where, fails)
             if task == "upkeep":  # what tells of a failure fails itself
-                patched.setattr("bandit_service.runtime.maintenance.Keeper._retain", fails)
+                patched.setattr("bandit_service.runtime.maintenance.Maintenance._retain", fails)
 
             async def told() -> bool:
                 if task == "commit":

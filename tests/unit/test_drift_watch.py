@@ -20,7 +20,7 @@ from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime import detectors
-from bandit_service.runtime.detectors import DriftRules, DriftWatch
+from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import DriftSettings, Settings
@@ -75,7 +75,7 @@ def _fed(watch: DriftWatch, world: World, events: Iterator[ev.AnyEvent]) -> list
 @needs_river
 def test_a_planted_drop_is_found_with_its_moment_and_means() -> None:
     """0.7, and from the 1001st outcome on 0.4."""
-    world, watch = _world(), DriftWatch(DriftRules(keep=0.1, explore=0.05, decisions=7))
+    world, watch = _world(), DriftWatch(DriftSettings(keep=0.1, explore=0.05, explore_decisions=7))
     coins = [*_coins(0.7, 1000, 1), *_coins(0.4, 300, 2)]
     (alarm,) = _fed(watch, world, _events(iter(coins)))
     assert (alarm.arm, alarm.direction) == (A, "down")
@@ -167,7 +167,7 @@ def _kinds(log: MemoryLog) -> list[str]:
 @needs_river
 async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_same_world() -> None:
     log = MemoryLog()
-    writer = _writer(log, DriftWatch(DriftRules(keep=0.1)))
+    writer = _writer(log, DriftWatch(DriftSettings(keep=0.1)))
     coins = [*_coins(0.7, ARM_WARM_UP + 300, 1), *_coins(0.2, 150, 2)]
     events = list(_events(iter(coins)))
     for i in range(0, len(events), 64):  # many of one arm in one batch
@@ -234,13 +234,13 @@ def test_the_settings_reach_the_detectors() -> None:
     )  # fmt: skip
     watch = drift_watch(Settings(drift=chosen), policies.load("metallm"))
     assert watch is not None
-    assert watch.rules == DriftRules(0.01, 30.0, 0.02, 0.1, 0.05, 9)
+    assert (watch.settings, watch.keep) == (chosen, 0.1)
     off = Settings(drift=DriftSettings(enabled=False))
     assert drift_watch(off, policies.load("metallm")) is None
     by_default = drift_watch(Settings(), policies.load("metallm"))
     assert by_default is not None
-    assert by_default.rules == DriftRules()
-    assert by_default.rules.keep == 0.1
+    assert by_default.settings == DriftSettings()
+    assert by_default.keep == 0.1
 
 
 @needs_river

@@ -159,7 +159,7 @@ class Sample:
 
 
 @dataclass
-class Along:
+class LogEvaluation:
     """A log on its way past the candidates; `take` every event in order, then ask for `sample`.
 
     known: the propensities of all arms are logged, not only of the drawn one.
@@ -310,9 +310,11 @@ class Along:
         )  # fmt: skip
 
 
-def along(events: Iterable[ev.AnyEvent | None], asked: Asked, *, known: bool = True) -> Along:
+def along(
+    events: Iterable[ev.AnyEvent | None], asked: Asked, *, known: bool = True
+) -> LogEvaluation:
     """The whole of a log past the candidates."""
-    found = Along(asked, new_world({}, "", asked.capacity, asked.per_item), known)
+    found = LogEvaluation(asked, new_world({}, "", asked.capacity, asked.per_item), known)
     for event in events:
         found.take(event)
     return found
