@@ -58,8 +58,7 @@ class Resolved(msgspec.Struct, frozen=True):
     @property
     def owner(self) -> str:
         """Whose data it is, "" where it is nobody's."""
-        subject = self.subject
-        return "" if subject is None else ev.owner_of(subject.tenant, subject.unit)
+        return _owner(self.subject)
 
     @property
     def variant(self) -> str:
@@ -77,7 +76,7 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
         case ev.Decided():
             return Resolved(event, number, Pending(event), event)
         case ev.Rewarded() | ev.Compared():
-            pending = world.pending.get(event.decision_id) if event.decision_id else None
+            pending = _pending(world, event)
             if pending is None:
                 return Resolved(event, number, None, event.subject)
             settled = pending.learned.get("reward")
@@ -89,7 +88,27 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             return Resolved(event, number)
 
 
+def owner_of(world: World, event: ev.AnyEvent) -> str:
+    """Whose data an event is; what `resolve` says, without the rest."""
+    match event:
+        case ev.Decided():
+            return _owner(event)
+        case ev.Rewarded() | ev.Compared():
+            pending = _pending(world, event)
+            return _owner(event.subject if pending is None else pending.decided)
+        case _:
+            return ""
+
+
 def expiring(event: ev.DecisionsExpired, number: int, pending: Pending) -> Resolved:
     """The same for each of the decisions that one event lets leave."""
     settled = pending.learned.get("reward")
     return Resolved(event, number, pending, pending.decided, pending.signals, settled)
+
+
+def _pending(world: World, event: ev.Rewarded | ev.Compared) -> Pending | None:
+    return world.pending.get(event.decision_id) if event.decision_id else None
+
+
+def _owner(subject: Subject | None) -> str:
+    return "" if subject is None else ev.owner_of(subject.tenant, subject.unit)

@@ -26,7 +26,7 @@ from bandit_service import clock, logs
 from bandit_service.core import events as ev
 from bandit_service.core.apply import fold
 from bandit_service.core.errors import ServiceError, Unavailable
-from bandit_service.core.resolve import Resolved, resolve
+from bandit_service.core.resolve import Resolved, owner_of, resolve
 from bandit_service.core.world import World
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
@@ -283,9 +283,7 @@ class Writer:
 
     def _record(self, event: ev.AnyEvent) -> Record:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
-        return Record(
-            eid, ev.kind(event), event.ts, ev.encode(event), resolve(self.world, event).owner
-        )
+        return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
 
     def apply(self, event: ev.AnyEvent) -> str:
         """Apply an event that is in the log, and tell the listeners.

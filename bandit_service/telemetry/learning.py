@@ -60,10 +60,9 @@ class Baseline:
     def __init__(self, configured: str = "") -> None:
         self._configured, self._dearest = configured, ""
 
-    def heard(self, what: Resolved) -> None:
-        """A changed catalogue may have another dearest arm."""
-        if isinstance(what.event, ev.ArmAdded | ev.ArmUpdated | ev.ArmRetired):
-            self._dearest = ""
+    def changed(self) -> None:
+        """The catalogue has changed, and may have another dearest arm."""
+        self._dearest = ""
 
     def arm(self, world: World) -> str:
         """Its id, "" where no arm is offered."""
@@ -170,7 +169,6 @@ class LearningFold:
 
         Returns the baseline arm and what it would have cost, where the event brought a cost.
         """
-        self.baseline.heard(what)
         would_cost = None
         match what.event:
             case ev.Decided() as event:
@@ -184,6 +182,8 @@ class LearningFold:
             case ev.Compared() as event:
                 for each in self._audiences(what.tenant):
                     each.compared(event)
+            case ev.ArmAdded() | ev.ArmUpdated() | ev.ArmRetired():
+                self.baseline.changed()
             case _:
                 pass
         return would_cost

@@ -9,7 +9,7 @@ import pytest
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.resolve import resolve
+from bandit_service.core.resolve import owner_of, resolve
 from bandit_service.core.spend import window
 from bandit_service.core.world import Learner, World, new_world
 from policies import ArmId
@@ -63,7 +63,7 @@ def test_a_reward_has_its_decision_and_what_was_known_before_it() -> None:
     what = resolve(world, ev.Rewarded(ts=3.0, decision_id="d", cost_usd=1.0))
     assert (what.before, what.settled) == ({"quality": 0.5}, 0.4)
     assert (what.arm, what.propensity, what.tenant, what.variant) == (A, 0.5, "t", "e/v")
-    assert what.owner == ev.owner_of("t", "u")
+    assert what.owner == owner_of(world, what.event) == ev.owner_of("t", "u")
 
 
 def test_what_is_known_before_stays_when_the_event_is_applied() -> None:
@@ -90,6 +90,7 @@ def test_a_reward_of_its_own_has_the_query_that_it_carries() -> None:
 )
 def test_what_refers_to_nothing_belongs_to_nobody(event: ev.AnyEvent) -> None:
     what = resolve(_world(), event)
+    assert owner_of(_world(), event) == ""
     assert (what.pending, what.subject, what.arm, what.owner, what.tenant) == (
         None,
         None,
