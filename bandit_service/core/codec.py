@@ -76,6 +76,9 @@ def _written(value: Any, like: Any) -> Any:
 
 def _read(data: bytes | msgspec.Raw, like: Any, makers: Makers) -> Any:
     like = _bare(like)
+    origin, args = typing.get_origin(like), typing.get_args(like)
+    if origin is OrderedDict and _native(like):  # in one pass, not by way of plain data
+        return OrderedDict(_decoder(dict.__class_getitem__(args)).decode(data))
     if _native(like) or like is Any:
         return _decoder(like).decode(data)
     if isinstance(like, type) and hasattr(like, "folded"):
@@ -86,7 +89,6 @@ def _read(data: bytes | msgspec.Raw, like: Any, makers: Makers) -> Any:
         if parts.keys() != kept.keys():
             raise msgspec.ValidationError(f"{like.__name__} has other fields")
         return like(**{name: _read(parts[name], kind, makers) for name, kind in kept.items()})
-    origin, args = typing.get_origin(like), typing.get_args(like)
     if origin in _DICTS:
         entries = _decoder(dict[args[0], msgspec.Raw]).decode(data)  # type: ignore[valid-type]
         return origin((key, _read(item, args[1], makers)) for key, item in entries.items())
