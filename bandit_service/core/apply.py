@@ -16,9 +16,10 @@ from typing import assert_never
 from bandit_service.core import events as ev
 from bandit_service.core import learners, prior, rewards
 from bandit_service.core.experiments import participation, trial
+from bandit_service.core.learner import Fading, beside
 from bandit_service.core.lessons import OF_THE_MACHINE, teach
 from bandit_service.core.resolve import Resolved, expiring, resolve
-from bandit_service.core.world import ArmRecord, Fading, World, beside
+from bandit_service.core.world import ArmRecord, World
 from bandit_service.statistics.calibration import Calibration
 
 ITEMS_PER_EVENT = 1024

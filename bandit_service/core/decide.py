@@ -18,14 +18,9 @@ from bandit_service.core.experiments.assignment import (
     running,
 )
 from bandit_service.core.experiments.spec import label_of
+from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
-from bandit_service.core.world import (
-    ArmRecord,
-    Learner,
-    World,
-    beside,
-    priced,
-)
+from bandit_service.core.world import ArmRecord, World, priced
 from policies import (
     ArmId,
     Arms,

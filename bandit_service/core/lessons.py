@@ -11,8 +11,9 @@ import numpy as np
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.history import View
+from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
 from bandit_service.core.resolve import Resolved, Subject
-from bandit_service.core.world import Correction, Fading, Learner, Lesson, Recompared, World
+from bandit_service.core.world import World
 from policies import ArmId, Context
 
 Outcome: TypeAlias = policies.Rewarded | policies.Compared | Correction | Recompared

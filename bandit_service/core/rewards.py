@@ -7,14 +7,13 @@ from collections.abc import Mapping
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import participation
+from bandit_service.core.learner import Correction, Recompared
 from bandit_service.core.lessons import context_of, learn
 from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import (
     REMEMBERED_KEYS,
     ArmRecord,
-    Correction,
     Pending,
-    Recompared,
     World,
     dearest_price,
     relative_price,

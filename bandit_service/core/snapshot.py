@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import codec
-from bandit_service.core.world import KeptLearner, Learner, Learners, World
+from bandit_service.core.learner import KeptLearner, Learner, Learners
+from bandit_service.core.world import World
 from policies import Policy
 
 VERSION = 9

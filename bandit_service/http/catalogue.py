@@ -13,8 +13,8 @@ from bandit_service.core import codec
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
 from bandit_service.core.experiments.results import calibrated
+from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
-from bandit_service.core.world import beside
 from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
 from policies import ArmId
 

@@ -34,7 +34,8 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.learner import Learner
+from bandit_service.core.world import World, new_world
 from store import EventLog, Offset, StoreError
 from store.snapshots import FileSnapshots
 

@@ -21,8 +21,8 @@ from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import teach
-from bandit_service.core.world import Learner
 from bandit_service.runtime.folding import (
     Folded,
     FoldFailed,

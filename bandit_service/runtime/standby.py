@@ -11,7 +11,7 @@ import msgspec
 
 from bandit_service.core import codec
 from bandit_service.core import events as ev
-from bandit_service.core.world import beside
+from bandit_service.core.learner import beside
 from bandit_service.runtime.folding import FoldFailed
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept

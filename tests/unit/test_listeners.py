@@ -10,8 +10,9 @@ import pytest
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import fold
+from bandit_service.core.learner import Learner
 from bandit_service.core.resolve import Resolved, resolve
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.world import World, new_world
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.learner_log import LearnerLog
 from bandit_service.runtime.supervisor import Supervisor

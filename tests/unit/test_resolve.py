@@ -9,9 +9,10 @@ import pytest
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.learner import Learner
 from bandit_service.core.resolve import owner_of, resolve
 from bandit_service.core.spend import window
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.world import World, new_world
 from policies import ArmId
 
 A = ArmId("a")

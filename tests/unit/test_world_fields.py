@@ -16,8 +16,9 @@ from bandit_service.core.drift import QUERIES, Allowance, Drift
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
+from bandit_service.core.learner import Learner, Learners
 from bandit_service.core.spend import Spend
-from bandit_service.core.world import ArmRecord, Learner, Learners, Pending, World, new_world
+from bandit_service.core.world import ArmRecord, Pending, World, new_world
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId
 

@@ -13,8 +13,9 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import teach
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.world import World, new_world
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, Full, Offset, Record

@@ -22,8 +22,9 @@ from bandit_service.core import exclusions
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
+from bandit_service.core.learner import Learner, Learners
 from bandit_service.core.lessons import context_of
-from bandit_service.core.world import Learner, Learners, World, new_world, priced
+from bandit_service.core.world import World, new_world, priced
 from policies import ArmId, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
