@@ -26,12 +26,12 @@ import aiohttp
 import msgspec
 
 import policies
-from bandit_service.app.assembly import router_rules
 from bandit_service.cli import options, terminal
 from bandit_service.core import events as ev
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import BadRecording, open_recording
 from bandit_service.offline.provider import config_toml
+from bandit_service.runtime.router import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import live, show
 from loadtest.demo.__main__ import parsed, parser
@@ -57,7 +57,7 @@ def main() -> int:
         return options.USAGE_ERROR
     settings = Settings()
     try:
-        stage = stage_of(open_recording(args.data), args.limit, router_rules(settings).reward)
+        stage = stage_of(open_recording(args.data), args.limit, RouterRules.of(settings).reward)
     except (BadRecording, TooSmall) as error:
         print(f"demo: {error}", file=sys.stderr)
         return options.USAGE_ERROR
@@ -127,7 +127,7 @@ def recorded_upstream(data: str, speed: float, scratch: Path) -> Iterator[str]:
 async def _ask(url: str, stage: Stage, settings: Settings) -> live.Live:
     async with aiohttp.ClientSession() as session:
         side = GatewaySide(session, url)
-        return await live.perform(stage, side, router_rules(settings).reward, Acts())
+        return await live.perform(stage, side, RouterRules.of(settings).reward, Acts())
 
 
 class GatewaySide:

@@ -13,6 +13,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import Drift
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import new_world
 from bandit_service.lab.tables import Table
 from bandit_service.runtime.detectors import DriftWatch
@@ -77,7 +78,7 @@ def _times() -> Table:
             world.pending.clear()
         world = apply(world, each)
         begun = time.perf_counter()
-        watch.happened(each, world)
+        watch.happened(resolve(world, each), world)
         spent[type(each)] += time.perf_counter() - begun
     rows = (
         ("decision", fold_decided, spent[ev.Decided]),

@@ -9,6 +9,7 @@ import numpy as np
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import new_world
 from bandit_service.data.recall import recall_stream
 from bandit_service.lab.data import Labelled
@@ -48,10 +49,10 @@ def alarms(values: Floats) -> list[int]:
             expected_cost_usd=0.0, price=0.0, neighbours=(0,), similarities=(1.0 - value,),
         )  # fmt: skip
         world = apply(world, event)
-        alarm = watch.happened(event, world)
+        alarm = watch.happened(resolve(world, event), world)
         if alarm is not None:
             found.append(i + 1)
-            watch.happened(alarm, apply(world, alarm))
+            watch.happened(resolve(world, alarm), apply(world, alarm))
     return found
 
 

@@ -29,7 +29,7 @@ from bandit_service.data.recordings import (
 )
 from bandit_service.embedding import open_backend
 from bandit_service.offline.candidates import parsed
-from bandit_service.offline.offpolicy.fold import Along, Asked, Sample, along
+from bandit_service.offline.offpolicy.fold import Asked, LogEvaluation, Sample, along
 from bandit_service.offline.offpolicy.report import TITLES, How, report
 from bandit_service.offline.simulate import order_of, simulate
 from bandit_service.settings import Settings
@@ -103,7 +103,7 @@ def judged(
         )  # fmt: skip
 
 
-def _worth(recorded: Recorded, past: Along, seed: int) -> Floats:
+def _worth(recorded: Recorded, past: LogEvaluation, seed: int) -> Floats:
     """(n, k) what every arm would have earned on every decision, 0 where it was not eligible."""
     sample: Sample = past.sample()
     column = {arm.id: k for k, arm in enumerate(recorded.arms)}

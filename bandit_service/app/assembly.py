@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import policies
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.affinity import Affinity
@@ -23,17 +22,18 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
-from bandit_service.observe.feed import Watches
+from bandit_service.observe.feed import ActivityFeeds
 from bandit_service.observe.snapshots import Shown
-from bandit_service.runtime.detectors import KEEP, DriftRules, DriftWatch
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.detectors import DriftWatch
+from bandit_service.runtime.drift_alarms import DriftAlarms
+from bandit_service.runtime.learner_log import LearnerLog
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import Progress, recover, wanted_policy
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
     Settings,
-    exploration,
     policy_key,
 )
 from bandit_service.telemetry.telemetry import Telemetry
@@ -58,22 +58,6 @@ def open_snapshots(settings: Settings) -> FileSnapshots:
     return FileSnapshots(directory, settings.snapshots.keep)
 
 
-def router_rules(settings: Settings) -> RouterRules:
-    """What the router reads of the settings."""
-    return RouterRules(
-        explore=exploration(settings.exploration),
-        reward=RewardRule(settings.reward.willingness_to_pay, settings.reward.latency_weight),
-        neighbours=settings.history.neighbours,
-        ttl_s=settings.reward.ttl_s,
-        default_reward=settings.reward.default if settings.reward.on_expiry == "default" else None,
-        max_pending=settings.reward.max_pending,
-        max_arms=settings.server.max_arms,
-        max_query_chars=settings.server.max_query_chars,
-        max_in_flight=settings.server.max_in_flight,
-        embed_timeout_s=settings.embedding.timeout_s,
-    )
-
-
 def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
     """What watches for drift; None where it is off, or river is not installed.
 
@@ -88,16 +72,8 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
             "drift.keep does nothing to the serving policy, which watches its arms itself",
             extra={"keep": chosen.keep, "policy": type(serving).__name__},
         )
-    rules = DriftRules(
-        chosen.adwin_delta,
-        chosen.page_hinkley_threshold,
-        chosen.page_hinkley_delta,
-        KEEP if chosen.keep is None else chosen.keep,
-        chosen.explore,
-        chosen.explore_decisions,
-    )
     try:
-        return DriftWatch(rules)
+        return DriftWatch(chosen)
     except ImportError as error:
         _log.warning("drift detection is off", extra={"why": str(error)})
         return None
@@ -106,7 +82,7 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
-) -> AsyncIterator[tuple[Router, Keeper, Telemetry]]:
+) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
     try:
@@ -135,9 +111,9 @@ async def running_router(
             remembered=lambda: len(router.world.history.items),
             baseline=settings.monitoring.baseline_arm,
         )
-        telemetry.recovery.set(recovery_s)
-        telemetry.recovery_unknown.set(recovered.unknown)
-        telemetry.unapplied(world.unapplied)
+        telemetry.metrics.recovery.set(recovery_s)
+        telemetry.metrics.recovery_unknown.set(recovered.unknown)
+        telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
         embedding = settings.embedding
         backend = await asyncio.to_thread(
@@ -162,25 +138,33 @@ async def running_router(
         writer = Writer(
             world,
             log,
-            index,
             telemetry,
             sync_interval_s=settings.log.sync_interval_s,
             max_backlog=settings.log.max_backlog,
-            watch=watch,
         )
         router = Router(
-            writer=writer, embedder=embedder, telemetry=telemetry, rules=router_rules(settings)
+            writer=writer,
+            index=index,
+            embedder=embedder,
+            telemetry=telemetry,
+            rules=RouterRules.of(settings),
         )
-        keeper = Keeper(writer, snapshots, settings, telemetry, recovered.policy, recovered.after)
+        writer.listen(telemetry.heard)
+        writer.listen(LearnerLog(telemetry, world).heard)
+        maintenance = Maintenance(
+            writer, snapshots, settings, telemetry, recovered.policy, recovered.after
+        )
         await router.start()
+        if watch is not None:
+            DriftAlarms(watch, writer).start()
         try:
-            await _reconcile(router, keeper, settings)
+            await _reconcile(router, maintenance, settings)
             router.warm()
-            keeper.start()
-            yield router, keeper, telemetry
+            maintenance.start()
+            yield router, maintenance, telemetry
         finally:
             await router.close()
-            await keeper.close()
+            await maintenance.close()
             await embedder.close()
             index.close()
     finally:
@@ -201,7 +185,7 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
     return index
 
 
-async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None:
+async def _reconcile(router: Router, maintenance: Maintenance, settings: Settings) -> None:
     """Make catalogue and policy agree with the configuration, by events.
 
     A configured arm is added or updated when its entry is not what the configuration last
@@ -218,12 +202,12 @@ async def _reconcile(router: Router, keeper: Keeper, settings: Settings) -> None
         if id not in configured and record.source == "config" and not record.retired:
             await router.retire_arm(id, "config")
     wanted, source = wanted_policy(world, settings)
-    if wanted == keeper.serving:
+    if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy_key != key:
             await router.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is folded while the one whose state is there goes on deciding
-        keeper.change_policy(wanted, source)
+        maintenance.change_policy(wanted, source)
 
 
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
@@ -263,8 +247,8 @@ def open_live(
 ) -> live_http.Live:
     """What the page shows, from here on and of the newest pending decisions."""
     tenants = {key.tenant for key in settings.keys if key.tenant}
-    watches = Watches(tenants, telemetry.learning.baseline)
-    watches.recall(router.world)
-    telemetry.watching.append(watches.happened)
+    feeds = ActivityFeeds(tenants, telemetry.learning.fold)
+    feeds.recall(router.world)
+    router.writer.listen(feeds.heard)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
-    return live_http.Live(watches, shown, settings.monitoring.max_listeners)
+    return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

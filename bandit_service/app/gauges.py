@@ -6,6 +6,8 @@ import asyncio
 import time
 from contextlib import suppress
 
+from prometheus_client import Gauge
+
 import bandit_service
 from bandit_service import clock
 from bandit_service.core.spend import ends
@@ -19,10 +21,6 @@ from store import StoreError
 
 _LAG_EVERY_S = 0.1
 _STATES = {"closed": 1.0, "half open": 0.5, "open": 0.0}
-_MONEY = (
-    metrics.BUDGET_LIMIT, metrics.BUDGET_SPENT, metrics.BUDGET_HELD, metrics.BUDGET_LEFT,
-    metrics.BUDGET_PRICE, metrics.BUDGET_ENDS,
-)  # fmt: skip
 
 
 class ServiceGauges:
@@ -39,20 +37,9 @@ class ServiceGauges:
     ) -> None:
         self._telemetry, self._router, self._admission = telemetry, router, admission
         self._health, self._budgets = health, budgets
-        r = telemetry.registry
-        metrics.BUILD.labelled(r)(bandit_service.__version__).set(1)
-        metrics.CONFIG.labelled(r)(config_digest).set(1)
-        self._serving = metrics.SERVING.labelled(r)
-        self._under_way = metrics.REQUESTS_UNDER_WAY.labelled(r)
-        self._allowed = metrics.REQUESTS_ALLOWED.labelled(r)
-        self._queue = metrics.EMBEDDING_QUEUE.on(r)
-        self._info = metrics.ARM_INFO.labelled(r)
-        self._up = metrics.UPSTREAM_UP.labelled(r)
-        self._size = metrics.LOG_SIZE.on(r)
-        self._writable = metrics.LOG_WRITABLE.on(r)
-        self._last = metrics.LOG_LAST_EVENT.on(r)
-        self._first = metrics.LOG_FIRST.on(r)
-        self._money = {each: each.labelled(r) for each in _MONEY}
+        self._metrics = made = telemetry.metrics
+        made.build(bandit_service.__version__).set(1)
+        made.config(config_digest).set(1)
         telemetry.experiments.admit(router.world)
         telemetry.looks.append(self.look)
 
@@ -62,7 +49,7 @@ class ServiceGauges:
             begun = time.perf_counter()
             await asyncio.sleep(_LAG_EVERY_S)
             late = time.perf_counter() - begun - _LAG_EVERY_S
-            self._telemetry.loop_lag.observe(max(0.0, late))
+            self._metrics.event_loop_lag.observe(max(0.0, late))
             self._router.writer.tasks.well("lag")
 
     def look(self) -> None:
@@ -70,19 +57,19 @@ class ServiceGauges:
         router, world, log = self._router, self._router.world, self._router.writer.log
         self._telemetry.learning.look(world)
         self._telemetry.experiments.look(world)
-        self._serving(world.serving).set(1)
-        self._serving.only({(world.serving,)})
+        self._metrics.serving(world.serving).set(1)
+        self._metrics.serving.only({(world.serving,)})
         for kind, limit in self._admission.limits.items():
-            self._under_way(kind).set(limit.under_way)
-            self._allowed(kind).set(limit.allowed)
-        self._queue.set(router.texts_waiting)
+            self._metrics.requests_under_way(kind).set(limit.under_way)
+            self._metrics.requests_allowed(kind).set(limit.allowed)
+        self._metrics.embedding_queue.set(router.texts_waiting)
         with suppress(StoreError):  # a broken log says so by bandit_log_writable
-            self._size.set(log.size_bytes)
-            self._first.set(log.first)
-            self._telemetry.log_offset.set(log.last)
+            self._metrics.log_size.set(log.size_bytes)
+            self._metrics.log_first.set(log.first)
+            self._metrics.log_offset.set(log.last)
         broken = router.writer.degraded or router.writer.broken.done()
-        self._writable.set(0.0 if broken else 1.0)
-        self._last.set(world.ts)
+        self._metrics.log_writable.set(0.0 if broken else 1.0)
+        self._metrics.log_last_event.set(world.ts)
         self._look_at_arms(time.monotonic())
         self._look_at_budgets(clock.now())
 
@@ -99,28 +86,31 @@ class ServiceGauges:
                 state = _STATES[self._health.state(spec.id, now)]
                 up[label] = min(state, up.get(label, state))
         for labels in info:
-            self._info(*labels).set(1)
-        self._info.only(info)
+            self._metrics.arm_info(*labels).set(1)
+        self._metrics.arm_info.only(info)
         for labels, state in up.items():
-            self._up(*labels).set(state)
-        self._up.only(up)
+            self._metrics.upstream_up(*labels).set(state)
+        self._metrics.upstream_up.only(up)
 
     def _look_at_budgets(self, now: float) -> None:
         """One series for each budget, however many tenants and keys: their fullest account."""
-        fullest: dict[str, dict[metrics.GaugeOf, float]] = {}
+        made, fullest = self._metrics, dict[str, dict[metrics.Children[Gauge], float]]()
         for row in self._budgets.rows(self._router.world.spend, now):
             name = f"{row['account'].partition(':')[0]}/{row['per']}/{row['usd']:g}"
             left = row["usd"] - row["spent_usd"] - row["held_usd"]
-            if name not in fullest or left < fullest[name][metrics.BUDGET_LEFT]:
+            if name not in fullest or left < fullest[name][made.budget_left]:
                 fullest[name] = {
-                    metrics.BUDGET_LIMIT: row["usd"],
-                    metrics.BUDGET_SPENT: row["spent_usd"],
-                    metrics.BUDGET_HELD: row["held_usd"],
-                    metrics.BUDGET_LEFT: left,
-                    metrics.BUDGET_PRICE: row["shadow_price"],
-                    metrics.BUDGET_ENDS: ends(row["per"], now),
+                    made.budget_limit: row["usd"],
+                    made.budget_spent: row["spent_usd"],
+                    made.budget_held: row["held_usd"],
+                    made.budget_left: left,
+                    made.budget_price: row["shadow_price"],
+                    made.budget_ends: ends(row["per"], now),
                 }
-        for metric, gauge in self._money.items():
+        for gauge in (
+            *(made.budget_limit, made.budget_spent, made.budget_held, made.budget_left),
+            *(made.budget_price, made.budget_ends),
+        ):
             for name, found in fullest.items():
-                gauge(name).set(found[metric])
+                gauge(name).set(found[gauge])
             gauge.only((name,) for name in fullest)

@@ -43,10 +43,10 @@ from bandit_service.http.routes import ROUTES, SCOPES, paths_of
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
 from bandit_service.runtime.experiments import Experiments
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import Progress
 from bandit_service.runtime.router import Router
-from bandit_service.runtime.standby import Beside
+from bandit_service.runtime.standby import StandbyPolicies
 from bandit_service.settings import (
     BadSettings,
     Settings,
@@ -91,7 +91,7 @@ async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
 
 def application(
     router: Router,
-    keeper: Keeper,
+    maintenance: Maintenance,
     telemetry: Telemetry,
     settings: Settings,
     tracer: Tracer | None = None,
@@ -104,7 +104,7 @@ def application(
         app[tracing_http.TRACER] = tracer
         app.on_response_prepare.append(tracing_http.name_span)
     app[frame.ROUTER] = router
-    app[frame.KEEPER] = keeper
+    app[frame.KEEPER] = maintenance
     app[frame.TELEMETRY] = telemetry
     app[frame.SETTINGS] = settings
     app[operations.DOCUMENT] = document
@@ -113,9 +113,12 @@ def application(
     )
     server = settings.server
     app[frame.BORDERS] = Borders.of(
-        server.allowed_hosts, server.allowed_origins, server.host, bool(server.tls_cert),
+        server.allowed_hosts,
+        server.allowed_origins,
+        server.host,
+        bool(server.tls_cert),
         bool(settings.keys),
-    )  # fmt: skip
+    )
     app[frame.ADMISSION] = Admission(
         settings.server.target_s,
         2 * settings.embedding.batch_size,
@@ -166,21 +169,25 @@ async def serving(
     if refused:
         raise BadSettings([refused])
     tls = tls_context(settings)
-    async with running_router(settings, progress) as (router, keeper, telemetry):
+    async with running_router(settings, progress) as (router, maintenance, telemetry):
         tracer = open_tracer(settings)
-        app = application(router, keeper, telemetry, settings, tracer)
-        beside = Beside(router.writer, keeper)
+        app = application(router, maintenance, telemetry, settings, tracer)
+        beside = StandbyPolicies(router.writer, maintenance)
         await beside.start(settings.policies)
-        experiments = Experiments(router.writer, keeper, settings.experiment_rules.steer_s)
+        experiments = Experiments(router.writer, maintenance, settings.experiment_rules.steer_s)
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(
-            telemetry, router, app[frame.ADMISSION], gateway.health, gateway.budgets,
+            telemetry,
+            router,
+            app[frame.ADMISSION],
+            gateway.health,
+            gateway.budgets,
             digest_of(settings),
-        )  # fmt: skip
+        )
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
         server = settings.server
@@ -195,7 +202,12 @@ async def serving(
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
             listening = await loop.create_server(
-                _entrances(runner, admission, server.idle_s, Door(telemetry.connection_refused)),
+                _entrances(
+                    runner,
+                    admission,
+                    server.idle_s,
+                    Door(telemetry.metrics.connections_refused.inc),
+                ),
                 server.host,
                 server.port,
                 ssl=tls,

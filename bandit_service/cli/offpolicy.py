@@ -22,7 +22,7 @@ from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
 from bandit_service.offline.candidates import Candidate, parsed
-from bandit_service.offline.offpolicy.fold import METRICS, Along, Asked
+from bandit_service.offline.offpolicy.fold import METRICS, Asked, LogEvaluation
 from bandit_service.offline.offpolicy.report import How, report, shown
 from bandit_service.offline.offpolicy.sources import beginning, opened
 from bandit_service.parsing.inputs import text_of
@@ -166,7 +166,7 @@ def evaluated(
             file=sys.stderr,
         )
     known = source.known if isinstance(source, ForeignSource) else True
-    along = Along(asked, world, known)
+    along = LogEvaluation(asked, world, known)
     for event in _told(source, after):
         along.take(event)
     bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])

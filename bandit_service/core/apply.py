@@ -16,8 +16,10 @@ from typing import assert_never
 from bandit_service.core import events as ev
 from bandit_service.core import learners, prior, rewards
 from bandit_service.core.experiments import participation, trial
+from bandit_service.core.learner import Fading, beside
 from bandit_service.core.lessons import OF_THE_MACHINE, teach
-from bandit_service.core.world import ArmRecord, Fading, Pending, World, beside
+from bandit_service.core.resolve import Resolved, expiring, resolve
+from bandit_service.core.world import ArmRecord, World
 from bandit_service.statistics.calibration import Calibration
 
 ITEMS_PER_EVENT = 1024
@@ -26,15 +28,20 @@ ITEMS_PER_EVENT = 1024
 
 def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
+    return fold(world, resolve(world, event))
+
+
+def fold(world: World, what: Resolved) -> World:
+    """The same for an event that was resolved, in the world as it is now."""
+    event = what.event
     skip(world)
     world.ts = max(world.ts, event.ts)
     try:
-        _fold(world, event)
+        _fold(world, event, what)
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable
-        world.unapplied += 1
-        world.why_unapplied = f"{ev.kind(event)}: {_place(error)}"
+        world.stopped(f"{ev.kind(event)}: {_place(error)}")
     return world
 
 
@@ -44,7 +51,7 @@ def _place(error: Exception) -> str:
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
 
 
-def _fold(world: World, event: ev.AnyEvent) -> None:
+def _fold(world: World, event: ev.AnyEvent, what: Resolved) -> None:
     match event:
         case ev.ArmAdded() | ev.ArmUpdated():
             _set_arm(world, event.arm, event.source)
@@ -59,26 +66,30 @@ def _fold(world: World, event: ev.AnyEvent) -> None:
             world.parameters = event.parameters
             if event.source == "config":
                 world.configured_policy = event.key
+            world.learners.switch(event.policy, event.key)
         case ev.PolicyJoined():
             learners.join(world, event)
         case ev.PolicyLeft():
             world.learners.pop(beside(event.policy), None)
         case ev.Decided():
             world.decisions += 1
-            world.pending[event.id] = Pending(event)
+            if what.pending is not None:
+                world.pending[event.id] = what.pending
             _calibrate(world, event)
-            world.drift.decided(event, world.events)
+            world.drift.decided(event, what.number)
             participation.takes_part(world, event)
         case ev.Rewarded():
-            rewards.rewarded(world, event)
+            rewards.rewarded(world, event, what)
         case ev.Compared():
-            rewards.compared(world, event)
+            rewards.compared(world, event, what)
         case ev.DecisionsExpired():
             for i, id in enumerate(event.ids):
                 world.history.next_id = world.events * ITEMS_PER_EVENT + i
-                rewards.expired(world, world.pending.pop(id, None), event.default_reward)
+                pending = world.pending.pop(id, None)
+                if pending is not None:
+                    rewards.expired(world, event, expiring(event, what.number, pending))
         case ev.Spent():
-            rewards.spent(world, event)
+            rewards.spent(world, event, what)
         case ev.ExperimentChanged():
             _set_experiment(world, event)
         case ev.ExperimentDeleted():

@@ -1,8 +1,11 @@
-"""Any state to bytes and back, written once for all policies.
+"""Any state to bytes and back, written once: for policies, for the world, for its digest.
 
-A state is a dataclass of numbers, strings, lists, tuples, dicts, numpy arrays and dataclasses of
-these. Fields whose name begins with an underscore are caches and are left out. Equal states give
-equal bytes, so comparing bytes compares states, bit for bit.
+A state is a dataclass of numbers, strings, lists, tuples, dicts, numpy arrays, structs and
+dataclasses of these. Fields whose name begins with an underscore are caches and are left out. Equal
+states give equal bytes, so comparing bytes compares states, bit for bit.
+
+A class whose state is not its fields says what is written for it: `folded()` returns plain data of
+the type that it is annotated with, and the class method `unfolded` makes the object from that.
 """
 
 from __future__ import annotations
@@ -11,76 +14,176 @@ import dataclasses
 import hashlib
 import types
 import typing
-from typing import Any, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 T = TypeVar("T")
+Makers: TypeAlias = Mapping[Any, Callable[[Any], Any]]
 _ARRAY = 1
+_DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
+_PLAIN = (type(None), bool, int, float, str, bytes)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding bytes of unknown origin can raise; the last where they are nested without end."""
 
 
 def dump(state: Any) -> bytes:
     """`state` as MessagePack; arrays keep dtype, shape and bits. TypeError on anything else."""
-    return msgspec.msgpack.encode(_plain(state))
+    return msgspec.msgpack.encode(_written(state, type(state)), enc_hook=_packed)
 
 
-def load(data: bytes, like: type[T]) -> T:
-    """The state of type `like` that `dump` made `data` from; arrays are fresh and writable."""
-    restored: T = _typed(msgspec.msgpack.decode(data, ext_hook=_array), like)
+def load(data: bytes | msgspec.Raw, like: type[T], makers: Makers | None = None) -> T:
+    """The state of type `like` that `dump` made `data` from; arrays are fresh and writable.
+
+    makers: what makes an object of a class from what its `folded` gave, in place of `unfolded`.
+    Raises one of UNREADABLE where `data` is no such state.
+    """
+    restored: T = _read(data, like, makers or {})
     return restored
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        body = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
-        return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode(body))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = (f.name for f in dataclasses.fields(value) if not f.name.startswith("_"))
-        return {name: _plain(getattr(value, name)) for name in kept}
-    if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return value
-    raise TypeError(f"a state may not hold a {type(value).__name__}")
-
-
-def _array(code: int, data: memoryview) -> Any:
-    if code != _ARRAY:
-        raise ValueError(f"unknown extension {code} in a dumped state")
-    dtype, shape, body = msgspec.msgpack.decode(data)
-    return np.frombuffer(body, dtype=np.dtype(dtype)).reshape(shape).copy()
-
-
-def _typed(value: Any, like: Any) -> Any:
-    like = getattr(like, "__supertype__", like)  # a NewType is its supertype at run time
-    origin, args = typing.get_origin(like), typing.get_args(like)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        (only,) = (arg for arg in args if arg is not type(None))
-        return _typed(value, only)
-    if isinstance(like, type) and dataclasses.is_dataclass(like):
-        hints = typing.get_type_hints(like)
-        return like(**{name: _typed(item, hints[name]) for name, item in value.items()})
-    if isinstance(like, type) and issubclass(like, msgspec.Struct):
-        return msgspec.convert(value, like)
-    if origin is dict:
-        return {_typed(key, args[0]): _typed(item, args[1]) for key, item in value.items()}
-    if origin is list:
-        return [_typed(item, args[0]) for item in value]
-    if origin is tuple:
-        kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        return tuple(_typed(item, kind) for item, kind in zip(value, kinds, strict=True))
-    return value
 
 
 def sha256(data: bytes) -> str:
     """The hex SHA-256 by which two states are compared."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _written(value: Any, like: Any) -> Any:
+    """The value without caches; what has none by its type goes to msgspec as it is."""
+    if _native(like):
+        return value
+    kind: Any = type(value)
+    like = kind if _is_open(like) else like
+    if hasattr(value, "folded"):
+        return _written(value.folded(), _kept_type(kind))
+    if dataclasses.is_dataclass(value):
+        kept = _fields(kind)
+        return {name: _written(getattr(value, name), kind) for name, kind in kept.items()}
+    args = typing.get_args(like)
+    if isinstance(value, dict):
+        kind = args[1] if len(args) == 2 else Any
+        return {key: _written(item, kind) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        kinds = _kinds(value, args) if args else [Any] * len(value)
+        return [_written(item, kind) for item, kind in zip(value, kinds, strict=True)]
+    if isinstance(value, (*_PLAIN, np.ndarray, msgspec.Struct)):
+        return value
+    raise TypeError(f"a state may not hold a {type(value).__name__}")
+
+
+def _read(data: bytes | msgspec.Raw, like: Any, makers: Makers) -> Any:
+    like = _bare(like)
+    origin, args = typing.get_origin(like), typing.get_args(like)
+    if origin is OrderedDict and _native(like):  # in one pass, not by way of plain data
+        return OrderedDict(_decoder(dict.__class_getitem__(args)).decode(data))
+    if _native(like) or like is Any:
+        return _decoder(like).decode(data)
+    if isinstance(like, type) and hasattr(like, "folded"):
+        made = makers.get(like) or like.unfolded  # type: ignore[attr-defined]
+        return made(_read(data, _kept_type(like), makers))
+    if isinstance(like, type) and dataclasses.is_dataclass(like):
+        parts, kept = _decoder(dict[str, msgspec.Raw]).decode(data), _fields(like)
+        if parts.keys() != kept.keys():
+            raise msgspec.ValidationError(f"{like.__name__} has other fields")
+        return like(**{name: _read(parts[name], kind, makers) for name, kind in kept.items()})
+    if origin in _DICTS:
+        entries = _decoder(dict[args[0], msgspec.Raw]).decode(data)  # type: ignore[valid-type]
+        return origin((key, _read(item, args[1], makers)) for key, item in entries.items())
+    if origin in _LISTS:
+        items = _decoder(list[msgspec.Raw]).decode(data)
+        kinds = _kinds(items, args)
+        return origin(_read(item, kind, makers) for item, kind in zip(items, kinds, strict=True))
+    if origin in (typing.Union, types.UnionType):
+        (only,) = (arg for arg in args if arg is not type(None))
+        return None if bytes(data) == b"\xc0" else _read(data, only, makers)
+    raise TypeError(f"a state may not hold a {like}")
+
+
+@cache
+def _native(like: Any) -> bool:
+    """Whether msgspec writes and reads this type by itself: nothing in it is a cache."""
+    like = _bare(like)
+    if like is None or like in _PLAIN or like is np.ndarray:
+        return True
+    origin, args = typing.get_origin(like), typing.get_args(like)
+    if origin is np.ndarray:
+        return True
+    if origin is not None:
+        parts = [arg for arg in args if arg is not Ellipsis]
+        known = (*_DICTS, *_LISTS, typing.Union, types.UnionType)
+        return origin in known and all(_native(part) for part in parts)
+    if not isinstance(like, type) or hasattr(like, "folded"):
+        return False
+    if issubclass(like, msgspec.Struct):
+        return True
+    if not dataclasses.is_dataclass(like):
+        return False
+    kept = _fields(like)
+    return len(kept) == len(dataclasses.fields(like)) and all(map(_native, kept.values()))
+
+
+@cache
+def _fields(like: Any) -> dict[str, Any]:
+    """The fields that are no caches, with their types."""
+    hints = typing.get_type_hints(like)
+    names = (each.name for each in dataclasses.fields(like))
+    return {name: hints[name] for name in names if not name.startswith("_")}
+
+
+@cache
+def _kept_type(like: Any) -> Any:
+    return typing.get_type_hints(like.folded)["return"]
+
+
+@cache
+def _decoder(like: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(like, dec_hook=_converted, ext_hook=_unpacked)
+
+
+def _bare(like: Any) -> Any:
+    return getattr(like, "__supertype__", like)  # a NewType is its supertype at run time
+
+
+def _is_open(like: Any) -> bool:
+    """Whether the type says less than the value: Any, a union, a class with subclasses."""
+    return typing.get_origin(like) is None or typing.get_origin(like) in (
+        typing.Union,
+        types.UnionType,
+    )
+
+
+def _kinds(items: typing.Sized, args: tuple[Any, ...]) -> list[Any]:
+    """The type of each item of a list or tuple."""
+    if len(args) == 1 or (len(args) == 2 and args[1] is Ellipsis):
+        return [args[0]] * len(items)
+    if len(args) != len(items):
+        raise msgspec.ValidationError(f"{len(args)} items expected, {len(items)} found")
+    return list(args)
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        body = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
+        return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode(body))
+    raise TypeError(f"a state may not hold a {type(value).__name__}")
+
+
+def _unpacked(code: int, data: memoryview) -> Any:
+    if code != _ARRAY:
+        raise msgspec.ValidationError(f"unknown extension {code} in a dumped state")
+    try:
+        dtype, shape, body = msgspec.msgpack.decode(data)
+        return np.frombuffer(body, dtype=np.dtype(dtype)).reshape(shape).copy()
+    except (TypeError, ValueError) as error:
+        raise msgspec.ValidationError(f"not an array: {error}") from None
+
+
+def _converted(like: Any, value: Any) -> Any:
+    """What msgspec does not know: arrays, which are made by now, and dicts with an order."""
+    if typing.get_origin(like) is OrderedDict:
+        plain = dict.__class_getitem__(typing.get_args(like))
+        return OrderedDict(msgspec.convert(value, plain, dec_hook=_converted))
+    return value

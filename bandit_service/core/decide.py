@@ -18,14 +18,9 @@ from bandit_service.core.experiments.assignment import (
     running,
 )
 from bandit_service.core.experiments.spec import label_of
+from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
-from bandit_service.core.world import (
-    ArmRecord,
-    Learner,
-    World,
-    beside,
-    priced,
-)
+from bandit_service.core.world import ArmRecord, World, priced
 from policies import (
     ArmId,
     Arms,
@@ -194,11 +189,21 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
             propensities = lift(propensities, floors)
     shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
-        records, arms, proposal, propensities, context.neighbours, fallback, stays is not None,
-        policy, key, part, _steps(world, query, part, always is not None), shadows,
+        records,
+        arms,
+        proposal,
+        propensities,
+        context.neighbours,
+        fallback,
+        stays is not None,
+        policy,
+        key,
+        part,
+        _steps(world, query, part, always is not None),
+        shadows,
         _noted(world, query) if len(records) < len(world.arms) else {},
         query.willingness_to_pay,
-    )  # fmt: skip
+    )
 
 
 def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
@@ -255,10 +260,14 @@ def _shadows(
             proposal, _ = proposed(learner, _context(world, query, recalled, learner), arms, "")
             p = explore.added(proposal.propensities)
             usd = float(p @ arms.cost_usd)
-            found.append(ev.Shadow(
-                experiment=spec.id, variant=variant.key, propensities=tuple(p.tolist()),
-                expected_cost_usd=usd,
-            ))  # fmt: skip
+            found.append(
+                ev.Shadow(
+                    experiment=spec.id,
+                    variant=variant.key,
+                    propensities=tuple(p.tolist()),
+                    expected_cost_usd=usd,
+                )
+            )
     return tuple(found)
 
 

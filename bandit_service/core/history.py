@@ -54,12 +54,30 @@ class Item:
     origins: tuple[Origin, ...] = ()
     compared_in: tuple[Origin, ...] = ()
 
-    def folded(self) -> list[object]:
-        """What of it is state: all but the row, which is where a cache of this process lies."""
-        return [
-            *(self.key, self.outcomes, self.comparisons, self.owners, self.compared_by),
-            *(self.origins, self.compared_in),
-        ]
+
+KeptItem: TypeAlias = tuple[
+    bytes,
+    tuple[Outcome, ...],
+    tuple[Comparison, ...],
+    tuple[str, ...],
+    tuple[str, ...],
+    tuple[Origin, ...],
+    tuple[Origin, ...],
+]
+"""An item without its row, which is where a cache of this process lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHistory:
+    """A history as it is kept: ids, vectors (n, d) and items of the same order, oldest first."""
+
+    capacity: int
+    per_item: int
+    next_id: int
+    faded: dict[ArmId, int]
+    ids: list[int]
+    vectors: Vector
+    items: list[KeptItem]
 
 
 def _key(vector: Vector) -> bytes:
@@ -134,9 +152,12 @@ class History:
             return False
         item, pair = self.items[id], {after.winner, after.loser}
         changed = _exchanged(
-            item.comparisons, item.compared_by, owner, after,
+            item.comparisons,
+            item.compared_by,
+            owner,
+            after,
             lambda one: {one.winner, one.loser} == pair,
-        )  # fmt: skip
+        )
         self.items[id] = replace(item, comparisons=changed)
         return changed is not item.comparisons
 
@@ -172,15 +193,31 @@ class History:
                 self._note_removed(id)
         self._close_ranks()
 
-    def load(self, ids: Sequence[int], vectors: Vector, items: Sequence[Item]) -> None:
-        """Take over what `vectors` and `items` of another history gave, oldest first."""
-        self.items = OrderedDict(
-            (id, replace(item, row=row))
-            for row, (id, item) in enumerate(zip(ids, items, strict=True))
+    def folded(self) -> KeptHistory:
+        """All that is no cache."""
+        ids, vectors = self.vectors()
+        items = [
+            (
+                *(one.key, one.outcomes, one.comparisons, one.owners, one.compared_by),
+                *(one.origins, one.compared_in),
+            )
+            for one in self.items.values()
+        ]
+        return KeptHistory(
+            self.capacity, self.per_item, self.next_id, self.faded, ids, vectors, items
         )
-        self._ids = {item.key: id for id, item in self.items.items()}
-        self._vectors = np.array(vectors, np.float32)
-        self._added, self._removed = {}, {}
+
+    @classmethod
+    def unfolded(cls, kept: KeptHistory) -> History:
+        """The history of which `folded` gave this; ValueError where it is none."""
+        made = cls(kept.capacity, kept.per_item, kept.next_id, dict(kept.faded))
+        rows = enumerate(zip(kept.ids, kept.items, strict=True))
+        made.items = OrderedDict((id, Item(row, *item)) for row, (id, item) in rows)
+        made._ids = {item.key: id for id, item in made.items.items()}
+        if kept.vectors.ndim != 2 or len(kept.vectors) != len(made.items):
+            raise ValueError(f"{len(made.items)} vectors expected, got {kept.vectors.shape}")
+        made._vectors = np.asarray(kept.vectors, np.float32)
+        return made
 
     def neighbours(
         self, ids: Sequence[int], similarities: Sequence[float], view: View | None = None
@@ -197,13 +234,15 @@ class History:
             outcomes, comparisons = item.outcomes, item.comparisons
             if view is not None or self.faded:
                 outcomes = tuple(
-                    one for one, origin in zip(outcomes, item.origins, strict=True)
+                    one
+                    for one, origin in zip(outcomes, item.origins, strict=True)
                     if self._shown(origin, view, one.arm)
-                )  # fmt: skip
+                )
                 comparisons = tuple(
-                    one for one, origin in zip(comparisons, item.compared_in, strict=True)
+                    one
+                    for one, origin in zip(comparisons, item.compared_in, strict=True)
                     if self._shown(origin, view, one.winner, one.loser)
-                )  # fmt: skip
+                )
             if outcomes or comparisons:
                 found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)

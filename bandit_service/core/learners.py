@@ -8,7 +8,8 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.experiments.spec import label_of
-from bandit_service.core.world import Learner, World, beside
+from bandit_service.core.learner import Learner, beside
+from bandit_service.core.world import World
 
 
 def join(world: World, event: ev.PolicyJoined) -> None:

@@ -10,17 +10,16 @@ import numpy as np
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.experiments.spec import label_of
-from bandit_service.core.history import Origin, View
-from bandit_service.core.world import Correction, Fading, Learner, Lesson, Recompared, World
+from bandit_service.core.history import View
+from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
+from bandit_service.core.resolve import Resolved, Subject
+from bandit_service.core.world import World
 from policies import ArmId, Context
 
 Outcome: TypeAlias = policies.Rewarded | policies.Compared | Correction | Recompared
 
 
-def context_of(
-    world: World, of: ev.Decided | ev.Subject, learner: Learner | None = None
-) -> Context:
+def context_of(world: World, of: Subject, learner: Learner | None = None) -> Context:
     """The context as it was decided on, with its neighbours as they are known now.
 
     learner: the one that is to see it, where it may not see all.
@@ -39,30 +38,18 @@ def view_of(learner: Learner | None) -> View | None:
     return View(learner.own, learner.seeded) if learner is not None and learner.own else None
 
 
-def origin_of(world: World, of: ev.Decided | ev.Subject) -> Origin:
-    """With which event an outcome came, and of which variant."""
-    if isinstance(of, ev.Decided) and of.experiment:
-        return world.events, label_of(of.experiment, of.variant)
-    return world.events, ""
-
-
-def learn(
-    world: World,
-    lesson: Outcome,
-    of: ev.Decided | ev.Subject,
-    prior: bool = False,
-) -> None:
-    """Teach every policy that may learn this: all, but of a variant's own only what is its own.
+def learn(world: World, lesson: Outcome, what: Resolved, prior: bool = False) -> None:
+    """Teach every policy; an isolated variant learns only from its own decisions.
 
     prior: it was taught beforehand, by a warm start.
     """
     _count(world, lesson, prior)
-    origin = label_of(of.experiment, of.variant) if isinstance(of, ev.Decided) else ""
+    variant = what.variant
     for learner in world.learners.values():
         if not learner.own:
             teach(learner, lesson)
-        elif learner.own == origin:
-            teach(learner, _seen(lesson, context_of(world, of, learner)))
+        elif learner.own == variant and what.subject is not None:
+            teach(learner, _seen(lesson, context_of(world, what.subject, learner)))
 
 
 def _count(world: World, lesson: Outcome, prior: bool) -> None:

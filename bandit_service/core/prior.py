@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 
 from bandit_service.core import events as ev
+from bandit_service.core.learner import Fading
 from bandit_service.core.lessons import teach
-from bandit_service.core.world import Fading, World
+from bandit_service.core.world import World
 from policies import ArmId
 
 STRENGTH = 2.0

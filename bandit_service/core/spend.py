@@ -12,8 +12,10 @@ budget stays hard; it may count as more, by at most what all spent over nine ten
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 PERIODS = ("hour", "day", "month")
 _FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
@@ -30,7 +32,20 @@ def window(period: str, ts: float) -> str:
     >>> window("hour", 0.0), window("day", 90_000.0), window("month", 0.0)
     ('1970-01-01T00', '1970-01-02', '1970-01')
     """
-    return datetime.fromtimestamp(ts, UTC).strftime(_FORMS[period])
+    return _windows(_hour(ts))[PERIODS.index(period)]
+
+
+def _hour(ts: float) -> int:
+    """The hour of a moment, to the microsecond, as a datetime rounds it."""
+    part, whole = math.modf(ts)
+    return int(whole + (round(part * 1e6) >= 1_000_000)) // 3600
+
+
+@lru_cache(maxsize=64)
+def _windows(hour: int) -> tuple[str, ...]:
+    """The windows that an hour lies in, in the order of PERIODS."""
+    begin = datetime.fromtimestamp(3600.0 * hour, UTC)
+    return tuple(begin.strftime(_FORMS[period]) for period in PERIODS)
 
 
 def ends(period: str, ts: float) -> float:
@@ -57,9 +72,8 @@ class Spend:
     def add(self, ts: float, usd: float, tenant: str, key: str, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
         named = accounts_of(tenant, key, judge)
-        for period in PERIODS:
+        for period, name in zip(PERIODS, _windows(_hour(ts)), strict=True):
             kept = self.windows.setdefault(period, {})
-            name = window(period, ts)
             if name not in kept:
                 if len(kept) >= _KEPT and name < min(kept):
                     continue  # of a window that nobody asks for any more

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,10 @@ from bandit_service.core.events import ArmSpec, Decided
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import PER_ITEM, History
+from bandit_service.core.learner import Learner, Learners, beside
 from bandit_service.core.spend import Spend
 from bandit_service.statistics.calibration import Calibration
-from policies import ArmId, Arms, Compared, Policy, Rewarded
+from policies import ArmId, Arms, Policy
 
 PRIOR_DECISIONS = 5.0
 """How many decisions at list price a never-observed arm's cost estimate is worth."""
@@ -101,83 +101,22 @@ class Pending:
         return "reward" in self.learned
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """One outcome as it was learned, and as it should have been."""
-
-    before: Rewarded
-    after: Rewarded
-
-
-@dataclass(frozen=True, slots=True)
-class Recompared:
-    """A comparison in the place of an earlier one, which policies cannot take back."""
-
-    after: Compared
-
-
-@dataclass(frozen=True, slots=True)
-class Fading:
-    """Of what was learned of one arm only the share `keep` counts from here on.
-
-    drift: since the arm has changed, which a policy may have noticed by itself.
-    """
-
-    arm: ArmId
-    keep: float
-    drift: bool = True
-
-
-Lesson: TypeAlias = Rewarded | Compared | Correction | Recompared | Fading
-
-
-@dataclass
-class Learner:
-    """A policy with its state.
-
-    failures: how many events it refused to learn from.
-    uncorrected: how many corrections it could not take in, as its state is not a sum.
-    queue: not None while the state up to a certain event is folded elsewhere: what it is to learn
-    since then, in order. Such a learner is no part of the digest.
-    name, key, parameters: what the policy is, where the log described it: a variant's, and one that
-    learns beside the serving one. own: the variant ("…/…")
-    whose outcomes alone it learns, "" for all; then `seeded` events are the past that it knows.
-    """
-
-    policy: Policy[Any]
-    state: Any
-    failures: int = 0
-    uncorrected: int = 0
-    queue: list[Lesson] | None = None
-    name: str = ""
-    key: str = ""
-    parameters: bytes = b"{}"
-    own: str = ""
-    seeded: int = 0
-
-
-def beside(policy: str) -> str:
-    """The label of a policy that learns beside the serving one; no policy's name begins so."""
-    return f"beside:{policy}"
-
-
 @dataclass
 class World:
     """States, pending decisions, history and catalogue after all events up to now.
 
-    `apply` is the only thing that changes it. `configured` is what the configuration last said
-    of each arm, which the API may have changed since. `learners` holds every policy that learns,
-    by label; `serving` is the label of the one that decides. `policy`, `policy_key`, `parameters`:
-    what the log last said of it. `experiments`, `trials`: what they are and what they have seen, by
-    id, oldest first; `rules` stands over them. `calibration` holds the propensities of each policy
-    against what was drawn. `ts` is the latest time of any event. `erasing`
-    holds the owners whose records are still to be erased from the log. `unapplied`: how many events
-    an error of ours stopped half-way, and `why_unapplied` where the last one was; that and
-    `serving_key`, what the state that decides was folded for, are not folded.
+    `apply` is the only thing that changes it. Each field is folded: `digest` and snapshots have all
+    but those whose name begins with an underscore.
+
+    configured: what the configuration last said of each arm, which the API may have changed since.
+    policy, policy_key, parameters (JSON): what the log last said of the policy. experiments,
+    trials: what they are and what they have seen, by id, oldest first; `rules` stands over them.
+    calibration: the propensities of each policy against what was drawn. ts: the latest time of any
+    event. erasing: the owners whose records are still to be erased from the log. unapplied: how
+    many events an error of ours stopped half-way.
     """
 
-    learners: dict[str, Learner]
-    serving: str
+    learners: Learners
     history: History
     arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
     configured: dict[ArmId, ArmSpec] = field(default_factory=dict)
@@ -202,12 +141,26 @@ class World:
     rewards: int = 0
     comparisons: int = 0
     unapplied: int = 0
-    why_unapplied: str = ""
-    serving_key: str = ""
+    _why_unapplied: str = ""
+
+    @property
+    def serving(self) -> str:
+        """The label of the policy that decides."""
+        return self.learners.serving
+
+    @property
+    def why_unapplied(self) -> str:
+        """Where the last event that was not applied whole was stopped, in this process."""
+        return self._why_unapplied
+
+    def stopped(self, where: str) -> None:
+        """An error of ours stopped an event half-way."""
+        self.unapplied += 1
+        self._why_unapplied = where
 
     def key_of(self, learner: Learner) -> str:
         """What the decisions of this learner say that they were made by."""
-        return learner.key or self.serving_key or self.policy_key
+        return learner.key or self.learners.serving_key or self.policy_key
 
     def offered(self) -> list[ArmRecord]:
         """Arms that are not retired, in the canonical order."""
@@ -221,51 +174,19 @@ class World:
 
     def digest(self) -> str:
         """SHA-256 of everything folded, bit for bit; caches do not count."""
-        folded = {
-            "learners": {
-                label: [
-                    *(codec.dump(learner.state), learner.failures, learner.uncorrected),
-                    *(learner.name, learner.key, learner.own, learner.seeded),
-                ]
-                for label, learner in sorted(self.learners.items())
-                if learner.queue is None
-            },
-            "history": [
-                [self.history.capacity, self.history.per_item, self.history.next_id],
-                [[id, *item.folded()] for id, item in self.history.items.items()],
-                self.history.vectors()[1].tobytes(),
-                self.history.faded,
-            ],
-            "arms": {id: codec.dump(record) for id, record in self.arms.items()},
-            "configured": {id: codec.dump(spec) for id, spec in self.configured.items()},
-            "pending": {id: codec.dump(pending) for id, pending in self.pending.items()},
-            "keys": dict(self.keys),
-            "counts": [self.events, self.decisions, self.rewards, self.comparisons, self.unapplied],
-            "policy": [self.policy, self.policy_key, self.parameters, self.configured_policy],
-            "ts": self.ts,
-            "erasing": list(self.erasing),
-            "spend": self.spend.windows,
-            "drift": codec.dump(self.drift),
-            "experiments": [
-                {id: codec.dump(spec) for id, spec in self.experiments.items()},
-                {id: codec.dump(spec) for id, spec in self.configured_experiments.items()},
-                {id: codec.dump(trial) for id, trial in self.trials.items()},
-                [codec.dump(self.rules), codec.dump(self.configured_rules)],
-            ],
-            "calibration": {name: codec.dump(each) for name, each in self.calibration.items()},
-        }
-        return hashlib.sha256(codec.dump(folded)).hexdigest()
+        return codec.sha256(codec.dump(self))
 
 
 def new_world(
-    policies: Mapping[str, Policy[Any]],
+    by_label: Mapping[str, Policy[Any]],
     serving: str,
     history_capacity: int,
     per_item: int = PER_ITEM,
 ) -> World:
     """The world before any event; `per_item` outcomes of each remembered query are kept."""
-    learners = {label: Learner(policy, policy.init()) for label, policy in policies.items()}
-    return World(learners=learners, serving=serving, history=History(history_capacity, per_item))
+    learners = Learners({label: Learner(one, one.init()) for label, one in by_label.items()})
+    learners.serving = serving
+    return World(learners=learners, history=History(history_capacity, per_item))
 
 
 def priced(world: World, records: Sequence[ArmRecord], tokens: int) -> Arms:

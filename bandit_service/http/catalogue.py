@@ -13,8 +13,9 @@ from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.results import calibrated
+from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
-from bandit_service.core.world import ArmRecord, beside
+from bandit_service.core.world import ArmRecord
 from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
 from bandit_service.http.responses.catalogue import (
     Arm,

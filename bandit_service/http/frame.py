@@ -30,12 +30,12 @@ from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
 
 ROUTER = web.AppKey("router", Router)
-KEEPER = web.AppKey("keeper", Keeper)
+KEEPER = web.AppKey("keeper", Maintenance)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 GATE = web.AppKey("gate", Gate)
 BORDERS = web.AppKey("borders", Borders)

@@ -17,7 +17,7 @@ from bandit_service.core.errors import Forbidden
 from bandit_service.http.frame import CALLER, reply
 from bandit_service.http.responses.operations import Map
 from bandit_service.observe.broadcast import Broadcast
-from bandit_service.observe.feed import Watch, Watches
+from bandit_service.observe.feed import ActivityFeed, ActivityFeeds
 from bandit_service.observe.scatter import Plane, scatter
 from bandit_service.observe.snapshots import Shown
 
@@ -33,7 +33,7 @@ _encoder = msgspec.json.Encoder()
 class Live:
     """What is shown, to whom, and the pictures that were made."""
 
-    watches: Watches
+    feeds: ActivityFeeds
     shown: Shown
     most: int
     broadcast: Broadcast = field(init=False)
@@ -42,30 +42,30 @@ class Live:
     def __post_init__(self) -> None:
         self.broadcast = Broadcast(self._tick, self.most)
 
-    def watch_of(self, tenant: str | None) -> Watch:
+    def feed_of(self, tenant: str | None) -> ActivityFeed:
         """What a caller may see; Forbidden for a tenant that no key of ours is bound to."""
         try:
-            return self.watches.of(tenant)
+            return self.feeds.of(tenant)
         except KeyError:
             raise Forbidden("tenant: nothing is shown for it", reason="tenant") from None
 
     def begin(self, tenant: str | None) -> bytes:
         """The first frame."""
-        return _frame("begin", self.shown.begin(self.watch_of(tenant), tenant))
+        return _frame("begin", self.shown.begin(self.feed_of(tenant), tenant))
 
     async def map(self, tenant: str | None) -> dict[str, Any]:
         """The newest queries on a plane, made in a thread at most every few seconds."""
-        watch = self.watch_of(tenant)
+        feed = self.feed_of(tenant)
         made = self._maps.setdefault(tenant, _Map())
         async with made.lock:
             if time.monotonic() - made.at > _MAP_S:
-                newest = watch.newest(len(watch.recent))[::-1]
+                newest = feed.newest(len(feed.recent))[::-1]
                 made.body, made.plane = await asyncio.to_thread(scatter, newest, made.plane)
                 made.at = time.monotonic()
         return made.body
 
     def _tick(self, tenant: str | None) -> bytes:
-        return _frame("tick", self.shown.tick(self.watch_of(tenant), tenant, clock.now()))
+        return _frame("tick", self.shown.tick(self.feed_of(tenant), tenant, clock.now()))
 
 
 @dataclass
@@ -82,7 +82,7 @@ LIVE = web.AppKey("live", Live)
 async def live(request: web.Request) -> web.StreamResponse:
     """GET /v1/live: `begin` with what is kept, then a `tick` every second, for ten minutes."""
     seen, tenant = request.app[LIVE], request[CALLER].tenant
-    seen.watch_of(tenant)
+    seen.feed_of(tenant)
     listener = seen.broadcast.join(tenant)
     response = web.StreamResponse(
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no",

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core.events import Decided, DriftDetected
-from bandit_service.observe.feed import ArmSeen
 from bandit_service.statistics.moments import Moments, moved
+from bandit_service.telemetry.learning import ArmSeen
 from policies import ArmId, OwnAlarms
 
 LOOKED_AT = 200
 ENOUGH_TO_TELL, _LATELY_S = 30, 600.0
 _WORDS = {
-    "quality": ("quality", "{:.2f}"), "cost_usd": ("cost", "${:.2g}"), "latency_s": (
-        "latency", "{:.2f} s"),
-}  # fmt: skip
+    "quality": ("quality", "{:.2f}"),
+    "cost_usd": ("cost", "${:.2g}"),
+    "latency_s": ("latency", "{:.2f} s"),
+}
 _FEW, _FALLBACKS, _OFTEN, _SPENT = 20, 0.05, 0.5, 0.9
 _FAILED, _FAILED_SHARE = 3, 0.01
 _RELEARNED = 100

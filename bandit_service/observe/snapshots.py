@@ -15,7 +15,7 @@ from bandit_service.core.lessons import own_alarms
 from bandit_service.core.world import Pending
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
-from bandit_service.observe.feed import SIGNALS, ArmSeen, Money, Watch
+from bandit_service.observe.feed import ActivityFeed
 from bandit_service.observe.reasons import (
     LOOKED_AT,
     Chances,
@@ -32,6 +32,7 @@ from bandit_service.observe.ring import Step
 from bandit_service.runtime.router import Router
 from bandit_service.statistics import srm
 from bandit_service.statistics.moments import Moments
+from bandit_service.telemetry.learning import SIGNALS, ArmSeen, Money
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
@@ -41,7 +42,7 @@ _NOW_S, _SPAN_S = 60.0, 600.0
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Renders a watch. now: UTC seconds, as events have them."""
+    """Renders a feed of activity. now: UTC seconds, as events have them."""
 
     router: Router
     telemetry: Telemetry
@@ -49,59 +50,69 @@ class Shown:
     budgets: Budgets
     now: Callable[[], float]
 
-    def begin(self, watch: Watch, tenant: str | None) -> dict[str, Any]:
+    def begin(self, feed: ActivityFeed, tenant: str | None) -> dict[str, Any]:
         """Everything that a new page needs, all kept steps among it."""
         now = self.now()
-        fine, coarse = watch.fine, watch.coarse
-        return self.tick(watch, tenant, now) | {
+        fine, coarse = feed.fine, feed.coarse
+        return self.tick(feed, tenant, now) | {
             "fine": {"step_s": fine.step_s, "most": fine.most, "rows": _rows(fine.kept(now))},
             "coarse": {
-                "step_s": coarse.step_s, "most": coarse.most, "rows": _rows(coarse.kept(now)),
+                "step_s": coarse.step_s,
+                "most": coarse.most,
+                "rows": _rows(coarse.kept(now)),
             },
-        }  # fmt: skip
+        }
 
-    def tick(self, watch: Watch, tenant: str | None, now: float) -> dict[str, Any]:
+    def tick(self, feed: ActivityFeed, tenant: str | None, now: float) -> dict[str, Any]:
         """What changes from second to second; of the steps those of the last few seconds."""
-        for ring in (watch.fine, watch.coarse):
+        for ring in (feed.fine, feed.coarse):
             if ring.newest is not None:
-                ring.newest.mean, ring.newest.best = watch.means()
-        recent = watch.newest(LOOKED_AT)
-        span = watch.fine.since(now - _SPAN_S)
-        alarms = [] if tenant is not None else [  # they are of all tenants' outcomes
-            each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
-        ]  # fmt: skip
+                ring.newest.mean, ring.newest.best = feed.learning.means()
+        recent = feed.newest(LOOKED_AT)
+        span = feed.fine.since(now - _SPAN_S)
+        alarms = (
+            []
+            if tenant is not None
+            else [  # they are of all tenants' outcomes
+                each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
+            ]
+        )
         anew = {} if tenant is not None else relearned(own_alarms(self.router.world))
-        arms = self._arms(watch, span, recent, alarms, anew, now)
+        arms = self._arms(feed, span, recent, alarms, anew, now)
         budgets = self._budgets(tenant, now)
         noticed = drifted(alarms) + list(anew.values()) + self._splits() + nearly_spent(budgets)
-        codes = [] if tenant is not None else [  # they are all tenants' answers
-            code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
-        ]  # fmt: skip
+        codes = (
+            []
+            if tenant is not None
+            else [  # they are all tenants' answers
+                code for ts, code in self.telemetry.codes if ts >= clock.now() - _SPAN_S
+            ]
+        )
         answers = _codes(codes)
         says = self._state(span, recent, arms, noticed, answers)
         return {
             "now": now,
             "policy": self.router.world.serving,
-            "numbers": list(watch.numbers),
+            "numbers": list(feed.numbers),
             "state": {"is": says[0], "says": says[1]},
-            "totals": self._totals(watch, tenant, span, now) | answers,
+            "totals": self._totals(feed, tenant, span, now) | answers,
             "budgets": budgets[:BUDGETS],
-            "fine": {"rows": _rows(watch.fine.since(now - 5.0))},
-            "coarse": {"rows": _rows(watch.coarse.since(now - 5.0))},
+            "fine": {"rows": _rows(feed.fine.since(now - 5.0))},
+            "coarse": {"rows": _rows(feed.coarse.since(now - 5.0))},
             "arms": arms,
             "feed": [_decision(pending) for pending in recent[:FEED]],
         }
 
     def _totals(
-        self, watch: Watch, tenant: str | None, span: Sequence[Step], now: float
+        self, feed: ActivityFeed, tenant: str | None, span: Sequence[Step], now: float
     ) -> dict[str, Any]:
         reward = Moments()
         for step in span:
             reward.merge(step.reward)
         newest = [step for step in span if step.ts >= now - 11.0 and step.ts < int(now)]
-        mean, best = watch.means()
-        baseline = self.telemetry.learning.baseline(self.router.world)
-        money = watch.money.get(ArmId(baseline), Money())
+        mean, best = feed.learning.means()
+        baseline = self.telemetry.learning.fold.baseline.arm(self.router.world)
+        money = feed.learning.money.get(ArmId(baseline), Money())
         took = np.array(self.telemetry.took_s)
         shown = len(took) >= 20 and tenant is None  # all tenants' times are not for one
         return {
@@ -109,7 +120,7 @@ class Shown:
             "per_s": sum(_count(step) for step in newest) / 10.0,
             "reward": reward.said(),
             "regret": None if mean is None or best is None else best - mean,
-            "rewarded": sum(seen.signals["reward"].n for seen in watch.arms.values()),
+            "rewarded": sum(seen.signals["reward"].n for seen in feed.learning.arms.values()),
             "baseline": baseline,
             "saved": money.saved.said(),
             "spent_usd": money.spent_usd,
@@ -158,7 +169,7 @@ class Shown:
 
     def _arms(
         self,
-        watch: Watch,
+        feed: ActivityFeed,
         span: Sequence[Step],
         recent: Sequence[Pending],
         alarms: Sequence[DriftDetected],
@@ -175,12 +186,12 @@ class Shown:
         shares = [(each, max(1, sum(each.values()))) for each in (newest, before)]
         rows = []
         for id, record in sorted(self.router.world.arms.items()):
-            number = watch.numbers.get(id, -1)
+            number = feed.numbers.get(id, -1)
             upstream = ""
             if record.spec.upstream:
                 upstream = self.health.state(id, time.monotonic())
-            seen = watch.arms.get(id, ArmSeen())
-            row = _arm(seen, watch, id, treated.get(id))
+            seen = feed.learning.arms.get(id, ArmSeen())
+            row = _arm(seen, feed, id, treated.get(id))
             untried = id in treated and treated[id].untried
             untried = untried and not seen.signals["reward"].n and not seen.compared
             share, share_before = (each.get(number, 0) / whole for each, whole in shares)
@@ -191,23 +202,26 @@ class Shown:
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
                 "share_before_n": sum(before.values()),
-                "why": " ".join([
-                    *drifted([alarm for alarm in alarms if alarm.arm == id]),
-                    *([anew[id]] if id in anew else []),
-                    changes(seen, now) + why(treated.get(id), record.retired, upstream, untried),
-                ]),
-            }  # fmt: skip
+                "why": " ".join(
+                    [
+                        *drifted([alarm for alarm in alarms if alarm.arm == id]),
+                        *([anew[id]] if id in anew else []),
+                        changes(seen, now)
+                        + why(treated.get(id), record.retired, upstream, untried),
+                    ]
+                ),
+            }
             rows.append(row)
         return rows
 
 
-def _arm(seen: ArmSeen, watch: Watch, id: ArmId, treated: Chances | None) -> dict[str, Any]:
-    value = watch.health.corrected.get(id)
+def _arm(seen: ArmSeen, feed: ActivityFeed, id: ArmId, treated: Chances | None) -> dict[str, Any]:
+    value = feed.learning.health.corrected.get(id)
     return {
         "id": id,
         "decisions": seen.decisions,
         "value": None if value is None else value.value,
-        "elo": watch.health.elo.get(id),
+        "elo": feed.learning.health.elo.get(id),
         "compared": seen.compared,
         "offered": None if treated is None else treated.offered,
         "propensity": treated.propensity if treated is not None and treated.offered else None,

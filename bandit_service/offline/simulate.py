@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core import prior as prior_of
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import fold
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.outcomes import (
@@ -32,6 +32,7 @@ from bandit_service.core.outcomes import (
     decision_rewarded,
     subject_rewarded,
 )
+from bandit_service.core.resolve import Resolved, resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.data.recall import Recall, recall_stream
 from bandit_service.data.recordings import Recorded, surface_once
@@ -39,7 +40,7 @@ from bandit_service.offline.baselines import Baselines, Track, baselines, joined
 from policies import ArmId, Floats, Policy, Vector
 
 Watch = Callable[[int, float], None]
-React = Callable[[ev.AnyEvent, World], ev.AnyEvent | None]
+React = Callable[[Resolved, World], ev.AnyEvent | None]
 Heard = Callable[[ev.AnyEvent], None]
 Feedback = Literal["bandit", "full", "duel"]
 _EXPIRE_EVERY = 1000
@@ -236,10 +237,11 @@ class _Session:
     def apply(self, event: ev.AnyEvent) -> None:
         if self._heard is not None:
             self._heard(event)
-        self.world = apply(self.world, event)
+        what = resolve(self.world, event)
+        self.world = fold(self.world, what)
         for id in self.world.history.take_changes()[0]:
             self._items[int(self._recall.own[self._at])] = id
-        told = None if self._react is None else self._react(event, self.world)
+        told = None if self._react is None else self._react(what, self.world)
         if told is not None:
             self.apply(told)
 

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track, split
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
+from bandit_service.settings import DriftSettings
 from policies import ArmId
 
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
@@ -36,22 +38,6 @@ class Detector(Protocol):
     def update(self, x: float) -> None:
         """One more value."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class DriftRules:
-    """The settings that the watch reads.
-
-    adwin_delta: chance of a false alarm by ADWIN's bound. threshold, slack: Page-Hinkley's λ and δ.
-    keep, explore, decisions: what follows from an alarm, as in `events.DriftDetected`.
-    """
-
-    adwin_delta: float = 0.002
-    threshold: float = 20.0
-    slack: float = 0.05
-    keep: float = KEEP
-    explore: float = 0.0
-    decisions: int = 1000
 
 
 def available() -> bool:
@@ -79,27 +65,32 @@ class DriftWatch:
     without river.
     """
 
-    rules: DriftRules = field(default_factory=DriftRules)
+    settings: DriftSettings = field(default_factory=DriftSettings)
     _fed: dict[ArmId, _Fed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._adwin: Callable[..., Detector] = _river("adwin").ADWIN
         self._page_hinkley: Callable[..., Detector] = _river("page_hinkley").PageHinkley
 
+    @property
+    def keep(self) -> float:
+        """Share of what was learned of an arm that its alarm leaves."""
+        return KEEP if self.settings.keep is None else self.settings.keep
+
     def begin(self, world: World) -> list[ev.DriftDetected]:
         """Catch up on a recovered world; what a crash kept from being written is found again."""
         found = (self._caught_up(name, track, world) for name, track in world.drift.tracks.items())
         return [alarm for alarm in found if alarm is not None]
 
-    def happened(self, event: ev.AnyEvent, world: World) -> ev.DriftDetected | None:
+    def happened(self, what: Resolved, world: World) -> ev.DriftDetected | None:
         """The alarm of one event that was applied to the world as it is now, where it gave one."""
-        match event:
+        match what.event:
             case ev.Decided():
                 name = QUERIES
-            case ev.Rewarded() if event.reward is not None and event.decision_id in world.pending:
-                name = world.pending[event.decision_id].decided.arm
-            case ev.DriftDetected():
-                self.forget(event.arm)
+            case ev.Rewarded(reward=reward) if reward is not None and what.pending is not None:
+                name = what.arm
+            case ev.DriftDetected(arm=arm):
+                self.forget(arm)
                 return None
             case _:
                 return None
@@ -134,7 +125,7 @@ class DriftWatch:
         """What is to be written of an alarm after the first `end` values; None where it is none."""
         if end < 2:
             return None
-        found, rules = split(track.values[:end]), self.rules
+        found, chosen = split(track.values[:end]), self.settings
         direction = "up" if found.after > found.before else "down"
         if detector == PAGE_HINKLEY:
             direction = _worse(name)
@@ -149,18 +140,20 @@ class DriftWatch:
             after=found.after,
             seen=end,
             begun=track.at[found.first],
-            keep=1.0 if name == QUERIES else rules.keep,
-            explore=rules.explore,
-            decisions=rules.decisions if rules.explore else 0,
+            keep=1.0 if name == QUERIES else self.keep,
+            explore=chosen.explore,
+            decisions=chosen.explore_decisions if chosen.explore else 0,
         )
 
     def _made(self, name: ArmId) -> dict[str, Detector]:
         """Page-Hinkley watches the bad side: residuals that fall, distances that rise."""
-        rules, mode = self.rules, _worse(name)
+        chosen, mode = self.settings, _worse(name)
         return {
-            ADWIN: self._adwin(delta=rules.adwin_delta),
+            ADWIN: self._adwin(delta=chosen.adwin_delta),
             PAGE_HINKLEY: self._page_hinkley(
-                threshold=rules.threshold, delta=rules.slack, mode=mode
+                threshold=chosen.page_hinkley_threshold,
+                delta=chosen.page_hinkley_delta,
+                mode=mode,
             ),
         }
 

@@ -18,7 +18,7 @@ from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.experiments.steering import Change, steer
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.runtime.folding import FoldFailed
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
@@ -56,9 +56,9 @@ def weighed(spec: Experiment, weights: dict[str, float]) -> Experiment:
 class Background:
     """The tasks of experiments that run. `start` it, then `close`."""
 
-    def __init__(self, writer: Writer, keeper: Keeper, steer_s: float) -> None:
+    def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float) -> None:
         self._writer = writer
-        self._keeper = keeper
+        self._maintenance = maintenance
         self._steer_s = steer_s
         self._beginning: dict[str, asyncio.Task[None]] = {}
         self._steering: Kept | None = None
@@ -104,14 +104,14 @@ class Background:
 
     async def _seed(self, id: str) -> int:
         spec, _ = find(self._writer, id)
-        serving = self._keeper.serving
+        serving = self._maintenance.serving
         owned = [one for one in spec.variants if _has_learner(one)]
         wanted = [
             PolicySettings(one.policy, dict(one.parameters)) if one.policy else serving
             for one in owned
         ]
         pairs = list(zip(owned, wanted, strict=True))
-        upto, states = await self._keeper.seeds(
+        upto, states = await self._maintenance.seeds(
             [each for one, each in pairs if one.begin == "snapshot"]
         )
         remaining = iter(states)
@@ -189,9 +189,14 @@ class Background:
         self, spec: Experiment, why: str, status: str = "running", **more: Any
     ) -> ev.ExperimentChanged:
         return ev.ExperimentChanged(
-            ts=self._writer.now(), experiment=spec, status=status, by="system", why=why,
-            source="system", **more,
-        )  # fmt: skip
+            ts=self._writer.now(),
+            experiment=spec,
+            status=status,
+            by="system",
+            why=why,
+            source="system",
+            **more,
+        )
 
 
 def _has_learner(variant: Variant) -> bool:

@@ -22,7 +22,7 @@ from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, lab
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
 from policies import ArmId
@@ -36,10 +36,10 @@ _BEGIN_S = 2.0
 class Experiments:
     """The experiments of a running service. `start` steering them, then `close`."""
 
-    def __init__(self, writer: Writer, keeper: Keeper, steer_s: float = 5.0) -> None:
+    def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float = 5.0) -> None:
         self._writer = writer
-        self._keeper = keeper
-        self._background = Background(writer, keeper, steer_s)
+        self._maintenance = maintenance
+        self._background = Background(writer, maintenance, steer_s)
 
     @property
     def world(self) -> World:
@@ -61,9 +61,10 @@ class Experiments:
     def live(self) -> dict[str, Experiment]:
         """The experiments that are not finished."""
         return {
-            id: spec for id, spec in self.world.experiments.items()
+            id: spec
+            for id, spec in self.world.experiments.items()
             if id != HOLDOUT and self.world.trials[id].status != "stopped"
-        }  # fmt: skip
+        }
 
     def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
         """Raise what stands against making this experiment, or what it is, into `spec`."""
@@ -168,23 +169,23 @@ class Experiments:
 
     async def stop(self, id: str, by: str, why: str, winner: str = "", ship: bool = False) -> str:
         """End it; the variant that is kept. `ship`: what it decides by serves from here on."""
-        kept, wanted = "", self._keeper.serving
+        kept, wanted = "", self._maintenance.serving
 
         def prepare() -> ev.AnyEvent:
             nonlocal kept, wanted
             spec, trial = self._own(id)
             _check_winner(spec, winner)
             kept = winner or best_of(spec, trial)
-            wanted = self._policy_of(spec, kept) if ship else self._keeper.serving
-            if wanted != self._keeper.serving and self._keeper.wanted is not None:
-                name = self._keeper.wanted.name
+            wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
+            if wanted != self._maintenance.serving and self._maintenance.wanted is not None:
+                name = self._maintenance.wanted.name
                 raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
             may = ("running", "paused", "starting")
             return self._moved(id, "stopped", may, by, why, winner=kept)
 
         await self._writer.submit(prepare, key=KEY)
-        if wanted != self._keeper.serving:
-            self._keeper.change_policy(wanted)
+        if wanted != self._maintenance.serving:
+            self._maintenance.change_policy(wanted)
         return kept
 
     async def delete(self, id: str, by: str, why: str) -> None:
@@ -281,7 +282,7 @@ class Experiments:
         if learner is None or not learner.name:  # it is not seeded yet, or is the serving one
             if variant is not None and variant.policy:
                 return PolicySettings(variant.policy, dict(variant.parameters))
-            return self._keeper.serving
+            return self._maintenance.serving
         return PolicySettings(learner.name, json.loads(learner.parameters))
 
 

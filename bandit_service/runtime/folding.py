@@ -34,7 +34,8 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.learner import Learner
+from bandit_service.core.world import World, new_world
 from store import EventLog, Offset, StoreError
 from store.snapshots import FileSnapshots
 
@@ -102,9 +103,12 @@ class Stalled(FoldFailed):
 
 
 async def fold_elsewhere(
-    task: Task, log: EventLog, upto: Offset, progress: Progress | None = None,
+    task: Task,
+    log: EventLog,
+    upto: Offset,
+    progress: Progress | None = None,
     within_s: float = STALLED_S,
-) -> Folded:  # fmt: skip
+) -> Folded:
     """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
     return await elsewhere(
         "bandit_service.runtime.folding", task, log, upto, Folded, progress, within_s
@@ -112,9 +116,14 @@ async def fold_elsewhere(
 
 
 async def elsewhere(
-    module: str, task: object, log: EventLog, upto: Offset, kind: type[F],
-    progress: Progress | None = None, within_s: float = STALLED_S,
-) -> F:  # fmt: skip
+    module: str,
+    task: object,
+    log: EventLog,
+    upto: Offset,
+    kind: type[F],
+    progress: Progress | None = None,
+    within_s: float = STALLED_S,
+) -> F:
     """The same for any module that answers Begin, reads events and ends with a `kind`.
 
     within_s: so long it may take for each step: to begin, to take some hundred events, to end.
@@ -154,10 +163,14 @@ async def elsewhere(
 async def _started(module: str) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *policies.directories(),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable,
+            "-m",
+            module,
+            *policies.directories(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        )
     except (OSError, RuntimeError, MemoryError) as error:  # no descriptor, memory, process, thread
         why = error.strerror if isinstance(error, OSError) else None
         raise FoldFailed(

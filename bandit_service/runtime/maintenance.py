@@ -21,8 +21,8 @@ from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import teach
-from bandit_service.core.world import Learner
 from bandit_service.runtime.folding import (
     Folded,
     FoldFailed,
@@ -47,7 +47,7 @@ _LOOK_S, _AGAIN_S = 1.0, 30.0
 _SWITCHES = 5
 
 
-class Keeper:
+class Maintenance:
     """Keeps the log short to recover from, and the states right. `start` it, then `close`."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Keeper:
             await work
         except Exception as error:  # noqa: BLE001 - the next round comes whatever this one met
             self._not_before = time.monotonic() + _AGAIN_S
-            self._telemetry.upkeep_failed()
+            self._telemetry.metrics.upkeep_failures.inc()
             tasks.failed(name, error)
             return False
         tasks.well(name)
@@ -310,6 +310,8 @@ class Keeper:
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
         """The event, and the new learner in the old one's place, with no decision in between."""
         key = policy_key(wanted.name, wanted.parameters)
+        finished = self._writer.world.learners.finished
+        finished[key] = built
         written = self._writer.append_now(
             ev.PolicyChanged(
                 ts=self._writer.now(),
@@ -319,12 +321,9 @@ class Keeper:
                 source=source,
             )
         )
-        if not written:
+        left = finished.pop(key, None)
+        if not written or left is not None:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
-        world = self._writer.world
-        world.learners.pop(world.serving, None)
-        world.learners[wanted.name], world.serving = built, wanted.name
-        world.serving_key = key
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 

@@ -60,9 +60,11 @@ def snapshot_key(policy: PolicySettings, settings: Settings) -> str:
 
 
 def replayed(
-    log: EventLog, settings: Settings, policy: PolicySettings | None = None,
+    log: EventLog,
+    settings: Settings,
+    policy: PolicySettings | None = None,
     progress: Progress | None = None,
-) -> Recovered:  # fmt: skip
+) -> Recovered:
     """The fold of the whole log for one policy, by default the configured one, from nothing."""
     chosen = policy or settings.policy
     if log.first > 1:
@@ -99,26 +101,44 @@ def recover(
         found = _from_snapshot(policy, log, settings, snapshots, progress)
         if found is not None:
             return found
+    others = _of_other_versions(snapshots)
     if log.first == 1:
+        if others:
+            _log.warning("snapshots of another version are not used", extra={"keys": others})
         return replayed(log, settings, wanted, progress)
     for policy in _there(snapshots):  # of a log that cannot be folded anew, any that reaches it
         found = _from_snapshot(policy, log, settings, snapshots, progress)
         if found is not None:
             return found
+    if others:
+        raise NotWhole(
+            f"the log begins at {log.first}, and the snapshots that reach it are of another "
+            f"version ({', '.join(others)}); use the version that made them"
+        )
     return replayed(log, settings, wanted, progress)
 
 
+def _of_other_versions(snapshots: FileSnapshots) -> list[str]:
+    """The keys of the snapshots that this version does not read."""
+    keys = {each.key for each in snapshots.found() if not each.why}
+    return sorted(key for key in keys if not snapshot.is_of_this_version(key))
+
+
 def _from_snapshot(
-    policy: PolicySettings, log: EventLog, settings: Settings, snapshots: FileSnapshots,
+    policy: PolicySettings,
+    log: EventLog,
+    settings: Settings,
+    snapshots: FileSnapshots,
     progress: Progress | None,
-) -> Recovered | None:  # fmt: skip
+) -> Recovered | None:
     """From the newest valid snapshot for this policy; None where there is none that can be used."""
     found = snapshots.latest(snapshot_key(policy, settings))
     if found is None or found[0] < log.first - 1:
         return None
     at = found[0]
     try:
-        kept, loaded = snapshot.read(found[1]), load_policy(policy)
+        kept = snapshot.read(found[1])
+        world = snapshot.restore(kept, {policy.name: load_policy(policy)}, policy.name)
     except (ValueError, TypeError) as error:
         _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
         return None
@@ -127,7 +147,6 @@ def _from_snapshot(
             f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
             "restore the log that they were made of"
         )
-    world = snapshot.restore(kept, {policy.name: loaded}, policy.name)
     begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
     return _folded(log, Recovered(world, policy, int(at)), progress, begin)
 
@@ -231,7 +250,7 @@ def _folded(
             world.history.take_changes()
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))
-    world.serving_key = policy_key(start.policy.name, start.policy.parameters)
+    world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return Recovered(world, start.policy, start.after, erased, unknown)
 
 

@@ -34,15 +34,17 @@ from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavail
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
+from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings, exploration
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
+from store import HistoryIndex
 
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
-_TIDY_S, _TIDY_MOST = 0.005, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +59,35 @@ class _Features:
 
 @dataclass(frozen=True, slots=True)
 class RouterRules:
-    """The settings that the router itself reads."""
+    """What the router reads of the settings; `of` has them all."""
 
     explore: Exploration
     reward: RewardRule
-    neighbours: int = 20
-    ttl_s: float = 86_400.0
-    default_reward: float | None = None
-    max_pending: int = 100_000
-    max_arms: int = 1000
-    max_query_chars: int = 200_000
-    max_in_flight: int = 1024
-    embed_timeout_s: float = 5.0
+    neighbours: int
+    ttl_s: float
+    default_reward: float | None
+    max_pending: int
+    max_arms: int
+    max_query_chars: int
+    max_in_flight: int
+    embed_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> RouterRules:
+        """The rules that these settings name."""
+        reward, server = settings.reward, settings.server
+        return cls(
+            explore=exploration(settings.exploration),
+            reward=RewardRule(reward.willingness_to_pay, reward.latency_weight),
+            neighbours=settings.history.neighbours,
+            ttl_s=reward.ttl_s,
+            default_reward=reward.default if reward.on_expiry == "default" else None,
+            max_pending=reward.max_pending,
+            max_arms=server.max_arms,
+            max_query_chars=server.max_query_chars,
+            max_in_flight=server.max_in_flight,
+            embed_timeout_s=settings.embedding.timeout_s,
+        )
 
 
 class Router:
@@ -78,13 +97,16 @@ class Router:
         self,
         *,
         writer: Writer,
+        index: HistoryIndex,
         embedder: EmbeddingStage,
         telemetry: Telemetry,
         rules: RouterRules,
     ) -> None:
         self.rules = rules
         self.writer = writer
-        self._index = writer.index
+        self._index = index
+        self._feed = IndexFeed(index, writer.tasks)
+        writer.listen(self._feed.heard)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -116,6 +138,7 @@ class Router:
         if self._sweeping is not None:
             await self._sweeping.end()
         await self.writer.close()
+        self._feed.close()
 
     # --- decide ---------------------------------------------------------------------------
 
@@ -147,9 +170,14 @@ class Router:
         try:
             query = await self._query(request, bounded)
             query = replace(
-                query, sticky=sticky, sticky_margin=sticky_margin, caller=caller, duel_of=duel_of,
-                outside=query.outside if outside is None else outside, masked=masked or {},
-            )  # fmt: skip
+                query,
+                sticky=sticky,
+                sticky_margin=sticky_margin,
+                caller=caller,
+                duel_of=duel_of,
+                outside=query.outside if outside is None else outside,
+                masked=masked or {},
+            )
             event = await self._decided(query, look)
         finally:
             self._in_flight -= 1
@@ -358,9 +386,12 @@ class Router:
         return await self._learn(prepare, key=request.decision_id or key)
 
     async def _learn(
-        self, prepare: Callable[[], ev.AnyEvent | None], key: str, durable: bool = True,
+        self,
+        prepare: Callable[[], ev.AnyEvent | None],
+        key: str,
+        durable: bool = True,
         admit: bool = True,
-    ) -> str:  # fmt: skip
+    ) -> str:
         if admit:
             self._admit()
         self._in_flight += 1
@@ -381,7 +412,7 @@ class Router:
 
     def count_comparison(self, outcome: str) -> None:
         """Count one comparison by outcome."""
-        self._telemetry.compared(outcome)
+        self._telemetry.metrics.comparisons(outcome).inc()
 
     def find(self, decision_id: str, tenant: str | None = None) -> Pending:
         """A decision that may still be rewarded; Unknown or Expired otherwise."""

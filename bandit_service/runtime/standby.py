@@ -11,9 +11,9 @@ import msgspec
 
 from bandit_service.core import codec
 from bandit_service.core import events as ev
-from bandit_service.core.world import beside
+from bandit_service.core.learner import beside
 from bandit_service.runtime.folding import FoldFailed
-from bandit_service.runtime.maintenance import Keeper
+from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Prepare, Writer
 from bandit_service.settings import PolicySettings, policy_key
@@ -22,16 +22,16 @@ _log = logging.getLogger("bandit.beside")
 _AGAIN_S = 30.0
 
 
-class Beside:
+class StandbyPolicies:
     """Makes what learns beside agree with the configuration, by events. `start`, then `close`.
 
     A policy joins with what it knows of the whole log, as if it had been there from the first
     event. It is folded by a child process while the service decides.
     """
 
-    def __init__(self, writer: Writer, keeper: Keeper) -> None:
+    def __init__(self, writer: Writer, maintenance: Maintenance) -> None:
         self._writer = writer
-        self._keeper = keeper
+        self._maintenance = maintenance
         self._joining: Kept | None = None
 
     async def start(self, wanted: Sequence[PolicySettings]) -> None:
@@ -63,7 +63,7 @@ class Beside:
         while left:
             wanted = left.pop(0)
             try:
-                built = await self._keeper.folded(wanted, beside(wanted.name))
+                built = await self._maintenance.folded(wanted, beside(wanted.name))
                 if not self._joined(wanted, codec.dump(built.state)):
                     raise FoldFailed("the log cannot be written now")
             except Exception as error:  # noqa: BLE001 - one that cannot be folded bars no other

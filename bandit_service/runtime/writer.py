@@ -22,25 +22,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from bandit_service import clock, logs
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import fold
 from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.resolve import Resolved, owner_of, resolve
 from bandit_service.core.world import World
-from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Closed, EventLog, Full, HistoryIndex, Offset, Record, StoreError
+from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
-_TIDY_S, _TIDY_MOST = 0.005, 4
 _CATCH_UP = 500
 _OURS = "an error of ours"
 _NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
 
 Prepare = Callable[[], ev.AnyEvent | None]
+Heard = Callable[[Resolved, World], None]
 
 
 @dataclass(slots=True)
@@ -63,20 +61,17 @@ class Writer:
         self,
         world: World,
         log: EventLog,
-        index: HistoryIndex,
         telemetry: Telemetry,
         *,
         sync_interval_s: float,
         max_backlog: int,
-        watch: DriftWatch | None = None,
     ) -> None:
         self.world = world
         self.log = log
-        self.index = index
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
-        self._watch = watch
+        self._listeners: list[Heard] = []
         self._sync_interval_s = sync_interval_s
         self._max_backlog = max_backlog
         self._ids = clock.Ids(world.ts)
@@ -87,15 +82,19 @@ class Writer:
         self._unsynced = False
         self._seldom = logs.Seldom()
         self._full: Full | None = None
-        self._tidying: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
         self._committing: Kept | None = None
 
     def start(self) -> None:
         """Begin to commit."""
-        for alarm in [] if self._watch is None else self._watch.begin(self.world):
-            self._tell(alarm)
         self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
+
+    def listen(self, heard: Heard) -> None:
+        """Tell of every event that is applied from here on, in order, with the world after it.
+
+        What listens neither changes the world nor the answer, also where it fails.
+        """
+        self._listeners.append(heard)
 
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
@@ -107,8 +106,6 @@ class Writer:
             await self._sync()
         except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
             self.tasks.failed("commit", error)
-        if self._tidying is not None:
-            self._tidying.cancel()
         if self._committing is not None:
             await self._committing.end()
         self._threads.shutdown()
@@ -154,7 +151,7 @@ class Writer:
             self._failed(error)
             return False
         self._unsynced = True
-        self._apply(event)
+        self.apply(event)
         return not self.broken.done()
 
     def _flush(self) -> None:
@@ -213,7 +210,7 @@ class Writer:
         appended_s = time.perf_counter() - begun
         self._unsynced = True
         for command, event, _ in batch:
-            if why := self._apply(event):
+            if why := self.apply(event):
                 _fail(command.done, ServiceError(why))
             else:
                 self._settle(command, event)
@@ -259,8 +256,8 @@ class Writer:
         self._backlog[event.id] = event
         if len(self._backlog) > self._max_backlog:
             self._backlog.popitem(last=False)
-            self._telemetry.unlogged()
-        self._telemetry.backlog(len(self._backlog))
+            self._telemetry.metrics.unlogged.inc()
+        self._telemetry.metrics.log_backlog.set(len(self._backlog))
         if not command.done.done():
             command.done.set_result(event)
 
@@ -274,115 +271,55 @@ class Writer:
                 self.log.append([self._record(event) for event in events])
                 for event in events:
                     del self._backlog[event.id]
-                    self._apply(event)
+                    self.apply(event)
                 self._unsynced = True
         except StoreError as error:
             self._failed(error)
             return
         finally:
-            self._telemetry.backlog(len(self._backlog))
+            self._telemetry.metrics.log_backlog.set(len(self._backlog))
         self._full = None
         _log.warning("the log can be written again", extra={"offset": self.log.last})
 
     def _record(self, event: ev.AnyEvent) -> Record:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
-        return Record(eid, ev.kind(event), event.ts, ev.encode(event), self._owner(event))
+        return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
 
-    def _owner(self, event: ev.AnyEvent) -> str:
-        """Whose data the record of this event is."""
-        of: ev.Decided | ev.Subject | None = None
-        if isinstance(event, ev.Decided):
-            of = event
-        elif isinstance(event, ev.Rewarded | ev.Compared):
-            pending = self.world.pending.get(event.decision_id)
-            of = event.subject if pending is None else pending.decided
-        return ev.owner_of(of.tenant, of.unit) if of is not None else ""
+    def apply(self, event: ev.AnyEvent) -> str:
+        """Apply an event that is in the log, and tell the listeners.
 
-    def _apply(self, event: ev.AnyEvent) -> str:
-        """What an event that is in the log changes; why it could not be applied, "" where it was.
-
-        Whoever looks on may fail: that changes neither the world nor the answer.
+        Returns why it could not be applied whole, "" where it was.
         """
         if self.broken.done():
             return _NOT_APPLIED
-        unapplied, failures = self.world.unapplied, self.world.learners[self.world.serving].failures
+        unapplied = self.world.unapplied
         try:
-            self.world = apply(self.world, event)
+            what = resolve(self.world, event)
+            self.world = fold(self.world, what)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more
             kind = type(error).__name__
             self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
             return _NOT_APPLIED
-        try:
-            self._look_on(event, failures)
-        except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
-            self.tasks.failed("look on", error)
-        else:
-            self.tasks.well("look on")
+        self._tell(what)
         if self.world.unapplied == unapplied:
             return ""
-        self._telemetry.unapplied(self.world.unapplied)
+        self._telemetry.metrics.unapplied.set(self.world.unapplied)
         if (more := self._seldom("unapplied")) is not None:
             why = self.world.why_unapplied
             told = {"event": ev.kind(event), "why": why, "more": more or None}
             _log.critical("an event was not applied whole", extra=told)
         return _OURS
 
-    def _look_on(self, event: ev.AnyEvent, failures: int) -> None:
-        """The index, the metrics, and what watches for drift."""
-        added, removed = self.world.history.take_changes()
-        for id in removed:
-            with suppress(KeyError):  # an error kept it from being added
-                self.index.remove(id)
-        for id in added:
-            self.index.add(id, self.world.history.vector(id))
-        if added and self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
-        self._telemetry.happened(event, self.world)
-        if isinstance(event, ev.DriftDetected):
-            _log.warning(
-                "drift",
-                extra={
-                    "arm": event.arm or None,
-                    "detector": event.detector,
-                    "direction": event.direction,
-                    "before": round(event.before, 4),
-                    "after": round(event.after, 4),
-                },
-            )
-        learner = self.world.learners[self.world.serving]
-        if learner.failures != failures:
-            if (more := self._seldom("refused")) is not None:
-                decision = getattr(event, "decision_id", "")
-                told = {"event": ev.kind(event), "decision_id": decision, "more": more or None}
-                _log.warning("the policy refused to learn", extra=told)
-            self._telemetry.learner_failures(self.world.serving, learner.failures)
-        if isinstance(event, ev.Rewarded) and event.correction:
-            self._telemetry.uncorrected(self.world.serving, learner.uncorrected)
-        if self._watch is not None:
-            alarm = self._watch.happened(event, self.world)
-            if alarm is not None:
-                self._tell(alarm)
-
-    def _tell(self, alarm: ev.DriftDetected) -> None:
-        """Append an alarm after all that is being applied, which came before it in the log."""
-
-        def told(done: asyncio.Future[ev.AnyEvent | None]) -> None:
-            if not done.cancelled() and done.exception() is not None and self._watch is not None:
-                self._watch.forget(alarm.arm)  # it could not be written, and is found once more
-
-        self.submit(lambda: replace(alarm, ts=self.now()), durable=False).add_done_callback(told)
-
-    def _tidy(self) -> None:
-        """Between answers, a little of what the index has put off; it answers rightly without."""
-        self._tidying = None
-        try:
-            left = self.index.settle(_TIDY_MOST)
-        except Exception as error:  # noqa: BLE001 - the next query that is remembered tries again
-            self.tasks.failed("index", error)
-            return
-        self.tasks.well("index")
-        again = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy) if left else None
-        self._tidying = again
+    def _tell(self, what: Resolved) -> None:
+        failed = False
+        for heard in self._listeners:
+            try:
+                heard(what, self.world)
+            except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
+                failed = True
+                self.tasks.failed("look on", error)
+        if not failed:
+            self.tasks.well("look on")
 
     def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
         if command.durable:
@@ -402,7 +339,7 @@ class Writer:
 
     def child_ended(self) -> None:
         """Count a child process that made no progress and was killed."""
-        self._telemetry.child_ended()
+        self._telemetry.metrics.children_ended.inc()
 
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""
@@ -434,7 +371,7 @@ class Writer:
             self._unsynced = True
             self._wake.set()
             raise
-        self._telemetry.synced(time.perf_counter() - begun)
+        self._telemetry.metrics.log_sync.observe(time.perf_counter() - begun)
         for done, event in waiting:
             if not done.done():
                 done.set_result(event)

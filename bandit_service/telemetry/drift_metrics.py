@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Set
 
-from prometheus_client import CollectorRegistry
-
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track
 from bandit_service.core.lessons import own_alarms
@@ -21,15 +19,11 @@ from bandit_service.telemetry import metrics
 class DriftMetrics:
     """`detected` with every alarm, `look` before a scrape. watched: whether detectors are fed."""
 
-    def __init__(self, registry: CollectorRegistry, bounded: Callable[[str], str]) -> None:
+    def __init__(self, made: metrics.Metrics, bounded: Callable[[str], str]) -> None:
         self.watched = False
+        self._metrics = made
         self._bounded = bounded
-        self._arms = metrics.DRIFT_DETECTED.labelled(registry)
-        self._own = metrics.ARM_ALARMS.labelled(registry)
         self._counted: dict[str, int] = {}
-        self._queries = metrics.QUERY_DRIFT_DETECTED.labelled(registry)
-        self._residual = metrics.ARM_RESIDUAL.labelled(registry)
-        self._distance = metrics.QUERY_DISTANCE.on(registry)
 
     def begin(self, world: World) -> None:
         """What the policy's own alarms stand at after a recovery, from where they are counted."""
@@ -38,9 +32,11 @@ class DriftMetrics:
     def detected(self, event: ev.DriftDetected) -> None:
         """One alarm that was applied."""
         if event.arm == QUERIES:
-            self._queries(event.detector, event.direction).inc()
+            self._metrics.query_drift_detected(event.detector, event.direction).inc()
         else:
-            self._arms(self._bounded(event.arm), event.detector, event.direction).inc()
+            self._metrics.drift_detected(
+                self._bounded(event.arm), event.detector, event.direction
+            ).inc()
 
     def look(self, world: World, arms: Set[str]) -> None:
         """NaN where there is no value; of these arms only.
@@ -50,12 +46,12 @@ class DriftMetrics:
         for id, own in own_alarms(world).items():
             more = own.count - self._counted.get(id, 0)
             if more > 0:
-                self._own(self._bounded(id)).inc(more)
+                self._metrics.arm_alarms(self._bounded(id)).inc(more)
             self._counted[id] = own.count
         for name, track in world.drift.tracks.items():
             arm, mean = self._bounded(name), track.shown
             if name != QUERIES and arm in arms:
-                self._residual(arm).set(math.nan if mean is None else mean)
-        self._residual.only((arm,) for arm in arms)
+                self._metrics.arm_residual(arm).set(math.nan if mean is None else mean)
+        self._metrics.arm_residual.only((arm,) for arm in arms)
         distance = world.drift.tracks.get(QUERIES, Track()).shown
-        self._distance.set(math.nan if distance is None else distance)
+        self._metrics.query_distance.set(math.nan if distance is None else distance)

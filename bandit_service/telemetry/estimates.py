@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
 
-from prometheus_client import CollectorRegistry
-
 from bandit_service.core import events as ev
 from bandit_service.statistics.moments import Moments
 from bandit_service.telemetry import metrics
@@ -19,15 +17,12 @@ class Estimates:
     bounded: the label of an arm.
     """
 
-    def __init__(self, registry: CollectorRegistry, bounded: Callable[[str], str]) -> None:
-        r = registry
+    def __init__(self, made: metrics.Metrics, bounded: Callable[[str], str]) -> None:
+        self._metrics = made
         self._bounded = bounded
         self._probabilities = Probabilities()
         self._arms: dict[str, Moments] = {}
         self._policies: dict[str, Moments] = {}
-        self._probability = metrics.ARM_PROBABILITY.labelled(r)
-        self._bound = metrics.ARM_REWARD_BOUND.labelled(r)
-        self._value = metrics.POLICY_VALUE.labelled(r)
 
     def decided(self, event: ev.Decided) -> None:
         """One decision in which chance had a say."""
@@ -43,8 +38,8 @@ class Estimates:
         """Set the gauges; of the arms only these have bounds."""
         shown = dict(_probable(self._probabilities.means(), self._bounded))
         for labels, probability in shown.items():
-            self._probability(*labels).set(probability)
-        self._probability.only(shown)
+            self._metrics.arm_probability(*labels).set(probability)
+        self._metrics.arm_probability.only(shown)
         bounds = {
             (arm, bound): value
             for arm in arms & self._arms.keys()
@@ -52,11 +47,11 @@ class Estimates:
             if bound != "mean"
         }
         for labels, value in bounds.items():
-            self._bound(*labels).set(value)
-        self._bound.only(bounds)
+            self._metrics.arm_reward_bound(*labels).set(value)
+        self._metrics.arm_reward_bound.only(bounds)
         for policy, moments in self._policies.items():
             for bound, value in _known(moments).items():
-                self._value(policy, bound).set(value)
+                self._metrics.policy_value(policy, bound).set(value)
 
 
 def _known(moments: Moments) -> dict[str, float]:

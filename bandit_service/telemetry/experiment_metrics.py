@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
-
 from bandit_service.core import events as ev
 from bandit_service.core.experiments.conclusions import shown_difference
 from bandit_service.core.experiments.spec import Experiment
@@ -24,16 +22,10 @@ class ExperimentMetrics:
     `other`, and what is deleted is removed.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        r = registry
+    def __init__(self, made: metrics.Metrics) -> None:
+        self._metrics = made
         self._labelled: dict[str, int] = {}
-        self._decided = metrics.EXPERIMENT_DECISIONS.labelled(r)
         self._seen: set[tuple[str, ...]] = set()
-        self._units = metrics.EXPERIMENT_UNITS.labelled(r)
-        self._weight = metrics.EXPERIMENT_WEIGHT.labelled(r)
-        self._srm = metrics.EXPERIMENT_SRM.labelled(r)
-        self._effect = metrics.EXPERIMENT_EFFECT.labelled(r)
-        self._guardrails = metrics.EXPERIMENT_GUARDRAILS.labelled(r)
 
     def decided(self, event: ev.Decided) -> None:
         """One decision of a variant, and what each shadow would have done."""
@@ -46,7 +38,7 @@ class ExperimentMetrics:
         known = experiment in self._labelled
         labels = (experiment, variant) if known else (metrics.OTHER, metrics.OTHER)
         self._seen.add(labels)
-        self._decided(*labels).inc()
+        self._metrics.experiment_decisions(*labels).inc()
 
     def admit(self, world: World) -> None:
         """Choose which experiments have labels of their own."""
@@ -62,31 +54,36 @@ class ExperimentMetrics:
         """Set the gauges from what each experiment has seen."""
         self.admit(world)
         self._seen = {
-            labels for labels in self._seen
+            labels
+            for labels in self._seen
             if labels[0] in self._labelled or labels[0] == metrics.OTHER
-        }  # fmt: skip
-        self._decided.only(self._seen)
+        }
+        self._metrics.experiment_decisions.only(self._seen)
         shown: list[tuple[str, ...]] = []
         effects: list[tuple[str, ...]] = []
         for id in self._labelled:
             spec, trial = world.experiments[id], world.trials[id]
             if trial.begun is None:
                 continue
-            self._srm(id).set(trial.split_p)
+            self._metrics.experiment_srm(id).set(trial.split_p)
             for one, weight in zip(spec.served, trial.effective(spec), strict=True):
                 shown.append((id, one.key))
-                self._units(id, one.key).set(trial.sides[one.key].units)
-                self._weight(id, one.key).set(weight)
+                self._metrics.experiment_units(id, one.key).set(trial.sides[one.key].units)
+                self._metrics.experiment_weight(id, one.key).set(weight)
             broken = {key for key, _ in breaches(spec, trial)} | trial.held.keys()
             for one in spec.served[1:]:
-                self._guardrails(id, one.key).set(one.key in broken)
+                self._metrics.experiment_guardrails(id, one.key).set(one.key in broken)
             for key, bound, value in _effects(spec, trial):
                 effects.append((id, key, bound))
-                self._effect(id, key, bound).set(value)
-        for gauge in (self._units, self._weight, self._guardrails):
+                self._metrics.experiment_effect(id, key, bound).set(value)
+        for gauge in (
+            self._metrics.experiment_units,
+            self._metrics.experiment_weight,
+            self._metrics.experiment_guardrails,
+        ):
             gauge.only(shown)
-        self._srm.only({(id,) for id, _ in shown})
-        self._effect.only(effects)
+        self._metrics.experiment_srm.only({(id,) for id, _ in shown})
+        self._metrics.experiment_effect.only(effects)
 
 
 def _order(trial: Trial) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policies import ArmId
@@ -35,6 +35,12 @@ class Mean:
         self.sum += weight * value
         self.weight += weight
         self.squares += weight * weight
+
+    def merge(self, other: Mean) -> None:
+        """All that another mean of the same weights has."""
+        self.sum += other.sum
+        self.weight += other.weight
+        self.squares += other.squares
 
     def shrink(self, by: float) -> None:
         """Divide all weights."""
@@ -133,13 +139,8 @@ class LearningHealth:
         self._slow, self._costs = Memory(self.span), Memory(self.span)
         self._fast = Memory(self.short)
 
-    def decided(
-        self, arm: str, propensity: float, propensities: tuple[float, ...], free: bool = True
-    ) -> bool:
-        """One decision; whether it explored, which is to draw what was not the likeliest.
-
-        free: whether chance had a say; where one arm was fixed, its propensities say nothing.
-        """
+    def decided(self, arm: str, propensities: tuple[float, ...], free: bool = True) -> None:
+        """One decision. free: whether chance had a say; of a fixed arm propensities say nothing."""
         self._drawn.append(arm)
         self._counts[arm] += 1
         if free:
@@ -151,7 +152,6 @@ class LearningHealth:
             self._counts[oldest] -= 1
             if not self._counts[oldest]:
                 del self._counts[oldest]
-        return propensity < max(propensities)
 
     def settled(
         self,
@@ -179,15 +179,6 @@ class LearningHealth:
         power = math.frexp(expected_usd)[1] if expected_usd > 0.0 else _LEAST_POWER
         weight = self._costs.tick(self.cost.means)
         self.cost.add(min(10, max(_LEAST_POWER, power)), expected_usd, usd, weight)
-
-    def changes(self) -> dict[str, float]:
-        """By arm, the mean reward of its newest decisions less the one that forgets slowly."""
-        found = {}
-        for arm, mean in self.by_arm.items():
-            lately = self.lately[arm].value
-            if mean.value is not None and lately is not None:
-                found[arm] = lately - mean.value
-        return found
 
     def _means(self) -> Iterator[Mean]:
         yield from (self.rewards, self.quality_error, self.quality_bias)
@@ -228,3 +219,13 @@ class LearningHealth:
         if best is None or best.value is None or mean is None:
             return None
         return best.value - mean
+
+
+def changes(slow: Mapping[str, Mean], lately: Mapping[str, Mean]) -> dict[str, float]:
+    """By arm, the mean reward of its newest decisions less the one that forgets slowly."""
+    found = {}
+    for arm, mean in slow.items():
+        newest = lately[arm].value
+        if mean.value is not None and newest is not None:
+            found[arm] = newest - mean.value
+    return found

@@ -28,6 +28,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.resolve import Resolved
 from bandit_service.core.world import World
 from bandit_service.data.recall import Recall
 from bandit_service.data.recordings import (
@@ -43,18 +44,18 @@ from bandit_service.lab.pool import in_processes
 from bandit_service.lab.summary import interval
 from bandit_service.lab.tables import Table, number
 from bandit_service.offline.simulate import simulate, stream
-from bandit_service.runtime.detectors import DriftRules, DriftWatch, available
-from bandit_service.settings import Settings
+from bandit_service.runtime.detectors import DriftWatch, available
+from bandit_service.settings import DriftSettings, Settings
 from loadtest.drift_cost import cost
 from loadtest.drift_queries import queries
 from loadtest.sections import put_section
 
 RULE = RewardRule(0.10)
 REACTIONS = {
-    "none": DriftRules(keep=1.0),
-    "keep 0.1": DriftRules(keep=0.1),
-    "explore 0.05": DriftRules(keep=1.0, explore=0.05, decisions=500),
-    "both": DriftRules(keep=0.1, explore=0.05, decisions=500),
+    "none": DriftSettings(keep=1.0),
+    "keep 0.1": DriftSettings(keep=0.1),
+    "explore 0.05": DriftSettings(keep=1.0, explore=0.05, explore_decisions=500),
+    "both": DriftSettings(keep=0.1, explore=0.05, explore_decisions=500),
 }
 POLICIES = ("nested", "metallm", "epsilon_greedy", "knn")
 OWN = "own alarm"
@@ -122,8 +123,8 @@ def run(policy: str, scenario: str, reaction: str, seed: int) -> Seen:
     phases = phases_of(scenario, data.recorded, RULE)
     watch, alarms = DriftWatch(REACTIONS["none" if reaction == OWN else reaction]), list[Alarm]()
 
-    def react(event: ev.AnyEvent, world: World) -> ev.AnyEvent | None:
-        alarm = watch.happened(event, world)
+    def react(what: Resolved, world: World) -> ev.AnyEvent | None:
+        alarm = watch.happened(what, world)
         if alarm is not None:
             told = (world.decisions, alarm.arm, alarm.detector, alarm.direction)
             alarms.append(Alarm(*told))

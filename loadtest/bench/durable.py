@@ -21,12 +21,11 @@ import policies
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import Offset
@@ -118,10 +117,11 @@ async def _turn(path: Path, connections: int, kind: str) -> tuple[float, list[fl
     log_kind, writer_kind = KINDS[kind]
     log, index = log_kind(path), HybridIndex(DIM, 100)
     telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
-    writer = writer_kind(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=1)
+    writer = writer_kind(world, log, telemetry, sync_interval_s=0.5, max_backlog=1)
+    writer.listen(telemetry.heard)
     embedder = EmbeddingStage(_NoModel())
-    rules = RouterRules(Exploration(), RewardRule())
-    router = Router(writer=writer, embedder=embedder, telemetry=telemetry, rules=rules)
+    rules = RouterRules.of(Settings())
+    router = Router(writer=writer, index=index, embedder=embedder, telemetry=telemetry, rules=rules)
     await router.start()
     try:
         vector = np.random.default_rng(0).normal(size=DIM).astype(np.float32)

@@ -174,7 +174,7 @@ async def bench_learn(directory: Path) -> list[Row]:
                 subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
                 event = ev.Rewarded(ts=0.0, subject=subject, arm=ArmId("arm-03"), quality=0.5,
                                     cost_usd=1e-3, reward=0.5, idempotency_key=f"{i}")  # fmt: skip
-                applied.append(seconds_of(partial(router.writer._apply, event)))
+                applied.append(seconds_of(partial(router.writer.apply, event)))
         await embedder.close()
         rows.append(
             {

@@ -14,13 +14,13 @@ import policies
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments.spec import Experiment, Guardrail, Variant
-from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
 from store.history import HybridIndex
@@ -72,10 +72,13 @@ async def _decides(
     for number, (what, telemetry) in enumerate(kinds.items()):
         world, index = worlds(policy, past)
         log = SqliteLog(directory / f"metrics-{policy}-{number}.sqlite3")
-        writer = Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=1)
+        writer = Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=1)
+        writer.listen(telemetry.heard)
         embedder = EmbeddingStage(_NoModel(asked.shape[1]))
-        rules = RouterRules(Exploration(), RewardRule())
-        routers[what] = Router(writer=writer, embedder=embedder, telemetry=telemetry, rules=rules)
+        rules = RouterRules.of(Settings())
+        routers[what] = Router(
+            writer=writer, index=index, embedder=embedder, telemetry=telemetry, rules=rules
+        )
         await routers[what].start()
         closing.append((routers[what], embedder, index, log))
     taken: dict[str, list[float]] = {what: [] for what in kinds}
@@ -170,7 +173,7 @@ def _counted() -> tuple[Telemetry, World]:
             compared = ev.Compared(ts=1.0, winner=arm, loser=arms[k - 1], decision_id=decided.id)
             telemetry.decided(decided, 0.001)
             for event in (decided, rewarded, compared):
-                telemetry.happened(event, apply(world, event))
+                telemetry.heard(resolve(world, event), apply(world, event))
             for outcome in ("accepted", "duplicate", "unknown", "expired", "conflict", "refused"):
                 telemetry.rewarded(decided.policy, outcome, 1.0)
             telemetry.answered(arm, 1.0, 0.1, 100)
@@ -193,7 +196,7 @@ def _experiments(telemetry: Telemetry, world: World) -> None:
         )  # fmt: skip
         for status in ("draft", "running"):
             changed = ev.ExperimentChanged(ts=1.0, experiment=spec, status=status)
-            telemetry.happened(changed, apply(world, changed))
+            telemetry.heard(resolve(world, changed), apply(world, changed))
         for unit in range(100):
             arm = ArmId("arm-0")
             decided = ev.Decided(
@@ -207,7 +210,7 @@ def _experiments(telemetry: Telemetry, world: World) -> None:
             )
             telemetry.decided(decided, 0.001)
             for event in (decided, rewarded):
-                telemetry.happened(event, apply(world, event))
+                telemetry.heard(resolve(world, event), apply(world, event))
 
 
 class _NoModel:

@@ -13,12 +13,11 @@ import numpy as np
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.decide import Exploration
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import HistorySettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Outcome, Vector
 from store import EventLog
@@ -124,11 +123,14 @@ async def routing(
 ) -> AsyncIterator[Router]:
     """A router around a world."""
     telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
+    writer = Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=10_000)
+    writer.listen(telemetry.heard)
     router = Router(
-        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10_000),
+        writer=writer,
+        index=index,
         embedder=embedder,
         telemetry=telemetry,
-        rules=RouterRules(Exploration(), RewardRule(), neighbours=NEIGHBOURS),
+        rules=RouterRules.of(Settings(history=HistorySettings(neighbours=NEIGHBOURS))),
     )
     await router.start()
     try:

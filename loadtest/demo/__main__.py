@@ -20,10 +20,10 @@ from pathlib import Path
 import aiohttp
 
 import policies
-from bandit_service.app.assembly import router_rules
 from bandit_service.cli import options, terminal
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import PARETOBANDIT, BadRecording, open_recording
+from bandit_service.runtime.router import RouterRules
 from bandit_service.settings import Settings
 from loadtest.client import StreamError
 from loadtest.demo import live, show
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         recorded = open_recording(args.data)
         options.tell_skipped(recorded)
-        stage = stage_of(recorded, args.limit, router_rules(settings).reward)
+        stage = stage_of(recorded, args.limit, RouterRules.of(settings).reward)
     except (BadRecording, TooSmall) as error:
         print(f"demo: {error}", file=sys.stderr)
         return options.USAGE_ERROR
@@ -92,7 +92,7 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
 def _served(url: str, stage: Stage, settings: Settings) -> tuple[live.Live, Vector]:
     async def streamed() -> live.Live:
         async with live.StreamSide(url) as side:
-            return await live.perform(stage, side, router_rules(settings).reward, Acts())
+            return await live.perform(stage, side, RouterRules.of(settings).reward, Acts())
 
     done = asyncio.run(streamed())
     return done, live.embeddings_of(url, done)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from bandit_service.app.assembly import drift_watch, router_rules
+from bandit_service.app.assembly import drift_watch
 from bandit_service.offline.baselines import Track
 from bandit_service.offline.simulate import Phase, Run, order_of, simulate, stream
+from bandit_service.runtime.router import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo.acts import (
     ACTS,
@@ -80,7 +81,7 @@ def play(
     watch: Watch,
 ) -> dict[str, Played]:
     """Every policy on every seed, and on the same orders every choice that learns nothing."""
-    rule = router_rules(settings).reward
+    rule = RouterRules.of(settings).reward
     runs: dict[str, list[Run]] = {name: [] for name in served}
     choices: dict[str, list[Track]] = {}
     fixed = fixed_choices(stage, phases, rule)
@@ -115,7 +116,7 @@ def fold(
     **more: Any,
 ) -> Run:
     """One run as the service with these settings would make it."""
-    rules, watching = router_rules(settings), drift_watch(settings, policy)
+    rules, watching = RouterRules.of(settings), drift_watch(settings, policy)
     return simulate(
         stage.recorded,
         embeddings,
@@ -152,7 +153,7 @@ def results_of(
 ) -> Results:
     """What was played, with who is who."""
     assert len(phases) == ACTS
-    fixed = fixed_choices(stage, phases, router_rules(settings).reward)
+    fixed = fixed_choices(stage, phases, RouterRules.of(settings).reward)
     names = tuple(choice.name for choice in fixed)
     return Results(stage, router, played, names, *changed)
 

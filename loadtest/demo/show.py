@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bandit_service.app.assembly import router_rules
 from bandit_service.offline import report
+from bandit_service.runtime.router import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import offline, tell
 from loadtest.demo.acts import Stage
@@ -44,7 +44,7 @@ def the_rest(
 
 def agreement(stage: Stage, live: Live, embeddings: Vector, settings: Settings, policy: str) -> str:
     """Whether the fold draws what the service drew, given the ids by which it drew."""
-    seed = router_rules(settings).explore.seed
+    seed = RouterRules.of(settings).explore.seed
     if seed != 0:
         return f"not compared with the fold: the service draws by seed {seed}"
     run = offline.fold(
@@ -60,7 +60,7 @@ def conclude(
     results: offline.Results, live: Live, settings: Settings, args: argparse.Namespace
 ) -> None:
     """Print everything, draw the picture, write the document's section where one is named."""
-    rule = router_rules(settings).reward
+    rule = RouterRules.of(settings).reward
     print(f"\n{tell.plain(tell.table(results, live))}\n")
     print("\n".join(tell.sentences(results, rule)))
     picture: Path = args.plot

@@ -25,12 +25,12 @@ def _decided(policy: str, arms: tuple[ArmId, ...], propensities: tuple[float, ..
     )  # fmt: skip
 
 
-def _shown(registry: CollectorRegistry, metric: metrics.GaugeOf) -> dict[tuple[str, ...], float]:
+def _shown(registry: CollectorRegistry, metric: str) -> dict[tuple[str, ...], float]:
     return {
-        tuple(sample.labels[name] for name in metric.labels): sample.value
+        tuple(sample.labels.values()): sample.value
         for family in registry.collect()
         for sample in family.samples
-        if sample.name == metric.name
+        if sample.name == metric
     }
 
 
@@ -58,13 +58,13 @@ def test_a_policy_that_decides_no_more_leaves_the_probabilities() -> None:
 @pytest.mark.parametrize("policies", [1, 2, 5])
 def test_probabilities_of_fifty_arms_have_forty_series_that_add_up_to_one(policies: int) -> None:
     registry = CollectorRegistry()
-    estimates = Estimates(registry, str)
+    estimates = Estimates(metrics.Metrics(registry), str)
     arms = tuple(ArmId(f"arm-{k:02d}") for k in range(50))
     chances = tuple((50 - k) / 1275 for k in range(50))
     for k in range(policies):
         estimates.decided(_decided(f"policy-{k}", arms, chances))
     estimates.look(set())
-    shown = _shown(registry, metrics.ARM_PROBABILITY)
+    shown = _shown(registry, "bandit_arm_probability")
     assert len(shown) == metrics.MOST_PROBABILITIES
     own = metrics.MOST_PROBABILITIES // policies - 1
     for k in range(policies):
@@ -74,25 +74,26 @@ def test_probabilities_of_fifty_arms_have_forty_series_that_add_up_to_one(polici
         assert of[arms[0]] == pytest.approx(50 / 1275)
     estimates.decided(_decided("policy-0", (arms[49],), (1.0,)))
     estimates.look(set())
-    assert ("policy-0", arms[49]) in _shown(registry, metrics.ARM_PROBABILITY)
+    assert ("policy-0", arms[49]) in _shown(registry, "bandit_arm_probability")
 
 
 def test_few_arms_have_probabilities_of_their_own_also_beyond_the_labels() -> None:
     registry = CollectorRegistry()
-    estimates = Estimates(registry, lambda arm: arm if arm == A else metrics.OTHER)
+    estimates = Estimates(metrics.Metrics(registry), lambda arm: arm if arm == A else metrics.OTHER)
     estimates.decided(_decided("x", (A, B, C), (0.5, 0.25, 0.25)))
     estimates.look(set())
-    assert _shown(registry, metrics.ARM_PROBABILITY) == {("x", A): 0.5, ("x", metrics.OTHER): 0.5}
+    assert _shown(registry, "bandit_arm_probability") == {("x", A): 0.5, ("x", metrics.OTHER): 0.5}
 
 
 def test_bounds_are_the_confidence_sequence_of_the_arms_and_policies_own_rewards() -> None:
     registry = CollectorRegistry()
-    estimates = Estimates(registry, str)
+    estimates = Estimates(metrics.Metrics(registry), str)
     for k in range(99):
         estimates.settled(A, "x", float(k % 2))
     estimates.look({A})
-    assert _shown(registry, metrics.ARM_REWARD_BOUND) == {}
-    assert _shown(registry, metrics.POLICY_VALUE) == {("x", "mean"): pytest.approx(49 / 99)}
+    assert _shown(registry, "bandit_arm_reward_bound") == {}
+    values = _shown(registry, "bandit_policy_value_estimate")
+    assert values == {("x", "mean"): pytest.approx(49 / 99)}
     for k in range(99, 200):
         estimates.settled(A, "x", float(k % 2))
         estimates.settled(B, "", 1.0)
@@ -100,12 +101,12 @@ def test_bounds_are_the_confidence_sequence_of_the_arms_and_policies_own_rewards
     variance = 50.0 / 199.0
     at = means.interval(0.5, math.sqrt(variance / 200), 200, 0.05)
     assert at.low < 0.5 < at.high
-    assert _shown(registry, metrics.ARM_REWARD_BOUND) == {
+    assert _shown(registry, "bandit_arm_reward_bound") == {
         (A, "low"): pytest.approx(at.low), (A, "high"): pytest.approx(at.high),
     }  # fmt: skip
-    assert _shown(registry, metrics.POLICY_VALUE) == {
+    assert _shown(registry, "bandit_policy_value_estimate") == {
         ("x", "low"): pytest.approx(at.low), ("x", "mean"): pytest.approx(0.5),
         ("x", "high"): pytest.approx(at.high),
     }  # fmt: skip
     estimates.look({B})
-    assert {arm for arm, _ in _shown(registry, metrics.ARM_REWARD_BOUND)} == {B}
+    assert {arm for arm, _ in _shown(registry, "bandit_arm_reward_bound")} == {B}

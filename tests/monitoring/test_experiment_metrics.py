@@ -47,7 +47,7 @@ def _labelled(registry: CollectorRegistry, name: str) -> set[str]:
 
 def test_running_ones_come_before_stopped_and_newer_before_older_within_the_bounds() -> None:
     world, registry = _world(), CollectorRegistry()
-    found = ExperimentMetrics(registry)
+    found = ExperimentMetrics(metrics.Metrics(registry))
     for k in range(metrics.MOST_EXPERIMENTS + 2):
         _run(world, f"old-{k}", ts=float(k), status="stopped")
     _run(world, "now", ts=100.0)
@@ -66,13 +66,13 @@ def test_the_variants_of_all_together_are_bounded_and_a_big_one_leaves_room_for_
     _run(world, "small", ts=1.0)
     _run(world, "too-big", ts=2.0, variants=metrics.MOST_VARIANTS - 4)
     _run(world, "big", ts=3.0, variants=metrics.MOST_VARIANTS - 3)
-    ExperimentMetrics(registry).look(world)
+    ExperimentMetrics(metrics.Metrics(registry)).look(world)
     assert _labelled(registry, "bandit_experiment_units") == {"big", "small"}
 
 
 def test_what_is_deleted_is_gone_with_the_next_look() -> None:
     world, registry = _world(), CollectorRegistry()
-    found = ExperimentMetrics(registry)
+    found = ExperimentMetrics(metrics.Metrics(registry))
     _run(world, "e", ts=1.0)
     found.admit(world)
     found.decided(_decided(world, "e"))

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from bandit_service.data.recordings import BadRecording, open_recording
-from bandit_service.telemetry import metrics
+from bandit_service.telemetry.metrics import Metrics
 from loadtest import dashboards, monitor, panels, pictures
 from loadtest.monitor_traffic import DOWN, traffic
 from loadtest.pictures_draw import draw
@@ -24,13 +26,7 @@ from loadtest.prometheus import asked
 from tests.tools import missing, tool
 
 ROOT = Path(__file__).parents[2]
-KINDS = {
-    metrics.CounterOf: "counter",
-    metrics.GaugeOf: "gauge",
-    metrics.SummaryOf: "summary",
-    metrics.HistogramOf: "histogram",
-}
-CATALOGUE = [each for each in vars(metrics).values() if type(each) in KINDS]
+CATALOGUE = Metrics(CollectorRegistry()).declared
 
 SLOW = ("bandit_regret_estimate", "bandit_arm_reward_bound", "bandit_duels_total")
 """What needs the most outcomes of an arm, or comes after the answer."""
@@ -154,7 +150,7 @@ def test_the_page_of_metrics_has_what_the_code_has() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     for each in CATALOGUE:
         labels = ", ".join(each.labels)
-        assert f"| `{each.name}` | {KINDS[type(each)]} | {labels} | {each.help} |" in page
+        assert f"| `{each.name}` | {each.kind} | {labels} | {each.help} |" in page
 
 
 def test_make_monitor_ends_cleanly_on_an_interrupt(tmp_path: Path, models: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bandit_service.telemetry import metrics
-from bandit_service.telemetry.learning_health import LearningHealth
+from bandit_service.telemetry.learning_health import LearningHealth, Mean, changes
 from policies import ArmId
 from tests.service.provider import Provider, a_provider
 from tests.service.running import Client, a_vector, serving
@@ -190,15 +190,15 @@ def test_an_arm_of_few_effective_samples_is_no_part_of_the_regret() -> None:
     assert health.best() is health.corrected["new"]
 
 
-def test_entropy_exploration_and_least_propensity_follow_the_window() -> None:
+def test_entropy_and_least_propensity_follow_the_window() -> None:
     health = LearningHealth(window=100)
     for i in range(100):
-        assert health.decided(f"arm-{i % 4}", 0.25, (0.25,) * 4) is False
+        health.decided(f"arm-{i % 4}", (0.25,) * 4)
     assert health.entropy(4) == pytest.approx(1.0)
-    assert health.decided("arm-1", 0.01, (0.99, 0.01)) is True
+    health.decided("arm-1", (0.99, 0.01))
     assert health.least_propensity() == 0.01
     for _ in range(100):
-        health.decided("arm-0", 1.0, (1.0, 0.0))
+        health.decided("arm-0", (1.0, 0.0))
     assert health.entropy(4) == 0.0
     assert health.least_propensity() == 0.0
 
@@ -218,13 +218,13 @@ def test_the_moving_change_of_an_arm_is_the_newest_less_the_slow_mean() -> None:
     health = LearningHealth(span=1000.0, short=50.0)
     for _ in range(1000):
         health.settled("a", 1.0, 1.0)
-    assert health.changes() == {"a": pytest.approx(0.0)}
+    assert changes(health.by_arm, health.lately) == {"a": pytest.approx(0.0)}
     for _ in range(100):
         health.settled("a", 1.0, 0.0)
     # weights e^{-age/span}: 1 - e^{-100/1000} of the slow mean's weight is new, more of the fast
     slow = (math.exp(-0.1) - math.exp(-1.1)) / (1.0 - math.exp(-1.1))
     fast = math.exp(-2.0)
-    assert health.changes()["a"] == pytest.approx(fast - slow, abs=0.01)
+    assert changes(health.by_arm, health.lately)["a"] == pytest.approx(fast - slow, abs=0.01)
 
 
 def test_calibration_error_is_of_the_means_of_each_tenth_not_of_single_outcomes() -> None:
@@ -253,7 +253,18 @@ def test_calibration_of_cost_is_relative_and_does_not_let_dear_and_cheap_cancel(
 
 def test_a_variant_that_is_one_arm_says_nothing_of_exploration() -> None:
     health = LearningHealth()
-    health.decided("a", 1.0, (1.0, 0.0), free=False)
+    health.decided("a", (1.0, 0.0), free=False)
     assert health.least_propensity() is None
-    health.decided("a", 0.9, (0.9, 0.1))
+    health.decided("a", (0.9, 0.1))
     assert health.least_propensity() == 0.1
+
+
+def test_arms_that_share_a_label_count_as_one() -> None:
+    health, together = LearningHealth(span=1e9), Mean()
+    for i in range(10):
+        health.settled("a", 1.0, 0.2)
+        health.settled("b", 1.0, 0.2 * (i % 2))
+    for mean in health.by_arm.values():
+        together.merge(mean)
+    assert together.value == pytest.approx(0.15)
+    assert together.effective == pytest.approx(20.0)

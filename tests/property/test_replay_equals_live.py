@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ from bandit_service.core.experiments.spec import (
     Rules,
     Variant,
 )
-from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.experiment_monitor import weighed
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import EventLog
@@ -231,12 +232,11 @@ async def _live(name: str, path: Path, steps: list[Any]) -> World:
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
     index = HybridIndex(DIM, CAPACITY)
     router = Router(
-        writer=Writer(world, log, index, telemetry, sync_interval_s=0.5, max_backlog=10),
+        writer=Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=10),
+        index=index,
         embedder=embedder,
         telemetry=telemetry,
-        rules=RouterRules(
-            Exploration(), RewardRule(), neighbours=3, max_pending=5, default_reward=-0.5
-        ),
+        rules=replace(RouterRules.of(Settings()), neighbours=3, max_pending=5, default_reward=-0.5),
     )
     await router.start()
     for arm in ARMS[:3]:

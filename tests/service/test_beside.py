@@ -11,7 +11,7 @@ import pytest
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import codec
-from bandit_service.core.world import beside
+from bandit_service.core.learner import beside
 from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings
 from tests.service.provider import ARMS, HELLO, official_client, until

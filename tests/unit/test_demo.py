@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 import policies
-from bandit_service.app.assembly import router_rules
 from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import Recorded
 from bandit_service.offline.simulate import Phase, order_of
+from bandit_service.runtime.router import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import acts, offline, tell
 from loadtest.demo.interval import Interval, interval, t_quantile
@@ -202,7 +202,7 @@ def test_a_moving_mean_never_looks_across_the_begin_of_an_act() -> None:
 def _played(limit: int, seeds: int) -> tuple[acts.Stage, Vector, offline.Results]:
     recorded, vectors = planted(limit)
     settings = Settings()
-    stage = acts.stage_of(recorded, None, router_rules(settings).reward)
+    stage = acts.stage_of(recorded, None, RouterRules.of(settings).reward)
     rows = [int(id.removeprefix("q")) for id in stage.recorded.ids]
     phases = acts.phases_of(stage, dear=0, worse=2)
     entrants = offline.entrants("epsilon_greedy", settings, every=False)

@@ -17,16 +17,18 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime import detectors
-from bandit_service.runtime.detectors import DriftRules, DriftWatch
+from bandit_service.runtime.detectors import DriftWatch
+from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import DriftSettings, Settings
 from bandit_service.telemetry.drift_metrics import DriftMetrics
+from bandit_service.telemetry.metrics import Metrics
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import Full, Offset, Record
-from store.history import HybridIndex
 from store.memory import MemoryLog
 
 A = ArmId("a")
@@ -62,18 +64,18 @@ def _fed(watch: DriftWatch, world: World, events: Iterator[ev.AnyEvent]) -> list
     found = []
     for event in events:
         apply(world, event)
-        alarm = watch.happened(event, world)
+        alarm = watch.happened(resolve(world, event), world)
         if alarm is not None:
             found.append(alarm)
             apply(world, alarm)
-            assert watch.happened(alarm, world) is None
+            assert watch.happened(resolve(world, alarm), world) is None
     return found
 
 
 @needs_river
 def test_a_planted_drop_is_found_with_its_moment_and_means() -> None:
     """0.7, and from the 1001st outcome on 0.4."""
-    world, watch = _world(), DriftWatch(DriftRules(keep=0.1, explore=0.05, decisions=7))
+    world, watch = _world(), DriftWatch(DriftSettings(keep=0.1, explore=0.05, explore_decisions=7))
     coins = [*_coins(0.7, 1000, 1), *_coins(0.4, 300, 2)]
     (alarm,) = _fed(watch, world, _events(iter(coins)))
     assert (alarm.arm, alarm.direction) == (A, "down")
@@ -150,11 +152,12 @@ class _Disk(MemoryLog):
 
 
 def _writer(log: MemoryLog, watch: DriftWatch) -> Writer:
+    """Begun, with the watch listening."""
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-    index = HybridIndex(4, 10)
-    return Writer(
-        _world(), log, index, telemetry, sync_interval_s=60.0, max_backlog=10, watch=watch
-    )
+    writer = Writer(_world(), log, telemetry, sync_interval_s=60.0, max_backlog=10)
+    writer.start()
+    DriftAlarms(watch, writer).start()
+    return writer
 
 
 def _kinds(log: MemoryLog) -> list[str]:
@@ -164,8 +167,7 @@ def _kinds(log: MemoryLog) -> list[str]:
 @needs_river
 async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_same_world() -> None:
     log = MemoryLog()
-    writer = _writer(log, DriftWatch(DriftRules(keep=0.1)))
-    writer.start()
+    writer = _writer(log, DriftWatch(DriftSettings(keep=0.1)))
     coins = [*_coins(0.7, ARM_WARM_UP + 300, 1), *_coins(0.2, 150, 2)]
     events = list(_events(iter(coins)))
     for i in range(0, len(events), 64):  # many of one arm in one batch
@@ -188,7 +190,6 @@ async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_s
 async def test_an_alarm_that_cannot_be_written_is_told_when_it_can() -> None:
     log = _Disk()
     writer = _writer(log, DriftWatch())
-    writer.start()
     log.full = True
     coins = [*_coins(0.7, ARM_WARM_UP + 300, 1), *_coins(0.0, 200, 2)]
     for i, event in enumerate(_events(iter(coins))):
@@ -233,13 +234,13 @@ def test_the_settings_reach_the_detectors() -> None:
     )  # fmt: skip
     watch = drift_watch(Settings(drift=chosen), policies.load("metallm"))
     assert watch is not None
-    assert watch.rules == DriftRules(0.01, 30.0, 0.02, 0.1, 0.05, 9)
+    assert (watch.settings, watch.keep) == (chosen, 0.1)
     off = Settings(drift=DriftSettings(enabled=False))
     assert drift_watch(off, policies.load("metallm")) is None
     by_default = drift_watch(Settings(), policies.load("metallm"))
     assert by_default is not None
-    assert by_default.rules == DriftRules()
-    assert by_default.rules.keep == 0.1
+    assert by_default.settings == DriftSettings()
+    assert by_default.keep == 0.1
 
 
 @needs_river
@@ -267,7 +268,7 @@ def test_a_share_that_does_nothing_to_the_serving_policy_is_told(
 
 def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:
     registry = CollectorRegistry()
-    shown, world = DriftMetrics(registry, str), _world()
+    shown, world = DriftMetrics(Metrics(registry), str), _world()
     shown.look(world, {A})
     assert math.isnan(registry.get_sample_value("bandit_query_distance_mean") or 0.0)
     for event in _events(iter([0.4, 0.4])):  # 0.7 was expected, and a similarity of 0.5 recalled

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import fold
 from bandit_service.core.errors import Busy, Unavailable
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import Pending, World, new_world
 from bandit_service.observe.broadcast import BEHIND, Broadcast
-from bandit_service.observe.feed import KNOWN, RECENT, ArmSeen, Watches
+from bandit_service.observe.feed import RECENT, ActivityFeeds
 from bandit_service.observe.reasons import (
     Signs,
     chances,
@@ -30,6 +31,7 @@ from bandit_service.observe.reasons import (
 from bandit_service.observe.ring import Ring
 from bandit_service.observe.scatter import FEWEST, plane_of, scatter
 from bandit_service.statistics.moments import ENOUGH, Moments
+from bandit_service.telemetry.learning import KNOWN, ArmSeen, LearningFold
 from policies import ArmId, OwnAlarms
 
 A, B = ArmId("a"), ArmId("b")
@@ -46,18 +48,21 @@ def decided(id: str, ts: float = 1000.0, drawn: int = 0, **fields: object) -> ev
 
 
 class Seen:
-    """A world whose every event is told to watches."""
+    """A world whose every event is told to feeds."""
 
     def __init__(self, tenants: set[str] | None = None) -> None:
         self.world: World = new_world({"eagle": policies.load("eagle")}, "eagle", 100)
-        self.watches = Watches(tenants or set(), lambda world: "b")
+        self.fold = LearningFold("b")
+        self.feeds = ActivityFeeds(tenants or set(), self.fold)
         for id, usd in ((A, 1.0), (B, 10.0)):
             spec = ev.ArmSpec(id=id, usd_per_mtok_in=usd, usd_per_mtok_out=0.0)
             self.happens(ev.ArmAdded(ts=1.0, arm=spec, source="api"))
 
     def happens(self, event: ev.AnyEvent) -> None:
-        self.world = apply(self.world, event)
-        self.watches.happened(event, self.world)
+        what = resolve(self.world, event)
+        self.world = fold(self.world, what)
+        self.fold.heard(what, self.world)
+        self.feeds.heard(what, self.world)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.integers(0, 40))
@@ -106,18 +111,18 @@ def test_what_happens_is_counted_by_arm_second_and_signal() -> None:
     seen.happens(decided("3", 1002.0))
     seen.happens(ev.Rewarded(ts=1002.5, decision_id="1", quality=0.9, cost_usd=0.00001, reward=0.8))
     seen.happens(ev.Compared(ts=1003.0, winner=A, loser=B, decision_id="3"))
-    watch = seen.watches.all
-    rows = [step.row() for step in watch.fine.since(0.0)]
+    feed = seen.feeds.all
+    rows = [step.row() for step in feed.fine.since(0.0)]
     assert rows == [[1000, [0, 1, 1, 1], 0, None, None, None], [1002, [0, 1], 1, 0.8, None, None]]
-    assert watch.arms[A].decisions == 2
-    assert watch.arms[A].signals["quality"].said()["mean"] == pytest.approx(0.9)
-    assert watch.arms[A].signals["reward"].n == 1
-    assert watch.arms[B].compared == 1
-    assert watch.health.elo[A] > watch.health.elo[B]
+    assert feed.learning.arms[A].decisions == 2
+    assert feed.learning.arms[A].signals["quality"].said()["mean"] == pytest.approx(0.9)
+    assert feed.learning.arms[A].signals["reward"].n == 1
+    assert feed.learning.arms[B].compared == 1
+    assert feed.learning.health.elo[A] > feed.learning.health.elo[B]
     # b would have cost ten tokens at 10 USD per million, and a prior without observations
-    assert watch.money[B].would_cost_usd == pytest.approx(1e-4)
-    assert watch.money[B].saved.mean == pytest.approx(9e-5)
-    mean, best = watch.means()
+    assert feed.learning.money[B].would_cost_usd == pytest.approx(1e-4)
+    assert feed.learning.money[B].saved.mean == pytest.approx(9e-5)
+    mean, best = feed.learning.means()
     assert mean == pytest.approx(0.8)
     assert best is None  # of one reward nothing is known
 
@@ -129,7 +134,7 @@ def test_the_best_arm_is_one_of_which_enough_is_known() -> None:
         seen.happens(ev.Rewarded(ts=1001.0, decision_id=f"a{i}", reward=0.5))
     seen.happens(decided("b", drawn=1))
     seen.happens(ev.Rewarded(ts=1001.0, decision_id="b", reward=1.0))
-    mean, best = seen.watches.all.means()
+    mean, best = seen.feeds.all.learning.means()
     assert mean == pytest.approx((KNOWN * 0.5 + 1.0) / (KNOWN + 1), abs=1e-3)
     assert best == pytest.approx(0.5)
 
@@ -146,13 +151,13 @@ def test_a_tenant_sees_what_is_its_own_and_nobody_elses() -> None:
         tenant="acme",
     )  # fmt: skip
     seen.happens(ev.Rewarded(ts=1002.0, subject=subject, arm=B, reward=0.1))
-    own = seen.watches.of("acme")
+    own = seen.feeds.of("acme")
     assert list(own.recent) == ["1"]
-    assert own.arms[A].signals["reward"].n == 1
-    assert own.arms[B].signals["reward"].n == 1
-    assert list(seen.watches.of(None).recent) == ["1", "2", "3"]
+    assert own.learning.arms[A].signals["reward"].n == 1
+    assert own.learning.arms[B].signals["reward"].n == 1
+    assert list(seen.feeds.of(None).recent) == ["1", "2", "3"]
     with pytest.raises(KeyError):
-        seen.watches.of("other")
+        seen.feeds.of("other")
 
 
 def test_what_is_forgotten_or_expired_leaves_the_feed_and_the_map() -> None:
@@ -161,9 +166,9 @@ def test_what_is_forgotten_or_expired_leaves_the_feed_and_the_map() -> None:
     seen.happens(decided("2"))
     seen.happens(decided("3"))
     seen.happens(ev.Forgotten(ts=1001.0, owner=ev.owner_of("", "u")))
-    assert list(seen.watches.all.recent) == ["2", "3"]
+    assert list(seen.feeds.all.recent) == ["2", "3"]
     seen.happens(ev.DecisionsExpired(ts=1002.0, ids=("2",)))
-    assert list(seen.watches.all.recent) == ["3"]
+    assert list(seen.feeds.all.recent) == ["3"]
 
 
 def test_a_start_recalls_pending_decisions_with_what_came_back() -> None:
@@ -171,12 +176,12 @@ def test_a_start_recalls_pending_decisions_with_what_came_back() -> None:
     for i in range(RECENT + 10):
         seen.happens(decided(f"{i:04}", 1000.0 + i, tenant="acme" if i % 2 else ""))
     seen.happens(ev.Rewarded(ts=2000.0, decision_id="0505", quality=0.5, reward=0.25))
-    again = Watches({"acme"}, lambda world: "b")
+    again = ActivityFeeds({"acme"}, LearningFold("b"))
     again.recall(seen.world)
     assert list(again.all.recent) == [f"{i:04}" for i in range(10, RECENT + 10)]
-    assert again.all.arms[A].decisions == RECENT + 10
-    assert again.of("acme").arms[A].decisions == RECENT // 2 + 5
-    assert again.all.arms[A].signals["reward"].mean == 0.25
+    assert again.all.learning.arms[A].decisions == RECENT + 10
+    assert again.of("acme").learning.arms[A].decisions == RECENT // 2 + 5
+    assert again.all.learning.arms[A].signals["reward"].mean == 0.25
     assert again.all.fine.since(0.0)[-5].reward.mean == 0.25
 
 

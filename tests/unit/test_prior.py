@@ -12,8 +12,9 @@ from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.events import AnyEvent
+from bandit_service.core.learner import beside
 from bandit_service.core.prior import strength_of, weighing
-from bandit_service.core.world import World, beside, new_world
+from bandit_service.core.world import World, new_world
 from policies import ArmId
 
 A, B = ArmId("a"), ArmId("b")

@@ -13,12 +13,12 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import teach
-from bandit_service.core.world import Learner, World, new_world
+from bandit_service.core.world import World, new_world
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, Full, Offset, Record
-from store.history import HybridIndex
 from store.memory import MemoryLog
 
 
@@ -46,8 +46,7 @@ class _Disk(MemoryLog):
 def _writer(log: _Disk, max_backlog: int = 10) -> Writer:
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-    index = HybridIndex(4, 10)
-    return Writer(world, log, index, telemetry, sync_interval_s=60.0, max_backlog=max_backlog)
+    return Writer(world, log, telemetry, sync_interval_s=60.0, max_backlog=max_backlog)
 
 
 def _decided(id: str) -> ev.Decided:
@@ -185,17 +184,25 @@ async def test_who_looks_on_may_fail_and_changes_no_answer(
     def fails(*_: object) -> None:
         raise KeyError("a metric")
 
+    def heard(*_: object) -> None:
+        if failing:
+            raise KeyError("whoever listens")
+
+    failing, told = True, list[ev.AnyEvent]()
     log = _Disk()
     writer = _writer(log)
+    writer.listen(heard)
+    writer.listen(lambda what, _: told.append(what.event))  # is told, whoever failed before
     writer.start()
     with monkeypatch.context() as patched:
-        patched.setattr(Telemetry, "happened", fails)
         patched.setattr(Telemetry, "appended", fails)
         assert isinstance(await writer.submit(lambda: _decided("a")), ev.Decided)
         assert writer.tasks.failing == {"look on": "KeyError", "flush": "KeyError"}
+    failing = False
     assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
     assert writer.tasks.failing == {}
     assert list(writer.world.pending) == ["a", "b"]
+    assert told == [pending.decided for pending in writer.world.pending.values()]
     await writer.close()
 
 

@@ -324,7 +324,8 @@ def _new_epoch(trial: Trial, ts: float, weights: list[float], share: float) -> N
         for i, count in enumerate(one.counts):
             so_far[i] += count
     before = told.pop(tuple(weights), [0] * len(weights))
-    trial.split_log = sum(srm.log_factor(each, counts) for each, counts in told.items())
+    factors = (srm.log_factor(each, counts) for each, counts in told.items())
+    trial.split_log = sum(factors, 0.0)  # a float, too, where there is none
     trial.epochs.append(Epoch(ts, weights, share, [0] * len(weights), before))
 
 

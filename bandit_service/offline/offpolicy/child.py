@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 
 import policies
-from bandit_service.offline.offpolicy.fold import Along, Asked
+from bandit_service.offline.offpolicy.fold import Asked, LogEvaluation
 from bandit_service.offline.offpolicy.report import How, report
 from bandit_service.offline.offpolicy.sources import beginning
 from bandit_service.runtime.folding import (
@@ -48,7 +48,7 @@ def evaluate(source: IO[bytes], sink: IO[bytes]) -> None:
     after, world = beginning(job.first, job.asked, Path(job.directory))
     sink.write(framed(Begin(after)))
     sink.flush()
-    along = Along(job.asked, world)
+    along = LogEvaluation(job.asked, world)
     for at, body in events_from(source):
         along.take(event_of(at, body) if body else None)
     sink.write(framed(Done(msgspec.json.encode(report(along, job.how)))))

@@ -21,8 +21,9 @@ from bandit_service.core import exclusions
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
+from bandit_service.core.learner import Learner, Learners
 from bandit_service.core.lessons import context_of
-from bandit_service.core.world import Learner, World, new_world, priced
+from bandit_service.core.world import World, new_world, priced
 from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift
 
@@ -112,7 +113,7 @@ class Sample:
 
 
 @dataclass
-class Along:
+class LogEvaluation:
     """A log on its way past the candidates; `take` every event in order, then ask for `sample`.
 
     known: the propensities of all arms are logged, not only of the drawn one.
@@ -133,7 +134,9 @@ class Along:
         for each in self.asked.candidates:
             policy = policies.load(each.name, **each.parameters)
             self._learners.append(Learner(policy, policy.init()))
-        self.world.learners = {f"candidate {i}": one for i, one in enumerate(self._learners)}
+        self.world.learners = Learners(
+            {f"candidate {i}": one for i, one in enumerate(self._learners)}
+        )
         self.failed = [0] * len(self._learners)
 
     def take(self, event: ev.AnyEvent | None) -> None:
@@ -261,9 +264,11 @@ class Along:
         )  # fmt: skip
 
 
-def along(events: Iterable[ev.AnyEvent | None], asked: Asked, *, known: bool = True) -> Along:
+def along(
+    events: Iterable[ev.AnyEvent | None], asked: Asked, *, known: bool = True
+) -> LogEvaluation:
     """The whole of a log past the candidates."""
-    found = Along(asked, new_world({}, "", asked.capacity, asked.per_item), known)
+    found = LogEvaluation(asked, new_world({}, "", asked.capacity, asked.per_item), known)
     for event in events:
         found.take(event)
     return found

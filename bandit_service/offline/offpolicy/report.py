@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bandit_service.offline.offpolicy.fold import LEFT_OUT, Along, Sample
+from bandit_service.offline.offpolicy.fold import LEFT_OUT, LogEvaluation, Sample
 from bandit_service.statistics import offpolicy_sequence, ope, reward_model
 from bandit_service.statistics.offpolicy_sequence import Distributions
 from bandit_service.statistics.ope import Modelled, Terms
@@ -89,7 +89,7 @@ def estimators(
     }
 
 
-def report(along: Along, how: How) -> dict[str, Any]:
+def report(along: LogEvaluation, how: How) -> dict[str, Any]:
     """Everything that is said of the log and of each candidate on it."""
     asked, sample = along.asked, along.sample()
     n = len(sample.value)
