@@ -10,6 +10,12 @@ from aiohttp import web
 from bandit_service import wire
 from bandit_service.core.errors import Refused
 from bandit_service.core.experiments.conclusions import conclusion
+from bandit_service.core.experiments.public import (
+    PublicExperiment,
+    published,
+    respelled,
+    stored,
+)
 from bandit_service.core.experiments.results import results
 from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules
 from bandit_service.core.experiments.trial import Trial
@@ -31,7 +37,7 @@ def described(spec: Experiment, trial: Trial) -> ExperimentStanding:
     return ExperimentStanding(
         id=spec.id,
         status=trial.status,
-        experiment=spec,
+        experiment=published(spec),
         begun=trial.begun,
         ended=trial.ended,
         winner=trial.winner or None,
@@ -80,8 +86,8 @@ async def put_experiment(request: web.Request) -> web.Response:
     before = experiments.world.experiments.get(id)
     if before is not None:
         body.setdefault("share", before.share)
-    spec = wire.convert(body, Experiment)
-    created = await experiments.put(spec, _who(request), why)
+    spec = wire.convert(respelled(body), PublicExperiment)
+    created = await experiments.put(stored(spec), _who(request), why)
     return reply(described(*_of(request)), 201 if created else 200)
 
 

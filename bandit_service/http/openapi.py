@@ -14,7 +14,8 @@ import msgspec
 from bandit_service.core import errors
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.core.experiments.public import PublicAudience, PublicExperiment, PublicGuardrail
+from bandit_service.core.experiments.spec import Rules
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.outcomes import Error
 from bandit_service.http.responses.passed import Chat, Completion, Embeddings
@@ -23,7 +24,9 @@ from bandit_service.http.routes import ROUTES
 
 _REF = "#/components/schemas/"
 _NAMES: dict[type[msgspec.Struct], str] = {
-    Experiment: "ExperimentSpec",
+    PublicExperiment: "ExperimentSpec",
+    PublicAudience: "Audience",
+    PublicGuardrail: "Guardrail",
     ExperimentStanding: "Experiment",
 }
 """What is published under another name than its class has."""
@@ -107,7 +110,7 @@ def _schemas(rows: list[Route]) -> dict[str, Any]:
     for name, each in schemas.items():
         each["title"] = name
         each["description"] = " ".join(each.get("description", "").split())
-    for kind in sent - {Experiment, Rules}:
+    for kind in sent - {PublicExperiment, Rules}:
         _or_null(schemas[kind.__name__])
     for kind in (Chat, Completion, Embeddings):
         schemas[kind.__name__]["additionalProperties"] = True

@@ -11,7 +11,8 @@ from bandit_service import wire
 from bandit_service.core import errors
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.answers import ExperimentResults
-from bandit_service.core.experiments.spec import Experiment, Rules
+from bandit_service.core.experiments.public import PublicExperiment
+from bandit_service.core.experiments.spec import Rules
 from bandit_service.http import (
     absent,
     catalogue,
@@ -52,7 +53,7 @@ _EXPERIMENT = {
         {"key": "treatment", "weight": 0.5, "policy": "eagle"},
     ],
     "primary": "reward",
-    "guardrails": [{"metric": "quality", "worse": 0.05}],
+    "guardrails": [{"metric": "quality", "max_regression": 0.05}],
 }
 _COMPLETION = {
     "id": "chatcmpl-1",
@@ -224,7 +225,7 @@ ROUTES: tuple[Route, ...] = (
     _of_experiment("PUT", "", "admin", experiments.put_experiment,
                    "Make a draft, or change an experiment",
                    description="A share that is left out stays what a ramp made it.",
-                   statuses=(200, 201), body=Experiment, sent=_EXPERIMENT, errors=_CHANGED),
+                   statuses=(200, 201), body=PublicExperiment, sent=_EXPERIMENT, errors=_CHANGED),
     _of_experiment("PATCH", "", "admin", experiments.patch_experiment,
                    "Ramp, change the weights, or release a held variant",
                    description="Send at least one of `share`, `weights` and `release`.",

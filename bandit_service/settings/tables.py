@@ -11,6 +11,7 @@ import policies
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import checks
+from bandit_service.core.experiments.public import PublicExperiment, respelled, stored
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.fields import out_of_range, ranged
 from bandit_service.parsing.suggestions import did_you_mean
@@ -62,7 +63,10 @@ def _check_experiment(spec: Experiment) -> None:
 
 def experiments_of(items: Any, mistakes: list[str]) -> tuple[Experiment, ...]:
     """The experiments of `[[experiments]]`, each possible by itself and beside the others."""
-    experiments = listed("experiments", items, Experiment, _check_experiment, mistakes)
+    if isinstance(items, list):
+        items = [respelled(each) for each in items]
+    written = listed("experiments", items, PublicExperiment, _check_experiment, mistakes)
+    experiments = tuple(map(stored, written))
     for i, spec in enumerate(experiments):
         try:
             checks.check_beside(spec, {one.id: one for one in experiments[:i]})

@@ -45,7 +45,7 @@ def _experiment(i: int, of: int, shadows: int, scheme: str) -> Experiment:
         id=f"e{i}",
         variants=(Variant(key="a", weight=0.5), Variant(key="b", weight=0.5), *shades),
         share=1.0 if i == of - 1 else 0.0,
-        audience=Audience(least_tokens=1),
+        audience=Audience(min_tokens=1),
         scheme=scheme,
     )
 

@@ -192,7 +192,7 @@ def _experiments(telemetry: Telemetry, world: World) -> None:
         spec = Experiment(
             id=f"trial-{number}", min_units=10,
             variants=(Variant(key="today", weight=0.5), Variant(key="new", weight=0.5)),
-            guardrails=(Guardrail(metric="quality", least=0.1),),
+            guardrails=(Guardrail(metric="quality", min=0.1),),
         )  # fmt: skip
         for status in ("draft", "running"):
             changed = ev.ExperimentChanged(ts=1.0, experiment=spec, status=status)

@@ -28,7 +28,7 @@ def _row(variants: int, metrics: int, units: int) -> dict[str, Any]:
             Variant(key=f"v{i}", arm="small", weight=1.0 / variants) for i in range(variants)
         ),
         metrics=tuple(Metric(name=f"m{i}") for i in range(metrics)),
-        guardrails=(Guardrail(metric="quality", worse=0.5),),
+        guardrails=(Guardrail(metric="quality", max_regression=0.5),),
     )
     played, rng = Played(spec), np.random.default_rng(1)
     names, values = spec.names(), 0

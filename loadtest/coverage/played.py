@@ -27,7 +27,7 @@ def two(weights: tuple[float, float] = (0.5, 0.5), **fields: Any) -> Experiment:
 
 def limit(least: float) -> Guardrail:
     """Quality must not be below."""
-    return Guardrail(metric="quality", least=least)
+    return Guardrail(metric="quality", min=least)
 
 
 class Played:

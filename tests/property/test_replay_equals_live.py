@@ -119,7 +119,7 @@ def _spec(id: str) -> Experiment:
             Variant(key="shade", policy="eagle", shadow=True),
         ),
         metrics=(Metric(name="thumbs"),),
-        guardrails=(Guardrail(metric="quality", least=0.1),),
+        guardrails=(Guardrail(metric="quality", min=0.1),),
         primary="thumbs" if id == "e" else "reward",
         unit="user" if id == "e" else "session",
         **keeps,  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ async def _play(client: Client) -> None:
         {"key": "random", "policy": "uniform", "weight": 0.5},
     ]
     body = {"variants": variants, "primary": "quality", "min_units": 20,
-            "guardrails": [{"metric": "latency_s", "most": 30.0, "high": 60.0}]}  # fmt: skip
+            "guardrails": [{"metric": "latency_s", "max": 30.0, "high": 60.0}]}  # fmt: skip
     assert (await client.call("PUT", PATH, body))[0] == 201
     await client.begin("e")
     for i in range(120):

@@ -239,7 +239,7 @@ async def test_a_broken_guardrail_holds_its_variant_until_it_is_released(
 ) -> None:
     quick = {"BANDIT_EXPERIMENT_RULES_STEER_S": "0.1"}
     async with serving(tmp_path / "var", models, **quick) as client:
-        await _running(client, cool_down_s=1.0, guardrails=[{"metric": "quality", "least": 0.5}])
+        await _running(client, cool_down_s=1.0, guardrails=[{"metric": "quality", "min": 0.5}])
         of_b = ""
         for i in range(120):
             decided = await client.decide(unit=f"u{i}")
@@ -570,7 +570,7 @@ async def test_what_is_configured_runs_and_another_line_undoes_no_ramp(
         digest = world.digest()
     async with opened(data, models, **_configured(spec)) as (client, world):
         assert world.digest() == digest, "nothing changed, so nothing is written"
-    guarded = spec | {"guardrails": [{"metric": "quality", "least": 0.1}]}
+    guarded = spec | {"guardrails": [{"metric": "quality", "min": 0.1}]}
     async with opened(data, models, **_configured(guarded)) as (client, world):
         _, body = await client.get(PATH)
         assert body["experiment"]["share"] == 0.6

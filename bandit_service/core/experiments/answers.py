@@ -172,9 +172,9 @@ class GuardrailResults(msgspec.Struct, kw_only=True):
     """How one variant stands with one guardrail."""
 
     metric: Annotated[str, doc("The guarded metric.", "quality")]
-    least: Annotated[float | UnsetType, doc("The mean must not be below this.", 0.7)] = UNSET
-    most: Annotated[float | UnsetType, doc("The mean must not be above this.", 0.01)] = UNSET
-    worse: Annotated[
+    min: Annotated[float | UnsetType, doc("The mean must not be below this.", 0.7)] = UNSET
+    max: Annotated[float | UnsetType, doc("The mean must not be above this.", 0.01)] = UNSET
+    max_regression: Annotated[
         float | UnsetType, doc("How much worse than the control the mean may be.", 0.05)
     ] = UNSET
     variant: Annotated[str, doc("The variant.", "treatment")]

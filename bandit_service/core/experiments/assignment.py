@@ -93,8 +93,8 @@ def invited(spec: Experiment, asker: Asker) -> bool:
     return (
         (not audience.tenants or asker.tenant in audience.tenants)
         and (not audience.callers or asker.caller in audience.callers)
-        and asker.tokens >= audience.least_tokens
-        and (audience.most_tokens is None or asker.tokens <= audience.most_tokens)
+        and asker.tokens >= audience.min_tokens
+        and (audience.max_tokens is None or asker.tokens <= audience.max_tokens)
     )
 
 

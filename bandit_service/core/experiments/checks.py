@@ -115,9 +115,9 @@ def _check_numbers(spec: Experiment) -> None:
     low, high = spec.slots
     if not 0.0 <= low < high <= 1.0:
         _refuse("slots", f"must be [from, to) within [0, 1), got [{low:g}, {high:g})")
-    least, most = spec.audience.least_tokens, spec.audience.most_tokens
-    if least < 0 or (most is not None and most < least):
-        _refuse("audience", "least_tokens must be at least 0, most_tokens not below it")
+    low_tokens, high_tokens = spec.audience.min_tokens, spec.audience.max_tokens
+    if low_tokens < 0 or (high_tokens is not None and high_tokens < low_tokens):
+        _refuse("audience", "min_tokens must be at least 0, max_tokens not below it")
     _check_range(spec, "alpha")
     if not 2 <= spec.min_units <= 10_000_000:
         _refuse("min_units", f"must be from 2 to 10000000, got {spec.min_units}")
@@ -152,12 +152,12 @@ def _whole(x: float) -> bool:
 def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
     if one.metric not in spec.names():
         _refuse(f"{at}.metric", f"no {one.metric!r}; there are {', '.join(spec.names())}")
-    given = [name for name in ("least", "most", "worse") if getattr(one, name) is not None]
+    given = [name for name in ("min", "max", "max_regression") if getattr(one, name) is not None]
     if len(given) != 1:
-        _refuse(at, "give exactly one of least, most and worse")
+        _refuse(at, "give exactly one of min, max and max_regression")
     limit = getattr(one, given[0])
-    if not math.isfinite(limit) or (one.worse is not None and limit < 0.0):
-        _refuse(f"{at}.{given[0]}", "must be a number, and worse at least 0")
+    if not math.isfinite(limit) or (one.max_regression is not None and limit < 0.0):
+        _refuse(f"{at}.{given[0]}", "must be a number, and max_regression at least 0")
     if one.high is not None and not (one.high > 0.0 and math.isfinite(one.high)):
         _refuse(f"{at}.high", f"must be above 0, got {one.high:g}")
     open_ended = one.metric in ("cost_usd", "latency_s")
@@ -167,9 +167,9 @@ def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
         _refuse(f"{at}.high", f"{one.metric} has a range of its own: leave high out")
     low, high = spec.bounds(one.metric, one.high)
     within = {
-        "least": low < limit <= high,
-        "most": low <= limit < high,
-        "worse": limit < high - low,
+        "min": low < limit <= high,
+        "max": low <= limit < high,
+        "max_regression": limit < high - low,
     }
     if not within[given[0]]:
         _refuse(f"{at}.{given[0]}", f"{limit:g} can never be broken, or never be kept: values are "

@@ -250,7 +250,7 @@ def _guardrails(spec: Experiment, trial: Trial) -> list[GuardrailResults]:
         for one in spec.served:
             if one.key not in trial.sides or i >= len(trial.sides[one.key].guards):
                 continue
-            if guard.worse is not None and one.key == spec.control.key:
+            if guard.max_regression is not None and one.key == spec.control.key:
                 continue
             at, (state, why) = guarded(spec, trial, one.key, i), stands(spec, trial, one.key, i)
             shown = GuardrailResults(
@@ -263,7 +263,9 @@ def _guardrails(spec: Experiment, trial: Trial) -> list[GuardrailResults]:
                 high=None if at is None else at[1],
             )
             limit = next(
-                name for name in ("least", "most", "worse") if getattr(guard, name) is not None
+                name
+                for name in ("min", "max", "max_regression")
+                if getattr(guard, name) is not None
             )
             setattr(shown, limit, getattr(guard, limit))
             found.append(shown)

@@ -13,6 +13,15 @@ import msgspec
 
 from bandit_service.core.fields import doc
 
+IN_THE_LOG = {
+    "min_tokens": "least_tokens",
+    "max_tokens": "most_tokens",
+    "min": "least",
+    "max": "most",
+    "max_regression": "worse",
+}
+"""How these fields were called first, which is what the event log calls them for ever."""
+
 UNITS = ("user", "session", "conversation", "tenant")
 SCHEMES = ("native", "growthbook_v2", "unleash", "optimizely", "eppo")
 LEARNING = ("isolated", "shared")
@@ -75,17 +84,15 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Audience(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-               forbid_unknown_fields=True):  # fmt: skip
+               forbid_unknown_fields=True, rename=IN_THE_LOG):  # fmt: skip
     """Whose queries take part; an empty list allows all. callers: ids of API keys."""
 
     tenants: Annotated[tuple[str, ...], doc("Only these tenants; empty for all.", ["acme"])] = ()
     callers: Annotated[
         tuple[str, ...], doc("Only these API keys, by id; empty for all.", ["web"])
     ] = ()
-    least_tokens: Annotated[
-        int, doc("Only queries of at least this many tokens.", 0, minimum=0)
-    ] = 0
-    most_tokens: Annotated[
+    min_tokens: Annotated[int, doc("Only queries of at least this many tokens.", 0, minimum=0)] = 0
+    max_tokens: Annotated[
         int | None, doc("Only queries of at most this many tokens.", 4_000, minimum=0)
     ] = None
 
@@ -101,18 +108,18 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-                forbid_unknown_fields=True):  # fmt: skip
+                forbid_unknown_fields=True, rename=IN_THE_LOG):  # fmt: skip
     """What a variant must keep, by mean and by a sequence that holds at every look.
 
-    least, most: what the mean must not be below or above. worse: how much worse than the control's
-    mean it may be. Exactly one of the three. The range of values is the metric's; `high` bounds
-    cost_usd and latency_s, and what is above counts as `high`.
+    min, max: what the mean must not be below or above. max_regression: how much worse than the
+    control's mean it may be. Exactly one of the three. The range of values is the metric's; `high`
+    bounds cost_usd and latency_s, and what is above counts as `high`.
     """
 
     metric: Annotated[str, doc("The metric that is guarded.", "quality")]
-    least: Annotated[float | None, doc("The mean must not be below this.", 0.7)] = None
-    most: Annotated[float | None, doc("The mean must not be above this.", 0.01)] = None
-    worse: Annotated[
+    min: Annotated[float | None, doc("The mean must not be below this.", 0.7)] = None
+    max: Annotated[float | None, doc("The mean must not be above this.", 0.01)] = None
+    max_regression: Annotated[
         float | None, doc("How much worse than the control's mean it may be.", 0.05)
     ] = None
     high: Annotated[

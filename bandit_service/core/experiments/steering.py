@@ -60,17 +60,17 @@ def stands(spec: Experiment, trial: Trial, key: str, index: int) -> tuple[str, s
     two, "not enough data" before the first value; and how it is broken, else ""."""
     guard, at = spec.guardrails[index], guarded(spec, trial, key, index)
     control = guarded(spec, trial, spec.control.key, index)
-    if at is None or (guard.worse is not None and control is None):
+    if at is None or (guard.max_regression is not None and control is None):
         return "not enough data", ""
     why = _broken(spec, guard, at, control)
     if why:
         return "broken", why
     low, high = at
-    if guard.worse is not None and control is not None:
+    if guard.max_regression is not None and control is not None:
         less = spec.lower_is_better(guard.metric)
-        kept = (high - control[0] if less else control[1] - low) <= guard.worse
+        kept = (high - control[0] if less else control[1] - low) <= guard.max_regression
     else:
-        kept = low >= guard.least if guard.least is not None else high <= (guard.most or 0.0)
+        kept = low >= guard.min if guard.min is not None else high <= (guard.max or 0.0)
     return ("kept" if kept else "open"), ""
 
 
@@ -121,17 +121,16 @@ def _broken(
     control: tuple[float, float] | None,
 ) -> str:
     low, high = at
-    if guard.least is not None and high < guard.least:
-        return f"is at most {high:.4g}, and must be at least {guard.least:g}"
-    if guard.most is not None and low > guard.most:
-        return f"is at least {low:.4g}, and must be at most {guard.most:g}"
-    if guard.worse is not None and control is not None:
+    if guard.min is not None and high < guard.min:
+        return f"is at most {high:.4g}, and must be at least {guard.min:g}"
+    if guard.max is not None and low > guard.max:
+        return f"is at least {low:.4g}, and must be at most {guard.max:g}"
+    if guard.max_regression is not None and control is not None:
         less = spec.lower_is_better(guard.metric)
         gap = low - control[1] if less else control[0] - high
-        if gap > guard.worse:
-            return (
-                f"is worse than the control's by more than {gap:.4g}, and may be by {guard.worse:g}"
-            )
+        if gap > guard.max_regression:
+            most = guard.max_regression
+            return f"is worse than the control's by more than {gap:.4g}, and may be by {most:g}"
     return ""
 
 

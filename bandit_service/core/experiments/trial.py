@@ -341,7 +341,11 @@ def _guard(spec: Experiment, side: Side, metric: str, value: float, *, first: bo
     """Limits are about what is served, so every answer counts; a comparison is of two groups of
     units, so only each unit's first does: many answers of one say nothing of the others."""
     for i, guard in enumerate(spec.guardrails):
-        if guard.metric == metric and i < len(side.guards) and (first or guard.worse is None):
+        if (
+            guard.metric == metric
+            and i < len(side.guards)
+            and (first or guard.max_regression is None)
+        ):
             low, high = spec.bounds(metric, guard.high)
             part = min(1.0, max(0.0, (value - low) / (high - low)))
             bernstein.add(side.guards[i], part, guard_alpha(spec))

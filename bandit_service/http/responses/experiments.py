@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bandit_service.core.experiments.spec import HOLDOUT, STATUSES, Experiment, Rules
+from bandit_service.core.experiments.public import PublicExperiment
+from bandit_service.core.experiments.spec import HOLDOUT, STATUSES, Rules
 from bandit_service.core.fields import doc
 
 
@@ -17,7 +18,7 @@ class ExperimentStanding(msgspec.Struct, kw_only=True, frozen=True):
 
     id: Annotated[str, doc("The experiment.", "cheaper-models")]
     status: Annotated[str, doc("Its status.", "running", enum=[*STATUSES, HOLDOUT])]
-    experiment: Annotated[Experiment, doc("How it is configured; defaults are left out.")]
+    experiment: Annotated[PublicExperiment, doc("How it is configured; defaults are left out.")]
     begun: Annotated[float | None, doc("When it began, UTC seconds.", 1764000000.0)]
     ended: Annotated[float | None, doc("When it ended; null while it runs.", None)]
     winner: Annotated[str | None, doc("The variant that was kept.", None)]

@@ -125,7 +125,7 @@ def test_another_arm_or_salt_begins_the_hold_out_anew() -> None:
 
 def test_an_audience_lets_in_by_tenant_caller_and_length() -> None:
     world = a_world()
-    audience = Audience(tenants=("acme",), callers=("k1",), least_tokens=5, most_tokens=20)
+    audience = Audience(tenants=("acme",), callers=("k1",), min_tokens=5, max_tokens=20)
     run(world, two_arms(audience=audience))
     inside = decided(world, asked(tenant="acme", caller="k1"))
     assert inside.steps == ("audience", "split")

@@ -357,7 +357,7 @@ def test_the_split_shows_both_tests() -> None:
 
 
 def test_guardrails_say_how_they_stand_and_who_is_held() -> None:
-    guards = (limit(0.7), Guardrail(metric="quality", worse=0.05))
+    guards = (limit(0.7), Guardrail(metric="quality", max_regression=0.05))
     played = Played(two(guardrails=guards, min_units=10))
     _given(played, "a", 300, 0)
     _given(played, "b", 0, 300)
@@ -367,8 +367,8 @@ def test_guardrails_say_how_they_stand_and_who_is_held() -> None:
     ]  # fmt: skip
     assert rows[1]["why"].startswith("is at most 0.")
     assert rows[1]["why"].endswith("and must be at least 0.7")
-    assert rows[0]["least"] == 0.7
-    assert rows[2]["worse"] == 0.05
+    assert rows[0]["min"] == 0.7
+    assert rows[2]["max_regression"] == 0.05
 
 
 def test_saved_cost_is_measured_against_the_hold_out_and_else_an_estimate() -> None:

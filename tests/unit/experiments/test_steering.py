@@ -46,7 +46,7 @@ def _answer(world: World, spec: Experiment, count: int, quality: dict[str, float
 
 
 def test_a_variant_that_surely_breaks_a_guardrail_is_to_be_held_and_the_control_never() -> None:
-    spec = two_arms(guardrails=(Guardrail(metric="quality", least=0.5),))
+    spec = two_arms(guardrails=(Guardrail(metric="quality", min=0.5),))
     world = a_world()
     run(world, spec)
     _answer(world, spec, 6, {"a": 0.0, "b": 0.0})
@@ -59,7 +59,7 @@ def test_a_variant_that_surely_breaks_a_guardrail_is_to_be_held_and_the_control_
 
 
 def test_a_held_variant_is_not_held_again_nor_let_back_in_by_itself() -> None:
-    spec = two_arms(guardrails=(Guardrail(metric="quality", least=0.5),))
+    spec = two_arms(guardrails=(Guardrail(metric="quality", min=0.5),))
     world = a_world()
     run(world, spec)
     _answer(world, spec, 200, {"a": 0.0, "b": 0.0})
@@ -76,12 +76,12 @@ def test_a_held_variant_is_not_held_again_nor_let_back_in_by_itself() -> None:
 @pytest.mark.parametrize(
     ("guard", "quality", "broken"),
     [
-        (Guardrail(metric="quality", most=0.5), {"a": 0.0, "b": 1.0}, True),
-        (Guardrail(metric="quality", most=0.5), {"a": 1.0, "b": 0.0}, False),
-        (Guardrail(metric="quality", worse=0.2), {"a": 1.0, "b": 0.0}, True),
-        (Guardrail(metric="quality", worse=0.2), {"a": 0.0, "b": 0.0}, False),
-        (Guardrail(metric="reward", worse=0.2), {"a": 0.9, "b": 0.1}, True),
-        (Guardrail(metric="cost_usd", most=1.0, high=2.0), {"a": 0.0, "b": 0.0}, False),
+        (Guardrail(metric="quality", max=0.5), {"a": 0.0, "b": 1.0}, True),
+        (Guardrail(metric="quality", max=0.5), {"a": 1.0, "b": 0.0}, False),
+        (Guardrail(metric="quality", max_regression=0.2), {"a": 1.0, "b": 0.0}, True),
+        (Guardrail(metric="quality", max_regression=0.2), {"a": 0.0, "b": 0.0}, False),
+        (Guardrail(metric="reward", max_regression=0.2), {"a": 0.9, "b": 0.1}, True),
+        (Guardrail(metric="cost_usd", max=1.0, high=2.0), {"a": 0.0, "b": 0.0}, False),
     ],
 )
 def test_each_kind_of_guardrail(guard: Guardrail, quality: dict[str, float], broken: bool) -> None:
@@ -93,7 +93,7 @@ def test_each_kind_of_guardrail(guard: Guardrail, quality: dict[str, float], bro
 
 
 def test_a_cost_guardrail_counts_what_is_beyond_its_range_as_its_end() -> None:
-    spec = two_arms(guardrails=(Guardrail(metric="cost_usd", worse=0.1, high=1.0),))
+    spec = two_arms(guardrails=(Guardrail(metric="cost_usd", max_regression=0.1, high=1.0),))
     world = a_world()
     run(world, spec)
     for i in range(300):
@@ -105,7 +105,7 @@ def test_a_cost_guardrail_counts_what_is_beyond_its_range_as_its_end() -> None:
 
 
 def test_nothing_is_steered_that_does_not_run() -> None:
-    spec = two_arms(guardrails=(Guardrail(metric="quality", least=0.5),))
+    spec = two_arms(guardrails=(Guardrail(metric="quality", min=0.5),))
     world = a_world()
     run(world, spec)
     _answer(world, spec, 200, {"a": 0.0, "b": 0.0})

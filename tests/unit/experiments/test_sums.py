@@ -224,7 +224,7 @@ def test_the_splits_p_value_never_rises_again() -> None:
 
 
 def test_limits_count_every_answer_and_comparisons_each_units_first() -> None:
-    spec = two(guardrails=(limit(0.7), Guardrail(metric="quality", worse=0.1)))
+    spec = two(guardrails=(limit(0.7), Guardrail(metric="quality", max_regression=0.1)))
     played = Played(spec)
     for _ in range(400):
         played.value(played.decide("one", "b"), 0.0)
@@ -240,7 +240,7 @@ def test_limits_count_every_answer_and_comparisons_each_units_first() -> None:
 
 
 def test_a_guardrail_without_a_value_says_nothing_and_its_range_is_cut_at_high() -> None:
-    guards = (Guardrail(metric="latency_s", most=1.0, high=4.0),)
+    guards = (Guardrail(metric="latency_s", max=1.0, high=4.0),)
     played = Played(two(guardrails=guards))
     assert stands(played.spec, played.trial, "b", 0) == ("not enough data", "")
     _outcomes(played, "b", [100.0] * 300, "latency_s")

@@ -195,7 +195,7 @@ def test_a_held_variant_that_had_all_the_weight_leaves_it_to_the_control() -> No
 
 def test_a_released_variant_is_judged_by_what_comes_from_then_on() -> None:
     world = a_world()
-    spec = two_arms(guardrails=(Guardrail(metric="quality", least=0.5),))
+    spec = two_arms(guardrails=(Guardrail(metric="quality", min=0.5),))
     run(world, spec)
     unit = _of(world, "b")[0]
     for _ in range(3):
