@@ -24,11 +24,36 @@ decision_id: contextvars.ContextVar[str] = contextvars.ContextVar("decision_id",
 
 FORMATS = ("auto", "json", "console")
 FIELDS = (
-    "request_id", "decision_id", "why", "event", "endpoint", "code", "seconds", "url", "events",
-    "model", "from_snapshot", "erased", "offset", "bytes", "records", "decisions", "policy", "key",
-    "experiment", "arm", "detector", "direction", "before", "after", "task", "unapplied", "path",
-    "more", "traceback",
-)  # fmt: skip
+    "request_id",
+    "decision_id",
+    "why",
+    "event",
+    "endpoint",
+    "code",
+    "seconds",
+    "url",
+    "events",
+    "model",
+    "from_snapshot",
+    "erased",
+    "offset",
+    "bytes",
+    "records",
+    "decisions",
+    "policy",
+    "key",
+    "experiment",
+    "arm",
+    "detector",
+    "direction",
+    "before",
+    "after",
+    "task",
+    "unapplied",
+    "path",
+    "more",
+    "traceback",
+)
 OURS = "bandit"
 _PLAIN = re.compile(r"[\w.:/+@-]+")
 

@@ -48,9 +48,11 @@ class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     query: Annotated[str | None, doc("The text.", "What is the capital of France?")] = None
     messages: Annotated[
         list[dict[str, Any]] | None,
-        doc("The conversation, as OpenAI's; the user's turns are embedded, newest first.",
-            [{"role": "user", "content": "What is the capital of France?"}]),
-    ] = None  # fmt: skip
+        doc(
+            "The conversation, as OpenAI's; the user's turns are embedded, newest first.",
+            [{"role": "user", "content": "What is the capital of France?"}],
+        ),
+    ] = None
     embedding: Annotated[
         list[float] | bytes | None,
         doc("A unit vector of the model's length: numbers, or base64 of float32.", [0.6, 0.8]),
@@ -187,9 +189,12 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     policies: Annotated[list[PolicyRequest], doc("The candidates, 1 to 8.")]
     on: Annotated[
         str,
-        doc("`experiment`: decisions of its units; `service`: all.", "experiment",
-            enum=["experiment", "service", None]),
-    ] = "experiment"  # fmt: skip
+        doc(
+            "`experiment`: decisions of its units; `service`: all.",
+            "experiment",
+            enum=["experiment", "service", None],
+        ),
+    ] = "experiment"
     since: Annotated[
         float | None, doc("Only decisions from here on, UTC seconds.", 1764000000.0)
     ] = None

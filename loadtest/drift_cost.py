@@ -50,11 +50,24 @@ def _events() -> Iterator[ev.AnyEvent]:
     near = tuple(rng.uniform(0.3, 0.7, 20).tolist())
     for i in range(EVENTS):
         yield ev.Decided(
-            ts=0.0, id=str(i), embedding=b"", tokens=1, willingness_to_pay=1.0, arms=arms,
-            propensities=(0.1,) * 10, scores=(0.0,) * 10, drawn=i % 10, policy="", key="",
-            list_cost_usd=0.0, expected_cost_usd=0.0, price=0.0, expected_quality=0.7,
-            neighbours=tuple(range(20)), similarities=near,
-        )  # fmt: skip
+            ts=0.0,
+            id=str(i),
+            embedding=b"",
+            tokens=1,
+            willingness_to_pay=1.0,
+            arms=arms,
+            propensities=(0.1,) * 10,
+            scores=(0.0,) * 10,
+            drawn=i % 10,
+            policy="",
+            key="",
+            list_cost_usd=0.0,
+            expected_cost_usd=0.0,
+            price=0.0,
+            expected_quality=0.7,
+            neighbours=tuple(range(20)),
+            similarities=near,
+        )
         yield ev.Rewarded(ts=0.0, decision_id=str(i), quality=1.0, reward=float(rng.random() < 0.7))
 
 

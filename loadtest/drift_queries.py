@@ -44,10 +44,23 @@ def alarms(values: Floats) -> list[int]:
     world, watch, found = new_world({"uniform": load("uniform")}, "uniform", 1), DriftWatch(), []
     for i, value in enumerate(values.tolist()):
         event = ev.Decided(
-            ts=0.0, id=str(i), embedding=b"", tokens=1, willingness_to_pay=1.0, arms=(ArmId("a"),),
-            propensities=(1.0,), scores=(0.0,), drawn=0, policy="", key="", list_cost_usd=0.0,
-            expected_cost_usd=0.0, price=0.0, neighbours=(0,), similarities=(1.0 - value,),
-        )  # fmt: skip
+            ts=0.0,
+            id=str(i),
+            embedding=b"",
+            tokens=1,
+            willingness_to_pay=1.0,
+            arms=(ArmId("a"),),
+            propensities=(1.0,),
+            scores=(0.0,),
+            drawn=0,
+            policy="",
+            key="",
+            list_cost_usd=0.0,
+            expected_cost_usd=0.0,
+            price=0.0,
+            neighbours=(0,),
+            similarities=(1.0 - value,),
+        )
         world = apply(world, event)
         alarm = watch.happened(resolve(world, event), world)
         if alarm is not None:
@@ -76,8 +89,12 @@ def queries(data: Labelled, seeds: int) -> Table:
             rows.append((f"{share:.0%}", str(false), f"{len(delays)} of {runs}", delay))
     return Table(
         f"{data.recorded.name}: queries of a task that was never asked before",
-        ("their share", f"alarms in the {BEFORE} before", f"alarm in the {AFTER} after",
-         "median delay, queries"),
+        (
+            "their share",
+            f"alarms in the {BEFORE} before",
+            f"alarm in the {AFTER} after",
+            "median delay, queries",
+        ),
         tuple(rows),
         f"The four most frequent tasks, each kept back for {BEFORE} queries.",
-    )  # fmt: skip
+    )

@@ -113,9 +113,13 @@ def _parts(seed: int) -> tuple[Labelled, Labelled]:
 def _recall(seed: int, warm: bool) -> Recall:
     taught, rest = _parts(seed)
     return stream(
-        rest.recorded, rest.embeddings, seed=seed, neighbours=20, capacity=20_000,
+        rest.recorded,
+        rest.embeddings,
+        seed=seed,
+        neighbours=20,
+        capacity=20_000,
         warm=Warm(taught.recorded, taught.embeddings) if warm else None,
-    )  # fmt: skip
+    )
 
 
 def run(policy: str, start: Start, seed: int) -> Went:
@@ -126,9 +130,15 @@ def run(policy: str, start: Start, seed: int) -> Went:
         known = mislabelled(taught, start.wrong, seed)
         warm = Warm(known.recorded, known.embeddings, strength=start.strength)
     passed = simulate(
-        rest.recorded, rest.embeddings, policies.load(policy), seed=seed, explore=Exploration(),
-        rule=RULE, warm=warm, recall=_recall(seed, start.taught),
-    )  # fmt: skip
+        rest.recorded,
+        rest.embeddings,
+        policies.load(policy),
+        seed=seed,
+        explore=Exploration(),
+        rule=RULE,
+        warm=warm,
+        recall=_recall(seed, start.taught),
+    )
     return Went(policy, start, seed, passed.track.reward)
 
 

@@ -53,12 +53,14 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
     ]  # fmt: skip
     for arm in recorded.arms:
         lines += [
-            "[[arms]]", f"id = {json.dumps(arm.id)}", 'upstream = "recorded"',
+            "[[arms]]",
+            f"id = {json.dumps(arm.id)}",
+            'upstream = "recorded"',
             f"usd_per_mtok_in = {arm.usd_per_mtok_in!r}",
             f"usd_per_mtok_out = {arm.usd_per_mtok_out!r}",
             f"context_window = {arm.context_window}",
             f"expected_output_tokens = {arm.expected_output_tokens}",
-        ]  # fmt: skip
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -92,8 +94,9 @@ class _Users:
         self, url: str, recorded: Recorded, stream: StreamClient, session: aiohttp.ClientSession
     ) -> None:
         self._url, self._recorded, self._stream, self._session = url, recorded, stream, session
-        self._rows = [row for row in order_of(recorded, 0).tolist()
-                      if len(recorded.texts[row]) <= _MOST_CHARS]  # fmt: skip
+        self._rows = [
+            row for row in order_of(recorded, 0).tolist() if len(recorded.texts[row]) <= _MOST_CHARS
+        ]
         self._arms = [str(arm.id) for arm in recorded.arms]
         self._chance = np.random.default_rng(0)
 
@@ -145,9 +148,12 @@ class _Users:
             gap = float(quality[arm] - quality[other])
             winner, loser = (arm, other) if gap >= 0.0 else (other, arm)
             await self._stream.request(
-                "compare", winner=self._arms[winner], loser=self._arms[loser], tie=gap == 0.0,
+                "compare",
+                winner=self._arms[winner],
+                loser=self._arms[loser],
+                tie=gap == 0.0,
                 decision_id=decided["decision_id"],
-            )  # fmt: skip
+            )
         if i % 20 == 1:  # networks repeat, and clients make mistakes
             await self._stream.request("reward", **report)
         if i % 50 == 1:

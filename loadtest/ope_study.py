@@ -75,16 +75,25 @@ def logged(
     chosen = parsed(policy)
     events: list[ev.AnyEvent] = []
     simulate(
-        recorded, vectors, policies.load(chosen.name, **chosen.parameters), seed=seed,
-        explore=explore, rule=RULE, heard=events.append,
-    )  # fmt: skip
+        recorded,
+        vectors,
+        policies.load(chosen.name, **chosen.parameters),
+        seed=seed,
+        explore=explore,
+        rule=RULE,
+        heard=events.append,
+    )
     return events
 
 
 def judged(
-    recorded: Recorded, vectors: Vector, log: tuple[str, Exploration], candidates: Sequence[str],
-    seed: int, rounds: int = 1000,
-) -> Iterator[Judged]:  # fmt: skip
+    recorded: Recorded,
+    vectors: Vector,
+    log: tuple[str, Exploration],
+    candidates: Sequence[str],
+    seed: int,
+    rounds: int = 1000,
+) -> Iterator[Judged]:
     """Every candidate on one log, figures shown also where they are refused."""
     events = logged(recorded, vectors, *log, seed)
     asked = Asked(candidates=tuple(parsed(each) for each in candidates))
@@ -97,10 +106,15 @@ def judged(
         }
         over = one["overlap"]
         yield Judged(
-            _title(*log), candidates[i], float((past.sample().targets[i] * worth).sum(1).mean()),
-            over["effective_size"], over["explored_per_arm"], one["why"] or "", estimates,
+            _title(*log),
+            candidates[i],
+            float((past.sample().targets[i] * worth).sum(1).mean()),
+            over["effective_size"],
+            over["explored_per_arm"],
+            one["why"] or "",
+            estimates,
             (one["sequence"]["low"], one["sequence"]["high"]),
-        )  # fmt: skip
+        )
 
 
 def _worth(recorded: Recorded, past: LogEvaluation, seed: int) -> Floats:
@@ -136,8 +150,9 @@ def table(rows: Sequence[Judged]) -> str:
                 errors = [row.estimates[name][0] - row.truth for row in kept]
                 cells.append(f"{1000.0 * float(np.sqrt(np.mean(np.square(errors)))):.1f}")
             for name in ("snips", "dr"):
-                inside = [row.estimates[name][1] <= row.truth <= row.estimates[name][2]
-                          for row in kept]  # fmt: skip
+                inside = [
+                    row.estimates[name][1] <= row.truth <= row.estimates[name][2] for row in kept
+                ]
                 cells.append(f"{sum(inside)} of {len(kept)}")
             inside = [row.sequence[0] <= row.truth <= row.sequence[1] for row in kept]
             cells.append(f"{sum(inside)} of {len(kept)}")
@@ -174,8 +189,10 @@ def main() -> None:
             for log, seed in tqdm(tasks, desc=recorded.name, unit=" logs", disable=None)
             for row in judged(recorded, vectors, log, CANDIDATES, seed)
         ]
-        parts.append(f"**{recorded.name}**, {len(recorded)} queries, {len(recorded.arms)} arms, "
-                     f"{args.seeds} orders:\n\n{table(rows)}")  # fmt: skip
+        parts.append(
+            f"**{recorded.name}**, {len(recorded)} queries, {len(recorded.arms)} arms, "
+            f"{args.seeds} orders:\n\n{table(rows)}"
+        )
     text = "\n\n".join(parts)
     print(text)
     if args.markdown is not None:

@@ -109,8 +109,12 @@ def main(arguments: list[str]) -> int:
     lists = differences(old, new)
     for sign, lines in zip("-~+", lists, strict=True):
         print("\n".join(f"{sign} {line}" for line in sorted(lines)))
-    print(", ".join(f"{len(lines)} {word}" for lines, word in
-                    zip(lists, ("removed", "changed", "added"), strict=True)))  # fmt: skip
+    print(
+        ", ".join(
+            f"{len(lines)} {word}"
+            for lines, word in zip(lists, ("removed", "changed", "added"), strict=True)
+        )
+    )
     return 1 if lists[0] else 0
 
 

@@ -189,9 +189,13 @@ class Traffic:
 
 
 async def open_loop(
-    traffic: Traffic, pool: Pool, rate: float, seconds: float, seed: int = 0,
+    traffic: Traffic,
+    pool: Pool,
+    rate: float,
+    seconds: float,
+    seed: int = 0,
     watch: Callable[[Sample], None] | None = None,
-) -> list[Sample]:  # fmt: skip
+) -> list[Sample]:
     """Poisson arrivals of `rate` a second; the samples of all, those without an answer too."""
     rng = np.random.default_rng(seed)
     dues = np.cumsum(rng.exponential(1.0 / rate, size=int(rate * seconds * 1.2) + 10))

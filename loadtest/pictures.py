@@ -29,10 +29,18 @@ _RATE, _STEP_S = "20s", 2.0
 
 def drawn(watching: str, dashboard: dict[str, Any], begin: float, end: float) -> list[Drawn]:
     """Every panel of a dashboard with what its queries give between two moments."""
-    return [Drawn(panel, [
-        one for target in panel.get("targets") or ()
-        for one in _series(watching, target, begin, end)
-    ], _exemplars(watching, panel, begin, end)) for panel in dashboard["panels"]]  # fmt: skip
+    return [
+        Drawn(
+            panel,
+            [
+                one
+                for target in panel.get("targets") or ()
+                for one in _series(watching, target, begin, end)
+            ],
+            _exemplars(watching, panel, begin, end),
+        )
+        for panel in dashboard["panels"]
+    ]
 
 
 def _plain(expr: str) -> str:
@@ -41,9 +49,13 @@ def _plain(expr: str) -> str:
 
 def _series(watching: str, target: dict[str, Any], begin: float, end: float) -> list[Series]:
     result = asked(
-        watching, "query_range", query=_plain(target["expr"]), start=str(begin), end=str(end),
+        watching,
+        "query_range",
+        query=_plain(target["expr"]),
+        start=str(begin),
+        end=str(end),
         step=str(_STEP_S),
-    )["result"]  # fmt: skip
+    )["result"]
     found = []
     for one in result:
         legend = target["legendFormat"]
@@ -60,10 +72,18 @@ def _exemplars(
     found: list[tuple[float, float]] = []
     for target in panel.get("targets") or ():
         if target.get("exemplar"):
-            data = asked(watching, "query_exemplars", query=_plain(target["expr"]),
-                         start=str(begin), end=str(end))  # fmt: skip
-            found += [(each["timestamp"] - end, float(each["value"]))
-                      for one in data for each in one["exemplars"]]  # fmt: skip
+            data = asked(
+                watching,
+                "query_exemplars",
+                query=_plain(target["expr"]),
+                start=str(begin),
+                end=str(end),
+            )
+            found += [
+                (each["timestamp"] - end, float(each["value"]))
+                for one in data
+                for each in one["exemplars"]
+            ]
     return found
 
 

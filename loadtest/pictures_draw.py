@@ -73,9 +73,14 @@ def formatted(value: float, unit: str) -> str:
         number = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):.3g}"
         return f"${number}" if value >= 0 else f"-${number}"
     if unit == "s" and value:
-        for least, factor, name in ((86400.0, 86400.0, "d"), (3600.0, 3600.0, "h"),
-                                    (120.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"),
-                                    (0.0, 1e-6, "µs")):  # fmt: skip
+        for least, factor, name in (
+            (86400.0, 86400.0, "d"),
+            (3600.0, 3600.0, "h"),
+            (120.0, 60.0, "min"),
+            (1.0, 1.0, "s"),
+            (1e-3, 1e-3, "ms"),
+            (0.0, 1e-6, "µs"),
+        ):
             if abs(value) >= least:
                 return f"{value / factor:.3g} {name}"
     if unit == "bytes":
@@ -197,8 +202,9 @@ def _stat(figure: Figure, one: Drawn, box: tuple[float, float, float, float]) ->
             if step.get("value") is None or value >= step["value"]:
                 colour = _THRESHOLDS[step["color"]]
     shown = formatted(value, defaults.get("unit", "short"))
-    figure.text(x + width / 2, y + 0.42 * tall, shown, fontsize=22, ha="center", color=colour,
-                weight="bold")  # fmt: skip
+    figure.text(
+        x + width / 2, y + 0.42 * tall, shown, fontsize=22, ha="center", color=colour, weight="bold"
+    )
     line = figure.add_axes(
         (x + 0.004, y + 0.02 * tall, width - 0.008, 0.3 * tall), facecolor="none"
     )
@@ -223,9 +229,13 @@ def _heatmap(axes: Axes, series: Sequence[Series]) -> None:
     half = min(np.diff(times), default=1.0) / 2.0  # a column's middle is its time
     begin, end = times[0] - half, times[-1] + half
     axes.imshow(
-        shown, aspect="auto", origin="lower", cmap="inferno",
-        extent=(begin, end, -0.5, len(ordered) - 0.5), interpolation="nearest",
-    )  # fmt: skip
+        shown,
+        aspect="auto",
+        origin="lower",
+        cmap="inferno",
+        extent=(begin, end, -0.5, len(ordered) - 0.5),
+        interpolation="nearest",
+    )
     axes.set_xlim(begin, max(0.0, end))
     axes.set_yticks(range(len(ordered)), [f"≤ {one.legend}" for one in ordered])
     axes.grid(visible=False)

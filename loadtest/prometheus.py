@@ -50,12 +50,15 @@ def prometheus(service: str, directory: Path, interval: str = "1s") -> Iterator[
     with (directory / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                "prometheus", f"--config.file={written}", f"--web.listen-address={address}",
+                "prometheus",
+                f"--config.file={written}",
+                f"--web.listen-address={address}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 "--enable-feature=exemplar-storage",
             ],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+        )
     try:
         url = f"http://{address}"
         deadline = time.monotonic() + _START_S

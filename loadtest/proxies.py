@@ -57,9 +57,18 @@ async def the_service(directory: Path, upstream: str) -> AsyncIterator[str]:
         f'base_url = "{upstream}/v1"\n{arms}'
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-        "--config", str(config), "--ready-file", str(ready), stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "serve",
+        "--port",
+        "0",
+        "--config",
+        str(config),
+        "--ready-file",
+        str(ready),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
     try:
         while not await asyncio.to_thread(ready.exists):
             assert process.returncode is None, "the service did not start"
@@ -92,9 +101,18 @@ async def litellms_proxy(directory: Path, upstream: str) -> AsyncIterator[str]:
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true",
             "LITELLM_LOCAL_MODEL_COST_MAP=True",  # its own list of prices, not one from the net
             "LITELLM_LOG=ERROR",  # a line for each request is not what is measured
-            command, "--config", str(config), "--host", "127.0.0.1", "--port", str(port),
-            "--telemetry", "False", stdout=log, stderr=log,
-        )  # fmt: skip
+            command,
+            "--config",
+            str(config),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--telemetry",
+            "False",
+            stdout=log,
+            stderr=log,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         async with aiohttp.ClientSession() as session:

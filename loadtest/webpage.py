@@ -92,9 +92,12 @@ async def traffic(
             quality, cost = recorded.quality[row], recorded.cost[row] * prices
             id = decided["decision_id"]
             await client.request(
-                "reward", decision_id=id, quality=float(quality[k]), cost_usd=float(cost[k]),
+                "reward",
+                decision_id=id,
+                quality=float(quality[k]),
+                cost_usd=float(cost[k]),
                 latency_s=float(chance.lognormal(float(k) / 3.0, 0.4)),
-            )  # fmt: skip
+            )
             if sent % 4 == 0:
                 other = int(chance.choice([each for each in column.values() if each != k]))
                 if quality[k] != quality[other]:

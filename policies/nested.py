@@ -122,8 +122,14 @@ class Nested:
         within("surface", self.surface, 0.0, 1.0)
         within("prior", self.prior, 0.0, 1.0)
         within("slope", self.slope, -10.0, 10.0)
-        for name in ("prior_variance", "slope_variance", "group_spread", "cell_spread",
-                     "group_shared", "cell_shared"):  # fmt: skip
+        for name in (
+            "prior_variance",
+            "slope_variance",
+            "group_spread",
+            "cell_spread",
+            "group_shared",
+            "cell_shared",
+        ):
             value = getattr(self, name)
             above(name, value, 1e-8)
             within(name, value, 0.0, 100.0)
@@ -139,8 +145,11 @@ class Nested:
 
     def init(self) -> Cells:
         """No arm seen."""
-        return Cells(due=_FIRST, spread=[self.group_spread, self.cell_spread],
-                     noise=_NOISE_PRIOR[0] / _NOISE_PRIOR[1])  # fmt: skip
+        return Cells(
+            due=_FIRST,
+            spread=[self.group_spread, self.cell_spread],
+            noise=_NOISE_PRIOR[0] / _NOISE_PRIOR[1],
+        )
 
     # --- propose ---
 
@@ -169,10 +178,13 @@ class Nested:
             Proposal(
                 scores[i],
                 greedy(scores[i]) if ucb else best_probability(scores[i], width[i]),
-                quality[i], deviation[i], count, bonus[i],
+                quality[i],
+                deviation[i],
+                count,
+                bonus[i],
             )
             for i in range(len(contexts))
-        ]  # fmt: skip
+        ]
 
     @property
     def _kappa(self) -> float:
@@ -197,9 +209,14 @@ class Nested:
         cell, group = state.find(x)
         at_group, at_cell = (group[:, None], at), (cell[:, None], at)
         m, v = _down(
-            state.noise, m, v, sums.group_n[at_group], sums.group_s[at_group], wide,
+            state.noise,
+            m,
+            v,
+            sums.group_n[at_group],
+            sums.group_s[at_group],
+            wide,
             self.group_shared,
-        )  # fmt: skip
+        )
         return _down(
             state.noise, m, v, state.n[at_cell], state.s[at_cell], narrow, self.cell_shared
         )
@@ -345,13 +362,23 @@ class Nested:
         k = state.noise * _COIN / self.prior_variance
         arms = np.broadcast_to((sums.s + k * self.prior) / (sums.n + k), sums.group_n.shape)
         groups, state.spread[0] = _moments(
-            state.noise, arms, sums.group_n, sums.group_s, state.spread[0], self.group_spread,
+            state.noise,
+            arms,
+            sums.group_n,
+            sums.group_s,
+            state.spread[0],
+            self.group_spread,
             self.group_shared,
-        )  # fmt: skip
+        )
         _, state.spread[1] = _moments(
-            state.noise, groups[state.group[:used]], state.n[:used], state.s[:used],
-            state.spread[1], self.cell_spread, self.cell_shared,
-        )  # fmt: skip
+            state.noise,
+            groups[state.group[:used]],
+            state.n[:used],
+            state.s[:used],
+            state.spread[1],
+            self.cell_spread,
+            self.cell_shared,
+        )
         state.changed()
 
 

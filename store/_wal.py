@@ -129,9 +129,15 @@ def _read(path: Path) -> _Wal | None:
     sums = np.concatenate([told[None, 2:], heads[:, 4:]])
     expected = (sums[:-1] @ _power((_PAGE + 8) // 8).T + parts).astype(np.uint32)
     return _Wal(
-        magic, sound, told[:2], heads[:, 2:4], sums, parts,
-        (expected == heads[:, 4:]).all(axis=1), heads[:, 1] != 0,
-    )  # fmt: skip
+        magic,
+        sound,
+        told[:2],
+        heads[:, 2:4],
+        sums,
+        parts,
+        (expected == heads[:, 4:]).all(axis=1),
+        heads[:, 1] != 0,
+    )
 
 
 def _order(magic: int) -> str:

@@ -71,8 +71,9 @@ def shown(found: dict[str, Any]) -> str:
         lines.append(f"guardrail {one['metric']} of {one['variant']}: {said}")
     lines += [
         f"latency of {one['key']}: {_seconds(one['latency'])}"
-        for one in found["variants"] if one["latency"]["state"] == "shown"
-    ]  # fmt: skip
+        for one in found["variants"]
+        if one["latency"]["state"] == "shown"
+    ]
     for key, saved in cost["saved"].items():
         if saved["state"] == "shown":
             lines.append(

@@ -113,8 +113,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
     except Locked as error:
-        print(f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
+            file=sys.stderr,
+        )
         return 1
     except Unreadable as error:
         print(f"bandit-service: {error}", file=sys.stderr)

@@ -53,27 +53,43 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ""
     usd_per_mtok_cached_in: Annotated[
         float | None,
-        doc("Price of prompt tokens read from the provider's cache; null: `usd_per_mtok_in`.",
-            0.025, minimum=0, maximum=1e5),
-    ] = None  # fmt: skip
+        doc(
+            "Price of prompt tokens read from the provider's cache; null: `usd_per_mtok_in`.",
+            0.025,
+            minimum=0,
+            maximum=1e5,
+        ),
+    ] = None
     max_running: Annotated[
         int, doc("Most calls at a time; 0 for no bound.", 0, minimum=0, maximum=10**6)
     ] = 0
     usd_per_mtok_cache_write: Annotated[
         float | None,
-        doc("Price of prompt tokens written to the provider's cache; null: `usd_per_mtok_in`.",
-            0.3, minimum=0, maximum=1e5),
-    ] = None  # fmt: skip
+        doc(
+            "Price of prompt tokens written to the provider's cache; null: `usd_per_mtok_in`.",
+            0.3,
+            minimum=0,
+            maximum=1e5,
+        ),
+    ] = None
     usd_per_mtok_cache_write_1h: Annotated[
         float | None,
-        doc("The same for tokens kept for an hour; null: twice `usd_per_mtok_in`.",
-            0.5, minimum=0, maximum=1e5),
-    ] = None  # fmt: skip
+        doc(
+            "The same for tokens kept for an hour; null: twice `usd_per_mtok_in`.",
+            0.5,
+            minimum=0,
+            maximum=1e5,
+        ),
+    ] = None
     max_output_tokens: Annotated[
         int | None,
-        doc("Most tokens of an answer; a budget reserves these where a request sets no limit.",
-            4_096, minimum=1, maximum=10**7),
-    ] = None  # fmt: skip
+        doc(
+            "Most tokens of an answer; a budget reserves these where a request sets no limit.",
+            4_096,
+            minimum=1,
+            maximum=10**7,
+        ),
+    ] = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):

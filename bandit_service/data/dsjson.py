@@ -94,8 +94,11 @@ def read_line(text: bytes, unnamed: str = "") -> Logged:
         raise BadLine("EventId: must be a text")
     given = context.get("query")
     query: dict[str, Any] = given if isinstance(given, dict) else {}
-    told = {name: signal(name, row[name]) for name in ("quality", "cost_usd", "latency_s")
-            if row.get(name) is not None}  # fmt: skip
+    told = {
+        name: signal(name, row[name])
+        for name in ("quality", "cost_usd", "latency_s")
+        if row.get(name) is not None
+    }
     if not row.get("_skipLearn"):
         told["reward"] = 0.0 - number("_label_cost", row.get("_label_cost"), -1.0, 1.0)
     return Logged(
@@ -123,8 +126,11 @@ def _as_documented(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its documented names, where it has another that VW reads as well."""
     named = dict(row)
     label = row.get("_label")
-    parts = {f"_label_{name}": value for name, value in label.items()} if isinstance(
-        label, dict) else {}  # fmt: skip
+    parts = (
+        {f"_label_{name}": value for name, value in label.items()}
+        if isinstance(label, dict)
+        else {}
+    )
     for name, value in (parts | row).items():
         small = name.lower().removeprefix("_label_")
         if name.lower().startswith("_label_") and small in _LABELS:

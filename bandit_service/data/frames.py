@@ -38,8 +38,17 @@ def read_frame(path: Path) -> Frame:
             return found.columns()
         except BadFrame:
             raise
-        except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError,
-                MemoryError, RecursionError, TypeError, ValueError) as error:  # fmt: skip
+        except (
+            pickle.UnpicklingError,
+            AttributeError,
+            EOFError,
+            ImportError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise BadFrame(f"not a pickled DataFrame: {error}") from None
 
 

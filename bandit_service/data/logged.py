@@ -80,9 +80,12 @@ class ForeignSource:
 
 
 def source_of(
-    lines: Iterable[tuple[int, Logged]], path: Path, catalogue: Sequence[ev.ArmSpec],
-    neighbours: int, capacity: int,
-) -> ForeignSource:  # fmt: skip
+    lines: Iterable[tuple[int, Logged]],
+    path: Path,
+    catalogue: Sequence[ev.ArmSpec],
+    neighbours: int,
+    capacity: int,
+) -> ForeignSource:
     """The log of all lines, in order of time; Unreadable for two of the same id, or none at all.
 
     catalogue: what is known of arms; others have no price. neighbours: recalled of each query.
@@ -91,11 +94,14 @@ def source_of(
     found: list[Logged] = []
     for number, one in lines:
         if one.id in seen:
-            raise Unreadable(f"{path}, line {number}: EventId: {one.id!r} is in line "
-                             f"{seen[one.id]} too")  # fmt: skip
+            raise Unreadable(
+                f"{path}, line {number}: EventId: {one.id!r} is in line {seen[one.id]} too"
+            )
         if found and len(one.vector) != len(found[0].vector):
-            raise Unreadable(f"{path}, line {number}: the embedding has {len(one.vector)} numbers, "
-                             f"those before have {len(found[0].vector)}")  # fmt: skip
+            raise Unreadable(
+                f"{path}, line {number}: the embedding has {len(one.vector)} numbers, "
+                f"those before have {len(found[0].vector)}"
+            )
         seen[one.id] = number
         found.append(one)
     if not found:
@@ -127,10 +133,14 @@ def _events(
         if one.signals:
             told = one.signals
             yield ev.Rewarded(
-                ts=one.ts, decision_id=one.id, quality=told.get("quality"),
-                cost_usd=told.get("cost_usd"), latency_s=told.get("latency_s"),
-                reward=told.get("reward"), explicit="quality" not in told,
-            )  # fmt: skip
+                ts=one.ts,
+                decision_id=one.id,
+                quality=told.get("quality"),
+                cost_usd=told.get("cost_usd"),
+                latency_s=told.get("latency_s"),
+                reward=told.get("reward"),
+                explicit="quality" not in told,
+            )
             offset += 1
             own = int(near.own[step])
             if own and "reward" in one.signals:
@@ -141,13 +151,25 @@ def _decided(one: Logged, recalled: Sequence[tuple[int, float]]) -> ev.Decided:
     order = sorted(range(len(one.arms)), key=lambda i: one.arms[i])
     k = len(order)
     return ev.Decided(
-        ts=one.ts, id=one.id, embedding=ev.pack(one.vector), tokens=one.tokens,
-        willingness_to_pay=one.willingness_to_pay, arms=tuple(ArmId(one.arms[i]) for i in order),
-        propensities=tuple(one.propensities[i] for i in order), scores=(0.0,) * k,
-        drawn=order.index(one.drawn), policy=one.policy, key="", list_cost_usd=0.0,
-        expected_cost_usd=0.0, price=0.0, neighbours=tuple(id for id, _ in recalled),
-        similarities=tuple(s for _, s in recalled), tenant=one.tenant, unit=one.unit,
-    )  # fmt: skip
+        ts=one.ts,
+        id=one.id,
+        embedding=ev.pack(one.vector),
+        tokens=one.tokens,
+        willingness_to_pay=one.willingness_to_pay,
+        arms=tuple(ArmId(one.arms[i]) for i in order),
+        propensities=tuple(one.propensities[i] for i in order),
+        scores=(0.0,) * k,
+        drawn=order.index(one.drawn),
+        policy=one.policy,
+        key="",
+        list_cost_usd=0.0,
+        expected_cost_usd=0.0,
+        price=0.0,
+        neighbours=tuple(id for id, _ in recalled),
+        similarities=tuple(s for _, s in recalled),
+        tenant=one.tenant,
+        unit=one.unit,
+    )
 
 
 # --- what both formats check --------------------------------------------------------------

@@ -42,9 +42,22 @@ from policies import Vector
 GROUP = 2000
 _TEXT = ("timestamp", "EventId", "tenant", "unit", "policy", "fallback", "action")
 _PLAIN = (
-    "timestamp", "EventId", "tenant", "unit", "policy", "fallback", "tokens", "willingness_to_pay",
-    "action", "position", "reward", "pscore", "quality", "cost_usd", "latency_s",
-)  # fmt: skip
+    "timestamp",
+    "EventId",
+    "tenant",
+    "unit",
+    "policy",
+    "fallback",
+    "tokens",
+    "willingness_to_pay",
+    "action",
+    "position",
+    "reward",
+    "pscore",
+    "quality",
+    "cost_usd",
+    "latency_s",
+)
 
 DIST, EMBEDDING, AFFINITY = "action_dist_", "embedding_", "user-item_affinity_"
 _NAMES = {
@@ -53,8 +66,19 @@ _NAMES = {
     "pscore": ("pscore", "propensity_score"),
     "timestamp": ("timestamp",),
 }
-_OWN = ("EventId", "tenant", "unit", "policy", "tokens", "willingness_to_pay", "quality",
-        "cost_usd", "latency_s", "fallback", "")  # fmt: skip
+_OWN = (
+    "EventId",
+    "tenant",
+    "unit",
+    "policy",
+    "tokens",
+    "willingness_to_pay",
+    "quality",
+    "cost_usd",
+    "latency_s",
+    "fallback",
+    "",
+)
 _NEAR = 1e-4
 
 
@@ -95,8 +119,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         try:
             for line[0], cells in found.rows:
                 if len(cells) != len(header):
-                    raise Unreadable(f"{path}, line {line[0]}: has not as many values as there are "
-                                     "columns")  # fmt: skip
+                    raise Unreadable(
+                        f"{path}, line {line[0]}: has not as many values as there are columns"
+                    )
                 cells = [with_point(cell, found.delimiter) for cell in cells]
                 yield line[0], dict(zip(header, cells, strict=True))
         except csv.Error as error:
@@ -138,8 +163,10 @@ def _logged(
             DIST + "*", [number(DIST + arm, p, 0.0, 1.0) for arm, p in dist.items()]
         )
         if action in dist and abs(shares[there.index(action)] - chosen) > _NEAR:
-            raise BadLine(f"{columns['pscore']}: is {chosen:g}, but {DIST}{action} is "
-                          f"{shares[there.index(action)]:g}")  # fmt: skip
+            raise BadLine(
+                f"{columns['pscore']}: is {chosen:g}, but {DIST}{action} is "
+                f"{shares[there.index(action)]:g}"
+            )
     else:
         there = tuple(arms)
         rest = (1.0 - chosen) / max(1, len(there) - 1)
@@ -243,10 +270,12 @@ def write_parquet(scan: Scan, path: Path, embeddings: bool, unrewarded: str) -> 
     import pyarrow.parquet as pq
 
     whole = ("tokens", "position")
-    schema = pa.schema([
-        (name, pa.string() if name in _TEXT else pa.int64() if name in whole else pa.float64())
-        for name in columns(scan, embeddings)
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            (name, pa.string() if name in _TEXT else pa.int64() if name in whole else pa.float64())
+            for name in columns(scan, embeddings)
+        ]
+    )
     partial = path.with_name(path.name + ".partial")
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:

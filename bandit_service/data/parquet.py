@@ -30,28 +30,61 @@ def _schema(required: dict[str, Any], **optional: Any) -> pa.Schema:
 
 DECISIONS = _schema(
     {
-        "offset": _WHOLE, "id": _TEXT, "ts": _TIME, "tenant": _TEXT, "unit": _TEXT,
-        "policy": _TEXT, "key": _TEXT, "arm": _TEXT, "propensity": _REAL,
-        "arms": pa.list_(_TEXT), "propensities": pa.list_(_REAL), "scores": pa.list_(_REAL),
-        "tokens": _WHOLE, "willingness_to_pay": _REAL, "price": _REAL, "list_cost_usd": _REAL,
-        "expected_cost_usd": _REAL, "fallback": _TEXT, "settled": _FLAG, "corrected": _FLAG,
+        "offset": _WHOLE,
+        "id": _TEXT,
+        "ts": _TIME,
+        "tenant": _TEXT,
+        "unit": _TEXT,
+        "policy": _TEXT,
+        "key": _TEXT,
+        "arm": _TEXT,
+        "propensity": _REAL,
+        "arms": pa.list_(_TEXT),
+        "propensities": pa.list_(_REAL),
+        "scores": pa.list_(_REAL),
+        "tokens": _WHOLE,
+        "willingness_to_pay": _REAL,
+        "price": _REAL,
+        "list_cost_usd": _REAL,
+        "expected_cost_usd": _REAL,
+        "fallback": _TEXT,
+        "settled": _FLAG,
+        "corrected": _FLAG,
         "expired": _FLAG,
     },
-    expected_quality=_REAL, expected_deviation=_REAL, expected_count=_REAL,
-    expected_latency_s=_REAL, quality=_REAL, cost_usd=_REAL,
-    latency_s=_REAL, reward=_REAL, reward_ts=_TIME,
-)  # fmt: skip
+    expected_quality=_REAL,
+    expected_deviation=_REAL,
+    expected_count=_REAL,
+    expected_latency_s=_REAL,
+    quality=_REAL,
+    cost_usd=_REAL,
+    latency_s=_REAL,
+    reward=_REAL,
+    reward_ts=_TIME,
+)
 COMPARISONS = _schema(
     {"offset": _WHOLE, "ts": _TIME, "winner": _TEXT, "loser": _TEXT, "tie": _FLAG},
-    decision_id=_TEXT, tenant=_TEXT, unit=_TEXT, tokens=_WHOLE, willingness_to_pay=_REAL,
-)  # fmt: skip
+    decision_id=_TEXT,
+    tenant=_TEXT,
+    unit=_TEXT,
+    tokens=_WHOLE,
+    willingness_to_pay=_REAL,
+)
 SELF_CONTAINED = _schema(
     {
-        "offset": _WHOLE, "ts": _TIME, "tenant": _TEXT, "unit": _TEXT, "arm": _TEXT,
-        "tokens": _WHOLE, "willingness_to_pay": _REAL,
+        "offset": _WHOLE,
+        "ts": _TIME,
+        "tenant": _TEXT,
+        "unit": _TEXT,
+        "arm": _TEXT,
+        "tokens": _WHOLE,
+        "willingness_to_pay": _REAL,
     },
-    quality=_REAL, cost_usd=_REAL, latency_s=_REAL, reward=_REAL,
-)  # fmt: skip
+    quality=_REAL,
+    cost_usd=_REAL,
+    latency_s=_REAL,
+    reward=_REAL,
+)
 SCHEMAS = {"decisions": DECISIONS, "comparisons": COMPARISONS, "self_contained": SELF_CONTAINED}
 
 

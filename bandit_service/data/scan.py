@@ -17,8 +17,15 @@ from bandit_service.data.log_source import Source
 
 Progress = Callable[[int], None]
 _COLUMNS = (
-    "quality", "cost_usd", "latency_s", "reward", "reward_ts", "settled", "corrected", "expired",
-)  # fmt: skip
+    "quality",
+    "cost_usd",
+    "latency_s",
+    "reward",
+    "reward_ts",
+    "settled",
+    "corrected",
+    "expired",
+)
 _VALUES = ("quality", "cost_usd", "latency_s", "reward")
 
 

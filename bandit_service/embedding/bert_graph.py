@@ -83,10 +83,15 @@ def _mean_pooling(directory: Path) -> bool:
     pooling = read_json(path)
     # newer files name the mode, older ones have a flag for each; several are concatenated
     named = pooling.get("pooling_mode")
-    modes = {named} if isinstance(named, str) else {
-        mode.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-        for mode, used in pooling.items() if mode.startswith("pooling_mode_") and used
-    }  # fmt: skip
+    modes = (
+        {named}
+        if isinstance(named, str)
+        else {
+            mode.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for mode, used in pooling.items()
+            if mode.startswith("pooling_mode_") and used
+        }
+    )
     if modes == {"mean"}:
         return True
     if modes == {"cls"}:
@@ -130,8 +135,10 @@ class _Graph:
             pooled = self._op("Gather", [x, self._const(np.array(0, np.int64))], axis=1)
         norm = self._op("ReduceL2", [pooled], axes=[1], keepdims=1)
         self.nodes.append(helper.make_node("Div", [pooled, norm], ["embedding"]))
-        tokens = [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"])
-                  for name in ("input_ids", "attention_mask")]  # fmt: skip
+        tokens = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"])
+            for name in ("input_ids", "attention_mask")
+        ]
         out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", h])
         graph = helper.make_graph(self.nodes, "bert", tokens, [out], self.constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
@@ -174,8 +181,10 @@ class _Graph:
         k = self._op("Transpose", [k], perm=[0, 2, 3, 1])
         scores = self._op("Add", [self._op("MatMul", [q, k]), bias])
         mixed = self._op("MatMul", [self._op("Softmax", [scores], axis=-1), v])
-        joined = self._op("Reshape", [self._op("Transpose", [mixed], perm=[0, 2, 1, 3]),
-                                      self._ints([0, 0, self.hidden])])  # fmt: skip
+        joined = self._op(
+            "Reshape",
+            [self._op("Transpose", [mixed], perm=[0, 2, 1, 3]), self._ints([0, 0, self.hidden])],
+        )
         attended = self._dense(joined, f"{at}.attention.output.dense")
         x = self._norm(self._op("Add", [attended, x]), f"{at}.attention.output.LayerNorm")
         inner = self._gelu(self._dense(x, f"{at}.intermediate.dense"))
@@ -186,8 +195,10 @@ class _Graph:
     def _gelu(self, x: str) -> str:
         """x · ½ · (1 + erf(x/√2))."""
         erf = self._op("Erf", [self._op("Div", [x, self._float(float(np.sqrt(2.0)))])])
-        return self._op("Mul", [self._op("Mul", [x, self._op("Add", [erf, self._float(1.0)])]),
-                                self._float(0.5)])  # fmt: skip
+        return self._op(
+            "Mul",
+            [self._op("Mul", [x, self._op("Add", [erf, self._float(1.0)])]), self._float(0.5)],
+        )
 
     def _dense(self, x: str, at: str) -> str:
         return self._linear(x, self.weights[f"{at}.weight"], self.weights[f"{at}.bias"])
@@ -207,9 +218,15 @@ class _Graph:
         numbers = (np.rint(blocks / scale[..., None]) + 128.0).astype(np.uint8)
         inputs = [x, self._const(numbers), self._const(scale.reshape(-1).astype(np.float32))]
         return self._op(
-            "MatMulNBits", inputs, domain="com.microsoft", K=k, N=n, bits=8, block_size=BLOCK,
+            "MatMulNBits",
+            inputs,
+            domain="com.microsoft",
+            K=k,
+            N=n,
+            bits=8,
+            block_size=BLOCK,
             accuracy_level=4,
-        )  # fmt: skip
+        )
 
     def _norm(self, x: str, at: str) -> str:
         parts = [self._const(self.weights[f"{at}.{name}"]) for name in ("weight", "bias")]

@@ -85,8 +85,14 @@ def tokenizer_of(directory: Path) -> Tokenizer:
 def fingerprint(directory: Path, version: str) -> str:
     """A hash of the model's weights and configuration, and of who exports them."""
     digest = blake2b(version.encode(), digest_size=8)
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "modules.json",
-                 "sentence_bert_config.json", "1_Pooling/config.json"):  # fmt: skip
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+    ):
         path = directory / name
         if path.exists():
             digest.update(name.encode())

@@ -13,10 +13,16 @@ from bandit_service.http.frame import TELEMETRY, body_of, failed, reply
 
 _MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 ABSENT = (
-    *_MESSAGES, "/v1/responses", "/v1/audio/speech", "/v1/audio/transcriptions",
-    "/v1/audio/translations", "/v1/images/generations", "/v1/images/edits",
-    "/v1/moderations", "/v1/rerank",
-)  # fmt: skip
+    *_MESSAGES,
+    "/v1/responses",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/moderations",
+    "/v1/rerank",
+)
 
 
 async def absent(request: web.Request) -> web.Response:

@@ -106,8 +106,10 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
 def decision_of(decided: ev.Decided) -> Decision:
     """The answer to a decide."""
     n, quality, latency_s = (
-        decided.expected_count, decided.expected_quality, decided.expected_latency_s
-    )  # fmt: skip
+        decided.expected_count,
+        decided.expected_quality,
+        decided.expected_latency_s,
+    )
     untried = n == 0.0  # what the policy believed was its prior, which nothing speaks for
     expected = Expected(
         cost_usd=decided.expected_cost_usd,

@@ -97,9 +97,13 @@ async def patch_experiment(request: web.Request) -> web.Response:
     if asked.share is None and asked.weights is None and asked.release is None:
         raise Refused("share: send share, weights or release")
     await request.app[EXPERIMENTS].change(
-        request.match_info["id"], _who(request), _why(asked.why),
-        share=asked.share, weights=asked.weights, release=asked.release,
-    )  # fmt: skip
+        request.match_info["id"],
+        _who(request),
+        _why(asked.why),
+        share=asked.share,
+        weights=asked.weights,
+        release=asked.release,
+    )
     return reply(described(*_of(request)))
 
 

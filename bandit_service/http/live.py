@@ -85,9 +85,12 @@ async def live(request: web.Request) -> web.StreamResponse:
     seen.feed_of(tenant)
     listener = seen.broadcast.join(tenant)
     response = web.StreamResponse(
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no",
-                 "X-Content-Type-Options": "nosniff"}
-    )  # fmt: skip
+        headers={
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
     response.content_type = "text/event-stream"
     ends = time.monotonic() + LONGEST_S
     try:

@@ -106,9 +106,16 @@ def _session(
         quality, cost = float(recorded.quality[row, k]), float(recorded.cost[row, k])
         reward = rule.scalar(quality, cost, waited or 0.0, rule.willingness_to_pay)
         event = Rewarded(
-            context, arms.ids[k], float(p[k]), float(price[k]), float(mean_cost[k]),
-            quality, cost, waited, reward,
-        )  # fmt: skip
+            context,
+            arms.ids[k],
+            float(p[k]),
+            float(price[k]),
+            float(mean_cost[k]),
+            quality,
+            cost,
+            waited,
+            reward,
+        )
         state = policy.learn(state, event)
         named = learner.converged(state) if steps is None else None
         if named is not None:

@@ -53,11 +53,13 @@ def equal_rows(passed: Sequence[Passed], data: Labelled) -> list[EqualRow]:
         runs = [each for each in steady if each.label == label]
         points = np.array(
             [
-                [np.mean([run.means["policy"][i] for run in runs if run.worth == worth])
-                 for i in (2, 1)]
+                [
+                    np.mean([run.means["policy"][i] for run in runs if run.worth == worth])
+                    for i in (2, 1)
+                ]
                 for worth in sorted({run.worth for run in runs})
             ]
-        )  # fmt: skip
+        )
         rows.append(_row(label, hull(points[:, 0], points[:, 1], low, floor), low, high, beside))
     rows.sort(key=lambda row: -row.auc)
     return [*rows, _row("(zero router)", hull(cost, quality, low, floor), low, high, beside)]

@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 
 _INK, _MUTED = "#1a1a1a", "#6b6b6b"
 _COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
-    "#7f3c8d", "#8c564b", "#444444", "#b5bd00", "#17becf", "#f2b701",
-)  # fmt: skip
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#7f3c8d",
+    "#8c564b",
+    "#444444",
+    "#b5bd00",
+    "#17becf",
+    "#f2b701",
+)
 _DASHES = ("-", "--", "-.", ":")
 _BAND = 5  # a band of fewer seeds is wider than what there is to see
 _BANDS = 8  # of more lines, those that end lowest have one

@@ -139,9 +139,16 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
         "world that changes silently."
     )
     headings = (
-        "policy", "scenario", "before", "first 200 after", "recovered after", "quarter after",
-        "its gain by reacting", "last quarter", "its gain by reacting",
-    )  # fmt: skip
+        "policy",
+        "scenario",
+        "before",
+        "first 200 after",
+        "recovered after",
+        "quarter after",
+        "its gain by reacting",
+        "last quarter",
+        "its gain by reacting",
+    )
     return Table(title, headings, cells, note)
 
 
@@ -197,10 +204,18 @@ def offline_table(rows: Sequence[OfflineSummary], title: str) -> Table:
         for row in rows
     )
     headings = (
-        "quality, money no object", "USD/1000", "AUC", "gain over zero router", "AUC log", "AIQ",
-        "log-WTP AUC", "cost to match best single", "quality at its cost", "outcomes seen",
+        "quality, money no object",
+        "USD/1000",
+        "AUC",
+        "gain over zero router",
+        "AUC log",
+        "AIQ",
+        "log-WTP AUC",
+        "cost to match best single",
+        "quality at its cost",
+        "outcomes seen",
         "fit, s",
-    )  # fmt: skip
+    )
     note = (
         "Full information: every router sees every outcome of the training part. The gain has its "
         "95 % bootstrap interval over test queries, paired, mean over splits."

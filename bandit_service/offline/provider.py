@@ -125,8 +125,10 @@ class RecordedUpstream:
         return app
 
     async def _models(self, _: web.Request) -> web.Response:
-        data = [{"id": id, "object": "model", "created": 0, "owned_by": "recorded"}
-                for id in self._answers.arms]  # fmt: skip
+        data = [
+            {"id": id, "object": "model", "created": 0, "owned_by": "recorded"}
+            for id in self._answers.arms
+        ]
         return web.json_response({"object": "list", "data": data})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:

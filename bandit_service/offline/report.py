@@ -16,9 +16,19 @@ from policies import Floats
 Runs = Mapping[str, Sequence[Run]]
 _INK, _MUTED = "#1a1a1a", "#6b6b6b"
 _COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
-    "#7f3c8d", "#8c564b", "#444444", "#b5bd00", "#17becf", "#f2b701",
-)  # fmt: skip
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#7f3c8d",
+    "#8c564b",
+    "#444444",
+    "#b5bd00",
+    "#17becf",
+    "#f2b701",
+)
 
 
 class PlotUnavailable(Exception):
@@ -67,18 +77,30 @@ def rows(runs: Runs) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """The rows under their headings, aligned."""
     headings = (
-        "", "reward", "± sd", "last third", "quality", "USD/1000", "gap closed",
-        "regret: best", "regret: oracle",
-    )  # fmt: skip
+        "",
+        "reward",
+        "± sd",
+        "last third",
+        "quality",
+        "USD/1000",
+        "gap closed",
+        "regret: best",
+        "regret: oracle",
+    )
     cells = [
         (
-            row.name, f"{row.reward:.4f}", "-" if row.sd is None else f"{row.sd:.4f}",
-            f"{row.last_third:.4f}", f"{row.quality:.4f}", f"{row.usd_per_1000:.4f}",
+            row.name,
+            f"{row.reward:.4f}",
+            "-" if row.sd is None else f"{row.sd:.4f}",
+            f"{row.last_third:.4f}",
+            f"{row.quality:.4f}",
+            f"{row.usd_per_1000:.4f}",
             "-" if row.gap_closed is None else f"{row.gap_closed:.1%}",
-            f"{row.regret_best:.1f}", f"{row.regret_oracle:.1f}",
+            f"{row.regret_best:.1f}",
+            f"{row.regret_oracle:.1f}",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     widths = [max(len(line[i]) for line in [headings, *cells]) for i in range(len(headings))]
     lines = [
         "  ".join(
@@ -116,9 +138,14 @@ def plot(runs: Runs, title: str, path: Path) -> None:
         mean, sd = curves.mean(axis=0), curves.std(axis=0)
         axes.plot(x[from_:], mean[from_:], color=colour, linewidth=1.8, zorder=3)
         axes.fill_between(
-            x[from_:], (mean - sd)[from_:], (mean + sd)[from_:], color=colour, alpha=0.13,
-            linewidth=0, zorder=2,
-        )  # fmt: skip
+            x[from_:],
+            (mean - sd)[from_:],
+            (mean + sd)[from_:],
+            color=colour,
+            alpha=0.13,
+            linewidth=0,
+            zorder=2,
+        )
         lowest.append((mean - sd)[from_:].min())
         highest.append((mean + sd)[from_:].max())
         ends.append((float(mean[-1]), f"{name}  {mean[-1]:.3f}", colour))

@@ -17,9 +17,16 @@ from bandit_service.parsing.suggestions import did_you_mean
 Table = TypeVar("Table", bound=msgspec.Struct)
 
 _SOUND = {
-    "id": "sound", "base_url": "http://localhost", "scope": "service", "per": "day", "usd": 1.0,
-    "hash": "0" * 64, "scopes": ["read"], "usd_per_mtok_in": 0.0, "usd_per_mtok_out": 0.0,
-}  # fmt: skip
+    "id": "sound",
+    "base_url": "http://localhost",
+    "scope": "service",
+    "per": "day",
+    "usd": 1.0,
+    "hash": "0" * 64,
+    "scopes": ["read"],
+    "usd_per_mtok_in": 0.0,
+    "usd_per_mtok_out": 0.0,
+}
 """What stands in for a needed field that is wrong, so that the others are checked all the same."""
 
 _DECIDING = ("kind", "name")

@@ -151,8 +151,11 @@ def _check_references(
 
 def _tables(items: Any) -> list[dict[str, Any]]:
     """The tables of a list that may be anything; others as empty ones, so that numbers stay."""
-    return [each if isinstance(each, dict) else {} for each in items or ()] if isinstance(
-        items, list) else []  # fmt: skip
+    return (
+        [each if isinstance(each, dict) else {} for each in items or ()]
+        if isinstance(items, list)
+        else []
+    )
 
 
 def _ids(items: Any) -> list[str]:
@@ -272,9 +275,12 @@ def _allowed(default: Any, rule: Rule) -> str:
     if isinstance(default, bool):
         return "true or false"
     word = {
-        int: "a whole number", float: "a number", str: "a string", dict: "a table",
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        dict: "a table",
         tuple: "a list of strings",
-    }[_kind(default)]  # fmt: skip
+    }[_kind(default)]
     low = "" if rule.low is None else f" from {rule.low:g}"
     high = "" if rule.high is None else f" to {rule.high:g}"
     return word + (low or (" up" if high else "")) + high

@@ -233,9 +233,11 @@ class GatewaySettings:
         high=3600,
     )
     verdict_s: float = setting(
-        1.0, "CPU seconds that a judge's pattern or schema may take for one answer", low=0.01,
+        1.0,
+        "CPU seconds that a judge's pattern or schema may take for one answer",
+        low=0.01,
         high=60,
-    )  # fmt: skip
+    )
     breaker_failures: int = setting(3, "failures in a row that mask an arm", low=1)
     breaker_cool_s: float = setting(
         5.0, "how long an arm is masked first; doubles with each failed probe", low=0.01
@@ -303,13 +305,19 @@ class DriftSettings:
         0.05, "a change of the mean smaller than this is none to Page-Hinkley", low=0, high=1
     )
     keep: float | None = setting(
-        None, "share of what a policy without an alarm of its own learned of an arm that the arm's "
-        "alarm leaves; 1 forgets nothing, none means 0.1", low=0.01, high=1,
-    )  # fmt: skip
+        None,
+        "share of what a policy without an alarm of its own learned of an arm that the arm's "
+        "alarm leaves; 1 forgets nothing, none means 0.1",
+        low=0.01,
+        high=1,
+    )
     explore: float = setting(
-        0.0, "probability that an arm keeps at least after its alarm, all arms after one of the "
-        "queries; 0 adds nothing", low=0, high=0.5,
-    )  # fmt: skip
+        0.0,
+        "probability that an arm keeps at least after its alarm, all arms after one of the "
+        "queries; 0 adds nothing",
+        low=0,
+        high=0.5,
+    )
     explore_decisions: int = setting(
         1000, "decisions for which drift.explore holds", low=1, high=1_000_000
     )

@@ -48,18 +48,30 @@ def gamma_exponential_log_mixture(s: float, v: float, rho: float, c: float) -> f
     """For sums of sub-exponential numbers of scale c (prop. 9)."""
     r, u, w = rho / (c * c), (v + rho) / (c * c), (c * s + v + rho) / (c * c)
     return (
-        r * math.log(r) - math.lgamma(r) - log_lower_gamma(r, r)
-        + math.lgamma(u) + log_lower_gamma(u, w) - u * math.log(w) + w - r
-    )  # fmt: skip
+        r * math.log(r)
+        - math.lgamma(r)
+        - log_lower_gamma(r, r)
+        + math.lgamma(u)
+        + log_lower_gamma(u, w)
+        - u * math.log(w)
+        + w
+        - r
+    )
 
 
 def gamma_poisson_log_mixture(s: float, v: float, rho: float, c: float) -> float:
     """For sums of sub-Poisson numbers of scale c (prop. 10)."""
     r, u, w = rho / (c * c), (v + rho) / (c * c), s / c + (v + rho) / (c * c)
     return (
-        r * math.log(r) - math.lgamma(r) - log_upper_gamma(r, r)
-        + math.lgamma(w) + log_upper_gamma(w, u) - w * math.log(u) + u - r
-    )  # fmt: skip
+        r * math.log(r)
+        - math.lgamma(r)
+        - log_upper_gamma(r, r)
+        + math.lgamma(w)
+        + log_upper_gamma(w, u)
+        - w * math.log(u)
+        + u
+        - r
+    )
 
 
 def bound(log_mixture: Callable[[float], float], alpha: float, begin: float) -> float:
@@ -90,9 +102,10 @@ def double_stitched_bound(p: float, t: float, alpha: float, t_opt: float) -> flo
     v = r * (1.0 - r)
     j = math.sqrt(t / t_opt) * abs(odds) + 1.0
     l = (  # noqa: E741
-        1.4 * math.log(math.log(2.0 * t / t_opt)) + 1.4 * math.log(j)
+        1.4 * math.log(math.log(2.0 * t / t_opt))
+        + 1.4 * math.log(j)
         + math.log(2.0 * _ZETA_1_4 * (2.0 * _ZETA_1_4 + 1.0) / (alpha * math.log(2.0) ** 1.4))
-    )  # fmt: skip
+    )
     tail = _K2 * (1.0 - 2.0 * p) / 3.0 * l
     return (
         0.5 * math.sqrt(2.0 * t * v / t_opt) + math.sqrt(_K1 * _K1 * v * t * l + tail * tail) + tail

@@ -42,9 +42,14 @@ class Distributions:
 
 
 def interval(
-    w: Floats, r: Floats, low: float, high: float, alpha: float, of: Distributions | None = None,
+    w: Floats,
+    r: Floats,
+    low: float,
+    high: float,
+    alpha: float,
+    of: Distributions | None = None,
     cap: float = 1.0,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Where the value is after these n outcomes, of rewards from `low` to `high`, low < high.
 
     cap: of x̂. The inequality needs 1; vw-estimators has none, which its own values differ by.
@@ -116,9 +121,13 @@ def log_wealth(s: float, v: float, rho: float = _RHO) -> float:
     if x <= 0.0:
         return -math.inf
     return (
-        s + v + rho * math.log(rho) - (v + rho) * math.log(x)
-        + log_lower_gamma(v + rho, x) - log_lower_gamma(rho, rho)
-    )  # fmt: skip
+        s
+        + v
+        + rho * math.log(rho)
+        - (v + rho) * math.log(x)
+        + log_lower_gamma(v + rho, x)
+        - log_lower_gamma(rho, rho)
+    )
 
 
 def log_lower_gamma(a: float, x: float) -> float:

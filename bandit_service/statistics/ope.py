@@ -68,8 +68,10 @@ class Overlap:
         """Why there is no estimate; empty where there may be one."""
         low, high = MEAN_WEIGHT
         if self.impossible > NEGLIGIBLE:
-            return (f"the policy gives {self.impossible:.2%} of its probability to arms that the "
-                    "log never could take")  # fmt: skip
+            return (
+                f"the policy gives {self.impossible:.2%} of its probability to arms that the "
+                "log never could take"
+            )
         if self.share > MOST_SHARE:
             return f"one outcome carries {self.share:.0%} of the weight, more than {MOST_SHARE:.0%}"
         if self.ess < LEAST_ESS:
@@ -99,8 +101,10 @@ class Explored:
         """
         if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
             return ""
-        why = (f"exploration brought n·ε/K = {self.per_arm:.0f} outcomes of each arm, fewer than "
-               f"{LEAST_EXPLORED:.0f}; the model alone (DM) mostly errs less then")  # fmt: skip
+        why = (
+            f"exploration brought n·ε/K = {self.per_arm:.0f} outcomes of each arm, fewer than "
+            f"{LEAST_EXPLORED:.0f}; the model alone (DM) mostly errs less then"
+        )
         if self.needed is None:
             return f"{why}; the log does not explore, so more decisions like these do not help"
         return f"{why}; it takes {self.needed} more decisions with an outcome, explored as these"
@@ -217,10 +221,12 @@ def bootstrap(
     """The percentile interval over resampled units; for reports, not for acting on it."""
     n = len(terms.plain)
     unit = np.arange(n) if units is None else units
-    sums = np.stack([
-        np.bincount(unit, weights=part)
-        for part in (terms.plain, terms.weighted, terms.weight, np.ones(n))
-    ])  # fmt: skip
+    sums = np.stack(
+        [
+            np.bincount(unit, weights=part)
+            for part in (terms.plain, terms.weighted, terms.weight, np.ones(n))
+        ]
+    )
     m = sums.shape[1]
     rng = np.random.default_rng(seed)
     values = np.empty(rounds)

@@ -260,8 +260,11 @@ class LogSuite:
         log.append([owned(i, "ann" if i % 2 else "bob") for i in range(1, 2601)])
         assert log.forget("ann", Offset(2600)) == 1300
         assert [body for _, body in contents(log)][:4] == [
-            b"", record(2).body, b"", record(4).body,
-        ]  # fmt: skip
+            b"",
+            record(2).body,
+            b"",
+            record(4).body,
+        ]
 
     def test_trims_the_oldest_in_pieces(self, log: EventLog) -> None:
         log.append(records(1, 2000))

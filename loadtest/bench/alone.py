@@ -37,9 +37,15 @@ def bench_policies() -> list[Row]:
                 arm = int(rng.choice(ARMS, p=p / p.sum()))
                 quality = float(rng.random() < 0.4 + 0.04 * arm)
                 event = Rewarded(
-                    context, ids[arm], float(p[arm]), 1.0, float(arms.cost_usd[arm]),
-                    quality=quality, cost_usd=float(arms.cost_usd[arm]), reward=quality - 0.01,
-                )  # fmt: skip
+                    context,
+                    ids[arm],
+                    float(p[arm]),
+                    1.0,
+                    float(arms.cost_usd[arm]),
+                    quality=quality,
+                    cost_usd=float(arms.cost_usd[arm]),
+                    reward=quality - 0.01,
+                )
                 t2 = time.perf_counter()
                 state = policy.learn(state, event)
                 t3 = time.perf_counter()

@@ -134,18 +134,32 @@ def run(policy: str, scenario: str, reaction: str, seed: int) -> Seen:
     if isinstance(chosen, policies.Watchful) and reaction != OWN:
         chosen = chosen.unwatched()
     done = simulate(
-        data.recorded, data.embeddings, chosen, seed=seed, explore=Exploration(),
-        rule=RULE, phases=phases, recall=_recall(seed), react=react,
-    )  # fmt: skip
+        data.recorded,
+        data.embeddings,
+        chosen,
+        seed=seed,
+        explore=Exploration(),
+        rule=RULE,
+        phases=phases,
+        recall=_recall(seed),
+        react=react,
+    )
     n, reward = len(done.order), done.track.reward
     half, last = n // 2, n - n // 4
     gone = phases[-1].recorded.quality - phases[0].recorded.quality
     worse = data.recorded.arms[int(np.nanargmin(np.nansum(gone, axis=0)))].id
     return Seen(
-        policy, scenario, reaction, n, float(reward[:half].mean()),
-        float(reward[half:last].mean()), float(reward[last:].mean()),
-        float(done.baselines.best.reward[half:].mean()), tuple(alarms), worse,
-    )  # fmt: skip
+        policy,
+        scenario,
+        reaction,
+        n,
+        float(reward[:half].mean()),
+        float(reward[half:last].mean()),
+        float(reward[last:].mean()),
+        float(done.baselines.best.reward[half:].mean()),
+        tuple(alarms),
+        worse,
+    )
 
 
 def reactions_of(policy: str, wanted: Sequence[str]) -> list[str]:
@@ -185,12 +199,15 @@ def _alarms(data: Labelled, names: Sequence[str], seen: Sequence[Seen]) -> Table
         found = [one.found for one in worse]
         delays = [hit.step - one.n // 2 for one, hit in zip(worse, found, strict=True) if hit]
         by = [hit.detector for hit in found if hit]
-        rows.append((
-            name, f"{sum(one.false for one in steady)} in {sum(one.n for one in steady)}",
-            f"{len(delays)} of {len(worse)}",
-            f"{statistics.median(delays):.0f}" if delays else "–",
-            f"{by.count('adwin')} / {by.count('page_hinkley')}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                f"{sum(one.false for one in steady)} in {sum(one.n for one in steady)}",
+                f"{len(delays)} of {len(worse)}",
+                f"{statistics.median(delays):.0f}" if delays else "–",
+                f"{by.count('adwin')} / {by.count('page_hinkley')}",
+            )
+        )
     title = f"{data.recorded.name}: alarms of the service, seeds: {len(worse)}"
     heads = ("policy", "false alarms, steady", "drop found", "median delay, decisions",
              "by ADWIN / Page-Hinkley")  # fmt: skip
@@ -206,22 +223,26 @@ def _rewards(
             plain = _of(seen, name, scenario, "none")
             for reaction in reactions_of(name, wanted):
                 runs = _of(seen, name, scenario, reaction)
-                rows.append((
-                    f"{name}, {scenario}, {reaction}",
-                    number(statistics.mean(one.before for one in runs)),
-                    number(statistics.mean(one.soon for one in runs)),
-                    _gain(one.soon - was.soon for one, was in zip(runs, plain, strict=True)),
-                    number(statistics.mean(one.last for one in runs)),
-                    _gain(one.last - was.last for one, was in zip(runs, plain, strict=True)),
-                    number(statistics.mean(one.best for one in runs)),
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        f"{name}, {scenario}, {reaction}",
+                        number(statistics.mean(one.before for one in runs)),
+                        number(statistics.mean(one.soon for one in runs)),
+                        _gain(one.soon - was.soon for one, was in zip(runs, plain, strict=True)),
+                        number(statistics.mean(one.last for one in runs)),
+                        _gain(one.last - was.last for one, was in zip(runs, plain, strict=True)),
+                        number(statistics.mean(one.best for one in runs)),
+                    )
+                )
     heads = ("policy, world, reaction", "first half", "the quarter after", "less none",
              "the last quarter", "less none", "best single arm, second half")  # fmt: skip
     return Table(
-        f"{data.recorded.name}: mean reward, seeds: {len(runs)}", heads, tuple(rows),
+        f"{data.recorded.name}: mean reward, seeds: {len(runs)}",
+        heads,
+        tuple(rows),
         "± is half of the 95 % interval over seeds, paired. `none` decides as without detection; "
         f"`{OWN}` is the policy's as it is set by default, and the service's does nothing then.",
-    )  # fmt: skip
+    )
 
 
 def _gain(differences: Iterable[float]) -> str:

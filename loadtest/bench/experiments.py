@@ -55,10 +55,18 @@ def _run(world: World, spec: Experiment) -> None:
     state = codec.dump(world.learners[world.serving].state)
     apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="starting"))
     for one in spec.variants:
-        apply(world, ev.VariantSeeded(
-            ts=1.0, experiment=spec.id, variant=one.key, policy=world.serving,
-            parameters=msgspec.json.encode({}), state=state, upto=world.events,
-        ))  # fmt: skip
+        apply(
+            world,
+            ev.VariantSeeded(
+                ts=1.0,
+                experiment=spec.id,
+                variant=one.key,
+                policy=world.serving,
+                parameters=msgspec.json.encode({}),
+                state=state,
+                upto=world.events,
+            ),
+        )
     apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="running"))
 
 

@@ -64,8 +64,9 @@ def bench_decide(directory: Path) -> list[Row]:
                 world = apply(world, event)
                 t3 = time.perf_counter()
                 if i >= 100:
-                    for stage, seconds in zip(stages, (t1 - t0, t2 - t1, t3 - t2, t3 - t0),
-                                              strict=True):  # fmt: skip
+                    for stage, seconds in zip(
+                        stages, (t1 - t0, t2 - t1, t3 - t2, t3 - t0), strict=True
+                    ):
                         stages[stage].append(seconds)
         log.close()
         row: Row = {"policy": name}
@@ -172,8 +173,15 @@ async def bench_learn(directory: Path) -> list[Row]:
         async with routing(world, index, log, embedder) as router:
             for i, vector in enumerate(vectors(300, seed=8)):
                 subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
-                event = ev.Rewarded(ts=0.0, subject=subject, arm=ArmId("arm-03"), quality=0.5,
-                                    cost_usd=1e-3, reward=0.5, idempotency_key=f"{i}")  # fmt: skip
+                event = ev.Rewarded(
+                    ts=0.0,
+                    subject=subject,
+                    arm=ArmId("arm-03"),
+                    quality=0.5,
+                    cost_usd=1e-3,
+                    reward=0.5,
+                    idempotency_key=f"{i}",
+                )
                 applied.append(seconds_of(partial(router.writer.apply, event)))
         await embedder.close()
         rows.append(

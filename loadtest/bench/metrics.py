@@ -55,18 +55,25 @@ async def bench_metrics(directory: Path, worlds: Worlds, asked: Vector) -> list[
         base = float(np.median(seconds["no metrics (baseline)"]))
         for what, found in seconds.items():
             p50, p99 = np.percentile(found, [50, 99])
-            rows.append({
-                "what": f"decide, {policy}, {past:,} past queries: {what}",
-                "p50 us": float(p50) * 1e6, "p99 us": float(p99) * 1e6,
-                "x baseline": float(p50) / base,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": f"decide, {policy}, {past:,} past queries: {what}",
+                    "p50 us": float(p50) * 1e6,
+                    "p99 us": float(p99) * 1e6,
+                    "x baseline": float(p50) / base,
+                }
+            )
     return rows + await _scrapes()
 
 
 async def _decides(
-    directory: Path, worlds: Worlds, policy: str, past: int, kinds: dict[str, Telemetry],
+    directory: Path,
+    worlds: Worlds,
+    policy: str,
+    past: int,
+    kinds: dict[str, Telemetry],
     asked: Vector,
-) -> dict[str, list[float]]:  # fmt: skip
+) -> dict[str, list[float]]:
     """Seconds of every decide, both kinds in turn so that the machine's moods meet both."""
     routers, closing = {}, []
     for number, (what, telemetry) in enumerate(kinds.items()):
@@ -115,11 +122,15 @@ async def _scrapes() -> list[dict[str, Any]]:
         ("a scrape, on the loop", lambda: _on_the_loop(telemetry)),
     ):
         late, taken = await _lateness(scrape)
-        rows.append({
-            "what": what, "series": series, "ms": float(np.median(taken)) * 1e3,
-            "loop late p50 ms": float(np.median(late)) * 1e3,
-            "loop late at most ms": max(late) * 1e3,
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": what,
+                "series": series,
+                "ms": float(np.median(taken)) * 1e3,
+                "loop late p50 ms": float(np.median(late)) * 1e3,
+                "loop late at most ms": max(late) * 1e3,
+            }
+        )
     gauges = "setting the gauges by arm and experiment, on the loop before each scrape"
     return [*rows, {"what": gauges, "ms": float(np.median(looks)) * 1e3}]
 
@@ -163,10 +174,21 @@ def _counted() -> tuple[Telemetry, World]:
     for p in range(POLICIES):
         for k, arm in enumerate(arms):
             decided = ev.Decided(
-                ts=1.0, id=f"{p}-{k}", embedding=zero, tokens=1, willingness_to_pay=0.1,
-                arms=arms, propensities=(1.0 / ARMS,) * ARMS, scores=(0.0,) * ARMS, drawn=k,
-                policy=f"policy-{p}", key="", list_cost_usd=0.1, expected_cost_usd=0.1, price=0.5,
-            )  # fmt: skip
+                ts=1.0,
+                id=f"{p}-{k}",
+                embedding=zero,
+                tokens=1,
+                willingness_to_pay=0.1,
+                arms=arms,
+                propensities=(1.0 / ARMS,) * ARMS,
+                scores=(0.0,) * ARMS,
+                drawn=k,
+                policy=f"policy-{p}",
+                key="",
+                list_cost_usd=0.1,
+                expected_cost_usd=0.1,
+                price=0.5,
+            )
             rewarded = ev.Rewarded(
                 ts=1.0, decision_id=decided.id, quality=0.5, cost_usd=0.1, reward=0.4
             )
@@ -190,21 +212,36 @@ def _experiments(telemetry: Telemetry, world: World) -> None:
     zero = ev.pack(np.zeros(1, np.float32))
     for number in range(EXPERIMENTS):
         spec = Experiment(
-            id=f"trial-{number}", min_units=10,
+            id=f"trial-{number}",
+            min_units=10,
             variants=(Variant(key="today", weight=0.5), Variant(key="new", weight=0.5)),
             guardrails=(Guardrail(metric="quality", min=0.1),),
-        )  # fmt: skip
+        )
         for status in ("draft", "running"):
             changed = ev.ExperimentChanged(ts=1.0, experiment=spec, status=status)
             telemetry.heard(resolve(world, changed), apply(world, changed))
         for unit in range(100):
             arm = ArmId("arm-0")
             decided = ev.Decided(
-                ts=1.0, id=f"{spec.id}-{unit}", embedding=zero, tokens=1, willingness_to_pay=0.1,
-                arms=(arm,), propensities=(1.0,), scores=(0.0,), drawn=0, policy="policy-0",
-                key="", list_cost_usd=0.1, expected_cost_usd=0.1, price=0.5, experiment=spec.id,
-                variant=("today", "new")[unit % 2], split=0.5, member=f"unit-{unit}",
-            )  # fmt: skip
+                ts=1.0,
+                id=f"{spec.id}-{unit}",
+                embedding=zero,
+                tokens=1,
+                willingness_to_pay=0.1,
+                arms=(arm,),
+                propensities=(1.0,),
+                scores=(0.0,),
+                drawn=0,
+                policy="policy-0",
+                key="",
+                list_cost_usd=0.1,
+                expected_cost_usd=0.1,
+                price=0.5,
+                experiment=spec.id,
+                variant=("today", "new")[unit % 2],
+                split=0.5,
+                member=f"unit-{unit}",
+            )
             rewarded = ev.Rewarded(
                 ts=1.0, decision_id=decided.id, quality=unit % 3 / 2, reward=unit % 3 / 2
             )

@@ -53,10 +53,18 @@ async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
     await asyncio.to_thread(ready.unlink, True)
     begun = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-        "--config", str(_config(data)), "--ready-file", str(ready),
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "serve",
+        "--port",
+        "0",
+        "--config",
+        str(_config(data)),
+        "--ready-file",
+        str(ready),
         stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         url = json.loads(await appears(ready, process))["url"]
         seconds = time.perf_counter() - begun

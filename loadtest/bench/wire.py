@@ -30,15 +30,19 @@ async def bench_http(directory: Path, seconds: float = 6.0) -> list[Row]:
     """Decides per second at concurrency 32, beside a bare aiohttp echo of the same payload."""
     some = [ev.pack(v) for v in vectors(512, seed=5)]
     packed = [msgspec.json.encode({"embedding": v}) for v in some]
-    frames = [msgspec.msgpack.encode({"op": "decide", "id": i, "embedding": v})
-              for i, v in enumerate(some)]  # fmt: skip
+    frames = [
+        msgspec.msgpack.encode({"op": "decide", "id": i, "embedding": v})
+        for i, v in enumerate(some)
+    ]
     rows: list[Row] = []
     async with _in_process(directory) as url:
         echo, service = url["echo"], url["service"]
         rows.append(await _post_load("HTTP echo (baseline)", echo + "/echo", packed, seconds))
         rows.append(await _post_load("HTTP decide", service + "/v1/decide", packed, seconds))
-        for what, at in (("stream echo (baseline)", echo + "/echo-stream"),
-                         ("stream decide", service + "/v1/stream")):  # fmt: skip
+        for what, at in (
+            ("stream echo (baseline)", echo + "/echo-stream"),
+            ("stream decide", service + "/v1/stream"),
+        ):
             rows.append(await _stream_load(what, at, frames, seconds))
     for baseline, row in ((rows[0], rows[1]), (rows[2], rows[3])):
         baseline["x echo"], row["x echo"] = 1.0, row["per second"] / baseline["per second"]
@@ -107,10 +111,15 @@ async def _in_process(directory: Path) -> AsyncIterator[dict[str, str]]:
 
 async def serve_bench(directory: str) -> None:
     """The service with 11 arms, and beside it two echoes, until it is terminated."""
-    chosen = settings.read(None, {
-        "BANDIT_DATA_DIR": directory, "BANDIT_SERVER_PORT": "0", "BANDIT_LOG_LEVEL": "warning",
-        "BANDIT_ARMS": json.dumps([msgspec.to_builtins(spec) for spec in specs()]),
-    })  # fmt: skip
+    chosen = settings.read(
+        None,
+        {
+            "BANDIT_DATA_DIR": directory,
+            "BANDIT_SERVER_PORT": "0",
+            "BANDIT_LOG_LEVEL": "warning",
+            "BANDIT_ARMS": json.dumps([msgspec.to_builtins(spec) for spec in specs()]),
+        },
+    )
     link_models(Path(directory))
 
     async def echo(request: web.Request) -> web.Response:

@@ -93,8 +93,17 @@ def filled_world(name: str, past: int, capacity: int | None = None) -> tuple[Wor
         if i < learned:
             subject = ev.Subject(embedding=ev.pack(some[i]), tokens=25, willingness_to_pay=0.1)
             quality = float(rng.random())
-            apply(world, ev.Rewarded(ts=0.0, subject=subject, arm=arm, quality=quality,
-                                     cost_usd=0.001, reward=quality - 0.01))  # fmt: skip
+            apply(
+                world,
+                ev.Rewarded(
+                    ts=0.0,
+                    subject=subject,
+                    arm=arm,
+                    quality=quality,
+                    cost_usd=0.001,
+                    reward=quality - 0.01,
+                ),
+            )
         else:  # what is remembered beyond that needs no further learning to be looked up
             skip(world)  # an event each, so that none of the numbers comes again
             world.history.remember(some[i], Outcome(arm, 0.5, 0.5))

@@ -136,16 +136,32 @@ async def worker(client: Sender, ledger: Ledger, rng: random.Random, name: str) 
 async def _one(client: Sender, ledger: Ledger, rng: random.Random, key: str) -> None:
     chance = rng.random()
     if chance < 0.1:
-        await keyed(client, ledger, key, {
-            "path": "/v1/rewards", "embedding": rng.choice(VECTORS), "arm": "mistral-large-2512",
-            "quality": rng.randrange(11) / 10, "idempotency_key": key,
-        })  # fmt: skip
+        await keyed(
+            client,
+            ledger,
+            key,
+            {
+                "path": "/v1/rewards",
+                "embedding": rng.choice(VECTORS),
+                "arm": "mistral-large-2512",
+                "quality": rng.randrange(11) / 10,
+                "idempotency_key": key,
+            },
+        )
         return
     if chance < 0.2:
-        await keyed(client, ledger, key, {
-            "path": "/v1/comparisons", "embedding": rng.choice(VECTORS),
-            "winner": "gemini-2.5-pro", "loser": "mistral-large-2512", "idempotency_key": key,
-        })  # fmt: skip
+        await keyed(
+            client,
+            ledger,
+            key,
+            {
+                "path": "/v1/comparisons",
+                "embedding": rng.choice(VECTORS),
+                "winner": "gemini-2.5-pro",
+                "loser": "mistral-large-2512",
+                "idempotency_key": key,
+            },
+        )
         return
     status, decided = await client.post("/v1/decide", {"embedding": rng.choice(VECTORS)})
     if status != 200:

@@ -38,12 +38,21 @@ class Service:
         self.stderr = data_dir / "stderr.log"
         with self.stderr.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-                 "--ready-file", str(self.ready)],
+                [
+                    sys.executable,
+                    "-m",
+                    "bandit_service.cli",
+                    "serve",
+                    "--port",
+                    "0",
+                    "--ready-file",
+                    str(self.ready),
+                ],
                 env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
-                stdout=log, stderr=log,
+                stdout=log,
+                stderr=log,
                 preexec_fn=partial(_few, descriptors) if descriptors else None,
-            )  # fmt: skip
+            )
 
     async def url(self, within_s: float = 60.0) -> str:
         """Where it listens, once it does; RuntimeError with its last words when it ended."""

@@ -93,8 +93,13 @@ async def _round(data: Path, totals: Totals, rng: random.Random, upstream: dict[
     crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
     service = Service(data, descriptors=DESCRIPTORS if crowded else 0, **ENVIRON, **upstream)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
-    totals.moments["while starting" if phase == "start" else
-                   "under load" if phase == "load" else "while stopping"] += 1  # fmt: skip
+    totals.moments[
+        "while starting"
+        if phase == "start"
+        else "under load"
+        if phase == "load"
+        else "while stopping"
+    ] += 1
     if phase == "start" and totals.recoveries_s:
         await asyncio.sleep(rng.uniform(0.0, 1.2) * median(totals.recoveries_s))
         service.kill()

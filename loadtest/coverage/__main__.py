@@ -77,11 +77,13 @@ def table(rows: Sequence[tuple[Row, list[Run]]]) -> str:
     lines: list[str] = []
     for group in dict.fromkeys(row.group for row, _ in rows):
         lines += [
-            "", f"Where there is {group}:", "",
+            "",
+            f"Where there is {group}:",
+            "",
             "| | runs | called | after units or answers (median) | truth covered at every look | "
             "the usual test, looked at as often |",
             "|---|---|---|---|---|---|",
-        ]  # fmt: skip
+        ]
         for row, runs in rows:
             if row.group == group:
                 lines.append(_line(row, runs))
@@ -111,13 +113,17 @@ def widths() -> str:
     low, high = bernstein.interval(state, 0.05)
     rho = boundaries.best_rho(100.0, 0.05)
     for name, bound in (
-        ("mean of numbers in [0, 1], 0.8 on average: predictable plug-in Bernstein (used)",
-         (high - low) / 2),
-        ("the same: gamma-exponential mixture",
-         _halfwidth(lambda s: boundaries.gamma_exponential_log_mixture(s, v, rho, 1.0), v, 0.025)
-         / n),
+        (
+            "mean of numbers in [0, 1], 0.8 on average: predictable plug-in Bernstein (used)",
+            (high - low) / 2,
+        ),
+        (
+            "the same: gamma-exponential mixture",
+            _halfwidth(lambda s: boundaries.gamma_exponential_log_mixture(s, v, rho, 1.0), v, 0.025)
+            / n,
+        ),
         ("the same: polynomial stitching", boundaries.stitched_bound(v, 0.025, 10.0, 1.0) / n),
-    ):  # fmt: skip
+    ):
         lines.append(f"| {name} | {bound:.4f} |")
     return "\n".join(lines)
 

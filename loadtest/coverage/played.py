@@ -53,11 +53,25 @@ class Played:
             split = self.weights[[one.key for one in self.spec.served].index(variant)]
         drawn = int(2.0 * (self.now * _GOLDEN % 1.0))  # even, and no multiple of anything
         event = ev.Decided(
-            ts=self.now, id="", embedding=b"", tokens=1, willingness_to_pay=0.1, arms=_ARMS,
-            propensities=(0.5, 0.5), scores=(0.0, 0.0), drawn=drawn, policy="p", key="",
-            list_cost_usd=0.0, expected_cost_usd=0.0, price=0.0, experiment=self.spec.id,
-            variant=variant, split=split, member=member,
-        )  # fmt: skip
+            ts=self.now,
+            id="",
+            embedding=b"",
+            tokens=1,
+            willingness_to_pay=0.1,
+            arms=_ARMS,
+            propensities=(0.5, 0.5),
+            scores=(0.0, 0.0),
+            drawn=drawn,
+            policy="p",
+            key="",
+            list_cost_usd=0.0,
+            expected_cost_usd=0.0,
+            price=0.0,
+            experiment=self.spec.id,
+            variant=variant,
+            split=split,
+            member=member,
+        )
         fold.decided(self.trial, self.spec, event)
         return event
 

@@ -51,9 +51,7 @@ def main() -> int:
         return options.USAGE_ERROR
     try:
         _demo(stage, settings, args)
-    except (
-        DemoFailed, ConnectionError, StreamError, Unreadable, aiohttp.ClientError
-    ) as error:  # fmt: skip
+    except (DemoFailed, ConnectionError, StreamError, Unreadable, aiohttp.ClientError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -66,11 +64,14 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
     print(
         f"{len(stage.recorded):,} real queries of {stage.recorded.name} with the recorded answers "
         f"of {len(stage.recorded.arms)} models, in {ACTS} acts.\n"
-        + ("All policies and queries: this takes long; a bar shows the rest.\n" if args.full else
-           "This takes one to two minutes on two cores: half of it live, half the other orders.\n")
+        + (
+            "All policies and queries: this takes long; a bar shows the rest.\n"
+            if args.full
+            else "This takes one to two minutes on two cores: half live, half the other orders.\n"
+        )
         + "reward = quality from 0 to 1, less the bill over "
         f"{settings.reward.willingness_to_pay:.2f} USD"
-    )  # fmt: skip
+    )
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "demo.toml"
         first = [stage.recorded.arms[k] for k in stage.there(0)]

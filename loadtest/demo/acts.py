@@ -131,8 +131,10 @@ def fixed_choices(stage: Stage, phases: tuple[Phase, ...], rule: RewardRule) -> 
     """
     choices = [Choice(f"always {stage.name(k)}", (k,) * ACTS) for k in stage.there(0)]
     if stage.newcomer is not None:
-        early = [follow(phases[:2], rows_of(stage), Choice("", (k,) * ACTS), rule).reward.sum()
-                 for k in stage.there(0)]  # fmt: skip
+        early = [
+            follow(phases[:2], rows_of(stage), Choice("", (k,) * ACTS), rule).reward.sum()
+            for k in stage.there(0)
+        ]
         before = stage.there(0)[int(np.argmax(early))]
         name = f"{stage.name(before)}, then {stage.name(stage.newcomer)}"
         choices.append(Choice(name, (before, before, stage.newcomer)))
@@ -169,11 +171,13 @@ def follow(
         chance = baselines(part, rule).uniform
         table = rewards(part, rule)
         there = ~np.isnan(table[:, k])
-        parts.append(Track(
-            np.where(there, table[:, k], chance.reward),
-            np.where(there, part.quality[:, k], chance.quality),
-            np.where(there, part.cost[:, k], chance.cost),
-        ))  # fmt: skip
+        parts.append(
+            Track(
+                np.where(there, table[:, k], chance.reward),
+                np.where(there, part.quality[:, k], chance.quality),
+                np.where(there, part.cost[:, k], chance.cost),
+            )
+        )
     return joined(parts)
 
 
@@ -181,10 +185,12 @@ def any_by_chance(
     stage: Stage, phases: tuple[Phase, ...], order: NDArray[np.int64], rule: RewardRule
 ) -> Track:
     """The expectation of drawing evenly among the arms that are there."""
-    return joined([
-        baselines(phase.recorded, rule).uniform.take(rows)
-        for phase, rows in zip(phases, split(stage, order), strict=True)
-    ])  # fmt: skip
+    return joined(
+        [
+            baselines(phase.recorded, rule).uniform.take(rows)
+            for phase, rows in zip(phases, split(stage, order), strict=True)
+        ]
+    )
 
 
 def most_used(stage: Stage, act: int, drawn: NDArray[np.int64]) -> int:

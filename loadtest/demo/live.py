@@ -71,9 +71,15 @@ class Telling(Protocol):
         ...
 
     def after(
-        self, stage: Stage, act: int, earned: Floats, phase: Phase, order: NDArray[np.int64],
-        drawn: NDArray[np.int64], rule: RewardRule,
-    ) -> str:  # fmt: skip
+        self,
+        stage: Stage,
+        act: int,
+        earned: Floats,
+        phase: Phase,
+        order: NDArray[np.int64],
+        drawn: NDArray[np.int64],
+        rule: RewardRule,
+    ) -> str:
         """What it came to."""
         ...
 
@@ -123,9 +129,17 @@ async def perform(stage: Stage, side: Side, rule: RewardRule, telling: Telling) 
                 ids.append(asked.id)
                 bar.set_postfix_str(beside.text(reward[start : step + 1]), refresh=False)
                 bar.update()
-            bar.write(telling.after(
-                stage, act, reward[start:end], phases[act], order[start:end], drawn[start:end], rule
-            ))  # fmt: skip
+            bar.write(
+                telling.after(
+                    stage,
+                    act,
+                    reward[start:end],
+                    phases[act],
+                    order[start:end],
+                    drawn[start:end],
+                    rule,
+                )
+            )
     return Live(order, drawn, tuple(ids), reward, cost, phases, dear, worse)
 
 

@@ -88,9 +88,12 @@ def play(
     for seed in seeds:
         order = order_of(stage.recorded, seed)
         recall = stream(
-            stage.recorded, embeddings, seed=seed, neighbours=settings.history.neighbours,
+            stage.recorded,
+            embeddings,
+            seed=seed,
+            neighbours=settings.history.neighbours,
             capacity=settings.history.capacity,
-        )  # fmt: skip
+        )
         for name, policy in served.items():
             watch(name, seed)
             run = fold(stage, phases, embeddings, policy, seed, settings, recall=recall)

@@ -65,9 +65,15 @@ def _rewards(axes: Any, results: Results) -> None:
     first = slice(skip, stage.starts[1])
     best, router = curves[FIRST][first], curves[results.router][first]
     axes.fill_between(
-        x[first], router, best, where=best > router, color=_ROUTER, alpha=0.35, linewidth=0,
+        x[first],
+        router,
+        best,
+        where=best > router,
+        color=_ROUTER,
+        alpha=0.35,
+        linewidth=0,
         label="the price of not knowing",
-    )  # fmt: skip
+    )
     low, high = axes.get_ylim()
     places = spread([end for end, _, _ in ends], 0.05 * (high - low))
     for (last, text, colour), place in zip(ends, places, strict=True):
@@ -78,8 +84,14 @@ def _rewards(axes: Any, results: Results) -> None:
     titles = ("act 1: nothing is known", f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
               f"act 3: {_joins(results)}{stage.name(results.worse)} gives half")  # fmt: skip
     for start, title in zip(stage.starts, titles, strict=True):
-        axes.text(start + 0.008 * n, 1.015, textwrap.fill(title, 36), fontsize=8.5, color=_INK,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.text(
+            start + 0.008 * n,
+            1.015,
+            textwrap.fill(title, 36),
+            fontsize=8.5,
+            color=_INK,
+            transform=axes.get_xaxis_transform(),
+        )
     axes.set_xlim(0, n)
     axes.set_ylabel("mean reward, moving", color=_INK)
     axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=_INK)
@@ -94,10 +106,12 @@ def _traffic(axes: Any, results: Results) -> None:
     drawn = results.played[results.router].drawn
     assert drawn is not None
     stage = results.stage
-    shares = np.array([
-        moving((drawn == k).astype(np.float64), stage.starts)
-        for k in range(len(stage.recorded.arms))
-    ])  # fmt: skip
+    shares = np.array(
+        [
+            moving((drawn == k).astype(np.float64), stage.starts)
+            for k in range(len(stage.recorded.arms))
+        ]
+    )
     ranked = np.argsort(-shares.mean(axis=1), kind="stable")
     colours = [_ARMS[i % len(_ARMS)] for i in range(len(ranked))]
     names = [stage.name(int(k)) for k in ranked]
@@ -108,8 +122,15 @@ def _traffic(axes: Any, results: Results) -> None:
     axes.set_ylabel("asked by the router", color=_INK)
     axes.set_xlabel(f"queries so far (mean over {drawn.shape[0]} seeds)", color=_INK)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:8], labels[:8], loc="upper left", bbox_to_anchor=(1.01, 1.0),
-                frameon=False, fontsize=9, labelcolor=_INK)  # fmt: skip
+    axes.legend(
+        handles[:8],
+        labels[:8],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
 
 
 def moving(values: Floats, starts: tuple[int, int, int]) -> Floats:

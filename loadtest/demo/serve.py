@@ -58,13 +58,19 @@ def serving(config: Path) -> Iterator[str]:
     with output.open("wb") as file:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "bandit_service.cli", "serve",
-                "--config", str(config), "--ready-file", str(ready),
+                sys.executable,
+                "-m",
+                "bandit_service.cli",
+                "serve",
+                "--config",
+                str(config),
+                "--ready-file",
+                str(ready),
             ],
             stdout=file,
             stderr=file,
             env=environment(),
-        )  # fmt: skip
+        )
     try:
         deadline = time.monotonic() + _START_S
         while not ready.exists():

@@ -34,9 +34,7 @@ def the_rest(
             bar.set_description(f"{name}, seed {seed}", refresh=False)
             bar.update()
 
-        played = offline.play(
-            stage, live.phases, embeddings, entrants, seeds, settings, watch
-        )  # fmt: skip
+        played = offline.play(stage, live.phases, embeddings, entrants, seeds, settings, watch)
     return offline.results_of(
         stage, live.phases, played, args.policy, settings, (live.dear, live.worse)
     )
@@ -48,9 +46,14 @@ def agreement(stage: Stage, live: Live, embeddings: Vector, settings: Settings, 
     if seed != 0:
         return f"not compared with the fold: the service draws by seed {seed}"
     run = offline.fold(
-        stage, live.phases, embeddings, offline.entrants(policy, settings, every=False)[policy], 0,
-        settings, ids=live.ids,
-    )  # fmt: skip
+        stage,
+        live.phases,
+        embeddings,
+        offline.entrants(policy, settings, every=False)[policy],
+        0,
+        settings,
+        ids=live.ids,
+    )
     same, n = int((run.arm == live.drawn).sum()), len(live.drawn)
     told = "all" if same == n else f"{same:,} of"
     return f"the fold alone, from the same ids of decisions, draws as the service: {told} {n:,}"

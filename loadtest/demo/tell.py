@@ -29,9 +29,15 @@ class Acts:
         return f"\nAct {act + 1} of {ACTS}: {_changes(stage, dear, worse)[act]}"
 
     def after(
-        self, stage: Stage, act: int, earned: Floats, phase: Phase, order: NDArray[np.int64],
-        drawn: NDArray[np.int64], rule: RewardRule,
-    ) -> str:  # fmt: skip
+        self,
+        stage: Stage,
+        act: int,
+        earned: Floats,
+        phase: Phase,
+        order: NDArray[np.int64],
+        drawn: NDArray[np.int64],
+        rule: RewardRule,
+    ) -> str:
         """What it came to, and whom the router asked in the last fifth."""
         beside = baselines(phase.recorded, rule)
         on = beside.take(order)
@@ -184,15 +190,17 @@ def markdown(results: Results, live: Live | None, rule: RewardRule) -> str:
     head, *lines = table(results, live)
     stage, seeds = results.stage, results.played[results.router].reward.shape[0]
     rows = [f"| {' | '.join(line)} |" for line in [head, ("---",) * len(head), *lines]]
-    return "\n".join([
-        f"{len(stage.recorded):,} queries of `{stage.recorded.name}`, "
-        f"{len(stage.recorded.arms)} models, {seeds} seeds: {acts_told(results)}. "
-        f"Reward is quality from 0 to 1, less the bill over {rule.willingness_to_pay:.2f} USD.",
-        "",
-        *rows,
-        "",
-        *[f"- {sentence}" for sentence in sentences(results, rule)],
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{len(stage.recorded):,} queries of `{stage.recorded.name}`, "
+            f"{len(stage.recorded.arms)} models, {seeds} seeds: {acts_told(results)}. "
+            f"Reward is quality from 0 to 1, less the bill over {rule.willingness_to_pay:.2f} USD.",
+            "",
+            *rows,
+            "",
+            *[f"- {sentence}" for sentence in sentences(results, rule)],
+        ]
+    )
 
 
 def _signed(found: Interval, form: str) -> str:

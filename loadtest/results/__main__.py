@@ -68,8 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.results", description=__doc__)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("../shared/data"), metavar="DIR",
-        help="where NAME.jsonl.gz and NAME.meta.json lie (default: %(default)s)")  # fmt: skip
+    add(
+        "--data",
+        type=Path,
+        default=Path("../shared/data"),
+        metavar="DIR",
+        help="where NAME.jsonl.gz and NAME.meta.json lie (default: %(default)s)",
+    )
     add("--only", action="append", metavar="NAME", help="these recordings only")
     add("--seeds", type=int, default=20, help="where a run costs seconds (default: %(default)s)")
     add("--few", type=int, default=5, help="where it costs more (default: %(default)s)")
@@ -82,12 +87,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--limit", type=int, help="the first so many queries of each, to try it out")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
-    add("--out", type=Path, default=Path("docs"), metavar="DIR",
-        help="results.md and results/ go there (default: %(default)s)")  # fmt: skip
-    add("--records", type=Path, default=Path("evaluate-results"), metavar="DIR",
-        help="JSON and Parquet go there (default: %(default)s)")  # fmt: skip
-    add("--state", type=Path, default=Path(_DEFAULTS.data_dir), metavar="DIR",
-        help="where models and embeddings are kept (default: %(default)s)")  # fmt: skip
+    add(
+        "--out",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="results.md and results/ go there (default: %(default)s)",
+    )
+    add(
+        "--records",
+        type=Path,
+        default=Path("evaluate-results"),
+        metavar="DIR",
+        help="JSON and Parquet go there (default: %(default)s)",
+    )
+    add(
+        "--state",
+        type=Path,
+        default=Path(_DEFAULTS.data_dir),
+        metavar="DIR",
+        help="where models and embeddings are kept (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -137,9 +157,11 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
     found.offline = told[0].offline
     found.online = told[1].records["online"]
     if args.old_floor:
-        told.append(reports.floors_report(
-            data, entrants, protocol, told[1].passed, _OLD_FLOOR, jobs=args.jobs
-        ))  # fmt: skip
+        told.append(
+            reports.floors_report(
+                data, entrants, protocol, told[1].passed, _OLD_FLOOR, jobs=args.jobs
+            )
+        )
     if many:
         sweep = replace(few, worths=_SWEEP)
         told += [

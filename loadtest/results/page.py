@@ -63,11 +63,19 @@ def _offline(offline: Mapping[str, Sequence[OfflineRow]]) -> Table:
         )
     return Table(
         "Offline split, full information: AUC",
-        ("data", "first", "second", "third", "gain of the first over the zero router, 95 %",
-         "zero router", "task label", "oracle"),
+        (
+            "data",
+            "first",
+            "second",
+            "third",
+            "gain of the first over the zero router, 95 %",
+            "zero router",
+            "task label",
+            "oracle",
+        ),
         tuple(cells),
         "The first is the best of many on the test part, so its gain is a little optimistic.",
-    )  # fmt: skip
+    )
 
 
 def _online(online: Mapping[str, Sequence[OnlineRow]]) -> Table:
@@ -90,7 +98,15 @@ def _online(online: Mapping[str, Sequence[OnlineRow]]) -> Table:
         )
     return Table(
         "Online, bandit feedback, from nothing: mean reward ± 95 % over seeds",
-        ("data", "first", "second", "third", "last third of the first",
-         "best single in hindsight", "uniform", "oracle"),
+        (
+            "data",
+            "first",
+            "second",
+            "third",
+            "last third of the first",
+            "best single in hindsight",
+            "uniform",
+            "oracle",
+        ),
         tuple(cells),
-    )  # fmt: skip
+    )

@@ -35,9 +35,14 @@ async def _ran(line: str, url: str, cwd: Path) -> str:
     if program == "bandit-service":
         words = ["-m", "bandit_service.cli", *words, "--url", url]
     process = await asyncio.create_subprocess_exec(
-        "env", f"PYTHONPATH={ROOT}", sys.executable, *words, cwd=cwd,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        "env",
+        f"PYTHONPATH={ROOT}",
+        sys.executable,
+        *words,
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     out, err = await process.communicate()
     assert process.returncode == 0, (line, err.decode())
     return out.decode()

@@ -30,10 +30,12 @@ settings.register_profile(
 def process(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Process]:
     """A real service; at the end it stops in order, and its log has no error of ours."""
     running = Process(
-        tmp_path_factory.mktemp("fuzz") / "var", models, BANDIT_LOG_LEVEL="warning",
+        tmp_path_factory.mktemp("fuzz") / "var",
+        models,
+        BANDIT_LOG_LEVEL="warning",
         BANDIT_SERVER_MAX_FRAME_BYTES="65536",
         BANDIT_MONITORING_MAX_LISTENERS="0",  # an answer of ten minutes is no example
-    )  # fmt: skip
+    )
     try:
         asyncio.run(running.url())
         yield running

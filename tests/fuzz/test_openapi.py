@@ -31,11 +31,27 @@ def test_what_the_document_says_is_what_the_service_does(
     )
     (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
     done = subprocess.run(
-        [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json",
-         "--checks", ",".join(CHECKS), "--phases", phases, *effort,
-         "--generation-database", "none", "--suppress-health-check", "all", "--no-color"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False,
-    )  # fmt: skip
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            f"{url}/openapi.json",
+            "--checks",
+            ",".join(CHECKS),
+            "--phases",
+            phases,
+            *effort,
+            "--generation-database",
+            "none",
+            "--suppress-health-check",
+            "all",
+            "--no-color",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
     tried = re.search(r"(\d+) generated", done.stdout)
     assert tried is not None, done.stdout + done.stderr
     record_property("tried", f"{tried[1]} passing, {done.returncode} failing")

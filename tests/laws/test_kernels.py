@@ -24,8 +24,11 @@ def _folded(core: str) -> subprocess.Popen[str]:
         environ["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_ICL"
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "bandit_service.testing.kernels"],
-        cwd=Path(__file__).resolve().parents[2], env=environ, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=Path(__file__).resolve().parents[2],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenBLAS takes these cores on x86_64")

@@ -19,10 +19,21 @@ A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
 
 def _decided(policy: str, arms: tuple[ArmId, ...], propensities: tuple[float, ...]) -> ev.Decided:
     return ev.Decided(
-        ts=0.0, id="d", embedding=b"", tokens=1, willingness_to_pay=1.0, arms=arms,
-        propensities=propensities, scores=propensities, drawn=0, policy=policy, key="",
-        list_cost_usd=0.0, expected_cost_usd=0.0, price=0.0,
-    )  # fmt: skip
+        ts=0.0,
+        id="d",
+        embedding=b"",
+        tokens=1,
+        willingness_to_pay=1.0,
+        arms=arms,
+        propensities=propensities,
+        scores=propensities,
+        drawn=0,
+        policy=policy,
+        key="",
+        list_cost_usd=0.0,
+        expected_cost_usd=0.0,
+        price=0.0,
+    )
 
 
 def _shown(registry: CollectorRegistry, metric: str) -> dict[tuple[str, ...], float]:
@@ -102,11 +113,13 @@ def test_bounds_are_the_confidence_sequence_of_the_arms_and_policies_own_rewards
     at = means.interval(0.5, math.sqrt(variance / 200), 200, 0.05)
     assert at.low < 0.5 < at.high
     assert _shown(registry, "bandit_arm_reward_bound") == {
-        (A, "low"): pytest.approx(at.low), (A, "high"): pytest.approx(at.high),
-    }  # fmt: skip
+        (A, "low"): pytest.approx(at.low),
+        (A, "high"): pytest.approx(at.high),
+    }
     assert _shown(registry, "bandit_policy_value_estimate") == {
-        ("x", "low"): pytest.approx(at.low), ("x", "mean"): pytest.approx(0.5),
+        ("x", "low"): pytest.approx(at.low),
+        ("x", "mean"): pytest.approx(0.5),
         ("x", "high"): pytest.approx(at.high),
-    }  # fmt: skip
+    }
     estimates.look({B})
     assert {arm for arm, _ in _shown(registry, "bandit_arm_reward_bound")} == {B}

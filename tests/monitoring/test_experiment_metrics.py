@@ -33,11 +33,25 @@ def _run(world: World, id: str, ts: float, variants: int = 2, status: str = "run
 
 def _decided(world: World, id: str) -> ev.Decided:
     return ev.Decided(
-        ts=world.ts, id=f"d-{world.events}", embedding=b"\0\0\0\0", tokens=1,
-        willingness_to_pay=0.1, arms=(ArmId("a"),), propensities=(1.0,), scores=(0.0,), drawn=0,
-        policy="uniform", key="", list_cost_usd=0.1, expected_cost_usd=0.1, price=0.5,
-        experiment=id, variant="v0", split=0.5, member="m",
-    )  # fmt: skip
+        ts=world.ts,
+        id=f"d-{world.events}",
+        embedding=b"\0\0\0\0",
+        tokens=1,
+        willingness_to_pay=0.1,
+        arms=(ArmId("a"),),
+        propensities=(1.0,),
+        scores=(0.0,),
+        drawn=0,
+        policy="uniform",
+        key="",
+        list_cost_usd=0.1,
+        expected_cost_usd=0.1,
+        price=0.5,
+        experiment=id,
+        variant="v0",
+        split=0.5,
+        member="m",
+    )
 
 
 def _labelled(registry: CollectorRegistry, name: str) -> set[str]:

@@ -121,10 +121,16 @@ def test_no_panel_of_a_loaded_service_is_empty_and_no_rule_fails(
         assert len(rules) >= 12
         firing = [rule for rule in rules if rule.get("state") == "firing"]
         assert [rule["name"] for rule in firing if rule["labels"]["severity"] == "page"] == []
-        exemplars = _until("an exemplar", lambda: asked(
-            watching, "query_exemplars", query="bandit_decision_stage_seconds_bucket",
-            start="2000-01-01T00:00:00Z", end="2100-01-01T00:00:00Z",
-        ))  # fmt: skip
+        exemplars = _until(
+            "an exemplar",
+            lambda: asked(
+                watching,
+                "query_exemplars",
+                query="bandit_decision_stage_seconds_bucket",
+                start="2000-01-01T00:00:00Z",
+                end="2100-01-01T00:00:00Z",
+            ),
+        )
         assert set(exemplars[0]["exemplars"][0]["labels"]) == {"decision_id"}
 
 
@@ -158,8 +164,11 @@ def test_make_monitor_ends_cleanly_on_an_interrupt(tmp_path: Path, models: Path)
     (tmp_path / "models").symlink_to(models, target_is_directory=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtest.monitor", "--data-dir", str(tmp_path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     assert "http://127.0.0.1:" in lines[0], process.communicate()

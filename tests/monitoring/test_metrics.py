@@ -35,8 +35,10 @@ def _value(text: str, series: str) -> float:
 
 def _trial(id: str, **policies: str) -> dict[str, Any]:
     """An experiment of these variants; the first one is the control."""
-    keyed = [{"key": key, "weight": 1.0 / len(policies), "policy": policy, "begin": "nothing"}
-             for key, policy in policies.items()]  # fmt: skip
+    keyed = [
+        {"key": key, "weight": 1.0 / len(policies), "policy": policy, "begin": "nothing"}
+        for key, policy in policies.items()
+    ]
     return {"id": id, "min_units": 2, "variants": keyed}
 
 
@@ -60,8 +62,15 @@ async def test_what_exemplars_say(tmp_path: Path, models: Path) -> None:
 async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Path) -> None:
     """A real service in which every arm was decided, called, rewarded and compared."""
     async with a_provider() as provider:
-        arms = [{"id": f"arm-{k:02d}", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0 + k,
-                 "upstream": "p"} for k in range(ARMS)]  # fmt: skip
+        arms = [
+            {
+                "id": f"arm-{k:02d}",
+                "usd_per_mtok_in": 1.0,
+                "usd_per_mtok_out": 1.0 + k,
+                "upstream": "p",
+            }
+            for k in range(ARMS)
+        ]
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
             "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),
@@ -148,10 +157,12 @@ async def test_experiments_have_metrics_while_they_are_there(tmp_path: Path, mod
             assert _value(text, f"bandit_experiment_weight{labels}") == 0.5
         assert _value(text, 'bandit_experiment_srm_p_value{experiment="trial"}') > 0.5
         low, mean, high = (
-            _value(text, f'bandit_experiment_effect{{bound="{bound}",experiment="trial",'
-                         'variant="new"}')
+            _value(
+                text,
+                f'bandit_experiment_effect{{bound="{bound}",experiment="trial",variant="new"}}',
+            )
             for bound in ("low", "mean", "high")
-        )  # fmt: skip
+        )
         assert mean == pytest.approx(-1.0, abs=0.05)
         assert low < mean < high < 0.0
         guard = 'bandit_experiment_guardrail_state{experiment="trial",variant="new"}'

@@ -36,8 +36,10 @@ def _command() -> list[str]:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (line,) = re.findall(r"^\t@\$\(BIN\)/(lint-imports.*)$", makefile, re.MULTILINE)
     assert "|" not in line, "a pipe hides the exit code of what is before it"
-    return [str(Path(sys.executable).parent / part) if i == 0 else part
-            for i, part in enumerate(line.split())]  # fmt: skip
+    return [
+        str(Path(sys.executable).parent / part) if i == 0 else part
+        for i, part in enumerate(line.split())
+    ]
 
 
 def test_every_contract_has_a_violation_here() -> None:
@@ -48,8 +50,9 @@ def test_every_contract_has_a_violation_here() -> None:
 
 def _copied(to: Path) -> None:
     for name in ("bandit_service", "policies", "store"):
-        shutil.copytree(ROOT / name, to / name,
-                        ignore=shutil.ignore_patterns("__pycache__", "*.json*"))  # fmt: skip
+        shutil.copytree(
+            ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "*.json*")
+        )
     shutil.copy(ROOT / "pyproject.toml", to)
 
 
@@ -74,8 +77,10 @@ def test_make_check_fails_where_a_contract_is_broken(tmp_path: Path, planted: bo
         with (tmp_path / path).open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
     done = _checked(tmp_path)
-    said = {name: re.search(rf"^{re.escape(name)} (KEPT|BROKEN)", done.stdout, re.MULTILINE)
-            for name in PLANTED}  # fmt: skip
+    said = {
+        name: re.search(rf"^{re.escape(name)} (KEPT|BROKEN)", done.stdout, re.MULTILINE)
+        for name in PLANTED
+    }
     verdicts = {name: found and found.group(1) for name, found in said.items()}
     assert verdicts == dict.fromkeys(PLANTED, "BROKEN" if planted else "KEPT"), done.stdout
     assert (done.returncode != 0) == planted

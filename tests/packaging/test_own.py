@@ -85,11 +85,26 @@ def _write(directory: Path, **files: str) -> None:
 def test_the_suites_run_from_a_wheel_on_what_is_not_ours(elsewhere: Path, tmp_path: Path) -> None:
     _write(tmp_path, first=POLICY, test_own=SUITES)
     done = subprocess.run(
-        [str(elsewhere), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly",
-         "--rootdir", str(tmp_path), str(tmp_path / "test_own.py"),
-         "-k", "TestFirst and (best_arm or hash_seed or exemptions) or append"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            str(elsewhere),
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path / "test_own.py"),
+            "-k",
+            "TestFirst and (best_arm or hash_seed or exemptions) or append",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert done.returncode == 1, done.stdout + done.stderr
     assert failed, done.stdout
@@ -142,7 +157,10 @@ def test_a_policy_of_an_installed_package_is_found_by_its_entry_point(tmp_path: 
     code += "type(policies.load('knn')).__module__)"
     path = ":".join([str(tmp_path), str(Path(__file__).parents[2])])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PYTHONPATH": path},
-    )  # fmt: skip
+    )
     assert done.stdout == "True First() policies.knn\n", done.stderr

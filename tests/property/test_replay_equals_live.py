@@ -53,28 +53,55 @@ _quality = st.sampled_from([0.0, 0.3, 1.0])
 _steps = st.lists(
     st.one_of(
         st.tuples(st.just("decide"), _vectors, _worth),
-        st.tuples(st.just("reward"), st.integers(0, 8), st.sampled_from(
-            [{"quality": 1.0}, {"quality": 0.25}, {"cost_usd": 0.01}, {"latency_s": 2.0},
-             {"quality": 0.5, "cost_usd": 0.002}, {"reward": -0.5}, {"reward": 5.0},
-             {"metrics": {"thumbs": 1.0}}])),
+        st.tuples(
+            st.just("reward"),
+            st.integers(0, 8),
+            st.sampled_from(
+                [
+                    {"quality": 1.0},
+                    {"quality": 0.25},
+                    {"cost_usd": 0.01},
+                    {"latency_s": 2.0},
+                    {"quality": 0.5, "cost_usd": 0.002},
+                    {"reward": -0.5},
+                    {"reward": 5.0},
+                    {"metrics": {"thumbs": 1.0}},
+                ]
+            ),
+        ),
         st.tuples(st.just("own reward"), _vectors, _quality),
         st.tuples(st.just("taught"), _vectors, _quality),
         st.tuples(st.just("weigh prior"), st.sampled_from([0.5, 2.0]), st.none()),
         st.tuples(st.just("compare"), _vectors, st.permutations(ARMS)),
         st.tuples(st.just("put"), st.sampled_from(ARMS), st.sampled_from([0.1, 3.0])),
         st.tuples(st.just("delete"), st.sampled_from(ARMS), st.none()),
-        st.tuples(st.just("correct"), st.integers(0, 8), st.sampled_from(
-            [{"quality": 0.75}, {"cost_usd": 0.5}, {"latency_s": 9.0}, {"reward": 0.25},
-             {"quality": 0.0, "cost_usd": 0.001}])),
+        st.tuples(
+            st.just("correct"),
+            st.integers(0, 8),
+            st.sampled_from(
+                [
+                    {"quality": 0.75},
+                    {"cost_usd": 0.5},
+                    {"latency_s": 9.0},
+                    {"reward": 0.25},
+                    {"quality": 0.0, "cost_usd": 0.001},
+                ]
+            ),
+        ),
         st.tuples(st.just("forget"), st.sampled_from(UNITS), st.none()),
-        st.tuples(st.just("experiment"), st.sampled_from(["e", "f"]), st.sampled_from(
-            ["put", "start", "pause", "stop", "ramp", "weigh", "hold", "release", "delete"])),
+        st.tuples(
+            st.just("experiment"),
+            st.sampled_from(["e", "f"]),
+            st.sampled_from(
+                ["put", "start", "pause", "stop", "ramp", "weigh", "hold", "release", "delete"]
+            ),
+        ),
         st.tuples(st.just("rules"), st.sampled_from([0.0, 0.4]), st.booleans()),
         st.tuples(st.just("expire"), st.none(), st.none()),
         st.tuples(st.just("drift"), st.sampled_from(["", *ARMS]), st.sampled_from([0.1, 1.0])),
     ),
     max_size=40,
-)  # fmt: skip
+)
 
 
 class _NoModel:
@@ -142,10 +169,17 @@ def _changes(world: World, id: str, what: str, ts: float) -> list[ev.AnyEvent]:
             for key, name in (("now", world.serving), ("knn", "knn"), ("shade", "eagle")):
                 own = name == world.serving
                 state = codec.dump(world.learners[name].state) if own else b""
-                seeds.append(ev.VariantSeeded(
-                    ts=ts, experiment=id, variant=key, policy=name, parameters=b"{}", state=state,
-                    upto=world.events,
-                ))  # fmt: skip
+                seeds.append(
+                    ev.VariantSeeded(
+                        ts=ts,
+                        experiment=id,
+                        variant=key,
+                        policy=name,
+                        parameters=b"{}",
+                        state=state,
+                        upto=world.events,
+                    )
+                )
         case "pause":
             status = "paused"
         case "stop":
@@ -161,9 +195,14 @@ def _changes(world: World, id: str, what: str, ts: float) -> list[ev.AnyEvent]:
         case "delete":
             return [ev.ExperimentDeleted(ts=ts, id=id)]
     changed = ev.ExperimentChanged(
-        ts=ts, experiment=spec, status=status, by="k", why=what,
-        source="config" if what == "put" else "api", **more,
-    )  # fmt: skip
+        ts=ts,
+        experiment=spec,
+        status=status,
+        by="k",
+        why=what,
+        source="config" if what == "put" else "api",
+        **more,
+    )
     return [changed, *seeds]
 
 
@@ -173,9 +212,11 @@ async def _play(router: Router, steps: list[Any]) -> None:
         try:
             if verb == "decide":
                 ask = wire.DecideRequest(
-                    embedding=_vector(which), willingness_to_pay=what, unit=UNITS[which % 3],
+                    embedding=_vector(which),
+                    willingness_to_pay=what,
+                    unit=UNITS[which % 3],
                     session=UNITS[which % 2],
-                )  # fmt: skip
+                )
                 decided.append((await router.decide(ask)).id)
             elif verb == "reward" and decided:
                 id = decided[which % len(decided)]
@@ -214,11 +255,21 @@ async def _play(router: Router, steps: list[Any]) -> None:
                 ruled = ev.RulesChanged(ts=router.writer.now(), rules=rules, by="k", why="why")
                 await router.writer.submit(partial(_same, ruled))
             elif verb == "drift":
-                router.writer.append_now(ev.DriftDetected(
-                    ts=router.writer.now(), arm=ArmId(which), detector="adwin", direction="down",
-                    before=0.1, after=-0.4, seen=9, begun=router.world.events // 2, keep=what,
-                    explore=0.2, decisions=3,
-                ))  # fmt: skip
+                router.writer.append_now(
+                    ev.DriftDetected(
+                        ts=router.writer.now(),
+                        arm=ArmId(which),
+                        detector="adwin",
+                        direction="down",
+                        before=0.1,
+                        after=-0.4,
+                        seen=9,
+                        begun=router.world.events // 2,
+                        keep=what,
+                        explore=0.2,
+                        decisions=3,
+                    )
+                )
             elif verb == "expire":
                 router.sweep(router.writer.now() + 2 * router.rules.ttl_s)
         except ServiceError:
@@ -279,9 +330,12 @@ def test_replay_equals_live_in_experiments_that_run(name: str, steps: list[Any])
     live, again = _equal(name, [*RUNNING, *steps])
     for unit in UNITS:
         query = Query(
-            embedding=np.array(_vector(1), np.float32), tokens=9, willingness_to_pay=0.1,
-            unit=unit, session=unit,
-        )  # fmt: skip
+            embedding=np.array(_vector(1), np.float32),
+            tokens=9,
+            willingness_to_pay=0.1,
+            unit=unit,
+            session=unit,
+        )
         one, other = (weigh(world, query, Recalled(), Exploration()) for world in (live, again))
         assert (one.part, one.steps, one.shadows) == (other.part, other.steps, other.shadows)
         assert one.propensities.tolist() == other.propensities.tolist()
@@ -312,7 +366,8 @@ def test_the_digest_tells_two_worlds_apart() -> None:
 @settings(max_examples=50, derandomize=True)
 @given(st.floats(0, 1), st.floats(0, 10), st.text(max_size=20))
 def test_an_event_survives_its_bytes(quality: float, cost: float, key: str) -> None:
-    event = ev.Rewarded(ts=1.5, decision_id="d", quality=quality, cost_usd=cost,
-                        idempotency_key=key)  # fmt: skip
+    event = ev.Rewarded(
+        ts=1.5, decision_id="d", quality=quality, cost_usd=cost, idempotency_key=key
+    )
     assert ev.decode(ev.encode(event)) == event
     assert msgspec.msgpack.decode(ev.encode(event))["kind"] == "rewarded" == ev.kind(event)

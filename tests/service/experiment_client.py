@@ -36,14 +36,24 @@ class Asker:
         decided = await self._post("/v1/decide", {"query": recorded["text"], "unit": user}, user)
         arm = decided["arm"]
         quality, cost = recorded["quality"][arm], recorded["cost"][arm]
-        await self._post("/v1/rewards", {
-            "decision_id": decided["decision_id"], "quality": quality, "cost_usd": cost,
-        })  # fmt: skip
-        self.tally.append({
-            "id": decided["decision_id"], "unit": user, "arm": arm,
-            "experiment": decided.get("experiment", ""), "variant": decided.get("variant", ""),
-            "reward": min(1.0, max(-1.0, quality - cost / self._worth)),
-        })  # fmt: skip
+        await self._post(
+            "/v1/rewards",
+            {
+                "decision_id": decided["decision_id"],
+                "quality": quality,
+                "cost_usd": cost,
+            },
+        )
+        self.tally.append(
+            {
+                "id": decided["decision_id"],
+                "unit": user,
+                "arm": arm,
+                "experiment": decided.get("experiment", ""),
+                "variant": decided.get("variant", ""),
+                "reward": min(1.0, max(-1.0, quality - cost / self._worth)),
+            }
+        )
 
     async def _post(self, path: str, body: dict[str, Any], doubt: str = "") -> dict[str, Any]:
         while True:

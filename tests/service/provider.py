@@ -176,16 +176,26 @@ async def a_gateway(
     (tmp_path / "key").write_text(KEY)
     async with a_provider() as provider:
         arms = [
-            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0,
-             "upstream": "hasty" if id in hasty else "p",
-             "usd_per_mtok_cached_in": 0.5, "capabilities": ["tools", "json"]}
+            {
+                "id": id,
+                "usd_per_mtok_in": 1.0,
+                "usd_per_mtok_out": 4.0,
+                "upstream": "hasty" if id in hasty else "p",
+                "usd_per_mtok_cached_in": 0.5,
+                "capabilities": ["tools", "json"],
+            }
             for id in ARMS
-        ]  # fmt: skip
+        ]
         upstreams = [
-            {"id": id, "base_url": provider.url, "key_file": str(tmp_path / "key"),
-             "first_byte_s": seconds, "idle_s": 60.0}
+            {
+                "id": id,
+                "base_url": provider.url,
+                "key_file": str(tmp_path / "key"),
+                "first_byte_s": seconds,
+                "idle_s": 60.0,
+            }
             for id, seconds in (("p", 600.0), ("hasty", 1.0))
-        ]  # fmt: skip
+        ]
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
             "BANDIT_UPSTREAMS": json.dumps(upstreams),

@@ -125,11 +125,20 @@ class Process:
         self.log_path = data_dir / "stderr.log"
         with self.log_path.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "bandit_service.cli", "serve", "--port", "0",
-                 "--ready-file", str(self._ready)],
+                [
+                    sys.executable,
+                    "-m",
+                    "bandit_service.cli",
+                    "serve",
+                    "--port",
+                    "0",
+                    "--ready-file",
+                    str(self._ready),
+                ],
                 env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+            )
 
     async def url(self) -> str:
         """Where it listens, once it does."""

@@ -35,8 +35,12 @@ class Server:
         self.seen.append(body)
         self.headers.append(dict(request.headers))
         if self.how in ("401", "400", "429", "529"):
-            kind = {"401": "authentication_error", "400": "invalid_request_error",
-                    "429": "rate_limit_error", "529": "overloaded_error"}[self.how]  # fmt: skip
+            kind = {
+                "401": "authentication_error",
+                "400": "invalid_request_error",
+                "429": "rate_limit_error",
+                "529": "overloaded_error",
+            }[self.how]
             error = {"type": "error", "error": {"type": kind, "message": "no"}}
             return web.json_response(error, status=int(self.how), headers={"Retry-After": "1"})
         if not body.get("stream"):

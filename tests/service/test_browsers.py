@@ -97,9 +97,13 @@ async def test_what_is_foreign_changes_nothing(client: Client, kind: str) -> Non
     spec = json.dumps({"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}).encode()
     decide = json.dumps({"embedding": a_vector(1)}).encode()
     for line, body in (
-        (f"DELETE /v1/arms/{arm}", b""), ("PUT /v1/arms/evil", spec), ("POST /v1/decide", decide),
-        ("POST /v1/snapshots", b""), ("OPTIONS /v1/arms/evil", b""), ("GET /v1/arms", b""),
-    ):  # fmt: skip
+        (f"DELETE /v1/arms/{arm}", b""),
+        ("PUT /v1/arms/evil", spec),
+        ("POST /v1/decide", decide),
+        ("POST /v1/snapshots", b""),
+        ("OPTIONS /v1/arms/evil", b""),
+        ("GET /v1/arms", b""),
+    ):
         typed = [*headers, f"Content-Length: {len(body)}", "Content-Type: text/plain"]
         _refused(await _sent(client, line, typed, body), header)
     _refused(await _sent(client, "GET /v1/stream", [*headers, *SOCKET]), header)

@@ -45,11 +45,29 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
     document = tmp_path / "README.md"
     document.write_text(f"before\n<!-- {section} -->\n<!-- /{section} -->\nafter\n")
     done = subprocess.run(
-        [sys.executable, "-m", module, "--data", str(_recording(tmp_path / "small.jsonl")),
-         "--policy", "epsilon_greedy", "--seeds", str(SEEDS), "--data-dir", str(tmp_path / "var"),
-         "--plot", str(tmp_path / "demo.png"), "--markdown", str(document), *more],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            module,
+            "--data",
+            str(_recording(tmp_path / "small.jsonl")),
+            "--policy",
+            "epsilon_greedy",
+            "--seeds",
+            str(SEEDS),
+            "--data-dir",
+            str(tmp_path / "var"),
+            "--plot",
+            str(tmp_path / "demo.png"),
+            "--markdown",
+            str(document),
+            *more,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
     url, act_1 = (

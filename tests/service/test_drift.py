@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(
     not detectors.available(), reason="river is not installed: pip install river==0.26.1"
 )
 
-ARMS = json.dumps([
-    {"id": name, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0} for name in ("good", "fair")
-])  # fmt: skip
+ARMS = json.dumps(
+    [{"id": name, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0} for name in ("good", "fair")]
+)
 ENVIRON = {
     "BANDIT_ARMS": ARMS,
     "BANDIT_POLICY_NAME": "epsilon_greedy",

@@ -47,9 +47,15 @@ async def _checked(client: Client, path: str, schema: str) -> dict[str, Any]:
 
 async def _table(client: Client, *arguments: str) -> str:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bandit_service.cli", "experiments", *arguments,
-        "--url", client.url, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "experiments",
+        *arguments,
+        "--url",
+        client.url,
+        stdout=asyncio.subprocess.PIPE,
+    )
     out, _ = await child.communicate()
     assert child.returncode == 0
     return out.decode()

@@ -77,12 +77,15 @@ async def test_an_experiment_from_its_draft_to_its_end(client: Client) -> None:
     assert (status, body["status"], body["winner"]) == (200, "stopped", "b")
     status, results = await client.get(f"{PATH}/results")
     assert [(one["status"], one["by"], one["why"]) for one in results["changes"]] == [
-        ("draft", "anonymous", "is dear better?"), ("draft", "anonymous", ""),
+        ("draft", "anonymous", "is dear better?"),
+        ("draft", "anonymous", ""),
         ("starting", "anonymous", "now"),
         ("running", "system", "every variant begins with what was known at event 12"),
-        ("running", "anonymous", "more"), ("paused", "anonymous", "lunch"),
-        ("running", "anonymous", ""), ("stopped", "anonymous", "enough"),
-    ]  # fmt: skip
+        ("running", "anonymous", "more"),
+        ("paused", "anonymous", "lunch"),
+        ("running", "anonymous", ""),
+        ("stopped", "anonymous", "enough"),
+    ]
     assert (await client.call("DELETE", f"{PATH}?why=old"))[0] == 200
     assert (await client.get(PATH))[0] == 404
 
@@ -199,13 +202,18 @@ async def test_the_kill_switch_leaves_the_hold_out_as_it_is_set(client: Client) 
         assert decided["steps"] == (["stopped"] if stopped else ["holdout"])
     _, results = await client.get("/v1/experiments/holdout/results")
     assert {one["key"]: one["units"] for one in results["variants"]} == {
-        "holdout": len(held), "routed": 40 - len(held),
-    }  # fmt: skip
+        "holdout": len(held),
+        "routed": 40 - len(held),
+    }
 
 
 async def test_keys_say_who_and_tenants_see_their_own(tmp_path: Path, models: Path) -> None:
-    ring = Keyring(boss={"scopes": ["admin", "read"]}, of_a={"tenant": "a"}, of_b={"tenant": "b"},
-                   app={"scopes": ["decide"]})  # fmt: skip
+    ring = Keyring(
+        boss={"scopes": ["admin", "read"]},
+        of_a={"tenant": "a"},
+        of_b={"tenant": "b"},
+        app={"scopes": ["decide"]},
+    )
     async with serving(tmp_path / "var", models, **ring.environ) as client:
         boss, of_a, of_b = (client.by(ring[name]) for name in ("boss", "of_a", "of_b"))
         for id, tenants in (("mine", ["a"]), ("both", ["a", "b"]), ("all", [])):
@@ -225,8 +233,14 @@ async def test_keys_say_who_and_tenants_see_their_own(tmp_path: Path, models: Pa
                     f"id: no experiment {id!r}; GET /v1/experiments lists them"
                 )
         assert (await of_a.get("/v1/experiments/mine/results"))[0] == 200
-        for method, path in (("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/start"),
-                             ("POST", "/pause"), ("POST", "/stop")):  # fmt: skip
+        for method, path in (
+            ("PUT", ""),
+            ("PATCH", ""),
+            ("DELETE", ""),
+            ("POST", "/start"),
+            ("POST", "/pause"),
+            ("POST", "/stop"),
+        ):
             body = arms_of() if method == "PUT" else {"share": 0.5} if method == "PATCH" else {}
             status, _ = await of_a.call(method, f"/v1/experiments/mine{path}", body)
             assert status == 403, method
@@ -365,9 +379,16 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
     data = tmp_path / "var"
     async with opened(data, models) as (client, world):
         await _rewarded(client, 0, 25)
-        await client.call("PUT", PATH, {"variants": [
-            {"key": "now", "weight": 0.5}, {"key": "other", "policy": "routellm_sw", "weight": 0.5},
-        ]})  # fmt: skip
+        await client.call(
+            "PUT",
+            PATH,
+            {
+                "variants": [
+                    {"key": "now", "weight": 0.5},
+                    {"key": "other", "policy": "routellm_sw", "weight": 0.5},
+                ]
+            },
+        )
         await client.begin("e")
         own = {key: codec.dump(world.learners[f"e/{key}"].state) for key in ("now", "other")}
         assert own["now"] == codec.dump(world.learners["nested"].state)
@@ -446,9 +467,16 @@ async def test_what_was_starting_when_the_service_ended_starts_with_the_next(
 ) -> None:
     data = tmp_path / "var"
     async with opened(data, models) as (client, world):
-        await client.call("PUT", PATH, {"variants": [
-            {"key": "now", "weight": 0.5}, {"key": "arm", "arm": CHEAP, "weight": 0.5},
-        ]})  # fmt: skip
+        await client.call(
+            "PUT",
+            PATH,
+            {
+                "variants": [
+                    {"key": "now", "weight": 0.5},
+                    {"key": "arm", "arm": CHEAP, "weight": 0.5},
+                ]
+            },
+        )
         ts, spec = world.ts, world.experiments["e"]
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
     log = assembly.open_log(chosen)
@@ -604,8 +632,10 @@ async def test_slots_that_one_experiment_leaves_are_another_ones_in_one_start(
     async with opened(data, models, **_configured(three, narrow)) as (client, _):
         _, body = await client.get("/v1/experiments")
         assert {each["id"]: each["status"] for each in body["experiments"]} == {
-            "one": "stopped", "two": "running", "three": "running",
-        }  # fmt: skip
+            "one": "stopped",
+            "two": "running",
+            "three": "running",
+        }
 
 
 async def test_a_configuration_that_cannot_be_leaves_the_log_as_it_was(

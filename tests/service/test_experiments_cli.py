@@ -61,8 +61,9 @@ async def test_from_a_file_to_the_end(client: Client, terminal: Terminal, file: 
     assert said == "trial: draft. It is draft: no unit was assigned yet.\n"
     said = await terminal("put", "--file", str(file), "--start")
     assert [line.split(".")[0] for line in said.splitlines()] == [
-        "trial: running", "other: running",
-    ]  # fmt: skip
+        "trial: running",
+        "other: running",
+    ]
     for i in range(12):
         decided = await client.decide(embedding=a_vector(i), unit=f"u{i}")
         await client.reward(decided["decision_id"], quality=0.5)

@@ -62,8 +62,9 @@ async def test_an_arm_that_fails_counts_for_its_variant_and_so_does_what_takes_i
     tmp_path: Path, models: Path
 ) -> None:
     async with a_gateway(tmp_path, models, BANDIT_GATEWAY_BREAKER_FAILURES="1000") as (
-        client, provider,
-    ):  # fmt: skip
+        client,
+        provider,
+    ):
         await client.call("PUT", "/v1/experiments/e", _TWO)
         await client.begin("e")
         provider.behaviour = {"alpha": "500"}

@@ -53,11 +53,13 @@ def _plans(recorded: Recorded, directory: Path) -> list[Path]:
     lengths = np.array([len(text) for text in recorded.texts])
     recorded = recorded.take(np.argsort(lengths, kind="stable")[: 2 * CLIENTS * USERS])
     rows = [
-        {"text": text,
-         "quality": {arm.id: float(q) for arm, q in zip(recorded.arms, quality, strict=True)},
-         "cost": {arm.id: float(c) for arm, c in zip(recorded.arms, cost, strict=True)}}
+        {
+            "text": text,
+            "quality": {arm.id: float(q) for arm, q in zip(recorded.arms, quality, strict=True)},
+            "cost": {arm.id: float(c) for arm, c in zip(recorded.arms, cost, strict=True)},
+        }
         for text, quality, cost in zip(recorded.texts, recorded.quality, recorded.cost, strict=True)
-    ]  # fmt: skip
+    ]
     plans = []
     for k in range(CLIENTS):
         visits = [[f"user-{k}-{i % USERS}", i] for i in range(2 * USERS)]
@@ -71,11 +73,14 @@ def _plans(recorded: Recorded, directory: Path) -> list[Path]:
 async def _clients(plans: list[Path]) -> list[dict[str, Any]]:
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.service.experiment_client",
-            str(plan), str(plan.with_suffix(".tally")),
+            sys.executable,
+            "-m",
+            "tests.service.experiment_client",
+            str(plan),
+            str(plan.with_suffix(".tally")),
         )
         for plan in plans
-    ]  # fmt: skip
+    ]
     for process in processes:
         assert await process.wait() == 0
     return [json.loads(plan.with_suffix(".tally").read_text()) for plan in plans]
@@ -83,9 +88,12 @@ async def _clients(plans: list[Path]) -> list[dict[str, Any]]:
 
 async def _served(data: Path, models: Path, arms: str) -> tuple[Process, str]:
     process = Process(
-        data, models, BANDIT_ARMS=arms, BANDIT_SNAPSHOTS_EVERY_EVENTS="1000",
+        data,
+        models,
+        BANDIT_ARMS=arms,
+        BANDIT_SNAPSHOTS_EVERY_EVENTS="1000",
         BANDIT_EXPERIMENT_RULES_STEER_S="0.2",
-    )  # fmt: skip
+    )
     url = await process.url()
     (data.parent / "url").write_text(url)
     return process, url
@@ -152,8 +160,12 @@ def _nothing_flipped(tally: list[dict[str, Any]]) -> None:
         assert seen.setdefault(one["unit"], found) in (found, ("", "")), one["unit"]
         seen[one["unit"]] = found
     assert {variant for _, variant in seen.values()} == {
-        "cheap", "router", "balanced", "one", "other",
-    }  # fmt: skip
+        "cheap",
+        "router",
+        "balanced",
+        "one",
+        "other",
+    }
 
 
 def _in_the_log_alone(
@@ -167,9 +179,8 @@ def _in_the_log_alone(
     log = assembly.open_log(chosen)
     try:
         decided = [
-            event for _, body in log.replay()
-            if isinstance(event := ev.decode(body), ev.Decided)
-        ]  # fmt: skip
+            event for _, body in log.replay() if isinstance(event := ev.decode(body), ev.Decided)
+        ]
         short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         assert short.after > 0
         assert short.world.digest() == recovery.replayed(log, chosen).world.digest()
@@ -217,8 +228,9 @@ def _what_is_concluded(three: dict[str, Any], same: dict[str, Any]) -> None:
     """
     gaps = {one["key"]: one["difference"] for one in three["variants"] if "difference" in one}
     assert {key: gap["state"] for key, gap in gaps.items()} == {
-        "router": "shown", "balanced": "shown"
-    }  # fmt: skip
+        "router": "shown",
+        "balanced": "shown",
+    }
     assert gaps["balanced"]["low"] > 0.0
     assert gaps["router"]["mean"] > 0.05
     assert "balanced is better than cheap in reward" in three["conclusion"].lower()

@@ -43,9 +43,13 @@ async def test_an_arm_without_an_outcome_is_untried_and_has_no_quality(linear: C
     for arm in decided["arms"]:
         assert arm["quality"] is None
         assert arm["expected"] == {
-            "value": None, "n": 0.0, "untried": True, "prior": 1.0, "high": 1.0,
+            "value": None,
+            "n": 0.0,
+            "untried": True,
+            "prior": 1.0,
+            "high": 1.0,
             "low": pytest.approx(0.615, abs=0.01),  # 1 − 1.96 · ½ · √(2 / 12.94)
-        }  # fmt: skip
+        }
     assert set(decided["untried"]) == ids
     plain = await linear.decide()
     for expected in (decided["expected"], plain["expected"]):

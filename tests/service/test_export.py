@@ -52,9 +52,12 @@ async def _export(*arguments: str, data: Path | None = None) -> tuple[int, bytes
     environ = {} if data is None else {"BANDIT_DATA_DIR": str(data)}
     command = [sys.executable, "-m", "bandit_service.cli", "export", *arguments]
     process = await asyncio.create_subprocess_exec(
-        "env", *(f"{k}={v}" for k, v in environ.items()), *command,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        "env",
+        *(f"{k}={v}" for k, v in environ.items()),
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     out, err = await process.communicate()
     return process.returncode or 0, out, err.decode()
 
@@ -93,9 +96,13 @@ async def test_events_come_in_order_between_after_and_limit(client: Client) -> N
 
 async def test_what_is_asked_wrongly_is_refused(client: Client) -> None:
     for query, param in (
-        ("after=-1", "after"), ("after=x", "after"), ("limit=0", "limit"), ("limit=1e3", "limit"),
-        (f"after={10**30}", "after"), ("limit=%F0%9D%9F%8F", "limit"),
-    ):  # fmt: skip
+        ("after=-1", "after"),
+        ("after=x", "after"),
+        ("limit=0", "limit"),
+        ("limit=1e3", "limit"),
+        (f"after={10**30}", "after"),
+        ("limit=%F0%9D%9F%8F", "limit"),
+    ):
         status, body = await client.get(f"/v1/events?{query}")
         assert (status, body["error"]["param"]) == (400, param)
 

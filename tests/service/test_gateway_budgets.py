@@ -94,9 +94,11 @@ async def test_each_tenant_and_each_key_has_its_own(tmp_path: Path, models: Path
     )
     async with a_gateway(tmp_path, models, **environ) as (client, _):
         for name, statuses in (
-            ("acme", [200, 429]), ("globex", [200, 429]), ("plain", [200, 429]),
+            ("acme", [200, 429]),
+            ("globex", [200, 429]),
+            ("plain", [200, 429]),
             ("other", [200, 200]),
-        ):  # fmt: skip
+        ):
             asking = client.by(ring[name])
             assert [(await _ask(asking))[0] for _ in range(2)] == statuses, name
         _, seen = await client.by(ring["acme"]).get("/v1/budgets")
@@ -113,8 +115,10 @@ async def test_embeddings_are_booked_and_refused_like_everything_else(
     body = {"model": "dear", "input": "ten chars."}  # three tokens at most, billed as one
     async with a_gateway(tmp_path, models, **environ) as (client, _):
         for name, tenant, statuses in (
-            ("acme", "", [200, 200, 429]), ("plain", "acme", [429]), ("plain", "other", [200]),
-        ):  # fmt: skip
+            ("acme", "", [200, 200, 429]),
+            ("plain", "acme", [429]),
+            ("plain", "other", [200]),
+        ):
             for status in statuses:
                 headers = client.by(ring[name]).headers | ({"x-tenant": tenant} if tenant else {})
                 async with client.session.post(
@@ -126,8 +130,9 @@ async def test_embeddings_are_booked_and_refused_like_everything_else(
         _, state = await client.by(ring["plain"]).get("/v1/budgets")
         spent = {row["account"]: (row["spent_usd"], row["held_usd"]) for row in state["budgets"]}
         assert spent == {
-            "tenant:acme": (pytest.approx(2e-6), 0.0), "tenant:other": (pytest.approx(1e-6), 0.0)
-        }  # fmt: skip
+            "tenant:acme": (pytest.approx(2e-6), 0.0),
+            "tenant:other": (pytest.approx(1e-6), 0.0),
+        }
 
 
 async def test_what_a_provider_bills_beyond_its_most_overshoots_by_what_was_in_flight(

@@ -29,8 +29,16 @@ async def a_process(
 ) -> AsyncIterator[tuple[Process, Client, Provider]]:
     """The gateway as a process of its own, in front of a provider."""
     async with a_provider() as provider, aiohttp.ClientSession() as session:
-        arms = [{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p",
-                 "capabilities": ["json"]} for id in _ARMS]  # fmt: skip
+        arms = [
+            {
+                "id": id,
+                "usd_per_mtok_in": 1.0,
+                "usd_per_mtok_out": 4.0,
+                "upstream": "p",
+                "capabilities": ["json"],
+            }
+            for id in _ARMS
+        ]
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
             "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),
@@ -91,8 +99,11 @@ async def test_what_the_end_cuts_is_told_so_and_paid_for(tmp_path: Path, models:
     assert len(decided) == 5
     assert {event.decision_id for event in spent if not event.judge} == {*decided[1:], ""}
     assert [event.decision_id for event in spent if event.judge] == decided[:1]
-    failed = {event.decision_id for event in events
-              if isinstance(event, ev.Rewarded) and event.quality is not None}  # fmt: skip
+    failed = {
+        event.decision_id
+        for event in events
+        if isinstance(event, ev.Rewarded) and event.quality is not None
+    }
     assert not failed  # it was not the arms' doing
 
 
@@ -248,8 +259,10 @@ async def test_work_without_a_bound_ends_as_no_verdict(tmp_path: Path, models: P
     async with a_gateway(tmp_path, models, **environ) as (client, provider):
         provider.says = _LONG
         for schema, result, least in (
-            (_DISTINCT, "timeout", 1), (listed, "timeout", 2), (too_large, "large", 1),
-        ):  # fmt: skip
+            (_DISTINCT, "timeout", 1),
+            (listed, "timeout", 2),
+            (too_large, "large", 1),
+        ):
             status, answer = await client.post("/v1/chat/completions", _asking(schema))
             assert status == 200
 

@@ -186,8 +186,10 @@ async def test_a_hard_budget_is_hard_whatever_limits_are_named(
     usage = {"prompt_tokens": 10, "completion_tokens": 8000}
     async with replaying(tmp_path, models, whole(usage), **environ) as (client, provider):
         given = fields | {"model": "auto?tenant=t"}
-        statuses = [status for status, _, _ in
-                    await asyncio.gather(*(ask(client, **given) for _ in range(20)))]  # fmt: skip
+        statuses = [
+            status
+            for status, _, _ in await asyncio.gather(*(ask(client, **given) for _ in range(20)))
+        ]
         assert (statuses.count(200), statuses.count(429)) == (1, 19)
         assert len(provider.seen) == 1
         _, state = await client.get("/v1/budgets")
@@ -235,8 +237,11 @@ def _costs(data: Path) -> tuple[dict[str, float], list[float]]:
         events = [ev.decode(body) for _, body in log.replay()]
     finally:
         log.close()
-    of = {event.decision_id: event.cost_usd for event in events
-          if isinstance(event, ev.Rewarded) and event.cost_usd is not None}  # fmt: skip
+    of = {
+        event.decision_id: event.cost_usd
+        for event in events
+        if isinstance(event, ev.Rewarded) and event.cost_usd is not None
+    }
     return of, [event.usd for event in events if isinstance(event, ev.Spent)]
 
 
@@ -273,8 +278,10 @@ async def test_what_was_told_of_costs_is_in_the_log_after_a_kill(
     that clients had been told of were in no log."""
     data = tmp_path / "var"
     async with a_provider() as provider:
-        arms = [{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p"}
-                for id in ("alpha", "beta")]  # fmt: skip
+        arms = [
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "p"}
+            for id in ("alpha", "beta")
+        ]
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
             "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),

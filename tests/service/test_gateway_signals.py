@@ -56,10 +56,15 @@ async def _held(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     arms = [
-        {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0, "upstream": "p",
-         "max_running": most}
+        {
+            "id": id,
+            "usd_per_mtok_in": 1.0,
+            "usd_per_mtok_out": 1.0,
+            "upstream": "p",
+            "max_running": most,
+        }
         for id, most in (("one", 1), ("many", 0))
-    ]  # fmt: skip
+    ]
     given = {
         "BANDIT_ARMS": json.dumps(arms),
         "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),

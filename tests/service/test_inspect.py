@@ -87,8 +87,10 @@ def test_of_a_whole_log_it_says_what_is_in_it(
     assert found["size_bytes"] > 300 * 50
     assert len(found["state_sha256"]) >= 32
     assert [(each["offset"], each["valid"]) for each in found["snapshots"]] == [
-        (300, True), (200, True), (100, True),
-    ]  # fmt: skip
+        (300, True),
+        (200, True),
+        (100, True),
+    ]
     status, printed, _ = _inspect(data, capsys)
     assert status == 0
     assert "snapshot       offset 300, " in printed
@@ -324,7 +326,7 @@ def test_serving_a_damaged_log_is_refused_with_what_to_do(data: Path) -> None:
         capture_output=True,
         text=True,
         timeout=60,
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert "the log is damaged at offset 150" in done.stderr
     assert "`bandit-service inspect --repair`" in done.stderr

@@ -50,9 +50,13 @@ async def test_litellm_asks_streams_calls_tools_and_raises_its_own_exception(
 ) -> None:
     async with a_gateway(tmp_path, models) as (client, _):
         process = await asyncio.create_subprocess_exec(
-            PYTHON, "-c", SCRIPT, f"{client.url}/v1",
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            PYTHON,
+            "-c",
+            SCRIPT,
+            f"{client.url}/v1",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
         out, err = await process.communicate()
         assert process.returncode == 0, err.decode()[-2000:]
         said = json.loads(out.decode().splitlines()[-1])

@@ -76,8 +76,9 @@ async def test_a_page_begins_with_what_there_is_and_hears_of_what_happens(client
             kind, second = await anext(events)
         assert kind == "tick"
         assert [one["id"] for one in second["feed"]] == [
-            after["decision_id"], before["decision_id"],
-        ]  # fmt: skip
+            after["decision_id"],
+            before["decision_id"],
+        ]
         assert second["totals"]["decisions"] == 2
 
 
@@ -204,8 +205,9 @@ async def test_a_decision_says_what_was_taken_out_and_how_its_neighbours_did(
 ) -> None:
     first = await client.decide(embedding=a_vector(1))
     await client.reward(first["decision_id"], quality=0.9, cost_usd=0.0)
-    cheap = await client.decide(embedding=a_vector(1), max_cost_usd=0.0005, arms=[
-        "llama-3.1-8b-instruct", "gemini-2.5-pro"])  # fmt: skip
+    cheap = await client.decide(
+        embedding=a_vector(1), max_cost_usd=0.0005, arms=["llama-3.1-8b-instruct", "gemini-2.5-pro"]
+    )
     _, body = await client.get(f"/v1/decisions/{cheap['decision_id']}")
     assert list(body["excluded"]) == ["gemini-2.5-pro"]
     assert body["excluded"]["gemini-2.5-pro"].startswith("max_cost_usd 0.0005 < expected")

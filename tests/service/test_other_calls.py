@@ -74,8 +74,16 @@ async def test_what_only_prepares_another_providers_request_fails_for_that_one_a
     async with wires() as (plain, url), wires() as (other, other_url):
         upstreams = [{"id": "plain", "base_url": url},
                      {"id": "other", "base_url": other_url, "kind": "anthropic"}]  # fmt: skip
-        arms = [{"id": id, "upstream": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0,
-                 "capabilities": ["tools"]} for id in ("plain", "other")]  # fmt: skip
+        arms = [
+            {
+                "id": id,
+                "upstream": id,
+                "usd_per_mtok_in": 1.0,
+                "usd_per_mtok_out": 4.0,
+                "capabilities": ["tools"],
+            }
+            for id in ("plain", "other")
+        ]
         environ = {"BANDIT_UPSTREAMS": json.dumps(upstreams), "BANDIT_ARMS": json.dumps(arms)}
         async with serving(tmp_path / "var", models, **environ) as client:
             path = "/v1/chat/completions"
@@ -95,8 +103,10 @@ def test_a_mark_before_a_key_or_a_list_of_the_environment_is_none_of_it(tmp_path
     (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsk-1\r\n")
     (tmp_path / "wide").write_bytes("sk-2\r\n".encode("utf-16"))
     (tmp_path / "two").write_text("sk-3\nsk-4\n")
-    items = [{"id": name, "base_url": "http://h/v1", "key_file": str(tmp_path / name)}
-             for name in ("key", "wide", "two")]  # fmt: skip
+    items = [
+        {"id": name, "base_url": "http://h/v1", "key_file": str(tmp_path / name)}
+        for name in ("key", "wide", "two")
+    ]
     found = settings.read(None, {"BANDIT_UPSTREAMS": "\ufeff" + json.dumps(items[:2])})
     assert [each.key for each in found.upstreams] == ["sk-1", "sk-2"]
     with pytest.raises(settings.BadSettings, match=r"key_file: the key must be one line"):

@@ -141,10 +141,12 @@ async def test_an_https_provider_is_reached_by_connect(tmp_path: Path, models: P
     async with wires(context) as (_, address), a_proxy() as proxy:
         upstream = {"id": "p", "base_url": address, "proxy": proxy.url}
         process = Process(
-            tmp_path / "var", models, SSL_CERT_FILE=str(tmp_path / "ca"),
+            tmp_path / "var",
+            models,
+            SSL_CERT_FILE=str(tmp_path / "ca"),
             BANDIT_UPSTREAMS=json.dumps([upstream]),
             BANDIT_ARMS=json.dumps([{"id": "a", "upstream": "p", **_PRICES}]),
-        )  # fmt: skip
+        )
         try:
             url = f"{await process.url()}/v1"
             async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as asking:

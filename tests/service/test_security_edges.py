@@ -101,10 +101,11 @@ async def test_a_key_that_expires_ends_on_an_open_stream(
     async with (
         serving(tmp_path / "var", models, **ring.environ) as client,
         client.session.ws_connect(
-            client.url + "/v1/stream", headers=client.by(ring["app"]).headers,
+            client.url + "/v1/stream",
+            headers=client.by(ring["app"]).headers,
             protocols=("bandit.v1",),
         ) as socket,
-    ):  # fmt: skip
+    ):
         await socket.receive_bytes()
         assert (await _say(socket, op="decide", id=1, embedding=a_vector(0)))["arm"]
         monkeypatch.setattr(clock, "now", lambda: 4_200_000_000.0)
@@ -122,9 +123,10 @@ async def test_refusals_within_lists_and_streams_are_counted(tmp_path: Path, mod
         await client.by(ring["bound"]).post("/v1/rewards", [ALONE] * 2)
         await client.by(ring["slow"]).post("/v1/rewards", [ALONE] * 3)
         async with client.session.ws_connect(
-            client.url + "/v1/stream", headers=client.by(ring["bound"]).headers,
+            client.url + "/v1/stream",
+            headers=client.by(ring["bound"]).headers,
             protocols=("bandit.v1",),
-        ) as socket:  # fmt: skip
+        ) as socket:
             await socket.receive_bytes()
             await _say(socket, op="decide", id=1, query="x", tenant="")
             await _say(socket, op="reward", id=2, **ALONE)

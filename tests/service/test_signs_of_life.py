@@ -114,8 +114,11 @@ async def test_an_arm_that_fails_after_signs_of_life_is_still_followed_by_anothe
             headers, before, after = await _asked(client, go_on)
             assert before == ": keep-alive\n\n"
             # the head was gone: a comment and the events name the one that answered
-            told = dict(each[2:].split(" ") for each in after.split("\n") if each[:2] == ": " and
-                        each != ": keep-alive")  # fmt: skip
+            told = dict(
+                each[2:].split(" ")
+                for each in after.split("\n")
+                if each[:2] == ": " and each != ": keep-alive"
+            )
             assert (headers["x-arm"], told["x-arm"]) == ("alpha", "beta")
             chunk = json.loads(next(each for each in after.split("\n") if "fine" in each)[6:])
             assert chunk["id"] == told["x-decision-id"] != headers["x-decision-id"]

@@ -42,8 +42,9 @@ async def test_decide_reward_and_compare_with_many_in_flight(client: Client) -> 
             await _send(socket, op="reward", id=f"r{i}", decision_id=decision_id, quality=0.5)
         names = ("mistral-large-2512", "gemini-2.5-pro")
         other = next(name for name in names if name != arms[0])
-        await _send(socket, op="compare", id="c", decision_id=decided[0],
-                    winner=arms[0], loser=other)  # fmt: skip
+        await _send(
+            socket, op="compare", id="c", decision_id=decided[0], winner=arms[0], loser=other
+        )
         answers = [await _receive(socket) for _ in range(many + 1)]
         assert {a["id"] for a in answers} == {f"r{i}" for i in decided} | {"c"}
         assert {a["status"] for a in answers} == {"accepted"}

@@ -282,11 +282,15 @@ async def test_the_same_holds_for_anthropics_streams(tmp_path: Path, models: Pat
             for body, status, said, failed in (
                 (_data(MESSAGE, BLOCK, STOPPED) + b"data: <bye>\n\n", 200, "hi", False),
                 (b"\xef\xbb\xbf" + _data(MESSAGE, BLOCK, STOPPED), 200, "hi", False),
-                (_data(MESSAGE) + b"event: error\ndata: " + json.dumps(OVERLOADED).encode(), 503,
-                 "", True),
+                (
+                    _data(MESSAGE) + b"event: error\ndata: " + json.dumps(OVERLOADED).encode(),
+                    503,
+                    "",
+                    True,
+                ),
                 (_data(MESSAGE, BLOCK, OVERLOADED, STOPPED), 200, "hi", True),
                 (_data(MESSAGE, BLOCK) + b"event: error\ndata: {}\n\n", 200, "hi", True),
-            ):  # fmt: skip
+            ):
                 provider.script = [_stream(body, b"")]
                 got = await _events(client)
                 assert got[0] == status, body

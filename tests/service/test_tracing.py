@@ -119,9 +119,12 @@ async def test_a_request_its_stages_and_each_attempt_are_spans_of_the_callers_tr
                 trace = f"{len(traces) + 1:032x}"
                 traces.append(trace)
                 status, headers, _ = await _ask(
-                    client, trace, temperature=0.5, user=_SECRET,
+                    client,
+                    trace,
+                    temperature=0.5,
+                    user=_SECRET,
                     messages=[{"role": "user", "content": _SECRET}],
-                )  # fmt: skip
+                )
                 assert status == 200
                 _, sent_trace, sent_parent, _ = headers["traceparent"].split("-")
                 assert sent_trace == trace

@@ -132,9 +132,12 @@ async def test_a_child_that_stands_still_is_killed_and_counted_and_erasure_goes_
     """At 5a5a85b a snapshot and an erasure waited for it for ever, and no metric said so."""
     stopped: set[int] = set()
     async with _running(
-        tmp_path / "var", models, BANDIT_SNAPSHOTS_STALLED_S="2", BANDIT_SNAPSHOTS_EVERY_S="86400",
+        tmp_path / "var",
+        models,
+        BANDIT_SNAPSHOTS_STALLED_S="2",
+        BANDIT_SNAPSHOTS_EVERY_S="86400",
         BANDIT_SNAPSHOTS_EVERY_EVENTS="1000000",
-    ) as (client, process):  # fmt: skip
+    ) as (client, process):
         await _traffic(client, 0, 5, unit="ann")
         stopping = asyncio.create_task(_stop_children(process.popen.pid, stopped))
         try:
@@ -298,9 +301,10 @@ async def test_after_a_crash_the_policy_decides_that_the_log_says(
     log = assembly.open_log(chosen)
     try:
         last = next(
-            event for event in map(ev.decode, (body for _, body in log.replay()))
+            event
+            for event in map(ev.decode, (body for _, body in log.replay()))
             if isinstance(event, ev.Decided) and event.id == decided["decision_id"]
-        )  # fmt: skip
+        )
         short = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
         whole = recovery.replayed(log, chosen, short.policy)
     finally:
@@ -369,9 +373,16 @@ async def test_a_lost_end_refuses_the_start_and_nothing_is_deleted(
 
 async def _inspected(data: Path, *more: str) -> tuple[int, Any]:
     run = await asyncio.create_subprocess_exec(
-        "env", f"BANDIT_DATA_DIR={data}", sys.executable, "-m", "bandit_service.cli", "inspect",
-        "--json", *more, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        "env",
+        f"BANDIT_DATA_DIR={data}",
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "inspect",
+        "--json",
+        *more,
+        stdout=asyncio.subprocess.PIPE,
+    )
     out, _ = await run.communicate()
     return run.returncode or 0, json.loads(out)
 

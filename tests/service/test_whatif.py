@@ -128,8 +128,9 @@ async def test_one_that_takes_too_long_or_breaks_off_says_so_and_blocks_no_other
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     path = "/v1/experiments/trial/whatif"
     for child, within_s, told in (
-        ("silent_child", "1", (504, "timeout")), ("chatty_child", "60", (503, "unavailable")),
-    ):  # fmt: skip
+        ("silent_child", "1", (504, "timeout")),
+        ("chatty_child", "60", (503, "unavailable")),
+    ):
         monkeypatch.setattr(whatif, "_CHILD", child)
         within = {"BANDIT_EXPERIMENT_RULES_WHATIF_S": within_s}
         async with serving(tmp_path / child, models, **within) as client:

@@ -27,16 +27,26 @@ def an_answer(text: str = "fine") -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text},
               "finish_reason": "stop"}  # fmt: skip
     return json.dumps(
-        {"id": "theirs", "object": "chat.completion", "created": 1, "model": "m",
-         "choices": [choice], "usage": USAGE}
-    ).encode()  # fmt: skip
+        {
+            "id": "theirs",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": USAGE,
+        }
+    ).encode()
 
 
 def a_whole(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     head = "\r\n".join(
-        [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}",
-         *headers]
-    )  # fmt: skip
+        [
+            f"HTTP/1.1 {status}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            *headers,
+        ]
+    )
     return head.encode() + b"\r\n\r\n" + body
 
 

@@ -86,11 +86,16 @@ def test_a_request_is_one_that_the_official_package_would_send() -> None:
     assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
     assert [block["type"] for block in sent["messages"][0]["content"]] == ["text", "image", "image"]
     assert sent["messages"][0]["content"][1]["source"] == {
-        "type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo=",
-    }  # fmt: skip
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "iVBORw0KGgo=",
+    }
     assert sent["messages"][1]["content"][0] == {
-        "type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"},
-    }  # fmt: skip
+        "type": "tool_use",
+        "id": "c1",
+        "name": "weather",
+        "input": {"city": "Oslo"},
+    }
     assert sent["messages"][1]["content"][1]["input"] == {}
     assert [block["tool_use_id"] for block in sent["messages"][2]["content"]] == ["c1", "c2"]
     assert sent["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
@@ -101,8 +106,9 @@ def test_a_request_is_one_that_the_official_package_would_send() -> None:
 
 
 def test_the_least_request_has_a_bound() -> None:
-    sent = _anthropic_request.request("/chat/completions", {"model": "m", "messages": [
-        {"role": "user", "content": "Hi"}]})  # fmt: skip
+    sent = _anthropic_request.request(
+        "/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    )
     assert sent == {
         "model": "m",
         "max_tokens": _anthropic_request.MAX_TOKENS,

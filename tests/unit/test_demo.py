@@ -73,8 +73,9 @@ def test_the_favourite_degrades_in_act_three_and_nobody_is_told_but_of_the_newco
     assert isinstance(joined, ev.ArmAdded)
     assert joined.arm.id == "arm1"
     assert [event.arm.id for event in phases[0].events if isinstance(event, ev.ArmAdded)] == [
-        "arm0", "arm2",
-    ]  # fmt: skip
+        "arm0",
+        "arm2",
+    ]
 
 
 def test_the_same_arm_may_be_the_favourite_of_both_acts() -> None:
@@ -208,9 +209,14 @@ def _played(limit: int, seeds: int) -> tuple[acts.Stage, Vector, offline.Results
     entrants = offline.entrants("epsilon_greedy", settings, every=False)
     told: list[tuple[str, int]] = []
     played = offline.play(
-        stage, phases, vectors[rows], entrants, range(1, seeds + 1), settings,
+        stage,
+        phases,
+        vectors[rows],
+        entrants,
+        range(1, seeds + 1),
+        settings,
         lambda name, seed: told.append((name, seed)),
-    )  # fmt: skip
+    )
     assert len(told) == len(entrants) * seeds
     results = offline.results_of(stage, phases, played, "epsilon_greedy", settings, (0, 2))
     return stage, vectors[rows], results

@@ -30,10 +30,21 @@ A, B = ArmId("a"), ArmId("b")
 def _decided(id: str = "d", arm: int = 0, **fields: Any) -> ev.Decided:
     told: dict[str, Any] = {"expected_quality": 0.8, "expected_cost_usd": 0.01} | fields
     return ev.Decided(
-        ts=1.0, id=id, embedding=np.eye(4, dtype=np.float32)[0].tobytes(), tokens=1,
-        willingness_to_pay=0.1, arms=(A, B), propensities=(0.5, 0.5), scores=(0.0, 0.0),
-        drawn=arm, policy="p", key="k", list_cost_usd=0.01, price=1.0, **told,
-    )  # fmt: skip
+        ts=1.0,
+        id=id,
+        embedding=np.eye(4, dtype=np.float32)[0].tobytes(),
+        tokens=1,
+        willingness_to_pay=0.1,
+        arms=(A, B),
+        propensities=(0.5, 0.5),
+        scores=(0.0, 0.0),
+        drawn=arm,
+        policy="p",
+        key="k",
+        list_cost_usd=0.01,
+        price=1.0,
+        **told,
+    )
 
 
 def _alarm(arm: ArmId = A, **fields: Any) -> ev.DriftDetected:
@@ -116,8 +127,11 @@ def test_a_track_keeps_the_newest_values_only() -> None:
         track.measure(0.0, 0.0)
         track.add(float(i), i, warm_up=0)
     assert (track.count, len(track.values), track.values[0], track.at[-1]) == (
-        WINDOW + 5, WINDOW, 5.0, WINDOW + 4,
-    )  # fmt: skip
+        WINDOW + 5,
+        WINDOW,
+        5.0,
+        WINDOW + 4,
+    )
 
 
 @pytest.mark.parametrize(

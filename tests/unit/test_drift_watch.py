@@ -48,11 +48,24 @@ def _events(qualities: Iterator[float], near: float = 0.5) -> Iterator[ev.AnyEve
     """Decisions that expect 0.7, each followed by the quality that came."""
     for i, quality in enumerate(qualities):
         yield ev.Decided(
-            ts=1.0, id=f"d{i}", embedding=bytes(16), tokens=1, willingness_to_pay=1.0, arms=(A,),
-            propensities=(1.0,), scores=(0.0,), drawn=0, policy="p", key="k", list_cost_usd=0.0,
-            expected_cost_usd=0.0, price=1.0, expected_quality=0.7, neighbours=(0,),
+            ts=1.0,
+            id=f"d{i}",
+            embedding=bytes(16),
+            tokens=1,
+            willingness_to_pay=1.0,
+            arms=(A,),
+            propensities=(1.0,),
+            scores=(0.0,),
+            drawn=0,
+            policy="p",
+            key="k",
+            list_cost_usd=0.0,
+            expected_cost_usd=0.0,
+            price=1.0,
+            expected_quality=0.7,
+            neighbours=(0,),
             similarities=(near,),
-        )  # fmt: skip
+        )
         yield ev.Rewarded(ts=1.0, decision_id=f"d{i}", quality=quality, reward=quality)
 
 
@@ -229,9 +242,13 @@ def test_a_service_without_river_says_so_once_and_goes_on(
 @needs_river
 def test_the_settings_reach_the_detectors() -> None:
     chosen = DriftSettings(
-        adwin_delta=0.01, page_hinkley_threshold=30.0, page_hinkley_delta=0.02, keep=0.1,
-        explore=0.05, explore_decisions=9,
-    )  # fmt: skip
+        adwin_delta=0.01,
+        page_hinkley_threshold=30.0,
+        page_hinkley_delta=0.02,
+        keep=0.1,
+        explore=0.05,
+        explore_decisions=9,
+    )
     watch = drift_watch(Settings(drift=chosen), policies.load("metallm"))
     assert watch is not None
     assert (watch.settings, watch.keep) == (chosen, 0.1)
@@ -279,9 +296,11 @@ def test_alarms_are_counted_and_what_is_watched_is_shown() -> None:
     )
     assert registry.get_sample_value("bandit_query_distance_mean") == pytest.approx(0.5)
     for arm in (A, ArmId("")):
-        shown.detected(ev.DriftDetected(
-            ts=1.0, arm=arm, detector="adwin", direction="up", before=0.0, after=0.1
-        ))  # fmt: skip
+        shown.detected(
+            ev.DriftDetected(
+                ts=1.0, arm=arm, detector="adwin", direction="up", before=0.0, after=0.1
+            )
+        )
     labels = {"detector": "adwin", "direction": "up"}
     assert registry.get_sample_value("bandit_query_drift_detected_total", labels) == 1.0
     assert registry.get_sample_value("bandit_drift_detected_total", labels | {"arm": "a"}) == 1.0

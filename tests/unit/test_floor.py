@@ -94,9 +94,14 @@ def test_a_log_of_the_old_floor_folds_as_before_and_keeps_its_propensities(tmp_p
     recorded, vectors = planted(120)
     written: list[ev.AnyEvent] = []
     done = simulate(
-        recorded, vectors, policies.load("metallm"), seed=0, explore=OLD, rule=RewardRule(0.1),
+        recorded,
+        vectors,
+        policies.load("metallm"),
+        seed=0,
+        explore=OLD,
+        rule=RewardRule(0.1),
         heard=written.append,
-    )  # fmt: skip
+    )
     stored = [jsonl.read(jsonl.line(i, event))[1] for i, event in enumerate(written, 1)]
     assert stored == written
     decided = [event for event in stored if isinstance(event, ev.Decided)]

@@ -72,8 +72,11 @@ def test_a_score_is_read_and_nothing_else_is_taken_for_one() -> None:
     for text in ("", "7", '{"score": -1}', '{"score": 10.5}', '{"points": 3}'):
         assert judges.score_of(text) is None
     assert [judges.better_of(f'{{"better": "{x}"}}') for x in ("A", "b", "TIE", "C")] == [
-        "A", "B", "tie", None,
-    ]  # fmt: skip
+        "A",
+        "B",
+        "tie",
+        None,
+    ]
 
 
 def test_the_text_of_an_answer_is_that_of_its_only_choice() -> None:

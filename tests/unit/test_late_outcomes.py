@@ -32,10 +32,22 @@ def _decided(id: str, unit: str = "", at: int = 0) -> ev.Decided:
     embedding = np.zeros(4, np.float32)
     embedding[at] = 1.0
     return ev.Decided(
-        ts=1.0, id=id, embedding=ev.pack(embedding), tokens=10, willingness_to_pay=0.1,
-        arms=(ArmId("a"), ArmId("b")), propensities=(0.5, 0.5), scores=(0.0, 0.0), drawn=0,
-        policy="p", key="k", list_cost_usd=0.002, expected_cost_usd=0.002, price=1.0, unit=unit,
-    )  # fmt: skip
+        ts=1.0,
+        id=id,
+        embedding=ev.pack(embedding),
+        tokens=10,
+        willingness_to_pay=0.1,
+        arms=(ArmId("a"), ArmId("b")),
+        propensities=(0.5, 0.5),
+        scores=(0.0, 0.0),
+        drawn=0,
+        policy="p",
+        key="k",
+        list_cost_usd=0.002,
+        expected_cost_usd=0.002,
+        price=1.0,
+        unit=unit,
+    )
 
 
 def _report(
@@ -84,8 +96,9 @@ def test_an_estimated_cost_stands_in_its_decisions_window_until_the_cost_is_repo
     assert world.spend.spent("day", 1.0, "service") == 2.5, "what it cost was known"
     assert world.arms[ArmId("a")].observed_usd == 2.0, "an estimate is not learned"
     kept = snapshot.read(snapshot.dump(world))
-    again = snapshot.restore(kept, {"epsilon_greedy": policies.load("epsilon_greedy")},
-                             "epsilon_greedy")  # fmt: skip
+    again = snapshot.restore(
+        kept, {"epsilon_greedy": policies.load("epsilon_greedy")}, "epsilon_greedy"
+    )
     for each in (world, again):
         _report(each, "two", cost_usd=0.25)
         _report(each, "two", cost_usd=0.75, correction=True)

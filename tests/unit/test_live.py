@@ -147,9 +147,11 @@ def test_a_tenant_sees_what_is_its_own_and_nobody_elses() -> None:
     for id in ("1", "2", "3"):
         seen.happens(ev.Rewarded(ts=1001.0, decision_id=id, reward=0.5))
     subject = ev.Subject(
-        embedding=ev.pack(np.array([0.0, 1.0], np.float32)), tokens=1, willingness_to_pay=0.1,
+        embedding=ev.pack(np.array([0.0, 1.0], np.float32)),
+        tokens=1,
+        willingness_to_pay=0.1,
         tenant="acme",
-    )  # fmt: skip
+    )
     seen.happens(ev.Rewarded(ts=1002.0, subject=subject, arm=B, reward=0.1))
     own = seen.feeds.of("acme")
     assert list(own.recent) == ["1"]
@@ -187,8 +189,10 @@ def test_a_start_recalls_pending_decisions_with_what_came_back() -> None:
 
 def test_why_an_arm_has_its_traffic() -> None:
     dear = "max_cost_usd 0.001 < expected 0.01"
-    limited = [decided(str(i), arms=(A,), propensities=(1.0,), scores=(0.5,), excluded={B: dear})
-               for i in range(30)]  # fmt: skip
+    limited = [
+        decided(str(i), arms=(A,), propensities=(1.0,), scores=(0.5,), excluded={B: dear})
+        for i in range(30)
+    ]
     free = [decided(str(i)) for i in range(10)]
     treated = chances(limited + free)
     assert treated[B].offered == 10
@@ -276,8 +280,9 @@ def test_the_state_of_the_whole_names_the_gravest_first() -> None:
     assert worse[1][2] == "a is masked: its calls fail."
     failing = state(Signs(2, 500, 400, 0, 200, failed=3, answered=200))
     assert failing == (
-        "bad", ["2 % of the newest answers were errors of the service or a provider."]
-    )  # fmt: skip
+        "bad",
+        ["2 % of the newest answers were errors of the service or a provider."],
+    )
     assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=200))[0] == "good"
     assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=20))[0] == "good"  # few alone
 

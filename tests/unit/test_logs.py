@@ -41,9 +41,13 @@ def test_a_json_line_has_level_logger_message_ids_and_the_fields_that_are_known(
     line = _line(stream)
     assert isinstance(line.pop("ts"), float)
     assert line == {
-        "level": "warning", "logger": "bandit.x", "message": "told", "request_id": "r1",
-        "decision_id": "d1", "why": "full",
-    }  # fmt: skip
+        "level": "warning",
+        "logger": "bandit.x",
+        "message": "told",
+        "request_id": "r1",
+        "decision_id": "d1",
+        "why": "full",
+    }
 
 
 def test_a_lines_own_decision_goes_before_that_of_the_request() -> None:

@@ -97,8 +97,14 @@ def test_an_origin_is_there_once() -> None:
 def test_what_is_configured_is_ours() -> None:
     hosts = ("Router.example.", "10.0.0.0/8", "fd00::1", "192.168.1.9")
     borders = Borders.of(hosts, ("https://App.example:443",), "0.0.0.0", False, False)
-    for host in ("router.example", "ROUTER.example:1", "10.9.8.7:8080", "[fd00:0::1]:8080",
-                 "192.168.1.9", "localhost"):  # fmt: skip
+    for host in (
+        "router.example",
+        "ROUTER.example:1",
+        "10.9.8.7:8080",
+        "[fd00:0::1]:8080",
+        "192.168.1.9",
+        "localhost",
+    ):
         assert _passes(borders, host), host
     for host in ("a.router.example", "11.0.0.1", "[fd00::2]", "192.168.1.8", "0.0.0.0:8080"):
         assert not _passes(borders, host), host
@@ -133,9 +139,13 @@ def test_keys_stand_for_names_but_not_where_no_key_is_asked_for() -> None:
 
 def test_what_the_browser_says_counts_where_there_is_no_origin() -> None:
     for site, scope, passes in (
-        ("cross-site", "read", False), ("same-site", "read", False), ("same-origin", "read", True),
-        ("none", "read", True), ("cross-site", "", True), ("cross-site", "open", True),
-    ):  # fmt: skip
+        ("cross-site", "read", False),
+        ("same-site", "read", False),
+        ("same-origin", "read", True),
+        ("none", "read", True),
+        ("cross-site", "", True),
+        ("cross-site", "open", True),
+    ):
         headers = Headers(["localhost"], (), site)
         if passes:
             LOCAL.cross(headers, scope)

@@ -33,11 +33,9 @@ def _world(name: str = "epsilon_greedy", **parameters: Any) -> World:
 
 def _taught(arm: ArmId, n: int, quality: float = 1.0, prior: bool = True) -> list[AnyEvent]:
     return [
-        ev.Rewarded(
-            ts=1.0, subject=SUBJECT, arm=arm, quality=quality, reward=quality, prior=prior
-        )
+        ev.Rewarded(ts=1.0, subject=SUBJECT, arm=arm, quality=quality, reward=quality, prior=prior)
         for _ in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def _folded(world: World, events: list[AnyEvent]) -> World:

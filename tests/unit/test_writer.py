@@ -51,10 +51,21 @@ def _writer(log: _Disk, max_backlog: int = 10) -> Writer:
 
 def _decided(id: str) -> ev.Decided:
     return ev.Decided(
-        ts=1.0, id=id, embedding=bytes(16), tokens=1, willingness_to_pay=0.1,
-        arms=(policies.ArmId("a"),), propensities=(1.0,), scores=(0.0,), drawn=0, policy="p",
-        key="k", list_cost_usd=0.0, expected_cost_usd=0.0, price=0.0,
-    )  # fmt: skip
+        ts=1.0,
+        id=id,
+        embedding=bytes(16),
+        tokens=1,
+        willingness_to_pay=0.1,
+        arms=(policies.ArmId("a"),),
+        propensities=(1.0,),
+        scores=(0.0,),
+        drawn=0,
+        policy="p",
+        key="k",
+        list_cost_usd=0.0,
+        expected_cost_usd=0.0,
+        price=0.0,
+    )
 
 
 def _ids(log: MemoryLog) -> list[str]:

@@ -45,9 +45,7 @@ class Service:
         """Decide and reward `n` queries; the ids of the decisions."""
         made = []
         for i in range(first, first + n):
-            decided = self.call(
-                "POST", "/v1/decide", {"embedding": a_vector(i), "unit": f"u{i}"}
-            )  # fmt: skip
+            decided = self.call("POST", "/v1/decide", {"embedding": a_vector(i), "unit": f"u{i}"})
             made.append(decided["decision_id"])
             usd = decided["expected"]["cost_usd"]
             signals = {"quality": (i % 5) / 4, "cost_usd": usd, "latency_s": 0.5}
@@ -73,13 +71,16 @@ async def service(
 ) -> AsyncIterator[Service]:
     """A service with a little traffic, of which one arm's name would like to be a script."""
     process = Process(
-        tmp_path_factory.mktemp("page") / "var", models, BANDIT_ARMS=json.dumps(ARMS),
+        tmp_path_factory.mktemp("page") / "var",
+        models,
+        BANDIT_ARMS=json.dumps(ARMS),
         BANDIT_BUDGETS=json.dumps([{"scope": "service", "per": "month", "usd": 1000.0}]),
-    )  # fmt: skip
+    )
     running = Service(await process.url())
     running.serve(60)
-    running.call("POST", "/v1/comparisons", {
-        "embedding": a_vector(1), "winner": "large", "loser": "small"})  # fmt: skip
+    running.call(
+        "POST", "/v1/comparisons", {"embedding": a_vector(1), "winner": "large", "loser": "small"}
+    )
     yield running
     assert await asyncio.to_thread(process.stop) == 0
 
@@ -93,9 +94,10 @@ async def opened(chromium: Browser) -> AsyncIterator[Opened]:
         url: str, width: int = 1360, scheme: str = "light", **tolerated: bool
     ) -> Page:
         context = await chromium.new_context(
-            viewport={"width": width, "height": 900}, reduced_motion="reduce",
+            viewport={"width": width, "height": 900},
+            reduced_motion="reduce",
             color_scheme="dark" if scheme == "dark" else "light",
-        )  # fmt: skip
+        )
         contexts.append(context)
         page = await context.new_page()
         page.set_default_timeout(60_000)

@@ -51,9 +51,15 @@ async def test_a_path_shows_its_parameters_fields_descriptions_and_examples(
     headings = await shown.locator("h3").all_inner_texts()
     assert headings == ["Parameters", "Request", "Answer 200"]
     told = await shown.inner_text()
-    for part in ("X-Request-Timeout", "max_cost_usd", "at most 1000000000", "required",
-                 "Id of the decision; send it with the reward.", "What is the capital of France?",
-                 "Errors: 400"):  # fmt: skip
+    for part in (
+        "X-Request-Timeout",
+        "max_cost_usd",
+        "at most 1000000000",
+        "required",
+        "Id of the decision; send it with the reward.",
+        "What is the capital of France?",
+        "Errors: 400",
+    ):
         assert part in told, part
     await shown.get_by_text("Fields of expected").first.click()
     await shown.get_by_text("Expected cost of the answer, USD.").first.wait_for()

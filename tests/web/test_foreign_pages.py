@@ -93,11 +93,14 @@ async def running(
     """Services without keys and with one name: on every address of version 4, and on ::1."""
     processes = {
         host: Process(
-            tmp_path_factory.mktemp("foreign") / "var", models, BANDIT_SERVER_HOST=host,
-            BANDIT_SERVER_INSECURE="true", BANDIT_SERVER_ALLOWED_HOSTS="router.example",
+            tmp_path_factory.mktemp("foreign") / "var",
+            models,
+            BANDIT_SERVER_HOST=host,
+            BANDIT_SERVER_INSECURE="true",
+            BANDIT_SERVER_ALLOWED_HOSTS="router.example",
         )
         for host in ("0.0.0.0", "::1")
-    }  # fmt: skip
+    }
     urls = {host: await process.url() for host, process in processes.items()}
     yield {host: Service(url.replace("0.0.0.0", "127.0.0.1")) for host, url in urls.items()}
     for process in processes.values():

@@ -142,7 +142,9 @@ async def _decide_and_reward(page: Page, favourite: str) -> tuple[str, str]:
     await page.wait_for_function(
         "was => document.querySelector('#answer .reward button') && "
         "!document.querySelector('#answer .note') && "
-        "document.querySelector('#answer').innerText !== was", arg=before)  # fmt: skip
+        "document.querySelector('#answer').innerText !== was",
+        arg=before,
+    )
     arm = await page.locator("#answer p .name").first.inner_text()
     await page.click(f"#answer .reward >> text={'Good' if arm == (favourite or arm) else 'Bad'}")
     await page.wait_for_selector("#answer .change .note")
@@ -220,9 +222,10 @@ async def test_every_cause_of_a_chance_that_moved_is_told_in_one_sentence(
     )
     # Thompson's scores have no bonus: what is believed became narrower
     against, text = await said(
-        1.0, _weighed(0.4, 0.4, value=0.7, bonus=0.0, cost=0.0),
+        1.0,
+        _weighed(0.4, 0.4, value=0.7, bonus=0.0, cost=0.0),
         _weighed(0.3, 0.2, value=0.72, bonus=0.0, cost=0.0),
-    )  # fmt: skip
+    )
     assert against
     assert "bonus" not in text
     assert "its 95 % interval is 0.20 wide and was 0.40, which chances follow too" in text

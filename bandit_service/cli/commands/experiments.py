@@ -52,9 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             each.add_argument("id", help="the experiment")
     put, stop = by_name["put"], by_name["stop"]
     put.add_argument(
-        "--file", type=Path, required=True,
+        "--file",
+        type=Path,
+        required=True,
         help="JSON, or TOML by its name: one experiment, or a configuration's [[experiments]]",
-    )  # fmt: skip
+    )
     put.add_argument("--start", action="store_true", help="start what was put")
     stop.add_argument("--winner", default="", help="the variant to keep, else what is shown best")
     stop.add_argument("--ship", action="store_true", help="what is kept serves from now on")

@@ -143,9 +143,13 @@ def _export(source: Source, args: argparse.Namespace) -> str:
         )
     joined = args.format != "jsonl"
     bar: tqdm[Any] = tqdm(
-        desc="exporting", unit=" events", disable=None, leave=False, file=sys.stderr,
+        desc="exporting",
+        unit=" events",
+        disable=None,
+        leave=False,
+        file=sys.stderr,
         total=2 * max(0, source.last - max(source.first - 1, 0 if joined else args.after)),
-    )  # fmt: skip
+    )
     with bar, Scan(source, args.after, joined=joined, progress=bar.update) as scan:
         if args.format == "parquet":
             from bandit_service.data import parquet

@@ -76,8 +76,9 @@ def _read(args: argparse.Namespace, chosen: settings.Settings) -> ForeignSource:
         raise Unreadable(f"there is no file {path}")
     log = Path(chosen.data_dir) / chosen.log.path
     if log.exists():
-        raise Usage(f"data_dir: there is a log at {log} already; import into a directory without "
-                    "one")  # fmt: skip
+        raise Usage(
+            f"data_dir: there is a log at {log} already; import into a directory without one"
+        )
     lines = dsjson.read(path) if args.from_dsjson else open_bandit.read(path)
     told = tqdm(lines, "reading", unit=" decisions", disable=None, leave=False, file=sys.stderr)
     history = chosen.history
@@ -86,14 +87,18 @@ def _read(args: argparse.Namespace, chosen: settings.Settings) -> ForeignSource:
 
 def _check(source: ForeignSource, chosen: settings.Settings) -> None:
     if not source.known:
-        raise Usage("only the drawn arm's probability is known, and the log is to hold those of "
-                    "all: give columns action_dist_ARM")  # fmt: skip
+        raise Usage(
+            "only the drawn arm's probability is known, and the log is to hold those of "
+            "all: give columns action_dist_ARM"
+        )
     first = next(event for event in source.all if isinstance(event, ev.Decided))
     dim, of = len(first.embedding) // 4, chosen.embedding
     made = open_backend(of.backend, of.model, Path(chosen.data_dir) / "models").dim
     if dim != made:
-        raise Usage(f"the contexts have {dim} numbers and embedding.model makes {made}: give "
-                    "embeddings of the model that is to serve")  # fmt: skip
+        raise Usage(
+            f"the contexts have {dim} numbers and embedding.model makes {made}: give "
+            "embeddings of the model that is to serve"
+        )
 
 
 def _end(source: ForeignSource, chosen: settings.Settings) -> Iterator[ev.AnyEvent]:
@@ -117,8 +122,14 @@ def _write(events: Sequence[ev.AnyEvent], path: Path) -> None:
         log = SqliteLog(partial)
         try:
             records = _records(events)
-            bar: tqdm[Any] = tqdm(total=len(events), desc="writing", unit=" events", disable=None,
-                                  leave=False, file=sys.stderr)  # fmt: skip
+            bar: tqdm[Any] = tqdm(
+                total=len(events),
+                desc="writing",
+                unit=" events",
+                disable=None,
+                leave=False,
+                file=sys.stderr,
+            )
             with bar:
                 while batch := list(islice(records, _BATCH)):
                     log.append(batch)

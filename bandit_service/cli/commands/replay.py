@@ -211,8 +211,10 @@ def _candidates(texts: Sequence[str], params: Sequence[str]) -> list[Candidate]:
     if not params:
         return chosen
     # by the old notation a policy is called by its name, whatever its parameters
-    return [_Named(name=one.name, parameters=one.parameters)
-            for one in options.with_params(chosen, params)]  # fmt: skip
+    return [
+        _Named(name=one.name, parameters=one.parameters)
+        for one in options.with_params(chosen, params)
+    ]
 
 
 class _Named(Candidate, frozen=True):

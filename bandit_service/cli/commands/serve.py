@@ -69,8 +69,11 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         bar.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP: nothing is read again; "
-                                "restart to take a changed configuration")  # fmt: skip
+        loop.add_signal_handler(
+            signal.SIGHUP,
+            _log.warning,
+            "SIGHUP: nothing is read again; restart to take a changed configuration",
+        )
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")

@@ -70,9 +70,13 @@ def assigned(world: World, asker: Asker) -> Assigned | None:
         if unit and sha256_fraction(f"holdout:{rules.salt}", unit) < rules.holdout_share:
             member = member_of(rules.unit, asker)
             return Assigned(
-                HOLDOUT, HOLDOUT, rules.holdout_share, member,
-                arm=rules.holdout_arm, steps=("holdout",),
-            )  # fmt: skip
+                HOLDOUT,
+                HOLDOUT,
+                rules.holdout_share,
+                member,
+                arm=rules.holdout_arm,
+                steps=("holdout",),
+            )
     for spec, trial in running(world):
         found = _in(world, spec, trial, asker)
         if found is not None:

@@ -45,8 +45,10 @@ def check(spec: Experiment) -> None:
     if any(not (step.units >= 0 and 0.0 <= step.hours <= 100_000.0) for step in spec.ramp):
         _refuse("ramp", "units must be at least 0, hours from 0 to 100000")
     if any(not (step.units or step.hours or step.approve) for step in spec.ramp[:-1]):
-        _refuse("ramp", "every step but the last needs units or hours after which it ends, "
-                "or approve = true")  # fmt: skip
+        _refuse(
+            "ramp",
+            "every step but the last needs units or hours after which it ends, or approve = true",
+        )
     _check_resolution(spec)
     keys = {one.key for one in spec.served}
     for unit, key in spec.overrides.items():
@@ -126,11 +128,16 @@ def _check_numbers(spec: Experiment) -> None:
     if spec.mode == "champion":
         count = len(spec.served)
         if not spec.floor >= LEAST_WEIGHT or spec.floor * count >= 1.0:
-            _refuse("floor", f"{spec.floor:g} for {count} variants: must be at least "
-                    f"{LEAST_WEIGHT:g} and below {1.0 / count:.3g}")  # fmt: skip
+            _refuse(
+                "floor",
+                f"{spec.floor:g} for {count} variants: must be at least "
+                f"{LEAST_WEIGHT:g} and below {1.0 / count:.3g}",
+            )
         if spec.scheme != "native":
-            _refuse("mode", "champion moves weights, which keeps no unit of another scheme; "
-                    "use scheme native")  # fmt: skip
+            _refuse(
+                "mode",
+                "champion moves weights, which keeps no unit of another scheme; use scheme native",
+            )
 
 
 def _check_resolution(spec: Experiment) -> None:
@@ -141,8 +148,11 @@ def _check_resolution(spec: Experiment) -> None:
             if not _whole(share * parts):
                 _refuse("share", f"{share:g}: scheme {spec.scheme} has parts of {1.0 / parts:g}")
     if spec.scheme == "unleash" and not all(_whole(weight * 1000) for weight in spec.weights):
-        _refuse("variants", "scheme unleash has weights of whole thousandths; write a third as "
-                "0.333, and one of them as 0.334")  # fmt: skip
+        _refuse(
+            "variants",
+            "scheme unleash has weights of whole thousandths; write a third as "
+            "0.333, and one of them as 0.334",
+        )
 
 
 def _whole(x: float) -> bool:
@@ -172,8 +182,11 @@ def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
         "max_regression": limit < high - low,
     }
     if not within[given[0]]:
-        _refuse(f"{at}.{given[0]}", f"{limit:g} can never be broken, or never be kept: values are "
-                f"taken from {low:g} to {high:g}")  # fmt: skip
+        _refuse(
+            f"{at}.{given[0]}",
+            f"{limit:g} can never be broken, or never be kept: values are "
+            f"taken from {low:g} to {high:g}",
+        )
 
 
 _FIXED = (
@@ -202,8 +215,11 @@ def check_change(
     for one in before.variants:
         if one.key not in kept:
             had = traffic.get(one.key, 0)
-            _refuse("variants", f"{one.key!r} had {had} decisions; once it has begun a variant "
-                    "cannot be deleted: set its weight to 0")  # fmt: skip
+            _refuse(
+                "variants",
+                f"{one.key!r} had {had} decisions; once it has begun a variant "
+                "cannot be deleted: set its weight to 0",
+            )
     for one in after.variants:
         old = before.variant(one.key)
         if old is None:
@@ -224,9 +240,12 @@ def check_floor(spec: Experiment, before: Experiment | None) -> None:
     for one in spec.served:
         old = None if before is None else before.variant(one.key)
         if one.weight < spec.floor - 1e-9 and (old is None or old.weight != one.weight):
-            _refuse("variants", f"{one.key}: weight {one.weight:g} is below the floor, "
-                    f"{spec.floor:g}, to which the champion would raise it; stop the experiment, "
-                    "or begin one without this variant")  # fmt: skip
+            _refuse(
+                "variants",
+                f"{one.key}: weight {one.weight:g} is below the floor, "
+                f"{spec.floor:g}, to which the champion would raise it; stop the experiment, "
+                "or begin one without this variant",
+            )
 
 
 def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
@@ -237,13 +256,19 @@ def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
         if id == spec.id or other.namespace != spec.namespace:
             continue
         if other.unit != spec.unit or not same_slots(other.scheme, spec.scheme):
-            _refuse("namespace", f"{spec.namespace!r} has experiment {id!r}, which places "
-                    f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} lie "
-                    "elsewhere, so slots would exclude nothing: use another namespace")  # fmt: skip
+            _refuse(
+                "namespace",
+                f"{spec.namespace!r} has experiment {id!r}, which places "
+                f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} lie "
+                "elsewhere, so slots would exclude nothing: use another namespace",
+            )
         if spec.slots[0] < other.slots[1] and other.slots[0] < spec.slots[1]:
-            _refuse("slots", f"[{spec.slots[0]:g}, {spec.slots[1]:g}) overlaps experiment {id!r}, "
-                    f"which has [{other.slots[0]:g}, {other.slots[1]:g}) of namespace "
-                    f"{spec.namespace!r}")  # fmt: skip
+            _refuse(
+                "slots",
+                f"[{spec.slots[0]:g}, {spec.slots[1]:g}) overlaps experiment {id!r}, "
+                f"which has [{other.slots[0]:g}, {other.slots[1]:g}) of namespace "
+                f"{spec.namespace!r}",
+            )
 
 
 def check_rules(rules: Rules) -> None:

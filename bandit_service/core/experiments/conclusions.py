@@ -43,8 +43,11 @@ def conclusion(spec: Experiment, trial: Trial) -> str:
     said += [f"{key} broke a guardrail and gets no unit any more." for key in sorted(trial.held)]
     compared = _compared(spec, trial)
     few = [(one.key, units_of(spec, trial, one)) for one in (spec.control, *compared)]
-    short = [f"{key} has {units} of {spec.min_units} units with an outcome"
-             for key, units in few if units < spec.min_units]  # fmt: skip
+    short = [
+        f"{key} has {units} of {spec.min_units} units with an outcome"
+        for key, units in few
+        if units < spec.min_units
+    ]
     if short and compared:
         said.append(f"Not enough data: {'; '.join(short)}.")
     for one in compared:
@@ -59,30 +62,44 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
     found = []
     shared = [one.key for one in spec.served if not one.arm and one.learning == "shared"]
     if shared and len(spec.served) > 1:
-        found.append(f"{_and(shared)} learns from all traffic, other variants' too, so the "
-                     "difference is not what it would be alone.")  # fmt: skip
+        found.append(
+            f"{_and(shared)} learns from all traffic, other variants' too, so the "
+            "difference is not what it would be alone."
+        )
     if trial.moved and spec.mode != "champion":
-        found.append("The weights changed while it ran: the means are doubly robust ones of each "
-                     "unit's first outcome.")  # fmt: skip
+        found.append(
+            "The weights changed while it ran: the means are doubly robust ones of each "
+            "unit's first outcome."
+        )
     units = sum(side.units for side in trial.sides.values())
     if trial.mixed > _MOST_MIXED * units:
-        found.append(f"{trial.mixed} of {units} units met two variants and are left out: where "
-                     "weights change, set sticky.")  # fmt: skip
+        found.append(
+            f"{trial.mixed} of {units} units met two variants and are left out: where "
+            "weights change, set sticky."
+        )
     at = step_of(spec) if trial.status == "running" else None
     if at is not None and at + 1 < len(spec.ramp) and spec.ramp[at].approve:
-        found.append(f"Step {at + 1} of the ramp ends by hand: set the share to "
-                     f"{spec.ramp[at + 1].share:g} to go on.")  # fmt: skip
+        found.append(
+            f"Step {at + 1} of the ramp ends by hand: set the share to "
+            f"{spec.ramp[at + 1].share:g} to go on."
+        )
     if trial.uncounted:
-        found.append(f"{trial.uncounted} decisions came from units beyond those that can be "
-                     "counted.")  # fmt: skip
+        found.append(
+            f"{trial.uncounted} decisions came from units beyond those that can be counted."
+        )
     if _unequal(spec, trial):
-        found.append("Outcomes do not come back equally often from all variants: what is missing "
-                     "may decide what is seen.")  # fmt: skip
-    wrong = [key for key, side in trial.sides.items()
-             if side.calibration.p_value() < calibration.ALPHA]  # fmt: skip
+        found.append(
+            "Outcomes do not come back equally often from all variants: what is missing "
+            "may decide what is seen."
+        )
+    wrong = [
+        key for key, side in trial.sides.items() if side.calibration.p_value() < calibration.ALPHA
+    ]
     if wrong:
-        found.append(f"The logged propensities of {_and(wrong)} are not those that were drawn "
-                     "with: what rests on them is wrong.")  # fmt: skip
+        found.append(
+            f"The logged propensities of {_and(wrong)} are not those that were drawn "
+            "with: what rests on them is wrong."
+        )
     return found
 
 
@@ -143,9 +160,12 @@ def _gap(
     if variant.key not in sides or spec.control.key not in sides:
         return None
     sample = gap_of(
-        spec, sides[spec.control.key], sides[variant.key], metric or spec.primary,
+        spec,
+        sides[spec.control.key],
+        sides[variant.key],
+        metric or spec.primary,
         trial.adaptive(spec),
-    )  # fmt: skip
+    )
     alpha = spec.alpha / max(1, len(spec.served) - 1)
     return None if sample is None else means.mean(sample, alpha)
 
@@ -153,11 +173,15 @@ def _gap(
 def _said(spec: Experiment, one: Variant, gap: means.Interval) -> str:
     bounds = f"{gap.low:+.4g} to {gap.high:+.4g}"
     if not gap.excludes():
-        return (f"No difference in {spec.primary} between {one.key} and {spec.control.key} is "
-                f"shown: it lies from {bounds}.")  # fmt: skip
+        return (
+            f"No difference in {spec.primary} between {one.key} and {spec.control.key} is "
+            f"shown: it lies from {bounds}."
+        )
     better = (gap.estimate > 0.0) != spec.lower_is_better(spec.primary)
-    return (f"{one.key} is {'better' if better else 'worse'} than {spec.control.key} in "
-            f"{spec.primary}: by {gap.estimate:+.4g}, from {bounds}.")  # fmt: skip
+    return (
+        f"{one.key} is {'better' if better else 'worse'} than {spec.control.key} in "
+        f"{spec.primary}: by {gap.estimate:+.4g}, from {bounds}."
+    )
 
 
 def _unequal(spec: Experiment, trial: Trial) -> bool:

@@ -21,8 +21,10 @@ def set_rules(world: World, event: ev.RulesChanged) -> None:
         spec = holdout_of(rules)
         before = world.experiments.get(HOLDOUT)
         if before is None or (before.control.arm, before.unit, before.salt) != (
-            spec.control.arm, spec.unit, spec.salt
-        ):  # fmt: skip
+            spec.control.arm,
+            spec.unit,
+            spec.salt,
+        ):
             before, world.trials[HOLDOUT] = None, trial.Trial(begun=event.ts)
         state, world.experiments[HOLDOUT] = world.trials[HOLDOUT], spec
         described = ev.ExperimentChanged(

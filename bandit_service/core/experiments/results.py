@@ -174,9 +174,10 @@ def _variant(
 
 def _difference(spec: Experiment, trial: Trial, one: Variant, metric: str) -> Difference:
     gap = (
-        shown_difference(spec, trial, one) if metric == spec.primary
+        shown_difference(spec, trial, one)
+        if metric == spec.primary
         else difference(spec, trial, one, metric)
-    )  # fmt: skip
+    )
     units = units_of(spec, trial, one, metric)
     if gap is None:
         return Difference(state=NOT_ENOUGH, units=units)

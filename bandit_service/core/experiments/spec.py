@@ -39,8 +39,9 @@ HOLDOUT, ROUTED = "holdout", "routed"
 """The hold-out's id, which no experiment may have, and the variant of the units not held out."""
 
 
-class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-              forbid_unknown_fields=True):  # fmt: skip
+class Variant(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """One side of an experiment; the first of an experiment is its control.
 
     policy, parameters: what decides; "" is the policy that serves outside the experiment. arm: one
@@ -83,8 +84,14 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ] = False
 
 
-class Audience(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-               forbid_unknown_fields=True, rename=IN_THE_LOG):  # fmt: skip
+class Audience(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename=IN_THE_LOG,
+):
     """Whose queries take part; an empty list allows all. callers: ids of API keys."""
 
     tenants: Annotated[tuple[str, ...], doc("Only these tenants; empty for all.", ["acme"])] = ()
@@ -97,8 +104,9 @@ class Audience(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ] = None
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-             forbid_unknown_fields=True):  # fmt: skip
+class Metric(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """A number of the user's own, sent with rewards as `metrics`; from `low` to `high`."""
 
     name: Annotated[str, doc("Its name, as sent in `metrics` of a reward.", "thumbs")]
@@ -107,8 +115,14 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     lower_is_better: Annotated[bool, doc("Whether less of it is wanted.", False)] = False
 
 
-class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-                forbid_unknown_fields=True, rename=IN_THE_LOG):  # fmt: skip
+class Guardrail(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename=IN_THE_LOG,
+):
     """What a variant must keep, by mean and by a sequence that holds at every look.
 
     min, max: what the mean must not be below or above. max_regression: how much worse than the
@@ -127,8 +141,9 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ] = None
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-           forbid_unknown_fields=True):  # fmt: skip
+class Step(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """One step of a ramp: the share, kept until as many new units and hours have passed.
 
     approve: and until a person sets the next step's share; nothing goes on by itself.
@@ -142,8 +157,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     approve: Annotated[bool, doc("Wait for a person to set the next share.", False)] = False
 
 
-class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-                 forbid_unknown_fields=True):  # fmt: skip
+class Experiment(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """An experiment as it is configured.
 
     share: of the units that it could have, how many take part. unit: what keeps its variant.
@@ -259,8 +275,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         return own.get(metric, metric in ("cost_usd", "latency_s"))
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
-            forbid_unknown_fields=True):  # fmt: skip
+class Rules(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """What stands over all experiments.
 
     stopped: no unit is in any experiment. holdout_share, holdout_arm: of all units, the share that

@@ -107,10 +107,12 @@ def chances_of_being_best(means: Sequence[float], stderrs: Sequence[float]) -> l
     z = (x[None, :] - mu[:, None]) / sigma[:, None]
     density = np.exp(-0.5 * z * z) / sigma[:, None]
     below = 0.5 * (1.0 + np.vectorize(math.erf)(z / math.sqrt(2.0)))
-    best = np.array([
-        float((density[i] * np.prod(np.delete(below, i, axis=0), axis=0)).sum())
-        for i in range(len(mu))
-    ])  # fmt: skip
+    best = np.array(
+        [
+            float((density[i] * np.prod(np.delete(below, i, axis=0), axis=0)).sum())
+            for i in range(len(mu))
+        ]
+    )
     return [float(p) for p in best / best.sum()]
 
 

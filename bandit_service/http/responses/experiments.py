@@ -26,9 +26,11 @@ class ExperimentStanding(msgspec.Struct, kw_only=True, frozen=True):
     units: Annotated[int, doc("Units that take part.", 620)]
     held: Annotated[
         Mapping[str, float],
-        doc("Variants stopped by a guardrail, with the time of their return.",
-            {"treatment": 1764432000.0}),
-    ]  # fmt: skip
+        doc(
+            "Variants stopped by a guardrail, with the time of their return.",
+            {"treatment": 1764432000.0},
+        ),
+    ]
     conclusion: Annotated[
         str, doc("The conclusion in a sentence.", "treatment is better than control.")
     ]

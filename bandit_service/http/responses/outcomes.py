@@ -43,14 +43,19 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
 
     decision_id: Annotated[
         str | None,
-        doc("The decision it was for; null for an outcome without one.",
-            "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"),
-    ]  # fmt: skip
+        doc(
+            "The decision it was for; null for an outcome without one.",
+            "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d",
+        ),
+    ]
     status: Annotated[
         str,
-        doc("`duplicate`: the same was reported before; nothing was changed.", "accepted",
-            enum=["accepted", "duplicate", "error"]),
-    ]  # fmt: skip
+        doc(
+            "`duplicate`: the same was reported before; nothing was changed.",
+            "accepted",
+            enum=["accepted", "duplicate", "error"],
+        ),
+    ]
     error: Annotated[ErrorDetail | UnsetType, doc("Why it was not accepted.")] = UNSET
 
 

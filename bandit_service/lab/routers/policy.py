@@ -192,9 +192,12 @@ class _Warm:
                 found = zip(ids[i].tolist(), near[i].tolist(), strict=True)
                 neighbours = tuple(replace(self.rows[id], similarity=s) for id, s in found)
             context = Context(
-                queries.embeddings[i], tokens[i], worth, neighbours,
+                queries.embeddings[i],
+                tokens[i],
+                worth,
+                neighbours,
                 surface_of(surface_once(queries.recorded.texts[i])),
-            )  # fmt: skip
+            )
             which = np.flatnonzero(answered)
             arms = everyone if answered.all() else _arms(queries, cost, price, which)
             scores[i, which] = self.policy.propose(self.state, context, arms).scores

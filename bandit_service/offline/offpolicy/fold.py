@@ -43,9 +43,13 @@ LEFT_OUT = {
 
 
 _ELSEWHERE = (
-    ev.ExperimentChanged, ev.ExperimentDeleted, ev.VariantSeeded, ev.RulesChanged, ev.PolicyJoined,
+    ev.ExperimentChanged,
+    ev.ExperimentDeleted,
+    ev.VariantSeeded,
+    ev.RulesChanged,
+    ev.PolicyJoined,
     ev.PolicyLeft,
-)  # fmt: skip
+)
 """Events of other policies, and of what experiments count: they do not matter to a candidate."""
 
 
@@ -180,10 +184,13 @@ class LogEvaluation:
             return
         self.fallbacks += bool(event.fallback)
         self._rows[event.id] = _Row(
-            event.arms, np.array(event.propensities), event.drawn,
-            ev.owner_of(event.tenant, event.unit) or event.id, ev.unpack(event.embedding),
+            event.arms,
+            np.array(event.propensities),
+            event.drawn,
+            ev.owner_of(event.tenant, event.unit) or event.id,
+            ev.unpack(event.embedding),
             self._proposals(world, event),
-        )  # fmt: skip
+        )
         while len(self._rows) > asked.most:
             self._rows.popitem(last=False)
             self.left_out[OLDER] += 1
@@ -257,11 +264,18 @@ class LogEvaluation:
                 impossible[j][i] = float(proposal[never].sum()) if self.known else 0.0
         return Sample(
             tuple(there),
-            arms, arm, units, np.array([row.logged[row.drawn] for row in rows]),
-            np.array([row.value for row in rows], np.float64), features, targets, impossible,
+            arms,
+            arm,
+            units,
+            np.array([row.logged[row.drawn] for row in rows]),
+            np.array([row.value for row in rows], np.float64),
+            features,
+            targets,
+            impossible,
             np.array([row.logged.min() for row in rows], np.float64),
-            np.array([len(row.logged) for row in rows], np.int64), behaviour,
-        )  # fmt: skip
+            np.array([len(row.logged) for row in rows], np.int64),
+            behaviour,
+        )
 
 
 def along(

@@ -178,8 +178,10 @@ def _sequence(
         return None
     least, most = float(sample.value.min()), float(sample.value.max())
     if least < bounds[0] or most > bounds[1]:
-        raise ValueError(f"bounds: the metric lies from {least:g} to {most:g}, outside of "
-                         f"{bounds[0]:g} to {bounds[1]:g}")  # fmt: skip
+        raise ValueError(
+            f"bounds: the metric lies from {least:g} to {most:g}, outside of "
+            f"{bounds[0]:g} to {bounds[1]:g}"
+        )
     of = None
     if sample.behaviour is not None:
         of = Distributions(sample.targets[candidate], sample.behaviour)
@@ -207,8 +209,10 @@ def _normal(alpha: float) -> float:
 def shown(found: dict[str, Any]) -> str:
     """The report as a table."""
     log = found["log"]
-    lines = [f"{log['used']} of {log['decisions']} decisions, of {log['units']} units, by "
-             f"{found['metric']}; the policies learn: {found['learning']}"]  # fmt: skip
+    lines = [
+        f"{log['used']} of {log['decisions']} decisions, of {log['units']} units, by "
+        f"{found['metric']}; the policies learn: {found['learning']}"
+    ]
     lines += [f"  left out: {count} {why}" for why, count in log["left_out"].items()]
     if log["without_outcome"]:
         lines.append(f"  left out: {log['without_outcome']} without an outcome, as if by chance")
@@ -219,18 +223,24 @@ def shown(found: dict[str, Any]) -> str:
     percent = f"{1.0 - found['alpha']:.0%}"
     if log["value"] is not None:
         at = log["value"]
-        lines.append(f"the log itself earned {at['value']:.4f} ({at['low']:.4f} to "
-                     f"{at['high']:.4f})")  # fmt: skip
+        lines.append(
+            f"the log itself earned {at['value']:.4f} ({at['low']:.4f} to {at['high']:.4f})"
+        )
     looks = found["exploration"]
-    lines.append(f"the log explores {looks['share']:.2%}: n·ε/K is {looks['per_arm']:.0f}; the "
-                 f"policies' floor is {looks['floor']}")  # fmt: skip
+    lines.append(
+        f"the log explores {looks['share']:.2%}: n·ε/K is {looks['per_arm']:.0f}; the "
+        f"policies' floor is {looks['floor']}"
+    )
     for one in found["policies"]:
         name = ":".join([one["policy"], *(f"{k}={v}" for k, v in one["parameters"].items())])
         over = one["overlap"]
-        lines += ["", f"{name}: effective size {over['effective_size']:.0f}, n·ε/K "
-                  f"{over['explored_per_arm']:.0f}, mean weight "
-                  f"{over['mean_weight']:.3f}, heaviest outcome {over['most_weight']:.1f} "
-                  f"({over['most_share']:.1%} of the weight)"]  # fmt: skip
+        lines += [
+            "",
+            f"{name}: effective size {over['effective_size']:.0f}, n·ε/K "
+            f"{over['explored_per_arm']:.0f}, mean weight "
+            f"{over['mean_weight']:.3f}, heaviest outcome {over['most_weight']:.1f} "
+            f"({over['most_share']:.1%} of the weight)",
+        ]
         if one["failures"]:
             lines.append(f"  it failed on {one['failures']} decisions, where uniform stood in")
         if one["state"] != "shown":
@@ -243,12 +253,15 @@ def shown(found: dict[str, Any]) -> str:
         lines.append(f"  {'estimator':18} {'value':>8} {'std. err.':>10}  {percent} by bootstrap")
         for key, at in one["estimates"].items():
             title = f"{TITLES[key]} ≤ {found['clip']:g}" if "clip" in key else TITLES[key]
-            lines.append(f"  {title:18} {at['value']:8.4f} {at['stderr']:10.4f}  "
-                         f"{at['low']:.4f} to {at['high']:.4f}")  # fmt: skip
+            lines.append(
+                f"  {title:18} {at['value']:8.4f} {at['stderr']:10.4f}  "
+                f"{at['low']:.4f} to {at['high']:.4f}"
+            )
         if one["sequence"] is not None:
             at = one["sequence"]
             lines.append(f"  at any time, with {percent}: {at['low']:.4f} to {at['high']:.4f}")
         at = one["beside_log"]
-        lines.append(f"  beside the log: {at['difference']:+.4f} ({at['low']:+.4f} to "
-                     f"{at['high']:+.4f})")  # fmt: skip
+        lines.append(
+            f"  beside the log: {at['difference']:+.4f} ({at['low']:+.4f} to {at['high']:+.4f})"
+        )
     return "\n".join(lines)

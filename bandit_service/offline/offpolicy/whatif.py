@@ -80,8 +80,9 @@ class WhatIf:
             ("last", request.last, 1, MOST_DECISIONS),
         ):
             if not low <= value <= high:
-                raise Refused(f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}",
-                              param=name)  # fmt: skip
+                raise Refused(
+                    f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}", param=name
+                )
         chosen, log = self._settings, self._writer.log
         half = (int(log.first) + int(log.last)) // 2
         asked = Asked(

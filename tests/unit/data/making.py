@@ -14,11 +14,9 @@ from store.sqlite import SqliteLog
 
 DIM = 6
 ARMS = [
-    ev.ArmSpec(
-        id=ArmId(f"arm-{i}"), usd_per_mtok_in=0.3 * 3.0**i, usd_per_mtok_out=0.9 * 3.0**i
-    )
+    ev.ArmSpec(id=ArmId(f"arm-{i}"), usd_per_mtok_in=0.3 * 3.0**i, usd_per_mtok_out=0.9 * 3.0**i)
     for i in range(4)
-]  # fmt: skip
+]
 
 
 def vector(rng: np.random.Generator, dim: int = DIM) -> bytes:
@@ -99,10 +97,14 @@ def an_outcome(of: ev.Decided, ts: float, rng: np.random.Generator) -> Sequence[
                 ts=ts, winner=of.arms[0], loser=of.arms[1], decision_id=of.id, digest="x"
             )
             subject = ev.Subject(
-                embedding=vector(rng, len(of.embedding) // 4), tokens=9, willingness_to_pay=0.2,
-                neighbours=(1, 2), similarities=(0.5, 0.25), unit="u1",
+                embedding=vector(rng, len(of.embedding) // 4),
+                tokens=9,
+                willingness_to_pay=0.2,
+                neighbours=(1, 2),
+                similarities=(0.5, 0.25),
+                unit="u1",
                 surface=bytes(range(200, 200 + SURFACE)),
-            )  # fmt: skip
+            )
             alone = ev.Rewarded(ts=ts, subject=subject, arm=of.arm, quality=0.75, reward=0.5)
             aside = ev.Compared(ts=ts, winner=of.arms[0], loser=of.arms[1], subject=subject)
             return [compared, alone, aside]

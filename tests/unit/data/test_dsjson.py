@@ -144,8 +144,9 @@ def test_vw_trains_without_a_warning_and_its_ips_loss_is_ours(
     assert "error" not in printed.lower()
     assert (metrics["line_parse_error"], metrics["number_skipped_events"]) == (0, 0)
     assert (metrics["first_event_id"], metrics["last_event_id"]) == (
-        lines[0]["EventId"], lines[-1]["EventId"],
-    )  # fmt: skip
+        lines[0]["EventId"],
+        lines[-1]["EventId"],
+    )
     explored = metrics["cb_explore_adf_greedy"]
     assert explored["cbea_labeled_ex"] == len(lines)
     first = sum(line["_labelIndex"] == 0 for line in lines)

@@ -61,8 +61,18 @@ def test_our_own_export_comes_back(tmp_path: Path, embeddings: bool) -> None:
     # and written again it is the same: EventId, action, probability, cost and what rides along
     again = [json.loads(line) for line in rewritten(found)]
     for first, second in zip(map(json.loads, written.splitlines()), again, strict=True):
-        for name in ("EventId", "_label_Action", "_label_probability", "a", "p", "_label_cost",
-                     "Timestamp", "quality", "cost_usd", "_skipLearn"):  # fmt: skip
+        for name in (
+            "EventId",
+            "_label_Action",
+            "_label_probability",
+            "a",
+            "p",
+            "_label_cost",
+            "Timestamp",
+            "quality",
+            "cost_usd",
+            "_skipLearn",
+        ):
             assert first.get(name) == second.get(name), name
 
 
@@ -72,9 +82,13 @@ def rewritten(found: ForeignSource) -> list[bytes]:
     for event in found.all:
         if isinstance(event, ev.Decided):
             told = outcomes.get(event.id)
-            outcome = Outcome() if told is None else Outcome(
-                told.quality, told.cost_usd, told.latency_s, told.reward, told.ts, True
-            )  # fmt: skip
+            outcome = (
+                Outcome()
+                if told is None
+                else Outcome(
+                    told.quality, told.cost_usd, told.latency_s, told.reward, told.ts, True
+                )
+            )
             missing = outcome.reward is None
             lines.append(dsjson.line(event, outcome, {}, skip_learn=missing))
     return lines

@@ -85,8 +85,10 @@ def test_a_table_with_the_drawn_arms_probability_alone(tmp_path: Path) -> None:
     assert not found.known
     decided = [event for event in found.all if isinstance(event, ev.Decided)]
     assert [(one.id, one.arm, one.propensity) for one in decided] == [
-        ("row-2", "a", 0.5), ("row-3", "b", 0.25), ("row-4", "b", 0.25),
-    ]  # fmt: skip
+        ("row-2", "a", 0.5),
+        ("row-3", "b", 0.25),
+        ("row-4", "b", 0.25),
+    ]
     assert decided[1].propensities == (0.75, 0.25)
     assert [e.reward for e in found.all if isinstance(e, ev.Rewarded)] == [1.0, 0.0]
     first, second, third = (one.embedding for one in decided)
@@ -153,9 +155,19 @@ def test_the_open_bandit_sample_through_the_command(
     published = vectors("stats/obd_small_ope.json")["campaigns"]["men"]
     path = tmp_path / "men.csv"
     path.write_bytes(table("men"))
-    code = cli.main([
-        "evaluate", "--from-obd", str(path), "--policy", "uniform", "--bounds", "0", "1", "--json",
-    ])  # fmt: skip
+    code = cli.main(
+        [
+            "evaluate",
+            "--from-obd",
+            str(path),
+            "--policy",
+            "uniform",
+            "--bounds",
+            "0",
+            "1",
+            "--json",
+        ]
+    )
     assert code == 0
     (one,) = json.loads(capsys.readouterr().out)["policies"]
     assert one["state"] == "shown"

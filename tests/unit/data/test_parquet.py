@@ -76,10 +76,24 @@ def test_a_row_for_each_decision_with_all_that_came_back(
     for row, event in zip(table.to_pylist(), decided, strict=True):
         assert events[row["offset"] - 1] is event
         for name in (
-            "id", "tenant", "unit", "policy", "key", "arm", "propensity", "tokens", "price",
-            "willingness_to_pay", "list_cost_usd", "expected_cost_usd", "expected_quality",
-            "expected_deviation", "expected_count", "expected_latency_s", "fallback",
-        ):  # fmt: skip
+            "id",
+            "tenant",
+            "unit",
+            "policy",
+            "key",
+            "arm",
+            "propensity",
+            "tokens",
+            "price",
+            "willingness_to_pay",
+            "list_cost_usd",
+            "expected_cost_usd",
+            "expected_quality",
+            "expected_deviation",
+            "expected_count",
+            "expected_latency_s",
+            "fallback",
+        ):
             assert row[name] == getattr(event, name), name
         for name in ("arms", "propensities", "scores"):
             assert tuple(row[name]) == getattr(event, name)

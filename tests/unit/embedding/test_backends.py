@@ -189,8 +189,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = load_file(source / "model.safetensors")
     at = "embeddings.position_embeddings.weight"
     weights[at] = np.ascontiguousarray(weights[at][:32])
-    kept = {k: v.astype(np.float16) for k, v in weights.items()
-            if not k.startswith("encoder.layer.") or k.startswith("encoder.layer.0.")}  # fmt: skip
+    kept = {
+        k: v.astype(np.float16)
+        for k, v in weights.items()
+        if not k.startswith("encoder.layer.") or k.startswith("encoder.layer.0.")
+    }
     save_file(kept, made / "model.safetensors")
     return made
 

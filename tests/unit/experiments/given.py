@@ -46,8 +46,9 @@ def two_arms(id: str = "e", weights: tuple[float, float] = (0.5, 0.5), **fields:
     return Experiment(**{"id": id, "variants": variants, **fields})
 
 
-def put(world: World, spec: Experiment, status: str = "running", ts: float = 1.0,
-        **fields: Any) -> None:  # fmt: skip
+def put(
+    world: World, spec: Experiment, status: str = "running", ts: float = 1.0, **fields: Any
+) -> None:
     """The experiment as it now stands."""
     apply(world, ev.ExperimentChanged(ts=ts, experiment=spec, status=status, **fields))
 
@@ -60,9 +61,14 @@ def run(world: World, spec: Experiment, ts: float = 1.0) -> None:
             name = one.policy or world.serving
             state = codec.dump(policies.load(name, **one.parameters).init())
             seeded = ev.VariantSeeded(
-                ts=ts, experiment=spec.id, variant=one.key, policy=name, state=state,
-                parameters=msgspec.json.encode(one.parameters), upto=world.events,
-            )  # fmt: skip
+                ts=ts,
+                experiment=spec.id,
+                variant=one.key,
+                policy=name,
+                state=state,
+                parameters=msgspec.json.encode(one.parameters),
+                upto=world.events,
+            )
             apply(world, seeded)
     put(world, spec, "running", ts)
 

@@ -35,9 +35,13 @@ def _shared(world: World, spec: Experiment, share: float, ts: float = 5.0) -> Ex
 
 def _weighted(spec: Experiment, a: float) -> Experiment:
     one, other = spec.variants
-    return msgspec.structs.replace(spec, variants=(
-        msgspec.structs.replace(one, weight=a), msgspec.structs.replace(other, weight=1.0 - a),
-    ))  # fmt: skip
+    return msgspec.structs.replace(
+        spec,
+        variants=(
+            msgspec.structs.replace(one, weight=a),
+            msgspec.structs.replace(other, weight=1.0 - a),
+        ),
+    )
 
 
 def _first(world: World, variant: str) -> str:
@@ -129,9 +133,12 @@ def test_an_audience_lets_in_by_tenant_caller_and_length() -> None:
     run(world, two_arms(audience=audience))
     inside = decided(world, asked(tenant="acme", caller="k1"))
     assert inside.steps == ("audience", "split")
-    for wrong in ({"tenant": "other", "caller": "k1"}, {"tenant": "acme", "caller": "k2"},
-                  {"tenant": "acme", "caller": "k1", "tokens": 4},
-                  {"tenant": "acme", "caller": "k1", "tokens": 21}):  # fmt: skip
+    for wrong in (
+        {"tenant": "other", "caller": "k1"},
+        {"tenant": "acme", "caller": "k2"},
+        {"tenant": "acme", "caller": "k1", "tokens": 4},
+        {"tenant": "acme", "caller": "k1", "tokens": 21},
+    ):
         assert decided(world, asked(**wrong)).experiment == ""
 
 

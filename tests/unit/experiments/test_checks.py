@@ -122,13 +122,21 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str, says: str) -
 
 def test_what_is_right_is_let_through() -> None:
     checks.check(two_arms())
-    checks.check(two_arms(
-        share=0.05, unit="conversation", metrics=(Metric(name="thumbs"),), primary="thumbs",
-        guardrails=(Guardrail(metric="thumbs", min=0.2),
-                    Guardrail(metric="latency_s", max_regression=1.0, high=60.0)),
-        ramp=(Step(share=0.05, units=100), Step(share=0.25, hours=24.0), Step(share=1.0)),
-        overrides={"qa": "b"}, mode="champion",
-    ))  # fmt: skip
+    checks.check(
+        two_arms(
+            share=0.05,
+            unit="conversation",
+            metrics=(Metric(name="thumbs"),),
+            primary="thumbs",
+            guardrails=(
+                Guardrail(metric="thumbs", min=0.2),
+                Guardrail(metric="latency_s", max_regression=1.0, high=60.0),
+            ),
+            ramp=(Step(share=0.05, units=100), Step(share=0.25, hours=24.0), Step(share=1.0)),
+            overrides={"qa": "b"},
+            mode="champion",
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,17 +169,26 @@ def test_what_units_or_numbers_rest_on_changes_in_a_draft_alone(
 
 def test_what_may_change_while_it_runs() -> None:
     after = two_arms(
-        share=0.3, weights=(0.1, 0.9), min_units=50, sticky=True, overrides={"qa": "a"},
-        guardrails=(Guardrail(metric="quality", min=0.1),), slots=(0.0, 0.5),
-    )  # fmt: skip
+        share=0.3,
+        weights=(0.1, 0.9),
+        min_units=50,
+        sticky=True,
+        overrides={"qa": "a"},
+        guardrails=(Guardrail(metric="quality", min=0.1),),
+        slots=(0.0, 0.5),
+    )
     checks.check_change(two_arms(), after, "running", {"a": 7})
 
 
 def test_a_variant_cannot_be_deleted_once_it_has_begun() -> None:
-    three = Experiment(id="e", variants=(
-        msgspec.structs.replace(A, weight=0.5), msgspec.structs.replace(B, weight=0.5),
-        Variant(key="c", arm="cheap"),
-    ))  # fmt: skip
+    three = Experiment(
+        id="e",
+        variants=(
+            msgspec.structs.replace(A, weight=0.5),
+            msgspec.structs.replace(B, weight=0.5),
+            Variant(key="c", arm="cheap"),
+        ),
+    )
     with pytest.raises(ServiceError, match=r"'c' had 9 decisions.*set its weight to 0"):
         checks.check_change(three, two_arms(), "running", {"c": 9})
     checks.check_change(three, two_arms(), "draft", {})

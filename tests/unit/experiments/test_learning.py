@@ -33,10 +33,13 @@ def _state(world: World, label: str) -> bytes:
 
 
 def _two_policies(learning: str = "isolated") -> Experiment:
-    return Experiment(id="e", variants=(
-        Variant(key="a", policy="eagle", weight=0.5, learning=learning),
-        Variant(key="b", policy="eagle", weight=0.5, learning=learning),
-    ))  # fmt: skip
+    return Experiment(
+        id="e",
+        variants=(
+            Variant(key="a", policy="eagle", weight=0.5, learning=learning),
+            Variant(key="b", policy="eagle", weight=0.5, learning=learning),
+        ),
+    )
 
 
 def _unit(world: World, variant: str) -> str:
@@ -61,19 +64,28 @@ def test_an_isolated_policy_sees_the_history_up_to_its_start_and_its_own_since()
     world = a_world(serving="knn")
     before = decided(world, asked("u0", axis=0))
     rewarded(world, before, reward=0.5, quality=0.5)
-    run(world, Experiment(id="e", variants=(
-        Variant(key="a", policy="knn", weight=0.5), Variant(key="b", policy="knn", weight=0.5),
-    )))  # fmt: skip
+    run(
+        world,
+        Experiment(
+            id="e",
+            variants=(
+                Variant(key="a", policy="knn", weight=0.5),
+                Variant(key="b", policy="knn", weight=0.5),
+            ),
+        ),
+    )
     for key, axis in (("a", 1), ("b", 2)):
         rewarded(world, decided(world, asked(_unit(world, key), axis=axis)), reward=0.1, quality=1)
     ids = list(world.history.items)
     assert len(ids) == 3
     recalled = Recalled(tuple(ids), (0.9, 0.8, 0.7))
     seen = {
-        key: [one.id for one in weigh(world, asked(_unit(world, key)), recalled,
-                                      Exploration()).neighbours]
+        key: [
+            one.id
+            for one in weigh(world, asked(_unit(world, key)), recalled, Exploration()).neighbours
+        ]
         for key in ("a", "b")
-    }  # fmt: skip
+    }
     assert seen == {"a": [ids[0], ids[1]], "b": [ids[0], ids[2]]}
     everything = weigh(world, asked(outside=True), recalled, Exploration()).neighbours
     assert [one.id for one in everything] == ids
@@ -87,9 +99,17 @@ def test_a_variants_policy_begins_with_the_state_that_was_frozen() -> None:
     run(world, _two_policies())
     parameters = json.dumps({"unheard_of": 1}).encode()
     assert _state(world, "e/a") == frozen
-    apply(world, ev.VariantSeeded(
-        ts=2.0, experiment="e", variant="a", policy="eagle", parameters=parameters, upto=1,
-    ))  # fmt: skip
+    apply(
+        world,
+        ev.VariantSeeded(
+            ts=2.0,
+            experiment="e",
+            variant="a",
+            policy="eagle",
+            parameters=parameters,
+            upto=1,
+        ),
+    )
     assert world.learners["e/a"].seeded != 1, "what cannot be loaded changes nothing"
     assert decided(world, asked(_unit(world, "a"))).policy == "eagle"
 
@@ -118,8 +138,10 @@ def test_a_shadow_changes_nothing_of_what_is_served_and_logs_what_it_would_have_
         ]
         one, other = served
         assert (one.arm, one.propensities, one.scores) == (
-            other.arm, other.propensities, other.scores
-        )  # fmt: skip
+            other.arm,
+            other.propensities,
+            other.scores,
+        )
         assert (one.variant, one.split, one.policy) == (other.variant, other.split, other.policy)
         assert one.shadows == ()
         (logged,) = other.shadows
@@ -154,11 +176,15 @@ def test_a_shadows_estimate_counts_only_where_its_arms_could_have_been_drawn() -
 def test_no_shadow_decides_for_whom_the_audience_leaves_out_or_while_all_is_stopped() -> None:
     world = a_world()
     spec = two_arms(share=0.0)
-    run(world, Experiment(
-        id="e", share=0.0,
-        variants=(*spec.variants, Variant(key="s", policy="eagle", shadow=True)),
-        audience=Audience(tenants=("acme",)),
-    ))  # fmt: skip
+    run(
+        world,
+        Experiment(
+            id="e",
+            share=0.0,
+            variants=(*spec.variants, Variant(key="s", policy="eagle", shadow=True)),
+            audience=Audience(tenants=("acme",)),
+        ),
+    )
     assert len(decided(world, asked(tenant="acme")).shadows) == 1
     assert decided(world, asked(tenant="other")).shadows == ()
     assert decided(world, asked(tenant="acme", duel_of="d")).shadows == ()
@@ -169,14 +195,26 @@ def test_the_frozen_rows_of_a_policy_are_those_of_the_moment_whatever_comes_afte
     event = decided(world, asked("u0"))
     rewarded(world, event, reward=1.0, quality=1.0)
     frozen = codec.dump(world.learners["metallm"].state)
-    spec = Experiment(id="e", variants=(
-        Variant(key="a", arm="cheap", weight=0.5), Variant(key="b", weight=0.5),
-    ))  # fmt: skip
+    spec = Experiment(
+        id="e",
+        variants=(
+            Variant(key="a", arm="cheap", weight=0.5),
+            Variant(key="b", weight=0.5),
+        ),
+    )
     run(world, spec)
-    apply(world, ev.VariantSeeded(
-        ts=4.0, experiment="e", variant="b", policy="metallm", parameters=b"{}", state=frozen,
-        upto=world.events,
-    ))  # fmt: skip
+    apply(
+        world,
+        ev.VariantSeeded(
+            ts=4.0,
+            experiment="e",
+            variant="b",
+            policy="metallm",
+            parameters=b"{}",
+            state=frozen,
+            upto=world.events,
+        ),
+    )
     outside = decided(world, asked("u1", outside=True))
     rewarded(world, outside, reward=-1.0, quality=0.0)
     assert _state(world, "e/b") == frozen

@@ -34,8 +34,9 @@ from bandit_service.statistics import means
 from loadtest.coverage.played import Played, limit, two
 
 
-def _given(played: Played, variant: str, good: int, bad: int, metric: str = "quality",
-           begin: int = 0) -> None:  # fmt: skip
+def _given(
+    played: Played, variant: str, good: int, bad: int, metric: str = "quality", begin: int = 0
+) -> None:
     """So many units with 1, and so many with 0."""
     for i in range(good + bad):
         event = played.decide(f"{variant}{begin + i}", variant)
@@ -85,8 +86,9 @@ def test_too_few_units_are_named_with_how_many_there_must_be() -> None:
     _given(played, "a", 12, 0)
     _given(played, "b", 3, 1)
     assert _said(played) == (
-        "not enough data", "Not enough data: b has 4 of 10 units with an outcome."
-    )  # fmt: skip
+        "not enough data",
+        "Not enough data: b has 4 of 10 units with an outcome.",
+    )
 
 
 def test_a_better_variant_is_called_better_with_its_interval() -> None:
@@ -96,8 +98,9 @@ def test_a_better_variant_is_called_better_with_its_interval() -> None:
     b = means.Sample(60, 0.95, 60 / 59 * 0.0475 + 0.25 / 60)
     gap = means.difference(a, b, 0.05)
     assert state == "shown"
-    assert said == (f"b is better than a in quality: by +0.6167, from {gap.low:+.4g} to "
-                    f"{gap.high:+.4g}.")  # fmt: skip
+    assert said == (
+        f"b is better than a in quality: by +0.6167, from {gap.low:+.4g} to {gap.high:+.4g}."
+    )
 
 
 def test_less_is_better_where_less_is_wanted() -> None:
@@ -129,9 +132,11 @@ def test_a_wrong_split_forbids_every_conclusion() -> None:
 
 def test_a_held_variant_is_named_and_the_others_are_still_compared() -> None:
     three = Experiment(
-        id="e", primary="quality", min_units=10,
+        id="e",
+        primary="quality",
+        min_units=10,
         variants=tuple(Variant(key=key, arm="small", weight=1 / 3) for key in "abc"),
-    )  # fmt: skip
+    )
     played = Played(three)
     _given(played, "a", 20, 40)
     _given(played, "b", 10, 50)
@@ -147,9 +152,7 @@ def test_a_held_variant_is_named_and_the_others_are_still_compared() -> None:
 def test_the_only_variant_held_leaves_nothing_to_compare() -> None:
     played = _clear()
     played.change(played.spec, held="b", held_until=1e9)
-    assert _said(played) == (
-        "not shown", "b broke a guardrail and gets no unit any more."
-    )  # fmt: skip
+    assert _said(played) == ("not shown", "b broke a guardrail and gets no unit any more.")
 
 
 def test_an_end_says_what_was_kept() -> None:
@@ -248,9 +251,7 @@ def test_uncounted_decisions_and_wrong_propensities_are_named() -> None:
 def test_not_enough_data_is_a_state_and_no_zero() -> None:
     body = _checked(Played(two()))
     assert body["state"] == "not enough data"
-    assert body["split"] == {
-        "state": "not enough data", "sequential_p": None, "chi_square_p": None
-    }  # fmt: skip
+    assert body["split"] == {"state": "not enough data", "sequential_p": None, "chi_square_p": None}
     for one in body["variants"]:
         assert one["metrics"]["quality"] == {"state": "not enough data", "units": 0}
         assert one["latency"] == {"state": "not enough data", "answers": 0}
@@ -263,8 +264,9 @@ def test_not_enough_data_is_a_state_and_no_zero() -> None:
 def test_means_differences_and_points_have_the_values_of_their_formulas() -> None:
     played = _clear()
     body = _checked(played)
-    a, b = (means.Sample(60, mean, 60 / 59 * mean * (1 - mean) + 0.25 / 60)
-            for mean in (1 / 3, 0.95))  # fmt: skip
+    a, b = (
+        means.Sample(60, mean, 60 / 59 * mean * (1 - mean) + 0.25 / 60) for mean in (1 / 3, 0.95)
+    )
     control, other = body["variants"]
     at = means.mean(a, 0.05)
     assert control["metrics"]["quality"] == pytest.approx(
@@ -331,9 +333,12 @@ def test_however_small_the_numbers_are_there_is_a_result(each: float, metric: st
 
 def test_alpha_is_divided_over_the_comparisons_with_the_control() -> None:
     three = Experiment(
-        id="e", primary="quality", min_units=10, alpha=0.06,
+        id="e",
+        primary="quality",
+        min_units=10,
+        alpha=0.06,
         variants=tuple(Variant(key=key, arm="small", weight=1 / 3) for key in "abc"),
-    )  # fmt: skip
+    )
     played = Played(three)
     for key in "abc":
         _given(played, key, 30, 30)
@@ -363,8 +368,10 @@ def test_guardrails_say_how_they_stand_and_who_is_held() -> None:
     _given(played, "b", 0, 300)
     rows = _checked(played)["guardrails"]
     assert [(row["variant"], row["state"], row["held"]) for row in rows] == [
-        ("a", "kept", False), ("b", "broken", False), ("b", "broken", False)
-    ]  # fmt: skip
+        ("a", "kept", False),
+        ("b", "broken", False),
+        ("b", "broken", False),
+    ]
     assert rows[1]["why"].startswith("is at most 0.")
     assert rows[1]["why"].endswith("and must be at least 0.7")
     assert rows[0]["min"] == 0.7
@@ -441,11 +448,21 @@ def test_the_table_says_it_all() -> None:
 
 
 def test_the_list_has_a_conclusion_for_each() -> None:
-    text = listed({
-        "experiments": [{"id": "e", "status": "draft", "experiment": {}, "units": 0, "decisions": 0,
-                         "conclusion": "It is draft: no unit was assigned yet."}],
-        "rules": {"stopped": True, "holdout_share": 0.05, "holdout_arm": "small"},
-    })  # fmt: skip
+    text = listed(
+        {
+            "experiments": [
+                {
+                    "id": "e",
+                    "status": "draft",
+                    "experiment": {},
+                    "units": 0,
+                    "decisions": 0,
+                    "conclusion": "It is draft: no unit was assigned yet.",
+                }
+            ],
+            "rules": {"stopped": True, "holdout_share": 0.05, "holdout_arm": "small"},
+        }
+    )
     assert "It is draft" in text
     assert "The kill switch is on" in text
     assert "5.0% of the units are held out on small." in text

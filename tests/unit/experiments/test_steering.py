@@ -220,9 +220,12 @@ def test_a_champion_moves_no_weight_below_the_floor_and_they_sum_to_one(
     count = len(sides)
     served = tuple(Variant(key=f"v{i}", arm="cheap", weight=1 / count) for i in range(count))
     spec = Experiment(
-        id="e", variants=served, mode="champion", floor=floor,
+        id="e",
+        variants=served,
+        mode="champion",
+        floor=floor,
         primary="cost_usd" if cheaper else "reward",
-    )  # fmt: skip
+    )
     world = a_world()
     run(world, spec)
     trial = _trial(world)
@@ -252,10 +255,13 @@ def test_a_champion_moves_towards_what_is_better_and_not_before_enough_new_units
     assert change.weights[1] > 0.85
     assert change.weights[0] >= 0.1
     assert change.why.startswith("chance of being the best: a ")
-    moved = msgspec.structs.replace(spec, variants=tuple(
-        msgspec.structs.replace(one, weight=weight)
-        for one, weight in zip(spec.variants, change.weights, strict=True)
-    ))  # fmt: skip
+    moved = msgspec.structs.replace(
+        spec,
+        variants=tuple(
+            msgspec.structs.replace(one, weight=weight)
+            for one, weight in zip(spec.variants, change.weights, strict=True)
+        ),
+    )
     put(world, moved, ts=11.0)
     assert steer(moved, _trial(world), 12.0) == [], "no new unit came since"
 

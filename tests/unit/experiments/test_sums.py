@@ -29,8 +29,9 @@ def _weigh(spec: Experiment, a: float) -> Experiment:
     return msgspec.structs.replace(spec, variants=variants)
 
 
-def _outcomes(played: Played, variant: str, values: Sequence[float], metric: str = "quality",
-              begin: int = 0) -> None:  # fmt: skip
+def _outcomes(
+    played: Played, variant: str, values: Sequence[float], metric: str = "quality", begin: int = 0
+) -> None:
     for i, value in enumerate(values, begin):
         played.value(played.decide(f"{variant}{i}", variant), value, metric)
 

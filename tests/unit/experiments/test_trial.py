@@ -92,9 +92,16 @@ def test_a_users_own_metric_counts_where_the_experiment_has_it() -> None:
 
 def test_what_fell_back_counts_for_the_variant_it_was_assigned() -> None:
     world = a_world()
-    run(world, Experiment(id="e", variants=(
-        Variant(key="a", arm="cheap", weight=0.0), Variant(key="b", policy="eagle", weight=1.0),
-    )))  # fmt: skip
+    run(
+        world,
+        Experiment(
+            id="e",
+            variants=(
+                Variant(key="a", arm="cheap", weight=0.0),
+                Variant(key="b", policy="eagle", weight=1.0),
+            ),
+        ),
+    )
     event = decided(world, asked("u", fallback="embed: TimeoutError"))
     assert (event.variant, event.fallback) == ("b", "embed: TimeoutError")
     assert world.trials["e"].sides["b"].decisions == 1
@@ -145,8 +152,9 @@ def test_another_share_or_weight_begins_an_epoch_of_its_own() -> None:
     put(world, msgspec.structs.replace(spec, share=0.9), ts=70.0)
     put(world, two_arms(share=0.9, weights=(0.3, 0.7)), ts=80.0)
     assert [(one.ts, one.share, one.weights) for one in world.trials["e"].epochs] == [
-        (50.0, 0.5, [0.5, 0.5]), (80.0, 0.9, [0.3, 0.7]),
-    ]  # fmt: skip
+        (50.0, 0.5, [0.5, 0.5]),
+        (80.0, 0.9, [0.3, 0.7]),
+    ]
 
 
 def test_an_experiment_of_an_old_name_hears_nothing_of_the_old_ones_decisions() -> None:

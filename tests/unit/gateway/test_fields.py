@@ -61,18 +61,44 @@ def test_null_is_absent_and_what_is_not_known_is_passed_on() -> None:
 
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["role", "content", "type", "text", "image_url", "url", "file", "function",
-                         "name", "arguments", "parameters", "tool_calls", "tool_call_id", "x"]),
-        inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "role",
+                    "content",
+                    "type",
+                    "text",
+                    "image_url",
+                    "url",
+                    "file",
+                    "function",
+                    "name",
+                    "arguments",
+                    "parameters",
+                    "tool_calls",
+                    "tool_call_id",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
     max_leaves=10,
-)  # fmt: skip
+)
 _NAMES = ("tools", "tool_choice", "functions", "modalities", "stop", "response_format", "n", "user",
           "thinking", "max_tokens", "temperature", "metadata", "logprobs", "prompt", "audio",
           "parallel_tool_calls", "stream_options", "best_of")  # fmt: skip
-_MESSAGES = st.lists(_ANY | st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool", "system"]) | _ANY},
-    optional={"content": _ANY, "tool_calls": _ANY, "tool_call_id": _ANY}), max_size=3)  # fmt: skip
+_MESSAGES = st.lists(
+    _ANY
+    | st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "system"]) | _ANY},
+        optional={"content": _ANY, "tool_calls": _ANY, "tool_call_id": _ANY},
+    ),
+    max_size=3,
+)
 
 
 @given(_MESSAGES | _ANY, st.dictionaries(st.sampled_from(_NAMES), _ANY, max_size=4))

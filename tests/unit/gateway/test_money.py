@@ -10,9 +10,12 @@ from policies import ArmId
 
 PLAIN = ArmSpec(id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
 PRICED = ArmSpec(
-    id=ArmId("a"), usd_per_mtok_in=2.0, usd_per_mtok_out=8.0,
-    usd_per_mtok_cached_in=0.5, usd_per_mtok_cache_write=2.5,
-)  # fmt: skip
+    id=ArmId("a"),
+    usd_per_mtok_in=2.0,
+    usd_per_mtok_out=8.0,
+    usd_per_mtok_cached_in=0.5,
+    usd_per_mtok_cache_write=2.5,
+)
 USAGE = {
     "prompt_tokens": 1000, "completion_tokens": 100,
     "prompt_tokens_details": {"cached_tokens": 400, "cache_creation_tokens": 200},

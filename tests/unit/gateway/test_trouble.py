@@ -88,12 +88,32 @@ def test_what_is_empty_or_of_the_answer_is_no_error(answer: Any) -> None:
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-600, 600) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["error", "errors", "choices", "code", "type", "message", "delta",
-                         "finish_reason", "base_resp", "status", "object", "usage", "x"]),
-        inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "error",
+                    "errors",
+                    "choices",
+                    "code",
+                    "type",
+                    "message",
+                    "delta",
+                    "finish_reason",
+                    "base_resp",
+                    "status",
+                    "object",
+                    "usage",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(_JSON)

@@ -17,9 +17,12 @@ from bandit_service.gateway.usage import Counts, counts_of, merged, usage_in
 from policies import ArmId
 
 ARM = ArmSpec(
-    id=ArmId("a"), usd_per_mtok_in=3.0, usd_per_mtok_out=15.0,
-    usd_per_mtok_cached_in=0.3, usd_per_mtok_cache_write=3.75,
-)  # fmt: skip
+    id=ArmId("a"),
+    usd_per_mtok_in=3.0,
+    usd_per_mtok_out=15.0,
+    usd_per_mtok_cached_in=0.3,
+    usd_per_mtok_cache_write=3.75,
+)
 WHOLE = Counts(fresh=700, cached=9000, answer=50)
 """Of a prompt of 9,700 tokens 9,000 were cached; 50 were answered."""
 
@@ -190,10 +193,23 @@ def test_what_counts_nothing_is_no_usage(usage: object) -> None:
 
 
 _NAMES = st.sampled_from(
-    ["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cost",
-     "cached_tokens", "prompt_tokens_details", "cache_creation", "ephemeral_1h_input_tokens",
-     "cache_read_input_tokens", "reasoning_tokens", "thoughtsTokenCount", "x"]
-)  # fmt: skip
+    [
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "input_tokens",
+        "output_tokens",
+        "cost",
+        "cached_tokens",
+        "prompt_tokens_details",
+        "cache_creation",
+        "ephemeral_1h_input_tokens",
+        "cache_read_input_tokens",
+        "reasoning_tokens",
+        "thoughtsTokenCount",
+        "x",
+    ]
+)
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=5),

@@ -91,17 +91,29 @@ def test_every_protocol_leaves_tables_curves_and_plots(
         assert title in told.out
     assert (found["queries"], found["left_out"]) == (120, 1)
     assert {row["router"] for row in found["offline"]} == {
-        "uniform", "best single", "zero router", "task label", "oracle", "kNN", "Hybrid LLM prob",
-    }  # fmt: skip
+        "uniform",
+        "best single",
+        "zero router",
+        "task label",
+        "oracle",
+        "kNN",
+        "Hybrid LLM prob",
+    }
     online = {row["label"]: row for row in found["online"]}
     assert online["metallm"]["reward"]["mean"] > online["(uniform)"]["reward"]["mean"]
     assert {row["scenario"] for row in found["change"]} == {
-        "joins", "degrades", "dearer", "price x60", "retires",
-    }  # fmt: skip
+        "joins",
+        "degrades",
+        "dearer",
+        "price x60",
+        "retires",
+    }
     assert {row["label"] for row in found["regimes"]} >= {
-        "metallm, bandit only", "metallm, warm + bandit", "metallm, full information",
+        "metallm, bandit only",
+        "metallm, warm + bandit",
+        "metallm, full information",
         "eagle@paper, duel only",
-    }  # fmt: skip
+    }
     out = tmp_path / "out"
     for name in ("made-curves", "made-regret", "made-change"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -34,9 +34,11 @@ TABLE = "query,model,quality,cost_usd\nfirst é,a,0.5,0.001\nfirst é,b,1,0\nsec
 LINES = "".join(
     json.dumps({"query": query, "model": model, "quality": quality, "cost_usd": usd}) + "\n"
     for query, model, quality, usd in (
-        ("first é", "a", 0.5, 0.001), ("first é", "b", 1, 0), ("second", "a", 0, 0.25),
+        ("first é", "a", 0.5, 0.001),
+        ("first é", "b", 1, 0),
+        ("second", "a", 0, 0.25),
     )
-)  # fmt: skip
+)
 QUALITY = [[0.5, 1.0], [0.0, np.nan]]
 COST = [[0.001, 0.0], [0.25, np.nan]]
 
@@ -177,16 +179,18 @@ def test_too_many_rows_that_are_left_out_refuse_the_file(
 def test_values_are_read_by_their_meaning_not_their_type(tmp_path: Path) -> None:
     """Seen on 5a5a85b: "no usable row, got Decimal('0.0010')" of a warehouse's Parquet."""
     ids = [UUID(int=1).bytes, UUID(int=2).bytes]
-    table = pa.table({
-        "Query": pa.array([b"one", b"two"], pa.binary()),
-        "model": pa.array([7, 7], pa.int32()),
-        "quality": pa.array([Decimal("0.25"), None], pa.decimal128(6, 2)),
-        "cost_usd": pa.array([Decimal("0.0010"), Decimal("0.0020")], pa.decimal128(12, 4)),
-        "in_tok": pa.array([Decimal(12), None], pa.decimal128(6, 0)),
-        "latency_s": pa.array(["1.5", "NaN"]),
-        "task": pa.array(["x", "y"]).dictionary_encode(),
-        "query_id": pa.array([id.hex() for id in ids]),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "Query": pa.array([b"one", b"two"], pa.binary()),
+            "model": pa.array([7, 7], pa.int32()),
+            "quality": pa.array([Decimal("0.25"), None], pa.decimal128(6, 2)),
+            "cost_usd": pa.array([Decimal("0.0010"), Decimal("0.0020")], pa.decimal128(12, 4)),
+            "in_tok": pa.array([Decimal(12), None], pa.decimal128(6, 0)),
+            "latency_s": pa.array(["1.5", "NaN"]),
+            "task": pa.array(["x", "y"]).dictionary_encode(),
+            "query_id": pa.array([id.hex() for id in ids]),
+        }
+    )
     pq.write_table(table, tmp_path / "l.parquet")
     recorded = load_long(tmp_path / "l.parquet")
     assert (recorded.texts, recorded.arms[0].id) == (("one",), "7")

@@ -50,9 +50,21 @@ def _passed(
     means = {"policy": mean, "uniform": (0.2, 0.2, 0.002), "best": (0.6, 0.6, 0.004)}
     means["oracle"] = (0.9, 0.9, 0.003)
     return Passed(
-        label, seed, worth, scenario, len(rewards), len(rewards), steps, sums, beside, means,
-        float(np.mean(rewards[-max(1, len(rewards) // 3) :])), "arm0", 0, 0,
-    )  # fmt: skip
+        label,
+        seed,
+        worth,
+        scenario,
+        len(rewards),
+        len(rewards),
+        steps,
+        sums,
+        beside,
+        means,
+        float(np.mean(rewards[-max(1, len(rewards) // 3) :])),
+        "arm0",
+        0,
+        0,
+    )
 
 
 def test_runs_do_not_depend_on_how_many_processes_make_them() -> None:
@@ -168,8 +180,12 @@ def test_rows_of_the_online_protocol_by_hand() -> None:
         ]
     )
     assert [row.label for row in rows] == [
-        "b", "a", "(uniform)", "(best single: arm0)", "(oracle)",
-    ]  # fmt: skip
+        "b",
+        "a",
+        "(uniform)",
+        "(best single: arm0)",
+        "(oracle)",
+    ]
     a = rows[1]
     assert a.reward.mean == pytest.approx(0.5)
     assert a.last_third == 1.0
@@ -223,8 +239,12 @@ def test_in_a_silent_change_what_can_react_runs_both_ways() -> None:
     protocol = Protocol(seeds=1, scenarios=("degrades",))
     found = {run.label: run for run in run_online(data, entrants, protocol)}
     assert set(found) == {
-        "nested", "nested, no reaction", "epsilon_greedy", "epsilon_greedy, no reaction", "uniform",
-    }  # fmt: skip
+        "nested",
+        "nested, no reaction",
+        "epsilon_greedy",
+        "epsilon_greedy, no reaction",
+        "uniform",
+    }
     for name in ("nested", "epsilon_greedy"):
         reacted, did_not = found[name], found[f"{name}, no reaction"]
         half = np.searchsorted(reacted.steps, n // 2)

@@ -150,9 +150,13 @@ def test_equal_seeds_give_equal_rows_and_the_vote_itself_is_not_seen() -> None:
     rng = np.random.default_rng(1)
     n = 400
     chance = Pairs(
-        "chance", ("a", "b"), ("t",) * n, np.zeros(n, np.int64), np.ones(n, np.int64),
+        "chance",
+        ("a", "b"),
+        ("t",) * n,
+        np.zeros(n, np.int64),
+        np.ones(n, np.int64),
         rng.integers(0, 2, n).astype(float),
-    )  # fmt: skip
+    )
     noise = rng.normal(size=(n, 8))
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     for row in evaluate_pairs(chance, noise.astype(np.float32), 0):

@@ -38,8 +38,12 @@ def _replayed(names: list[str], seeds: int = 2) -> report.Runs:
 def test_rows_rank_policies_and_end_with_the_baselines() -> None:
     rows = report.rows(_replayed(["uniform", "metallm"]))
     assert [row.name for row in rows] == [
-        "metallm", "uniform", "(uniform, expected)", "(best single: arm0)", "(oracle)",
-    ]  # fmt: skip
+        "metallm",
+        "uniform",
+        "(uniform, expected)",
+        "(best single: arm0)",
+        "(oracle)",
+    ]
     assert rows[0].reward > rows[1].reward
     assert [rows[2].gap_closed, rows[4].gap_closed] == [0.0, 1.0]
     assert [rows[3].regret_best, rows[4].regret_oracle] == [0.0, 0.0]

@@ -194,9 +194,14 @@ def test_full_feedback_shows_every_answer_and_a_duel_one_comparison() -> None:
     expected: list[tuple[Feedback, int]] = [("bandit", 120), ("full", 360), ("duel", 120)]
     for feedback, shown in expected:
         run = simulate(
-            recorded, vectors, policies.load("eagle"), seed=0, explore=Exploration(), rule=RULE,
+            recorded,
+            vectors,
+            policies.load("eagle"),
+            seed=0,
+            explore=Exploration(),
+            rule=RULE,
             feedback=feedback,
-        )  # fmt: skip
+        )
         assert (run.outcomes, run.failures, run.fallbacks) == (shown, 0, 0)
 
 
@@ -209,9 +214,14 @@ def test_what_is_known_beforehand_is_learnt_before_the_first_query() -> None:
     shown = {"cold": 200, "warm": 200 + 200 * 3, "votes": 200 + 200 * 2}
     for name, before in (("cold", None), ("warm", warm), ("votes", votes)):
         run = simulate(
-            recorded.take(rest), vectors[rest], policies.load("metallm"), seed=1,
-            explore=Exploration(), rule=RULE, warm=before,
-        )  # fmt: skip
+            recorded.take(rest),
+            vectors[rest],
+            policies.load("metallm"),
+            seed=1,
+            explore=Exploration(),
+            rule=RULE,
+            warm=before,
+        )
         rewards[name] = run.track.reward[:50].mean()
         assert run.outcomes == shown[name]
     assert min(rewards["warm"], rewards["votes"]) > rewards["cold"] + 0.05
@@ -222,9 +232,15 @@ def test_what_is_known_beforehand_is_weighed_once_and_before_the_first_query() -
     warm = Warm(recorded.take(np.arange(40)), vectors[:40], strength=3.0)
     heard: list[ev.AnyEvent] = []
     simulate(
-        recorded, vectors, policies.load("epsilon_greedy"), seed=0, explore=Exploration(),
-        rule=RULE, warm=warm, heard=heard.append,
-    )  # fmt: skip
+        recorded,
+        vectors,
+        policies.load("epsilon_greedy"),
+        seed=0,
+        explore=Exploration(),
+        rule=RULE,
+        warm=warm,
+        heard=heard.append,
+    )
     kinds = [ev.kind(event) for event in heard]
     (at,) = [i for i, kind in enumerate(kinds) if kind == "prior_weighed"]
     assert kinds[at - 1] == "rewarded"
@@ -245,13 +261,18 @@ def test_phases_change_the_outcomes_the_arms_and_the_baselines() -> None:
         cost=np.where([False, True, False], NAN, worse.cost),
     )
     run = simulate(
-        recorded, vectors, policies.load("uniform"), seed=2, explore=Exploration(), rule=RULE,
+        recorded,
+        vectors,
+        policies.load("uniform"),
+        seed=2,
+        explore=Exploration(),
+        rule=RULE,
         phases=(
             Phase(0, recorded, added(recorded)),
             Phase(100, worse),
             Phase(200, without, (ev.ArmRetired(ts=0.0, id=ArmId("arm1"), source="api"),)),
         ),
-    )  # fmt: skip
+    )
     assert set(run.arm[:200].tolist()) == {0, 1, 2}
     assert set(run.arm[200:].tolist()) == {0, 2}
     assert run.track.quality[100:][run.arm[100:] == 0].max() == 0.0

@@ -60,17 +60,37 @@ def test_the_configured_log_and_a_window_of_it(
 ) -> None:
     (tmp_path / "bandit.toml").write_text('data_dir = "data"\n[exploration]\nfloor = 0.0\n')
     code, out, _ = run(
-        capsys, "--from-log", "--config", "bandit.toml", "--policy", "fixed:arm=c",
-        "--since", "1970-01-01T00:01:00Z", "--until", "180", "--clip", "2", "--alpha", "0.1",
-    )  # fmt: skip
+        capsys,
+        "--from-log",
+        "--config",
+        "bandit.toml",
+        "--policy",
+        "fixed:arm=c",
+        "--since",
+        "1970-01-01T00:01:00Z",
+        "--until",
+        "180",
+        "--clip",
+        "2",
+        "--alpha",
+        "0.1",
+    )
     assert code == 0
     assert out.startswith("120 of 120 decisions")
     assert "no estimate: the effective sample size is" in out
     assert "SNIPS" not in out
     code, out, _ = run(
-        capsys, "--from-log", "--config", "bandit.toml", "--policy", "fixed:arm=c", "--anyway",
-        "--frozen", "--metric", "quality",
-    )  # fmt: skip
+        capsys,
+        "--from-log",
+        "--config",
+        "bandit.toml",
+        "--policy",
+        "fixed:arm=c",
+        "--anyway",
+        "--frozen",
+        "--metric",
+        "quality",
+    )
     assert code == 0
     assert "SNIPS                0.8000" in out
 

@@ -54,9 +54,16 @@ def test_a_candidate_knows_at_each_decision_only_what_came_before_it() -> None:
 
 def test_after_drift_a_candidate_forgets_and_explores_as_the_service_does() -> None:
     drift = ev.DriftDetected(
-        ts=3.5, detector="adwin", direction="down", before=0.8, after=0.2, arm=ArmId("c"),
-        keep=0.0, explore=0.25, decisions=1,
-    )  # fmt: skip
+        ts=3.5,
+        detector="adwin",
+        direction="down",
+        before=0.8,
+        after=0.2,
+        arm=ArmId("c"),
+        keep=0.0,
+        explore=0.25,
+        decisions=1,
+    )
     learned = [decision(i, i) for i in range(3)], [reward(i, [0.2, 0.5, 0.6][i]) for i in range(3)]
     events = [*catalogue(), *learned[0], *learned[1], decision(3, 2), drift, decision(4, 2),
               decision(5, 0)]  # fmt: skip
@@ -227,8 +234,10 @@ def test_doubly_robust_estimates_want_a_hundred_explored_outcomes_per_arm() -> N
     logged = Candidate(name="fixed", parameters={"arm": "a"})
     few = report(along(_greedy_log(1500, 0.05), asked(logged)), How())
     assert few["exploration"] == {
-        "share": pytest.approx(0.15), "per_arm": pytest.approx(75.0), "floor": "2 % in all",
-    }  # fmt: skip
+        "share": pytest.approx(0.15),
+        "per_arm": pytest.approx(75.0),
+        "floor": "2 % in all",
+    }
     (one,) = few["policies"]
     assert one["state"] == "shown"
     assert one["overlap"]["effective_size"] > 1000

@@ -71,12 +71,21 @@ def _action(flag: str, model: Record, subject: Record) -> str:
     scores = {}
     for action in subject["actions"]:
         of = model["coefficients"].get(action["actionKey"])
-        scores[action["actionKey"]] = model["defaultActionScore"] if of is None else (
-            of["intercept"]
-            + _term(action, of["actionNumericCoefficients"], of["actionCategoricalCoefficients"])
-            + _term(subject["subjectAttributes"], of["subjectNumericCoefficients"],
-                    of["subjectCategoricalCoefficients"])
-        )  # fmt: skip
+        scores[action["actionKey"]] = (
+            model["defaultActionScore"]
+            if of is None
+            else (
+                of["intercept"]
+                + _term(
+                    action, of["actionNumericCoefficients"], of["actionCategoricalCoefficients"]
+                )
+                + _term(
+                    subject["subjectAttributes"],
+                    of["subjectNumericCoefficients"],
+                    of["subjectCategoricalCoefficients"],
+                )
+            )
+        )
     weights = _weighed(scores, model["gamma"], model["actionProbabilityFloor"])
     key = f"{flag}-{subject['subjectKey']}"
     shuffled = sorted(weights, key=lambda name: (md5_shard(f"{key}-{name}", 10_000), name))
@@ -100,8 +109,13 @@ def _variation(flag: Record, subject: Record) -> str | None:
         ):
             continue
         for split in allocation["splits"]:
-            shards = [(md5_shard(f"{one['salt']}-{subject['subjectKey']}", flag["totalShards"]),
-                       one["ranges"]) for one in split["shards"]]  # fmt: skip
+            shards = [
+                (
+                    md5_shard(f"{one['salt']}-{subject['subjectKey']}", flag["totalShards"]),
+                    one["ranges"],
+                )
+                for one in split["shards"]
+            ]
             if all(any(r["start"] <= at < r["end"] for r in ranges) for at, ranges in shards):
                 return str(flag["variations"][split["variationKey"]]["value"])
     return None

@@ -111,8 +111,11 @@ def _sticky(context: Record, key: str, docs: list[Any]) -> tuple[Record | None, 
     names = [test["hashAttribute"], test.get("fallbackAttribute")]
     units = {name: attributes[name] for name in names if attributes.get(name)}
     stored = {f"{one['attributeName']}||{one['attributeValue']}": one for one in docs}
-    stored = {at: one for at, one in stored.items()
-              if at in {f"{name}||{unit}" for name, unit in attributes.items()}}  # fmt: skip
+    stored = {
+        at: one
+        for at, one in stored.items()
+        if at in {f"{name}||{unit}" for name, unit in attributes.items()}
+    }
     name, unit = next(iter(units.items()))
     assigned: dict[str, str] = {}
     for one in reversed(list(units.items())):  # what the hash attribute knows goes before
@@ -154,10 +157,13 @@ def _leaf(context: Record, rule: Record) -> dict[str, Any] | None:
         return None
     attributes = context.get("attributes") or {}
     weights = next(
-        ((one["leafId"], one["weights"]) for one in bandit["contexts"]
-         if _holds(one["condition"], context, attributes)),
+        (
+            (one["leafId"], one["weights"])
+            for one in bandit["contexts"]
+            if _holds(one["condition"], context, attributes)
+        ),
         (-1, rule["weights"]),
-    )  # fmt: skip
+    )
     version = {"banditVersion": bandit["banditVersion"]} if "banditVersion" in bandit else {}
     return {"leafId": weights[0], "variationWeights": weights[1]} | version
 

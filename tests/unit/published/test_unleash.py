@@ -90,8 +90,9 @@ def _variant(feature: Record | None, context: Record) -> tuple[str, bool]:
     if not variants:
         return "disabled", True
     for one in variants:
-        if any(_of(each["contextName"], context) in each["values"]
-               for each in one.get("overrides", ())):  # fmt: skip
+        if any(
+            _of(each["contextName"], context) in each["values"] for each in one.get("overrides", ())
+        ):
             return one["name"], True
     inherited = parameters.get("stickiness", "default") if own else "default"
     unit = _unit(variants[0].get("stickiness", inherited), context)

@@ -91,17 +91,23 @@ def _boundaries() -> dict[tuple[str, str], float]:
         ("beta_binomial_mixture_bound", f"{coins},two-sided"): bound(both),
         ("beta_binomial_log_mixture", f"s=10,{coins},one-sided"): above(10),
         ("beta_binomial_mixture_bound", f"{coins},one-sided"): bound(above),
-        ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=3"):
-            boundaries.stitched_bound(100, 0.05, 10, 3),
-        ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=-1"):
-            boundaries.stitched_bound(100, 0.05, 10, -1),
-        ("empirical_process_lil_bound", "t=1000,alpha=0.05,t_min=100,A=0.85"):
-            boundaries.empirical_process_bound(1000, 0.05, 100, 0.85),
+        ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=3"): boundaries.stitched_bound(
+            100, 0.05, 10, 3
+        ),
+        ("poly_stitching_bound", "v=100,alpha=0.05,v_min=10,c=-1"): boundaries.stitched_bound(
+            100, 0.05, 10, -1
+        ),
+        (
+            "empirical_process_lil_bound",
+            "t=1000,alpha=0.05,t_min=100,A=0.85",
+        ): boundaries.empirical_process_bound(1000, 0.05, 100, 0.85),
     } | {
-        ("double_stitching_bound", f"p={p},t=1000,alpha=0.05,t_opt=100"):
-            boundaries.double_stitched_bound(p, 1000, 0.05, 100)
+        (
+            "double_stitching_bound",
+            f"p={p},t=1000,alpha=0.05,t_opt=100",
+        ): boundaries.double_stitched_bound(p, 1000, 0.05, 100)
         for p in (0.5, 0.9, 0.1)
-    }  # fmt: skip
+    }
 
 
 def test_all_31_rows_of_confseqs_table_come_out() -> None:

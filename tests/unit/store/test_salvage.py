@@ -44,8 +44,10 @@ def _saved(path: Path) -> tuple[Report, list[bytes]]:
     assert report == examine(path)
     assert [each.read_bytes() for each in files if each.exists()] == before
     assert {each.name for each in path.parent.iterdir()} <= {
-        path.name, f"{path.name}-wal", into.name
-    }  # fmt: skip
+        path.name,
+        f"{path.name}-wal",
+        into.name,
+    }
     log = SqliteLog(into)
     replayed = list(log.replay(Offset(log.first - 1)))
     lost = {at for first, last in report.lost for at in range(first, last + 1)}
@@ -280,10 +282,14 @@ def test_a_log_of_another_format_is_not_damaged(tmp_path: Path) -> None:
 def test_a_log_of_format_1(tmp_path: Path) -> None:
     path = _log(tmp_path / "events.db", 30)
     _changed(
-        path, "DROP INDEX log_owner", "ALTER TABLE log DROP COLUMN owner",
-        "ALTER TABLE head DROP COLUMN base", "ALTER TABLE head DROP COLUMN base_crc",
-        "UPDATE head SET format = 1", "UPDATE log SET kind = 'x' WHERE seq = 4",
-    )  # fmt: skip
+        path,
+        "DROP INDEX log_owner",
+        "ALTER TABLE log DROP COLUMN owner",
+        "ALTER TABLE head DROP COLUMN base",
+        "ALTER TABLE head DROP COLUMN base_crc",
+        "UPDATE head SET format = 1",
+        "UPDATE log SET kind = 'x' WHERE seq = 4",
+    )
     report, bodies = _saved(path)
     assert (report.damaged, report.lost) == (4, ((4, 4),))
     assert bodies == _without(30, 4)
@@ -309,8 +315,10 @@ log.close()
 """
     with subprocess.Popen(
         [sys.executable, "-c", code, path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_ROOT,
-    ) as child:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=_ROOT,
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"open\n"
         with pytest.raises(Locked, match="is open in another process"):

@@ -84,8 +84,11 @@ def test_keeps_the_newest_of_each_key_and_survives_reopening(tmp_path: Path) -> 
             FileSnapshots(tmp_path, keep=2).save(Offset(at), key, b"%d" % at)
     again = FileSnapshots(tmp_path)
     assert [(each.key, each.offset) for each in again.found()] == [
-        ("other", 7), ("other", 6), ("world", 7), ("world", 6),
-    ]  # fmt: skip
+        ("other", 7),
+        ("other", 6),
+        ("world", 7),
+        ("world", 6),
+    ]
     assert again.latest("world") == (7, b"7")
 
 

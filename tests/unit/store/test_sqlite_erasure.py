@@ -210,8 +210,11 @@ def test_a_file_of_format_1_is_changed_at_opening(tmp_path: Path) -> None:
     assert log.forget("ann", log.last) == 2
     assert log.trim(Offset(900), most=1000) == 0
     assert contents(log, 998) == [
-        (999, record(999).body), (1000, record(1000).body), (1001, b""), (1002, b""),
-    ]  # fmt: skip
+        (999, record(999).body),
+        (1000, record(1000).body),
+        (1001, b""),
+        (1002, b""),
+    ]
     log.close()
     db = sqlite3.connect(path)
     assert db.execute("SELECT format FROM head").fetchone() == (2,)
