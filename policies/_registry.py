@@ -12,13 +12,13 @@ import difflib
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 import typing
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
 
-import policies
 from policies._protocol import Policy
 
 RIVER = "river:"
@@ -27,23 +27,28 @@ RIVER = "river:"
 GROUP = "bandit_service.policies"
 
 
+def _path() -> list[str]:
+    """The directories that this package is made of."""
+    return sys.modules[__package__ or "policies"].__path__  # type: ignore[return-value]
+
+
 def add_directory(directory: str) -> None:
     """Make every file of `directory` without a leading underscore a policy, named as its file.
 
     ValueError where a name is taken. The files are code, which is run when one is loaded.
     """
-    if directory in policies.__path__:
+    if directory in _path():
         return
     taken = {*_of_files(), *_installed()}
     for module in pkgutil.iter_modules([directory]):
         if module.name in taken:
             raise ValueError(f"{module.name}.py: there is a policy of this name already")
-    policies.__path__.append(directory)
+    _path().append(directory)
 
 
 def directories() -> tuple[str, ...]:
     """The directories that were added, for other processes to add."""
-    return tuple(policies.__path__[1:])
+    return tuple(_path()[1:])
 
 
 def names() -> tuple[str, ...]:
@@ -52,7 +57,7 @@ def names() -> tuple[str, ...]:
 
 
 def _of_files() -> list[str]:
-    found = (module.name for module in pkgutil.iter_modules(policies.__path__))
+    found = (module.name for module in pkgutil.iter_modules(_path()))
     return [name for name in found if not name.startswith("_")]
 
 

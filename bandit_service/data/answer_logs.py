@@ -12,7 +12,7 @@ from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
 from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.lines import Unread, lines
-from bandit_service.data.recordings import Recorded
+from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
     MOST_LEFT_OUT,
     LeftOut,

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from bandit_service.data.recordings import Recorded, Row, checked_row, listed_arm
+from bandit_service.data.recorded import Recorded, Row, checked_row, listed_arm
 from bandit_service.data.rows import BadRecording, BadRow
 from bandit_service.embedding import estimate_tokens
 from bandit_service.parsing.inputs import json_of, plain, text_of

@@ -17,89 +17,37 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bandit_service.core.events import ArmSpec
-from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
+from bandit_service.core.fields import MAX_LATENCY_S
 from bandit_service.data.compressed import BROKEN, opened
+from bandit_service.data.recorded import Recorded as Recorded
+from bandit_service.data.recorded import Row, checked_row, listed_arm
+from bandit_service.data.recorded import surface_once as surface_once
+from bandit_service.data.routerbench import load_routerbench
 from bandit_service.data.rows import (
     MOST_LEFT_OUT,
-    BadRow,
     LeftOut,
     Malformed,
-    Scale,
     number_within,
 )
 from bandit_service.data.rows import BadRecording as BadRecording
-from bandit_service.embedding import Backend, estimate_tokens, surface
-from bandit_service.parsing.inputs import Unusable, json_of, plain, text_of, worded
-from bandit_service.settings import arm_spec
-from policies import Floats, Vector
+from bandit_service.embedding import Backend
+from bandit_service.parsing.inputs import Unusable, json_of, text_of
+from policies import Vector
 
 PARETOBANDIT = "paretobandit"
 SPECIALISTS = "specialists"
 _SPECIALISTS = Path(__file__).with_name(SPECIALISTS) / f"{SPECIALISTS}.jsonl.gz"
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _ROUTERBENCH = (".pkl", ".pickle", ".csv", ".csv.gz", ".csv.zst")
-_UNBOUNDED = 10**9  # the answer was recorded, so the query did fit
 _CHUNK = 64
-
-surface_once = lru_cache(maxsize=50_000)(surface)
-"""Every run over a recording asks for the same texts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """n queries with the recorded outcomes of K arms, which are sorted by id.
-
-    quality: (n, K) in [0, 1], NaN where the arm has no answer to the query; at least one has.
-    cost:    (n, K) USD, NaN where quality is.
-    tokens:  (n,) of the query, recorded or else estimated as the service does.
-    tasks:   where each query comes from, "" where that is not known; no policy is shown it.
-    latency: (n, K) seconds until the answer, NaN where that is not known; None if it nowhere is.
-    """
-
-    name: str
-    arms: tuple[ArmSpec, ...]
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
-    quality: Floats
-    cost: Floats
-    tokens: NDArray[np.int64]
-    tasks: tuple[str, ...]
-    left_out: tuple[BadRow, ...] = ()
-    latency: Floats | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __repr__(self) -> str:
-        arms = ", ".join(arm.id for arm in self.arms)
-        return f"<Recorded {self.name}: {len(self)} queries, arms {arms:.200}>"
-
-    def first(self, n: int) -> Recorded:
-        """The same recording cut after its first n queries."""
-        return self.take(np.arange(min(n, len(self))))
-
-    def take(self, rows: NDArray[np.int64]) -> Recorded:
-        """These rows, in this order."""
-        return replace(
-            self,
-            ids=tuple(self.ids[i] for i in rows),
-            texts=tuple(self.texts[i] for i in rows),
-            quality=self.quality[rows],
-            cost=self.cost[rows],
-            tokens=self.tokens[rows],
-            tasks=tuple(self.tasks[i] for i in rows),
-            latency=None if self.latency is None else self.latency[rows],
-        )
 
 
 def open_recording(data: str) -> Recorded:
@@ -113,8 +61,6 @@ def open_recording(data: str) -> Recorded:
     if data == SPECIALISTS:
         return load(_SPECIALISTS)
     if data.endswith(_ROUTERBENCH):
-        from bandit_service.data.routerbench import load_routerbench  # which builds on this
-
         return load_routerbench(Path(data))
     return load(Path(data))
 
@@ -252,19 +198,6 @@ def _write_cache(path: Path, known: dict[bytes, Vector]) -> None:
 # --- rows ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One query as `Recorded` holds it, its arms in the order of the file."""
-
-    id: str
-    text: str
-    quality: list[float]
-    cost: list[float]
-    tokens: int
-    task: str
-    latency: list[float] | None = None
-
-
 class _ToRow(Protocol):
     def __call__(self, fields: dict[str, Any], line: int, /) -> Row: ...
 
@@ -333,35 +266,6 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def checked_row(
-    id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any, task: Any
-) -> Row:
-    """The row of these fields; Malformed names the first that is not as it must be."""
-    id, text, tokens = worded(id), worded(text), plain(tokens)
-    if not isinstance(id, str):
-        raise Malformed(f"query_id: must be a string, got {id!r}")
-    if not isinstance(text, str) or not text.strip():
-        raise Malformed(f"text: must be a string that is not empty, got {text!r}")
-    if tokens is None:
-        tokens = estimate_tokens(len(text))
-    if not isinstance(tokens, int | float) or not 0 <= tokens <= _UNBOUNDED or tokens % 1:
-        raise Malformed(f"in_tok: must be a whole number from 0 up, got {tokens!r}")
-    task = worded(task)
-    if task is not None and not isinstance(task, str):
-        raise Malformed(f"task: must be a string, got {task!r}")
-    checked_quality, checked_cost = [], []
-    for k, (q, usd) in enumerate(zip(quality, cost, strict=True)):
-        score = Scale().quality(f"quality[{k}]", q)
-        paid = number_within(f"cost[{k}]", usd, MAX_COST_USD)
-        checked_quality.append(score)
-        checked_cost.append(math.nan if math.isnan(score) else paid)
-        if not math.isnan(score) and math.isnan(paid):
-            raise Malformed(f"cost[{k}]: missing, but quality[{k}] is there")
-    if all(math.isnan(q) for q in checked_quality):
-        raise Malformed("quality: no model has an answer")
-    return Row(id, text, checked_quality, checked_cost, int(tokens), task or "")
-
-
 def _list_of(name: str, value: Any, k: int) -> list[Any]:
     if not isinstance(value, list):
         raise Malformed(f"{name}: must be a list, got {type(value).__name__}")
@@ -388,18 +292,6 @@ def _arms_of_meta(path: Path) -> list[ArmSpec]:
         except ValueError as error:
             raise BadRecording(f"{path}: {model}: {error}") from None
     return arms
-
-
-def listed_arm(id: str, usd_in: Any, usd_out: Any) -> ArmSpec:
-    """An arm of these list prices, into which every query fits; ValueError names a bad field."""
-    return arm_spec(
-        {
-            "id": id,
-            "usd_per_mtok_in": usd_in,
-            "usd_per_mtok_out": usd_out,
-            "context_window": _UNBOUNDED,
-        }
-    )
 
 
 def _json(path: Path) -> Any:

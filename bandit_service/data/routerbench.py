@@ -23,7 +23,7 @@ from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.frames import BadFrame, read_frame
 from bandit_service.data.lines import Lines, Unread, header_of, lines
-from bandit_service.data.recordings import Recorded
+from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
     MOST_LEFT_OUT,
     BadRecording,
