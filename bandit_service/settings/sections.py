@@ -257,9 +257,11 @@ class GatewaySettings:
         high=3600,
     )
     verdict_s: float = setting(
-        1.0, "maximum CPU seconds of a judge's pattern or schema for one answer", low=0.01,
+        1.0,
+        "maximum CPU seconds of a judge's pattern or schema for one answer",
+        low=0.01,
         high=60,
-    )  # fmt: skip
+    )
     breaker_failures: int = setting(3, "failures in a row after which an arm is masked", low=1)
     breaker_cool_s: float = setting(
         5.0, "how long an arm is masked at first; doubles with each failed probe", low=0.01
@@ -342,13 +344,19 @@ class DriftSettings:
         0.05, "Page-Hinkley ignores changes of the mean smaller than this", low=0, high=1
     )
     keep: float | None = setting(
-        None, "share of what a policy learned of an arm that stays after the arm's alarm, for "
-        "policies without their own alarm; 1 forgets nothing, null means 0.1", low=0.01, high=1,
-    )  # fmt: skip
+        None,
+        "share of what a policy learned of an arm that stays after the arm's alarm, for "
+        "policies without their own alarm; 1 forgets nothing, null means 0.1",
+        low=0.01,
+        high=1,
+    )
     explore: float = setting(
-        0.0, "minimum probability of an arm after its alarm, and of all arms after an alarm of the"
-        " queries; 0 adds nothing", low=0, high=0.5,
-    )  # fmt: skip
+        0.0,
+        "minimum probability of an arm after its alarm, and of all arms after an alarm of the"
+        " queries; 0 adds nothing",
+        low=0,
+        high=0.5,
+    )
     explore_decisions: int = setting(
         1000, "number of decisions for which drift.explore holds", low=1, high=1_000_000
     )

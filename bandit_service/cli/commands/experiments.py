@@ -52,9 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             each.add_argument("id", help="id of the experiment")
     put, stop = by_name["put"], by_name["stop"]
     put.add_argument(
-        "--file", type=Path, required=True,
+        "--file",
+        type=Path,
+        required=True,
         help="JSON or TOML file: one experiment, or a configuration's [[experiments]]",
-    )  # fmt: skip
+    )
     put.add_argument("--start", action="store_true", help="start it too")
     stop.add_argument(
         "--winner", default="", help="variant to keep; default: the one shown to be best"
