@@ -33,7 +33,7 @@ _MOST = 1_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `evaluate` that are for logs alone."""
-    log = parser.add_argument_group("of a log (docs/off-policy.md)")
+    log = parser.add_argument_group("evaluation on a log (docs/off-policy.md)")
     add = log.add_argument
     add(
         "--from-log",
@@ -47,21 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-dsjson",
         type=Path,
         metavar="FILE",
-        help="the same of Vowpal Wabbit's DSJSON, whoever wrote it",
+        help="the same on Vowpal Wabbit's DSJSON from any system",
     )
     add(
         "--from-obd",
         type=Path,
         metavar="FILE",
-        help="the same of a table like the Open Bandit Dataset's, CSV or Parquet",
+        help="the same on a table like the Open Bandit Dataset's, CSV or Parquet",
     )
-    add("--experiment", default="", metavar="ID", help="only decisions of its units")
-    add("--since", type=_moment, metavar="TIME", help="only decisions from then on, ISO 8601")
-    add("--until", type=_moment, metavar="TIME", help="only decisions before then")
+    add("--experiment", default="", metavar="ID", help="only decisions of this experiment's units")
+    add("--since", type=_moment, metavar="TIME", help="only decisions from this time on, ISO 8601")
+    add("--until", type=_moment, metavar="TIME", help="only decisions before this time")
     add(
         "--frozen",
         action="store_true",
-        help="policies learn up to --since, or half of the log, and are then held still",
+        help="policies stop learning at --since, or after half of the log",
     )
     add("--metric", choices=METRICS, default="reward", help="default: reward")
     add(
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=bounded(float, 1e-6, 0.5),
         default=How().alpha,
         metavar="A",
-        help="of every interval (default: %(default)s)",
+        help="error rate of every interval (default: %(default)s)",
     )
     add(
         "--last",
@@ -90,14 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="within which the metric always is, for the confidence sequence (default: -1 1 for "
+        help="bounds of the metric, for the confidence sequence (default: -1 1 for "
         "reward, 0 1 for quality)",
     )
-    add("--anyway", action="store_true", help="show figures also where they are refused")
-    add("--json", action="store_true", help="for machines")
-    add("--config", type=Path, metavar="FILE", help="the service's TOML file; none is needed")
-    add("--key", default="", metavar="KEY", help="of a service: an API key with admin, or @FILE")
-    add("--ca", type=Path, metavar="FILE", help="of a service with https: trust this PEM file")
+    add("--anyway", action="store_true", help="show figures even if they are refused")
+    add("--json", action="store_true", help="print JSON")
+    add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
+    add("--key", default="", metavar="KEY", help="with a URL: an API key with admin, or @FILE")
+    add("--ca", type=Path, metavar="FILE", help="with an https URL: trust this PEM file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -44,8 +44,8 @@ def data(parser: Any, *, more: str = "", **how: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json beside it, {more}{SPECIALISTS} "
-        f"(part of this package) or {PARETOBANDIT} (that package's prompts)"
+        help=f"NAME.jsonl or NAME.jsonl.gz with NAME.meta.json next to it, {more}{SPECIALISTS} "
+        f"(part of this package), or {PARETOBANDIT} (that package's prompts)"
         + ("; repeatable" if how.get("action") == "append" else ""),
         **how,
     )
@@ -67,19 +67,19 @@ def embedding(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=("onnx", "torch", "static"),
         default=DEFAULTS.embedding.backend,
-        help="what embeds the queries (default: %(default)s)",
+        help="runtime of the embedding model (default: %(default)s)",
     )
     parser.add_argument(
         "--model",
         default=DEFAULTS.embedding.model,
-        help="embedding model, or path of its directory (default: %(default)s)",
+        help="name of the embedding model, or path of its directory (default: %(default)s)",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(DEFAULTS.data_dir),
         metavar="DIR",
-        help="where models and embeddings are kept from run to run (default: %(default)s)",
+        help="directory for models and embeddings, kept between runs (default: %(default)s)",
     )
 
 
@@ -115,8 +115,8 @@ def strength(parser: argparse.ArgumentParser, flag: str, default: float, where: 
         type=_outcomes_or_full,
         default=default,
         metavar="N",
-        help=f"{where}as at most how many outcomes of each arm the warm start counts, or `full` "
-        f"for each as one (default: {default:g})",
+        help=f"{where}the warm start counts as at most N outcomes of each arm; `full` counts each "
+        f"outcome as one (default: {default:g})",
     )
 
 

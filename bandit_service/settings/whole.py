@@ -71,13 +71,15 @@ class Settings:
 
     data_dir: str = setting("var", "directory of the log and of exported models")
     policies_dir: str = setting(
-        "", "directory of your own policies, a Python file each, which is run; none if empty"
+        "",
+        "directory of your own policies, one Python file each; the service runs these files; "
+        "empty: none",
     )
     log_level: str = setting(
-        "info", "least level logged", choices=("debug", "info", "warning", "error")
+        "info", "lowest level that is logged", choices=("debug", "info", "warning", "error")
     )
     log_format: str = setting(
-        "auto", "form of the logs; auto is console on a terminal, else json", choices=FORMATS
+        "auto", "format of the logs; auto is console on a terminal, else json", choices=FORMATS
     )
     server: Server = field(default_factory=Server)
     embedding: Embedding = field(default_factory=Embedding)

@@ -42,7 +42,7 @@ async def test_the_service_goes_on_where_the_other_system_stopped(
     tmp_path: Path, models: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["import", "--from-dsjson", str(old)]) == 0
-    assert "90 decisions and 90 outcomes are now the past of" in capsys.readouterr().out
+    assert "90 decisions and 90 outcomes written to the log in" in capsys.readouterr().out
     assert [each.name for each in (tmp_path / "var").glob("events*")] == ["events.sqlite3"]
     policy = {"BANDIT_POLICY_NAME": "epsilon_greedy"}
     async with serving(tmp_path / "var", models, **policy) as client:

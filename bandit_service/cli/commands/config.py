@@ -16,11 +16,13 @@ from bandit_service.cli import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `config`."""
     actions = parser.add_subparsers(required=True, metavar="check|show")
-    check = actions.add_parser("check", help="every mistake at once; exit 2 if there is one")
+    check = actions.add_parser(
+        "check", help="check the configuration and report every mistake; exit 2 if there is one"
+    )
     options.config(check)
     check.set_defaults(run=_config_check)
     show = actions.add_parser(
-        "show", help="every key with its value, where it came from, and what it is for"
+        "show", help="print every key with its value, its origin and its meaning"
     )
     options.config(show)
     show.add_argument("--json", action="store_true", help="for machines")
@@ -33,7 +35,7 @@ def _config_check(args: argparse.Namespace) -> int:
         raise settings.BadSettings([refused])
     for note in settings.not_configured(chosen):
         print(f"note: {note}", file=sys.stderr)
-    print(f"the configuration is right: {len(chosen.arms)} arms, policy {chosen.policy.name}")
+    print(f"configuration OK: {len(chosen.arms)} arms, policy {chosen.policy.name}")
     return 0
 
 

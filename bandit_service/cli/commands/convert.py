@@ -1,6 +1,6 @@
-"""Make a recording of logs with a line per answer, or of RouterBench's files.
+"""Convert logs with one line per answer, or RouterBench's files, to a recording.
 
-Make NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.
+Write NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
 _SHOWN = 5
 _EPILOG = f"""\
 formats:
-  long         a line per query and model, with the columns
+  long         one line per query and model, with the columns
                {", ".join(answer_logs.COLUMNS)};
-               where known also {", ".join(answer_logs.OPTIONAL)}:
-               .csv, .tsv, .jsonl, .ndjson, .json (each also packed: .gz, .zst, .bz2, .xz) or
-               .parquet; cells parted by comma, semicolon, tab or bar; UTF-8 or UTF-16
+               optional columns {", ".join(answer_logs.OPTIONAL)}:
+               .csv, .tsv, .jsonl, .ndjson, .json (each also compressed: .gz, .zst, .bz2, .xz) or
+               .parquet; cells separated by comma, semicolon, tab or bar; UTF-8 or UTF-16
   routerbench  the wide table of RouterBench, .pkl or .csv, with sample_id, prompt, eval_name
-               and for each model MODEL and MODEL|total_cost
+               and for each model the columns MODEL and MODEL|total_cost
 
 quality:
-  From 0 to 1, or true and false. Ratings of another scale are refused until --scale names their
-  worst and their best: --scale 1 5 for stars, --scale 6 1 where 1 is the best.
+  From 0 to 1, or true and false. For ratings of another scale, --scale must name the worst and
+  the best value: --scale 1 5 for stars, --scale 6 1 where 1 is the best.
 
 prices:
   JSON or TOML, USD per million tokens: {{"MODEL": {{"input": 1.0, "output": 2.0}}, ...}}
-  Without them one price per model is estimated: its costs over its tokens.
+  Without --prices one price per model is estimated: its costs divided by its tokens.
 
 examples:
   bandit-service convert logs.csv --to traffic.jsonl.gz --prices prices.toml
@@ -49,27 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="NAME.jsonl.gz",
-        help="where to write; NAME.meta.json goes beside it, and what was there is replaced",
+        help="output file, written with NAME.meta.json; existing files are replaced",
     )
     parser.add_argument(
         "--from",
         dest="format",
         choices=("long", "routerbench"),
-        help="the format of INPUT (default: told from its name and its header)",
+        help="the format of INPUT (default: detected from its name and its header)",
     )
     parser.add_argument(
         "--scale",
         type=float,
         nargs=2,
         metavar=("WORST", "BEST"),
-        help="of the qualities in INPUT (default: 0 1)",
+        help="worst and best quality in INPUT (default: 0 1)",
     )
     parser.add_argument(
         "--max-left-out",
         type=bounded(float, 0.0, 1.0),
         default=MOST_LEFT_OUT,
         metavar="SHARE",
-        help="refuse where more of the rows cannot be used (default: %(default)s)",
+        help="refuse the file if a larger share of its rows is unusable (default: %(default)s)",
     )
     parser.add_argument("--prices", type=Path, metavar="FILE", help="list prices, see below")
 

@@ -1,7 +1,7 @@
-"""Judge routers and policies on recorded data, with curves and intervals.
+"""Compare routers and policies on recorded data, with curves and intervals.
 
 Recorded data × routers and policies × seeds, under the protocols of docs/evaluation.md. Prints
-tables; leaves JSON, Parquet and plots in a directory.
+tables; writes JSON, Parquet and plots to a directory.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _NEEDS = ("matplotlib", "pyarrow", "scipy", "sklearn", "threadpoolctl")
 _EPILOG = f"""\
 protocols, defined in docs/evaluation.md:
   offline  train on 70 % with every model's outcome, route the rest; cost-quality curves
-  online   one pass, only the chosen model's outcome is revealed; reward and regret
-  change   the same while the best model joins, degrades, gets dearer or retires half-way
-  regimes  bandit feedback beside a warm start and full information, and the feedback each used
+  online   one pass, only the chosen model's outcome is shown; reward and regret
+  change   the same, but half-way the best model joins, degrades, gets dearer or retires
+  regimes  bandit feedback, warm start and full information, and the feedback each used
 
 examples:
   bandit-service evaluate --data {PARETOBANDIT} --protocol online --seeds 5
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         action="append",
         metavar=f"NAME[{PAPER}][:KEY=VALUE...]",
-        help=f"a policy with its parameters, with {PAPER} as its paper has it; repeatable "
-        f"(default: all, both ways; in `change` and `regimes` not {PAPER})",
+        help=f"a policy with its parameters; {PAPER} uses its paper's settings; repeatable "
+        f"(default: all, with and without {PAPER}; in `change` and `regimes` without)",
     )
     add(
         "--router",
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=bounded(int, 1, 1024),
         default=os.cpu_count() or 1,
         metavar="N",
-        help="processes (default: %(default)s)",
+        help="number of processes (default: %(default)s)",
     )
     options.embedding(parser)
     add(
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("evaluate-results"),
         metavar="DIR",
-        help="JSON, Parquet, PNG and SVG go there (default: %(default)s)",
+        help="directory for JSON, Parquet, PNG and SVG (default: %(default)s)",
     )
     offpolicy.add_arguments(parser)
 

@@ -20,17 +20,17 @@ from bandit_service.parsing.inputs import text_of
 
 _PATH = "/v1/experiments"
 _HELP = {
-    "list": "every experiment, and what may be concluded of it",
-    "results": "the table of one experiment",
-    "put": "make a draft of a file, or change what is there",
-    "start": "begin, or go on after a pause",
-    "pause": "assign no unit until it is started again",
-    "stop": "end it, and say which variant is kept",
-    "ramp": "another share of the units; moves none between variants",
-    "weights": "other weights of the variants",
+    "list": "list all experiments with their conclusions",
+    "results": "show the results of one experiment",
+    "put": "create a draft from a file, or change an experiment",
+    "start": "start, or resume after a pause",
+    "pause": "stop assigning units until it is started again",
+    "stop": "stop it and choose the variant to keep",
+    "ramp": "change the share of the units; no unit changes its variant",
+    "weights": "change the weights of the variants",
     "release": "reinstate a variant after its guardrail cool-down",
     "delete": "delete a draft or a finished experiment",
-    "whatif": "what other policies would have earned",
+    "whatif": "estimate what other policies would have earned",
     "rules": "show or set the kill switch and the hold-out",
 }
 
@@ -47,42 +47,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, each in by_name.items():
         _common(each, default=argparse.SUPPRESS)
         if name == "put":
-            each.add_argument("id", nargs="?", default="", help="which one of the file's")
+            each.add_argument("id", nargs="?", default="", help="one experiment of the file")
         elif name not in ("list", "rules"):
-            each.add_argument("id", help="the experiment")
+            each.add_argument("id", help="id of the experiment")
     put, stop = by_name["put"], by_name["stop"]
     put.add_argument(
         "--file",
         type=Path,
         required=True,
-        help="JSON, or TOML by its name: one experiment, or a configuration's [[experiments]]",
+        help="JSON or TOML file: one experiment, or a configuration's [[experiments]]",
     )
-    put.add_argument("--start", action="store_true", help="start what was put")
-    stop.add_argument("--winner", default="", help="the variant to keep, else what is shown best")
-    stop.add_argument("--ship", action="store_true", help="what is kept serves from now on")
-    by_name["ramp"].add_argument("--share", type=float, required=True, help="from 0 to 1")
+    put.add_argument("--start", action="store_true", help="start it too")
+    stop.add_argument(
+        "--winner", default="", help="variant to keep; default: the one shown to be best"
+    )
+    stop.add_argument("--ship", action="store_true", help="make the kept variant serve everybody")
+    by_name["ramp"].add_argument(
+        "--share", type=float, required=True, help="new share of the units, from 0 to 1"
+    )
     by_name["weights"].add_argument("weights", nargs="+", metavar="VARIANT=WEIGHT")
-    by_name["release"].add_argument("variant", help="the variant that is held")
+    by_name["release"].add_argument("variant", help="the held variant")
     by_name["whatif"].add_argument(
         "--policy",
         action="append",
         metavar="NAME[:PARAMETER=VALUE...]",
-        help="what would have decided; repeatable",
+        help="policy to evaluate; repeatable",
     )
     rules = by_name["rules"]
     rules.add_argument("--stopped", choices=("yes", "no"), help="the kill switch")
     rules.add_argument("--holdout-share", type=float, help="share of the units held out")
-    rules.add_argument("--holdout-arm", help="the arm that they get")
+    rules.add_argument("--holdout-arm", help="arm of the held-out units")
 
 
 def _common(parser: argparse.ArgumentParser, default: Any = None) -> None:
     def or_else(value: Any) -> Any:
         return value if default is None else default
 
-    parser.add_argument("--url", default=or_else("http://127.0.0.1:8080"), help="the service")
+    parser.add_argument(
+        "--url", default=or_else("http://127.0.0.1:8080"), help="address of the service"
+    )
     parser.add_argument("--key", default=or_else(""), help="an API key; changes need scope admin")
     parser.add_argument("--why", default=or_else(""), help="reason, recorded in the log")
-    parser.add_argument("--json", action="store_true", default=or_else(False), help="for machines")
+    parser.add_argument("--json", action="store_true", default=or_else(False), help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

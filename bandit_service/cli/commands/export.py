@@ -31,12 +31,13 @@ _EMBEDDINGS = {
 }
 _EPILOG = """\
 formats:
-  jsonl    one event a line, as it is stored
+  jsonl    one event per line, as stored
   parquet  tables of decisions with their outcomes, comparisons and self-contained outcomes
-  dsjson   Vowpal Wabbit's, one rewarded decision a line: vw --dsjson --cb_explore_adf -d FILE
-  obd      a table like the Open Bandit Dataset's, CSV, or Parquet where --to ends with .parquet
+  dsjson   Vowpal Wabbit's format, one rewarded decision per line; read it with
+           vw --dsjson --cb_explore_adf -d FILE
+  obd      a table like the Open Bandit Dataset's: CSV, or Parquet if --to ends with .parquet
 
-Erased records, and those of units that are to be erased, are left out and counted on stderr.
+Erased records, and records of units being erased, are left out and counted on stderr.
 
 examples:
   bandit-service export --config bandit.toml > events.jsonl
@@ -44,7 +45,7 @@ examples:
   bandit-service export --format parquet --to tables/
   bandit-service export --format dsjson --unrewarded skip-learn --to log.dsjson
 
-what is in each is in docs/export.md"""
+docs/export.md describes each format"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--format", choices=tuple(_EMBEDDINGS), default="jsonl", help="default: jsonl")
-    add("--config", type=Path, metavar="FILE", help="of a stopped service: its TOML file")
-    add("--url", metavar="URL", help="read from the service that runs there instead")
-    add("--key", metavar="KEY", help="with --url: an API key with admin; @FILE reads it from there")
+    add("--config", type=Path, metavar="FILE", help="TOML configuration file of a stopped service")
+    add("--url", metavar="URL", help="read from the running service at this URL instead")
+    add(
+        "--key", metavar="KEY", help="with --url: an API key with admin; @FILE reads it from a file"
+    )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
-    add("--after", type=int, default=0, metavar="OFFSET", help="only what is after this offset")
+    add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
     add(
         "--to",
         type=Path,
@@ -67,14 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--embeddings",
         choices=("base64", "list", "none"),
-        help="how to write them; default: base64 in jsonl, list elsewhere",
+        help="encoding of embeddings; default: base64 in jsonl, list elsewhere",
     )
     add(
         "--unrewarded",
         choices=dsjson.UNREWARDED,
         default="skip",
-        help="dsjson and obd, decisions without a reward: leave out, reward 0, or a line that VW "
-        "does not learn from and a row without reward; default: skip",
+        help="dsjson and obd, decisions without a reward: leave out, use reward 0, or write a "
+        "line that VW does not learn from or a row without reward; default: skip",
     )
 
 

@@ -27,8 +27,8 @@ from store.sqlite import SqliteLog
 
 _BATCH = 500
 _EPILOG = """\
-Every line becomes a decision and its reward in the event log of a service that was never run, so
-that its policies begin with what the other system learned. The contexts must be embeddings of the
+Every line becomes a decision and its reward in the event log of a new service. Its policies then
+start with what the other system learned. The contexts must be embeddings of the
 configured model, and the propensities of all arms must be known. Arms that are not configured are
 retired at the end. docs/off-policy.md has the formats.
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from-dsjson", type=Path, metavar="FILE", help="Vowpal Wabbit's DSJSON")
     source.add_argument(
-        "--from-obd", type=Path, metavar="FILE", help="a table of the Open Bandit kind"
+        "--from-obd", type=Path, metavar="FILE", help="a table like the Open Bandit Dataset's"
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     decisions = sum(isinstance(event, ev.Decided) for event in events)
     rewards = sum(isinstance(event, ev.Rewarded) for event in events)
-    print(f"{decisions} decisions and {rewards} outcomes are now the past of {chosen.data_dir}")
+    print(f"{decisions} decisions and {rewards} outcomes written to the log in {chosen.data_dir}")
     return 0
 
 

@@ -25,10 +25,10 @@ from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 
 _EPILOG = """\
-Exit status: 0 the log is whole, or was repaired; 1 it is damaged, or cannot be read.
+Exit status: 0 the log is intact or was repaired; 1 it is damaged or cannot be read.
 
---repair writes a new log of every record that is as it was written, with empty ones in the place of
-those that are lost, and puts it in the place of the damaged one, which is kept as ...damaged-N.
+--repair writes a new log with every intact record, and an empty record for each lost one. The new
+log replaces the damaged one, which is kept as ...damaged-N.
 docs/repair.md says what to do before and after.
 
 examples:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
     add("--repair", action="store_true", help="save what can be saved of a damaged log")
-    add("--json", action="store_true", help="for machines")
+    add("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

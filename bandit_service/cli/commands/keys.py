@@ -1,4 +1,4 @@
-"""Make API keys."""
+"""Create API keys."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from bandit_service.settings import keys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `keys`."""
     actions = parser.add_subparsers(required=True, metavar="new")
-    new = actions.add_parser("new", help="print a fresh key, once, and the entry to configure")
+    new = actions.add_parser(
+        "new", help="print a new key, once, and its entry for the configuration"
+    )
     new.add_argument("--id", required=True, help="a name for the key")
     scopes = ", ".join(keys.SCOPES)
     new.add_argument("--scopes", required=True, help=f"comma-separated scopes: {scopes}")
-    new.add_argument("--tenant", default="", help="the only tenant that the key acts for")
+    new.add_argument("--tenant", default="", help="limit the key to this tenant")
 
 
 def run(args: argparse.Namespace) -> int:

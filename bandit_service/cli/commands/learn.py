@@ -34,13 +34,13 @@ from bandit_service.wire import RewardRequest
 _CONTEXT_WINDOW = 128_000
 _EPILOG = """\
 Every recorded answer becomes one self-contained reward in the event log, exactly as if it had been
-sent to POST /v1/rewards, and is learned by the fold. Run it while the service is stopped. What was
-taught before under the same query_id is not taught again, as long as the log remembers its key
-(the last 100,000), so that a run that was cut off can be repeated.
+sent to POST /v1/rewards. Run it while the service is stopped. An answer already taught under the
+same query_id is not taught again while the log remembers its key (the last 100,000), so you can
+repeat a run that was cut off.
 
-At the end all that was taught by this command counts, of each arm, as at most STRENGTH outcomes, so
-that the first real ones can overrule it. Sums do not tell outcomes apart: run it before the service
-has learned by itself. Neighbours in the history, which knn reads, and costs count in full.
+At the end everything this command taught counts as at most STRENGTH outcomes of each arm, so that
+the first real outcomes can correct it. Sums do not tell outcomes apart: run it before the service
+has learned anything by itself. Neighbours in the history, which knn reads, and costs count in full.
 
 example:
   bandit-service learn --data traffic.jsonl.gz --config config.toml && bandit-service serve ..."""
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--add-arms",
         action="store_true",
-        help="add models of the recording that the catalogue does not have; else it is an error",
+        help="add the recording's models that are not in the catalogue; else they are an error",
     )
     options.limit(parser)
     options.strength(parser, "--strength", STRENGTH, "")

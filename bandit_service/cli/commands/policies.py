@@ -13,8 +13,8 @@ from bandit_service.cli.options import USAGE_ERROR
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `policies`."""
-    parser.add_argument("name", nargs="?", help="one of them, with its whole description")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("name", nargs="?", help="show the full description of this policy")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Stream recorded traffic through policies, without a server.
 
-Stream recorded traffic through one or more policies, by the same fold that the service runs, and
-compare them with uniform, the best single arm and the oracle.
+Stream recorded traffic through one or more policies, with the same code as the service, and compare
+them with uniform, the best single arm and the oracle.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _EVERY = 25
 _EPILOG = f"""\
 baselines, on the same queries in the same order:
   uniform      every arm equally often, in expectation
-  best single  the arm of the highest mean reward in hindsight, always
+  best single  always the arm with the highest mean reward in hindsight
   oracle       the best arm of each query; no policy that sees one outcome per query can reach it
 
 columns:
   gap closed   (reward - uniform) / (oracle - uniform)
-  regret       what the baseline earned more, summed over all queries
+  regret       the baseline's reward minus the policy's, summed over all queries
 
 examples:
   bandit-service replay --data {SPECIALISTS} --policy all
@@ -56,7 +56,7 @@ examples:
   bandit-service replay --data traffic.jsonl.gz --policy metallm --policy eagle --plot out.png
   bandit-service replay --log --config bandit.toml --policy eagle
 
-the format of FILE is in docs/replay.md"""
+docs/replay.md describes the format of FILE"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--log",
         action="store_true",
-        help="the log of a stopped service: fold it anew for each policy, compare with the "
-        "snapshots, and leave one for each other policy (default: the one that serves)",
+        help="replay the log of a stopped service for each policy, compare with the snapshots, "
+        "and write a snapshot for each other policy (default: the serving policy)",
     )
     options.config(parser)
     options.data(source)
@@ -93,19 +93,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=bounded(float, 0.0, 1.0),
         default=options.DEFAULTS.exploration.share,
         metavar="P",
-        help="share of the queries that explores, all arms alike (default: %(default)s)",
+        help="share of the queries that explores, evenly over all arms (default: %(default)s)",
     )
     parser.add_argument(
         "--floor",
         type=bounded(float, 0.0, 0.5),
         metavar="P",
-        help="least probability of each arm, in place of --share; all together at most "
+        help="minimum probability of each arm, instead of --share; all arms together at most "
         f"{options.DEFAULTS.exploration.floor_share:g}",
     )
     options.willingness_to_pay(parser)
     options.embedding(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw reward over queries")
-    parser.add_argument("--json", action="store_true", help="results for machines, no table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:

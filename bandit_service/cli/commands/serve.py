@@ -30,13 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `serve`."""
     options.config(parser)
     parser.add_argument("--host", help="overrides [server] host")
-    parser.add_argument("--port", type=int, help="overrides [server] port; 0 takes a free one")
+    parser.add_argument("--port", type=int, help="overrides [server] port; 0 uses a free port")
     parser.add_argument(
         "--ready-file",
         type=Path,
         help='write {"url": …} to this file once the service is listening',
     )
-    parser.add_argument("--hints", action="store_true", help="print where to look and what to try")
+    parser.add_argument(
+        "--hints", action="store_true", help="print the address of the page and commands to try"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

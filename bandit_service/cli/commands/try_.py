@@ -20,11 +20,13 @@ from bandit_service.gateway.request import is_auto, of_chat
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `try`."""
     parser.add_argument("question")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the service")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="address of the service")
     parser.add_argument("--key", default="", help="an API key with the scopes decide and read")
-    parser.add_argument("--model", default="auto", help="auto with preferences, or an arm")
-    parser.add_argument("--no-answer", action="store_true", help="decide only, and call no model")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument(
+        "--model", default="auto", help="auto, with or without preferences, or a model's id"
+    )
+    parser.add_argument("--no-answer", action="store_true", help="only decide; call no model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Choose a policy's parameters on a validation split of recorded data.
 
-Search a policy's parameters on a validation split; the test split is looked at once, with the
-chosen ones and the defaults.
+Search a policy's parameters on a validation split. The test split is used once, with the chosen
+parameters and the defaults.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="nested",
         metavar=options.POLICY,
-        help="a policy, with parameters that are not searched (default: %(default)s)",
+        help="a policy, with its fixed parameters (default: %(default)s)",
     )
     add(
         "--grid",
@@ -70,20 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=LOW:HIGH[:log]",
-        help="numbers to draw from, with --trials; repeatable",
+        help="range of numbers to draw from, with --trials; repeatable",
     )
     add(
         "--trials",
         type=bounded(int, 1, 100_000),
         metavar="N",
-        help="candidates drawn by Optuna (TPE) instead of the whole grid",
+        help="number of candidates that Optuna (TPE) draws, instead of the whole grid",
     )
     add(
         "--search-seed",
         type=bounded(int, 0, 2**31),
         default=0,
         metavar="N",
-        help="seed of those draws (default: %(default)s)",
+        help="seed of Optuna's draws (default: %(default)s)",
     )
     add(
         "--seeds",
@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.limit(parser, 2)
     options.willingness_to_pay(parser)
     options.embedding(parser)
-    add("--json", type=Path, metavar="FILE", help="all trials for machines")
+    add("--json", type=Path, metavar="FILE", help="write all trials to this JSON file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -172,7 +172,7 @@ def space_of(
 
     space: dict[str, list[Any] | Range] = {}
     if not grids and not ranges:
-        raise Usage("--grid KEY=V1,V2,... or --trials N with --range KEY=LOW:HIGH is needed")
+        raise Usage("needs --grid KEY=V1,V2,... or --trials N with --range KEY=LOW:HIGH")
     if ranges and not drawn:
         raise Usage("--range needs --trials, how many candidates to draw")
     for option, texts in (("--grid", grids), ("--range", ranges)):
@@ -183,7 +183,7 @@ def space_of(
                     f"{option} {text}: must be KEY={'V1,V2' if texts is grids else 'LOW:HIGH'}"
                 )
             if key in space:
-                raise Usage(f"{option} {text}: {key} is there twice")
+                raise Usage(f"{option} {text}: duplicate key {key}")
             space[key] = _values(rest) if option == "--grid" else _range(text, rest, Range)
     return space
 

@@ -1,4 +1,4 @@
-"""Serve recorded answers by OpenAI's wire format.
+"""Serve recorded answers in OpenAI's wire format.
 
 A provider that answers from recorded traffic at recorded cost and latency, to try the gateway
 without a key.
@@ -31,9 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", default=PARETOBANDIT, help=f"a recording, {SPECIALISTS} or {PARETOBANDIT}"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one")
-    parser.add_argument("--speed", type=float, default=10.0, help="times faster than recorded")
-    parser.add_argument("--fail-rate", type=float, default=0.0, help="share answered with 503")
+    parser.add_argument(
+        "--port", type=int, default=8090, help="port to listen on; 0 uses a free one"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=10.0, help="speed relative to the recorded times"
+    )
+    parser.add_argument(
+        "--fail-rate", type=float, default=0.0, help="share of requests answered with 503"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the failures")
     parser.add_argument(
         "--ready-file",
@@ -41,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='write {"url": …} to this file once the service is listening',
     )
     parser.add_argument(
-        "--write-config", type=Path, help="write a configuration of a service in front of it"
+        "--write-config", type=Path, help="write a configuration for a service in front of it"
     )
 
 

@@ -209,7 +209,7 @@ def test_what_is_searched_is_read_from_the_command_line() -> None:
         ([], ["a=1:2"], False, "--range needs --trials"),
         (["a"], [], False, "--grid a: must be KEY="),
         (["a="], [], False, "--grid a=: must be KEY="),
-        (["a=1", "a=2"], [], False, "--grid a=2: a is there twice"),
+        (["a=1", "a=2"], [], False, "--grid a=2: duplicate key a"),
         ([], ["a=1"], True, "--range a=1: must be KEY=LOW:HIGH"),
         ([], ["a=1:2:lin"], True, "--range a=1:2:lin: must be KEY=LOW:HIGH"),
         ([], ["a=1:inf"], True, "--range a=1:inf: must be finite"),
