@@ -90,17 +90,17 @@ demo-gateway: $(VENV)/.demo var/models/.exported ## the same acts through the ga
 demo-full: $(VENV)/.demo var/models/.exported ## the same with all policies, queries and 20 seeds; takes long (DATA=FILE)
 	@$(BIN)/python -m loadtest.demo $(DEMO) --full
 
-demo-readme: $(VENV)/.demo var/models/.exported ## the demos' tables in README.md and docs/gateway.md and the picture anew
+demo-readme: $(VENV)/.demo var/models/.exported ## the demos' tables in README.md and docs/gateway.md and the picture again
 	@$(BIN)/python -m loadtest.demo --markdown README.md --plot docs/images/demo.png
 	@$(BIN)/python -m loadtest.demo_gateway --markdown docs/gateway.md
 
 monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Prometheus with the alert rules, until Ctrl-C
 	@$(BIN)/python -m loadtest.monitor
 
-dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards anew: four minutes of load, drawn by matplotlib
+dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib
 	@$(BIN)/python -m loadtest.pictures
 
-dashboards: $(VENV)/.test ## write deploy/grafana/dashboards anew from loadtest/panels.py
+dashboards: $(VENV)/.test ## write deploy/grafana/dashboards again from loadtest/panels.py
 	@$(BIN)/python -m loadtest.dashboards
 
 screenshots: $(VENV)/.test var/models/.exported ## the pictures of the web page in the docs, with recorded traffic (two minutes)
@@ -112,7 +112,7 @@ replay: $(VENV)/.demo var/models/.exported ## the same through every policy, wit
 evaluate: $(VENV)/.evaluate var/models/.exported ## every router and policy on recorded data, all protocols (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service evaluate --data $(DATA) --seeds $(SEEDS)
 
-results: $(VENV)/.evaluate var/models/.exported ## docs/results.md anew from RECORDED=DIR, an hour (MANY=20 and FEW=5 seeds, OLD_FLOOR=1 beside 0.01 per arm)
+results: $(VENV)/.evaluate var/models/.exported ## docs/results.md again from RECORDED=DIR, an hour (MANY=20 and FEW=5 seeds, OLD_FLOOR=1 beside 0.01 per arm)
 	@$(BIN)/python -m loadtest.results --data $(RECORDED) --seeds $(MANY) --few $(FEW) $(if $(OLD_FLOOR),--old-floor)
 
 compare-peers: $(VENV)/.peers var/models/.exported ## head to head with other bandit libraries on the same streams (MANY=20 seeds)

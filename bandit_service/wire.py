@@ -23,7 +23,7 @@ from policies import ArmId, Vector
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_DEPTH = 32
-"""Lists and maps in each other; a request of ours needs five."""
+"""Lists and maps in each other; a request needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
 _LONG = re.compile(rb"\d{19}")
@@ -277,7 +277,7 @@ def decode_passed(body: bytes) -> Any:
 
 
 def decode_request(body: bytes) -> Any:
-    """JSON of a request of ours, in which no whole number is beyond 64 bits; Refused names it."""
+    """JSON of a request, in which no whole number is beyond 64 bits; Refused names it."""
     value = decode_json(body)
     if _LONG.search(body) is not None:
         _check_whole("", value)

@@ -66,7 +66,7 @@ class Cells:
     qualities; squares: (K + 1,) of their squares. up, down: (K + 1,) how far an arm's latest
     outcomes were above and below what was expected; alarms, since: (K + 1,) how often that was too
     far, and how many outcomes the arm had since. outcomes: how many came; due: at which number the
-    cells are grouped anew.
+    cells are grouped again.
 
     used: how many cells there are. centres: (M, d) where they are, in 1/GRID. mass, sums: (M,) and
     (M, d), how many queries came to each, and their sum. group: (M,) the group of each cell, of
@@ -172,7 +172,7 @@ class Cells:
         return self._sums
 
     def changed(self) -> None:
-        """What follows from the sums is to be computed anew."""
+        """What follows from the sums is to be computed again."""
         self._eased = None
 
     def column(self, arm: ArmId) -> int:
@@ -243,7 +243,7 @@ class Cells:
     # --- how cells are grouped ---
 
     def regroup(self, groups: int) -> bool:
-        """A slice of grouping the cells anew, from where the groups were; True when it is done."""
+        """A slice of grouping the cells again, from where the groups were; True when it is done."""
         used = self.used
         if self.draft.stage == 0:
             self._follow()

@@ -159,7 +159,7 @@ def train_factorization(
     winner, loser: (n,) indices of arms in [0, k), two different ones in each row.
     dim, epochs, learning_rate, weight_decay, batch: the paper's by default; the released code's
         example runs 100 epochs.
-    noise: standard deviation of what is added to every component of an embedding anew each time
+    noise: standard deviation of what is added to every component of an embedding again each time
         it is used; 0.1 is the code's, for 1536 components of a unit vector.
     seed: of the first values, the order of the rows and the noise.
 

@@ -33,7 +33,7 @@ class MetaLLM:
     ridge: λ > 0. 12.94 is the released code's; the larger, the slower an arm leaves its prior.
     reward: "apart" or "paper", what y and the score are, as above.
     cost_weight: p >= 0, in `paper` mode only; 0.001 is the value of the paper's best table row.
-    bias: append a constant 1 to x, so that an arm's overall level need not be learned anew in
+    bias: append a constant 1 to x, so that an arm's overall level need not be learned again in
         every direction of the embedding. The paper has none.
     prior: q₀ in [0, 1], the quality an arm is believed to have before its first answer, in
         `apart` mode only. 1 is optimistic, so that every arm is tried; about λ/2 answers
@@ -121,7 +121,7 @@ class MetaLLM:
         return state
 
     def correct(self, state: RidgeStack, before: Rewarded, after: Rewarded) -> RidgeStack:
-        """The other target in b; A does not hang on it."""
+        """The other target in b; A does not depend on it."""
         old = self._target(before, settled(before))
         new = self._target(after, settled(after))
         state.revise(after.arm, self._features(after.context.embedding), new - old)

@@ -351,7 +351,7 @@ class Nested:
         return m, h * share + share * share * v + state.spread[1]
 
     def _learn_spreads(self, state: Cells) -> None:
-        """ρ and both h anew, by moments, from what is counted."""
+        """ρ and both h again, by moments, from what is counted."""
         sums, used = state.sums, state.used
         p = sums.s / np.maximum(sums.n, 1e-9)
         seen = np.add.reduce(np.maximum(state.squares - sums.s * p, 0.0))

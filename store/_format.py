@@ -109,7 +109,7 @@ def refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
     if not names:
         return
     if "head" not in names:
-        raise Corrupt(0, f"{path} is a database, and not a log of ours")
+        raise Corrupt(0, f"{path} is a database, not an event log")
     row = db.execute("SELECT format FROM head").fetchone()
     if row is not None and row[0] not in READS:
         raise WrongFormat(path, row[0], FORMAT)

@@ -148,7 +148,7 @@ class SqliteLog:
             return Locked(self.path)
         if isinstance(error, sqlite3.OperationalError) and _name(error) != "SQLITE_ERROR":
             return Full(f"{self.path} cannot be written ({error})")
-        return Corrupt(0, f"{self.path} is not a log of ours ({error})")
+        return Corrupt(0, f"{self.path} is not an event log ({error})")
 
     def append(self, records: Sequence[Record]) -> Offset:
         """All records to the kernel in one transaction, or none; the last offset.

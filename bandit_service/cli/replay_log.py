@@ -1,4 +1,4 @@
-"""`bandit-service replay --log`: the past of a stopped service, folded anew, also for others."""
+"""`bandit-service replay --log`: the past of a stopped service, folded again, also for others."""
 
 from __future__ import annotations
 

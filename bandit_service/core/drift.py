@@ -133,7 +133,7 @@ class Drift:
         track.add(residual, at, ARM_WARM_UP)
 
     def detected(self, event: ev.DriftDetected) -> None:
-        """Watching begins anew, and the arm gets its allowance."""
+        """Watching begins again, and the arm gets its allowance."""
         self.tracks[event.arm] = Track()
         self.alarms.append(event)
         del self.alarms[:-MOST_ALARMS]

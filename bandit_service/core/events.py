@@ -236,7 +236,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The query of a self-contained outcome, which no decision of ours stands behind."""
+    """The query of a self-contained outcome, which has no decision of this service."""
 
     embedding: bytes
     tokens: int

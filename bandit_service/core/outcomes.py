@@ -204,7 +204,7 @@ def subject_rewarded(
     ts: float,
     prior: bool = False,
 ) -> ev.Rewarded | None:
-    """The event for a self-contained reward, which needs no decision of ours; None if resent.
+    """The event for a self-contained reward, which needs no earlier decision; None if resent.
 
     prior: it is taught beforehand, by a warm start.
     """

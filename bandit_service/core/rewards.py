@@ -83,7 +83,7 @@ def spent(world: World, event: ev.Spent, what: Resolved) -> None:
 
 
 def expired(world: World, event: ev.DecisionsExpired, what: Resolved) -> None:
-    """A decision that nobody rewarded leaves, and teaches the reward of silence if there is one."""
+    """A decision that nobody rewarded leaves, and teaches the default reward if one is set."""
     pending, reward = what.pending, event.default_reward
     if pending is None or pending.settled or reward is None or what.arm not in world.arms:
         return

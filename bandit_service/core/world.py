@@ -113,7 +113,7 @@ class World:
     trials: what they are and what they have seen, by id, oldest first; `rules` stands over them.
     calibration: the propensities of each policy against what was drawn. ts: the latest time of any
     event. erasing: the owners whose records are still to be erased from the log. unapplied: how
-    many events an error of ours stopped half-way.
+    many events a bug stopped half-way.
     """
 
     learners: Learners
@@ -154,7 +154,7 @@ class World:
         return self._why_unapplied
 
     def stopped(self, where: str) -> None:
-        """An error of ours stopped an event half-way."""
+        """A bug stopped an event half-way."""
         self.unapplied += 1
         self._why_unapplied = where
 

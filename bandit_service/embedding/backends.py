@@ -87,7 +87,7 @@ class OnnxBackend:
         except Exception as error:  # noqa: BLE001 - its exceptions have no common base
             raise ModelUnavailable(
                 f"embedding.model: ONNX Runtime cannot load {path} ({error}); remove it, and it is "
-                "made anew from the weights"
+                "made again from the weights"
             ) from None
         inputs = sorted(value.name for value in self._session.get_inputs())
         shapes = {value.name: value.shape for value in self._session.get_outputs()}

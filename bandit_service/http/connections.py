@@ -143,7 +143,11 @@ class Connection(web.RequestHandler):
             _log.warning("refused", extra={"code": status, "why": why, "more": more or None})
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun")
-        error = ServiceError("an error of ours") if status >= 500 else _unreadable(self)
+        error = (
+            ServiceError("internal error; search the log for it")
+            if status >= 500
+            else _unreadable(self)
+        )
         answer = self.render(error)
         answer.headers["x-request-id"] = clock.Ids().new(clock.now())
         answer.force_close()

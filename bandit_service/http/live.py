@@ -43,7 +43,7 @@ class Live:
         self.broadcast = Broadcast(self._tick, self.most)
 
     def feed_of(self, tenant: str | None) -> ActivityFeed:
-        """What a caller may see; Forbidden for a tenant that no key of ours is bound to."""
+        """What a caller may see; Forbidden for a tenant that no key is bound to."""
         try:
             return self.feeds.of(tenant)
         except KeyError:

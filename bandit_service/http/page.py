@@ -1,6 +1,6 @@
 """The page at `/` and its files, which are in the package: no build step, nothing from elsewhere.
 
-Files are read once, sent with a hash as their ETag, and asked for anew at each visit. The policy
+Files are read once, sent with a hash as their ETag, and asked for again at each visit. The policy
 that goes with the page lets it run scripts and styles of its own origin and nothing else.
 """
 

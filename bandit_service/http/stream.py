@@ -167,7 +167,7 @@ class _Connection:
             await self._refuse(id, stopped())
         except Exception:  # noqa: BLE001 - a bug: say so, show no inside
             _log.exception("internal error")
-            await self._refuse(id, ServiceError("an error of ours"))
+            await self._refuse(id, ServiceError("internal error; search the log for it"))
         else:
             self._told(200)
             await self._send({"id": id, **msgspec.to_builtins(answer)})

@@ -66,7 +66,7 @@ class UpdateRow:
     """What it costs to take in more of the training part, and what it brings.
 
     share: of the training part that is known by now. added: queries that are new. incremental:
-    whether they alone were taken in, or everything was fitted anew. seconds: wall time of that.
+    whether they alone were taken in, or everything was fitted again. seconds: wall time of that.
     """
 
     router: str
@@ -179,7 +179,7 @@ def update_times(
 
     shares: rising, in (0, 1], of the training part in the order of a hash; the test part is that
     of `evaluate_offline`. A router whose predictor has `update` is given the new queries alone,
-    any other is fitted anew on all so far, as in the paper. arXiv 2409.15518v2, section 3.
+    any other is fitted again on all so far, as in the paper. arXiv 2409.15518v2, section 3.
     """
     _check(data, share, (seed,))
     if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:

@@ -117,7 +117,7 @@ def evaluate_pairs(
     embeddings: (n, d) float32 of unit norm, of `pairs.texts`. Ties teach, and are not foretold.
 
     - coin: 1/2.
-    - Bradley-Terry, refit: σ(ξ_a − ξ_b), fitted with `ridge` to all votes so far, anew every
+    - Bradley-Terry, refit: σ(ξ_a − ξ_b), fitted with `ridge` to all votes so far, again every
       `refit_every` votes; a tie is half a win for each.
     - Elo global, local and blend: Eagle with P = 1, 0 and 1/2, learning from comparisons only:
       E = 1 / (1 + 10^((R_b − R_a)/400)) of the scores that it proposes. `neighbours` past prompts

@@ -77,10 +77,12 @@ class Shown:
                 each for each in self.router.world.drift.alarms if each.ts >= now - _SPAN_S
             ]
         )
-        anew = {} if tenant is not None else relearned(own_alarms(self.router.world))
-        arms = self._arms(feed, span, recent, alarms, anew, now)
+        relearning = {} if tenant is not None else relearned(own_alarms(self.router.world))
+        arms = self._arms(feed, span, recent, alarms, relearning, now)
         budgets = self._budgets(tenant, now)
-        noticed = drifted(alarms) + list(anew.values()) + self._splits() + nearly_spent(budgets)
+        noticed = (
+            drifted(alarms) + list(relearning.values()) + self._splits() + nearly_spent(budgets)
+        )
         codes = (
             []
             if tenant is not None
@@ -173,7 +175,7 @@ class Shown:
         span: Sequence[Step],
         recent: Sequence[Pending],
         alarms: Sequence[DriftDetected],
-        anew: Mapping[ArmId, str],
+        relearning: Mapping[ArmId, str],
         now: float,
     ) -> list[dict[str, Any]]:
         treated = chances([pending.decided for pending in recent])
@@ -205,7 +207,7 @@ class Shown:
                 "why": " ".join(
                     [
                         *drifted([alarm for alarm in alarms if alarm.arm == id]),
-                        *([anew[id]] if id in anew else []),
+                        *([relearning[id]] if id in relearning else []),
                         changes(seen, now)
                         + why(treated.get(id), record.retired, upstream, untried),
                     ]

@@ -1,4 +1,4 @@
-"""Experiments as they are changed: made, ramped, weighed anew, started, paused, stopped.
+"""Experiments as they are changed: made, ramped, weighted again, started, paused, stopped.
 
 Every change is an event with who and why, checked against the world in the moment it is written;
 what is refused changes nothing.
@@ -120,7 +120,7 @@ class Experiments:
         weights: dict[str, float] | None = None,
         release: str | None = None,
     ) -> None:
-        """Ramp, weigh anew, or let a held variant back in after its cool-down."""
+        """Ramp, change weights, or let a held variant back in after its cool-down."""
 
         def prepare() -> ev.AnyEvent | None:
             spec, trial = self._own(id)

@@ -106,7 +106,7 @@ def recover(
         if others:
             _log.warning("snapshots of another version are not used", extra={"keys": others})
         return replayed(log, settings, wanted, progress)
-    for policy in _there(snapshots):  # of a log that cannot be folded anew, any that reaches it
+    for policy in _there(snapshots):  # of a log that cannot be folded again, any that reaches it
         found = _from_snapshot(policy, log, settings, snapshots, progress)
         if found is not None:
             return found

@@ -433,7 +433,7 @@ class Router:
             made < self.writer.now() - self.rules.ttl_s or decision_id < oldest
         ):
             raise Expired(
-                f"decision_id: {decision_id!r} was made too long ago and is forgotten; "
+                f"decision_id: {decision_id!r} has expired; "
                 f"reward.ttl_s is {self.rules.ttl_s:g}, "
                 f"reward.max_pending is {self.rules.max_pending}",
                 param="decision_id",

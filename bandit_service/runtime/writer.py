@@ -34,7 +34,7 @@ from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
-_OURS = "an error of ours"
+_OURS = "internal error; search the log for this request id"
 _NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
 
 Prepare = Callable[[], ev.AnyEvent | None]

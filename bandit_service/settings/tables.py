@@ -37,7 +37,7 @@ def policies_beside(items: Any, serving: str, mistakes: list[str]) -> tuple[Poli
         if name == serving:
             mistakes.append(f"policies[{i}].name: {name!r} is the policy that serves")
         if name in names[:i]:
-            mistakes.append(f"policies[{i}].name: {name!r} is there twice")
+            mistakes.append(f"policies[{i}].name: duplicate name {name!r}")
     return tuple(PolicySettings(spec.name, spec.parameters) for spec in specs)
 
 
@@ -90,7 +90,7 @@ def arms_of(items: Any, mistakes: list[str]) -> tuple[ArmSpec, ...]:
             mistakes += [f"arms[{i}].{each}" for each in error.each]
             continue
         if arm.id in {other.id for other in arms}:
-            mistakes.append(f"arms[{i}].id: {arm.id!r} is there twice")
+            mistakes.append(f"arms[{i}].id: duplicate id {arm.id!r}")
         arms.append(arm)
     return tuple(arms)
 
@@ -110,7 +110,7 @@ def keys_of(
             continue
         for other in (*known, *keys):
             if key.id == other.id:
-                mistakes.append(f"{where}keys[{i}].id: {key.id!r} is there twice")
+                mistakes.append(f"{where}keys[{i}].id: duplicate id {key.id!r}")
             elif key.hash == other.hash:
                 mistakes.append(f"{where}keys[{i}].hash: is that of {other.id!r} too")
         keys.append(key)

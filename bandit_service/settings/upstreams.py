@@ -115,7 +115,7 @@ def upstreams_of(
         if spec is None:
             continue
         if spec.id in {other.spec.id for other in found}:
-            mistakes.append(f"upstreams[{i}].id: {spec.id!r} is there twice")
+            mistakes.append(f"upstreams[{i}].id: duplicate id {spec.id!r}")
         found.append(made[-1])
     return tuple(found)
 
@@ -135,7 +135,7 @@ def listed(
             continue
         id = getattr(spec, "id", "*")
         if id != "*" and any(getattr(other, "id", None) == id for other in found):
-            mistakes.append(f"{name}[{i}].id: {id!r} is there twice")
+            mistakes.append(f"{name}[{i}].id: duplicate id {id!r}")
         found.append(spec)
     return tuple(found)
 

@@ -291,7 +291,7 @@ class Metrics:
             "bandit_children_ended_total", "Child processes that made no progress and were killed."
         )
         self.unapplied = make.gauge(
-            "bandit_events_unapplied", "Events of the log that an error of ours stopped half-way."
+            "bandit_events_unapplied", "Events of the log that a bug stopped half-way."
         )
         self.recovery_unknown = make.gauge(
             "bandit_recovery_unknown_events",
@@ -411,7 +411,7 @@ class Metrics:
         self.arm_alarms = make.counters(
             "bandit_arm_alarms_total",
             "Alarms of the serving policy itself that an arm changed, after "
-            "which it learns the arm anew.",
+            "which it learns the arm again.",
             ("arm",),
         )
         self.query_drift_detected = make.counters(

@@ -114,7 +114,7 @@ export class Chart {
     event.preventDefault();
     const from = this.at ?? this.times.length - 1;
     this.cursor(Math.max(0, Math.min(this.times.length - 1, from + move)));
-    if (this.times[this.at] === undefined) return; // drawn anew, there was not enough to read
+    if (this.times[this.at] === undefined) return; // drawn again, there was not enough to read
     say(this.spoken, [clock(this.times[this.at]), ...this.readout(this.at).map(([, name, value]) => `${name} ${value}`)].join(", "));
   }
 

@@ -2,5 +2,5 @@
 
     python -m loadtest.specialists --out bandit_service/data/specialists
 
-asks every one of them every question anew. What it takes is in the README beside the recording.
+asks every one of them every question again. What it takes is in the README beside the recording.
 """

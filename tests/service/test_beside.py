@@ -138,7 +138,7 @@ async def test_the_gateway_decides_by_the_policy_that_the_model_names(
     ("items", "mistake"),
     [
         ([{"name": "nested"}], r"policies\[0\]\.name: 'nested' is the policy that serves"),
-        ([{"name": "eagle"}, {"name": "eagle"}], r"policies\[1\]\.name: 'eagle' is there twice"),
+        ([{"name": "eagle"}, {"name": "eagle"}], r"policies\[1\]\.name: duplicate name 'eagle'"),
         ([{"name": "nobody"}], r"policies\[0\]\.name: .*no policy named 'nobody'"),
         ([{"name": "eagle", "parameters": {"x": 1}}], r"policies\[0\]\.parameters\.x: eagle has"),
         ([{"nam": "eagle"}], r"policies\[0\]\.nam"),

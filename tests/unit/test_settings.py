@@ -104,7 +104,7 @@ def test_a_mistake_names_its_key(tmp_path: Path, text: str, expected: str) -> No
 
 def test_two_arms_of_one_name_are_refused(tmp_path: Path) -> None:
     arm = "[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\n"
-    with pytest.raises(settings.BadSettings, match="'a' is there twice"):
+    with pytest.raises(settings.BadSettings, match="duplicate id 'a'"):
         _read(tmp_path, arm + arm)
 
 

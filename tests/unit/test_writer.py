@@ -148,7 +148,10 @@ async def test_an_error_of_ours_in_an_event_is_answered_told_and_the_same_at_eve
         done = await asyncio.gather(before, broken, after, return_exceptions=True)
     assert isinstance(done[0], ev.Decided)
     assert isinstance(done[1], ServiceError)
-    assert (done[1].status, done[1].message) == (500, "an error of ours")
+    assert (done[1].status, done[1].message) == (
+        500,
+        "internal error; search the log for this request id",
+    )
     assert isinstance(done[2], ev.Decided)
     assert not writer.broken.done()
     assert writer.world.unapplied == 1
@@ -244,7 +247,9 @@ async def test_an_append_that_fails_in_a_way_nobody_expected_is_told_to_all_who_
     with monkeypatch.context() as patched:
         patched.setattr(_Disk, "append", fails)
         async with asyncio.timeout(60):
-            with pytest.raises(ServiceError, match="an error of ours"):
+            with pytest.raises(
+                ServiceError, match="internal error; search the log for this request id"
+            ):
                 await writer.submit(lambda: _decided("a"))
         assert writer.tasks.failing == {"flush": "TypeError"}
     assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)

@@ -227,7 +227,7 @@ def text_of(found: Tuning, seeds: int) -> str:
     runs = len(found.trials) * seeds
     feedback = (
         f"Feedback used for choosing: {found.outcomes} outcomes, one per query in each of {runs} "
-        f"runs over the validation part; live, each run would take that traffic anew."
+        f"runs over the validation part; live, each run would take that traffic again."
     )
     return f"{choosing.text()}\n\n{testing.text()}\n\n{feedback}"
 

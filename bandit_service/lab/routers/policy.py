@@ -67,7 +67,7 @@ class PolicyRouter:
     Then no more is learned, and the arm of the highest score is chosen; on ties the cheaper one.
     Where the scores are merit − cost/WTP, as eight probes tell, merit is asked once and swept by
     λ = 1/WTP; where they do not depend on WTP, `without_price` says what is swept; in any other
-    case the policy is asked anew at 34 values of λ.
+    case the policy is asked again at 34 values of λ.
 
     without_price: "budget", Eagle's rule (`by_budget`), which for K arms has at most K settings;
         or "dominance", for ratings on Elo's scale: the cheapest arm that no dearer one beats

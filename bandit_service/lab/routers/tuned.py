@@ -46,7 +46,7 @@ def tuned(
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The best of `grid`, chosen by `tuned` and fitted anew on the whole training part."""
+    """The best of `grid`, chosen by `tuned` and fitted again on the whole training part."""
 
     grid: tuple[OfflineRouter, ...]
     share: float = 0.2

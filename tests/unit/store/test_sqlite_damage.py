@@ -199,7 +199,7 @@ def test_leaves_the_database_of_another_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     _changed(path, "CREATE TABLE precious (x)")
     before = path.read_bytes()
-    with pytest.raises(Corrupt, match="is a database, and not a log of ours"):
+    with pytest.raises(Corrupt, match="is a database, not an event log"):
         SqliteLog(path)
     assert path.read_bytes() == before
 
