@@ -1,5 +1,6 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
+from store._engines import ENGINES, open_log
 from store._mark import read as synced
 from store._protocols import (
     START,
@@ -15,6 +16,7 @@ from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, T
 __distribution__ = "bandit-service"
 
 __all__ = [
+    "ENGINES",
     "START",
     "Closed",
     "Corrupt",
@@ -30,5 +32,6 @@ __all__ = [
     "StoreError",
     "Trimmed",
     "WrongFormat",
+    "open_log",
     "synced",
 ]

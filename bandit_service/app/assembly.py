@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import policies
+import store
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.affinity import Affinity
@@ -38,18 +39,18 @@ from bandit_service.settings import (
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
+from store import EventLog
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
-from store.sqlite import SqliteLog
 
 _log = logging.getLogger("bandit.app")
 
 
-def open_log(settings: Settings) -> SqliteLog:
+def open_log(settings: Settings) -> EventLog:
     """The event log in its directory, which is made if it is not there."""
     directory = Path(settings.data_dir)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return SqliteLog(directory / settings.log.path)
+    return store.open_log(directory / settings.log.path)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:

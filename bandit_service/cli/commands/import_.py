@@ -22,8 +22,7 @@ from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
 from bandit_service.embedding import open_backend
-from store import Record
-from store.sqlite import SqliteLog
+from store import Record, open_log
 
 _BATCH = 500
 _EPILOG = """\
@@ -119,7 +118,7 @@ def _write(events: Sequence[ev.AnyEvent], path: Path) -> None:
     partial = path.with_name(path.name + ".importing")
     partial.unlink(missing_ok=True)
     try:
-        log = SqliteLog(partial)
+        log = open_log(partial)
         try:
             records = _records(events)
             bar: tqdm[Any] = tqdm(

@@ -19,10 +19,9 @@ from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
-from store import Corrupt, Offset
+from store import Corrupt, EventLog, Offset, open_log
 from store.salvage import Report, examine, repair, take_place
 from store.snapshots import FileSnapshots
-from store.sqlite import SqliteLog
 
 _EPILOG = """\
 Exit status: 0 the log is intact or was repaired; 1 it is damaged or cannot be read.
@@ -83,7 +82,7 @@ def _whole(chosen: settings.Settings) -> dict[str, Any]:
     return found
 
 
-def _started(log: SqliteLog, chosen: settings.Settings, snapshots: FileSnapshots) -> dict[str, Any]:
+def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots) -> dict[str, Any]:
     """The state that a start would have, and that of the log alone where it is another one."""
     recovered = recovery.recover(log, chosen, snapshots)
     world = recovered.world
@@ -106,7 +105,7 @@ def _started(log: SqliteLog, chosen: settings.Settings, snapshots: FileSnapshots
     return found
 
 
-def _counted(log: SqliteLog) -> dict[str, Any]:
+def _counted(log: EventLog) -> dict[str, Any]:
     """Reads and verifies every record that is kept."""
     first, kinds = log.first, dict[str, int]()
     total = log.last - first + 1
@@ -208,7 +207,7 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
     into.unlink(missing_ok=True)  # of a repair that was cut off
     snapshots = assembly.open_snapshots(chosen)
     repair(path, into, snapshots.newest(Offset(0)))
-    log = SqliteLog(into)
+    log = open_log(into)
     try:
         for _ in log.replay(Offset(log.first - 1)):
             pass

@@ -20,9 +20,8 @@ from bandit_service.data.log_source import (
 )
 from bandit_service.offline.offpolicy.fold import Asked
 from bandit_service.settings import Settings
-from store import Offset
+from store import Offset, open_log
 from store.snapshots import FileSnapshots
-from store.sqlite import SqliteLog
 
 
 class LinesSource:
@@ -77,7 +76,7 @@ def opened(
     if path.suffix == ".jsonl":
         yield LinesSource(path), None
         return
-    log = SqliteLog(path)
+    log = open_log(path)
     try:
         yield LogSource(log), snapshots
     finally:
