@@ -19,7 +19,7 @@ async def test_a_service_that_an_earlier_test_closed_is_gone(
 ) -> None:
     """On 5a5a85b each of them stayed, with its model: 70 MB for every test of this folder."""
     gc.collect()
-    ALIVE.append(sum(isinstance(each, Router) for each in gc.get_objects()))
+    ALIVE.append(sum(type(each) is Router for each in gc.get_objects()))
     async with serving(tmp_path / "var", models) as client:
         await client.decide()
     assert ALIVE[-1] <= ALIVE[0], f"{ALIVE} routers were alive before each of these tests ({nth})"
