@@ -5,7 +5,15 @@ one of `river.bandit`.
 """
 
 from policies._explore import draw, floor, lift, mix
-from policies._protocol import Correctable, Forgetful, OwnAlarms, Policy, Watchful, watches_arms
+from policies._protocol import (
+    Correctable,
+    Forgetful,
+    ManyAtOnce,
+    OwnAlarms,
+    Policy,
+    Watchful,
+    watches_arms,
+)
 from policies._registry import (
     RIVER,
     add_directory,
@@ -46,6 +54,7 @@ __all__ = [
     "Correctable",
     "Floats",
     "Forgetful",
+    "ManyAtOnce",
     "Neighbour",
     "Outcome",
     "OwnAlarms",

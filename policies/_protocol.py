@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
 
 S = TypeVar("S")
+R = TypeVar("R", contravariant=True)
 
 
 class Policy(Protocol[S]):
@@ -68,6 +69,24 @@ class Forgetful(Protocol[S]):
         It lies between what was learned and the prior, and no other arm is touched, but where
         arms are known beside each other only. An arm never seen changes nothing. Consumes
         `state`, as `learn` does; may cost more than one `learn`.
+        """
+        ...
+
+
+@runtime_checkable
+class ManyAtOnce(Protocol[R]):
+    """A policy that proposes for many queries in less than the time of one by one.
+
+    The service asks it so where decisions come together; a policy without it is asked one by one.
+    """
+
+    def propose_many(
+        self, state: R, contexts: Sequence[Context], arms: Sequence[Arms]
+    ) -> list[Proposal]:
+        """`propose` of each context with its arms, bit for bit. Changes nothing but caches.
+
+        All `arms` have the same ids and prices, and costs of their own. Raises ValueError when
+        there is no arm. What it raises is not told: the queries are then asked one by one.
         """
         ...
 

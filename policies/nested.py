@@ -160,7 +160,7 @@ class Nested:
     def propose_many(
         self, state: Cells, contexts: Sequence[Context], arms: Sequence[Arms]
     ) -> list[Proposal]:
-        """`propose` for B queries with the same arms, of which each has costs of its own."""
+        """`propose` of B queries with the same arms: one product with the cells for all."""
         if not len(arms[0]):
             raise ValueError("arms: no eligible arm to propose from")
         x = on_grid(np.array([self._features(context) for context in contexts]))

@@ -138,6 +138,10 @@ class HistoryIndex(Protocol):
         """The k nearest, fewer when fewer are remembered."""
         ...
 
+    def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
+        """`recall` of each row of (n, d) vectors, for less than n times its cost."""
+        ...
+
     def settle(self, most: int) -> int:
         """Do up to `most` pieces of work that were put off; how many are left."""
         ...

@@ -20,6 +20,8 @@ _M, _EF_CONSTRUCTION, _SEED = 16, 100, 100
 _MOST_FRESH = 512
 _SLICE = 256
 _BLAS_ERROR = 1e-5
+_BLOCK = 32
+"""Queries whose products with all vectors are held at once."""
 
 
 def _check(vector: Vector, dim: int) -> Vector:
@@ -46,10 +48,25 @@ def _check_room(n: int, capacity: int) -> None:
         raise ValueError(f"capacity: the index holds no more than {capacity} vectors")
 
 
+def _check_many(vectors: Vector, dim: int) -> Vector:
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"vectors: must have shape (n, {dim}), got {vectors.shape}")
+    return vectors
+
+
 def _ordered(ids: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbours:
     """The k most similar, nearest first; of two equally near the larger id first."""
     order = np.lexsort((-ids, -similarities))[:k]
     return Neighbours(ids[order], np.clip(similarities[order], -1.0, 1.0))
+
+
+def _nearest_of(one: Neighbours, other: Neighbours, k: int) -> Neighbours:
+    """The k nearest of both."""
+    return _ordered(
+        np.concatenate([one.ids, other.ids]),
+        np.concatenate([one.similarities, other.similarities]),
+        k,
+    )
 
 
 class ExactIndex:
@@ -98,7 +115,27 @@ class ExactIndex:
         n = len(self._rows)
         if not n or k < 1 or not vector.any():
             return _NOTHING
-        similarities = self._vectors[:n] @ vector
+        return self._nearest(vector, self._vectors[:n] @ vector, k)
+
+    def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
+        """`recall` of each row: one matrix product for a block of them."""
+        _check_many(vectors, self.dim)
+        n = len(self._rows)
+        if not n or k < 1:
+            return [_NOTHING] * len(vectors)
+        found: list[Neighbours] = []
+        for start in range(0, len(vectors), _BLOCK):
+            block = vectors[start : start + _BLOCK]
+            products = block @ self._vectors[:n].T
+            found += [
+                self._nearest(vector, similarities, k) if vector.any() else _NOTHING
+                for vector, similarities in zip(block, products, strict=True)
+            ]
+        return found
+
+    def _nearest(self, vector: Vector, similarities: NDArray[np.float32], k: int) -> Neighbours:
+        """The k nearest to `vector`, told apart among those that a matrix product says are near."""
+        n = len(self._rows)
         near = np.arange(n)
         if k < n:
             kth = np.partition(similarities, n - k)[n - k]
@@ -257,8 +294,31 @@ class HnswIndex:
                     k = (k + 1) // 2
                 else:
                     return _NOTHING
-        similarities = (1.0 - distances[0]).astype(np.float32)
-        return _ordered(self._ids[slots[0].astype(np.int64)], similarities, k)
+        return self._of(slots[0], distances[0], k)
+
+    def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
+        """`recall` of each row: one call of the graph."""
+        _check_many(vectors, self.dim)
+        k, asked = min(k, len(self._slots)), np.flatnonzero(vectors.any(axis=1))
+        found = [_NOTHING] * len(vectors)
+        if k < 1 or not len(asked):
+            return found
+        ef = max(40, 2 * k)
+        if ef != self._ef:
+            self._graph.set_ef(ef)
+            self._ef = ef
+        try:
+            slots, distances = self._graph.knn_query(vectors[asked], k, num_threads=1)
+        except RuntimeError:  # one of them reaches fewer than k: each is to look as far as it must
+            return [self.recall(vector, k) for vector in vectors]
+        for i, some, far in zip(asked.tolist(), slots, distances, strict=True):
+            found[i] = self._of(some, far, k)
+        return found
+
+    def _of(self, slots: NDArray[np.uint64], distances: NDArray[np.float32], k: int) -> Neighbours:
+        """What the graph found, by our ids."""
+        similarities = (1.0 - distances).astype(np.float32)
+        return _ordered(self._ids[slots.astype(np.int64)], similarities, k)
 
     def _reserve(self, n: int) -> None:
         if n > self._room:
@@ -342,12 +402,15 @@ class HybridIndex:
         near = self._answering().recall(vector, k)
         if not len(self._fresh):
             return near
-        fresh = self._fresh.recall(vector, k)
-        return _ordered(
-            np.concatenate([near.ids, fresh.ids]),
-            np.concatenate([near.similarities, fresh.similarities]),
-            k,
-        )
+        return _nearest_of(near, self._fresh.recall(vector, k), k)
+
+    def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
+        """`recall` of each row, all of them together."""
+        near = self._answering().recall_many(vectors, k)
+        if not len(self._fresh):
+            return near
+        fresh = self._fresh.recall_many(vectors, k)
+        return [_nearest_of(*both, k) for both in zip(near, fresh, strict=True)]
 
     def settle(self, most: int) -> int:
         """Move up to `most` vectors into the graph, O(log n) each; how many are left to move.

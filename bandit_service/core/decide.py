@@ -26,6 +26,7 @@ from policies import (
     Arms,
     Context,
     Floats,
+    ManyAtOnce,
     Neighbour,
     Proposal,
     Vector,
@@ -162,8 +163,67 @@ class Weighed:
     worth: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Posed:
+    """A query with all that its proposal is made from. always: the position of a fixed arm."""
+
+    query: Query
+    recalled: Recalled
+    records: list[ArmRecord]
+    arms: Arms
+    alone: bool
+    part: Assigned | None
+    always: int | None
+    learner: Learner
+    context: Context
+
+
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
     """Eligible arms → proposal → floor: all of a decision but the draw. Changes nothing."""
+    posed = _posed(world, query, recalled)
+    if posed.always is not None:
+        return _weighed(world, posed, *_fixed(posed, posed.always), explore)
+    found = proposed(posed.learner, posed.context, posed.arms, query.fallback)
+    return _weighed(world, posed, *found, explore)
+
+
+def weigh_many(
+    world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
+) -> list[Weighed | Exception]:
+    """`weigh` of each, or what it raises; those that one policy can take together, it does."""
+    found: list[Weighed | Exception | None] = [None] * len(asked)
+    posed: dict[int, _Posed] = {}
+    together: dict[tuple[int, tuple[ArmId, ...], int], list[int]] = {}
+    for at, (query, recalled) in enumerate(asked):
+        try:
+            one = posed[at] = _posed(world, query, recalled)
+        except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+            found[at] = error
+            continue
+        if one.always is None:
+            of = id(one.learner), one.arms.ids, len(query.embedding)
+            together.setdefault(of, []).append(at)
+    proposals: dict[int, tuple[Proposal, str]] = {}
+    for alike in together.values():
+        some = [posed[at] for at in alike]
+        proposals.update(zip(alike, _proposed_many(some), strict=True))
+    for at, one in posed.items():
+        try:
+            proposal = proposals[at] if one.always is None else _fixed(one, one.always)
+            found[at] = _weighed(world, one, *proposal, explore)
+        except Exception as error:  # noqa: BLE001 - as above
+            found[at] = error
+    return [each for each in found if each is not None]
+
+
+def one_by_one(world: World) -> bool:
+    """Whether a decision changes what the next one is made from, so that no two can be weighed in
+    the same world: each uses up some of a drift alarm's allowance.
+    """
+    return bool(world.drift.allowances)
+
+
+def _posed(world: World, query: Query, recalled: Recalled) -> _Posed:
     records = eligible(world, query)
     arms = priced(world, records, query.tokens)
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
@@ -171,12 +231,22 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
     learner = _learner(world, query, part)
     context = _context(world, query, recalled, learner)
-    if always is not None:  # a fixed arm is just that: neither proposal nor floor
-        eye = np.eye(len(arms))[always]
-        proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
+    return _Posed(query, recalled, records, arms, alone, part, always, learner, context)
+
+
+def _fixed(posed: _Posed, always: int) -> tuple[Proposal, str]:
+    """A fixed arm is just that: neither proposal nor floor."""
+    eye = np.eye(len(posed.arms))[always]
+    return Proposal(scores=eye, propensities=eye), posed.query.fallback
+
+
+def _weighed(
+    world: World, posed: _Posed, proposal: Proposal, fallback: str, explore: Exploration
+) -> Weighed:
+    query, arms, always, learner = posed.query, posed.arms, posed.always, posed.learner
+    if always is not None:
         policy, key = "fixed", ""
     else:
-        proposal, fallback = proposed(learner, context, arms, query.fallback)
         policy, key = learner.name or world.serving, world.key_of(learner)
     stays = None if always is not None else _stays(proposal, arms, query)
     if stays is not None:
@@ -187,21 +257,20 @@ def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) 
         floors = world.drift.floors(arms.ids)
         if floors is not None:
             propensities = lift(propensities, floors)
-    shadows = () if alone else _shadows(world, query, recalled, arms, explore)
     return Weighed(
-        records,
+        posed.records,
         arms,
         proposal,
         propensities,
-        context.neighbours,
+        posed.context.neighbours,
         fallback,
         stays is not None,
         policy,
         key,
-        part,
-        _steps(world, query, part, always is not None),
-        shadows,
-        _noted(world, query) if len(records) < len(world.arms) else {},
+        posed.part,
+        _steps(world, query, posed.part, always is not None),
+        () if posed.alone else _shadows(world, query, posed.recalled, arms, explore),
+        _noted(world, query) if len(posed.records) < len(world.arms) else {},
         query.willingness_to_pay,
     )
 
@@ -365,19 +434,41 @@ def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> t
     """What the policy proposes, with `fallback`; uniform, with the failure, where it fails."""
     try:
         proposal = learner.policy.propose(learner.state, context, arms)
-        total = float(proposal.propensities.sum())
-        if (
-            proposal.propensities.shape == (len(arms),)
-            and abs(total - 1.0) < 1e-6
-            and float(proposal.propensities.min()) >= 0.0
-            and bool(np.isfinite(proposal.scores).all())
-        ):
+        if _proper(proposal, len(arms)):
             return proposal, fallback
         failure = "propose: not a distribution"
     except Exception as error:  # noqa: BLE001 - whatever a policy raises, the query gets an answer
         failure = f"propose: {type(error).__name__}"
     k = len(arms)
     return Proposal(scores=np.zeros(k), propensities=np.full(k, 1.0 / k)), failure
+
+
+def _proposed_many(some: Sequence[_Posed]) -> list[tuple[Proposal, str]]:
+    """`proposed` of queries with the same learner and the same arms."""
+    learner = some[0].learner
+    if len(some) > 1 and isinstance(learner.policy, ManyAtOnce):
+        try:
+            proposals = learner.policy.propose_many(
+                learner.state, [one.context for one in some], [one.arms for one in some]
+            )
+            if len(proposals) == len(some) and all(
+                _proper(each, len(one.arms)) for each, one in zip(proposals, some, strict=True)
+            ):
+                fallbacks = (one.query.fallback for one in some)
+                return list(zip(proposals, fallbacks, strict=True))
+        except Exception:  # noqa: BLE001, S110 - who fails alone is to get a fallback alone
+            pass
+    return [proposed(learner, one.context, one.arms, one.query.fallback) for one in some]
+
+
+def _proper(proposal: Proposal, k: int) -> bool:
+    """Whether it is a distribution over k arms."""
+    return (
+        proposal.propensities.shape == (k,)
+        and abs(float(proposal.propensities.sum()) - 1.0) < 1e-6
+        and float(proposal.propensities.min()) >= 0.0
+        and bool(np.isfinite(proposal.scores).all())
+    )
 
 
 def _excluded(record: ArmRecord, query: Query) -> str:

@@ -2,8 +2,9 @@
 
 The server opens with {"op": "hello", "credits": N}. A request takes a credit and its answer
 gives it back; one beyond them is answered with code "no_credit" and changes nothing. Answers
-come as they are ready and are matched by `id`. A client that does not read its answers is not
-read from either, so a connection holds at most N answers.
+come as they are ready, those of one turn of the loop in one write, and are matched by `id`. A
+client that does not read its answers is not read from either, so a connection holds at most N
+answers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Un
 from bandit_service.http.decisions import decided
 from bandit_service.http.ending import cut_after_s
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
+from bandit_service.http.gathering import gather
 from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
@@ -45,6 +47,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     )
     if not socket.can_prepare(request):
         raise Refused("this path speaks WebSocket; send an upgrade request")
+    gather(request.protocol)
     await socket.prepare(request)
     if socket.ws_protocol != PROTOCOL:
         await socket.close(

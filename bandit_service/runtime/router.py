@@ -26,7 +26,6 @@ from bandit_service.core.decide import (
     Recalled,
     Weighed,
     decide,
-    drawn,
     left_out,
     weigh,
 )
@@ -34,6 +33,7 @@ from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavail
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.world import Pending, World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
+from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
@@ -104,7 +104,7 @@ class Router:
     ) -> None:
         self.rules = rules
         self.writer = writer
-        self._index = index
+        self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
         self._embedder = embedder
@@ -178,7 +178,7 @@ class Router:
                 outside=query.outside if outside is None else outside,
                 masked=masked or {},
             )
-            event = await self._decided(query, look)
+            event = await self._deciding.decide(query, look)
         finally:
             self._in_flight -= 1
         self._bound_pending()
@@ -201,7 +201,7 @@ class Router:
         else:
             wire.check_constraints(request)
             query = await self._query(request)
-        recalled = self._recall(query.embedding)
+        recalled = self._deciding.recall(query.embedding)
         return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
 
     def _again(self, decided: ev.Decided) -> Query:
@@ -240,46 +240,6 @@ class Router:
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
         )
-
-    async def _decided(
-        self, query: Query, look: Callable[[Weighed], None] | None = None
-    ) -> ev.Decided:
-        """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
-        span, drawn_at = tracing.current(), 0.0
-
-        def prepare() -> ev.Decided:
-            nonlocal drawn_at
-            begun = time.perf_counter()
-            recalled = self._recall(query.embedding)
-            recalled_at = time.perf_counter()
-            ts, explore = self.writer.now(), self.rules.explore
-            weighed = weigh(self.world, query, recalled, explore)
-            if look is not None:
-                look(weighed)
-            proposed_at = time.perf_counter()
-            event = drawn(query, recalled, weighed, self.writer.new_id(ts), ts, explore)
-            drawn_at = time.perf_counter()
-            self._telemetry.stage("recall", recalled_at - begun)
-            self._telemetry.stage("propose", proposed_at - recalled_at)
-            self._telemetry.stage("draw", drawn_at - proposed_at)
-            if span is not None:
-                span.stage("recall", begun, recalled_at)
-                span.stage("propose", recalled_at, proposed_at)
-                span.stage("draw", proposed_at, drawn_at)
-            return event
-
-        event = await self.writer.submit(prepare, durable=False)
-        assert isinstance(event, ev.Decided)
-        if span is not None:
-            span.stage("append", drawn_at, time.perf_counter())
-            span.set(tracing.decision(event))
-        return event
-
-    def _recall(self, embedding: Vector) -> Recalled:
-        if not self.rules.neighbours or not len(self._index):
-            return Recalled()
-        found = self._index.recall(embedding, self.rules.neighbours)
-        return Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
 
     # --- learn ----------------------------------------------------------------------------
 
@@ -573,7 +533,7 @@ class Router:
         of = await self._features(request)
         if of.fallback:
             raise Unavailable(f"the query cannot be embedded now ({of.fallback}); retry")
-        recalled = self._recall(of.embedding)
+        recalled = self._deciding.recall(of.embedding)
         return ev.Subject(
             embedding=ev.pack(of.embedding),
             tokens=of.tokens,

@@ -20,7 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 from bandit_service import clock, logs
 from bandit_service.core import events as ev
@@ -41,17 +42,57 @@ Prepare = Callable[[], ev.AnyEvent | None]
 Heard = Callable[[Resolved, World], None]
 
 
+Q = TypeVar("Q", contravariant=True)
+
+
+class Among(Protocol[Q]):
+    """Prepares commands of one kind together, `most` of them at once.
+
+    What each becomes is what it would become alone, in the world that all before it left.
+    """
+
+    most: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether each must be applied before the next is prepared, as the world is now."""
+        ...
+
+    def prepare(self, asked: Sequence[Q], /) -> Sequence[ev.AnyEvent | Exception]:
+        """The event of each, or what went wrong with it."""
+        ...
+
+
 @dataclass(slots=True)
 class _Command:
-    """What to check against the world and append. Two with one key never share a batch."""
+    """What to check against the world and append. Two with one key never share a batch.
 
-    prepare: Prepare
+    asked: what `among` is to prepare, in the place of `prepare`.
+    """
+
     done: asyncio.Future[ev.AnyEvent | None]
-    key: str
     durable: bool
+    key: str = ""
+    prepare: Prepare | None = None
+    among: Among[Any] | None = None
+    asked: Any = None
 
 
 _Ready = tuple[_Command, ev.AnyEvent, Record]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The commands of a turn as far as they are taken.
+
+    batch: is prepared and to be appended; keys: theirs; others: whether any was prepared by itself.
+    together: the newest, which are to be prepared at once.
+    """
+
+    batch: list[_Ready] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    others: bool = False
+    together: list[_Command] = field(default_factory=list)
 
 
 class Writer:
@@ -136,8 +177,20 @@ class Writer:
         The future has the event when it is with the kernel, or on the disk if `durable`; None when
         `prepare` found nothing to do; or what went wrong, and then nothing was changed.
         """
+        return self._submit(_Command(self._done(), durable, key, prepare))
+
+    def submit_among(
+        self, among: Among[Q], asked: Q, *, durable: bool = False
+    ) -> asyncio.Future[ev.AnyEvent | None]:
+        """`submit` of what is prepared together with others of this turn."""
+        return self._submit(_Command(self._done(), durable, among=among, asked=asked))
+
+    @staticmethod
+    def _done() -> asyncio.Future[ev.AnyEvent | None]:
+        return asyncio.get_running_loop().create_future()
+
+    def _submit(self, command: _Command) -> asyncio.Future[ev.AnyEvent | None]:
         loop = asyncio.get_running_loop()
-        command = _Command(prepare, loop.create_future(), key, durable)
         if not self._commands:
             loop.call_soon(self._flush)
         self._commands.append(command)
@@ -171,32 +224,66 @@ class Writer:
             self.tasks.well("flush")
 
     def _take(self, commands: Sequence[_Command]) -> None:
-        batch: list[_Ready] = []
-        keys: set[str] = set()
+        turn = _Turn()
         self._catch_up()
         for command in commands:
             if command.done.cancelled():  # whoever asked has left, and nothing is written yet
                 continue
-            if command.key and command.key in keys:
-                self._commit(batch)  # what this one is checked against must be applied first
-                batch, keys = [], set()
-            try:
-                event = command.prepare()
-                ready = None if event is None else (command, event, self._record(event))
-            except ServiceError as error:
-                _fail(command.done, error)
+            if command.among is not None:
+                self._take_among(turn, command, command.among)
+            elif command.prepare is not None:
+                self._take_one(turn, command, command.prepare)
+        self._commit(turn)
+
+    def _take_one(self, turn: _Turn, command: _Command, prepare: Prepare) -> None:
+        self._prepare_together(turn)
+        if command.key and command.key in turn.keys:
+            self._commit(turn)  # what this one is checked against must be applied first
+        try:
+            event = prepare()
+            ready = None if event is None else (command, event, self._record(event))
+        except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+            _fail(command.done, error)
+            return
+        if ready is None:
+            self._settle(command, None)
+            return
+        turn.batch.append(ready)
+        turn.keys.add(command.key)
+        turn.others = True
+
+    def _take_among(self, turn: _Turn, command: _Command, among: Among[Any]) -> None:
+        if turn.others or ((turn.batch or turn.together) and among.alone):
+            self._commit(turn)  # it sees what came before it
+        waiting = turn.together
+        if waiting and (waiting[0].among is not among or len(waiting) >= among.most):
+            self._prepare_together(turn)
+        turn.together.append(command)
+
+    def _prepare_together(self, turn: _Turn) -> None:
+        commands, turn.together = turn.together, []
+        if not commands:
+            return
+        among = commands[0].among
+        assert among is not None
+        try:
+            made = among.prepare([command.asked for command in commands])
+        except Exception as error:  # noqa: BLE001 - a bug of all of them, and of no other command
+            made = [error] * len(commands)
+        for command, event in zip(commands, made, strict=True):
+            if isinstance(event, Exception):
+                _fail(command.done, event)
                 continue
+            try:
+                turn.batch.append((command, event, self._record(event)))
             except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
                 _fail(command.done, error)
-                continue
-            if ready is None:
-                self._settle(command, None)
-                continue
-            batch.append(ready)
-            keys.add(command.key)
-        self._commit(batch)
 
-    def _commit(self, batch: Sequence[_Ready]) -> None:
+    def _commit(self, turn: _Turn) -> None:
+        """Append and apply what is taken by now; the turn goes on with nothing taken."""
+        self._prepare_together(turn)
+        batch, turn.batch = turn.batch, []
+        turn.keys, turn.others = set(), False
         if not batch:
             return
         begun = time.perf_counter()

@@ -102,6 +102,33 @@ class IndexSuite:
         reached = recall_at(index, oracle, clustered(100, 5))
         assert reached == 1.0 if self.exact else reached >= 0.95
 
+    @pytest.mark.parametrize("n", [1, 30, 1000, 4000])
+    def test_many_recalled_together_are_those_of_one_by_one(self, index: Index, n: int) -> None:
+        """Bit for bit, with vectors in both parts of an index that has two, and with equals."""
+        vectors, queries = clustered(n, 27), clustered(150, 28)
+        vectors[n // 2 :: 7] = vectors[n // 2]
+        queries[[3, 70]] = 0.0
+        queries[5] = vectors[n // 2]
+        index.load(np.arange(n), vectors)
+        self.settle(index)
+        for i, vector in enumerate(clustered(40, 29)):
+            index.add(n + i, vector)
+        for id in range(0, n, 9):
+            index.remove(id)
+        self.settle(index)
+        index.add(n + 40, queries[7])
+        for k in (1, 20, 200):
+            for asked in (queries[:0], queries[:1], queries[:32], queries):
+                together = index.recall_many(asked, k)
+                alone = [index.recall(query, k) for query in asked]
+                assert [found.ids.tolist() for found in together] == [
+                    found.ids.tolist() for found in alone
+                ]
+                assert [found.similarities.tobytes() for found in together] == [
+                    found.similarities.tobytes() for found in alone
+                ]
+        assert all(len(found.ids) == 0 for found in index.recall_many(queries, 0))
+
     def test_recall_at_20_of_a_window_that_moves(self, index: Index) -> None:
         n, vectors, oracle = 1200, clustered(4800, 6), ExactIndex(DIM)
         for id, vector in enumerate(vectors):
@@ -197,6 +224,8 @@ class IndexSuite:
             index.add(2, np.ones(shape, np.float32))
         with pytest.raises(ValueError, match=rf"^vector: must have shape \({DIM},\), got"):
             index.recall(np.ones(shape, np.float32), 1)
+        with pytest.raises(ValueError, match=rf"^vectors: must have shape \(n, {DIM}\), got"):
+            index.recall_many(np.ones((2, *shape), np.float32), 1)
         assert len(index) == 1
 
     def test_refuses_vectors_of_another_shape(self, index: Index) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -123,6 +124,20 @@ class DrawsByItself(Honest):
         proposal = super().propose(state, context, arms)
         drawn = self.generator.dirichlet(np.ones(len(arms)))
         return Proposal(proposal.scores, 0.9 * proposal.propensities + 0.1 * drawn)
+
+
+class TakesOneForAll(Honest):
+    """Where many ask together, it looks at the costs of the first alone."""
+
+    def propose(self, state: Sums, context: Context, arms: Arms) -> Proposal:
+        proposal = super().propose(state, context, arms)
+        cost = arms.cost_usd / context.willingness_to_pay
+        return Proposal(proposal.scores - cost, proposal.propensities)
+
+    def propose_many(
+        self, state: Sums, contexts: Sequence[Context], arms: Sequence[Arms]
+    ) -> list[Proposal]:
+        return [self.propose(state, context, arms[0]) for context in contexts]
 
 
 class FirstBestWins(Honest):
@@ -399,6 +414,7 @@ CAUGHT_BY: dict[type[Honest], str] = {
     DividesByTheNorm: "a_query_without_an_embedding_gets_an_answer",
     CountsItsProposals: "propose_changes_nothing",
     DrawsByItself: "propose_changes_nothing",
+    TakesOneForAll: "many_at_once_are_proposed_as_one_by_one",
     FirstBestWins: "the_order_of_arms_does_not_matter",
     TrustsTheLastNeighbour: "the_order_of_neighbours_does_not_matter",
     PrefersEarlyNames: "arms_never_seen_are_equals",

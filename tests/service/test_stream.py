@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
+import pytest
 
+from bandit_service.http.gathering import Gathering
 from tests.service.running import Client, a_vector, serving
 
 
@@ -48,6 +50,34 @@ async def test_decide_reward_and_compare_with_many_in_flight(client: Client) -> 
         answers = [await _receive(socket) for _ in range(many + 1)]
         assert {a["id"] for a in answers} == {f"r{i}" for i in decided} | {"c"}
         assert {a["status"] for a in answers} == {"accepted"}
+
+
+async def test_answers_of_one_turn_are_written_together(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in one packet is decided together and answered in one packet; compressed, too."""
+    written: list[int] = []
+    flush = Gathering._flush
+
+    def counted(self: Gathering) -> None:
+        written.append(len(self._kept))
+        flush(self)
+
+    monkeypatch.setattr(Gathering, "_flush", counted)
+    url = client.url + "/v1/stream"
+    for compress in (0, 15):
+        async with client.session.ws_connect(
+            url, protocols=("bandit.v1",), compress=compress
+        ) as socket:
+            await _receive(socket)
+            written.clear()
+            for i in range(20):
+                vector = np.asarray(a_vector(i), "<f4").tobytes()
+                await _send(socket, op="decide", id=i, embedding=vector)
+            answers = [await _receive(socket) for _ in range(20)]
+            assert {answer["id"] for answer in answers} == set(range(20))
+            assert sum(written) >= 20
+            assert max(written) > 1, written
 
 
 async def test_beyond_the_credits_is_refused_and_the_rest_is_answered(

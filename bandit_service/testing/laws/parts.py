@@ -85,8 +85,9 @@ def distribution(policy: Policy[Any], state: Any, context: Context, arms: Arms) 
 
 
 def copied(proposal: Proposal) -> Proposal:
-    quality = None if proposal.quality is None else proposal.quality.copy()
-    return Proposal(proposal.scores.copy(), proposal.propensities.copy(), quality)
+    given = {field.name: getattr(proposal, field.name) for field in dataclasses.fields(Proposal)}
+    kept: dict[str, Any] = {k: None if each is None else each.copy() for k, each in given.items()}
+    return Proposal(**kept)
 
 
 def permuted(proposal: Proposal, order: list[int]) -> Proposal:
@@ -95,9 +96,9 @@ def permuted(proposal: Proposal, order: list[int]) -> Proposal:
 
 
 def identical(one: Proposal, other: Proposal, when: str) -> None:
-    for name in ("scores", "propensities", "quality"):
-        before, after = getattr(one, name), getattr(other, name)
-        assert np.array_equal(before, after), f"{when}: {name} {before} became {after}"
+    for field in dataclasses.fields(Proposal):
+        before, after = getattr(one, field.name), getattr(other, field.name)
+        assert np.array_equal(before, after), f"{when}: {field.name} {before} became {after}"
 
 
 def agree(one: Proposal, other: Proposal, when: str) -> None:

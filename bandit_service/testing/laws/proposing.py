@@ -14,6 +14,7 @@ from bandit_service.testing import events as made
 from bandit_service.testing.laws.parts import (
     ROUNDING,
     Factory,
+    NotApplicable,
     agree,
     copied,
     distribution,
@@ -29,6 +30,7 @@ from bandit_service.testing.laws.parts import (
 from policies import (
     ArmId,
     Context,
+    ManyAtOnce,
 )
 
 
@@ -120,6 +122,41 @@ def the_order_of_neighbours_does_not_matter(make: Factory) -> None:
         one = distribution(policy, straight, context, arms)
         agree(one, distribution(policy, straight, turned(context), arms), "proposed")
         agree(one, distribution(policy, other, context, arms), "learned")
+
+
+def many_at_once_are_proposed_as_one_by_one(make: Factory) -> None:
+    """Where a policy takes many queries together, each gets the bits that it gets alone."""
+    policy = make()
+    if not isinstance(policy, ManyAtOnce):
+        raise NotApplicable("it takes queries one by one")
+    pool = [*made.IDS, *(ArmId(f"new-{i}") for i in range(11 - len(made.IDS)))]
+    blind = Context(made.vector(0), 0, 0.1)
+    for past in ([], made.history(60), made.history(400, queries=30)):
+        for ids in (pool, made.IDS, pool[:1]):
+            for n in (1, 2, 9, 33):
+                contexts = [*(made.context_of(5 * i) for i in range(n - 1)), blind]
+                contexts = [
+                    dataclasses.replace(one, willingness_to_pay=0.01 * (i + 1))
+                    for i, one in enumerate(contexts)
+                ]
+                one = made.arms_of(ids)
+                arms = [
+                    dataclasses.replace(one, cost_usd=one.cost_usd * (1.0 + i)) for i in range(n)
+                ]
+                state = folded(policy, past)
+                before = codec.dump(state)
+                together = policy.propose_many(state, contexts, arms)
+                assert codec.dump(state) == before, "propose_many changed the state"
+                assert len(together) == n, f"{len(together)} proposals for {n} queries"
+                fresh = folded(policy, past)
+                for found, context, offered in zip(together, contexts, arms, strict=True):
+                    identical(distribution(policy, fresh, context, offered), found, f"{n} together")
+    refusal = ""
+    try:
+        policy.propose_many(policy.init(), [blind], [made.arms_of([])])
+    except ValueError as error:
+        refusal = str(error)
+    assert "arm" in refusal, f"no refusal that speaks of arms, but {refusal!r}"
 
 
 def arms_never_seen_are_equals(make: Factory) -> None:

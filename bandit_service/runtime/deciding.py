@@ -1,0 +1,154 @@
+"""Decisions of one turn of the loop, made together: one recall, one proposal, then each its draw.
+
+Each is the same decision, bit for bit, as if it had been asked for alone; what goes wrong with one
+is told to it alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandit_service.core import events as ev
+from bandit_service.core.decide import (
+    Exploration,
+    Query,
+    Recalled,
+    Weighed,
+    drawn,
+    one_by_one,
+    weigh_many,
+)
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry import tracing
+from bandit_service.telemetry.telemetry import Telemetry
+from policies import Vector
+from store import HistoryIndex, Neighbours
+
+_log = logging.getLogger("bandit.router")
+MOST_TOGETHER = 64
+"""Decisions that are prepared at once, so that what they take of memory is bounded."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A query that is to be decided. look: is shown what was weighed. drawn_at: when it was."""
+
+    query: Query
+    look: Callable[[Weighed], None] | None = None
+    span: tracing.Span | None = None
+    drawn_at: float = 0.0
+
+
+class Deciding:
+    """What the writer asks for the decisions of a turn. most: so many at once, at most."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        index: HistoryIndex,
+        telemetry: Telemetry,
+        explore: Exploration,
+        neighbours: int,
+    ) -> None:
+        self.most = MOST_TOGETHER
+        self._writer = writer
+        self._index = index
+        self._telemetry = telemetry
+        self._explore = explore
+        self._neighbours = neighbours
+
+    async def decide(
+        self, query: Query, look: Callable[[Weighed], None] | None = None
+    ) -> ev.Decided:
+        """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
+        asked = Asked(query, look, tracing.current())
+        event = await self._writer.submit_among(self, asked)
+        assert isinstance(event, ev.Decided)
+        if asked.span is not None:
+            asked.span.stage("append", asked.drawn_at, time.perf_counter())
+            asked.span.set(tracing.decision(event))
+        return event
+
+    @property
+    def alone(self) -> bool:
+        """Whether each decision must be applied before the next is prepared."""
+        return one_by_one(self._writer.world)
+
+    def prepare(self, asked: Sequence[Asked]) -> list[ev.AnyEvent | Exception]:
+        """The decision on each, or why there is none."""
+        begun = time.perf_counter()
+        near = self._recall_each(asked)
+        recalled_at = time.perf_counter()
+        pairs = [
+            (one.query, found)
+            for one, found in zip(asked, near, strict=True)
+            if isinstance(found, Recalled)
+        ]
+        weighed = iter(weigh_many(self._writer.world, pairs, self._explore))
+        proposed_at, n = time.perf_counter(), len(asked)
+        made: list[ev.AnyEvent | Exception] = []
+        for one, found in zip(asked, near, strict=True):
+            drawing_at = time.perf_counter()
+            event = (
+                found if isinstance(found, Exception) else self._drawn(one, found, next(weighed))
+            )
+            made.append(event)
+            if isinstance(event, Exception):
+                continue
+            one.drawn_at = time.perf_counter()
+            self._telemetry.stage("recall", (recalled_at - begun) / n)
+            self._telemetry.stage("propose", (proposed_at - recalled_at) / n)
+            self._telemetry.stage("draw", one.drawn_at - drawing_at)
+            if one.span is not None:
+                one.span.stage("recall", begun, recalled_at)
+                one.span.stage("propose", recalled_at, proposed_at)
+                one.span.stage("draw", drawing_at, one.drawn_at)
+        return made
+
+    def _drawn(
+        self, asked: Asked, recalled: Recalled, weighed: Weighed | Exception
+    ) -> ev.Decided | Exception:
+        if isinstance(weighed, Exception):
+            return weighed
+        try:
+            if asked.look is not None:
+                asked.look(weighed)
+            ts = self._writer.now()
+            id = self._writer.new_id(ts)
+            return drawn(asked.query, recalled, weighed, id, ts, self._explore)
+        except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+            return error
+
+    def recall(self, embedding: Vector) -> Recalled:
+        """The nearest past queries."""
+        if not self._neighbours or not len(self._index):
+            return Recalled()
+        return _recalled(self._index.recall(embedding, self._neighbours))
+
+    def _recall_each(self, asked: Sequence[Asked]) -> list[Recalled | Exception]:
+        if not self._neighbours or not len(self._index):
+            return [Recalled()] * len(asked)
+        if len(asked) > 1:
+            try:
+                vectors = np.array([one.query.embedding for one in asked])
+                return [
+                    _recalled(each) for each in self._index.recall_many(vectors, self._neighbours)
+                ]
+            except Exception as error:  # noqa: BLE001 - whose fault it is shows one by one
+                _log.warning("recalled one by one", extra={"why": type(error).__name__})
+        found: list[Recalled | Exception] = []
+        for one in asked:
+            try:
+                found.append(self.recall(one.query.embedding))
+            except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+                found.append(error)
+        return found
+
+
+def _recalled(found: Neighbours) -> Recalled:
+    return Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
