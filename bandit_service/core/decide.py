@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 
@@ -163,6 +164,10 @@ class Weighed:
     worth: float
 
 
+_Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
+"""The eligible arms with what they cost, by all of a query that they hang on, in one world."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Posed:
     """A query with all that its proposal is made from. always: the position of a fixed arm."""
@@ -180,7 +185,7 @@ class _Posed:
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
     """Eligible arms → proposal → floor: all of a decision but the draw. Changes nothing."""
-    posed = _posed(world, query, recalled)
+    posed = _posed(world, query, recalled, {})
     if posed.always is not None:
         return _weighed(world, posed, *_fixed(posed, posed.always), explore)
     found = proposed(posed.learner, posed.context, posed.arms, query.fallback)
@@ -193,10 +198,11 @@ def weigh_many(
     """`weigh` of each, or what it raises; those that one policy can take together, it does."""
     found: list[Weighed | Exception | None] = [None] * len(asked)
     posed: dict[int, _Posed] = {}
+    offers: _Offers = {}
     together: dict[tuple[int, tuple[ArmId, ...], int], list[int]] = {}
     for at, (query, recalled) in enumerate(asked):
         try:
-            one = posed[at] = _posed(world, query, recalled)
+            one = posed[at] = _posed(world, query, recalled, offers)
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             found[at] = error
             continue
@@ -223,9 +229,19 @@ def one_by_one(world: World) -> bool:
     return bool(world.drift.allowances)
 
 
-def _posed(world: World, query: Query, recalled: Recalled) -> _Posed:
-    records = eligible(world, query)
-    arms = priced(world, records, query.tokens)
+def _posed(world: World, query: Query, recalled: Recalled, offers: _Offers) -> _Posed:
+    asked = (
+        query.arms,
+        query.requires,
+        query.tokens,
+        query.max_cost_usd,
+        query.max_latency_s,
+    )
+    offer = offers.get(asked)
+    if offer is None:
+        records = eligible(world, query)
+        offer = offers[asked] = records, priced(world, records, query.tokens)
+    records, arms = offer
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))

@@ -8,10 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+AT_ONCE = True
+"""False where it is to be measured what it is worth."""
+
 
 def gather(connection: web.RequestHandler) -> None:
     """From here on, what is written to this connection is gathered for a turn of the loop."""
-    if connection.transport is not None:
+    if AT_ONCE and connection.transport is not None:
         connection.transport = Gathering(connection.transport)
 
 

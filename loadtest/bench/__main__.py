@@ -28,6 +28,7 @@ from loadtest.bench.metrics import bench_metrics
 from loadtest.bench.results import bench_results
 from loadtest.bench.start import bench_beside, bench_start
 from loadtest.bench.tables import show
+from loadtest.bench.turns import bench_turns
 from loadtest.bench.wire import bench_http, serve_bench
 from loadtest.bench.world import filled_world, vectors
 from loadtest.sections import put_section
@@ -48,6 +49,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         bench_query,
     ),
     "http": ("throughput at concurrency 32, client's embedding, metallm, 11 arms", bench_http),
+    "turns": (
+        "server's CPU for a decide on a stream, 32 in flight, nested, 11 arms, 10,000 past queries",
+        bench_turns,
+    ),
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
@@ -76,10 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--markdown", type=Path, help="put each table into this document")
     parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--one-by-one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve is not None:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve_bench(args.serve))
+            asyncio.run(serve_bench(args.serve, together=not args.one_by_one))
         return 0
     results = {}
     for name in args.only or SECTIONS:

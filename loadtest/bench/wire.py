@@ -17,6 +17,8 @@ from aiohttp import web
 from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core import events as ev
+from bandit_service.http import gathering
+from bandit_service.runtime import deciding
 from loadtest.bench.start import appears, link_models
 from loadtest.bench.world import (
     Row,
@@ -109,8 +111,14 @@ async def _in_process(directory: Path) -> AsyncIterator[dict[str, str]]:
         await process.wait()
 
 
-async def serve_bench(directory: str) -> None:
-    """The service with 11 arms, and beside it two echoes, until it is terminated."""
+async def serve_bench(directory: str, together: bool = True) -> None:
+    """The service with 11 arms, and beside it two echoes, until it is terminated.
+
+    together: decisions of one turn of the loop are made and answered together, as they are.
+    """
+    if not together:
+        deciding.MOST_TOGETHER = 1
+        gathering.AT_ONCE = False
     chosen = settings.read(
         None,
         {
