@@ -43,6 +43,15 @@ def package_of(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "bandit_service" else parts[0]
 
 
+def packages_of(files: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """By package the others that its files import."""
+    edges: dict[str, set[str]] = defaultdict(set)
+    for name, targets in files.items():
+        mine = package_of(name)
+        edges[mine] |= {package_of(each) for each in targets} - {mine}
+    return edges
+
+
 def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
     """The strongly connected parts of more than one node, the largest first (Kosaraju)."""
     order: list[str] = []
@@ -84,15 +93,13 @@ def main() -> int:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     modules = modules_of(root)
     files: dict[str, set[str]] = {name: set(imports_of(modules, name)) for name in modules}
-    packages: dict[str, set[str]] = defaultdict(set)
     lines: Counter[str] = Counter()
-    for name, targets in files.items():
-        lines[package_of(name)] += len(modules[name].read_text(encoding="utf-8").splitlines())
-        packages[package_of(name)] |= {package_of(each) for each in targets} - {package_of(name)}
+    for name, path in modules.items():
+        lines[package_of(name)] += len(path.read_text(encoding="utf-8").splitlines())
     for package, count in sorted(lines.items()):
         print(f"{count:7,}  {package}")
     print(f"{sum(lines.values()):7,}  in all, {len(modules)} files")
-    for what, edges in (("packages", packages), ("files", files)):
+    for what, edges in (("packages", packages_of(files)), ("files", files)):
         found = circles(edges)
         print(f"circles of {what}: {len(found)}")
         for part in found:

@@ -15,7 +15,6 @@ from policies._protocol import (
     watches_arms,
 )
 from policies._registry import (
-    RIVER,
     add_directory,
     directories,
     exists,
@@ -44,7 +43,6 @@ from policies._types import (
 __distribution__ = "bandit-service"
 
 __all__ = [
-    "RIVER",
     "SURFACE",
     "ArmId",
     "Arms",

@@ -22,8 +22,6 @@ from typing import Any
 from policies._protocol import Policy
 
 RIVER = "river:"
-
-
 GROUP = "bandit_service.policies"
 
 

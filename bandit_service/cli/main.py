@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     called = next((word for word in words if not word.startswith("-")), "")
-    args = _parser(called).parse_args(words)
+    args = _parser(called, listing=words[:1] != [called]).parse_args(words)
     try:
         return int(args.run(args))
     except settings.BadSettings as error:
@@ -49,8 +49,11 @@ def names() -> dict[str, str]:
     return {name.strip("_").replace("_", "-"): f"{commands.__name__}.{name}" for name in found}
 
 
-def _parser(called: str) -> argparse.ArgumentParser:
-    """The parser, with the arguments of the command that is called."""
+def _parser(called: str, listing: bool) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the command that is called.
+
+    listing: every command's help may be shown, for which their files are read.
+    """
     parser = terminal.Parser(
         prog="bandit-service",
         description="An online-learning router for large language models.",
@@ -58,7 +61,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=bandit_service.__version__)
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, path in names().items():
-        short, long = _help_of(path)
+        short, long = _help_of(path) if listing or name == called else ("", "")
         command = actions.add_parser(name, help=short, description=long or short)
         if name == called:
             module: Any = importlib.import_module(path)

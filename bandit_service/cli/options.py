@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import policies
 from bandit_service.core.prior import strength_of
-from bandit_service.offline.candidates import Candidate, parsed
+from bandit_service.offline.candidates import Candidate, checked, parsed
 from bandit_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,12 +159,10 @@ def _with(one: Candidate, key: str, text: str) -> Candidate:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    changed = Candidate(name=one.name, parameters=one.parameters | {key: value})
     try:
-        policies.load(changed.name, **changed.parameters)
+        return checked(Candidate(name=one.name, parameters=one.parameters | {key: value}))
     except (ValueError, TypeError) as error:
         raise Usage(f"--param {error}") from None
-    return changed
 
 
 def bounded(kind: type[int] | type[float], low: float, high: float) -> Any:

@@ -25,6 +25,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return ":".join([self.name, *(f"{k}={v}" for k, v in self.parameters.items())])
 
 
+def split(text: str) -> tuple[str, list[str]]:
+    """The name, and each PARAMETER=VALUE after it as text.
+
+    >>> split("river:UCB:delta=0.5")
+    ('river:UCB', ['delta=0.5'])
+    """
+    name, *given = text.split(":")
+    if name == "river" and given:
+        name = f"{name}:{given.pop(0)}"
+    return name, given
+
+
 def parsed(text: str) -> Candidate:
     """NAME[:PARAMETER=VALUE...], values as JSON or as they are; ValueError says what is wrong.
 
@@ -33,9 +45,7 @@ def parsed(text: str) -> Candidate:
     >>> parsed("river:UCB:delta=0.5").label
     'river:UCB:delta=0.5'
     """
-    name, *given = text.split(":")
-    if name == "river" and given:
-        name = f"{name}:{given.pop(0)}"
+    name, given = split(text)
     parameters: dict[str, Any] = {}
     for one in given:
         key, equals, value = one.partition("=")

@@ -91,10 +91,6 @@ def test_make_check_fails_where_a_contract_is_broken(tmp_path: Path, planted: bo
 def test_no_package_and_no_file_imports_in_a_circle() -> None:
     modules = structure.modules_of(ROOT)
     files = {name: set(structure.imports_of(modules, name)) for name in modules}
-    packages: dict[str, set[str]] = {}
-    for name, targets in files.items():
-        mine = structure.package_of(name)
-        packages.setdefault(mine, set()).update({structure.package_of(t) for t in targets} - {mine})
     assert structure.circles(files) == []
-    assert structure.circles(packages) == []
+    assert structure.circles(structure.packages_of(files)) == []
     assert structure.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]

@@ -32,6 +32,7 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.faithful import FAITHFUL, OURS
 from bandit_service.lab.online import Entrant, Protocol
 from bandit_service.lab.routers import OfflineRouter, references, standard
+from bandit_service.offline.candidates import split
 
 PROTOCOLS = ("offline", "online", "change", "regimes")
 PAPER = "@paper"
@@ -195,12 +196,11 @@ def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
     ]
     found = []
     for wanted in dict.fromkeys(names or every):
-        variant, _, own = wanted.removeprefix(policies.RIVER).partition(":")
-        if wanted.startswith(policies.RIVER):
-            variant = f"{policies.RIVER}{variant}"
+        variant, texts = split(wanted)
         name, at, _ = variant.partition("@")
         if not policies.exists(name) or (at and variant not in variants):
             raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
+        own = ":".join(texts)
         given = options.candidate(f"{name}:{own}").parameters if own else {}
         parameters = {**(variants[variant] if at else {}), **given}
         duels = parameters.get("compare_on") == "off"

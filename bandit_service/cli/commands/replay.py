@@ -200,27 +200,18 @@ def replay(
 
 
 def chosen_policies(texts: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
-    """The policies by their labels; Usage where there is none such."""
+    """The policies by their labels; Usage where there is none such.
+
+    By the old notation, `params`, a policy is called by its name, whatever its parameters.
+    """
     return {
-        one.label: policies.load(one.name, **one.parameters) for one in _candidates(texts, params)
+        one.name if params else one.label: policies.load(one.name, **one.parameters)
+        for one in _candidates(texts, params)
     }
 
 
 def _candidates(texts: Sequence[str], params: Sequence[str]) -> list[Candidate]:
-    chosen = options.candidates(texts, policies.names())
-    if not params:
-        return chosen
-    # by the old notation a policy is called by its name, whatever its parameters
-    return [
-        _Named(name=one.name, parameters=one.parameters)
-        for one in options.with_params(chosen, params)
-    ]
-
-
-class _Named(Candidate, frozen=True):
-    @property
-    def label(self) -> str:
-        return self.name
+    return options.with_params(options.candidates(texts, policies.names()), params)
 
 
 def progress_text(steps: int, earned: float, beside: Mapping[str, float]) -> str:

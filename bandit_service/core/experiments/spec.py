@@ -98,10 +98,8 @@ class Audience(
     callers: Annotated[
         tuple[str, ...], doc("Only these API keys, by id; empty for all.", ["web"])
     ] = ()
-    min_tokens: Annotated[int, doc("Only queries of at least this many tokens.", 0, minimum=0)] = 0
-    max_tokens: Annotated[
-        int | None, doc("Only queries of at most this many tokens.", 4_000, minimum=0)
-    ] = None
+    min_tokens: int = 0
+    max_tokens: int | None = None
 
 
 class Metric(
@@ -131,11 +129,9 @@ class Guardrail(
     """
 
     metric: Annotated[str, doc("The metric that is guarded.", "quality")]
-    min: Annotated[float | None, doc("The mean must not be below this.", 0.7)] = None
-    max: Annotated[float | None, doc("The mean must not be above this.", 0.01)] = None
-    max_regression: Annotated[
-        float | None, doc("How much worse than the control's mean it may be.", 0.05)
-    ] = None
+    min: float | None = None
+    max: float | None = None
+    max_regression: float | None = None
     high: Annotated[
         float | None, doc("Bounds cost_usd and latency_s: what is above counts as this.", 0.1)
     ] = None
