@@ -195,11 +195,14 @@ def floors_report(
     *,
     jobs: int,
 ) -> Report:
-    """What every policy earns at the `old` floor, beside the runs that `passed` at protocol's."""
+    """What every policy earns at the `old` floor, beside the runs that `passed` at protocol's.
+
+    Of these as many seeds as the protocol has; they may have passed with more.
+    """
     name, worth = data.recorded.name, max(protocol.worths)
     again = replace(protocol, worths=(worth,), explore=old)
     before = runs(data, entrants, again, jobs, f"{name} floor {old.label}")
-    after = [run for run in passed if run.worth == worth]
+    after = [run for run in passed if run.worth == worth and run.seed < protocol.seeds]
     title = f"{name}: the floor, {old.label} and {protocol.explore.label}, {protocol.seeds} seeds"
     rows = floor_rows(before, after)
     heads = (old.label, protocol.explore.label)

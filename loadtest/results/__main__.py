@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.offline import parts, update_times
 from bandit_service.lab.online import Protocol
 from bandit_service.lab.pairs import load_pairs
+from bandit_service.lab.pool import keeping
 from bandit_service.lab.routers import standard
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency
@@ -52,14 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend = open_backend(
         _DEFAULTS.embedding.backend, _DEFAULTS.embedding.model, args.state / "models"
     )
-    for source in _sources(args):
-        try:
-            data = _labelled(source, backend, args)
-        except BadRecording as error:
-            print(f"skipped: {error}", file=sys.stderr)
-            continue
-        save(_recording(data, args), args.records)
-        _render(args)  # after each, so that what took so long is not lost with the rest
+    kept = args.records / "runs"
+    if not args.resume:
+        shutil.rmtree(kept, ignore_errors=True)
+    with keeping(kept):
+        for source in _sources(args):
+            try:
+                data = _labelled(source, backend, args)
+            except BadRecording as error:
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
+            save(_recording(data, args), args.records)
+            _render(args)  # after each, so that what took so long is not lost with the rest
     _session(args)
     _votes(backend, args)
     return _render(args)
@@ -84,6 +90,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--old-floor",
         action="store_true",
         help="also what every policy earned at the floor of before 2 %% in all, 0.01 per arm",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on where it was broken off: take the runs that --records holds, of this code",
     )
     add("--limit", type=int, help="the first so many queries of each, to try it out")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
@@ -158,9 +169,7 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
     found.online = told[1].records["online"]
     if args.old_floor:
         told.append(
-            reports.floors_report(
-                data, entrants, protocol, told[1].passed, _OLD_FLOOR, jobs=args.jobs
-            )
+            reports.floors_report(data, entrants, few, told[1].passed, _OLD_FLOOR, jobs=args.jobs)
         )
     if many:
         sweep = replace(few, worths=_SWEEP)
