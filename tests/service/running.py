@@ -7,8 +7,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core.world import World
 from bandit_service.http import frame
+from tests.service.forks import fork
 
 DIM = 384
 
@@ -115,7 +114,7 @@ async def opened(
 
 
 class Process:
-    """`bandit-service serve` as a process of its own."""
+    """`bandit-service serve` as a process of its own, forked from one that has it imported."""
 
     def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
         self.data_dir = data_dir
@@ -123,22 +122,11 @@ class Process:
         self._ready = data_dir / "ready.json"
         self._ready.unlink(missing_ok=True)
         self.log_path = data_dir / "stderr.log"
-        with self.log_path.open("ab") as log:
-            self.popen = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "bandit_service.cli",
-                    "serve",
-                    "--port",
-                    "0",
-                    "--ready-file",
-                    str(self._ready),
-                ],
-                env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
-                stdout=log,
-                stderr=log,
-            )
+        self.popen = fork(
+            ["serve", "--port", "0", "--ready-file", str(self._ready)],
+            os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
+            self.log_path,
+        )
 
     async def url(self) -> str:
         """Where it listens, once it does."""
