@@ -72,6 +72,13 @@ def fork(arguments: list[str], environ: dict[str, str], log: Path) -> Forked:
     return Forked(int(server.stdout.readline()))
 
 
+def start(arguments: list[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """The same, started from nothing."""
+    command = [sys.executable, "-m", "bandit_service.cli", *arguments]
+    with log.open("ab") as said:
+        return subprocess.Popen(command, env=environ, stdout=said, stderr=said)
+
+
 @cache
 def _server() -> subprocess.Popen[str]:
     ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)

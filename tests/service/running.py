@@ -19,7 +19,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core.world import World
 from bandit_service.http import frame
-from tests.service.forks import fork
+from tests.service.forks import fork, start
 
 DIM = 384
 
@@ -114,7 +114,7 @@ async def opened(
 
 
 class Process:
-    """`bandit-service serve` as a process of its own, forked from one that has it imported."""
+    """`bandit-service serve` as a process of its own."""
 
     def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
         self.data_dir = data_dir
@@ -122,11 +122,10 @@ class Process:
         self._ready = data_dir / "ready.json"
         self._ready.unlink(missing_ok=True)
         self.log_path = data_dir / "stderr.log"
-        self.popen = fork(
-            ["serve", "--port", "0", "--ready-file", str(self._ready)],
-            os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
-            self.log_path,
-        )
+        arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
+        whole = os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ}  # noqa: TID251 - passed on
+        begin = start if "PYTHONPATH" in environ else fork  # which is read before any import
+        self.popen = begin(arguments, whole, self.log_path)
 
     async def url(self) -> str:
         """Where it listens, once it does."""

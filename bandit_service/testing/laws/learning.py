@@ -66,9 +66,11 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
             bad.append(made.rewarded(good, arm, None, None, None, odd))
             bad.append(made.rewarded(good, arm, odd, odd, odd, odd))
         bad += [Compared(good, arm, arm), Compared(good, arm, arm, tie=True)]
+    state: Any = None
     for warm in (False, True):
         for event in bad:
-            state = folded(policy, past)
+            if state is None:
+                state = folded(policy, past)
             if warm:  # caches are there, and must not be left half written either
                 distribution(policy, state, good, arms)
             before = codec.dump(state)
@@ -92,6 +94,8 @@ def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
                 assert codec.dump(state) == before, f"{event.winner} learned from beating itself"
             for context in contexts:
                 distribution(policy, state, context, arms)
+            if not refusal:
+                state = None  # what is refused leaves it as it was
 
 
 def what_is_not_a_number_teaches_nothing(make: Factory) -> None:

@@ -16,12 +16,12 @@ from bandit_service.data.scan import Scan
 from store.sqlite import SqliteLog
 from tests.unit.data.making import a_history, a_log
 
-EVENTS = 20_000
+EVENTS = 12_000
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLog]:
-    opened = a_log(tmp_path_factory.mktemp("long") / "log", a_history(11_000, dim=32)[:EVENTS])
+    opened = a_log(tmp_path_factory.mktemp("long") / "log", a_history(6_600, dim=32)[:EVENTS])
     assert opened.last == EVENTS
     yield opened
     opened.close()
@@ -56,8 +56,8 @@ def _peak(log: SqliteLog, upto: int, kind: str, to: Path) -> int:
 def test_memory_does_not_grow_with_the_log(
     tmp_path: Path, log: SqliteLog, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(parquet, "GROUP", 500)
-    _peak(log, 1000, kind, tmp_path)  # what is made once
+    monkeypatch.setattr(parquet, "GROUP", 200)
+    _peak(log, 500, kind, tmp_path)  # what is made once
     quarter, whole = (_peak(log, upto, kind, tmp_path) for upto in (EVENTS // 4, EVENTS))
     assert whole < 1.5 * quarter  # it would be four times as much
     assert whole < 0.5 * log.size_bytes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bandit_service.cli.commands.evaluate import entrants_of
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.lab.convergence import converge
 from bandit_service.lab.data import Labelled
@@ -29,6 +30,7 @@ KEPT = (
     "ridge tuned", "MLP", "SVM", "FORC", "FORC, threshold", "RouteLLM SW", "RouteLLM MF",
     "Hybrid LLM det", "Hybrid LLM prob", "Hybrid LLM trans", "Eagle", "MetaLLM",
 )  # fmt: skip
+SHOWN = ("eagle", "forc", "metallm", "nested", "pickllm_q", "routellm_sw", "uniform")
 
 
 def _data(directory: Path, n: int = 90) -> None:
@@ -51,12 +53,14 @@ def test_every_page_is_written_and_can_be_written_again(
     routers = {name: router for name, router in standard().items() if name in KEPT}
     monkeypatch.setattr(results, "standard", lambda: routers)
     monkeypatch.setattr(results, "open_backend", lambda *_: _Backend())
+    shown = [each for each in entrants_of(None) if each.label in SHOWN]
+    monkeypatch.setattr(results, "entrants_of", lambda _: shown)
     monkeypatch.setattr(results, "_LEARNERS", ("eagle", "metallm"))
     monkeypatch.setattr(results, "_SWEEP", (0.001, 0.1))
     _data(tmp_path / "data")
     common = ["--out", str(tmp_path / "docs"), "--records", str(tmp_path / "records")]
     arguments = [
-        "--data", str(tmp_path / "data"), "--only", "made", "--seeds", "2", "--few", "2",
+        "--data", str(tmp_path / "data"), "--only", "made", "--seeds", "2", "--few", "1",
         "--splits", "2", "--jobs", "1", "--old-floor",
         "--state", str(tmp_path / "state"), *common,
     ]  # fmt: skip
