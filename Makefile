@@ -112,8 +112,8 @@ replay: $(VENV)/.demo var/models/.exported ## the same through every policy, wit
 evaluate: $(VENV)/.evaluate var/models/.exported ## every router and policy on recorded data, all protocols (DATA=FILE SEEDS=5)
 	@$(BIN)/bandit-service evaluate --data $(DATA) --seeds $(SEEDS)
 
-results: $(VENV)/.evaluate var/models/.exported ## docs/results.md again from RECORDED=DIR, an hour (MANY=20 and FEW=5 seeds, OLD_FLOOR=1 beside 0.01 per arm)
-	@$(BIN)/python -m loadtest.results --data $(RECORDED) --seeds $(MANY) --few $(FEW) $(if $(OLD_FLOOR),--old-floor)
+results: $(VENV)/.evaluate var/models/.exported ## docs/results.md again from RECORDED=DIR, an hour (MANY=20 and FEW=5 seeds, OLD_FLOOR=1 beside 0.01 per arm, RESUME=1)
+	@$(BIN)/python -m loadtest.results --data $(RECORDED) --seeds $(MANY) --few $(FEW) $(if $(OLD_FLOOR),--old-floor) $(if $(RESUME),--resume)
 
 compare-peers: $(VENV)/.peers var/models/.exported ## head to head with other bandit libraries on the same streams (MANY=20 seeds)
 	@$(BIN)/python -m loadtest.peers $(addprefix --data ,$(PEER_DATA)) --seeds $(MANY) --markdown docs/peers.md

@@ -118,7 +118,9 @@ def run_online(
     if set(protocol.scenarios) - {"steady"}:
         data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
     tasks = tasks_of(entrants, protocol)
-    yield from in_processes(_begin, (data, warm, protocol), _pass, tasks, jobs)
+    # What is kept of a run is found again by a protocol of more seeds, worths or scenarios.
+    alike = replace(protocol, seeds=0, worths=(), scenarios=())
+    yield from in_processes(_begin, (data, warm, alike), _pass, tasks, jobs)
 
 
 def tasks_of(
