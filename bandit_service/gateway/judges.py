@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-
-import jsonschema
-import msgspec
-import referencing
-from jsonschema import validators
 
 from bandit_service.settings.judges import JudgeSpec
 
 MAX_CHARS = 65_536
-_MAX_REFERENCES = 10_000
 _SCORE = re.compile(r'"score"\s*:\s*"?(\d+(?:\.\d+)?)')
 _BETTER = re.compile(r'"better"\s*:\s*"(A|B|tie)"', re.IGNORECASE)
 
@@ -35,7 +29,11 @@ def verdict(spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str) 
     if spec.kind == "regex":
         return float(_pattern(spec.pattern).search(text) is not None)
     schema = schema_of(body)
-    return None if schema is None else _valid(schema, text)
+    if schema is None:
+        return None
+    from bandit_service.gateway.schemas import valid  # a tenth of a start, and few have this judge
+
+    return valid(schema, text)
 
 
 def answer_text(answer: Mapping[str, Any]) -> str | None:
@@ -137,46 +135,3 @@ def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     named = form.get("json_schema") if isinstance(form, Mapping) else None
     schema = named.get("schema") if isinstance(named, Mapping) else None
     return schema if isinstance(schema, dict) else None
-
-
-def _valid(schema: dict[str, Any], text: str) -> float | None:
-    """Whether the text is JSON that the schema allows; None where the schema cannot be used.
-
-    The schema is the client's: nothing is fetched for it, its regular expressions are not run, and
-    it may follow only so many references.
-    """
-    if b'"patternProperties"' in msgspec.json.encode(schema):
-        return None
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
-        return 0.0
-    base = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    steps = iter(range(_MAX_REFERENCES))
-
-    def bounded(name: str) -> Any:
-        follow = base.VALIDATORS[name]
-
-        def followed(*arguments: Any) -> Iterator[Any]:
-            if next(steps, None) is None:
-                raise RecursionError
-            yield from follow(*arguments) or ()
-
-        return followed
-
-    references = ("$ref", "$dynamicRef", "$recursiveRef")
-    changed = {name: bounded(name) for name in references if name in base.VALIDATORS}
-    extend: Any = validators.extend
-    kind = extend(base, {**changed, "pattern": lambda *_: None})
-    try:
-        kind.check_schema(schema)
-        return float(kind(schema, registry=referencing.Registry()).is_valid(value))
-    except (
-        jsonschema.SchemaError,
-        referencing.exceptions.Unresolvable,
-        RecursionError,
-        re.error,
-        TypeError,
-        ValueError,
-    ):
-        return None

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
 from bandit_service.offline.candidates import Candidate, checked
-from bandit_service.offline.offpolicy.child import Done, Job
-from bandit_service.offline.offpolicy.fold import METRICS, Asked
-from bandit_service.offline.offpolicy.report import How
 from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
 from bandit_service.wire import WhatIfRequest
 from store import StoreError, Trimmed
 
+if TYPE_CHECKING:
+    from bandit_service.offline.offpolicy.child import Job
+
+# What the estimates need is imported with the first question: it is a twentieth of a start.
 MOST_CANDIDATES = 8
 MOST_DECISIONS = 50_000
 _CHILD = "bandit_service.offline.offpolicy.child"
@@ -39,6 +40,8 @@ class WhatIf:
         Raises Refused, Busy while another is under way, OutOfTime, and Unavailable where the log
         cannot be read.
         """
+        from bandit_service.offline.offpolicy.child import Done
+
         job = self._job(request, experiment)
         if self._busy:
             raise Busy("another evaluation is under way; ask again when it is done")
@@ -68,6 +71,10 @@ class WhatIf:
         return found
 
     def _job(self, request: WhatIfRequest, experiment: str) -> Job:
+        from bandit_service.offline.offpolicy.child import Job
+        from bandit_service.offline.offpolicy.fold import METRICS, Asked
+        from bandit_service.offline.offpolicy.report import How
+
         candidates = _candidates(request.policies)
         if request.on not in ("experiment", "service"):
             raise Refused(f"on: must be experiment or service, got {request.on!r}", param="on")
