@@ -23,8 +23,10 @@ def bench_policies() -> list[Row]:
     arms = Arms(ids, prices * 500e-6, prices)
     surfaces = np.random.default_rng(5).normal(0.0, 0.2, (_TAUGHT + _TIMED, 19)).astype(np.float32)
     asked, past = vectors(_TAUGHT + _TIMED, seed=2), _past(NEIGHBOURS)
-    for name in tqdm(policies.names(), desc="policies", disable=None, leave=False):
-        policy = policies.load(name)
+    settings: list[tuple[str, dict[str, int]]] = [(name, {}) for name in policies.names()]
+    settings.append(("metallm", {"directions": 64}))
+    for name, parameters in tqdm(settings, desc="policies", disable=None, leave=False):
+        policy = policies.load(name, **parameters)
         state, rng = policy.init(), np.random.default_rng(4)
         proposed, learned = [], []
         with quiet_gc():
@@ -52,7 +54,8 @@ def bench_policies() -> list[Row]:
                 if i >= _TAUGHT:
                     proposed.append(t1 - t0)
                     learned.append(t3 - t2)
-        row: Row = {"policy": name}
+        told = "".join(f":{key}={value}" for key, value in parameters.items())
+        row: Row = {"policy": f"{name}{told}"}
         for what, seconds in (("propose", proposed), ("learn", learned)):
             row |= {f"{what} {k} us": v for k, v in percentiles(seconds).items()}
         rows.append(row)
