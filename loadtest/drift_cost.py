@@ -88,7 +88,7 @@ def _times() -> Table:
     spent = {ev.Decided: 0.0, ev.Rewarded: 0.0}
     for each in events:
         if isinstance(each, ev.Decided):
-            world.pending.clear()
+            world.pending.decisions.clear()
         world = apply(world, each)
         begun = time.perf_counter()
         watch.happened(resolve(world, each), world)

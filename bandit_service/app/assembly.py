@@ -108,7 +108,7 @@ async def running_router(
                 extra={"events": recovered.unknown, "from_snapshot": recovered.after},
             )
         telemetry = Telemetry(
-            pending=lambda: len(router.world.pending),
+            pending=lambda: len(router.world.pending.decisions),
             remembered=lambda: len(router.world.history.items),
             baseline=settings.monitoring.baseline_arm,
         )
@@ -196,16 +196,16 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     world = router.world
     configured = {spec.id: spec for spec in settings.arms}
     for id, spec in configured.items():
-        if world.configured.get(id) != spec:
+        if world.catalogue.configured.get(id) != spec:
             await router.put_arm(spec, "config")
-    for id in list(world.configured):
+    for id in list(world.catalogue.configured):
         record = world.arms[id]
         if id not in configured and record.source == "config" and not record.retired:
             await router.retire_arm(id, "config")
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
-        if world.policy_key != key:
+        if world.policy.key != key:
             await router.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is folded while the one whose state is there goes on deciding
         maintenance.change_policy(wanted, source)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
+from bandit_service.core.catalogue import ArmRecord
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
@@ -21,7 +22,7 @@ from bandit_service.core.experiments.assignment import (
 from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
-from bandit_service.core.world import ArmRecord, World, priced
+from bandit_service.core.world import World
 from policies import (
     ArmId,
     Arms,
@@ -240,7 +241,7 @@ def _posed(world: World, query: Query, recalled: Recalled, offers: _Offers) -> _
     offer = offers.get(asked)
     if offer is None:
         records = eligible(world, query)
-        offer = offers[asked] = records, priced(world, records, query.tokens)
+        offer = offers[asked] = records, world.catalogue.priced(records, query.tokens)
     records, arms = offer
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
@@ -298,27 +299,25 @@ def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
     learner = world.learners.get(beside(query.policy))
     if learner is None:
         raise unknown_policy(world, query.policy, "policy")
-    if learner.queue is not None:
-        raise Unavailable(
-            f"policy: {query.policy!r} is learning what was before; retry in a few seconds"
-        )
     return learner
 
 
-def unknown_policy(world: World, name: str, param: str) -> Unknown:
-    """What a query is told that names a policy which decides nothing here."""
+def unknown_policy(world: World, name: str, param: str) -> Unknown | Unavailable:
+    """What a query is told that names a policy which decides nothing here, or not yet."""
+    if name in world.learners.awaited:
+        return Unavailable(f"{param}: {name!r} is learning what was before; retry in a few seconds")
     there_are = ", ".join(world.deciding())
     return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
 
 
 def _steps(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
     """Which steps of the experiments applied, as the decision's record has them."""
-    if not world.experiments or query.duel_of:
+    if not world.experiments.specs or query.duel_of:
         return ()
     if query.outside or query.policy:
         return ("outside",)
     if part is None:
-        return ("stopped",) if world.rules.stopped else ()
+        return ("stopped",) if world.experiments.rules.stopped else ()
     return (*part.steps, "no arm") if part.arm and not fixed else part.steps
 
 
@@ -336,8 +335,8 @@ def _shadows(
     world: World, query: Query, recalled: Recalled, arms: Arms, explore: Exploration
 ) -> tuple[ev.Shadow, ...]:
     """What each running experiment's shadows would do with the query."""
-    found = []
-    for spec, _ in running(world) if world.trials and not world.rules.stopped else ():
+    found, experiments = [], world.experiments
+    for spec, _ in running(world) if experiments.trials and not experiments.rules.stopped else ():
         for variant in spec.shadows:
             learner = world.learners.get(label_of(spec.id, variant.key))
             if learner is None or not invited(spec, query):

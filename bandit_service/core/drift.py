@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bandit_service.core import events as ev
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
 from policies import ArmId, Floats
 
 QUERIES = ArmId("")
@@ -103,6 +105,16 @@ class Drift:
     allowances: dict[ArmId, Allowance] = field(default_factory=dict)
     alarms: list[ev.DriftDetected] = field(default_factory=list)
 
+    @takes(ev.Decided)
+    def _decided(self, event: ev.Decided, what: Resolved) -> None:
+        self.decided(event, what.number)
+
+    @takes(ev.Rewarded)
+    def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
+        decided, reward = what.decided, event.reward
+        if what.known and decided is not None and reward is not None and not event.correction:
+            self.settled(decided, reward, what.number)
+
     def decided(self, decided: ev.Decided, at: int) -> None:
         """One decision: how far its query is from the past, and one less of every allowance."""
         if decided.similarities and not decided.fallback:
@@ -132,7 +144,8 @@ class Drift:
         track.measure(reward, residual)
         track.add(residual, at, ARM_WARM_UP)
 
-    def detected(self, event: ev.DriftDetected) -> None:
+    @takes(ev.DriftDetected)
+    def _detected(self, event: ev.DriftDetected, _: Resolved) -> None:
         """Watching begins again, and the arm gets its allowance."""
         self.tracks[event.arm] = Track()
         self.alarms.append(event)

@@ -18,10 +18,18 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.feature import takes, takes_lessons
+from bandit_service.core.learner import Correction, Fading, Lesson, Recompared
+from bandit_service.core.resolved import Resolved
 from policies import ArmId, Comparison, Neighbour, Outcome, Vector
 
 T = TypeVar("T")
 PER_ITEM = 8
+ITEMS_PER_EVENT = 1024
+"""No event may remember more queries than this; only `expired` remembers more than one."""
+
 Origin: TypeAlias = tuple[int, str]
 
 
@@ -94,6 +102,15 @@ def _exchanged(
     return told
 
 
+def _outcome(lesson: policies.Rewarded) -> Outcome:
+    assert lesson.reward is not None
+    return Outcome(lesson.arm, lesson.quality, lesson.reward)
+
+
+def _comparison(lesson: policies.Compared) -> Comparison:
+    return Comparison(lesson.winner, lesson.loser, lesson.tie)
+
+
 @dataclass
 class History:
     """At most `capacity` items, oldest first. O(d) to remember, O(k) to look up neighbours.
@@ -111,6 +128,44 @@ class History:
     _ids: dict[bytes, int] = field(default_factory=dict)
     _added: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
+
+    @takes_lessons
+    def _taught(self, _: object, what: Resolved) -> None:
+        """What an event teaches is remembered of its query."""
+        self.number(what.number, what.part)
+        for lesson in what.lessons:
+            self._learn(lesson, what)
+
+    @takes(ev.Forgotten)
+    def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
+        self.forget(event.owner)
+
+    def number(self, event: int, part: int = 0) -> None:
+        """Make the ids of what is remembered next from the number of the event.
+
+        So the neighbours that decisions name are the same queries whether or not what was between
+        them can still be read.
+        """
+        self.next_id = event * ITEMS_PER_EVENT + part
+
+    def _learn(self, lesson: Lesson, what: Resolved) -> None:
+        owner, origin = what.owner, (what.number, what.variant)
+        match lesson:
+            case policies.Rewarded() if lesson.reward is not None:
+                self.remember(lesson.context.embedding, _outcome(lesson), owner, origin)
+            case Correction():
+                vector = lesson.before.context.embedding
+                self.correct(vector, _outcome(lesson.before), _outcome(lesson.after), owner)
+            case policies.Compared():
+                self.remember(lesson.context.embedding, _comparison(lesson), owner, origin)
+            case Recompared():
+                vector, comparison = lesson.after.context.embedding, _comparison(lesson.after)
+                if not self.recompare(vector, comparison, owner):
+                    self.remember(vector, comparison, owner, origin)
+            case Fading(drift=True) if isinstance(what.event, ev.DriftDetected):
+                self.faded[lesson.arm] = max(self.faded.get(lesson.arm, 0), what.event.begun)
+            case _:
+                pass
 
     def remember(
         self,

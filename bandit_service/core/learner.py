@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import msgspec
+import numpy as np
 
 import policies
 from bandit_service.core import codec
@@ -49,8 +48,6 @@ class Learner:
 
     failures: how many events it refused to learn from.
     uncorrected: how many corrections it could not take in, as its state is not a sum.
-    queue: not None while the state up to a certain event is folded elsewhere: what it is to learn
-    since then, in order. Such a learner is no part of the digest.
     name, key, parameters: what the policy is, where the log described it: a variant's, and one that
     learns beside the serving one. own: the variant ("…/…")
     whose outcomes alone it learns, "" for all; then `seeded` events are the past that it knows.
@@ -60,7 +57,6 @@ class Learner:
     state: Any
     failures: int = 0
     uncorrected: int = 0
-    queue: list[Lesson] | None = None
     name: str = ""
     key: str = ""
     parameters: bytes = b"{}"
@@ -91,51 +87,40 @@ class KeptLearner:
         """The learner, which goes on by this policy; one of codec.UNREADABLE for another's."""
         state = codec.load(self.state, type(policy.init()))
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
-        return Learner(policy, state, self.failures, self.uncorrected, None, *described)
+        return Learner(policy, state, self.failures, self.uncorrected, *described)
 
 
-class Learners(dict[str, Learner]):
-    """Every policy that learns, by label.
+OF_THE_MACHINE = (MemoryError, OSError)
+"""What another machine, or this one tomorrow, would not meet with the same event."""
 
-    serving: the label of the one that decides. serving_key: what its state was folded for. Both are
-    chosen by whoever opens the world, and are not folded. finished: a learner by the key of its
-    policy, which was folded elsewhere and is to serve from the event on that says so.
+
+def teach(learner: Learner, lesson: Lesson) -> None:
+    """Let one policy learn.
+
+    A policy that refuses an event has left its state as it was (a law); one bad policy must
+    neither stop the log nor the others, and on replay it refuses the same event again.
     """
-
-    def __init__(self, by_label: Mapping[str, Learner] | None = None) -> None:
-        super().__init__(by_label or {})
-        self.serving = self.serving_key = ""
-        self.finished: dict[str, Learner] = {}
-
-    def switch(self, name: str, key: str) -> None:
-        """Let the policy of this key serve in the old one's place, where it is finished."""
-        learner = self.finished.pop(key, None)
-        if learner is not None:
-            self.pop(self.serving, None)
-            self[name] = learner
-            self.serving, self.serving_key = name, key
-
-    def folded(self) -> dict[str, KeptLearner]:
-        """All but those whose past is folded elsewhere."""
-        return {label: one.kept() for label, one in sorted(self.items()) if one.queue is None}
-
-    @classmethod
-    def unfolded(cls, kept: dict[str, KeptLearner]) -> Learners:
-        """Those that the log described; `snapshot.restore` makes the others."""
-        made = cls()
-        for label, one in kept.items():
-            if (one.own or one.name) and (learner := _described(one)) is not None:
-                made[label] = learner
-        return made
-
-
-def _described(kept: KeptLearner) -> Learner | None:
-    """A policy that the log described; None where there is none such any more."""
+    policy = learner.policy
     try:
-        policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
-        return kept.with_policy(policy)
-    except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
-        return None  # as for a fold of the whole log
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            if isinstance(lesson, Fading):
+                # one that watches its arms itself has reacted to drift, or sees no change
+                noticed = lesson.drift and policies.watches_arms(policy)
+                if isinstance(policy, policies.Forgetful) and not noticed:
+                    learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
+            elif isinstance(lesson, Recompared):
+                learner.state = policy.learn(learner.state, lesson.after)
+                learner.uncorrected += 1
+            elif not isinstance(lesson, Correction):
+                learner.state = policy.learn(learner.state, lesson)
+            elif isinstance(policy, policies.Correctable):
+                learner.state = policy.correct(learner.state, lesson.before, lesson.after)
+            else:
+                learner.uncorrected += 1
+    except OF_THE_MACHINE:
+        raise
+    except Exception:  # noqa: BLE001 - a policy may be anybody's, and fail in any way
+        learner.failures += 1
 
 
 def beside(policy: str) -> str:

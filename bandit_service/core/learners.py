@@ -1,6 +1,8 @@
-"""Policies come to learn beside the serving one, or as a variant's own, and go again."""
+"""Every policy that learns: the serving one, those that learn beside it, and variants' own."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
@@ -8,38 +10,95 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.experiments.spec import label_of
-from bandit_service.core.learner import Learner, beside
-from bandit_service.core.world import World
+from bandit_service.core.feature import takes, takes_lessons
+from bandit_service.core.learner import Fading, KeptLearner, Learner, beside, teach
+from bandit_service.core.resolved import Resolved
 
 
-def join(world: World, event: ev.PolicyJoined) -> None:
-    """A policy that cannot be loaded is not there, and a query that names it is told so."""
-    learner = _loaded(event.policy, event.parameters, event.state)
-    if learner is not None:
-        learner.key = event.key
-        world.learners[beside(event.policy)] = learner
+class Learners(dict[str, Learner]):
+    """Learners by label.
+
+    What follows is not folded, but chosen by whoever opens the world. serving: the label of the one
+    that decides. serving_key: what its state was folded for. awaited: the names of policies that
+    are to learn beside it once their past is folded.
+    """
+
+    def __init__(self, by_label: Mapping[str, Learner] | None = None) -> None:
+        super().__init__(by_label or {})
+        self.serving = self.serving_key = ""
+        self.awaited: set[str] = set()
+
+    def serve(self, name: str, key: str, learner: Learner) -> None:
+        """Let a learner decide in the place of the one that does."""
+        self.pop(self.serving, None)
+        self[name] = learner
+        self.serving, self.serving_key = name, key
+
+    def folded(self) -> dict[str, KeptLearner]:
+        """All of them, as they are kept."""
+        return {label: one.kept() for label, one in sorted(self.items())}
+
+    @classmethod
+    def unfolded(cls, kept: dict[str, KeptLearner]) -> Learners:
+        """Those that the log described; `snapshot.restore` makes the others."""
+        made = cls()
+        for label, one in kept.items():
+            if (one.own or one.name) and (learner := _described(one)) is not None:
+                made[label] = learner
+        return made
+
+    @takes(ev.PolicyJoined)
+    def _join(self, event: ev.PolicyJoined, what: Resolved) -> None:
+        if what.joining is not None:
+            self[beside(event.policy)] = what.joining
+
+    @takes(ev.PolicyLeft)
+    def _leave(self, event: ev.PolicyLeft, _: Resolved) -> None:
+        self.pop(beside(event.policy), None)
+
+    @takes(ev.VariantSeeded)
+    def _seed(self, event: ev.VariantSeeded, what: Resolved) -> None:
+        if what.joining is not None:
+            self[label_of(event.experiment, event.variant)] = what.joining
+
+    @takes(ev.ExperimentChanged)
+    def _stop(self, event: ev.ExperimentChanged, _: Resolved) -> None:
+        if event.status == "stopped":
+            self._unseed(event.experiment.id)
+
+    @takes(ev.ExperimentDeleted)
+    def _delete(self, event: ev.ExperimentDeleted, _: Resolved) -> None:
+        self._unseed(event.id)
+
+    @takes_lessons
+    def _teach(self, _: object, what: Resolved) -> None:
+        """Every policy learns; an isolated variant only from its own decisions, and of drift."""
+        variant = what.variant
+        for learner in self.values():
+            if not learner.own:
+                for lesson in what.lessons:
+                    teach(learner, lesson)
+            elif learner.own == variant and what.own is not None:
+                teach(learner, what.own)
+            else:
+                for lesson in what.lessons:
+                    if isinstance(lesson, Fading) and lesson.drift:
+                        teach(learner, lesson)
+
+    def _unseed(self, experiment: str) -> None:
+        """The policies of an experiment's variants decide no more."""
+        for label in [one for one in self if one.startswith(f"{experiment}/")]:
+            del self[label]
 
 
-def seed(world: World, event: ev.VariantSeeded) -> None:
-    """A variant's policy begins; one that cannot be loaded leaves the serving one to decide."""
-    spec = world.experiments.get(event.experiment)
-    variant = None if spec is None else spec.variant(event.variant)
-    if variant is None:
-        return
-    label = label_of(event.experiment, event.variant)
-    learner = _loaded(event.policy, event.parameters, event.state)
-    if learner is None:
-        return
-    learner.key = policies_key(event.policy, event.parameters)
-    learner.own = label if variant.learning == "isolated" and not variant.shadow else ""
-    learner.seeded = world.trials[event.experiment].seeded = event.upto
-    world.learners[label] = learner
-
-
-def unseed(world: World, experiment: str) -> None:
-    """The policies of an experiment's variants decide no more."""
-    for label in [one for one in world.learners if one.startswith(f"{experiment}/")]:
-        del world.learners[label]
+def loaded(name: str, parameters: bytes, state: bytes) -> Learner | None:
+    """A policy that an event describes, with its state; None where there is none such here."""
+    try:
+        policy = policies.load(name, **msgspec.json.decode(parameters))
+        known = codec.load(state, type(policy.init())) if state else policy.init()
+    except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
+        return None
+    return Learner(policy, known, name=name, parameters=parameters)
 
 
 def policies_key(name: str, parameters: bytes) -> str:
@@ -47,10 +106,10 @@ def policies_key(name: str, parameters: bytes) -> str:
     return f"{name}-{codec.sha256(parameters)[:12]}"
 
 
-def _loaded(name: str, parameters: bytes, state: bytes) -> Learner | None:
+def _described(kept: KeptLearner) -> Learner | None:
+    """A policy that the log described; None where there is none such any more."""
     try:
-        policy = policies.load(name, **msgspec.json.decode(parameters))
-        known = codec.load(state, type(policy.init())) if state else policy.init()
+        policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
+        return kept.with_policy(policy)
     except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
-        return None
-    return Learner(policy, known, name=name, parameters=parameters)
+        return None  # as for a fold of the whole log

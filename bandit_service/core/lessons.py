@@ -1,22 +1,204 @@
-"""What policies learn from: the context as it was decided on, and who may see what of it."""
+"""What an event teaches: the context as it was decided on, and who may see what of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
-import numpy as np
+import msgspec
 
 import policies
 from bandit_service.core import events as ev
+from bandit_service.core.catalogue import relative_price
+from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.history import View
 from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
-from bandit_service.core.resolve import Resolved, Subject
+from bandit_service.core.learners import loaded, policies_key
+from bandit_service.core.resolved import Pending, Resolved, Subject
 from bandit_service.core.world import World
 from policies import ArmId, Context
 
-Outcome: TypeAlias = policies.Rewarded | policies.Compared | Correction | Recompared
+
+def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolved]:
+    """The event with what it teaches: one for each decision that leaves, otherwise one.
+
+    What leaves first is remembered before the next one is looked up.
+    """
+    if isinstance(what.event, ev.Decided):
+        return (what,)  # it teaches nothing
+    if isinstance(what.event, ev.DecisionsExpired):
+        return (_expired(world, what.event, i, what.number) for i in range(len(what.event.ids)))
+    return (_prepared(world, what),)
+
+
+def _prepared(world: World, what: Resolved) -> Resolved:
+    event = what.event
+    match event:
+        case ev.Rewarded() if what.subject is not None:
+            return _rewarded(world, event, what, what.subject)
+        case ev.Compared() if what.subject is not None:
+            context = context_of(world, what.subject)
+            compared = policies.Compared(context, event.winner, event.loser, event.tie)
+            return _teaching(world, what, Recompared(compared) if event.correction else compared)
+        case ev.DriftDetected() if event.keep < 1.0 and event.arm in world.arms:
+            return msgspec.structs.replace(what, lessons=(Fading(event.arm, event.keep),))
+        case ev.PriorWeighed():
+            return msgspec.structs.replace(what, lessons=_weighed(world, event))
+        case ev.PolicyJoined():
+            learner = loaded(event.policy, event.parameters, event.state)
+            if learner is not None:
+                learner.key = event.key
+            return msgspec.structs.replace(what, joining=learner)
+        case ev.VariantSeeded():
+            return msgspec.structs.replace(what, joining=_seeded(world, event))
+        case _:
+            return what
+
+
+def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject) -> Resolved:
+    """Every policy that may learns it; arm, accounts, experiment and history take it in.
+
+    What names an arm that never was only counts: the router refuses it, a hand-made log may not.
+    """
+    pending = what.pending
+    after = {} if pending is None else _signals_with(pending, event)
+    record = world.arms.get(what.arm)
+    if record is None:
+        return msgspec.structs.replace(what, after=after)
+    if isinstance(subject, ev.Decided):
+        listed, expected, price = subject.list_cost_usd, subject.expected_cost_usd, subject.price
+    else:
+        listed = record.list_cost_usd(subject.tokens)
+        expected = record.expected_cost_usd(subject.tokens)
+        price = relative_price(record.spec, world.catalogue.dearest_price())
+    what = msgspec.structs.replace(
+        what,
+        ts=world.ts,
+        after=after,
+        known=True,
+        listed_usd=listed,
+        guessed_usd=0.0 if pending is None else pending.guessed_usd,
+    )
+    context = context_of(world, subject)
+    if pending is not None and event.correction:
+        corrected = _corrected(event, pending, after, context)
+        return what if corrected is None else _teaching(world, what, corrected)
+    lesson = policies.Rewarded(
+        context=context,
+        arm=what.arm,
+        propensity=what.propensity,
+        price=price,
+        expected_cost_usd=expected,
+        quality=event.quality,
+        cost_usd=event.cost_usd if pending is None else after.get("cost_usd"),
+        latency_s=event.latency_s if pending is None else after.get("latency_s"),
+        reward=event.reward,
+    )
+    return _teaching(world, what, lesson)
+
+
+def _corrected(
+    event: ev.Rewarded, pending: Pending, after: Mapping[str, float], context: Context
+) -> policies.Rewarded | Correction | None:
+    """The new values in the place of the old ones: exact in sums, lost elsewhere."""
+    if event.reward is None:
+        return None
+    if not pending.settled:  # it brought quality or reward for the first time
+        return _lesson(context, pending, {**after, "reward": event.reward})
+    values = {name: after.get(name, value) for name, value in pending.learned.items()}
+    if event.quality is not None:
+        values["quality"] = event.quality
+    old = _lesson(context, pending, pending.learned)
+    return Correction(old, _lesson(context, pending, {**values, "reward": event.reward}))
+
+
+def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -> Resolved:
+    """One decision leaves; unrewarded, it teaches the default reward if one is set."""
+    pending, reward = world.pending.decisions.get(event.ids[part]), event.default_reward
+    if pending is None:
+        return Resolved(event, number, part=part)
+    decided, settled = pending.decided, pending.learned.get("reward")
+    what = Resolved(
+        event, number, pending, decided, pending.signals, settled, part=part, ts=world.ts
+    )
+    if pending.settled or reward is None or decided.arm not in world.arms:
+        return what
+    values = {**pending.signals, "reward": reward}
+    return _teaching(world, what, _lesson(context_of(world, decided), pending, values))
+
+
+def _lesson(context: Context, pending: Pending, values: Mapping[str, float]) -> policies.Rewarded:
+    decided = pending.decided
+    return policies.Rewarded(
+        context=context,
+        arm=decided.arm,
+        propensity=decided.propensity,
+        price=decided.price,
+        expected_cost_usd=decided.expected_cost_usd,
+        quality=values.get("quality"),
+        cost_usd=values.get("cost_usd"),
+        latency_s=values.get("latency_s"),
+        reward=values.get("reward"),
+    )
+
+
+def _signals_with(pending: Pending, event: ev.Rewarded) -> dict[str, float]:
+    """The signals that are known of a decision with those that this event brings."""
+    signals = dict(pending.signals)
+    for name in ("quality", "cost_usd", "latency_s"):
+        value = getattr(event, name)
+        if value is not None:
+            signals[name] = value
+    if event.reward is not None and event.explicit:
+        signals["reward"] = event.reward
+    return signals | event.metrics
+
+
+def _weighed(world: World, event: ev.PriorWeighed) -> tuple[Fading, ...]:
+    """What is left of each arm; the router writes no other shares, a hand-made log may."""
+    return tuple(
+        Fading(arm, keep, drift=False)
+        for arm, keep in event.keep.items()
+        if arm in world.arms and 0.0 <= keep <= 1.0
+    )
+
+
+def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
+    """A variant's policy; where it cannot be loaded, the serving one decides."""
+    spec = world.experiments.specs.get(event.experiment)
+    variant = None if spec is None else spec.variant(event.variant)
+    if variant is None:
+        return None
+    learner = loaded(event.policy, event.parameters, event.state)
+    if learner is not None:
+        own = variant.learning == "isolated" and not variant.shadow
+        learner.key = policies_key(event.policy, event.parameters)
+        learner.own = label_of(event.experiment, event.variant) if own else ""
+        learner.seeded = event.upto
+    return learner
+
+
+def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
+    """The event with its lesson, and with what a variant that learns for itself sees of it."""
+    own, learner = None, world.learners.get(what.variant)
+    if learner is not None and learner.own and what.subject is not None:
+        own = _seen(lesson, context_of(world, what.subject, learner))
+    return msgspec.structs.replace(what, lessons=(lesson,), own=own)
+
+
+def _seen(lesson: Lesson, context: Context) -> Lesson:
+    """The same lesson with what of the history may be seen."""
+    match lesson:
+        case Correction():
+            return Correction(
+                replace(lesson.before, context=context), replace(lesson.after, context=context)
+            )
+        case Recompared():
+            return Recompared(replace(lesson.after, context=context))
+        case Fading():
+            return lesson
+        case _:
+            return replace(lesson, context=context)
 
 
 def context_of(world: World, of: Subject, learner: Learner | None = None) -> Context:
@@ -38,84 +220,9 @@ def view_of(learner: Learner | None) -> View | None:
     return View(learner.own, learner.seeded) if learner is not None and learner.own else None
 
 
-def learn(world: World, lesson: Outcome, what: Resolved, prior: bool = False) -> None:
-    """Teach every policy; an isolated variant learns only from its own decisions.
-
-    prior: it was taught beforehand, by a warm start.
-    """
-    _count(world, lesson, prior)
-    variant = what.variant
-    for learner in world.learners.values():
-        if not learner.own:
-            teach(learner, lesson)
-        elif learner.own == variant and what.subject is not None:
-            teach(learner, _seen(lesson, context_of(world, what.subject, learner)))
-
-
-def _count(world: World, lesson: Outcome, prior: bool) -> None:
-    """One outcome more of its arms; a correction is none, nor are signals without a reward."""
-    arms: tuple[ArmId, ...] = ()
-    if isinstance(lesson, policies.Compared):
-        arms = lesson.winner, lesson.loser
-    elif isinstance(lesson, policies.Rewarded) and lesson.reward is not None:
-        arms = (lesson.arm,)
-    for arm in arms:
-        record = world.arms.get(arm)
-        if record is not None:
-            record.weight += 1.0
-            record.live += not prior
-
-
-def _seen(lesson: Outcome, context: Context) -> Lesson:
-    """The same lesson with what of the history may be seen."""
-    if isinstance(lesson, Correction):
-        return Correction(
-            replace(lesson.before, context=context), replace(lesson.after, context=context)
-        )
-    if isinstance(lesson, Recompared):
-        return Recompared(replace(lesson.after, context=context))
-    return replace(lesson, context=context)
-
-
 def own_alarms(world: World) -> Mapping[ArmId, policies.OwnAlarms]:
     """Of the arms that the serving policy found changed by itself."""
     learner = world.learners[world.serving]
     if not isinstance(learner.policy, policies.Watchful):
         return {}
     return learner.policy.alarms(learner.state)
-
-
-OF_THE_MACHINE = (MemoryError, OSError)
-"""What another machine, or this one tomorrow, would not meet with the same event."""
-
-
-def teach(learner: Learner, lesson: Lesson) -> None:
-    """Let one policy learn, or put it off while its past is folded elsewhere.
-
-    A policy that refuses an event has left its state as it was (a law); one bad policy must
-    neither stop the log nor the others, and on replay it refuses the same event again.
-    """
-    if learner.queue is not None:
-        learner.queue.append(lesson)
-        return
-    policy = learner.policy
-    try:
-        with np.errstate(over="raise", invalid="raise", divide="raise"):
-            if isinstance(lesson, Fading):
-                # one that watches its arms itself has reacted to drift, or sees no change
-                noticed = lesson.drift and policies.watches_arms(policy)
-                if isinstance(policy, policies.Forgetful) and not noticed:
-                    learner.state = policy.forget(learner.state, lesson.arm, lesson.keep)
-            elif isinstance(lesson, Recompared):
-                learner.state = policy.learn(learner.state, lesson.after)
-                learner.uncorrected += 1
-            elif not isinstance(lesson, Correction):
-                learner.state = policy.learn(learner.state, lesson)
-            elif isinstance(policy, policies.Correctable):
-                learner.state = policy.correct(learner.state, lesson.before, lesson.after)
-            else:
-                learner.uncorrected += 1
-    except OF_THE_MACHINE:
-        raise
-    except Exception:  # noqa: BLE001 - a policy may be anybody's, and fail in any way
-        learner.failures += 1

@@ -18,8 +18,9 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.core.experiments.spec import Metric
 from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
-from bandit_service.core.rewards import SIGNALS
-from bandit_service.core.world import Pending, World
+from bandit_service.core.pending import SIGNALS
+from bandit_service.core.resolved import Pending
+from bandit_service.core.world import World
 from policies import ArmId
 
 MOST_METRICS = 8
@@ -211,7 +212,7 @@ def subject_rewarded(
     record = world.arms.get(arm)
     if record is None:
         raise Unknown(f"arm: no arm {arm!r}; GET /v1/arms lists them", param="arm")
-    if _resent(world.keys, report.idempotency_key, report.digest):
+    if _resent(world.pending.keys, report.idempotency_key, report.digest):
         return None
     said = report.signals.said()
     if report.signals.metrics:
@@ -247,7 +248,7 @@ def check_arms(world: World, winner: ArmId, loser: ArmId) -> None:
 
 def comparison_resent(world: World, key: str, digested: str) -> bool:
     """Whether this very comparison of a query was sent before under its idempotency key."""
-    return _resent(world.keys, key, digested)
+    return _resent(world.pending.keys, key, digested)
 
 
 def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | None:

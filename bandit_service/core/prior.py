@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 
 from bandit_service.core import events as ev
-from bandit_service.core.learner import Fading
-from bandit_service.core.lessons import teach
 from bandit_service.core.world import World
 from policies import ArmId
 
@@ -54,15 +52,3 @@ def weighing(world: World, strength: float, ts: float) -> ev.PriorWeighed | None
         if record.weight > allowed * (1.0 + _NEXT_TO_NOTHING):
             keep[id] = allowed / record.weight
     return ev.PriorWeighed(ts=ts, strength=strength, keep=keep) if keep else None
-
-
-def weighed(world: World, event: ev.PriorWeighed) -> None:
-    """Every policy that was taught forgets the rest; one that learns only its own was not."""
-    for arm, keep in event.keep.items():
-        record = world.arms.get(arm)
-        if record is None or not 0.0 <= keep <= 1.0:
-            continue  # the router writes no such thing, a hand-made log may hold it
-        record.weight *= keep
-        for learner in world.learners.values():
-            if not learner.own:
-                teach(learner, Fading(arm, keep, drift=False))

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import codec
-from bandit_service.core.learner import KeptLearner, Learner, Learners
+from bandit_service.core.learner import KeptLearner, Learner
+from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
 from policies import Policy
 
-VERSION = 9
+VERSION = 10
 """Goes up with any change of what the fold makes of the same events, or of how it is written."""
 
 
@@ -57,7 +58,7 @@ def mark_of(body: bytes) -> bytes:
 
 def dump(world: World, mark: bytes = b"") -> bytes:
     """The world as MessagePack."""
-    said = (world.policy, world.parameters, world.configured_policy)
+    said = (world.policy.name, world.policy.parameters, world.policy.configured)
     return _encoder.encode(Kept(mark, *said, msgspec.Raw(codec.dump(world))))
 
 

@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from bandit_service.core import events as ev
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
+
 PERIODS = ("hour", "day", "month")
 _FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 _KEPT = 2
@@ -68,6 +72,27 @@ class Spend:
     """USD by period, window and account: "service", "tenant:…", "key:…" or "judge:…"."""
 
     windows: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @takes(ev.Rewarded)
+    def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
+        """A reported cost takes the place of the provisional one."""
+        if not what.known or event.cost_usd is None:
+            return
+        usd = event.cost_usd - what.replaced.get("cost_usd", 0.0) - what.guessed_usd
+        if what.decided is not None:
+            self.add(what.decided.ts, usd, what.tenant, what.decided.caller)
+        else:
+            self.add(event.ts, usd, what.tenant, "")
+
+    @takes(ev.Spent)
+    def _spent(self, event: ev.Spent, what: Resolved) -> None:
+        """In the window of the decision where its cost is estimated."""
+        pending = what.pending
+        if pending is None:
+            self.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
+        elif "cost_usd" not in pending.signals:
+            decided = pending.decided
+            self.add(decided.ts, event.usd, decided.tenant, decided.caller)
 
     def add(self, ts: float, usd: float, tenant: str, key: str, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bandit_service.core import events as ev
-from bandit_service.core.apply import ITEMS_PER_EVENT
+from bandit_service.core.history import ITEMS_PER_EVENT
 from bandit_service.core.outcomes import RANGES
 from bandit_service.data.compressed import BROKEN, opened
 from bandit_service.data.log_source import Stored, Unreadable

@@ -9,13 +9,13 @@ from msgspec import UNSET, UnsetType
 import policies
 from bandit_service import settings, wire
 from bandit_service.core import codec
+from bandit_service.core.catalogue import ArmRecord
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.results import calibrated
 from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
-from bandit_service.core.world import ArmRecord
 from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
 from bandit_service.http.responses.catalogue import (
     Arm,
@@ -126,7 +126,7 @@ def policies_of(request: web.Request) -> Policies:
     """
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     of_all = request[CALLER].tenant is None
-    told = world.calibration if of_all else {}
+    told = world.calibrations.policies if of_all else {}
     serving = world.learners[world.serving]
     folding: Folding | UnsetType = UNSET
     if of_all and keeper.wanted is not None and keeper.progress is not None:
@@ -141,9 +141,9 @@ def policies_of(request: web.Request) -> Policies:
             parameters=msgspec.to_builtins(serving.policy),
         ),
         beside=[
-            Standby(name=name, key=learner.key, learning=learner.queue is None)
+            Standby(name=name, key="" if one is None else one.key, learning=one is not None)
             for name in world.deciding()[1:]
-            for learner in (world.learners[beside(name)],)
+            for one in (world.learners.get(beside(name)),)
         ],
         folding=folding,
     )

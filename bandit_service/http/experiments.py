@@ -50,13 +50,13 @@ def described(spec: Experiment, trial: Trial) -> ExperimentStanding:
 
 async def list_experiments(request: web.Request) -> web.Response:
     """GET /v1/experiments."""
-    world, tenant = request.app[ROUTER].world, request[CALLER].tenant
+    records, tenant = request.app[ROUTER].world.experiments, request[CALLER].tenant
     shown = [
-        described(spec, world.trials[id])
-        for id, spec in world.experiments.items()
+        described(spec, records.trials[id])
+        for id, spec in records.specs.items()
         if id != HOLDOUT and _may_see(spec, tenant)
     ]
-    return reply(ExperimentList(experiments=shown, rules=world.rules))
+    return reply(ExperimentList(experiments=shown, rules=records.rules))
 
 
 async def get_experiment(request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ async def get_results(request: web.Request) -> web.Response:
     spec, trial = _of(request)
     of_all = request[CALLER].tenant is None  # what others cost is not for one tenant
     world = request.app[ROUTER].world
-    holdout = world.trials.get(HOLDOUT) if of_all else None
+    holdout = world.experiments.trials.get(HOLDOUT) if of_all else None
     return reply(results(spec, trial, holdout, world.ts))
 
 
@@ -83,7 +83,7 @@ async def put_experiment(request: web.Request) -> web.Response:
     id, experiments = request.match_info["id"], request.app[EXPERIMENTS]
     if body.setdefault("id", id) != id:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
-    before = experiments.world.experiments.get(id)
+    before = experiments.world.experiments.specs.get(id)
     if before is not None:
         body.setdefault("share", before.share)
     spec = wire.convert(respelled(body), PublicExperiment)
@@ -149,7 +149,7 @@ async def delete_experiment(request: web.Request) -> web.Response:
 
 async def get_rules(request: web.Request) -> web.Response:
     """GET /v1/experiment-rules."""
-    return reply(request.app[ROUTER].world.rules)
+    return reply(request.app[ROUTER].world.experiments.rules)
 
 
 async def put_rules(request: web.Request) -> web.Response:
@@ -157,9 +157,10 @@ async def put_rules(request: web.Request) -> web.Response:
     body = await _body(request, "stopped, holdout_share, holdout_arm, unit or salt")
     why = _why(body.pop("why", ""))
     said = {name: each for name, each in body.items() if each is not None}
-    rules = wire.convert(msgspec.to_builtins(request.app[ROUTER].world.rules) | said, Rules)
+    records = request.app[ROUTER].world.experiments
+    rules = wire.convert(msgspec.to_builtins(records.rules) | said, Rules)
     await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
-    return reply(request.app[ROUTER].world.rules)
+    return reply(request.app[ROUTER].world.experiments.rules)
 
 
 def _of(request: web.Request) -> tuple[Experiment, Trial]:

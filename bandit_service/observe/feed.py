@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from bandit_service.core import events as ev
-from bandit_service.core.resolve import Resolved
-from bandit_service.core.world import Pending, World
+from bandit_service.core.resolved import Pending, Resolved
+from bandit_service.core.world import World
 from bandit_service.observe.ring import Ring, Step
 from bandit_service.telemetry.learning import SIGNALS, Learning, LearningFold
 from policies import ArmId
@@ -92,7 +92,7 @@ class ActivityFeeds:
 
     def recall(self, world: World) -> None:
         """Begin with the newest decisions that may still be rewarded, and what is known of them."""
-        newest = list(islice(reversed(world.pending.values()), RECALLED))
+        newest = list(islice(reversed(world.pending.decisions.values()), RECALLED))
         for pending in reversed(newest):
             for what in _recalled(pending, world.events):
                 self._learning.heard(what, world)

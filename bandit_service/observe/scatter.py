@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandit_service.core.events import unpack
-from bandit_service.core.world import Pending
+from bandit_service.core.resolved import Pending
 
 FEWEST = 10
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 from bandit_service import clock
 from bandit_service.core.events import DriftDetected
 from bandit_service.core.lessons import own_alarms
-from bandit_service.core.world import Pending
+from bandit_service.core.resolved import Pending
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.observe.feed import ActivityFeed
@@ -165,7 +165,7 @@ class Shown:
         """The running experiments whose units do not come as their weights say."""
         return [
             f"The split of {id} is wrong, so that nothing may be concluded of it."
-            for id, trial in self.router.world.trials.items()
+            for id, trial in self.router.world.experiments.trials.items()
             if trial.status == "running" and trial.split_p < srm.ALPHA
         ]
 

@@ -32,7 +32,8 @@ from bandit_service.core.outcomes import (
     decision_rewarded,
     subject_rewarded,
 )
-from bandit_service.core.resolve import Resolved, resolve
+from bandit_service.core.resolve import resolve
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world
 from bandit_service.data.recall import Recall, recall_stream
 from bandit_service.data.recordings import Recorded, surface_once
@@ -238,7 +239,7 @@ class _Session:
         if self._heard is not None:
             self._heard(event)
         what = resolve(self.world, event)
-        self.world = fold(self.world, what)
+        fold(self.world, what)
         for id in self.world.history.take_changes()[0]:
             self._items[int(self._recall.own[self._at])] = id
         told = None if self._react is None else self._react(what, self.world)
@@ -312,7 +313,7 @@ class _Session:
             waited = signals.latency_s or 0.0
             return self._rule.scalar(quality, cost_usd, waited, decided.willingness_to_pay)
         report = Reported(signals)
-        pending = self.world.pending[decided.id]
+        pending = self.world.pending.decisions[decided.id]
         rewarded = decision_rewarded(pending, decided.id, report, self._rule, decided.ts)
         assert rewarded is not None
         assert rewarded.reward is not None
@@ -327,7 +328,7 @@ class _Session:
 
     def expire(self, step: int) -> None:
         # All of them are rewarded by now, and the service would not keep them for ever either.
-        self.apply(ev.DecisionsExpired(ts=float(step), ids=tuple(self.world.pending)))
+        self.apply(ev.DecisionsExpired(ts=float(step), ids=tuple(self.world.pending.decisions)))
 
     def _done(self) -> None:
         self._at += 1

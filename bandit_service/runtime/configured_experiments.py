@@ -21,26 +21,26 @@ async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rule
     All of it is checked before anything is written. An experiment that is no longer named is
     stopped, one that is new begins.
     """
-    world = experiments.world
-    gone = [id for id in world.configured_experiments if id not in {one.id for one in wanted}]
+    records = experiments.records
+    gone = [id for id in records.configured if id not in {one.id for one in wanted}]
     changed = {
-        one.id: _moved(one, world.configured_experiments.get(one.id), world.experiments.get(one.id))
+        one.id: _moved(one, records.configured.get(one.id), records.specs.get(one.id))
         for one in wanted
-        if world.configured_experiments.get(one.id) != one
+        if records.configured.get(one.id) != one
     }
     beside = {id: spec for id, spec in experiments.live().items() if id not in gone} | changed
     for spec in changed.values():
         experiments.check(spec, beside)
-    if rules != world.configured_rules:
+    if rules != records.configured_rules:
         experiments.check_rules(rules)
         await experiments.set_rules(rules, _BY, _WHY, "config")
     for id in gone:
-        if world.trials[id].status in ("running", "paused", "starting"):
+        if records.trials[id].status in ("running", "paused", "starting"):
             await experiments.stop(id, _BY, "it is in the configuration no more")
     for one in wanted:
         if one.id in changed:
             await experiments.put(changed[one.id], _BY, _WHY, configured=one)
-        status = world.trials[one.id].status
+        status = records.trials[one.id].status
         if status == "draft":
             await experiments.begin(one.id, _BY, "it is in the configuration")
         elif status == "stopped":

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track, split
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.settings import DriftSettings
 from policies import ArmId

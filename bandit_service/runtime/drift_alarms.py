@@ -7,7 +7,7 @@ import asyncio
 from msgspec.structs import replace
 
 from bandit_service.core import events as ev
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.writer import Writer

@@ -37,9 +37,9 @@ def unknown(id: str) -> Unknown:
 def find(writer: Writer, id: str) -> tuple[Experiment, Trial]:
     """One experiment; Unknown where there is none."""
     world = writer.world
-    if id not in world.experiments:
+    if id not in world.experiments.specs:
         raise unknown(id)
-    return world.experiments[id], world.trials[id]
+    return world.experiments.specs[id], world.experiments.trials[id]
 
 
 def weighed(spec: Experiment, weights: dict[str, float]) -> Experiment:
@@ -65,7 +65,7 @@ class Background:
 
     def start(self) -> None:
         """Begin to steer; what was starting when the service stopped is started again."""
-        for id, trial in self._writer.world.trials.items():
+        for id, trial in self._writer.world.experiments.trials.items():
             if trial.status == "starting":
                 self.begin(id)
         self._steering = self._writer.tasks.keep("steer", self._steer_forever)
@@ -153,7 +153,7 @@ class Background:
         while True:
             await asyncio.sleep(self._steer_s)
             well = True
-            for id in list(self._writer.world.trials):
+            for id in list(self._writer.world.experiments.trials):
                 try:
                     await self._steer(id)
                 except Exception as error:  # noqa: BLE001 - the others are steered all the same

@@ -18,6 +18,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
+from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, label_of
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
@@ -46,6 +47,11 @@ class Experiments:
         """Everything known now."""
         return self._writer.world
 
+    @property
+    def records(self) -> ExperimentRecords:
+        """Every experiment with what it has seen."""
+        return self._writer.world.experiments
+
     def start(self) -> None:
         """Begin to steer; what was starting when the service stopped is started again."""
         self._background.start()
@@ -62,8 +68,8 @@ class Experiments:
         """The experiments that are not finished."""
         return {
             id: spec
-            for id, spec in self.world.experiments.items()
-            if id != HOLDOUT and self.world.trials[id].status != "stopped"
+            for id, spec in self.records.specs.items()
+            if id != HOLDOUT and self.records.trials[id].status != "stopped"
         }
 
     def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
@@ -75,12 +81,12 @@ class Experiments:
             raise Refused("variants: integers must fit in 64 bits", param="variants") from None
         self._check_policies(spec)
         checks.check_beside(spec, others)
-        before = self.world.experiments.get(spec.id)
+        before = self.records.specs.get(spec.id)
         if before is not None:
-            trial = self.world.trials[spec.id]
+            trial = self.records.trials[spec.id]
             checks.check_change(before, spec, trial.status, trial.traffic())
             checks.check_floor(spec, None if trial.status == "draft" else before)
-        elif len((self.world.experiments.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
+        elif len((self.records.specs.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
             raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
         else:
             checks.check_floor(spec, None)
@@ -96,14 +102,14 @@ class Experiments:
 
         def prepare() -> ev.AnyEvent | None:
             nonlocal created
-            world = self.world
+            records = self.records
             self.check(spec, self.live())
-            before = world.experiments.get(spec.id)
+            before = records.specs.get(spec.id)
             created = before is None
-            known = configured is None or world.configured_experiments.get(spec.id) == configured
+            known = configured is None or records.configured.get(spec.id) == configured
             if before == spec and known:
                 return None
-            status = "draft" if before is None else world.trials[spec.id].status
+            status = "draft" if before is None else records.trials[spec.id].status
             source = "api" if configured is None else "config"
             return self._changed(spec, status, by, why, source=source, configured=configured)
 
@@ -204,8 +210,8 @@ class Experiments:
 
         def prepare() -> ev.AnyEvent | None:
             self.check_rules(rules)
-            world = self.world
-            if world.rules == rules and (source == "api" or world.configured_rules == rules):
+            now = self.records
+            if now.rules == rules and (source == "api" or now.configured_rules == rules):
                 return None
             return ev.RulesChanged(
                 ts=self._writer.now(), rules=rules, by=by, why=why, source=source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.supervisor import Supervisor
 from store import HistoryIndex

@@ -6,7 +6,7 @@ import logging
 
 from bandit_service import logs
 from bandit_service.core import events as ev
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.telemetry.telemetry import Telemetry
 

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import numpy as np
@@ -21,8 +21,7 @@ from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused
-from bandit_service.core.learner import Learner
-from bandit_service.core.lessons import teach
+from bandit_service.core.learner import Learner, teach
 from bandit_service.runtime.folding import (
     Folded,
     FoldFailed,
@@ -41,7 +40,6 @@ from store import Offset, StoreError
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.keeper")
-_BUILDING = "(building)"
 _SLICE = 20
 _LOOK_S, _AGAIN_S = 1.0, 30.0
 _SWITCHES = 5
@@ -87,7 +85,6 @@ class Maintenance:
                 await task.end()
         last = self._writer.log.last
         if last > self._saved_at and not self._writer.broken.done():
-            self._writer.world.learners.pop(_BUILDING, None)
             key = snapshot_key(self.serving, self._settings)
             mark = mark_at(self._writer.log, last)
             try:
@@ -128,10 +125,11 @@ class Maintenance:
             waited = time.monotonic() - self._saved_time
             if new >= due.every_events or (new and waited >= due.every_s):
                 await self._tried("snapshots", self.snapshot())
-            for owner in [one for one in self._writer.world.erasing if one not in self._erasing]:
+            owners = self._writer.world.erasures.owners
+            for owner in [one for one in owners if one not in self._erasing]:
                 # begun before a restart, or when it failed
                 await self._tried("erasure", self.erase(owner))
-            if not self._writer.world.erasing:
+            if not owners:
                 self._writer.tasks.well("erasure")
             await self._tried("retention", self._retain())
             self._writer.tasks.well("upkeep")
@@ -230,25 +228,22 @@ class Maintenance:
         _log.error("the policy was not changed", extra={"policy": wanted.name, "why": why})
 
     async def _switched(self, wanted: PolicySettings, source: str) -> None:
-        built = await self.folded(wanted, _BUILDING, self._note_progress)
+        built = await self.folded(wanted, self._note_progress)
         self._switch(wanted, built, source)
 
-    async def folded(
-        self, wanted: PolicySettings, label: str, progress: Progress | None = None
-    ) -> Learner:
+    async def folded(self, wanted: PolicySettings, progress: Progress | None = None) -> Learner:
         """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.
 
-        Meanwhile it stands under `label` and puts off what it is to learn. Whoever awaits this must
-        put it where it belongs before awaiting anything else. progress: also keep a snapshot for
-        it, since it is to serve.
+        What is taught meanwhile it learns at the end. Whoever awaits this must put the learner
+        where it belongs before awaiting anything else. progress: also keep a snapshot for it, since
+        it is to serve.
         """
-        world, policy = self._writer.world, load_policy(wanted)
-        state = await asyncio.to_thread(policy.init)  # may import a library
-        queued = Learner(policy, state, queue=[])
-        try:
+        policy, log = load_policy(wanted), self._writer.log
+        await asyncio.to_thread(policy.init)  # may import a library
+        with ExitStack() as until_learned:
             async with self._folding:
-                log = self._writer.log
-                world.learners[label], upto = queued, log.last
+                queue = until_learned.enter_context(self._writer.lessons())
+                upto = log.last
                 await self._writer.synced()
                 if progress is not None or log.first > 1:
                     await self._snapshot(upto)
@@ -262,18 +257,15 @@ class Maintenance:
                 )
                 folded = await self._fold(task, upto, progress)
             built = snapshot.load_learner(folded.learner, policy)
-            await asyncio.to_thread(_warm, built, tuple(sorted(world.arms)), self._dim())
-            assert queued.queue is not None
-            while queued.queue:
-                lessons, queued.queue[:_SLICE] = queued.queue[:_SLICE], []
+            ids = tuple(sorted(self._writer.world.arms))
+            await asyncio.to_thread(_warm, built, ids, self._dim())
+            while queue:
+                lessons, queue[:_SLICE] = queue[:_SLICE], []
                 for lesson in lessons:
                     teach(built, lesson)
-                if queued.queue:
+                if queue:
                     await asyncio.sleep(0)
             return built
-        finally:
-            if world.learners.get(label) is queued:
-                del world.learners[label]
 
     async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
         """What each policy would have learned of the whole log so far, and up to which event.
@@ -310,19 +302,16 @@ class Maintenance:
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
         """The event, and the new learner in the old one's place, with no decision in between."""
         key = policy_key(wanted.name, wanted.parameters)
-        finished = self._writer.world.learners.finished
-        finished[key] = built
-        written = self._writer.append_now(
-            ev.PolicyChanged(
-                ts=self._writer.now(),
-                policy=wanted.name,
-                key=key,
-                parameters=json.dumps(wanted.parameters).encode(),
-                source=source,
-            )
+        changed = ev.PolicyChanged(
+            ts=self._writer.now(),
+            policy=wanted.name,
+            key=key,
+            parameters=json.dumps(wanted.parameters).encode(),
+            source=source,
         )
-        left = finished.pop(key, None)
-        if not written or left is not None:
+        learners = self._writer.world.learners
+        written = self._writer.append_now(changed, lambda: learners.serve(wanted.name, key, built))
+        if not written or learners.get(learners.serving) is not built:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})

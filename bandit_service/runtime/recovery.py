@@ -13,7 +13,7 @@ from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.history import PER_ITEM
-from bandit_service.core.lessons import OF_THE_MACHINE
+from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from store import Corrupt, EventLog, Offset, StoreError
@@ -163,7 +163,9 @@ def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str
 
     The configured one, unless the API named another since the configuration last changed.
     """
-    return _wanted(_Said(world.policy, world.parameters, world.configured_policy), settings)
+    return _wanted(
+        _Said(world.policy.name, world.policy.parameters, world.policy.configured), settings
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from bandit_service.core.decide import (
 )
 from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
 from bandit_service.core.outcomes import Reported, RewardRule
-from bandit_service.core.world import Pending, World
+from bandit_service.core.resolved import Pending
+from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.index_feed import IndexFeed
@@ -301,7 +302,7 @@ class Router:
         )
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
-        spec = self.world.experiments.get(pending.decided.experiment)
+        spec = self.world.experiments.specs.get(pending.decided.experiment)
         metrics = () if spec is None else spec.metrics
         rule, now = self.rules.reward, self.writer.now()
         return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
@@ -363,7 +364,7 @@ class Router:
 
     def count_reward(self, decision_id: str | None, outcome: str) -> None:
         """Count one reward by outcome."""
-        pending = self.world.pending.get(decision_id or "")
+        pending = self.world.pending.decisions.get(decision_id or "")
         if pending is not None:
             delay = self.writer.now() - pending.decided.ts if outcome == "accepted" else None
             self._telemetry.rewarded(pending.decided.policy, outcome, delay)
@@ -380,14 +381,14 @@ class Router:
 
     def _pending(self, decision_id: str, tenant: str | None) -> Pending:
         # report another tenant's decision as unknown
-        pending = self.world.pending.get(decision_id)
+        pending = self.world.pending.decisions.get(decision_id)
         if pending is not None and tenant in (None, pending.decided.tenant):
             return pending
         if self.writer.in_backlog(decision_id, tenant):
             raise Unavailable(f"the event log cannot be written: {self.writer.degraded}")
         # Decisions leave oldest first and their ids sort by age, so whatever sorts before the
         # oldest one kept was forgotten.
-        oldest = next(iter(self.world.pending), decision_id)
+        oldest = next(iter(self.world.pending.decisions), decision_id)
         made = clock.time_of(decision_id)
         if made is not None and (
             made < self.writer.now() - self.rules.ttl_s or decision_id < oldest
@@ -411,7 +412,7 @@ class Router:
             record = self.world.arms.get(spec.id)
             existed = record is not None and not record.retired
             same = record is not None and existed and record.spec == spec
-            if same and (source == "api" or self.world.configured.get(spec.id) == spec):
+            if same and (source == "api" or self.world.catalogue.configured.get(spec.id) == spec):
                 return None
             most = self.rules.max_arms
             if record is None and source == "api" and len(self.world.arms) >= most:
@@ -467,10 +468,10 @@ class Router:
 
     def _bound_pending(self) -> None:
         """Beyond max_pending the oldest leaves, which teaches nothing: its time was not over."""
-        excess = len(self.world.pending) - self.rules.max_pending
+        excess = len(self.world.pending.decisions) - self.rules.max_pending
         if excess > 0:
             oldest: list[str] = []
-            for id in self.world.pending:
+            for id in self.world.pending.decisions:
                 if len(oldest) == excess:
                     break
                 oldest.append(id)
@@ -484,7 +485,7 @@ class Router:
     def sweep(self, now: float) -> int:
         """Forget the decisions that were made before `now` − ttl_s; how many."""
         gone: list[str] = []
-        for id, pending in self.world.pending.items():
+        for id, pending in self.world.pending.decisions.items():
             if pending.decided.ts >= now - self.rules.ttl_s or len(gone) == _SWEEP:
                 break
             gone.append(id)

@@ -11,7 +11,7 @@ import msgspec
 
 from bandit_service.core import codec
 from bandit_service.core import events as ev
-from bandit_service.core.learner import beside
+from bandit_service.core.learner import Learner, beside
 from bandit_service.runtime.folding import FoldFailed
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
@@ -63,7 +63,7 @@ class StandbyPolicies:
         while left:
             wanted = left.pop(0)
             try:
-                built = await self._maintenance.folded(wanted, beside(wanted.name))
+                built = await self._folded(wanted)
                 if not self._joined(wanted, codec.dump(built.state)):
                     raise FoldFailed("the log cannot be written now")
             except Exception as error:  # noqa: BLE001 - one that cannot be folded bars no other
@@ -71,6 +71,15 @@ class StandbyPolicies:
                 _log.error("not joined", extra={"policy": wanted.name})
                 left.append(wanted)
                 await asyncio.sleep(_AGAIN_S)
+
+    async def _folded(self, wanted: PolicySettings) -> Learner:
+        """What it knows of the whole log; meanwhile a query that names it is told to wait."""
+        awaited = self._writer.world.learners.awaited
+        awaited.add(wanted.name)
+        try:
+            return await self._maintenance.folded(wanted)
+        finally:
+            awaited.discard(wanted.name)
 
     def _joined(self, wanted: PolicySettings, state: bytes) -> bool:
         """The event, from which the learner is made, so that a replay makes the same one."""

@@ -17,9 +17,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +27,9 @@ from bandit_service import clock, logs
 from bandit_service.core import events as ev
 from bandit_service.core.apply import fold
 from bandit_service.core.errors import ServiceError, Unavailable
-from bandit_service.core.resolve import Resolved, owner_of, resolve
+from bandit_service.core.learner import Lesson
+from bandit_service.core.resolve import owner_of, resolve
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
@@ -40,7 +42,7 @@ _NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and 
 
 Prepare = Callable[[], ev.AnyEvent | None]
 Heard = Callable[[Resolved, World], None]
-
+Then = Callable[[], None]
 
 Q = TypeVar("Q", contravariant=True)
 
@@ -113,6 +115,7 @@ class Writer:
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
         self._listeners: list[Heard] = []
+        self._lessons: list[list[Lesson]] = []
         self._sync_interval_s = sync_interval_s
         self._max_backlog = max_backlog
         self._ids = clock.Ids(world.ts)
@@ -196,15 +199,28 @@ class Writer:
         self._commands.append(command)
         return command.done
 
-    def append_now(self, event: ev.AnyEvent) -> bool:
-        """Append and apply an event of our own at once; False when it cannot be written now."""
+    @contextmanager
+    def lessons(self) -> Iterator[list[Lesson]]:
+        """What every policy is taught from here on, for one whose past is folded elsewhere."""
+        taught = list[Lesson]()
+        self._lessons.append(taught)
+        try:
+            yield taught
+        finally:
+            self._lessons = [one for one in self._lessons if one is not taught]
+
+    def append_now(self, event: ev.AnyEvent, then: Then | None = None) -> bool:
+        """Append and apply an event of our own at once; False when it cannot be written now.
+
+        then: changes what is not folded, with the event, before anybody is told of it.
+        """
         try:
             self._append([self._record(event)])
         except StoreError as error:
             self._failed(error)
             return False
         self._unsynced = True
-        self.apply(event)
+        self.apply(event, then)
         return not self.broken.done()
 
     def _flush(self) -> None:
@@ -372,7 +388,7 @@ class Writer:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
         return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
 
-    def apply(self, event: ev.AnyEvent) -> str:
+    def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
         """Apply an event that is in the log, and tell the listeners.
 
         Returns why it could not be applied whole, "" where it was.
@@ -382,11 +398,15 @@ class Writer:
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
-            self.world = fold(self.world, what)
+            lessons = fold(self.world, what)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more
             kind = type(error).__name__
             self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
             return _NOT_APPLIED
+        for taught in self._lessons:
+            taught.extend(lessons)
+        if then is not None and self.world.unapplied == unapplied:
+            then()
         self._tell(what)
         if self.world.unapplied == unapplied:
             return ""

@@ -43,8 +43,10 @@ class ExperimentMetrics:
     def admit(self, world: World) -> None:
         """Choose which experiments have labels of their own."""
         room, chosen = metrics.MOST_VARIANTS, dict[str, int]()
-        for id in sorted(world.trials, key=lambda id: _order(world.trials[id])):
-            variants = len(world.experiments[id].variants)
+        for id in sorted(
+            world.experiments.trials, key=lambda id: _order(world.experiments.trials[id])
+        ):
+            variants = len(world.experiments.specs[id].variants)
             if len(chosen) < metrics.MOST_EXPERIMENTS and variants <= room:
                 chosen[id] = variants
                 room -= variants
@@ -62,7 +64,7 @@ class ExperimentMetrics:
         shown: list[tuple[str, ...]] = []
         effects: list[tuple[str, ...]] = []
         for id in self._labelled:
-            spec, trial = world.experiments[id], world.trials[id]
+            spec, trial = world.experiments.specs[id], world.experiments.trials[id]
             if trial.begun is None:
                 continue
             self._metrics.experiment_srm(id).set(trial.split_p)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.statistics.moments import Moments
 from bandit_service.telemetry.learning_health import LearningHealth

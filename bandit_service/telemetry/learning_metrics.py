@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import Gauge
 
 from bandit_service.core import events as ev
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
@@ -90,7 +90,7 @@ class LearningMetrics:
         }
         for metric, value in overall.items():
             metric.set(float("nan") if value is None else value)
-        for policy, told in world.calibration.items():
+        for policy, told in world.calibrations.policies.items():
             self._metrics.propensity_calibration(policy).set(told.p_value())
         values = self._by_label(health.corrected)
         by_arm: dict[metrics.Children[Gauge], Mapping[str, float | None]] = {

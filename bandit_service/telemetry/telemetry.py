@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics

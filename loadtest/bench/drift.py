@@ -28,7 +28,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.core.resolve import Resolved
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.data.recall import Recall
 from bandit_service.data.recordings import (

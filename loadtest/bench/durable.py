@@ -116,7 +116,7 @@ async def _turn(path: Path, connections: int, kind: str) -> tuple[float, list[fl
         apply(world, ev.ArmAdded(ts=0.0, arm=arm, source="config"))
     log_kind, writer_kind = KINDS[kind]
     log, index = log_kind(path), HybridIndex(DIM, 100)
-    telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
+    telemetry = Telemetry(lambda: len(world.pending.decisions), lambda: len(world.history.items))
     writer = writer_kind(world, log, telemetry, sync_interval_s=0.5, max_backlog=1)
     writer.listen(telemetry.heard)
     embedder = EmbeddingStage(_NoModel())

@@ -131,7 +131,7 @@ async def routing(
     world: World, index: HybridIndex, log: EventLog, embedder: EmbeddingStage
 ) -> AsyncIterator[Router]:
     """A router around a world."""
-    telemetry = Telemetry(lambda: len(world.pending), lambda: len(world.history.items))
+    telemetry = Telemetry(lambda: len(world.pending.decisions), lambda: len(world.history.items))
     writer = Writer(world, log, telemetry, sync_interval_s=0.5, max_backlog=10_000)
     writer.listen(telemetry.heard)
     router = Router(

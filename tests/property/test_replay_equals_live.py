@@ -159,8 +159,8 @@ def _same(event: ev.AnyEvent) -> ev.AnyEvent:
 
 def _changes(world: World, id: str, what: str, ts: float) -> list[ev.AnyEvent]:
     """The events that the service writes for it, whatever stands: applying must be total."""
-    spec = world.experiments.get(id, _spec(id))
-    status = world.trials[id].status if id in world.trials else "draft"
+    spec = world.experiments.specs.get(id, _spec(id))
+    status = world.experiments.trials[id].status if id in world.experiments.trials else "draft"
     more: dict[str, Any] = {}
     seeds: list[ev.AnyEvent] = []
     match what:

@@ -364,7 +364,7 @@ async def test_what_is_stopped_while_it_starts_stays_stopped(tmp_path: Path, mod
         again = asyncio.create_task(client.post(f"{PATH}/start", {}))
 
         async def starting() -> bool:
-            return world.trials["e"].status == "starting"
+            return world.experiments.trials["e"].status == "starting"
 
         await _until(starting)
         status, body = await client.post(f"{PATH}/stop", {"why": "no"})
@@ -392,7 +392,7 @@ async def test_a_variants_policy_begins_with_what_it_would_know_and_learns_its_o
         await client.begin("e")
         own = {key: codec.dump(world.learners[f"e/{key}"].state) for key in ("now", "other")}
         assert own["now"] == codec.dump(world.learners["nested"].state)
-        assert world.trials["e"].seeded == world.learners["e/other"].seeded == 56
+        assert world.experiments.trials["e"].seeded == world.learners["e/other"].seeded == 56
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
     log = assembly.open_log(chosen)
     whole = recovery.replayed(log, chosen, settings.PolicySettings("routellm_sw"))
@@ -423,7 +423,7 @@ async def test_what_is_shipped_while_it_starts_is_the_winners_policy(
         started = asyncio.create_task(client.post(f"{PATH}/start", {}))
 
         async def starting() -> bool:
-            return world.trials["e"].status == "starting"
+            return world.experiments.trials["e"].status == "starting"
 
         async def serves() -> bool:
             return world.serving == "knn"
@@ -477,7 +477,7 @@ async def test_what_was_starting_when_the_service_ended_starts_with_the_next(
                 ]
             },
         )
-        ts, spec = world.ts, world.experiments["e"]
+        ts, spec = world.ts, world.experiments.specs["e"]
     chosen = settings.read(None, {"BANDIT_DATA_DIR": str(data)})
     log = assembly.open_log(chosen)
     event = ev.ExperimentChanged(ts=ts, experiment=spec, status="starting", why="and then it ended")
@@ -545,7 +545,7 @@ async def test_experiments_are_the_same_after_every_kind_of_recovery(
         status, _ = await client.call("DELETE", "/v1/units/u3")
         assert status == 200
         member = ev.owner_of("", "u3")
-        assert member not in world.trials["e"].members
+        assert member not in world.experiments.trials["e"].members
         live = world.digest()
     bounds = {"BANDIT_RETENTION_MAX_BYTES": "1", "BANDIT_SNAPSHOTS_KEEP": "1"}
     async with opened(data, models, **bounds) as (client, world):

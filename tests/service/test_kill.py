@@ -103,8 +103,8 @@ def _holds(data: Path, ledger: Ledger) -> None:
     assert set(found) <= set(ledger.rewarded) | ledger.in_doubt
     assert once.digest() == again.digest()
     for id, quality in ledger.rewarded.items():
-        assert once.pending[id].settled
-        assert once.pending[id].signals["quality"] == quality
+        assert once.pending.decisions[id].settled
+        assert once.pending.decisions[id].signals["quality"] == quality
 
 
 async def test_sigterm_drains_and_a_second_service_finds_the_log_locked(

@@ -222,7 +222,7 @@ async def test_a_child_that_cannot_be_started_is_told_and_tried_again(
                 text = await answer.text()
             assert 'bandit_task_failing{task="erasure"} 1.0' in text
         await _until(lambda: _ready(client))
-        assert world.erasing == {}
+        assert world.erasures.owners == {}
 
 
 async def _ready(client: Client) -> bool:
@@ -321,18 +321,20 @@ async def test_while_another_policy_is_folded_decisions_name_the_one_that_makes_
     data = tmp_path / "var"
     async with opened(data, models, BANDIT_POLICY_NAME="metallm") as (client, world):
         await _traffic(client, 0, 5)
-        key = world.policy_key
+        key = world.policy.key
     async with opened(data, models, BANDIT_POLICY_NAME="knn") as (client, world):
         decided = await client.decide()
         if decided["policy"] == "metallm":
-            assert world.pending[decided["decision_id"]].decided.key == key
+            assert world.pending.decisions[decided["decision_id"]].decided.key == key
 
         async def serves() -> bool:
             return world.serving == "knn"
 
         await _until(serves)
         decided = await client.decide()
-        assert world.pending[decided["decision_id"]].decided.key == world.policy_key != key
+        assert (
+            world.pending.decisions[decided["decision_id"]].decided.key == world.policy.key != key
+        )
 
 
 @pytest.mark.parametrize("where", ["snapshot beyond the end", "wal", "mark"])

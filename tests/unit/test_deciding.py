@@ -88,7 +88,7 @@ async def test_decisions_of_a_turn_are_recalled_and_proposed_together() -> None:
     made = await _all(deciding, [_query(i) for i in range(70)])
     assert [event.neighbours[0] for event in made[:3]] == [0, 1, 2]
     assert index.asked == ASKED == [64, 6]
-    assert len(writer.world.pending) == 70
+    assert len(writer.world.pending.decisions) == 70
     await writer.close()
 
 

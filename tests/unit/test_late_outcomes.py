@@ -58,7 +58,7 @@ def _report(
     cost_usd: float | None = None,
 ) -> ev.Rewarded:
     report = Reported(Signals(quality, cost_usd), correction=correction)
-    event = decision_rewarded(world.pending[id], id, report, RULE, 2.0)
+    event = decision_rewarded(world.pending.decisions[id], id, report, RULE, 2.0)
     assert event is not None
     apply(world, event)
     return event
@@ -76,7 +76,10 @@ def test_a_correction_takes_the_first_values_place_everywhere() -> None:
     assert learner.state.count == {"a": 1.0}
     assert _report(world, "d", correction=True, cost_usd=0.02).reward == pytest.approx(0.2)
     assert learner.state.total == {"a": pytest.approx(0.2)}
-    assert (world.arms[ArmId("a")].observed_usd, world.arms[ArmId("a")].costs) == (0.02, 1)
+    assert (
+        world.arms[ArmId("a")].observed_usd,
+        world.arms[ArmId("a")].costs,
+    ) == (0.02, 1)
     (item,) = world.history.items.values()
     (outcome,) = item.outcomes
     assert outcome == Outcome(ArmId("a"), 0.4, outcome.reward)
@@ -113,10 +116,10 @@ def test_without_the_word_correction_another_value_is_a_conflict_and_changes_not
     before = world.digest()
     report = Reported(Signals(quality=0.4))
     with pytest.raises(Conflict, match=r"0\.9.*0\.4.*correction"):
-        decision_rewarded(world.pending["d"], "d", report, RULE, 2.0)
+        decision_rewarded(world.pending.decisions["d"], "d", report, RULE, 2.0)
     assert world.digest() == before
     same = Reported(Signals(quality=0.9), correction=True)
-    assert decision_rewarded(world.pending["d"], "d", same, RULE, 2.0) is None
+    assert decision_rewarded(world.pending.decisions["d"], "d", same, RULE, 2.0) is None
 
 
 def test_a_policy_that_is_no_sum_keeps_what_it_learned_and_is_counted() -> None:
@@ -127,7 +130,7 @@ def test_a_policy_that_is_no_sum_keeps_what_it_learned_and_is_counted() -> None:
     _report(world, "d", correction=True, quality=0.1)
     assert world.learners["pickllm_q"].state.q == state
     assert world.learners["pickllm_q"].uncorrected == 1
-    assert world.pending["d"].signals["quality"] == 0.1
+    assert world.pending.decisions["d"].signals["quality"] == 0.1
 
 
 def test_silence_teaches_the_default_once_and_only_where_nothing_was_said() -> None:
@@ -141,7 +144,7 @@ def test_silence_teaches_the_default_once_and_only_where_nothing_was_said() -> N
     state = world.learners["epsilon_greedy"].state
     assert state.total == {"a": pytest.approx(0.8 - 0.25 - 0.25)}
     assert state.count == {"a": 3.0}
-    assert not world.pending
+    assert not world.pending.decisions
     dropped = _world()
     apply(dropped, _decided("silent"))
     apply(dropped, ev.DecisionsExpired(ts=3.0, ids=("silent",)))
@@ -157,15 +160,15 @@ def test_a_forgotten_unit_leaves_pending_and_history_and_no_one_else_does() -> N
         _report(world, id, quality=0.5)
     apply(world, _decided("open", "me", at=2))
     apply(world, ev.Forgotten(ts=3.0, owner=ev.owner_of("", "me")))
-    assert set(world.pending) == {"theirs", "shared"}
+    assert set(world.pending.decisions) == {"theirs", "shared"}
     assert [len(item.outcomes) for item in world.history.items.values()] == [1, 1]
     assert world.learners["epsilon_greedy"].state.count == {"a": 3.0}
-    assert list(world.erasing) == [ev.owner_of("", "me")]
+    assert list(world.erasures.owners) == [ev.owner_of("", "me")]
     apply(world, ev.Forgotten(ts=3.0, owner=ev.owner_of("", "you")))
     assert not world.history.items
     assert world.history.vectors()[1].size == 0
     apply(world, ev.Erased(ts=4.0, owner=ev.owner_of("", "me")))
-    assert list(world.erasing) == [ev.owner_of("", "you")]
+    assert list(world.erasures.owners) == [ev.owner_of("", "you")]
 
 
 def test_the_folds_time_never_goes_back_and_ids_go_on_after_it() -> None:
@@ -203,7 +206,7 @@ def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> 
     """0.9 − 0.01/0.1 = 0.8 is the judge's, 0.4 − 0.01/0.1 = 0.3 the user's."""
     world = _world()
     apply(world, _decided("d"))
-    pending = world.pending["d"]
+    pending = world.pending.decisions["d"]
     learner = world.learners["epsilon_greedy"]
 
     def said(quality: float, provisional: bool = False) -> ev.Rewarded | None:
@@ -240,19 +243,19 @@ def test_a_user_who_agrees_with_the_judge_has_the_last_word() -> None:
     world = _world()
     apply(world, _decided("d"))
     judged = Reported(Signals(0.8), provisional=True)
-    apply(world, _expect(decision_rewarded(world.pending["d"], "d", judged, RULE, 2.0)))
+    apply(world, _expect(decision_rewarded(world.pending.decisions["d"], "d", judged, RULE, 2.0)))
     _report(world, "d", quality=0.8)
     with pytest.raises(Conflict):
-        decision_rewarded(world.pending["d"], "d", Reported(Signals(0.7)), RULE, 2.0)
+        decision_rewarded(world.pending.decisions["d"], "d", Reported(Signals(0.7)), RULE, 2.0)
 
 
 def test_a_users_reward_takes_the_place_of_a_judges_quality() -> None:
     world = _world()
     apply(world, _decided("d"))
     judged = Reported(Signals(0.8), provisional=True)
-    apply(world, _expect(decision_rewarded(world.pending["d"], "d", judged, RULE, 2.0)))
+    apply(world, _expect(decision_rewarded(world.pending.decisions["d"], "d", judged, RULE, 2.0)))
     told = Reported(Signals(reward=-0.5))
-    apply(world, _expect(decision_rewarded(world.pending["d"], "d", told, RULE, 2.0)))
+    apply(world, _expect(decision_rewarded(world.pending.decisions["d"], "d", told, RULE, 2.0)))
     assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(-0.5)}
 
 

@@ -11,7 +11,8 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import fold
 from bandit_service.core.learner import Learner
-from bandit_service.core.resolve import Resolved, resolve
+from bandit_service.core.resolve import resolve
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.learner_log import LearnerLog
@@ -90,9 +91,10 @@ def test_what_another_policy_refused_before_it_served_is_not_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world, log, telemetry = _log()
-    world.learners.finished["key"] = Learner(_Refuses(), 0, failures=7)  # type: ignore[arg-type]
     changed = ev.PolicyChanged(ts=1.0, policy="other", key="key", parameters=b"{}")
-    log.heard(_happens(world, changed), world)
+    what = _happens(world, changed)
+    world.learners.serve("other", "key", Learner(_Refuses(), 0, failures=7))  # type: ignore[arg-type]
+    log.heard(what, world)
     assert (world.serving, _failures(telemetry, "other"), caplog.records) == ("other", None, [])
     log.heard(_happens(world, _outcome(0)), world)
     assert _failures(telemetry, "other") == 8.0

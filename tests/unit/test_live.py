@@ -15,7 +15,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import fold
 from bandit_service.core.errors import Busy, Unavailable
 from bandit_service.core.resolve import resolve
-from bandit_service.core.world import Pending, World, new_world
+from bandit_service.core.resolved import Pending
+from bandit_service.core.world import World, new_world
 from bandit_service.observe.broadcast import BEHIND, Broadcast
 from bandit_service.observe.feed import RECENT, ActivityFeeds
 from bandit_service.observe.reasons import (
@@ -60,7 +61,7 @@ class Seen:
 
     def happens(self, event: ev.AnyEvent) -> None:
         what = resolve(self.world, event)
-        self.world = fold(self.world, what)
+        fold(self.world, what)
         self.fold.heard(what, self.world)
         self.feeds.heard(what, self.world)
 

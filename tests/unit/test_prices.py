@@ -9,7 +9,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
-from bandit_service.core.world import World, new_world, priced
+from bandit_service.core.world import World, new_world
 from policies import ArmId, Context, Floats
 
 A, B, NEW = ArmId("a"), ArmId("b"), ArmId("new")
@@ -57,7 +57,7 @@ def test_the_very_next_decision_leaves_an_arm_whose_price_rises_sixtyfold(name: 
 
 
 def _quality(world: World) -> dict[ArmId, float]:
-    arms = priced(world, world.offered(), 100)
+    arms = world.catalogue.priced(world.offered(), 100)
     learner = world.learners["nested"]
     context = Context(QUERY, tokens=100, willingness_to_pay=0.1)
     found: Floats | None = learner.policy.propose(learner.state, context, arms).quality

@@ -53,7 +53,7 @@ def test_a_decision_is_its_own_subject_and_becomes_pending() -> None:
     assert (what.subject, what.decided, what.arm, what.propensity) == (event, event, A, 0.5)
     assert what.number == world.events + 1
     apply(world, event)
-    assert world.pending["another"] == what.pending
+    assert world.pending.decisions["another"] == what.pending
 
 
 def test_a_reward_has_its_decision_and_what_was_known_before_it() -> None:
@@ -108,12 +108,11 @@ def test_the_window_of_a_moment_is_that_of_its_datetime(ts: float) -> None:
     assert (window("day", ts), window("month", ts)) == (f"{moment:%Y-%m-%d}", f"{moment:%Y-%m}")
 
 
-def test_a_finished_learner_serves_from_the_event_on_that_says_so() -> None:
+def test_another_policy_serves_in_the_place_of_the_one_before() -> None:
     world, knn = _world(), policies.load("knn")
-    world.learners.finished["knn-key"] = Learner(knn, knn.init())
-    changed = ev.PolicyChanged(ts=2.0, policy="other", key="other-key", parameters=b"{}")
+    changed = ev.PolicyChanged(ts=2.0, policy="knn", key="knn-key", parameters=b"{}")
     apply(world, changed)
-    assert (world.serving, list(world.learners)) == ("uniform", ["uniform"])
-    apply(world, ev.PolicyChanged(ts=3.0, policy="knn", key="knn-key", parameters=b"{}"))
+    assert (world.policy.name, world.serving) == ("knn", "uniform"), "which one is not folded"
+    world.learners.serve("knn", "knn-key", Learner(knn, knn.init()))
     assert (world.serving, list(world.learners)) == ("knn", ["knn"])
-    assert (world.learners.serving_key, world.learners.finished) == ("knn-key", {})
+    assert world.learners.serving_key == "knn-key"

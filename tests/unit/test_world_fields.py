@@ -12,17 +12,27 @@ import pytest
 import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.drift import QUERIES, Allowance, Drift
+from bandit_service.core.calibrations import Calibrations
+from bandit_service.core.catalogue import ArmRecord, Catalogue
+from bandit_service.core.chosen_policy import ChosenPolicy
+from bandit_service.core.counts import Counts
+from bandit_service.core.drift import QUERIES, Allowance, Drift, Track
+from bandit_service.core.erasures import Erasures
+from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
-from bandit_service.core.learner import Learner, Learners
+from bandit_service.core.learner import Learner
+from bandit_service.core.learners import Learners
+from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.resolved import Pending
 from bandit_service.core.spend import Spend
-from bandit_service.core.world import ArmRecord, Pending, World, new_world
+from bandit_service.core.world import TAKERS, World, new_world
 from bandit_service.statistics.calibration import Calibration
 from policies import ArmId
 
 UNIFORM = policies.load("uniform")
+FEATURES = sorted({name for taken in TAKERS.values() for name, _ in taken})
 CARRIED = [each.name for each in fields(World) if not each.name.startswith("_")]
 
 
@@ -32,7 +42,7 @@ def _world() -> World:
 
 def _others() -> dict[str, Any]:
     """Another value of each field than a new world has."""
-    learner = Learner(UNIFORM, UNIFORM.init(), 1, 2, None, "uniform", "key", b"{}", "e/v", 3)
+    learner = Learner(UNIFORM, UNIFORM.init(), 1, 2, "uniform", "key", b"{}", "e/v", 3)
     spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
     experiment = Experiment(id="e", variants=(Variant(key="now"), Variant(key="v", policy="knn")))
     decided = ev.Decided(
@@ -51,24 +61,37 @@ def _others() -> dict[str, Any]:
         expected_cost_usd=0.1,
         price=0.1,
     )
+    alarm = ev.DriftDetected(
+        ts=1.0, arm=ArmId("a"), detector="d", direction="up", before=0.0, after=1.0, seen=1, begun=1
+    )
     return {
         "learners": Learners({"uniform": Learner(UNIFORM, UNIFORM.init()), "other": learner}),
         "history": History(10, next_id=7, faded={ArmId("a"): 3}),
-        "arms": {"a": ArmRecord(spec, "api", True, 1.0, 2.0, 3, 4.0, 5, 6.0, 7.0, 8)},
-        "configured": {"a": spec},
-        "pending": OrderedDict(
-            d=Pending(decided, {"x": 1.0}, {"k": "h"}, {"y": 2.0}, True, 3.0, {"b": (1.0, True)})
+        "counts": Counts(1, 2, 3),
+        "policy": ChosenPolicy("knn", "key", b"{1}", "other"),
+        "catalogue": Catalogue(
+            {ArmId("a"): ArmRecord(spec, "api", True, 1.0, 2.0, 3, 4.0, 5, 6.0, 7.0, 8)},
+            {ArmId("a"): spec},
         ),
-        "keys": OrderedDict(k="h"),
-        "erasing": {"owner": None},
-        "experiments": {"e": experiment},
-        "configured_experiments": {"e": experiment},
-        "trials": {"e": Trial(status="running", mixed=1)},
-        "rules": Rules(stopped=True),
-        "configured_rules": Rules(stopped=True),
-        "calibration": {"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})},
+        "pending": PendingDecisions(
+            OrderedDict(
+                d=Pending(
+                    decided, {"x": 1.0}, {"k": "h"}, {"y": 2.0}, True, 3.0, {"b": (1.0, True)}
+                )
+            ),
+            OrderedDict(k="h"),
+        ),
+        "erasures": Erasures({"owner": None}),
+        "experiments": ExperimentRecords(
+            {"e": experiment},
+            {"e": Trial(status="running", mixed=1)},
+            {"e": experiment},
+            Rules(stopped=True),
+            Rules(stopped=True),
+        ),
+        "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
-        "drift": Drift(allowances={QUERIES: Allowance(0.1, 2)}),
+        "drift": Drift({QUERIES: Track(1)}, {QUERIES: Allowance(0.1, 2)}, [alarm]),
     }
 
 
@@ -107,8 +130,19 @@ def test_what_is_chosen_or_only_told_is_not_folded() -> None:
     assert told.digest() == _world().digest()
 
 
-def test_a_learner_that_is_folded_elsewhere_is_not_kept() -> None:
-    world = _world()
-    world.learners["being folded"] = Learner(UNIFORM, UNIFORM.init(), queue=[])
-    assert world.digest() == _world().digest()
-    assert list(_through_a_snapshot(world).learners) == ["uniform"]
+@pytest.mark.parametrize("name", FEATURES)
+def test_each_field_of_a_feature_is_in_the_digest_and_comes_back(name: str) -> None:
+    """A field that is added to a feature needs no other place."""
+    other = _others()[name]
+    if name in ("learners", "history"):
+        return  # not their fields are written, but what `folded` gives; see above
+    new = getattr(_world(), name)
+    for each in fields(other):
+        changed, alone = _world(), replace(new, **{each.name: getattr(other, each.name)})
+        setattr(changed, name, alone)
+        assert changed.digest() != _world().digest(), f"the digest does not see {each.name}"
+        assert getattr(_through_a_snapshot(changed), name) == alone
+
+
+def test_every_other_field_is_no_feature() -> None:
+    assert sorted(set(CARRIED) - set(FEATURES)) == ["events", "ts", "unapplied"]

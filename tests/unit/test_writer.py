@@ -13,8 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import ServiceError, Unavailable
-from bandit_service.core.learner import Learner
-from bandit_service.core.lessons import teach
+from bandit_service.core.learner import Learner, teach
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
@@ -85,12 +84,12 @@ async def test_while_the_disk_is_full_decisions_go_on_and_outcomes_do_not() -> N
     assert "no space left" in writer.degraded
     with pytest.raises(Unavailable, match="no space left"):
         await writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=("before",)))
-    assert list(writer.world.pending) == ["before"]
+    assert list(writer.world.pending.decisions) == ["before"]
     assert not writer.append_now(ev.DecisionsExpired(ts=2.0, ids=("before",)))
     log.full = False
     await writer.submit(lambda: _decided("after"), durable=False)
     assert _ids(log) == ["before", "during", "after"]
-    assert list(writer.world.pending) == ["before", "during", "after"]
+    assert list(writer.world.pending.decisions) == ["before", "during", "after"]
     assert (writer.degraded, writer.in_backlog("during")) == ("", False)
     await writer.close()
 
@@ -140,7 +139,7 @@ async def test_an_error_of_ours_in_an_event_is_answered_told_and_the_same_at_eve
     log = _Disk()
     writer = _writer(log)
     writer.start()
-    monkeypatch.setattr("bandit_service.core.rewards.expired", fails)
+    monkeypatch.setattr("bandit_service.core.lessons._expired", fails)
     before = writer.submit(lambda: _decided("before"))
     broken = writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=("before",)))
     after = writer.submit(lambda: _decided("after"))
@@ -174,7 +173,7 @@ async def test_without_memory_to_apply_what_is_in_the_log_the_process_ends_and_r
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr("bandit_service.core.rewards.expired", fails)
+        patched.setattr("bandit_service.core.lessons._expired", fails)
         sent = [
             writer.submit(lambda: _decided("a")),
             writer.submit(lambda: ev.DecisionsExpired(ts=2.0, ids=("a",))),
@@ -215,8 +214,8 @@ async def test_who_looks_on_may_fail_and_changes_no_answer(
     failing = False
     assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
     assert writer.tasks.failing == {}
-    assert list(writer.world.pending) == ["a", "b"]
-    assert told == [pending.decided for pending in writer.world.pending.values()]
+    assert list(writer.world.pending.decisions) == ["a", "b"]
+    assert told == [pending.decided for pending in writer.world.pending.decisions.values()]
     await writer.close()
 
 
@@ -253,7 +252,7 @@ async def test_an_append_that_fails_in_a_way_nobody_expected_is_told_to_all_who_
                 await writer.submit(lambda: _decided("a"))
         assert writer.tasks.failing == {"flush": "TypeError"}
     assert isinstance(await writer.submit(lambda: _decided("b")), ev.Decided)
-    assert list(writer.world.pending) == ["b"]
+    assert list(writer.world.pending.decisions) == ["b"]
     await writer.close()
 
 

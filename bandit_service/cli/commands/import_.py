@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bandit_service import settings
 from bandit_service.cli.options import USAGE_ERROR, Usage
 from bandit_service.core import events as ev
-from bandit_service.core.apply import ITEMS_PER_EVENT
+from bandit_service.core.history import ITEMS_PER_EVENT
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.logged import ForeignSource, source_of

@@ -87,7 +87,7 @@ def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots)
     recovered = recovery.recover(log, chosen, snapshots)
     world = recovered.world
     found: dict[str, Any] = {
-        "pending": len(world.pending),
+        "pending": len(world.pending.decisions),
         "remembered": len(world.history.items),
         "policy": recovered.policy.name,
         "from_snapshot": recovered.after,

@@ -62,7 +62,7 @@ class Assigned:
 
 def assigned(world: World, asker: Asker) -> Assigned | None:
     """The experiment and variant of a query; None where it takes part in none."""
-    rules = world.rules
+    rules = world.experiments.rules
     if rules.stopped:
         return None
     if rules.holdout_share > 0.0:
@@ -86,9 +86,9 @@ def assigned(world: World, asker: Asker) -> Assigned | None:
 
 def running(world: World) -> Iterator[tuple[Experiment, Trial]]:
     """The experiments that assign, oldest first."""
-    for id, trial in world.trials.items():
+    for id, trial in world.experiments.trials.items():
         if trial.status == "running":
-            yield world.experiments[id], trial
+            yield world.experiments.specs[id], trial
 
 
 def invited(spec: Experiment, asker: Asker) -> bool:

@@ -21,9 +21,10 @@ from bandit_service.core import exclusions
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.decide import Exploration, proposed
 from bandit_service.core.history import PER_ITEM
-from bandit_service.core.learner import Learner, Learners
+from bandit_service.core.learner import Learner
+from bandit_service.core.learners import Learners
 from bandit_service.core.lessons import context_of
-from bandit_service.core.world import World, new_world, priced
+from bandit_service.core.world import World, new_world
 from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift
 
@@ -196,7 +197,7 @@ class LogEvaluation:
             self.left_out[OLDER] += 1
 
     def _proposals(self, world: World, event: ev.Decided) -> list[Floats]:
-        arms = priced(world, [world.arms[arm] for arm in event.arms], event.tokens)
+        arms = world.catalogue.priced([world.arms[arm] for arm in event.arms], event.tokens)
         context, floors = context_of(world, event), world.drift.floors(event.arms)
         found = []
         for i, learner in enumerate(self._learners):

@@ -101,6 +101,6 @@ def beginning(first: int, asked: Asked, snapshots: Path | None) -> tuple[int, Wo
 def world_of(found: tuple[Offset, bytes]) -> World:
     """A snapshot's world without experiments, whose learners would only cost time."""
     world = snapshot.restore(snapshot.read(found[1]), {}, "")
-    world.trials.clear()
-    world.experiments.clear()
+    world.experiments.trials.clear()
+    world.experiments.specs.clear()
     return world

@@ -83,7 +83,9 @@ def test_the_kill_switch_goes_before_everything() -> None:
         event = decided(world, asked(unit))
         assert (event.experiment, event.steps) == ("", ("stopped",))
         assert event.policy == "uniform"
-    assert world.trials["holdout"].members == {}, "nobody is compared while nobody is held out"
+    assert world.experiments.trials["holdout"].members == {}, (
+        "nobody is compared while nobody is held out"
+    )
     assert decided(world, asked("u0", outside=True)).steps == ("outside",)
 
 
@@ -98,10 +100,10 @@ def test_the_hold_out_goes_before_experiments_and_is_measured_against_all_others
         if unit in held:
             assert (event.arm, event.propensity) == ("dear", 1.0)
             assert event.steps == ("holdout",)
-    sides = world.trials["holdout"].sides
+    sides = world.experiments.trials["holdout"].sides
     assert sides["holdout"].units == len(held)
     assert sides["routed"].units == len(UNITS) - len(held)
-    assert sum(side.units for side in world.trials["e"].sides.values()) == sum(
+    assert sum(side.units for side in world.experiments.trials["e"].sides.values()) == sum(
         unit not in held and unit != "u1" for unit in UNITS
     )
 
@@ -113,7 +115,7 @@ def test_where_there_is_no_choice_the_hold_out_compares_nothing() -> None:
     event = decided(world, asked(held, max_cost_usd=1e-9 + 0.00031))
     assert event.arms == ("cheap",)
     assert (event.arm, event.steps) == ("cheap", ("holdout", "no arm"))
-    assert world.trials["holdout"].sides["holdout"].decisions == 0
+    assert world.experiments.trials["holdout"].sides["holdout"].decisions == 0
 
 
 def test_another_arm_or_salt_begins_the_hold_out_anew() -> None:
@@ -122,9 +124,9 @@ def test_another_arm_or_salt_begins_the_hold_out_anew() -> None:
     for unit in UNITS:
         decided(world, asked(unit))
     rules(world, holdout_share=0.2, holdout_arm="dear")
-    assert world.trials["holdout"].sides["routed"].units > 0
+    assert world.experiments.trials["holdout"].sides["routed"].units > 0
     rules(world, holdout_share=0.2, holdout_arm="cheap")
-    assert world.trials["holdout"].sides["routed"].units == 0
+    assert world.experiments.trials["holdout"].sides["routed"].units == 0
 
 
 def test_an_audience_lets_in_by_tenant_caller_and_length() -> None:
@@ -155,7 +157,7 @@ def test_every_kind_of_unit_keeps_its_variant_whoever_the_user_is(kind: str) -> 
     run(world, two_arms(unit=kind))
     found = {decided(world, asked(unit, 0, **{kind: "same"})).variant for unit in UNITS[:20]}
     assert len(found) == 1
-    assert len(world.trials["e"].members) == 1
+    assert len(world.experiments.trials["e"].members) == 1
 
 
 def test_an_override_names_the_variant_before_the_namespace_and_counts_nowhere() -> None:
@@ -163,8 +165,8 @@ def test_an_override_names_the_variant_before_the_namespace_and_counts_nowhere()
     run(world, two_arms(namespace="n", slots=(0.0, 0.001), share=0.0, overrides={"qa": "b"}))
     event = decided(world, asked("qa"))
     assert (event.variant, event.split, event.steps) == ("b", 0.0, ("override",))
-    assert world.trials["e"].sides["b"].decisions == 0
-    assert [one.out for one in world.trials["e"].members.values()] == [True]
+    assert world.experiments.trials["e"].sides["b"].decisions == 0
+    assert [one.out for one in world.experiments.trials["e"].members.values()] == [True]
 
 
 def test_experiments_of_one_namespace_share_no_unit() -> None:
@@ -212,7 +214,7 @@ def test_an_arm_that_cannot_serve_leaves_the_policy_to_decide_and_the_record_say
     event = decided(world, query)
     assert (event.arm, event.variant, event.policy) == ("cheap", "b", "uniform")
     assert event.steps == ("split", "no arm")
-    assert world.trials["e"].sides["b"].decisions == 1, "it counts as it was assigned"
+    assert world.experiments.trials["e"].sides["b"].decisions == 1, "it counts as it was assigned"
 
 
 def test_a_conversations_arm_holds_inside_a_policys_variant_and_not_against_a_fixed_arm() -> None:
@@ -268,7 +270,7 @@ def test_weights_that_change_move_units_unless_they_are_kept() -> None:
         at = {u: sha256_fraction("split:e", u) for u in UNITS}
         between = {u for u in UNITS if 0.2 <= at[u] < 0.5}
         assert (moved, kept) == ((set(), between) if sticky else (between, set()))
-        assert world.trials["e"].mixed == len(moved)
+        assert world.experiments.trials["e"].mixed == len(moved)
         if sticky:  # with the probability that they had when they came
             assert {events[u].split for u in between} == {0.5}
 
@@ -282,7 +284,7 @@ def test_a_kept_unit_still_counts_where_its_variant_gets_no_new_units() -> None:
     put(world, _weighted(spec, 1.0), ts=5.0)
     event = decided(world, asked(unit))
     assert (event.variant, event.split) == ("b", 0.5)
-    assert world.trials["e"].sides["b"].decisions == 2
+    assert world.experiments.trials["e"].sides["b"].decisions == 2
 
 
 def test_a_held_variant_gives_its_units_the_control_and_has_them_back_when_released() -> None:
@@ -297,7 +299,7 @@ def test_a_held_variant_gives_its_units_the_control_and_has_them_back_when_relea
     assert event.steps == ("split", "held")
     put(world, spec, held="b", held_until=0.0, ts=6.0)
     assert decided(world, asked(unit)).variant == "b"
-    trial = world.trials["e"]
+    trial = world.experiments.trials["e"]
     assert (trial.mixed, trial.sides["b"].decisions, trial.sides["a"].decisions) == (0, 2, 0)
 
 
@@ -308,8 +310,8 @@ def test_a_unit_that_was_erased_is_no_more_a_member_whatever_the_unit_is() -> No
         decided(world, asked("u", session="s1"))
         decided(world, asked("w", session="s2"))
         apply(world, ev.Forgotten(ts=9.0, owner=ev.owner_of("", "u")))
-        assert len(world.trials["e"].members) == 1
-        assert sum(side.units for side in world.trials["e"].sides.values()) == 2
+        assert len(world.experiments.trials["e"].members) == 1
+        assert sum(side.units for side in world.experiments.trials["e"].sides.values()) == 2
 
 
 def test_every_scheme_of_the_configuration_is_one_that_assigns() -> None:

@@ -150,7 +150,7 @@ def test_a_shadow_changes_nothing_of_what_is_served_and_logs_what_it_would_have_
         for world, event in zip((plain, shadowed), served, strict=True):
             apply(world, event)
             rewarded(world, event, reward=0.5, quality=0.5)
-    assert shadowed.trials["e"].shadows["s"].decisions == 60
+    assert shadowed.experiments.trials["e"].shadows["s"].decisions == 60
     assert shadowed.learners["e/s"].own == ""
     assert _state(plain, "uniform") == _state(shadowed, "uniform")
 
@@ -166,7 +166,7 @@ def test_a_shadows_estimate_counts_only_where_its_arms_could_have_been_drawn() -
         event = decided(world, asked(f"u{i}"))
         outside += not event.experiment
         rewarded(world, event, reward=0.5, quality=0.5)
-    side = world.trials["e"].shadows["s"]
+    side = world.experiments.trials["e"].shadows["s"]
     assert 0 < outside < 60
     assert (side.decisions, side.rewards) == (60, outside)
     assert side.w == pytest.approx(outside)

@@ -29,7 +29,7 @@ HOUR = 3600.0
 
 
 def _trial(world: World) -> Trial:
-    return world.trials["e"]
+    return world.experiments.trials["e"]
 
 
 def _answer(world: World, spec: Experiment, count: int, quality: dict[str, float]) -> None:

@@ -1,0 +1,143 @@
+"""Every experiment with what it has seen, and the rules over all of them.
+
+A decision and its outcomes count in their experiment, for the shadows that saw the decision, and in
+the hold-out, which is measured as an experiment of two variants in which nobody decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.experiments import trial
+from bandit_service.core.experiments.spec import HOLDOUT, ROUTED, Experiment, Rules, holdout_of
+from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
+
+
+@dataclass
+class ExperimentRecords:
+    """specs, trials: what they are and what they have seen, by id, oldest first.
+
+    rules: what stands over them. configured, configured_rules: what the configuration last said.
+    """
+
+    specs: dict[str, Experiment] = field(default_factory=dict)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    configured: dict[str, Experiment] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    configured_rules: Rules = field(default_factory=Rules)
+
+    @takes(ev.ExperimentChanged)
+    def _change(self, event: ev.ExperimentChanged, _: Resolved) -> None:
+        spec = event.experiment
+        state = self.trials.setdefault(spec.id, Trial())
+        before = self.specs.get(spec.id)
+        self.specs[spec.id] = spec
+        if event.source == "config":
+            self.configured[spec.id] = event.configured or spec
+        trial.changed(state, before, event)
+
+    @takes(ev.ExperimentDeleted)
+    def _delete(self, event: ev.ExperimentDeleted, _: Resolved) -> None:
+        self.specs.pop(event.id, None)
+        self.trials.pop(event.id, None)
+        self.configured.pop(event.id, None)
+
+    @takes(ev.VariantSeeded)
+    def _seeded(self, event: ev.VariantSeeded, what: Resolved) -> None:
+        if what.joining is not None:
+            self.trials[event.experiment].seeded = event.upto
+
+    @takes(ev.Forgotten)
+    def _forget(self, event: ev.Forgotten, _: Resolved) -> None:
+        for one in self.trials.values():
+            trial.forget(one, event.owner)
+
+    @takes(ev.RulesChanged)
+    def _set_rules(self, event: ev.RulesChanged, _: Resolved) -> None:
+        rules = self.rules = event.rules
+        if event.source == "config":
+            self.configured_rules = rules
+        if rules.holdout_share > 0.0:
+            spec = holdout_of(rules)
+            before = self.specs.get(HOLDOUT)
+            if before is None or (before.control.arm, before.unit, before.salt) != (
+                spec.control.arm,
+                spec.unit,
+                spec.salt,
+            ):
+                before, self.trials[HOLDOUT] = None, Trial(begun=event.ts)
+            state, self.specs[HOLDOUT] = self.trials[HOLDOUT], spec
+            described = ev.ExperimentChanged(
+                ts=event.ts, experiment=spec, status=HOLDOUT, by=event.by, why=event.why
+            )
+            trial.changed(state, before, described)
+
+    def _held_out(self, decided: ev.Decided) -> ev.Decided | None:
+        """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
+        rules = self.rules
+        if rules.holdout_share <= 0.0 or decided.duel_of or HOLDOUT not in self.trials:
+            return None
+        unit = decided.unit if rules.unit == "user" else decided.tenant
+        held = decided.experiment == HOLDOUT
+        if not unit or len(decided.arms) < 2 or decided.steps in (("stopped",), ("outside",)):
+            return None  # where there was no choice, or no hold-out, neither side is to be compared
+        share = rules.holdout_share
+        return msgspec.structs.replace(
+            decided,
+            experiment=HOLDOUT,
+            variant=HOLDOUT if held else ROUTED,
+            split=share if held else 1.0 - share,
+            member=ev.owner_of(decided.tenant, decided.unit) if rules.unit == "user" else unit,
+        )
+
+    @takes(ev.Decided)
+    def _decided(self, decided: ev.Decided, _: Resolved) -> None:
+        """A decision counts for the hold-out, for its experiment, and for whose shadows saw it."""
+        told = self._held_out(decided)
+        if told is not None:
+            trial.decided(self.trials[HOLDOUT], self.specs[HOLDOUT], told)
+        if decided.experiment == HOLDOUT:
+            return
+        if decided.experiment in self.trials:
+            spec = self.specs[decided.experiment]
+            trial.decided(self.trials[decided.experiment], spec, decided)
+        for shadow in decided.shadows:
+            if shadow.experiment in self.trials:
+                trial.shadowed(self.trials[shadow.experiment], decided, shadow)
+
+    @takes(ev.Rewarded)
+    def _measured(self, event: ev.Rewarded, what: Resolved) -> None:
+        """What came back, or took an earlier value's place, counts in the decision's experiment."""
+        decided = what.decided
+        if decided is None or not what.known:
+            return
+        values = {name: getattr(event, name) for name in ("quality", "cost_usd", "latency_s")}
+        for name, value in (values | event.metrics).items():
+            if value is not None:
+                self._valued(decided, name, value, what.before.get(name), what.ts)
+        if event.reward is not None:
+            self._valued(decided, "reward", event.reward, what.settled, what.ts)
+
+    @takes(ev.DecisionsExpired)
+    def _expired(self, event: ev.DecisionsExpired, what: Resolved) -> None:
+        if what.decided is not None and what.lessons and event.default_reward is not None:
+            self._valued(what.decided, "reward", event.default_reward, None, what.ts)
+
+    def _valued(
+        self, decided: ev.Decided, name: str, value: float, before: float | None, ts: float
+    ) -> None:
+        """One value came back for a decision, or took the place of `before`."""
+        for each in (None if decided.experiment == HOLDOUT else decided, self._held_out(decided)):
+            if each is not None and each.experiment in self.trials:
+                spec, state = self.specs[each.experiment], self.trials[each.experiment]
+                if name in spec.names():
+                    trial.valued(state, spec, each, name, value, before, ts)
+        if name == "reward" and before is None:
+            for shadow in decided.shadows:
+                if shadow.experiment in self.trials:
+                    trial.shadow_rewarded(self.trials[shadow.experiment], decided, shadow, value)

@@ -1,0 +1,91 @@
+"""Decisions that may still be rewarded, and the idempotency keys of what names no decision."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import policies
+from bandit_service.core import events as ev
+from bandit_service.core.feature import takes
+from bandit_service.core.learner import Correction
+from bandit_service.core.resolved import Pending, Resolved
+
+SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
+
+REMEMBERED_KEYS = 100_000
+"""How many idempotency keys of self-contained outcomes are remembered, newest first."""
+
+
+@dataclass
+class PendingDecisions:
+    """decisions: by id, oldest first. keys: with a digest of what each key was used for."""
+
+    decisions: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
+    keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    @takes(ev.Decided)
+    def _decided(self, event: ev.Decided, what: Resolved) -> None:
+        if what.pending is not None:
+            self.decisions[event.id] = what.pending
+
+    @takes(ev.Rewarded)
+    def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
+        if what.subject is not None:
+            self._note_key(what.pending, event)
+        if what.pending is not None:
+            _note_reward(what.pending, event, what)
+
+    @takes(ev.Compared)
+    def _compared(self, event: ev.Compared, what: Resolved) -> None:
+        if what.subject is not None:
+            self._note_key(what.pending, event)
+        if what.pending is not None:
+            _note_pair(what.pending, event)
+
+    @takes(ev.Spent)
+    def _spent(self, event: ev.Spent, what: Resolved) -> None:
+        if what.pending is not None and "cost_usd" not in what.pending.signals:
+            what.pending.guessed_usd += event.usd
+
+    @takes(ev.DecisionsExpired)
+    def _expired(self, _: ev.DecisionsExpired, what: Resolved) -> None:
+        if what.pending is not None:
+            del self.decisions[what.pending.decided.id]
+
+    @takes(ev.Forgotten)
+    def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
+        for id, pending in list(self.decisions.items()):
+            if ev.owner_of(pending.decided.tenant, pending.decided.unit) == event.owner:
+                del self.decisions[id]
+
+    def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
+        if not event.idempotency_key:
+            return
+        if pending is not None:
+            pending.keys[event.idempotency_key] = event.digest
+            return
+        self.keys[event.idempotency_key] = event.digest
+        while len(self.keys) > REMEMBERED_KEYS:
+            self.keys.popitem(last=False)
+
+
+def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
+    pending.signals = what.after
+    if event.quality is not None or event.explicit:
+        pending.provisional = event.provisional
+    if what.known and event.cost_usd is not None:
+        pending.guessed_usd = 0.0
+    for lesson in what.lessons:
+        learned = lesson.after if isinstance(lesson, Correction) else lesson
+        if isinstance(learned, policies.Rewarded) and learned.reward is not None:
+            values = ((name, getattr(learned, name)) for name in SIGNALS)
+            pending.learned = {name: value for name, value in values if value is not None}
+
+
+def _note_pair(pending: Pending, event: ev.Compared) -> None:
+    arm = pending.decided.arm
+    if arm in (event.winner, event.loser):
+        other = event.loser if event.winner == arm else event.winner
+        result = 0.5 if event.tie else float(event.winner == arm)
+        pending.compared[other] = result, event.provisional

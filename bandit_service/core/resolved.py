@@ -1,0 +1,136 @@
+"""One event with everything that it refers to, as the features of the world take it in.
+
+Each of these (`core.world`) sees the event and what stands here, and none of the others. So the
+order in which they take it in does not matter, and whoever listens to what happens
+(`runtime.writer`) sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.experiments.spec import label_of
+from bandit_service.core.learner import Learner, Lesson
+from policies import ArmId
+
+Subject: TypeAlias = ev.Decided | ev.Subject
+
+
+@dataclass
+class Pending:
+    """A decision that may still be rewarded, and the signals that already came back.
+
+    learned: what the policies and the history were taught when it was settled: `reward`, and
+    `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
+    provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
+    was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
+    and whether a judge said so.
+    """
+
+    decided: ev.Decided
+    signals: dict[str, float] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    learned: dict[str, float] = field(default_factory=dict)
+    provisional: bool = False
+    guessed_usd: float = 0.0
+    compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its scalar reward is known."""
+        return "reward" in self.learned
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """One event with everything that it refers to.
+
+    number: how many events there are with this one. pending: the decision that it makes, or that it
+    is about while that may be rewarded. subject: that decision, or else the query that the event
+    itself carries. before, settled: the signals and the scalar reward that were known before.
+
+    The rest is known when the event is applied (`lessons.parts`). part: which of the decisions
+    that one event lets leave this is about. ts: the latest time of any event. after: the signals
+    with those of the event. known: whether the arm of a reward is in the catalogue. listed_usd: the
+    cost of its query by list price. guessed_usd: what is booked for the decision in the place of
+    its cost. lessons: what the event teaches every policy; own: what it teaches the variant that
+    learns for itself. joining: the policy that begins with it.
+    """
+
+    event: ev.AnyEvent
+    number: int
+    pending: Pending | None = None
+    subject: Subject | None = None
+    before: Mapping[str, float] = {}
+    settled: float | None = None
+    part: int = 0
+    ts: float = 0.0
+    after: dict[str, float] = {}
+    known: bool = False
+    listed_usd: float = 0.0
+    guessed_usd: float = 0.0
+    lessons: tuple[Lesson, ...] = ()
+    own: Lesson | None = None
+    joining: Learner | None = None
+
+    @property
+    def decided(self) -> ev.Decided | None:
+        """The decision, None where there is none or it has left."""
+        return None if self.pending is None else self.pending.decided
+
+    @property
+    def arm(self) -> ArmId:
+        """The arm that a decision or a reward is of, "" of another event."""
+        if self.pending is not None:
+            return self.pending.decided.arm
+        return self.event.arm if isinstance(self.event, ev.Rewarded) else ArmId("")
+
+    @property
+    def propensity(self) -> float:
+        """With which probability that arm was drawn; 1 where it was not drawn here."""
+        return 1.0 if self.pending is None else self.pending.decided.propensity
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the subject, "" where there is none."""
+        return "" if self.subject is None else self.subject.tenant
+
+    @property
+    def owner(self) -> str:
+        """Whose data it is, "" where it is nobody's."""
+        return owner_of_subject(self.subject)
+
+    @property
+    def replaced(self) -> Mapping[str, float]:
+        """The signals whose place those of a correction take, none for another event."""
+        corrects = isinstance(self.event, ev.Rewarded) and self.event.correction
+        return self.before if corrects and self.pending is not None else {}
+
+    @property
+    def prior(self) -> bool:
+        """Whether it is taught beforehand, by a warm start."""
+        match self.event:
+            case ev.Rewarded():
+                corrects = self.event.correction and self.pending is not None
+                return self.event.prior and not corrects
+            case ev.Compared():
+                return self.event.prior
+            case _:
+                return False
+
+    @property
+    def variant(self) -> str:
+        """The decision's "experiment/variant", "" outside of experiments."""
+        subject = self.subject
+        if isinstance(subject, ev.Decided) and subject.experiment:
+            return label_of(subject.experiment, subject.variant)
+        return ""
+
+
+def owner_of_subject(subject: Subject | None) -> str:
+    """Whose data a query is, "" where there is none."""
+    return "" if subject is None else ev.owner_of(subject.tenant, subject.unit)
