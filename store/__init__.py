@@ -4,14 +4,29 @@ from store._engines import ENGINES, open_log
 from store._mark import read as synced
 from store._protocols import (
     START,
+    Erasable,
     EventLog,
     HistoryIndex,
     Neighbours,
     Offset,
     Record,
     Snapshots,
+    Trimmable,
+    can_erase,
+    can_trim,
+    first_of,
 )
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, Trimmed, WrongFormat
+from store.errors import (
+    Closed,
+    Corrupt,
+    Duplicate,
+    Full,
+    Locked,
+    StoreError,
+    Trimmed,
+    Unsupported,
+    WrongFormat,
+)
 
 __distribution__ = "bandit-service"
 
@@ -21,6 +36,7 @@ __all__ = [
     "Closed",
     "Corrupt",
     "Duplicate",
+    "Erasable",
     "EventLog",
     "Full",
     "HistoryIndex",
@@ -30,8 +46,13 @@ __all__ = [
     "Record",
     "Snapshots",
     "StoreError",
+    "Trimmable",
     "Trimmed",
+    "Unsupported",
     "WrongFormat",
+    "can_erase",
+    "can_trim",
+    "first_of",
     "open_log",
     "synced",
 ]

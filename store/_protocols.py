@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import NewType, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,17 @@ class Record:
 class EventLog(Protocol):
     """One total order of records. Offsets start at 1 and have no gaps.
 
-    The oldest records may be trimmed, and the bodies of an owner's records may be erased. What
-    is left keeps its offset.
+    A log that can delete its oldest records is `Trimmable`, one that can erase the records of an
+    owner is `Erasable`. What is left keeps its offset.
     """
 
     def append(self, records: Sequence[Record]) -> Offset:
         """Hand all records to the kernel, or none of them; the last offset.
 
         After it returns, the death of this process loses nothing; a power cut may, until `sync`.
-        Raises `store.errors.Duplicate` when an eid is already there (one that was trimmed may be
-        known still), and ValueError for a time that is not finite or a body that is empty;
-        neither writes anything.
+        Raises `store.errors.Duplicate` when an eid is already there (one that was trimmed may still
+        be known), and ValueError for a time that is not finite or a body that is empty; neither
+        writes anything.
         """
         ...
 
@@ -60,24 +60,18 @@ class EventLog(Protocol):
         """
         ...
 
-    def forget(self, owner: str, upto: Offset) -> int:
-        """Erase the bodies of all records of `owner` up to `upto`; how many that were.
-
-        When it returns, they are gone from the files, and durably so. Offsets, ids, kinds and
-        times stay. If it raises Full they may be there still: call it again.
-        """
+    @property
+    def last(self) -> Offset:
+        """The offset of the newest record, trimmed or not; 0 when there was none."""
         ...
 
-    def trim(self, upto: Offset, most: int = 100) -> int:
-        """Delete up to `most` of the oldest records, none after `upto`; how many are left to do."""
+    def close(self) -> None:
+        """Make everything durable and let go of the file."""
         ...
 
-    def offset_at(self, ts: float) -> Offset:
-        """The newest record that is older than `ts`, as all before it; START if there is none.
 
-        The times of records must not go backwards.
-        """
-        ...
+class Trimmable(EventLog, Protocol):
+    """A log that can delete its oldest records: what retention by age or size needs."""
 
     @property
     def first(self) -> Offset:
@@ -85,18 +79,47 @@ class EventLog(Protocol):
         ...
 
     @property
-    def last(self) -> Offset:
-        """The offset of the newest record, trimmed or not; 0 when there was none."""
-        ...
-
-    @property
     def size_bytes(self) -> int:
-        """What the records take on the disk."""
+        """How many bytes the records take on disk."""
         ...
 
-    def close(self) -> None:
-        """Make everything durable and let go of the file."""
+    def trim(self, upto: Offset, most: int = 100) -> int:
+        """Delete up to `most` of the oldest records, none after `upto`; how many are left to do."""
         ...
+
+    def offset_at(self, ts: float) -> Offset:
+        """The newest record that is older than `ts`, as are all before it; START if none is.
+
+        The times of records must not go backwards.
+        """
+        ...
+
+
+class Erasable(EventLog, Protocol):
+    """A log that can erase the records of an owner: what the erasure of a unit needs."""
+
+    def forget(self, owner: str, upto: Offset) -> int:
+        """Erase the bodies of all records of `owner` up to `upto`; how many that were.
+
+        When it returns, they are gone from the files, and durably so. Offsets, ids, kinds and
+        times stay. If it raises Full some may still be there: call it again.
+        """
+        ...
+
+
+def can_trim(log: EventLog) -> TypeGuard[Trimmable]:
+    """Whether a log can delete its oldest records. Nothing of it is called to find out."""
+    return hasattr(log, "trim")
+
+
+def can_erase(log: EventLog) -> TypeGuard[Erasable]:
+    """Whether a log can erase the records of an owner."""
+    return hasattr(log, "forget")
+
+
+def first_of(log: EventLog) -> Offset:
+    """The offset of the oldest record kept: 1 in a log that deletes none."""
+    return log.first if can_trim(log) else Offset(START + 1)
 
 
 class Snapshots(Protocol):

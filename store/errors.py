@@ -39,6 +39,13 @@ class Trimmed(StoreError):
         self.first = first
 
 
+class Unsupported(StoreError):
+    """The log's backend lacks what this needs; nothing was changed."""
+
+    def __init__(self, log: object, what: str) -> None:
+        super().__init__(f"the event log ({type(log).__name__}) cannot {what}")
+
+
 class WrongFormat(StoreError):
     """The log was written by another version; it is whole, and was not touched."""
 

@@ -39,7 +39,7 @@ from bandit_service.settings import (
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
-from store import EventLog
+from store import EventLog, can_trim
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -80,6 +80,17 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
         return None
 
 
+def _check_retention(log: EventLog, settings: Settings) -> None:
+    """Raise what a log that cannot delete its oldest records has against the settings."""
+    rules = settings.retention
+    if not can_trim(log):
+        given = {"max_age_s": rules.max_age_s, "max_bytes": rules.max_bytes}
+        why = f"the event log ({type(log).__name__}) cannot delete its oldest records; use 0"
+        wrong = [f"retention.{name}: {why}, got {value}" for name, value in given.items() if value]
+        if wrong:
+            raise BadSettings(wrong)
+
+
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
@@ -87,6 +98,7 @@ async def running_router(
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
     try:
+        _check_retention(log, settings)
         begun = time.perf_counter()
         snapshots = open_snapshots(settings)
         recovered = recover(log, settings, snapshots, progress)

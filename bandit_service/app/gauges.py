@@ -17,7 +17,7 @@ from bandit_service.http.admission import Admission
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.telemetry import Telemetry
-from store import StoreError
+from store import StoreError, can_trim, first_of
 
 _LAG_EVERY_S = 0.1
 _STATES = {"closed": 1.0, "half open": 0.5, "open": 0.0}
@@ -64,8 +64,9 @@ class ServiceGauges:
             self._metrics.requests_allowed(kind).set(limit.allowed)
         self._metrics.embedding_queue.set(router.texts_waiting)
         with suppress(StoreError):  # a broken log says so by bandit_log_writable
-            self._metrics.log_size.set(log.size_bytes)
-            self._metrics.log_first.set(log.first)
+            if can_trim(log):
+                self._metrics.log_size.set(log.size_bytes)
+            self._metrics.log_first.set(first_of(log))
             self._metrics.log_offset.set(log.last)
         broken = router.writer.degraded or router.writer.broken.done()
         self._metrics.log_writable.set(0.0 if broken else 1.0)

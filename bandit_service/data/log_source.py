@@ -15,7 +15,7 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.data.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
-from store import EventLog, Offset
+from store import EventLog, Offset, first_of
 
 PAGE = 5000
 _TIMEOUT_S = 60.0
@@ -45,7 +45,7 @@ class LogSource:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self.first, self.last = int(log.first), int(log.last)
+        self.first, self.last = int(first_of(log)), int(log.last)
 
     def events(self, after: int) -> Iterator[Stored]:
         """The events after `after`, in order."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from bandit_service.core.errors import Expired, Refused, Unavailable
 from bandit_service.data.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
 from bandit_service.http.frame import DRAINING, ROUTER
-from store import Closed, Offset, StoreError
+from store import Closed, Offset, StoreError, first_of
 
 DEFAULT_LIMIT, MAX_LIMIT = 10_000, 100_000
 _CHUNK = 64
@@ -35,13 +35,13 @@ async def events(request: web.Request) -> web.StreamResponse:
     """
     writer = request.app[ROUTER].writer
     log = writer.log
-    after = _whole(request, "after", int(log.first) - 1, 0, 2**63 - 1)
+    after = _whole(request, "after", int(first_of(log)) - 1, 0, 2**63 - 1)
     limit = _whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     try:
         newest = int(await writer.synced())
     except Closed as error:
         raise Unavailable(f"the event log cannot be read: {error}") from None
-    first = int(log.first)
+    first = int(first_of(log))
     if after < first - 1:
         raise Expired(
             f"after: events up to {first - 1} were deleted, got {after}; ask from {first - 1} on",

@@ -16,7 +16,7 @@ from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
 from bandit_service.http.responses.operations import Erased, Index, Snapshot
 from bandit_service.http.responses.outcomes import Status
 from bandit_service.runtime.folding import FoldFailed
-from store import StoreError
+from store import StoreError, first_of
 
 Describe: TypeAlias = Callable[[str], dict[str, Any]]
 DOCUMENT: web.AppKey[Describe] = web.AppKey("document")
@@ -61,7 +61,7 @@ async def readyz(request: web.Request) -> web.Response:
             status="degraded" if told else "ready",
             events=world.events,
             arms=len(world.offered()),
-            first=int(log.first),
+            first=int(first_of(log)),
             last=int(log.last),
             why="; ".join(told) if told else UNSET,
             failing=failing if told else UNSET,

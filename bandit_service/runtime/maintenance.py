@@ -36,7 +36,7 @@ from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Arms, Context
-from store import Offset, StoreError
+from store import Offset, StoreError, Unsupported, can_erase, can_trim, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.keeper")
@@ -105,7 +105,7 @@ class Maintenance:
         task = Task(
             **task_arguments(self.serving, self._settings),
             directory=str(self._snapshots.directory),
-            first=int(log.first),
+            first=int(first_of(log)),
         )
         begun = time.monotonic()
         folded = await self._fold(task, upto)
@@ -158,6 +158,8 @@ class Maintenance:
     async def _retain(self) -> None:
         """Delete what is too old or too much, up to the oldest snapshot that may be needed."""
         log, rules = self._writer.log, self._settings.retention
+        if not can_trim(log):
+            return  # a start refuses rules of retention then
         upto = 0
         if rules.max_age_s:
             upto = int(log.offset_at(clock.now() - rules.max_age_s))
@@ -181,12 +183,16 @@ class Maintenance:
 
         In this order: a snapshot without the owner, the records, the older snapshots. So that at
         any moment a valid snapshot stands before every record that cannot be folded any more.
+        Raises Unsupported where the log cannot erase.
         """
+        log = self._writer.log
+        if not can_erase(log):
+            raise Unsupported(log, "erase the records of a unit")
         self._erasing.add(owner)
         try:
             folded = await self.snapshot()
             async with self._folding:
-                count = self._writer.log.forget(owner, Offset(folded.at))
+                count = log.forget(owner, Offset(folded.at))
                 self._snapshots.forget(Offset(folded.at))
             await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
         finally:
@@ -245,14 +251,14 @@ class Maintenance:
                 queue = until_learned.enter_context(self._writer.lessons())
                 upto = log.last
                 await self._writer.synced()
-                if progress is not None or log.first > 1:
+                if progress is not None or first_of(log) > 1:
                     await self._snapshot(upto)
                 task = Task(
                     **task_arguments(wanted, self._settings),
                     directory=str(self._snapshots.directory),
                     begin="fresh",
                     base_key=snapshot_key(self.serving, self._settings),
-                    first=int(log.first),
+                    first=int(first_of(log)),
                     save=progress is not None,
                 )
                 folded = await self._fold(task, upto, progress)
@@ -283,7 +289,7 @@ class Maintenance:
                 if policy_key(each.name, each.parameters) == key:
                     states.append(same)
                     continue
-                if log.first > 1 and not based:
+                if first_of(log) > 1 and not based:
                     await self._snapshot(upto)
                     based = True
                 task = Task(
@@ -291,7 +297,7 @@ class Maintenance:
                     directory=str(self._snapshots.directory),
                     begin="fresh",
                     base_key=snapshot_key(self.serving, self._settings),
-                    first=int(log.first),
+                    first=int(first_of(log)),
                     save=False,
                 )
                 folded = await self._fold(task, upto)

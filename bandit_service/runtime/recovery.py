@@ -16,7 +16,7 @@ from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
-from store import Corrupt, EventLog, Offset, StoreError
+from store import Corrupt, EventLog, Offset, StoreError, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.recovery")
@@ -67,9 +67,9 @@ def replayed(
 ) -> Recovered:
     """The fold of the whole log for one policy, by default the configured one, from nothing."""
     chosen = policy or settings.policy
-    if log.first > 1:
+    if first_of(log) > 1:
         raise NotWhole(
-            f"the log begins at {log.first}: what was before is deleted by age or size, and no "
+            f"the log begins at {first_of(log)}: what was before is deleted by age or size, and no "
             "valid snapshot reaches it; `bandit-service inspect` lists the snapshots"
         )
     by_name = {chosen.name: load_policy(chosen)}
@@ -102,7 +102,7 @@ def recover(
         if found is not None:
             return found
     others = _of_other_versions(snapshots)
-    if log.first == 1:
+    if first_of(log) == 1:
         if others:
             _log.warning("snapshots of another version are not used", extra={"keys": others})
         return replayed(log, settings, wanted, progress)
@@ -112,7 +112,7 @@ def recover(
             return found
     if others:
         raise NotWhole(
-            f"the log begins at {log.first}, and the snapshots that reach it are of another "
+            f"the log begins at {first_of(log)}, and the snapshots that reach it are of another "
             f"version ({', '.join(others)}); use the version that made them"
         )
     return replayed(log, settings, wanted, progress)
@@ -133,7 +133,7 @@ def _from_snapshot(
 ) -> Recovered | None:
     """From the newest valid snapshot for this policy; None where there is none that can be used."""
     found = snapshots.latest(snapshot_key(policy, settings))
-    if found is None or found[0] < log.first - 1:
+    if found is None or found[0] < first_of(log) - 1:
         return None
     at = found[0]
     try:
@@ -147,13 +147,13 @@ def _from_snapshot(
             f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
             "restore the log that they were made of"
         )
-    begin = at if settings.log.verify == "tail" else Offset(log.first - 1)
+    begin = at if settings.log.verify == "tail" else Offset(first_of(log) - 1)
     return _folded(log, Recovered(world, policy, int(at)), progress, begin)
 
 
 def mark_at(log: EventLog, at: Offset) -> bytes:
     """The mark of the record at this offset; empty where it is no longer there."""
-    if not log.first <= at <= log.last:
+    if not first_of(log) <= at <= log.last:
         return b""
     return snapshot.mark_of(next(body for _, body in log.replay(Offset(at - 1))))
 
@@ -196,9 +196,9 @@ def _wanted(said: _Said, settings: Settings) -> tuple[PolicySettings, str]:
 
 def _said(log: EventLog, snapshots: FileSnapshots) -> _Said:
     """By the newest valid snapshot, of whatever policy, and the events since."""
-    said, after = _Said(), Offset(log.first - 1)
+    said, after = _Said(), Offset(first_of(log) - 1)
     for kept, at in _kept(snapshots):
-        if log.first - 1 <= at <= log.last:
+        if first_of(log) - 1 <= at <= log.last:
             said = _Said(kept.policy, kept.parameters, kept.configured_policy)
             after = at
             break

@@ -29,7 +29,15 @@ from bandit_service.core.decide import (
     left_out,
     weigh,
 )
-from bandit_service.core.errors import Busy, Expired, Refused, TooLarge, Unavailable, Unknown
+from bandit_service.core.errors import (
+    Busy,
+    Expired,
+    NotThere,
+    Refused,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
@@ -42,7 +50,7 @@ from bandit_service.settings import Settings, exploration
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Vector
-from store import HistoryIndex
+from store import HistoryIndex, Unsupported, can_erase
 
 _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
@@ -453,6 +461,8 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
+        if not can_erase(self.writer.log):
+            raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(
             lambda: ev.Forgotten(ts=self.writer.now(), owner=owner), key="catalogue"
         )

@@ -19,7 +19,7 @@ from bandit_service.data.events_frame import FRAME
 from bandit_service.data.jsonl import read
 from bandit_service.data.log_source import ServiceSource
 from bandit_service.http import events as events_http
-from store import Corrupt, Offset
+from store import Corrupt, Offset, can_erase, can_trim
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 from tests.unit.data.making import a_history, records
@@ -115,6 +115,7 @@ async def test_an_erased_event_is_nil_and_a_trimmed_one_is_gone(
     log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
     events = a_history(60, dim=384)
     log.append(records(events))
+    assert can_erase(log)
     erased = log.forget(ev.owner_of("acme", "u3"), log.last)
     log.close()
     async with serving(data, models) as client:
@@ -129,6 +130,7 @@ async def test_an_erased_event_is_nil_and_a_trimmed_one_is_gone(
             for event, frame in zip(events[10:], frames[10:], strict=False)
         ]
     log = assembly.open_log(settings.read(None, {"BANDIT_DATA_DIR": str(data)}))
+    assert can_trim(log)
     log.trim(Offset(20))
     log.close()
     async with serving(data, models) as client:

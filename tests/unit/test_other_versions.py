@@ -13,7 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.runtime import recovery
 from policies import ArmId
-from store import EventLog, Offset, Record
+from store import EventLog, Offset, Record, can_trim
 
 ARMS = 20
 
@@ -53,6 +53,7 @@ def test_the_log_is_folded_again_and_it_is_said_why(
 def test_a_log_without_its_beginning_names_the_version_that_is_needed(tmp_path: Path) -> None:
     chosen = _chosen(tmp_path)
     log, old = _with_an_old_snapshot(chosen)
+    assert can_trim(log)
     while log.trim(Offset(ARMS // 2)):
         pass
     with pytest.raises(recovery.NotWhole, match="of another version") as told:

@@ -19,7 +19,7 @@ from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
-from store import Corrupt, EventLog, Offset, open_log
+from store import Corrupt, EventLog, Offset, can_trim, first_of, open_log
 from store.salvage import Report, examine, repair, take_place
 from store.snapshots import FileSnapshots
 
@@ -98,7 +98,7 @@ def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots)
             f"{recovered.unknown} records are erased or lost, and no snapshot knows what they "
             "taught"
         )
-    if recovered.after and log.first == 1:
+    if recovered.after and first_of(log) == 1:
         alone = recovery.replayed(log, chosen, recovered.policy).world.digest()
         if alone != found["state_sha256"]:
             found["log_alone_sha256"] = alone
@@ -107,7 +107,7 @@ def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots)
 
 def _counted(log: EventLog) -> dict[str, Any]:
     """Reads and verifies every record that is kept."""
-    first, kinds = log.first, dict[str, int]()
+    first, kinds = first_of(log), dict[str, int]()
     total = log.last - first + 1
     with tqdm(total=total, desc="verifying", unit=" events", disable=None, leave=False) as bar:
         for _, body in log.replay(Offset(first - 1)):
@@ -117,7 +117,8 @@ def _counted(log: EventLog) -> dict[str, Any]:
                 kind = "(unknown to this version)"
             kinds[kind] = kinds.get(kind, 0) + 1
             bar.update()
-    return {"first": first, "last": log.last, "size_bytes": log.size_bytes, "kinds": kinds}
+    size = log.size_bytes if can_trim(log) else None
+    return {"first": first, "last": log.last, "size_bytes": size, "kinds": kinds}
 
 
 def _listed(snapshots: FileSnapshots) -> list[dict[str, Any]]:
@@ -209,9 +210,9 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
     repair(path, into, snapshots.newest(Offset(0)))
     log = open_log(into)
     try:
-        for _ in log.replay(Offset(log.first - 1)):
+        for _ in log.replay(Offset(first_of(log) - 1)):
             pass
-        first, last = log.first, log.last
+        first, last = first_of(log), log.last
     finally:
         log.close()
     aside = snapshots.set_aside(last, f".damaged-{number}")

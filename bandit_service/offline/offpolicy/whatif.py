@@ -15,7 +15,7 @@ from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
 from bandit_service.wire import WhatIfRequest
-from store import StoreError, Trimmed
+from store import StoreError, Trimmed, first_of
 
 if TYPE_CHECKING:
     from bandit_service.offline.offpolicy.child import Job
@@ -91,7 +91,7 @@ class WhatIf:
                     f"{name}: must be from {low:g} to {high:g}, got {in_words(value)}", param=name
                 )
         chosen, log = self._settings, self._writer.log
-        half = (int(log.first) + int(log.last)) // 2
+        half = (int(first_of(log)) + int(log.last)) // 2
         asked = Asked(
             candidates=candidates,
             experiment=experiment if request.on == "experiment" else "",
@@ -106,7 +106,7 @@ class WhatIf:
         )
         how = How(alpha=request.alpha, clip=request.clip, anyway=request.anyway)
         directory = Path(chosen.data_dir) / chosen.snapshots.directory
-        return Job(asked=asked, how=how, first=int(log.first), directory=str(directory))
+        return Job(asked=asked, how=how, first=int(first_of(log)), directory=str(directory))
 
 
 def _candidates(given: Sequence[Any]) -> tuple[Candidate, ...]:

@@ -8,13 +8,27 @@ import pytest
 
 import store
 from bandit_service.testing.logs import LogSuite
-from store import EventLog
+from store import EventLog, can_erase, can_trim, first_of
 from store.memory import MemoryLog
+from tests.unit.store.small_log import SmallLog
 
 
 class TestMemoryLog(LogSuite):
     def make(self, path: Path) -> EventLog:
         return MemoryLog()
+
+
+class TestSmallLog(LogSuite):
+    def make(self, path: Path) -> EventLog:
+        return SmallLog()
+
+
+def test_a_log_is_asked_what_it_can_do_without_being_used() -> None:
+    small, whole = SmallLog(), MemoryLog()
+    small.close()
+    whole.close()
+    assert (can_trim(small), can_erase(small), first_of(small)) == (False, False, 1)
+    assert (can_trim(whole), can_erase(whole)) == (True, True)
 
 
 def _suite(engine: str) -> type[LogSuite]:

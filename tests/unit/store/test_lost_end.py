@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandit_service.testing.logs import contents, expected, record
+from bandit_service.testing.log_records import contents, expected, record
 from store import Corrupt, Offset, Record
 from store.salvage import examine, repair, take_place
 from store.snapshots import FileSnapshots

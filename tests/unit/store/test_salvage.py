@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandit_service.testing.logs import owned, record, records
+from bandit_service.testing.log_records import owned, record, records
 from store import Corrupt, Full, Locked, Offset, StoreError, WrongFormat
 from store.salvage import Report, examine, repair, take_place
 from store.sqlite import SqliteLog

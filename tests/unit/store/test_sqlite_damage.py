@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.testing.logs import contents, expected, owned, record, records
+from bandit_service.testing.log_records import contents, expected, owned, record, records
 from store import Closed, Corrupt, Full, Locked, Offset, Record, WrongFormat
 from store.sqlite import SqliteLog
 
@@ -270,7 +270,7 @@ def test_a_full_disk_refuses_and_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     code = """
 import resource
-from bandit_service.testing.logs import records, contents, expected
+from bandit_service.testing.log_records import records, contents, expected
 log = SqliteLog(sys.argv[1])
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.testing.logs import contents, owned, record, records
+from bandit_service.testing.log_records import contents, owned, record, records
 from store import Full, Offset, Record
 from store.sqlite import SqliteLog
 
