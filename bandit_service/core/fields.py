@@ -34,6 +34,8 @@ Usd = Annotated[float, Meta(ge=0.0, le=MAX_COST_USD)]
 """What one answer cost."""
 Seconds = Annotated[float, Meta(ge=0.0, le=MAX_LATENCY_S)]
 """How long one answer took."""
+Id = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 64})]
+"""What a configured record is called."""
 Reward = Annotated[float, Meta(ge=-1.0, le=1.0)]
 """The scalar that policies learn from."""
 
@@ -60,18 +62,44 @@ def stated(kind: type[msgspec.Struct]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def out_of_range(record: msgspec.Struct, name: str) -> str:
-    """What is wrong with a number beyond the bounds that `doc` states, "" if nothing is."""
+    """What is wrong with a value beyond the bounds that `doc` states, "" if nothing is."""
     value, schema = getattr(record, name), stated(type(record))[name]
-    low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema["maximum"]
     if value is None:
         return ""
-    if low is not None and not low <= value <= high:  # nor is what is no number
-        return f"must be from {low:g} to {high:g}, got {in_words(value)}"
-    if above is not None and not above < value <= high:
-        return f"must be above {above:g} and at most {high:g}, got {in_words(value)}"
-    return ""
+    if (choices := schema.get("enum")) is not None:
+        return "" if value in choices else f"must be one of {', '.join(choices)}, got {value!r}"
+    if (most := schema.get("maxLength")) is not None:
+        least = schema.get("minLength", 0)
+        fits = least <= len(value) <= most and value.isprintable()
+        return "" if fits else f"must be {least} to {most} printable characters, got {value!r}"
+    low, above, high = map(schema.get, ("minimum", "exclusiveMinimum", "maximum"))
+    beyond = high is not None and not value <= high  # nor is what is no number
+    if (low is None or value >= low) and (above is None or value > above) and not beyond:
+        return ""
+    return f"must be {_range(low, above, high)}, got {in_words(value)}"
+
+
+def _range(low: float | None, above: float | None, high: float | None) -> str:
+    if high is None:
+        return f"above {_plain(above)}" if above is not None else f"at least {_plain(low)}"
+    if above is not None:
+        return f"above {_plain(above)} and at most {_plain(high)}"
+    return f"from {_plain(low)} to {_plain(high)}"
+
+
+def _plain(bound: float | None) -> str:
+    assert bound is not None
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
 def ranged(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of a struct for which `doc` states a range."""
-    return tuple(name for name, schema in stated(kind).items() if "maximum" in schema)
+    """The fields of a struct whose bounds `doc` states."""
+    words = {"maximum", "minimum", "exclusiveMinimum", "enum", "maxLength"}
+    return tuple(name for name, schema in stated(kind).items() if words & schema.keys())
+
+
+def check_stated(record: msgspec.Struct) -> None:
+    """ValueError "field: what was wrong, what is allowed" for the first value out of its bounds."""
+    for name in ranged(type(record)):
+        if wrong := out_of_range(record, name):
+            raise ValueError(f"{name}: {wrong}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from bandit_service.core.fields import doc
 from bandit_service.core.spend import PERIODS
 
 SCOPES = ("service", "tenant", "key")
-
-
 ON_EXHAUSTED = ("cheaper", "refuse")
 
 
@@ -20,22 +21,11 @@ class BudgetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     the arm of the policy's choice may not fit. pace: spread the spend over the window.
     """
 
-    scope: str
-    per: str
-    usd: float
+    scope: Annotated[str, doc("What the limit is for.", "tenant", enum=SCOPES)]
+    per: Annotated[str, doc("How long a window is.", "day", enum=PERIODS)]
+    usd: Annotated[float, doc("The limit, USD.", 20.0, exclusiveMinimum=0, maximum=1e9)]
     id: str = "*"
-    on_exhausted: str = "cheaper"
+    on_exhausted: Annotated[str, doc("What to do at the limit.", "cheaper", enum=ON_EXHAUSTED)] = (
+        "cheaper"
+    )
     pace: bool = True
-
-
-def check_budget(spec: BudgetSpec) -> None:
-    """ValueError "field: what was wrong, what is allowed"."""
-    for name, value, allowed in (
-        ("scope", spec.scope, SCOPES),
-        ("per", spec.per, PERIODS),
-        ("on_exhausted", spec.on_exhausted, ON_EXHAUSTED),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
-    if not 0.0 < spec.usd <= 1e9:
-        raise ValueError(f"usd: must be above 0 and at most 1000000000, got {spec.usd:g}")

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from bandit_service.core.fields import doc, out_of_range
+from bandit_service.core.fields import Id, check_stated, doc
 
 KINDS = ("exact", "regex", "json_schema", "llm")
-
-
 _RUBRIC = "Correctness first, then completeness, then clarity. Length is no merit."
 
 
@@ -24,27 +22,26 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     usd_per_day, timeout_s: bounds of a model's calls.
     """
 
-    id: str
-    kind: str
+    id: Id
+    kind: Annotated[str, doc("How it judges.", "exact", enum=KINDS)]
     share: Annotated[
         float, doc("Share of the answers that is judged.", 1.0, exclusiveMinimum=0, maximum=1)
     ] = 1.0
     pattern: str = ""
     arm: str = ""
     rubric: str = _RUBRIC
-    max_per_minute: int = 60
-    usd_per_day: float = 1.0
-    timeout_s: float = 60.0
+    max_per_minute: Annotated[int, doc("Most of a model's calls a minute.", 60, minimum=1)] = 60
+    usd_per_day: Annotated[
+        float, doc("Most that its calls cost a day, USD.", 1.0, exclusiveMinimum=0, maximum=1e6)
+    ] = 1.0
+    timeout_s: Annotated[
+        float, doc("Seconds that one call may take.", 60.0, exclusiveMinimum=0, maximum=1e6)
+    ] = 60.0
 
 
 def check_judge(spec: JudgeSpec) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
-    if not 1 <= len(spec.id) <= 64 or not spec.id.isprintable():
-        raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
-    if spec.kind not in KINDS:
-        raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
-    if wrong := out_of_range(spec, "share"):
-        raise ValueError(f"share: {wrong}")
+    check_stated(spec)
     if bool(spec.pattern) != (spec.kind == "regex"):
         raise ValueError("pattern: is needed by the kind regex, and by no other")
     if bool(spec.arm) != (spec.kind == "llm"):
@@ -53,8 +50,3 @@ def check_judge(spec: JudgeSpec) -> None:
         re.compile(spec.pattern)
     except re.error as error:
         raise ValueError(f"pattern: is no regular expression: {error}") from None
-    if spec.max_per_minute < 1:
-        raise ValueError(f"max_per_minute: must be at least 1, got {spec.max_per_minute}")
-    for name in ("usd_per_day", "timeout_s"):
-        if not 0.0 < getattr(spec, name) <= 1e6:
-            raise ValueError(f"{name}: must be above 0 and at most 1000000")

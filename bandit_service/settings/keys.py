@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from bandit_service.core.fields import doc, out_of_range
+from bandit_service.core.fields import Id, check_stated, doc
 
 SCOPES = ("decide", "reward", "read", "admin")
 
@@ -29,12 +29,14 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     (0, 1]. self_contained: may send outcomes that no decision stands behind. expires: ISO 8601.
     """
 
-    id: str
+    id: Id
     hash: str
     scopes: tuple[str, ...]
     tenant: str = ""
-    rate_per_s: float = 0.0
-    burst: int = 0
+    rate_per_s: Annotated[
+        float, doc("Requests per second; 0: no limit.", 50.0, minimum=0, maximum=1e6)
+    ] = 0.0
+    burst: Annotated[int, doc("Requests at once.", 100, minimum=0, maximum=1e6)] = 0
     reward_share: Annotated[
         float,
         doc(
@@ -50,8 +52,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def check_key(key: ApiKey) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
-    if not 1 <= len(key.id) <= 64 or not key.id.isprintable():
-        raise ValueError(f"id: must be 1 to 64 printable characters, got {key.id!r}")
+    check_stated(key)
     if key.id in AUTHORS:
         raise ValueError(f"id: {key.id!r} is how the log names the service itself; take another")
     if len(key.hash) != 64 or set(key.hash) - set("0123456789abcdef"):
@@ -61,10 +62,6 @@ def check_key(key: ApiKey) -> None:
         raise ValueError(f"scopes: must be some of {', '.join(SCOPES)}, got {list(key.scopes)}")
     if key.tenant and "admin" in key.scopes:
         raise ValueError("scopes: a key with a tenant cannot have admin, which acts on all")
-    if not 0.0 <= key.rate_per_s <= 1e6 or not 0 <= key.burst <= 10**6:
-        raise ValueError("rate_per_s: must be from 0 to 1000000, and burst too")
-    if beyond := out_of_range(key, "reward_share"):
-        raise ValueError(f"reward_share: {beyond}")
     expiry_of(key)
 
 

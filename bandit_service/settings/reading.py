@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import policies
+from bandit_service.core.fields import check_stated
 from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import tables
-from bandit_service.settings.budgets import BudgetSpec, check_budget
+from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.upstreams import listed, upstreams_of
@@ -89,7 +90,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "keys": keys,
         "policies": tables.policies_beside(given["policies"], values["policy.name"], mistakes),
         "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes),
-        "budgets": listed("budgets", given["budgets"], BudgetSpec, check_budget, mistakes),
+        "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
     }

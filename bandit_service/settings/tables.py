@@ -13,7 +13,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.public import PublicExperiment, respelled, stored
 from bandit_service.core.experiments.spec import Experiment
-from bandit_service.core.fields import out_of_range, ranged
+from bandit_service.core.fields import check_stated
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes, every_mistake
 from bandit_service.settings.keys import ApiKey, check_key
@@ -133,10 +133,7 @@ def arm_spec(item: Any) -> ArmSpec:
 
 
 def _check_arm(strict: ArmSpec) -> None:
-    for name in ranged(ArmSpec):
-        wrong = out_of_range(strict, name)
-        if wrong:
-            raise ValueError(f"{name}: {wrong}")
+    check_stated(strict)
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():

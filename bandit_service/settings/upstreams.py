@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bandit_service.core.fields import doc, out_of_range, ranged
+from bandit_service.core.fields import Id, check_stated, doc
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.validation import Table, every_mistake
 from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
 
 KINDS = ("openai", "anthropic")
+_Timeout = Annotated[float, doc("Seconds.", 60.0, exclusiveMinimum=0, maximum=86_400)]
 
 
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,18 +35,18 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ALL_PROXY and NO_PROXY say at the start.
     """
 
-    id: str
+    id: Id
     base_url: str
-    kind: str = "openai"
+    kind: Annotated[str, doc("Whose language it speaks.", "openai", enum=KINDS)] = "openai"
     key_env: str = ""
     key_file: str = ""
     auth_header: str = ""
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
-    connect_s: float = 5.0
-    first_byte_s: float = 60.0
-    idle_s: float = 60.0
-    total_s: float = 600.0
+    connect_s: _Timeout = 5.0
+    first_byte_s: _Timeout = 60.0
+    idle_s: _Timeout = 60.0
+    total_s: _Timeout = 600.0
     resend: Annotated[int, doc("Attempts after the first.", 1, minimum=0, maximum=5)] = 1
     resend_after_s: Annotated[
         float, doc("Seconds before another attempt.", 0.05, minimum=0, maximum=10)
@@ -67,8 +68,6 @@ class Upstream:
 
 def check_upstream(spec: UpstreamSpec) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
-    if not 1 <= len(spec.id) <= 64 or not spec.id.isprintable():
-        raise ValueError(f"id: must be 1 to 64 printable characters, got {spec.id!r}")
     if not spec.base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url: must begin with http:// or https://, got {spec.base_url!r}")
     if not urlsplit(spec.base_url).hostname or "?" in spec.base_url or "#" in spec.base_url:
@@ -76,15 +75,7 @@ def check_upstream(spec: UpstreamSpec) -> None:
             f"base_url: must have a host, and no ? or # (parameters go into query), "
             f"got {spec.base_url!r}"
         )
-    if spec.kind not in KINDS:
-        raise ValueError(f"kind: must be one of {', '.join(KINDS)}, got {spec.kind!r}")
-    for name in ("connect_s", "first_byte_s", "idle_s", "total_s"):
-        if not 0.0 < getattr(spec, name) <= 86_400.0:
-            raise ValueError(f"{name}: must be above 0 and at most 86400")
-    for name in ranged(UpstreamSpec):
-        wrong = out_of_range(spec, name)
-        if wrong:
-            raise ValueError(f"{name}: {wrong}")
+    check_stated(spec)
     if spec.proxy and spec.trust_env:
         raise ValueError("proxy: set this or trust_env, not both")
     if spec.proxy:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.errors import BudgetExhausted
+from bandit_service.core.fields import check_stated
 from bandit_service.core.spend import MOST_ACCOUNTS, Spend, ends, window
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.settings.budgets import BudgetSpec, check_budget
+from bandit_service.settings.budgets import BudgetSpec
 
 NOON = 43_200.0  # of the first day
 
@@ -89,7 +90,7 @@ def test_a_late_bill_counts_in_its_decisions_window_and_old_windows_go() -> None
 def test_a_wrong_budget_is_refused_by_its_field(field: str, value: object) -> None:
     whole = {"scope": "service", "per": "day", "usd": 1.0} | {field: value}
     with pytest.raises(ValueError, match=field):
-        check_budget(BudgetSpec(**whole))  # type: ignore[arg-type]
+        check_stated(BudgetSpec(**whole))  # type: ignore[arg-type]
 
 
 def test_where_others_hold_the_money_one_may_come_again_soon() -> None:
