@@ -1,0 +1,132 @@
+"""From the bytes of a body to a value, and from a value to a request; what is wrong is named."""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF8
+from typing import Any, TypeVar
+
+import msgspec
+
+from bandit_service.core.errors import Malformed, Refused, field_of
+from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.validation import bounds_of, first_outside, unknown
+
+R = TypeVar("R", bound=msgspec.Struct)
+MAX_DEPTH = 32
+"""Lists and maps in each other; a request needs five."""
+MAX_DEPTH_PASSED = 128
+"""The same of what is passed on: the schemas of tools and answers."""
+_LONG = re.compile(rb"\d{19}")
+_BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
+def convert(value: Any, kind: type[R]) -> R:
+    """The request that a decoded JSON or MessagePack value holds; Refused names the field.
+
+    A field of null is absent, as those mean it who write out all of their fields.
+    """
+    if isinstance(value, dict) and None in value.values():
+        known = {each.encode_name for each in msgspec.structs.fields(kind)}
+        value = {
+            name: each for name, each in value.items() if each is not None or name not in known
+        }
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        param, what = field_of(error)
+        if param is not None and param == str(error).partition("unknown field `")[2].rstrip("`"):
+            what = unknown(param, kind)
+        elif param in bounds_of(kind) and _BOUND.search(what):
+            param, what = first_outside(value, kind) or (param, what)
+        raise Refused(f"{param}: {what}" if param else what, param=param) from None
+
+
+def decode_json(body: bytes) -> Any:
+    """JSON, with or without a byte-order mark; Malformed says where it stops being so."""
+    body = body.removeprefix(BOM_UTF8)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        half = _HALF.search(body) if isinstance(error, msgspec.DecodeError) else None
+        if half is not None:
+            raise Malformed(
+                f"the body is not text: {half[0].decode()} (byte {half.start()}) is half a "
+                "character, a surrogate without the other one"
+            ) from None
+        raise Malformed(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def decode_passed(body: bytes) -> Any:
+    """JSON that is passed on: what its sender's own tools write, and a provider would not read.
+
+    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep.
+    """
+    try:
+        value = json_of(body)
+    except ValueError as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH_PASSED:
+        _check_depth(value, MAX_DEPTH_PASSED)
+    return value
+
+
+def decode_request(body: bytes) -> Any:
+    """JSON of a request, in which no whole number is beyond 64 bits; Refused names it."""
+    value = decode_json(body)
+    if _LONG.search(body) is not None:
+        _check_whole("", value)
+    return value
+
+
+def _check_whole(at: str, value: Any) -> None:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        where = at or "body"
+        raise Refused(f"{where}: integers must fit in 64 bits", param=where.partition(".")[0])
+    if type(value) is dict:
+        for key, inner in value.items():
+            _check_whole(f"{at}.{key}" if at else key, inner)
+    elif type(value) is list:
+        for i, inner in enumerate(value):
+            _check_whole(f"{at}[{i}]", inner)
+
+
+def decode_msgpack(body: bytes) -> Any:
+    """MessagePack, or Malformed saying what is wrong with it."""
+    try:
+        value = msgspec.msgpack.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Malformed(f"the message is not MessagePack: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any, most: int = MAX_DEPTH) -> None:
+    """Raise Malformed where lists and maps are nested deeper than this."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if type(outer) is list or type(outer) is dict
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is list or type(inner) is dict
+        ]
+        if not level:
+            return
+    raise _too_deep(most)
+
+
+def _too_deep(most: int = MAX_DEPTH) -> Malformed:
+    return Malformed(f"nested too deeply; at most {most} lists and maps in each other")

@@ -1,0 +1,197 @@
+"""The bodies of requests, one struct each; the same for JSON and MessagePack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
+from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
+from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
+
+_ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+_WORTH = "USD that one unit of quality is worth; the service's setting if left out."
+_UNIT = "Who asks, such as a user; recorded, and what an experiment keeps together."
+_TENANT = "The tenant that asks; a key of one tenant acts for that one."
+_KEY = "A resend with the same key is applied once."
+_WHY = "The reason, recorded in the log; at most 1,000 characters."
+
+
+class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A query in one of its three forms; `embedding` is numbers, or float32 bytes."""
+
+    query: Annotated[str | None, doc("The text.", "What is the capital of France?")] = None
+    messages: Annotated[
+        list[dict[str, Any]] | None,
+        doc(
+            "The conversation, as OpenAI's; the user's turns are embedded, newest first.",
+            [{"role": "user", "content": "What is the capital of France?"}],
+        ),
+    ] = None
+    embedding: Annotated[
+        list[float] | bytes | None,
+        doc("A unit vector of the model's length: numbers, or base64 of float32.", [0.6, 0.8]),
+    ] = None
+
+
+class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """A query to be decided: exactly one of `query`, `messages` and `embedding`."""
+
+    unit: Annotated[Name, doc(_UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc(_TENANT, "acme")] = ""
+    session: Annotated[Name, doc("Another unit of experiments.", "session-3")] = ""
+    conversation: Annotated[Name, doc("Another unit of experiments.", "conversation-9")] = ""
+    arms: Annotated[list[str] | None, doc("Only these arms; all if left out.", ["gpt-5-mini"])] = (
+        None
+    )
+    max_cost_usd: Annotated[
+        Limit | None, doc("Most that the answer is expected to cost, USD.", 0.01)
+    ] = None
+    max_latency_s: Annotated[
+        Limit | None, doc("Longest that the answer is expected to take, seconds.", 5.0)
+    ] = None
+    willingness_to_pay: Annotated[Worth | None, doc(_WORTH, 0.1)] = None
+    requires: Annotated[list[str], doc("Capabilities that the arm must have.", ["json"])] = []
+    policy: Annotated[
+        str, doc("The policy that decides, of those that learn; the serving one if empty.", "")
+    ] = ""
+    explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
+
+
+class ExplainRequest(DecideRequest, kw_only=True, forbid_unknown_fields=True):
+    """As for a decision, or `decision_id` alone for the query of that one."""
+
+    decision_id: Annotated[
+        str | None, doc("Explain the query of this decision again, and nothing else.", _ID)
+    ] = None
+
+
+class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """What an answer was worth: for a decision, or self-contained with a query and an arm."""
+
+    decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    arm: Annotated[str | None, doc("Without a decision: the arm that answered.", "o3")] = None
+    quality: Annotated[Share | None, doc("How good the answer was.", 0.9)] = None
+    cost_usd: Annotated[Usd | None, doc("What it cost, USD.", 0.0007)] = None
+    latency_s: Annotated[Seconds | None, doc("How long it took, seconds.", 1.3)] = None
+    reward: Annotated[
+        Reward | None, doc("The reward itself, in place of the service's formula.", 0.85)
+    ] = None
+    willingness_to_pay: Annotated[Worth | None, doc("Without a decision: " + _WORTH, 0.1)] = None
+    idempotency_key: Annotated[Name, doc(_KEY, "order-4711")] = ""
+    correction: Annotated[bool, doc("Replace the signals reported before.", False)] = False
+    metrics: Annotated[
+        dict[str, float],
+        doc("Metrics of your own, for experiments; at most 8.", {"thumbs": 1.0}, maxProperties=8),
+    ] = {}
+    unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
+
+    def reported(self) -> Reported:
+        """The signals, and the digest by which a resend is recognised; checks their ranges."""
+        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, self.metrics)
+        check_signals(signals)
+        return Reported(
+            signals,
+            self.idempotency_key,
+            digest("reward", self.decision_id, self.arm, signals.said()),
+            self.correction,
+        )
+
+
+class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
+    """Which of two arms did better: for a decision, or self-contained with a query."""
+
+    winner: Annotated[str, doc("The arm that did better.", "gpt-5-mini")]
+    loser: Annotated[str, doc("The arm that did worse.", "o3")]
+    tie: Annotated[bool, doc("Neither did better.", False)] = False
+    decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    willingness_to_pay: Annotated[Worth | None, doc("Without a decision: " + _WORTH, 0.1)] = None
+    idempotency_key: Annotated[Name, doc(_KEY, "duel-42")] = ""
+    correction: Annotated[bool, doc("Replace the comparison reported before.", False)] = False
+    unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
+    tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
+
+    def digested(self) -> str:
+        """What a resend under the same idempotency key must agree with."""
+        return digest("comparison", self.decision_id, self.winner, self.loser, self.tie)
+
+
+class ExperimentPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What of an experiment changes: at least one of `share`, `weights` and `release`."""
+
+    share: Annotated[
+        float | None, doc("Share of the units that takes part.", 0.5, minimum=0, maximum=1)
+    ] = None
+    weights: Annotated[
+        dict[str, float] | None,
+        doc("The variants' weights; they sum to 1.", {"control": 0.5, "treatment": 0.5}),
+    ] = None
+    release: Annotated[
+        str | None, doc("A variant stopped by a guardrail, to be served again.", "treatment")
+    ] = None
+    why: Annotated[str, doc(_WHY, "the first week is fine")] = ""
+
+
+class ExperimentMove(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Start or pause an experiment."""
+
+    why: Annotated[str, doc(_WHY, "reviewed by the team")] = ""
+
+
+class ExperimentStop(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Stop an experiment."""
+
+    why: Annotated[str, doc(_WHY, "treatment is better")] = ""
+    winner: Annotated[
+        str, doc("The variant to keep; if empty, what the results say.", "treatment")
+    ] = ""
+    ship: Annotated[bool, doc("Let the winner's policy serve from now on.", False)] = False
+
+
+class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A policy with its parameters."""
+
+    name: Annotated[str, doc("Its name; GET /v1/policies lists all.", "eagle")]
+    parameters: Annotated[
+        dict[str, Any], doc("Its parameters; defaults where left out.", {"explore": 0.1})
+    ] = {}
+
+
+class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Candidates, and on which decisions they are judged."""
+
+    policies: Annotated[list[PolicyRequest], doc("The candidates, 1 to 8.")]
+    on: Annotated[
+        str,
+        doc(
+            "`experiment`: decisions of its units; `service`: all.",
+            "experiment",
+            enum=["experiment", "service", None],
+        ),
+    ] = "experiment"
+    since: Annotated[
+        float | None, doc("Only decisions from here on, UTC seconds.", 1764000000.0)
+    ] = None
+    until: Annotated[float | None, doc("Only decisions up to here, UTC seconds.", 1764345600.0)] = (
+        None
+    )
+    frozen: Annotated[
+        bool, doc("Candidates learn only up to `since`, or from half of the log.", False)
+    ] = False
+    last: Annotated[
+        int, doc("Only the newest so many decisions.", 20_000, minimum=1, maximum=50_000)
+    ] = 20_000
+    metric: Annotated[str, doc("The metric to estimate.", "reward", enum=[*METRICS, None])] = (
+        "reward"
+    )
+    alpha: Annotated[
+        float,
+        doc("1 less the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
+    ] = 0.05
+    clip: Annotated[
+        float,
+        doc("The largest weight of clipped IPS and Switch-DR.", 10.0, minimum=1, maximum=1e9),
+    ] = 10.0
+    anyway: Annotated[bool, doc("Give figures also where they are refused.", False)] = False
