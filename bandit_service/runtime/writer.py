@@ -17,32 +17,26 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from bandit_service import clock, logs
 from bandit_service.core import events as ev
-from bandit_service.core.apply import fold
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
-from bandit_service.core.resolve import owner_of, resolve
-from bandit_service.core.resolved import Resolved
+from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
+from bandit_service.runtime.group_commit import GroupCommit, fail
+from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
-_OURS = "internal error; search the log for this request id"
-_NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
-
 Prepare = Callable[[], ev.AnyEvent | None]
-Heard = Callable[[Resolved, World], None]
-Then = Callable[[], None]
 
 Q = TypeVar("Q", contravariant=True)
 
@@ -100,6 +94,8 @@ class _Turn:
 class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop."""
 
+    group_commit = GroupCommit
+
     def __init__(
         self,
         world: World,
@@ -114,19 +110,15 @@ class Writer:
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
-        self._listeners: list[Heard] = []
-        self._lessons: list[list[Lesson]] = []
-        self._sync_interval_s = sync_interval_s
+        self._live = LiveWorld(world, telemetry, self.tasks, self._cannot_apply)
+        self._syncing = self.group_commit(
+            log, sync_interval_s, telemetry.metrics.log_sync.observe, self._break
+        )
         self._max_backlog = max_backlog
         self._ids = clock.Ids(world.ts)
         self._commands: list[_Command] = []
         self._backlog: OrderedDict[str, ev.Decided] = OrderedDict()
-        self._waiting: list[tuple[asyncio.Future[ev.AnyEvent | None], ev.AnyEvent | None]] = []
-        self._wake = asyncio.Event()
-        self._unsynced = False
-        self._seldom = logs.Seldom()
         self._full: Full | None = None
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
         self._committing: Kept | None = None
 
     def start(self) -> None:
@@ -134,11 +126,16 @@ class Writer:
         self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
 
     def listen(self, heard: Heard) -> None:
-        """Tell of every event that is applied from here on, in order, with the world after it.
+        """Tell of every event that is applied from here on, in order, with the world after it."""
+        self._live.listen(heard)
 
-        What listens neither changes the world nor the answer, also where it fails.
-        """
-        self._listeners.append(heard)
+    def lessons(self) -> AbstractContextManager[list[Lesson]]:
+        """What every policy is taught from here on, for one whose past is folded elsewhere."""
+        return self._live.lessons()
+
+    async def synced(self) -> Offset:
+        """Make everything appended up to now durable; the last offset of it."""
+        return await self._syncing.synced()
 
     async def close(self) -> None:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
@@ -147,12 +144,12 @@ class Writer:
         if self._backlog:
             _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
         try:
-            await self._sync()
+            await self._syncing.sync()
         except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
             self.tasks.failed("commit", error)
         if self._committing is not None:
             await self._committing.end()
-        self._threads.shutdown()
+        self._syncing.close()
 
     def now(self) -> float:
         """The log's time, UTC seconds: it stands still while the clock is behind what it was."""
@@ -199,16 +196,6 @@ class Writer:
         self._commands.append(command)
         return command.done
 
-    @contextmanager
-    def lessons(self) -> Iterator[list[Lesson]]:
-        """What every policy is taught from here on, for one whose past is folded elsewhere."""
-        taught = list[Lesson]()
-        self._lessons.append(taught)
-        try:
-            yield taught
-        finally:
-            self._lessons = [one for one in self._lessons if one is not taught]
-
     def append_now(self, event: ev.AnyEvent, then: Then | None = None) -> bool:
         """Append and apply an event of our own at once; False when it cannot be written now.
 
@@ -219,7 +206,7 @@ class Writer:
         except StoreError as error:
             self._failed(error)
             return False
-        self._unsynced = True
+        self._syncing.appended()
         self.apply(event, then)
         return not self.broken.done()
 
@@ -232,10 +219,10 @@ class Writer:
             self._take(commands)
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
             self.tasks.failed("flush", error)
-            written = {id(done) for done, _ in self._waiting}  # and wait for the disk only
+            written = {id(done) for done, _ in self._syncing.waiting}  # and wait for the disk only
             for command in commands:
                 if id(command.done) not in written:
-                    _fail(command.done, ServiceError(_OURS))
+                    fail(command.done, ServiceError(OURS))
         else:
             self.tasks.well("flush")
 
@@ -259,7 +246,7 @@ class Writer:
             event = prepare()
             ready = None if event is None else (command, event, self._record(event))
         except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
-            _fail(command.done, error)
+            fail(command.done, error)
             return
         if ready is None:
             self._settle(command, None)
@@ -288,12 +275,12 @@ class Writer:
             made = [error] * len(commands)
         for command, event in zip(commands, made, strict=True):
             if isinstance(event, Exception):
-                _fail(command.done, event)
+                fail(command.done, event)
                 continue
             try:
                 turn.batch.append((command, event, self._record(event)))
             except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
-                _fail(command.done, error)
+                fail(command.done, error)
 
     def _commit(self, turn: _Turn) -> None:
         """Append and apply what is taken by now; the turn goes on with nothing taken."""
@@ -311,10 +298,10 @@ class Writer:
                 self._put_off(command, event, error)
             return
         appended_s = time.perf_counter() - begun
-        self._unsynced = True
+        self._syncing.appended()
         for command, event, _ in batch:
             if why := self.apply(event):
-                _fail(command.done, ServiceError(why))
+                fail(command.done, ServiceError(why))
             else:
                 self._settle(command, event)
         self._telemetry.appended(len(batch), appended_s)
@@ -354,7 +341,7 @@ class Writer:
 
     def _put_off(self, command: _Command, event: ev.AnyEvent, error: StoreError) -> None:
         if not isinstance(event, ev.Decided) or not isinstance(error, Full):
-            _fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
+            fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
             return
         self._backlog[event.id] = event
         if len(self._backlog) > self._max_backlog:
@@ -375,7 +362,7 @@ class Writer:
                 for event in events:
                     del self._backlog[event.id]
                     self.apply(event)
-                self._unsynced = True
+                self._syncing.appended()
         except StoreError as error:
             self._failed(error)
             return
@@ -389,101 +376,26 @@ class Writer:
         return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
-        """Apply an event that is in the log, and tell the listeners.
+        """Apply an event that is in the log; why it could not be applied whole, "" if it was."""
+        return NOT_APPLIED if self.broken.done() else self._live.apply(event, then)
 
-        Returns why it could not be applied whole, "" where it was.
-        """
-        if self.broken.done():
-            return _NOT_APPLIED
-        unapplied = self.world.unapplied
-        try:
-            what = resolve(self.world, event)
-            lessons = fold(self.world, what)
-        except Exception as error:  # noqa: BLE001 - the world is not the log's any more
-            kind = type(error).__name__
-            self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
-            return _NOT_APPLIED
-        for taught in self._lessons:
-            taught.extend(lessons)
-        if then is not None and self.world.unapplied == unapplied:
-            then()
-        self._tell(what)
-        if self.world.unapplied == unapplied:
-            return ""
-        self._telemetry.metrics.unapplied.set(self.world.unapplied)
-        if (more := self._seldom("unapplied")) is not None:
-            why = self.world.why_unapplied
-            told = {"event": ev.kind(event), "why": why, "more": more or None}
-            _log.critical("an event was not applied whole", extra=told)
-        return _OURS
-
-    def _tell(self, what: Resolved) -> None:
-        failed = False
-        for heard in self._listeners:
-            try:
-                heard(what, self.world)
-            except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
-                failed = True
-                self.tasks.failed("look on", error)
-        if not failed:
-            self.tasks.well("look on")
+    def _cannot_apply(self, kind: str) -> None:
+        self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
 
     def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
         if command.durable:
-            self._waiting.append((command.done, event))
-            self._wake.set()
+            self._syncing.wait(command.done, event)
         elif not command.done.done():
             command.done.set_result(event)
 
     async def _commit_forever(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._sync_interval_s)
+            await self._syncing.due()
             self._catch_up()
-            if self._waiting or self._unsynced:
-                await self._sync()
+            if self._syncing.needed:
+                await self._syncing.sync()
             self.tasks.well("commit")
 
     def child_ended(self) -> None:
         """Count a child process that made no progress and was killed."""
         self._telemetry.metrics.children_ended.inc()
-
-    async def synced(self) -> Offset:
-        """Make everything appended up to now durable; the last offset of it."""
-        upto = self.log.last
-        done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((done, None))
-        self._wake.set()
-        try:
-            await done
-        except ServiceError as error:
-            raise Closed(error.message) from None
-        return upto
-
-    async def _sync(self) -> None:
-        """One fsync for everything appended so far; then the outcomes it covers are answered."""
-        self._wake.clear()
-        waiting, self._waiting = self._waiting, []
-        self._unsynced = False
-        begun = time.perf_counter()
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self.log.sync)
-        except StoreError as error:
-            self._break(error)
-            for done, _ in waiting:
-                _fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
-            return
-        except BaseException:  # nothing is known to be wrong with the log: they wait for the next
-            self._waiting[:0] = waiting
-            self._unsynced = True
-            self._wake.set()
-            raise
-        self._telemetry.metrics.log_sync.observe(time.perf_counter() - begun)
-        for done, event in waiting:
-            if not done.done():
-                done.set_result(event)
-
-
-def _fail(done: asyncio.Future[ev.AnyEvent | None], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)

@@ -23,6 +23,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
 from bandit_service.embedding import EmbeddingStage
+from bandit_service.runtime.group_commit import GroupCommit
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
@@ -36,19 +37,26 @@ DIM, CONNECTIONS, REPEATS = 384, (1, 16, 64, 256), 5
 EACH, EACH_ALONE = 2000, 500
 
 
-class OneFsyncEach(Writer):
-    """A writer that shares no fsync: outcomes are made durable one after another."""
+class OneFsyncAtATime(GroupCommit):
+    """Outcomes are made durable one after another."""
 
-    async def _sync(self) -> None:
-        if not self._waiting:
-            await super()._sync()
+    async def sync(self) -> None:
+        """As many fsyncs as outcomes wait."""
+        if not self.waiting:
+            await super().sync()
             return
-        pending = deque(self._waiting)
+        pending = deque(self.waiting)
         while pending:
-            self._waiting = [pending.popleft()]
-            await super()._sync()
-            pending.extend(self._waiting)  # what came meanwhile
-            self._waiting = []
+            self.waiting = [pending.popleft()]
+            await super().sync()
+            pending.extend(self.waiting)  # what came meanwhile
+            self.waiting = []
+
+
+class OneFsyncEach(Writer):
+    """A writer that shares no fsync."""
+
+    group_commit = OneFsyncAtATime
 
 
 class NoFsync(SqliteLog):

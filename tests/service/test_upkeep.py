@@ -241,7 +241,7 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         "upkeep": "bandit_service.runtime.maintenance.time",
         "lag": "bandit_service.app.gauges.time",
         "steer": "bandit_service.runtime.experiment_monitor.Background._steer",
-        "commit": "bandit_service.runtime.writer.Writer._sync",
+        "commit": "bandit_service.runtime.group_commit.GroupCommit.sync",
     }[task]
     for quick in ("maintenance._LOOK_S", "supervisor.FIRST_S"):
         monkeypatch.setattr(f"bandit_service.runtime.{quick}", 0.02)

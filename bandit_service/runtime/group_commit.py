@@ -1,0 +1,103 @@
+"""Group commit: one fsync for everything appended so far, which all outcomes under way share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import ServiceError, Unavailable
+from store import Closed, EventLog, Offset, StoreError
+
+Done: TypeAlias = asyncio.Future[Any]
+
+
+class GroupCommit:
+    """Answers outcomes when they are on the disk. Only the fsync leaves the event loop.
+
+    synced_s: called with the seconds that each fsync took. breaks: called with an error after which
+    nothing more can be made durable.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        interval_s: float,
+        synced_s: Callable[[float], None],
+        breaks: Callable[[StoreError], None],
+    ) -> None:
+        self.waiting: list[tuple[Done, ev.AnyEvent | None]] = []
+        self._log = log
+        self._interval_s = interval_s
+        self._synced_s = synced_s
+        self._breaks = breaks
+        self._wake = asyncio.Event()
+        self._unsynced = False
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._threads.shutdown()
+
+    def appended(self) -> None:
+        """There is something to make durable, for which nobody waits."""
+        self._unsynced = True
+
+    def wait(self, done: Done, event: ev.AnyEvent | None) -> None:
+        """Answer with this event once all that is appended by now is on the disk."""
+        self.waiting.append((done, event))
+        self._wake.set()
+
+    async def due(self) -> None:
+        """Return when somebody waits, or the interval is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._interval_s)
+
+    async def synced(self) -> Offset:
+        """Make everything appended up to now durable; the last offset of it."""
+        upto = self._log.last
+        done: Done = asyncio.get_running_loop().create_future()
+        self.wait(done, None)
+        try:
+            await done
+        except ServiceError as error:
+            raise Closed(error.message) from None
+        return upto
+
+    async def sync(self) -> None:
+        """One fsync for everything appended so far; then the outcomes it covers are answered."""
+        self._wake.clear()
+        waiting, self.waiting = self.waiting, []
+        self._unsynced = False
+        begun = time.perf_counter()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._log.sync)
+        except StoreError as error:
+            self._breaks(error)
+            for done, _ in waiting:
+                fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
+            return
+        except BaseException:  # nothing is known to be wrong with the log: they wait for the next
+            self.waiting[:0] = waiting
+            self._unsynced = True
+            self._wake.set()
+            raise
+        self._synced_s(time.perf_counter() - begun)
+        for done, event in waiting:
+            if not done.done():
+                done.set_result(event)
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to make durable, or anybody to answer."""
+        return bool(self.waiting) or self._unsynced
+
+
+def fail(done: Done, error: Exception) -> None:
+    """Tell whoever waits what went wrong, unless they have left."""
+    if not done.done():
+        done.set_exception(error)

@@ -1,0 +1,97 @@
+"""The world of a running service: an event is applied, and whoever listens is told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from bandit_service import logs
+from bandit_service.core import events as ev
+from bandit_service.core.apply import fold
+from bandit_service.core.learner import Lesson
+from bandit_service.core.resolve import resolve
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
+from bandit_service.runtime.supervisor import Supervisor
+from bandit_service.telemetry.telemetry import Telemetry
+
+_log = logging.getLogger("bandit.writer")
+OURS = "internal error; search the log for this request id"
+NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
+
+Heard: TypeAlias = Callable[[Resolved, World], None]
+Then: TypeAlias = Callable[[], None]
+
+
+class LiveWorld:
+    """Applies events that are in the log, each exactly once and in order.
+
+    ends: called with the kind of an error after which the world is not the log's any more.
+    """
+
+    def __init__(
+        self, world: World, telemetry: Telemetry, tasks: Supervisor, ends: Callable[[str], None]
+    ) -> None:
+        self.world = world
+        self._telemetry = telemetry
+        self._tasks = tasks
+        self._ends = ends
+        self._listeners: list[Heard] = []
+        self._lessons: list[list[Lesson]] = []
+        self._seldom = logs.Seldom()
+
+    def listen(self, heard: Heard) -> None:
+        """Tell of every event that is applied from here on, in order, with the world after it.
+
+        What listens neither changes the world nor the answer, also where it fails.
+        """
+        self._listeners.append(heard)
+
+    @contextmanager
+    def lessons(self) -> Iterator[list[Lesson]]:
+        """What every policy is taught from here on, for one whose past is folded elsewhere."""
+        taught = list[Lesson]()
+        self._lessons.append(taught)
+        try:
+            yield taught
+        finally:
+            self._lessons = [one for one in self._lessons if one is not taught]
+
+    def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
+        """Apply an event, and tell the listeners; why it could not be applied whole, "" if it was.
+
+        then: changes what is not folded, with an event that was applied whole.
+        """
+        unapplied = self.world.unapplied
+        try:
+            what = resolve(self.world, event)
+            lessons = fold(self.world, what)
+        except Exception as error:  # noqa: BLE001 - the world is not the log's any more
+            self._ends(type(error).__name__)
+            return NOT_APPLIED
+        for taught in self._lessons:
+            taught.extend(lessons)
+        if then is not None and self.world.unapplied == unapplied:
+            then()
+        self._tell(what)
+        if self.world.unapplied == unapplied:
+            return ""
+        self._telemetry.metrics.unapplied.set(self.world.unapplied)
+        if (more := self._seldom("unapplied")) is not None:
+            why = self.world.why_unapplied
+            told = {"event": ev.kind(event), "why": why, "more": more or None}
+            _log.critical("an event was not applied whole", extra=told)
+        return OURS
+
+    def _tell(self, what: Resolved) -> None:
+        failed = False
+        for heard in self._listeners:
+            try:
+                heard(what, self.world)
+            except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
+                failed = True
+                self._tasks.failed("look on", error)
+        if not failed:
+            self._tasks.well("look on")
