@@ -54,7 +54,7 @@ def check_record(record: Record) -> None:
     if not math.isfinite(record.ts):
         raise ValueError(f"ts: must be finite, got {record.ts}")
     if not record.body:
-        raise ValueError("body: must not be empty, since that is how an erased one is replayed")
+        raise ValueError("body: must not be empty; an empty body marks an erased record")
 
 
 def rolling_crc(before: int, seq: int, record: Record) -> int:
@@ -79,7 +79,7 @@ def seal(row: Row) -> bytes:
     try:
         return struct.pack("<I", rolling_crc(crc, seq, Record(eid, kind, ts, b"erased", owner)))
     except TYPES:
-        raise Corrupt(seq, "it is not of the types that were written") from None
+        raise Corrupt(seq, "its columns have the wrong types") from None
 
 
 def verified(before: int, at: int, row: Row) -> tuple[int, Record]:
@@ -95,7 +95,7 @@ def verified(before: int, at: int, row: Row) -> tuple[int, Record]:
     try:
         crc = rolling_crc(before, at, record)
     except TYPES:
-        raise Corrupt(at, "it is not of the types that were written") from None
+        raise Corrupt(at, "its columns have the wrong types") from None
     if crc == stored:
         return crc, record
     if body == seal(row):
@@ -150,20 +150,20 @@ def checked_head(db: sqlite3.Connection) -> tuple[int, int, int, int]:
     """(last, its CRC, last trimmed, its CRC), if they agree with the records there are."""
     head = db.execute("SELECT seq, crc, base, base_crc FROM head").fetchone()
     if head is None or not all(isinstance(value, int) for value in head):
-        raise Corrupt(0, "the row that says where the log ends is not as it was written")
+        raise Corrupt(0, "the row that holds the end of the log is damaged")
     seq, crc, base, base_crc = head
     last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
     found = last or (base, base_crc)
     if found != (seq, crc):
         at = found[0]
         first = seq if at == seq or not isinstance(at, int) else min(at, seq) + 1
-        raise Corrupt(first, f"the head says (offset, crc) {(seq, crc)}, the log ends {found}")
+        raise Corrupt(first, f"the head names (offset, crc) {(seq, crc)}, but the log ends {found}")
     row = db.execute("SELECT crc FROM log WHERE seq = ?", (base,)).fetchone()
     before = row[0] if row else base_crc if base else 0
     if not 0 <= base <= seq or before != base_crc:
         raise Corrupt(
             max(0, min(base, seq)) + 1,
-            f"the head says that the log was trimmed up to (offset, crc) {(base, base_crc)}, "
+            f"the head says that the log was trimmed up to (offset, crc) {(base, base_crc)}, but "
             f"the record there has {before}",
         )
     return seq, crc, base, base_crc

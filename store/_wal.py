@@ -75,10 +75,7 @@ def cut_short(path: Path) -> str:
     if not behind.size:
         return ""
     what = f"frame {wal.length + 1}" if wal.header else "the header"
-    return (
-        f"{what} of {path.name} is not as it was written, and {behind.size} transactions that were "
-        "committed stand behind it"
-    )
+    return f"{what} of {path.name} is damaged, and {behind.size} committed transactions follow it"
 
 
 def heal(path: Path) -> None:

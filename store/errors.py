@@ -20,8 +20,8 @@ class Corrupt(StoreError):
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(
-            f"the log is damaged at offset {offset}: {reason}; `bandit-service inspect --repair` "
-            "saves what can be read, or restore a backup"
+            f"the log is damaged at offset {offset}: {reason}; run `bandit-service inspect "
+            "--repair` to save what can be read, or restore a backup"
         )
         self.offset = offset
         self.reason = reason
@@ -32,8 +32,8 @@ class Trimmed(StoreError):
 
     def __init__(self, after: int, first: int) -> None:
         super().__init__(
-            f"the log was asked for what follows offset {after}, and begins at offset {first}: "
-            "what was before is trimmed"
+            f"records after offset {after} were requested, but the log begins at offset {first}; "
+            "older records were deleted"
         )
         self.after = after
         self.first = first
@@ -51,7 +51,7 @@ class WrongFormat(StoreError):
 
     def __init__(self, path: object, found: object, known: int) -> None:
         super().__init__(
-            f"{path} has format {found}, this version reads {known}: use the version that wrote it"
+            f"{path} has format {found}, this version reads {known}; use the version that wrote it"
         )
 
 
@@ -59,14 +59,16 @@ class Locked(StoreError):
     """Another process has the log open."""
 
     def __init__(self, path: object) -> None:
-        super().__init__(f"{path} is open in another process; stop that one, or use another file")
+        super().__init__(
+            f"{path} is open in another process; stop that process, or use another file"
+        )
 
 
 class Full(StoreError):
     """The disk is full or may not be written; nothing was written, and later may succeed."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; nothing was written: make space, or make the file writable")
+        super().__init__(f"{reason}; nothing was written; make space, or make the file writable")
 
 
 class Closed(StoreError):

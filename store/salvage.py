@@ -81,7 +81,7 @@ def repair(path: Path, into: Path, known: Offset = START) -> Report:
     known = _known(path, known)
     with held(path), _best(path, known) as (db, _):
         if into.exists():
-            raise Full(f"{into} is already there")
+            raise Full(f"{into} already exists")
         try:
             with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as new:
                 report = _written(db, new, known)
@@ -214,7 +214,7 @@ def _examined(db: sqlite3.Connection, keep: _Keep, known: Offset) -> Report:
         lost.append((at + 1, end))
         _keep_empty(keep, lost[-1], ts)
     if not places and head != (at, ended, base, base_crc):
-        places.append((at + 1, "the row that says where the log ends is not as written", kept))
+        places.append((at + 1, "the row that holds the end of the log is damaged", kept))
     place, why, before = places[0] if places else (None, "", kept)
     return Report(
         damaged=None if place is None else Offset(place),

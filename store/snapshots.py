@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[Found, bytes]:
     view = memoryview(content)
     at = len(_MAGIC) + _DIGEST
     if len(content) < _SHORTEST:
-        why = f"it has {len(content)} bytes, too few for any"
+        why = f"it has {len(content)} bytes, fewer than any snapshot"
     elif content[: len(_MAGIC)] != _MAGIC:
         why = "it is not a snapshot"
     elif hashlib.blake2b(view[at:], digest_size=_DIGEST).digest() != content[len(_MAGIC) : at]:
@@ -198,7 +198,7 @@ def _read(path: Path) -> tuple[Found, bytes]:
         elif len(content) != _SHORTEST + keyed + length:
             why = "its lengths are not those of the file"
         elif offset != _offset(path):
-            why = f"its name is not that of offset {offset}"
+            why = f"its name does not match offset {offset}"
         else:
             key = content[_SHORTEST : _SHORTEST + keyed].decode()
             state = content[_SHORTEST + keyed :]

@@ -71,7 +71,7 @@ class SqliteLog:
         self._descriptor = threading.Lock()
         _put_back_wal(self.path)
         if _missing(self.path):
-            raise Corrupt(1, f"{self.path} is missing or empty, though what belongs to it is there")
+            raise Corrupt(1, f"{self.path} is missing or empty, but files that belong to it exist")
         private(self.path)
         close_to_others(Path(f"{self.path}-wal"))  # of a version that made it for all
         try:
@@ -130,7 +130,7 @@ class SqliteLog:
         if synced > last:
             raise Corrupt(
                 last + 1,
-                f"it ends at {last}, and {synced} events were on the disk; if an older log was put "
+                f"it ends at {last}, but {synced} events were on disk; if an older log was put "
                 f"here on purpose, move {_mark.beside(self.path).name} and the snapshots away",
             )
 
@@ -218,7 +218,7 @@ class SqliteLog:
                 crc, record = verified(crc, seq, row)
                 yield Offset(seq), record.body
             if damage or not rows:
-                raise Corrupt(seq + 1, damage or f"missing, though the head says {self._seq}")
+                raise Corrupt(seq + 1, damage or f"it is missing, but the head says {self._seq}")
             self._check()
 
     def forget(self, owner: str, upto: Offset) -> int:
@@ -241,7 +241,9 @@ class SqliteLog:
             try:
                 self._empty_wal()
             except sqlite3.DatabaseError as error:
-                raise self._failed("what was erased is still in the WAL, which", error) from None
+                raise self._failed(
+                    "the WAL, which still holds the erased records,", error
+                ) from None
         return erased
 
     def trim(self, upto: Offset, most: int = 100) -> int:

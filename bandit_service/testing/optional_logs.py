@@ -142,7 +142,10 @@ class TrimmableLogs(OpenedLogs):
         trimmable.append(records(1, 20))
         trimmable.trim(Offset(10))
         for after in (0, 9):
-            with pytest.raises(Trimmed, match=rf"follows offset {after}, and begins at offset 11"):
+            with pytest.raises(
+                Trimmed,
+                match=rf"after offset {after} were requested, but the log begins at offset 11",
+            ):
                 contents(trimmable, after)
 
     def test_trimming_what_is_being_replayed(self, trimmable: Trimmable) -> None:

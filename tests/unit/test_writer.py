@@ -297,7 +297,7 @@ def test_whatever_a_policy_raises_when_it_learns_is_counted(error: Exception) ->
 
 
 async def test_a_full_disk_says_once_what_to_do() -> None:
-    """At 5a5a85b "nothing was written: make space" stood twice in one sentence."""
+    """At 5a5a85b "nothing was written; make space" stood twice in one sentence."""
     log = _Disk()
     writer = _writer(log)
     log.full = True

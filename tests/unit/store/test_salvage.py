@@ -353,7 +353,7 @@ def test_it_takes_the_place_of_the_damaged_one(tmp_path: Path) -> None:
 def test_writes_over_nothing(tmp_path: Path) -> None:
     path, other = _log(tmp_path / "events.db", 9), tmp_path / "new.db"
     other.write_bytes(b"precious")
-    with pytest.raises(Full, match="is already there"):
+    with pytest.raises(Full, match="already exists"):
         repair(path, other)
     assert other.read_bytes() == b"precious"
 

@@ -62,7 +62,7 @@ def test_one_with_the_name_of_another_is_skipped(tmp_path: Path) -> None:
     snapshots, newer = _two(tmp_path)
     newer.rename(newer.with_name(newer.name.replace("2.snapshot", "9.snapshot")))
     assert snapshots.latest("world") == (1, b"state 1")
-    assert [each.why for each in snapshots.skipped] == ["its name is not that of offset 2"]
+    assert [each.why for each in snapshots.skipped] == ["its name does not match offset 2"]
 
 
 def test_says_what_there_is(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_says_what_there_is(tmp_path: Path) -> None:
     found = [(each.key, each.offset, each.why) for each in snapshots.found()]
     assert found == [
         ("other", 7, ""),
-        ("", 2, "it has 8 bytes, too few for any"),
+        ("", 2, "it has 8 bytes, fewer than any snapshot"),
         ("world", 1, ""),
     ]
     assert all(each.size_bytes == each.path.stat().st_size for each in snapshots.found())

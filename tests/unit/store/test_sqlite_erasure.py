@@ -170,7 +170,9 @@ def test_an_erasure_that_could_not_be_finished_is_finished_by_the_next(tmp_path:
     whole, failing = log._db, Failing()
     db: Any = failing
     log._db = db
-    with pytest.raises(Full, match="what was erased is still in the WAL"):
+    with pytest.raises(
+        Full, match="the WAL, which still holds the erased records, cannot be written"
+    ):
         log.forget("ann", Offset(2))
     log._db = whole
     assert _there(log.path) == {1, 2}
