@@ -141,42 +141,41 @@ class Metrics:
         )
         self.http_duration = make.histograms(
             "bandit_http_request_duration_seconds",
-            "From a request's head to its whole answer.",
+            "Time from a request's head to the end of its answer.",
             HTTP_BUCKETS,
             ("endpoint",),
         )
         self.requests_rejected = make.counters(
             "bandit_requests_rejected_total",
-            "Requests, and items of lists and streams, that got an error, by its code.",
+            "Requests, and items of lists and streams, answered with an error, by its code.",
             ("reason",),
         )
         self.requests_shed = make.counters(
             "bandit_requests_shed_total",
-            "Requests refused for now, by reason; `decide` and `outcome` "
-            "were refused before they were read.",
+            "Requests shed by reason; `decide` and `outcome` were refused before they were read.",
             ("reason",),
         )
         self.requests_denied = make.counters(
             "bandit_requests_denied_total",
-            "Requests rejected by authentication or authorization, or as of a foreign name or "
-            "page, by reason.",
+            "Requests rejected by authentication, authorization, or the check of host and "
+            "origin, by reason.",
             ("reason",),
         )
         self.requests_under_way = make.gauges(
-            "bandit_requests_under_way", "Requests let in and not yet answered.", ("kind",)
+            "bandit_requests_under_way", "Requests admitted and not yet answered.", ("kind",)
         )
         self.requests_allowed = make.gauges(
-            "bandit_requests_allowed", "Requests that may be under way for now.", ("kind",)
+            "bandit_requests_allowed", "Current limit on requests in progress.", ("kind",)
         )
         self.event_loop_lag = make.histogram(
             "bandit_event_loop_lag_seconds",
-            "How late the event loop comes to a timer.",
+            "How late the event loop runs a timer.",
             STAGE_BUCKETS,
         )
         self.decisions = make.counters(
             "bandit_decisions_total",
-            "Decisions by deciding policy and mode: exploit drew the likeliest "
-            "arm, explore another, fixed had no choice, fallback had a stage that failed.",
+            "Decisions by policy and mode: exploit drew the most likely arm, explore another "
+            "one, fixed had no choice, in fallback a stage failed.",
             ("policy", "mode"),
         )
         self.arm_decisions = make.counters(
@@ -184,7 +183,7 @@ class Metrics:
         )
         self.stage_seconds = make.histograms(
             "bandit_decision_stage_seconds",
-            "Time in each stage of the decide path.",
+            "Time spent in each stage of a decision.",
             STAGE_BUCKETS,
             ("stage",),
         )
@@ -200,13 +199,11 @@ class Metrics:
             "bandit_comparisons_total", "Comparisons by outcome.", ("outcome",)
         )
         self.reward_delay = make.histogram(
-            "bandit_reward_delay_seconds", "From decision to its reward.", DELAY_BUCKETS
+            "bandit_reward_delay_seconds", "Time from a decision to its reward.", DELAY_BUCKETS
         )
-        self.pending = make.gauge(
-            "bandit_pending_decisions", "Decisions that may still be rewarded."
-        )
+        self.pending = make.gauge("bandit_pending_decisions", "Decisions waiting for a reward.")
         self.expired = make.counter(
-            "bandit_decisions_expired_total", "Decisions that left unrewarded."
+            "bandit_decisions_expired_total", "Decisions that expired without a reward."
         )
         self.history = make.gauge("bandit_history_queries", "Queries remembered in the history.")
         # --- embedding
@@ -222,11 +219,11 @@ class Metrics:
         )
         self.embedding_cache = make.counters(
             "bandit_embedding_cache_total",
-            "Look-ups in the embedding cache, by result.",
+            "Lookups in the embedding cache, by result.",
             ("result",),
         )
         self.embedding_queue = make.gauge(
-            "bandit_embedding_queue_texts", "Texts that wait for the embedding model."
+            "bandit_embedding_queue_texts", "Texts waiting for the embedding model."
         )
         # --- log, snapshots, process
         self.log_append = make.histogram(
@@ -247,65 +244,65 @@ class Metrics:
         self.log_first = make.gauge("bandit_log_first_offset", "Offset of the oldest event.")
         self.log_size = make.gauge("bandit_log_size_bytes", "Pages in use by the log.")
         self.log_writable = make.gauge(
-            "bandit_log_writable", "1, or 0 while the log cannot be written."
+            "bandit_log_writable", "1 while the log can be written, otherwise 0."
         )
         self.log_last_event = make.gauge(
             "bandit_log_last_event_timestamp_seconds", "Time of the newest event."
         )
         self.log_backlog = make.gauge(
-            "bandit_log_backlog", "Decisions answered that wait for space on the disk."
+            "bandit_log_backlog", "Answered decisions waiting for space on disk."
         )
         self.unlogged = make.counter(
-            "bandit_decisions_unlogged_total", "Decisions that the backlog had no room for."
+            "bandit_decisions_unlogged_total", "Decisions lost because the backlog was full."
         )
         self.snapshot_offset = make.gauge(
             "bandit_snapshot_offset", "Offset of the newest snapshot."
         )
         self.snapshot_time = make.gauge(
             "bandit_snapshot_timestamp_seconds",
-            "When the newest snapshot was made; the start of the process where there is none.",
+            "When the newest snapshot was made; without one, when the process started.",
         )
         self.snapshot_size = make.gauge(
-            "bandit_snapshot_size_bytes", "Size of the newest snapshot that this process made."
+            "bandit_snapshot_size_bytes", "Size of the newest snapshot made by this process."
         )
         self.snapshot_seconds = make.gauge(
-            "bandit_snapshot_seconds", "How long the newest snapshot that this process made took."
+            "bandit_snapshot_seconds", "Duration of the newest snapshot made by this process."
         )
         self.recovery = make.gauge(
-            "bandit_recovery_seconds", "How long the start read log and snapshot."
+            "bandit_recovery_seconds", "Time that the start took to read the log and the snapshot."
         )
         self.upkeep_failures = make.counter(
-            "bandit_upkeep_failures_total", "Snapshots, retention, erasure or folding that failed."
+            "bandit_upkeep_failures_total", "Failed snapshots, retention, erasure or folding."
         )
         self.task_failures = make.counters(
             "bandit_task_failures_total",
-            "Rounds of a long-lived task that failed and are tried again.",
+            "Failed rounds of a long-lived task; each is retried.",
             ("task",),
         )
         self.task_failing = make.gauges(
             "bandit_task_failing",
-            "1 for a long-lived task of which no round went well since it failed.",
+            "1 for a long-lived task whose last round failed.",
             ("task",),
         )
         self.children_ended = make.counter(
-            "bandit_children_ended_total", "Child processes that made no progress and were killed."
+            "bandit_children_ended_total", "Child processes killed because they made no progress."
         )
         self.unapplied = make.gauge(
-            "bandit_events_unapplied", "Events of the log that a bug stopped half-way."
+            "bandit_events_unapplied", "Events of the log that a bug left partly applied."
         )
         self.recovery_unknown = make.gauge(
             "bandit_recovery_unknown_events",
-            "Erased or lost events that the state of this start does not "
-            "know, since no snapshot that knew them could be read.",
+            "Erased or lost events missing from the recovered state, because no readable "
+            "snapshot contained them.",
         )
         self.connections_refused = make.counter(
             "bandit_connections_refused_total",
-            "Connections closed since file descriptors were short.",
+            "Connections closed because file descriptors ran out.",
         )
         self.build = make.gauges("bandit_build_info", "Version, always 1.", ("version",))
         self.config = make.gauges(
             "bandit_config_info",
-            "Digest of the settings in force, always 1; keys are no part of it.",
+            "Digest of the current settings without keys, always 1.",
             ("digest",),
         )
         self.serving = make.gauges(
@@ -314,14 +311,14 @@ class Metrics:
         # --- learning
         self.propensity = make.histogram(
             "bandit_decision_propensity",
-            "Probability with which the drawn arm was drawn.",
+            "Probability of the drawn arm.",
             PROPENSITY_BUCKETS,
         )
         self.arm_rewards = make.counters(
-            "bandit_arm_rewards_total", "Decisions that got their scalar reward, by arm.", ("arm",)
+            "bandit_arm_rewards_total", "Decisions that received a scalar reward, by arm.", ("arm",)
         )
         self.reward_value = make.histogram(
-            "bandit_reward_value", "Scalar rewards as they were learned from.", REWARD_BUCKETS
+            "bandit_reward_value", "Scalar rewards that policies learned from.", REWARD_BUCKETS
         )
         self.arm_reward_mean = make.gauges(
             "bandit_arm_reward_mean", "Mean reward of an arm's own decisions, forgetting.", ("arm",)
@@ -373,14 +370,15 @@ class Metrics:
         )
         self.propensity_min = make.gauge(
             "bandit_propensity_min",
-            "Least propensity of an eligible arm, last 1000 decisions but those of "
-            "variants that are one arm.",
+            "Lowest propensity of an eligible arm in the last 1000 decisions, without variants "
+            "that fix the arm.",
         )
         self.entropy = make.gauge(
             "bandit_arm_entropy_ratio", "Entropy of the last 1000 drawn arms; 1 for an even split."
         )
         self.quality_error = make.gauge(
-            "bandit_quality_error_mean", "Mean distance of expected from reported quality."
+            "bandit_quality_error_mean",
+            "Mean absolute difference of expected and reported quality.",
         )
         self.quality_bias = make.gauge(
             "bandit_quality_bias_mean", "Mean of expected less reported quality."
@@ -405,7 +403,7 @@ class Metrics:
         )
         self.drift_detected = make.counters(
             "bandit_drift_detected_total",
-            "Alarms that an arm's residuals changed.",
+            "Alarms about an arm's residuals.",
             ("arm", "detector", "direction"),
         )
         self.arm_alarms = make.counters(
@@ -416,7 +414,7 @@ class Metrics:
         )
         self.query_drift_detected = make.counters(
             "bandit_query_drift_detected_total",
-            "Alarms that queries became unlike those remembered.",
+            "Alarms about queries unlike those remembered.",
             ("detector", "direction"),
         )
         self.arm_residual = make.gauges(
@@ -435,25 +433,23 @@ class Metrics:
             "1; both empty where no upstream serves it.",
             ("arm", "upstream", "model"),
         )
-        self.arms_offered = make.gauge("bandit_arms_offered", "Arms that may be chosen.")
+        self.arms_offered = make.gauge("bandit_arms_offered", "Arms that can be chosen.")
         self.learn_failures = make.gauges(
             "bandit_policy_learn_failures",
             "Events that a policy refused to learn from.",
             ("policy",),
         )
         self.uncorrected = make.gauges(
-            "bandit_policy_uncorrected", "Corrections that a policy could not take in.", ("policy",)
+            "bandit_policy_uncorrected", "Corrections that a policy could not apply.", ("policy",)
         )
         # --- money
-        self.cost = make.counters(
-            "bandit_cost_usd_total", "Cost that was reported, USD, by arm.", ("arm",)
-        )
+        self.cost = make.counters("bandit_cost_usd_total", "Reported cost by arm, USD.", ("arm",))
         self.expected_cost = make.counter(
-            "bandit_expected_cost_usd_total", "What the same decisions were expected to cost, USD."
+            "bandit_expected_cost_usd_total", "Expected cost of the same decisions, USD."
         )
         self.baseline_cost = make.counters(
             "bandit_baseline_cost_usd_total",
-            "What the baseline arm was expected to cost for the same decisions, USD.",
+            "Expected cost of the baseline arm for the same decisions, USD.",
             ("baseline",),
         )
         self.budget_limit = make.gauges(
@@ -488,12 +484,12 @@ class Metrics:
         )
         self.upstream_first_token = make.histogram(
             "bandit_upstream_first_token_seconds",
-            "From the call of an arm to its first token.",
+            "Time from the call of an arm to its first token.",
             ANSWER_BUCKETS,
         )
         self.upstream_rate = make.histogram(
             "bandit_upstream_tokens_per_second",
-            "Tokens a second after the first one.",
+            "Tokens per second after the first one.",
             RATE_BUCKETS,
         )
         self.upstream_failures = make.counters(
@@ -519,22 +515,22 @@ class Metrics:
             ("stayed",),
         )
         self.cached_tokens = make.counter(
-            "bandit_cached_prompt_tokens_total", "Prompt tokens that a provider had cached."
+            "bandit_cached_prompt_tokens_total", "Prompt tokens read from a provider's cache."
         )
         self.cached_saved = make.counter(
             "bandit_cached_prompt_saved_usd_total", "USD saved by the provider's prompt cache."
         )
         self.judged = make.counters(
             "bandit_judged_total",
-            "Answers that a judge looked at, by what came of it.",
+            "Answers judged, by result.",
             ("judge", "result"),
         )
         self.judge_cost = make.counters(
-            "bandit_judge_cost_usd_total", "What judging cost, USD.", ("judge",)
+            "bandit_judge_cost_usd_total", "Cost of judging, USD.", ("judge",)
         )
         self.passed_cost = make.counters(
             "bandit_passed_cost_usd_total",
-            "Cost of embeddings that were passed through, USD.",
+            "Cost of embeddings passed through, USD.",
             ("arm",),
         )
         self.estimated_cost = make.counters(
@@ -545,16 +541,16 @@ class Metrics:
         )
         self.duels = make.counters("bandit_duels_total", "Duels by result.", ("result",))
         self.clients_left = make.counter(
-            "bandit_clients_left_total", "Clients that left before their answer was whole."
+            "bandit_clients_left_total", "Clients that disconnected before the end of their answer."
         )
         # --- experiments
         self.experiment_decisions = make.counters(
             "bandit_experiment_decisions_total",
-            "Decisions by experiment and variant, those of shadows too.",
+            "Decisions by experiment and variant, including shadows.",
             _BY_VARIANT,
         )
         self.experiment_units = make.gauges(
-            "bandit_experiment_units", "Units that a variant got.", _BY_VARIANT
+            "bandit_experiment_units", "Units assigned to a variant.", _BY_VARIANT
         )
         self.experiment_weight = make.gauges(
             "bandit_experiment_weight",
