@@ -1,0 +1,86 @@
+"""A client of bandit-service: decide which model answers a query, and reward the answer.
+
+>>> from bandit_client import Client
+>>> with Client("http://127.0.0.1:8080") as client:  # doctest: +SKIP
+...     decision = client.decide("What is 17 * 23?", max_cost_usd=0.01)
+...     client.reward(decision, quality=1.0, cost_usd=0.0004)
+"""
+
+from bandit_client._outbox import Batching, Delivery
+from bandit_client._retry import Retries
+from bandit_client._stream import AsyncStream
+from bandit_client.answers import (
+    Arm,
+    Decision,
+    Experiment,
+    ExperimentResults,
+    Experiments,
+    ExperimentSpec,
+    Explanation,
+    Policies,
+    Result,
+    Rules,
+    Status,
+)
+from bandit_client.asynchronous import AsyncClient
+from bandit_client.client import Client, Stream
+from bandit_client.errors import (
+    BadAnswer,
+    BanditError,
+    Busy,
+    Conflict,
+    Denied,
+    Expired,
+    Invalid,
+    Lost,
+    NoAnswer,
+    NotInstalled,
+    NotReached,
+    QueueFull,
+    ServiceError,
+    TimedOut,
+    Unavailable,
+    Undelivered,
+    Unknown,
+)
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "Arm",
+    "AsyncClient",
+    "AsyncStream",
+    "BadAnswer",
+    "BanditError",
+    "Batching",
+    "Busy",
+    "Client",
+    "Conflict",
+    "Decision",
+    "Delivery",
+    "Denied",
+    "Experiment",
+    "ExperimentResults",
+    "ExperimentSpec",
+    "Experiments",
+    "Expired",
+    "Explanation",
+    "Invalid",
+    "Lost",
+    "NoAnswer",
+    "NotInstalled",
+    "NotReached",
+    "Policies",
+    "QueueFull",
+    "Result",
+    "Retries",
+    "Rules",
+    "ServiceError",
+    "Status",
+    "Stream",
+    "TimedOut",
+    "Unavailable",
+    "Undelivered",
+    "Unknown",
+    "__version__",
+]

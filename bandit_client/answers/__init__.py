@@ -1,0 +1,34 @@
+"""The answers of the service, as records whose fields are typed."""
+
+from bandit_client.answers.catalogue import (
+    Arm,
+    Erased,
+    Observed,
+    Policies,
+    PolicyState,
+    Snapshot,
+    Status,
+)
+from bandit_client.answers.decisions import Decision, Expected, Explanation, Result, WeighedArm
+from bandit_client.answers.experiments import Experiment, Experiments, ExperimentSpec, Rules
+from bandit_client.answers.results import ExperimentResults
+
+__all__ = [
+    "Arm",
+    "Decision",
+    "Erased",
+    "Expected",
+    "Experiment",
+    "ExperimentResults",
+    "ExperimentSpec",
+    "Experiments",
+    "Explanation",
+    "Observed",
+    "Policies",
+    "PolicyState",
+    "Result",
+    "Rules",
+    "Snapshot",
+    "Status",
+    "WeighedArm",
+]

@@ -1,0 +1,207 @@
+"""Decisions, their explanations, and what became of outcomes.
+
+A field that the service left out is None; one that is newer than this client is passed over.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Expected(msgspec.Struct, kw_only=True, frozen=True):
+    """What was expected of the arm that was drawn.
+
+    cost_usd: Expected cost of the answer, USD.
+    n: Outcomes behind it, by weight; a comparison counts as a part of one.
+    untried: True if no outcome of the arm has come, so that no quality is known.
+    quality: Expected quality. Absent if the policy gives none or the arm is untried.
+    latency_s: Expected time to answer, seconds. Absent if unknown.
+    prior: What the policy assumes of any arm that has no outcome yet.
+    low: Lower end of the 95 % interval of the quality.
+    high: Upper end of the 95 % interval of the quality.
+    """
+
+    cost_usd: float
+    n: float | None = None
+    untried: bool | None = None
+    quality: float | None = None
+    latency_s: float | None = None
+    prior: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class OutcomeOf(msgspec.Struct, kw_only=True, frozen=True):
+    """An outcome of a past query.
+
+    arm: The arm that answered.
+    reward: The reward it earned, from −1 to 1.
+    """
+
+    arm: str
+    reward: float
+
+
+class Neighbour(msgspec.Struct, kw_only=True, frozen=True):
+    """A past query that the decision was based on.
+
+    id: Number of the past query in the history.
+    similarity: Cosine similarity to this query.
+    outcomes: What came back for it, by arm; empty once it has left the history.
+    """
+
+    id: int
+    similarity: float
+    outcomes: list[OutcomeOf] | None = None
+
+
+class Belief(msgspec.Struct, kw_only=True, frozen=True):
+    """The quality that is expected of an arm.
+
+    value: Expected quality; null for an untried arm or if there is none.
+    n: Outcomes behind it, by weight; a comparison counts as a part of one. Null if the policy
+        keeps none.
+    untried: True if no outcome of the arm has come, so that no quality is known.
+    prior: What the policy assumes of any arm that has no outcome yet.
+    low: Lower end of the 95 % interval, cut to [0, 1].
+    high: Upper end of the 95 % interval, cut to [0, 1].
+    """
+
+    value: float | None
+    n: float | None
+    untried: bool | None = None
+    prior: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class WeighedArm(msgspec.Struct, kw_only=True, frozen=True):
+    """An arm that could be drawn: its chance, its score, and what is expected of it.
+
+    id: The arm.
+    propensity: Its probability.
+    score: value + bonus − cost, where those are given.
+    value: The quality that the policy assumes.
+    bonus: What is added to explore the arm, in quality.
+    cost: cost_usd / willingness_to_pay, in quality.
+    expected: The quality that is expected of it.
+    quality: The same as `expected.value`.
+    cost_usd: Expected cost of the answer, USD.
+    latency_s: Expected time to answer, seconds; null if unknown.
+    """
+
+    id: str
+    propensity: float
+    score: float
+    value: float | None = None
+    bonus: float | None = None
+    cost: float | None = None
+    expected: Belief
+    quality: float | None
+    cost_usd: float
+    latency_s: float | None
+
+
+class Decision(msgspec.Struct, kw_only=True, frozen=True):
+    """Which arm answers a query.
+
+    decision_id: Id of the decision; send it with the reward.
+    arm: The arm that should answer.
+    propensity: The probability with which this arm was drawn; off-policy estimates need it.
+    policy: The policy that decided.
+    expected: What was expected of the arm.
+    experiment: The experiment that the unit takes part in.
+    variant: The unit's variant of that experiment.
+    fallback: Why the decision was made without context or by chance alone.
+    steps: How the query was assigned to an experiment, or why to none.
+    scores: The policy's score of each eligible arm.
+    propensities: The probability of each eligible arm; they sum to 1.
+    neighbours: Similar past queries. Empty for a key that is limited to one tenant.
+    excluded: Arms that a constraint excluded, with the reason.
+    untried: Eligible arms that had no outcome yet.
+    ts: When it was decided, UTC seconds.
+    tokens: Estimated tokens of the query.
+    willingness_to_pay: USD that one unit of quality was worth.
+    signals: The signals reported so far.
+    settled: Whether a reward was computed for this decision.
+    unit: The unit that asked, or empty.
+    tenant: The tenant that asked, or empty.
+    arms: Every arm that could be drawn, with its score.
+    """
+
+    decision_id: str
+    arm: str
+    propensity: float
+    policy: str
+    expected: Expected
+    experiment: str | None = None
+    variant: str | None = None
+    fallback: str | None = None
+    steps: list[str] | None = None
+    scores: dict[str, float] | None = None
+    propensities: dict[str, float] | None = None
+    neighbours: list[Neighbour] | None = None
+    excluded: dict[str, str] | None = None
+    untried: list[str] | None = None
+    ts: float | None = None
+    tokens: int | None = None
+    willingness_to_pay: float | None = None
+    signals: dict[str, float] | None = None
+    settled: bool | None = None
+    unit: str | None = None
+    tenant: str | None = None
+    arms: list[WeighedArm] | None = None
+
+
+class Explanation(msgspec.Struct, kw_only=True, frozen=True):
+    """What would be decided now, and why.
+
+    policy: The policy that would decide.
+    arms: Every arm that could be drawn, with its score.
+    left_out: Arms that a constraint excludes, with the reason.
+    neighbours: Similar past queries. Empty for a key that is limited to one tenant.
+    fallback: Why it would be decided without context or by chance alone, or empty.
+    """
+
+    policy: str
+    arms: list[WeighedArm]
+    left_out: dict[str, str]
+    neighbours: list[Neighbour]
+    fallback: str
+
+
+class ErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
+    """What was wrong, in the shape that OpenAI's clients read.
+
+    message: What was wrong and what is allowed.
+    type: The class of the error.
+    param: The field that caused it, if one did.
+    code: A stable code; docs/errors.md lists all.
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Result(msgspec.Struct, kw_only=True, frozen=True):
+    """What became of one reward or comparison.
+
+    decision_id: The decision it was for; null for an outcome without one.
+    status: `duplicate`: the same was reported before; nothing was changed.
+    error: Why it was not accepted.
+    """
+
+    decision_id: str | None
+    status: str
+    error: ErrorDetail | None = None
+
+
+class Results(msgspec.Struct, kw_only=True, frozen=True):
+    """The results of what was sent, in its order.
+
+    results: One result for each reward or comparison.
+    """
+
+    results: list[Result]
