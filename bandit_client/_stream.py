@@ -224,6 +224,6 @@ class AsyncStream:
 def _refused(error: aiohttp.WSServerHandshakeError, id: str) -> BanditError:
     """What a handshake that was refused says; its body is not read by then."""
     code = _BY_STATUS.get(error.status, "")
-    said = (error.headers or {}).get("Retry-After")
+    said = None if error.headers is None else error.headers.get("Retry-After")
     message = f"the service refused the stream: status {error.status}"
     return told({"message": message, "code": code}, error.status, id, retry_after_of(said))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import settings
-from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
+from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
 from bandit_service.core import events as ev
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
@@ -25,7 +25,6 @@ from bandit_service.offline.candidates import Candidate, parsed
 from bandit_service.offline.offpolicy.fold import METRICS, Asked, LogEvaluation
 from bandit_service.offline.offpolicy.report import How, report, shown
 from bandit_service.offline.offpolicy.sources import beginning, opened
-from bandit_service.parsing.inputs import text_of
 from store import Locked
 
 _MOST = 1_000_000
@@ -96,7 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--anyway", action="store_true", help="show figures even if they are refused")
     add("--json", action="store_true", help="print JSON")
     add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
-    add("--key", default="", metavar="KEY", help="with a URL: an API key with admin, or @FILE")
+    add(
+        "--key",
+        default="",
+        metavar="KEY",
+        help="with a URL: an API key with admin, or @FILE; default: BANDIT_KEY",
+    )
     add("--ca", type=Path, metavar="FILE", help="with an https URL: trust this PEM file")
 
 
@@ -138,7 +142,7 @@ def _opened(
         history = chosen.history
         yield source_of(told, path, chosen.arms, history.neighbours, history.capacity), None
         return
-    key = text_of(Path(args.key[1:])).strip() if args.key.startswith("@") else args.key
+    key = key_for(str(args.from_log), args.key)
     with opened(args.from_log, chosen, key, args.ca) as found:
         yield found
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import policies
 from bandit_service.core.prior import strength_of
 from bandit_service.offline.candidates import Candidate, checked, parsed
-from bandit_service.settings import Settings
+from bandit_service.parsing.inputs import text_of
+from bandit_service.settings import Settings, service_asked
 
 if TYPE_CHECKING:
     from bandit_service.data.recordings import Recorded
@@ -35,6 +36,31 @@ def config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
     )
+
+
+def service(parser: argparse.ArgumentParser, key: str, *, suppressed: bool = False) -> None:
+    """`--url` and `--key` of a command that asks a running service.
+
+    key: what the key needs. suppressed: a default was set by the command around it.
+    """
+    url_there, key_there = service_asked()
+    parser.add_argument(
+        "--url",
+        default=argparse.SUPPRESS if suppressed else url_there,
+        help="address of the service (default: BANDIT_URL, or http://127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--key",
+        default=argparse.SUPPRESS if suppressed else key_there,
+        help=f"an API key{key} (default: BANDIT_KEY)",
+    )
+
+
+def key_for(url: str | None, given: str) -> str:
+    """The key for a service that a URL names: as it was given, a file's by @FILE, or BANDIT_KEY."""
+    if not given and url and "://" in url:
+        given = service_asked()[1]
+    return text_of(Path(given[1:])).strip() if given.startswith("@") else given
 
 
 def data(parser: Any, *, more: str = "", **how: Any) -> None:

@@ -13,7 +13,7 @@ from bandit_service.settings.derived import (
     not_configured,
     policy_key,
 )
-from bandit_service.settings.reading import PREFIX, BadSettings, read
+from bandit_service.settings.reading import PREFIX, BadSettings, read, service_asked
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.sections import (
     DriftSettings,
@@ -70,4 +70,5 @@ __all__ = [
     "policy_key",
     "read",
     "rules",
+    "service_asked",
 ]

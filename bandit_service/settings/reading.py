@@ -23,6 +23,9 @@ from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
 
 PREFIX = "BANDIT_"
+URL, KEY = f"{PREFIX}URL", f"{PREFIX}KEY"
+"""Which service commands and clients ask, and with which key; no settings of a service."""
+DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 _OLD_FLOOR = 0.01
@@ -47,7 +50,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     overrides = {
         key: value
         for key, value in environ.items()
-        if key.startswith(PREFIX) and key != f"{PREFIX}CONFIG"
+        if key.startswith(PREFIX) and key not in (f"{PREFIX}CONFIG", URL, KEY)
     }
     known = rules()
     values: dict[str, Any] = {}
@@ -104,6 +107,12 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if mistakes:
         raise BadSettings(mistakes)
     return assembled(values, found, origins)
+
+
+def service_asked(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """The URL and the key of the service that a command asks where it is told neither."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    return environ.get(URL) or DEFAULT_URL, environ.get(KEY, "")
 
 
 def _add_policies(directory: str, beside: Path | None, mistakes: list[str]) -> None:

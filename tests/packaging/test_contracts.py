@@ -28,6 +28,9 @@ PLANTED = {
     "only the edges speak HTTP": ("bandit_service/runtime/writer.py", "import aiohttp"),
     "nothing that serves imports the lab": (
         "bandit_service/runtime/router.py", "import bandit_service.lab.online"),
+    "the client is a distribution of its own and light": (
+        "bandit_client/client.py", "import numpy"),
+    "the service knows no client": ("bandit_service/http/route.py", "import bandit_client"),
     "a package of the service imports only what stands below it": (
         "bandit_service/core/events.py", "import bandit_service.runtime.router"),
 }  # fmt: skip
@@ -51,7 +54,7 @@ def test_every_contract_has_a_violation_here() -> None:
 
 
 def _copied(to: Path) -> None:
-    for name in ("bandit_service", "policies", "store"):
+    for name in ("bandit_client", "bandit_service", "policies", "store"):
         shutil.copytree(
             ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "*.json*")
         )

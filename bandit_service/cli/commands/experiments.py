@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bandit_service.cli import refusals
+from bandit_service.cli import options, refusals
 from bandit_service.cli.experiments_tables import listed, ruled, shown
 from bandit_service.offline.candidates import parsed
 from bandit_service.offline.offpolicy import report
@@ -83,10 +83,7 @@ def _common(parser: argparse.ArgumentParser, default: Any = None) -> None:
     def or_else(value: Any) -> Any:
         return value if default is None else default
 
-    parser.add_argument(
-        "--url", default=or_else("http://127.0.0.1:8080"), help="address of the service"
-    )
-    parser.add_argument("--key", default=or_else(""), help="an API key; changes need scope admin")
+    options.service(parser, "; changes need scope admin", suppressed=default is not None)
     parser.add_argument("--why", default=or_else(""), help="reason, recorded in the log")
     parser.add_argument("--json", action="store_true", default=or_else(False), help="print JSON")
 

@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from bandit_service import settings
 from bandit_service.app import assembly
-from bandit_service.cli.options import USAGE_ERROR
+from bandit_service.cli.options import USAGE_ERROR, key_for
 from bandit_service.data import dsjson, jsonl, open_bandit
 from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
 from bandit_service.data.scan import Scan
-from bandit_service.parsing.inputs import text_of
 
 _EMBEDDINGS = {
     "jsonl": ("base64", "list", "none"),
@@ -57,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="FILE", help="TOML configuration file of a stopped service")
     add("--url", metavar="URL", help="read from the running service at this URL instead")
     add(
-        "--key", metavar="KEY", help="with --url: an API key with admin; @FILE reads it from a file"
+        "--key",
+        metavar="KEY",
+        help="with --url: an API key with admin; @FILE reads it from a file; default: BANDIT_KEY",
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
     add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
@@ -125,10 +126,7 @@ def _is_table(args: argparse.Namespace) -> bool:
 @contextlib.contextmanager
 def _source(args: argparse.Namespace) -> Iterator[Source]:
     if args.url:
-        key = args.key or ""
-        if key.startswith("@"):
-            key = text_of(Path(key[1:])).strip()
-        yield ServiceSource(args.url, key, args.ca)
+        yield ServiceSource(args.url, key_for(args.url, args.key or ""), args.ca)
         return
     log = assembly.open_log(settings.read(args.config))
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from bandit_service.cli import refusals
+from bandit_service.cli import options, refusals
 from bandit_service.core.errors import Refused, ServiceError
 from bandit_service.gateway.request import is_auto, of_chat
 
@@ -20,8 +20,7 @@ from bandit_service.gateway.request import is_auto, of_chat
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `try`."""
     parser.add_argument("question")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="address of the service")
-    parser.add_argument("--key", default="", help="an API key with the scopes decide and read")
+    options.service(parser, " with the scopes decide and read")
     parser.add_argument(
         "--model", default="auto", help="auto, with or without preferences, or a model's id"
     )
