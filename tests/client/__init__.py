@@ -1,0 +1,1 @@
+"""The client, against real services and real servers that misbehave."""
