@@ -63,7 +63,7 @@ def test_a_wrong_argument_is_named(make: Callable[[], object], said: str) -> Non
 
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDIT_URL", "nonsense")
-    with pytest.raises(ValueError, match="^BANDIT_URL: must be like"):
+    with pytest.raises(ValueError, match=r"^BANDIT_URL: must be like"):
         Client()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 import time
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_the_catalogue_and_the_experiments(client: Client) -> None:
     assert client.policy_state(serving.name).key == serving.key
     with pytest.raises(Invalid) as wrong:
         client.put_policy("no_policy")
-    assert wrong.value.field == "policy.name"
+    assert wrong.value.field == "name"
     draft = client.put_experiment("trial", SPEC, why="a test")
     assert (draft.status, draft.experiment.variants[1].policy) == ("draft", "uniform")
     again = client.put_experiment("trial", draft.experiment)
@@ -205,9 +207,17 @@ def test_other_refusals(served: Served, client: Client) -> None:
         assert reader.arms()
     with Client(served.url, "bs_wrong") as stranger, pytest.raises(Denied), stranger.stream():
         pass
-    closed = Client("http://127.0.0.1:9", retries=Retries(attempts=1))  # the port of `discard`
-    with closed, pytest.raises(NotReached, match="127.0.0.1:9"):
-        closed.decide("hello")
+
+
+def test_nobody_is_there() -> None:
+    with socket.socket() as bound:  # and does not listen
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with Client(url, retries=Retries(attempts=1)) as client:
+            with pytest.raises(NotReached, match=re.escape(url)):
+                client.decide("hello")
+            with pytest.raises(NotReached, match=re.escape(url)), client.stream():
+                pass
 
 
 @pytest.mark.parametrize(

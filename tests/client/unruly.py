@@ -58,7 +58,9 @@ class Unruly:
     async def answer(self, request: web.Request) -> web.Response:
         raw = await request.read()
         body = json.loads(raw) if raw else None
-        self.asked.append((request.path, dict(request.headers), body))
+        self.asked.append(
+            (request.path, {name.lower(): text for name, text in request.headers.items()}, body)
+        )
         said = self.script.pop(0) if self.script else self.always
         if said is None:  # every reward is taken
             items = body if isinstance(body, list) else [body]
