@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_decide_and_learn(client: Client) -> None:
     assert text.arms is not None
     array = client.decide(embedding=np.asarray(a_vector(1)), arms=["gemini-2.5-pro"])
     assert (array.arm, array.propensity) == ("gemini-2.5-pro", 1.0)
-    assert client.reward(array, quality=np.float32(0.5), cost_usd=0.001).status == "accepted"
+    half: Any = np.float32(0.5)
+    assert client.reward(array, quality=half, cost_usd=0.001).status == "accepted"
     assert client.reward(array.decision_id, quality=0.5).status == "duplicate"
     assert client.reward(array, quality=0.25, correction=True).status == "accepted"
     record = client.decision(array.decision_id)

@@ -63,7 +63,7 @@ class Unruly:
         )
         said = self.script.pop(0) if self.script else self.always
         if said is None:  # every reward is taken
-            items = body if isinstance(body, list) else [body]
+            items: list[Any] = body if isinstance(body, list) else [body]
             results = [
                 {"decision_id": each.get("decision_id"), "status": "accepted"} for each in items
             ]
