@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Embedded:
                 path = None if wanted.config is None else Path(wanted.config)
                 chosen = service.settings.read(path, environ)
             except service.settings.BadSettings as error:
-                raise ValueError("; ".join(_named(each) for each in error.mistakes)) from None
+                raise ValueError("; ".join(error.mistakes)) from None
             if wanted.models is not None:
                 _share(Path(wanted.models), directory)
             self._thread = LoopThread("bandit-service")
@@ -122,7 +123,12 @@ def _environ(wanted: Wanted, directory: Path, service: _Service) -> tuple[str, d
         for name, value in os.environ.items()  # noqa: TID251 - passed on
         if not name.startswith(_PREFIX)
     }
+    known = service.settings.rules()
     for name, value in wanted.settings.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"settings: there is no {name!r}{meant}")
         text = value if isinstance(value, str) else json.dumps(value)
         environ[_PREFIX + name.replace(".", "_").upper()] = text
     if wanted.arms is not None:
@@ -137,11 +143,6 @@ def _environ(wanted: Wanted, directory: Path, service: _Service) -> tuple[str, d
         "BANDIT_KEYS": json.dumps([table]),
     }
     return key, environ
-
-
-def _named(mistake: str) -> str:
-    """A mistake of the configuration by the name that `settings` has for it, not a variable's."""
-    return mistake.removeprefix(_PREFIX)
 
 
 def _share(models: Path, directory: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
-from bandit_client import AsyncClient, Batching, Client, Retries
+from bandit_client import AsyncClient, Batching, Client, NotReached, Retries
 from bandit_service import settings
 from bandit_service.cli import main
 from tests.client.conftest import Served
+from tests.client.unruly import SOON
+from tests.service.running import Process, a_vector
 
 
 @pytest.fixture
@@ -69,3 +75,24 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_key_is_not_shown() -> None:
     assert "secret" not in repr(Client("http://127.0.0.1:9", "secret")._address)
+
+
+def test_https_with_an_authority_of_ones_own(tmp_path: Path, models: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made.cert_chain_pems[0].write_to_path(cert)
+    made.private_key_pem.write_to_path(key)
+    tls = {"BANDIT_SERVER_TLS_CERT": str(cert), "BANDIT_SERVER_TLS_KEY": str(key)}
+    process = Process(tmp_path / "var", models, **tls)
+    try:
+        url = asyncio.run(process.url())
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        with Client(url, tls=trusting) as client, client.stream() as stream:
+            decided = stream.decide(embedding=a_vector(0)).result()
+            assert client.reward(decided, quality=1.0).status == "accepted"
+        with Client(url, retries=SOON) as other, pytest.raises(NotReached, match="certificate"):
+            other.ready()
+    finally:
+        process.kill()

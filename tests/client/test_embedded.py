@@ -69,7 +69,10 @@ async def test_the_same_on_a_loop(models: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"settings": {"policy.nam": "eagle"}}, "POLICY_NAM: no such setting"),
+        (
+            {"settings": {"policy.nam": "eagle"}},
+            "settings: there is no 'policy.nam'; did you mean 'policy.name'",
+        ),
         ({"settings": {"policy.name": "eagel"}}, "did you mean"),
         ({"arms": [{"id": "a"}]}, r"arms\[0\]"),
         ({"models": "/nowhere"}, "models: there is no directory /nowhere"),

@@ -180,7 +180,17 @@ def test_the_end_of_the_process_sends_what_is_queued_or_says_so(how: str) -> Non
             server.always = Said(503, an_error("unavailable"))
         url = server.url.replace("127.0.0.1", "localhost")  # a name that has to be looked up
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", SCRIPT, url, how],
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-W",
+                "ignore:.*fork:DeprecationWarning",
+                "-c",
+                SCRIPT,
+                url,
+                how,
+            ],
             capture_output=True,
             text=True,
             env={"PYTHONPATH": str(ROOT)},
