@@ -114,8 +114,7 @@ class Outbox:
 
     def add(self, reward: dict[str, Any], wait_s: float | None = None) -> None:
         """Queue one; QueueFull where no room came within the wait."""
-        raw = _calls.encoded(reward)  # what cannot be sent is told to who adds it
-        assert raw
+        _calls.encoded(reward)  # what cannot be sent is told to who adds it
         wait_s = self._batching.wait_s if wait_s is None else wait_s
         with self._changed:
             room = self._changed.wait_for(
@@ -235,6 +234,8 @@ class Outbox:
                 return _Again(error, error.code)
             await self._settle([(reward, error) for reward in head])
             return None
+        except Exception as error:  # noqa: BLE001 - such as no more files: the queue outlives it
+            return _Again(BanditError(f"{type(error).__name__}: {error}"))
         if len(results) != len(head):
             bad = BadAnswer(f"{len(results)} results for {len(head)} rewards")
             await self._settle([(reward, bad) for reward in head])

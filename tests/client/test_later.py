@@ -149,6 +149,24 @@ def test_a_callback_may_not_wait_for_its_own_client() -> None:
     assert "wait for itself" in str(said[0])
 
 
+def test_an_error_nobody_thought_of_does_not_end_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with unruly() as server, Client(server.url, retries=SOON, batching=AT_ONCE) as client:
+        transport = client._live().transport
+        session, failures = transport.session, [MemoryError("no room"), ValueError("a bug")]
+
+        def failing() -> object:
+            if failures:
+                raise failures.pop()
+            return session()
+
+        monkeypatch.setattr(transport, "session", failing)
+        client.reward_later("d0", quality=1.0)
+        assert client.flush() == Delivery(0, 1, 0)
+        assert failures == []
+
+
 SCRIPT = """
 import asyncio, os, sys
 from bandit_client import AsyncClient, Batching, Client, Retries
