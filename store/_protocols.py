@@ -146,6 +146,19 @@ class Neighbours:
     similarities: NDArray[np.float32]
 
 
+class Rows(Protocol):
+    """Where the vectors of an index lie, in rows that stay those of an id while it is there."""
+
+    @property
+    def matrix(self) -> Vector:
+        """(rows, d), C-contiguous, of which some are in use; another one once it has grown."""
+        ...
+
+    def row(self, id: int) -> int:
+        """The row of an id; KeyError when it is not there."""
+        ...
+
+
 class HistoryIndex(Protocol):
     """Nearest past vectors by cosine. A cache: rebuilt from the vectors that the fold keeps."""
 

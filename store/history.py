@@ -1,25 +1,27 @@
-"""Nearest past vectors by cosine: exact, hnswlib's graph, and the two of them together.
+"""Nearest past vectors by cosine: the oracle, and what the service uses.
 
 An index is a cache of vectors that the fold keeps. One thread calls `add`, `remove` and
-`recall`; only the building of a graph happens on another.
+`recall`; only the finding of cells happens on another.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import cast
 
-import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from store._protocols import Neighbours, Vector
+from store._cells import Cells
+from store._centres import cells_for, centres, sampled
+from store._exact import NOTHING, nearest
+from store._kernels import Kernel, best
+from store._protocols import Neighbours, Rows, Vector
 
-_NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
-_M, _EF_CONSTRUCTION, _SEED = 16, 100, 100
-_MOST_FRESH = 512
-_SLICE = 256
-_BLAS_ERROR = 1e-5
+EXACT_BELOW = 30_000
+"""Where looking at the nearest cells only begins to be cheaper than looking at everything."""
+LEAST_LOOKED_AT, _LOOKED_AT, _SLICE = 12_288, 32, 256
 _BLOCK = 32
 """Queries whose products with all vectors are held at once."""
 
@@ -52,21 +54,6 @@ def _check_many(vectors: Vector, dim: int) -> Vector:
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"vectors: must have shape (n, {dim}), got {vectors.shape}")
     return vectors
-
-
-def _ordered(ids: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbours:
-    """The k most similar, nearest first; of two equally near the larger id first."""
-    order = np.lexsort((-ids, -similarities))[:k]
-    return Neighbours(ids[order], np.clip(similarities[order], -1.0, 1.0))
-
-
-def _nearest_of(one: Neighbours, other: Neighbours, k: int) -> Neighbours:
-    """The k nearest of both."""
-    return _ordered(
-        np.concatenate([one.ids, other.ids]),
-        np.concatenate([one.similarities, other.similarities]),
-        k,
-    )
 
 
 class ExactIndex:
@@ -114,7 +101,7 @@ class ExactIndex:
         _check(vector, self.dim)
         n = len(self._rows)
         if not n or k < 1 or not vector.any():
-            return _NOTHING
+            return NOTHING
         return self._nearest(vector, self._vectors[:n] @ vector, k)
 
     def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
@@ -122,38 +109,21 @@ class ExactIndex:
         _check_many(vectors, self.dim)
         n = len(self._rows)
         if not n or k < 1:
-            return [_NOTHING] * len(vectors)
+            return [NOTHING] * len(vectors)
         found: list[Neighbours] = []
         for start in range(0, len(vectors), _BLOCK):
             block = vectors[start : start + _BLOCK]
             products = block @ self._vectors[:n].T
             found += [
-                self._nearest(vector, similarities, k) if vector.any() else _NOTHING
+                self._nearest(vector, similarities, k) if vector.any() else NOTHING
                 for vector, similarities in zip(block, products, strict=True)
             ]
         return found
 
-    def _nearest(self, vector: Vector, similarities: NDArray[np.float32], k: int) -> Neighbours:
-        """The k nearest to `vector`, told apart among those that a matrix product says are near."""
+    def _nearest(self, vector: Vector, about: NDArray[np.float32], k: int) -> Neighbours:
         n = len(self._rows)
-        near = np.arange(n)
-        if k < n:
-            kth = np.partition(similarities, n - k)[n - k]
-            near = np.flatnonzero(similarities >= kth - _BLAS_ERROR)
-        # A matrix product may add up one row in another order than its neighbour. Added up alike,
-        # equal vectors are equally near wherever they are kept, and ties are broken by id alone.
-        return _ordered(self._ids[near], (self._vectors[near] * vector).sum(axis=1), k)
-
-    def items(self) -> tuple[NDArray[np.int64], Vector]:
-        """A copy of all ids and vectors, oldest id first."""
-        n = len(self._rows)
-        order = np.argsort(self._ids[:n])
-        return self._ids[:n][order], self._vectors[:n][order]
-
-    def oldest(self) -> tuple[int, Vector]:
-        """The id that was added first of those that are left, and its vector."""
-        id = next(iter(self._rows))
-        return id, self._vectors[self._rows[id]].copy()
+        rows = np.arange(n, dtype=np.int32)
+        return nearest(about, rows, self._ids[:n], self._vectors, vector, k)
 
     def settle(self, most: int) -> int:
         """Nothing is put off here."""
@@ -169,321 +139,249 @@ class ExactIndex:
         """Nothing to let go of."""
 
 
-class HnswIndex:
-    """hnswlib's graph (M = 16, ef_construction = 100, fixed seed): O(log n) to add and recall.
+class _OwnRows:
+    """The rows of an index that shares those of nobody."""
 
-    Bounded by `capacity`; `spare` slots more are used first, then those of forgotten vectors
-    again, which is eight times as dear, since the graph around each is mended. hnswlib's own
-    reuse of slots loses an id that is forgotten and comes back, and its labels are unsigned: so
-    its labels are slots here, and the ids are ours. `ef` is set at every recall, since hnswlib
-    does not keep it with the graph.
+    def __init__(self, dim: int) -> None:
+        self.matrix: Vector = np.zeros((0, dim), np.float32)
+        self._rows: dict[int, int] = {}
+        self._free: list[int] = []
+
+    def row(self, id: int) -> int:
+        return self._rows[id]
+
+    def put(self, id: int, vector: Vector) -> None:
+        row = self._free.pop() if self._free else len(self._rows)
+        if row == len(self.matrix):
+            more = np.zeros((max(row, 16), self.matrix.shape[1]), np.float32)
+            self.matrix = np.concatenate([self.matrix, more])
+        self.matrix[row], self._rows[id] = vector, row
+
+    def put_many(self, ids: NDArray[np.int64], vectors: Vector) -> None:
+        self.matrix = np.array(vectors, np.float32)
+        self._rows = {id: row for row, id in enumerate(ids.tolist())}
+        self._free = []
+
+    def remove(self, id: int) -> None:
+        row = self._rows.pop(id)
+        self.matrix[row] = 0.0
+        self._free.append(row)
+
+
+class HybridIndex:
+    """Every vector is looked at below `exact_below` of them, the nearest cells above.
+
+    Cells are found by k-means on another thread, once there are enough vectors, and again when as
+    many have been added as there were; until then all that answered goes on answering. `load` waits
+    for them, so that a service is as fast after its start as it was before. Which cells a query
+    looks at is told by the exact search for their centres, so that what is found depends neither
+    on the kernel nor on which queries are asked together.
+
+    rows: where the vectors lie already, so that no second copy of them is kept. Without it the
+    index keeps its own.
     """
 
-    def __init__(self, dim: int, capacity: int, spare: int = 0) -> None:
-        self.dim, self.capacity = dim, capacity
-        self._most, self._used = capacity + spare, 0
-        self._graph = hnswlib.Index(space="cosine", dim=dim)
-        self._room = min(capacity, 1024)
-        self._graph.init_index(
-            self._room, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED
-        )
-        self._ids = np.zeros(self._room, np.int64)
-        self._slots: dict[int, int] = {}
-        self._free: list[int] = []
-        self._ef = 0
+    def __init__(
+        self,
+        dim: int,
+        capacity: int,
+        exact_below: int = EXACT_BELOW,
+        rows: Rows | None = None,
+        kernel: Kernel | None = None,
+        least_looked_at: int = LEAST_LOOKED_AT,
+    ) -> None:
+        self.least_looked_at = least_looked_at
+        self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
+        self._kernel = best() if kernel is None else kernel
+        self._own = None if rows is not None else _OwnRows(dim)
+        self._rows: Rows = rows if rows is not None else cast(Rows, self._own)
+        self._cells = Cells(dim, 1, self._kernel.copied)
+        self._centres: Cells | None = None
+        self._made: tuple[Cells, Cells] | None = None
+        self._building: threading.Thread | None = None
+        self._failed, self._stop = False, threading.Event()
+        self._gone: set[int] = set()
+        self._fresh: dict[int, None] = {}
+        self._built_of, self._since = 0, 0
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember; ValueError for an id that is there, or when `capacity` is reached."""
+        """Remember; ValueError for an id that is there, or when `capacity` is reached. O(d)."""
         _check(vector, self.dim)
-        if id in self._slots:
+        cells = self._answering()
+        if id in cells:
             raise ValueError(f"id: {id} is already in the index")
-        _check_room(len(self._slots) + 1, self.capacity)
-        if self.worn:
-            slot = self._free.pop()
-        else:
-            slot, self._used = self._used, self._used + 1
-            self._reserve(self._used)
-        self._graph.add_items(vector[None], [slot], num_threads=1)
-        self._ids[slot] = id
-        self._slots[id] = slot
+        _check_room(len(cells) + 1, self.capacity)
+        if self._own is not None:
+            self._own.put(id, vector)
+        cells.point_at(self._rows.matrix)
+        self._put(cells, self._centres, id)
+        self._since += 1
+        if self._building is not None:
+            self._fresh[id] = None
+        elif self._due():
+            self._build_beside()
 
-    def load(
-        self,
-        ids: Sequence[int] | NDArray[np.int64],
-        vectors: Vector,
-        stop: threading.Event | None = None,
-    ) -> None:
-        """Remember many at once, in order, in an index that is empty; the same graph each time.
-
-        Once `stop` is set it leaves off, and the index is of no use any more.
-        """
-        found = _check_load(ids, vectors, self.dim, len(self._slots))
-        _check_room(len(found), self.capacity)
-        self._reserve(len(found))
-        for start in range(0, len(found), _SLICE):
-            if stop is not None and stop.is_set():
-                return
-            slots = np.arange(start, min(start + _SLICE, len(found)))
-            self._graph.add_items(vectors[slots], slots, num_threads=1)
-        self._ids[: len(found)] = found
-        self._slots = {int(id): slot for slot, id in enumerate(found)}
-        self._used = len(found)
-
-    @property
-    def worn(self) -> bool:
-        """Whether every slot has been used, so that the next `add` is a dear one."""
-        return self._used == self._most
-
-    def items(self) -> tuple[NDArray[np.int64], Vector]:
-        """A copy of all ids and vectors, oldest id first.
-
-        May be called from another thread than `recall` and `remove`; what is removed meanwhile
-        may be in it or not.
-        """
-        live = self._slots.copy()
-        ids = np.fromiter(live.keys(), np.int64, len(live))
-        slots = np.fromiter(live.values(), np.int64, len(live))
-        order = np.argsort(ids)
-        ids, slots = ids[order], slots[order]
-        kept, vectors = [np.zeros(0, np.int64)], [np.zeros((0, self.dim), np.float32)]
-        for start in range(0, len(ids), _SLICE):
-            end = start + _SLICE
-            for some_ids, some in self._read(ids[start:end], slots[start:end]):
-                kept.append(some_ids)
-                vectors.append(some)
-        return np.concatenate(kept), np.concatenate(vectors)
-
-    def _read(
-        self, ids: NDArray[np.int64], slots: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], Vector]]:
-        try:
-            vectors = np.asarray(self._graph.get_items(slots), np.float32)
-        except RuntimeError:  # one of them was removed a moment ago
-            half = len(ids) // 2
-            if half:
-                yield from self._read(ids[:half], slots[:half])
-                yield from self._read(ids[half:], slots[half:])
+    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
+        """Remember many at once, in an index that is empty, and find their cells."""
+        _check_room(len(ids), self.capacity)
+        cells = self._answering()
+        found = _check_load(ids, vectors, self.dim, len(cells))
+        if self._own is not None:
+            self._own.put_many(found, vectors)
+        if not len(found):
             return
-        yield ids, vectors
+        rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
+        cells = self._cells = Cells(self.dim, 1, self._kernel.copied)
+        self._centres, self._since = None, len(found)
+        cells.point_at(self._rows.matrix)
+        self._kernel.put(cells, cells.put_many(found, rows, np.zeros(len(found), np.int32)))
+        if self._due():
+            self._build(*cells.live(), cells.matrix)
+            self._answering()
 
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
-        slot = self._slots.pop(id)
-        self._graph.mark_deleted(slot)
-        self._free.append(slot)
+        cells = self._answering()
+        cells.remove(id)
+        if self._own is not None:
+            self._own.remove(id)
+        if self._building is not None:
+            self._fresh.pop(id, None)
+            self._gone.add(id)
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
-        """About the k nearest (recall is measured by `make bench`); none for a zero vector."""
+        """The k nearest, of all or of the nearest cells; none for a zero vector."""
         _check(vector, self.dim)
-        k = min(k, len(self._slots))
-        if k < 1 or not vector.any():
-            return _NOTHING
-        ef = max(40, 2 * k)
-        while True:
-            if ef != self._ef:
-                self._graph.set_ef(ef)
-                self._ef = ef
-            try:
-                slots, distances = self._graph.knn_query(vector, k, num_threads=1)
-                break
-            except RuntimeError:
-                # slots used again can leave fewer than k in reach: look further, then take fewer
-                if ef < len(self._slots):
-                    ef = len(self._slots)
-                elif k > 1:
-                    k = (k + 1) // 2
-                else:
-                    return _NOTHING
-        return self._of(slots[0], distances[0], k)
+        return self.recall_many(vector[None], k)[0]
 
     def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
-        """`recall` of each row: one call of the graph."""
+        """`recall` of each row, all of them together."""
         _check_many(vectors, self.dim)
-        k, asked = min(k, len(self._slots)), np.flatnonzero(vectors.any(axis=1))
-        found = [_NOTHING] * len(vectors)
-        if k < 1 or not len(asked):
-            return found
-        ef = max(40, 2 * k)
-        if ef != self._ef:
-            self._graph.set_ef(ef)
-            self._ef = ef
-        try:
-            slots, distances = self._graph.knn_query(vectors[asked], k, num_threads=1)
-        except RuntimeError:  # one of them reaches fewer than k: each is to look as far as it must
-            return [self.recall(vector, k) for vector in vectors]
-        for i, some, far in zip(asked.tolist(), slots, distances, strict=True):
-            found[i] = self._of(some, far, k)
-        return found
-
-    def _of(self, slots: NDArray[np.uint64], distances: NDArray[np.float32], k: int) -> Neighbours:
-        """What the graph found, by our ids."""
-        similarities = (1.0 - distances).astype(np.float32)
-        return _ordered(self._ids[slots.astype(np.int64)], similarities, k)
-
-    def _reserve(self, n: int) -> None:
-        if n > self._room:
-            room = min(self._most, max(2 * self._room, n))
-            self._graph.resize_index(room)
-            self._ids = np.concatenate([self._ids, np.zeros(room - self._room, np.int64)])
-            self._room = room
+        cells, n = self._answering(), len(vectors)
+        k = min(k, len(cells))
+        if k < 1 or not n:
+            return [NOTHING] * n
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        cells.point_at(self._rows.matrix)
+        which, starts = self._where(cells, vectors, k)
+        return self._kernel.nearest(cells, vectors, which, starts, k)
 
     def settle(self, most: int) -> int:
         """Nothing is put off here."""
         return 0
 
-    def __contains__(self, id: int) -> bool:
-        return id in self._slots
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class HybridIndex:
-    """Exact below `exact_below` vectors, the graph above; the one that the service uses.
-
-    The graph is built on another thread (hnswlib lets go of the interpreter's lock), once there
-    are enough vectors or after `load`; until it is there exact search answers. What is added
-    from then on stands in a small exact index beside the graph, so that it costs the same
-    however large the graph is and is visible at once; `settle` moves it into the graph, which
-    the caller asks for when it has time. So neither start-up nor growth holds up a decision.
-
-    A graph has half as many slots again as `capacity`. When all have been used, a new one is
-    built in the background from the vectors that are left, and takes its place in the same way.
-    A build that fails (it may want for memory) is not tried again: all stays right, and slower.
-    """
-
-    def __init__(self, dim: int, capacity: int, exact_below: int = 2000) -> None:
-        self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
-        self._base: ExactIndex | HnswIndex = ExactIndex(dim)
-        self._fresh = ExactIndex(dim)
-        self._graph: HnswIndex | None = None
-        self._building: threading.Thread | None = None
-        self._gone: list[int] = []
-        self._failed = False
-        self._stop = threading.Event()
-
-    def add(self, id: int, vector: Vector) -> None:
-        """Remember; ValueError for an id that is there, or when `capacity` is reached. O(d)."""
-        base = self._answering()
-        if id in self:
-            raise ValueError(f"id: {id} is already in the index")
-        _check_room(len(self) + 1, self.capacity)
-        if isinstance(base, ExactIndex) and self._building is None:
-            base.add(id, vector)
-            self._build_if_large()
-            return
-        self._fresh.add(id, vector)
-        if len(self._fresh) > _MOST_FRESH:
-            self.settle(2)
-
-    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, in an index that is empty; answers exactly until built."""
-        _check_room(len(ids), self.capacity)
-        base = self._answering()
-        _check_load(ids, vectors, self.dim, len(self))
-        base.load(ids, vectors)
-        self._build_if_large()
-
-    def remove(self, id: int) -> None:
-        """Forget; KeyError when it is not there."""
-        base = self._answering()
-        if id in self._fresh:
-            self._fresh.remove(id)
-            return
-        base.remove(id)
-        if self._building is not None:
-            self._gone.append(id)
-
-    def recall(self, vector: Vector, k: int) -> Neighbours:
-        """The k nearest: exactly while there are few or the graph is being built."""
-        near = self._answering().recall(vector, k)
-        if not len(self._fresh):
-            return near
-        return _nearest_of(near, self._fresh.recall(vector, k), k)
-
-    def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
-        """`recall` of each row, all of them together."""
-        near = self._answering().recall_many(vectors, k)
-        if not len(self._fresh):
-            return near
-        fresh = self._fresh.recall_many(vectors, k)
-        return [_nearest_of(*both, k) for both in zip(near, fresh, strict=True)]
-
-    def settle(self, most: int) -> int:
-        """Move up to `most` vectors into the graph, O(log n) each; how many are left to move.
-
-        0 also while a graph is being built, since none can be moved then.
-        """
-        base = self._answering()
-        if self._building is not None:
-            return 0
-        for _ in range(min(most, len(self._fresh))):
-            if self._build_if_worn():
-                return 0
-            id, vector = self._fresh.oldest()
-            base.add(id, vector)
-            self._fresh.remove(id)
-        return len(self._fresh)
-
     @property
     def approximate(self) -> bool:
-        """Whether the graph answers by now."""
-        return isinstance(self._answering(), HnswIndex)
+        """Whether only the nearest cells are looked at by now."""
+        self._answering()
+        return self._centres is not None
+
+    @property
+    def nbytes(self) -> int:
+        """What the index keeps beside the vectors, if those are another's."""
+        own = 0 if self._own is None else self._own.matrix.nbytes
+        centres = self._centres
+        beside = 0 if centres is None else centres.nbytes + centres.matrix.nbytes
+        return self._cells.nbytes + beside + own
 
     def wait(self) -> None:
-        """Until the graph that is being built, if one is, answers."""
+        """Until the cells that are being found, if they are, answer."""
         if self._building is not None:
             self._building.join()
 
     def __len__(self) -> int:
-        return len(self._base) + len(self._fresh)
+        return len(self._cells)
 
     def __contains__(self, id: int) -> bool:
-        return id in self._fresh or id in self._answering()
+        return id in self._answering()
 
     def close(self) -> None:
-        """Stop building; waits for the slice under way, tens of milliseconds."""
+        """Stop building; waits for the step under way, tens of milliseconds."""
         self._stop.set()
         self.wait()
 
-    def _answering(self) -> ExactIndex | HnswIndex:
-        """What answers now: the graph from the first call after it was built."""
-        if self._building is not None and not self._building.is_alive():
-            self._building, gone, self._gone = None, self._gone, []
-            if self._graph is None:
-                self._failed = True
+    def _where(
+        self, cells: Cells, vectors: Vector, k: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The cells that each query looks at: the nearest, until they hold enough."""
+        n, centres = len(vectors), self._centres
+        if centres is None:
+            return _everywhere(n, len(cells.first))
+        enough = max(self.least_looked_at, int(_LOOKED_AT * len(cells) ** 0.5), 64 * k)
+        if enough >= len(cells):
+            return _everywhere(n, len(cells.first))
+        most = min(len(centres), 8 + 2 * enough * len(centres) // len(cells))
+        chosen = []
+        for found in self._kernel.nearest(centres, vectors, *_everywhere(n, 1), most):
+            held = np.cumsum(cells.sizes[found.ids])
+            if len(held) and held[-1] < k:  # far too few in all of them
+                chosen.append(np.arange(len(centres), dtype=np.int32))
             else:
-                self._base, self._graph = self._graph, None
-                for id in gone:
-                    if id in self._base:
-                        self._base.remove(id)
-        return self._base
+                some = found.ids[: int(np.searchsorted(held, enough)) + 1]
+                chosen.append(some.astype(np.int32))
+        starts = np.cumsum([0, *(len(some) for some in chosen)], dtype=np.int64)
+        return np.concatenate(chosen), starts
 
-    def _build_if_large(self) -> None:
-        base = self._base
-        if isinstance(base, ExactIndex) and len(base) >= self.exact_below and not self._failed:
-            self._start(self._build, *base.items())
+    def _put(self, cells: Cells, centres: Cells | None, id: int) -> None:
+        row, cell = self._rows.row(id), 0
+        if centres is not None:
+            near = self._kernel.nearest(centres, cells.matrix[row][None], *_everywhere(1, 1), 1)
+            cell = int(near[0].ids[0]) if len(near[0].ids) else 0
+        slot = cells.put(id, row, cell)
+        self._kernel.put(cells, np.array([slot], np.int32))
 
-    def _build_if_worn(self) -> bool:
-        base = self._base
-        if not isinstance(base, HnswIndex) or not base.worn or self._failed:
-            return False
-        self._start(self._rebuild, base)
-        return True
+    def _due(self) -> bool:
+        """Whether there are enough vectors for cells, and enough of them new."""
+        enough = max(self.exact_below, self._built_of)
+        return not self._failed and len(self._cells) >= self.exact_below and self._since >= enough
 
-    def _start(self, target: Callable[..., None], *given: object) -> None:
-        # No daemon: an interpreter that ends while one is inside hnswlib aborts.
-        self._building = threading.Thread(target=target, args=given, name="hnsw")
+    def _answering(self) -> Cells:
+        """What answers now: the new cells from the first call after they were found."""
+        if self._building is not None and not self._building.is_alive():
+            self._building = None
+            self._failed = self._made is None
+        if self._building is None and self._made is not None:
+            before, (self._centres, self._cells) = self._cells, self._made
+            self._made, cells = None, self._cells
+            cells.point_at(self._rows.matrix)
+            for id in self._gone:
+                if id in cells:
+                    cells.remove(id)
+            for id in self._fresh:
+                self._put(cells, self._centres, id)
+            self._built_of, self._since = len(before), len(self._fresh)
+            self._gone, self._fresh = set(), {}
+        return self._cells
+
+    def _build_beside(self) -> None:
+        ids, rows = self._cells.live()
+        given = (ids, rows, self._cells.matrix)
+        # No daemon: an interpreter that ends while one is inside a library may abort.
+        self._building = threading.Thread(target=self._build, args=given, name="cells")
         self._building.start()
 
-    def _rebuild(self, worn: HnswIndex) -> None:
-        self._build(*worn.items())
+    def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
+        """Cells of these vectors; some of them may be overwritten meanwhile, and are then gone."""
+        count = cells_for(len(ids))
+        found = centres(matrix[rows[sampled(len(ids))]], count, self._stop)
+        middles, cells = Cells(self.dim, 1, self._kernel.copied), None
+        middles.point_at(found)
+        every = np.arange(count, dtype=np.int32)
+        self._kernel.put(middles, middles.put_many(every.astype(np.int64), every, every * 0))
+        where = np.zeros(len(ids), np.int32)
+        for start in range(0, len(ids), _SLICE):
+            if self._stop.is_set():
+                return
+            some = matrix[rows[start : start + _SLICE]]
+            near = self._kernel.nearest(middles, some, *_everywhere(len(some), 1), 1)
+            where[start : start + _SLICE] = [each.ids[0] if len(each.ids) else 0 for each in near]
+        cells = Cells(self.dim, count, self._kernel.copied)
+        cells.point_at(matrix)
+        self._kernel.put(cells, cells.put_many(ids, rows, where))
+        self._made = middles, cells
 
-    def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
-        graph = HnswIndex(self.dim, self.capacity, spare=self.capacity // 2)
-        graph.load(ids, vectors, self._stop)
-        if not self._stop.is_set():
-            self._graph = graph
+
+def _everywhere(n: int, cells: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Every cell for each of n queries."""
+    which = np.tile(np.arange(cells, dtype=np.int32), n)
+    return which, np.arange(n + 1, dtype=np.int64) * cells

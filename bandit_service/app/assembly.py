@@ -185,7 +185,8 @@ async def running_router(
 
 
 def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
-    index = HybridIndex(dim, settings.history.capacity, exact_below=settings.history.exact_below)
+    chosen = settings.history
+    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history)
     ids, vectors = world.history.vectors()
     if ids and vectors.shape[1] != dim:
         raise WrongDimension(

@@ -125,6 +125,7 @@ class History:
     faded: dict[ArmId, int] = field(default_factory=dict)
     items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
     _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    _free: list[int] = field(default_factory=list)
     _ids: dict[bytes, int] = field(default_factory=dict)
     _added: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
@@ -245,8 +246,11 @@ class History:
             else:
                 del self.items[id]
                 del self._ids[item.key]
+                self._vectors[item.row] = 0.0  # no copy of it stays behind
+                self._free.append(item.row)
                 self._note_removed(id)
-        self._close_ranks()
+        if not self.items:
+            self._vectors, self._free = self._vectors[:0].copy(), []
 
     def folded(self) -> KeptHistory:
         """All that is no cache."""
@@ -312,6 +316,15 @@ class History:
         row: Vector = self._vectors[self.items[id].row]
         return row
 
+    @property
+    def matrix(self) -> Vector:
+        """All vectors, each in the row of its item, which an index may read there."""
+        return self._vectors
+
+    def row(self, id: int) -> int:
+        """The row of one item, which stays its own while it is remembered."""
+        return self.items[id].row
+
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
         changes = list(self._added), list(self._removed)
@@ -328,6 +341,8 @@ class History:
     def _insert(self, key: bytes, vector: Vector) -> int:
         if len(self.items) >= self.capacity:
             row = self._evict_oldest()
+        elif self._free:
+            row = self._free.pop()
         else:
             row = len(self.items)
             self._reserve(row + 1, vector.size)
@@ -350,14 +365,6 @@ class History:
             del self._added[id]  # the index has not heard of it yet
         else:
             self._removed[id] = None
-
-    def _close_ranks(self) -> None:
-        """Rows 0 to n-1 again after some were left; no copy of a vector stays behind."""
-        _, vectors = self.vectors()
-        self._vectors = vectors
-        self.items = OrderedDict(
-            (id, replace(item, row=row)) for row, (id, item) in enumerate(self.items.items())
-        )
 
     def _reserve(self, rows: int, d: int) -> None:
         if self._vectors.shape[1] != d:

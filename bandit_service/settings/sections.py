@@ -104,7 +104,7 @@ class HistorySettings:
         20_000, "number of queries remembered; beyond it the oldest is dropped", low=1
     )
     neighbours: int = setting(20, "past queries recalled for each query", low=0, high=1000)
-    exact_below: int = setting(2000, "search exactly while fewer queries are remembered", low=0)
+    exact_below: int = setting(30_000, "search exactly while fewer queries are remembered", low=0)
 
 
 @dataclass(frozen=True, slots=True)

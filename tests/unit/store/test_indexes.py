@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bandit_service.core.history import History
 from bandit_service.testing.indexes import DIM, Index, IndexSuite, clustered, recall_at
+from policies import ArmId, Outcome
+from store._kernels import Kernel, Numpy, native
 from store._protocols import Vector
-from store.history import ExactIndex, HnswIndex, HybridIndex
+from store.history import ExactIndex, HybridIndex
 
 
 class TestExactIndex(IndexSuite):
@@ -19,34 +22,40 @@ class TestExactIndex(IndexSuite):
         return ExactIndex(dim)
 
 
-class TestHnswIndex(IndexSuite):
-    def make(self, dim: int, capacity: int) -> Index:
-        return HnswIndex(dim, capacity)
-
-
 class TestHybridIndex(IndexSuite):
-    """Its graph is made early, so that most of the suite meets the switch."""
+    """Its cells are made early, and few vectors looked at, so that most of the suite meets them."""
+
+    kernel: Kernel | None = None
 
     def make(self, dim: int, capacity: int) -> Index:
-        return HybridIndex(dim, capacity, exact_below=64)
+        return HybridIndex(dim, capacity, 64, kernel=self.kernel, least_looked_at=64)
 
     def settle(self, index: Index) -> None:
         assert isinstance(index, HybridIndex)
         index.wait()
 
 
+class TestHybridIndexByNumpy(TestHybridIndex):
+    kernel = Numpy()
+
+
 class TestSmallHybridIndex(IndexSuite):
     """As the service has it when it is young: exact."""
 
     exact = True
+    kernel: Kernel | None = None
 
     def make(self, dim: int, capacity: int) -> Index:
-        return HybridIndex(dim, capacity, exact_below=1_000_000)
+        return HybridIndex(dim, capacity, kernel=self.kernel)
 
 
-@pytest.mark.parametrize("kind", [HnswIndex, HybridIndex])
-def test_refuses_more_than_its_capacity(kind: type[HnswIndex] | type[HybridIndex]) -> None:
-    index, vectors = kind(DIM, 10), clustered(11, 0)
+class TestSmallHybridIndexByNumpy(TestSmallHybridIndex):
+    kernel = Numpy()
+
+
+@pytest.mark.parametrize("exact_below", [5, 1000])
+def test_refuses_more_than_its_capacity(exact_below: int) -> None:
+    index, vectors = HybridIndex(DIM, 10, exact_below), clustered(11, 0)
     with pytest.raises(ValueError, match=r"^capacity: the index holds no more than 10"):
         index.load(np.arange(11), vectors)
     index.load(np.arange(10), vectors[:10])
@@ -57,58 +66,32 @@ def test_refuses_more_than_its_capacity(kind: type[HnswIndex] | type[HybridIndex
     assert len(index) == 10
 
 
-def test_slots_used_again_among_equals_leave_something_to_find() -> None:
-    """The hardest on a graph: few places, many times the same vectors, as many as there are."""
-    index, places, rng = HnswIndex(DIM, 400), clustered(3, 1), np.random.default_rng(2)
-    for id in range(6000):
-        if id >= 400:
-            index.remove(id - 400)
-        index.add(id, places[int(rng.integers(3))])
-        if id % 50 == 0:
-            found = index.recall(places[0], 400)
-            assert len(found.ids) >= min(id, 1)
-            assert (found.ids > id - 400).all()
-
-
 class Held(HybridIndex):
-    """Builds its graph when told to."""
+    """Finds its cells when told to."""
 
     def __init__(self, dim: int, capacity: int, exact_below: int) -> None:
-        super().__init__(dim, capacity, exact_below)
+        super().__init__(dim, capacity, exact_below, least_looked_at=200)
         self.go = threading.Event()
 
-    def _build(self, ids: NDArray[np.int64], vectors: Vector) -> None:
+    def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
         self.go.wait()
-        super()._build(ids, vectors)
+        super()._build(ids, rows, matrix)
 
 
 @pytest.fixture
 def held() -> Iterator[Held]:
-    index = Held(DIM, 2000, exact_below=500)
+    index = Held(DIM, 4000, exact_below=500)
     yield index
     index.go.set()
     index.close()
 
 
-def switch(held: Held) -> None:
-    held.go.set()
-    held.wait()
-    assert held.approximate
-
-
-@pytest.mark.parametrize("loaded", [False, True])
-def test_the_hybrid_answers_exactly_until_its_graph_is_built(held: Held, loaded: bool) -> None:
-    vectors, queries, oracle = clustered(1500, 3), clustered(60, 4), ExactIndex(DIM)
-    oracle.load(np.arange(1000), vectors[:1000])
-    if loaded:
-        held.load(np.arange(1000), vectors[:1000])
-    else:
-        for id in range(1000):
-            held.add(id, vectors[id])
-    for id in range(1000, 1500):
+def test_growing_over_the_bound_it_answers_exactly_until_its_cells_are_found(held: Held) -> None:
+    vectors, queries, oracle = clustered(3500, 3), clustered(60, 4), ExactIndex(DIM)
+    for id in range(3000):
         held.add(id, vectors[id])
         oracle.add(id, vectors[id])
-    for id in [*range(100), *range(1000, 1100)]:
+    for id in [*range(100), *range(1000, 1100)]:  # before those in its snapshot, and after
         held.remove(id)
         oracle.remove(id)
     held.add(5, vectors[1005])
@@ -116,70 +99,141 @@ def test_the_hybrid_answers_exactly_until_its_graph_is_built(held: Held, loaded:
     assert not held.approximate
     for query in queries:
         assert held.recall(query, 20).ids.tolist() == oracle.recall(query, 20).ids.tolist()
-    switch(held)
-    assert len(held) == len(oracle) == 1301
-    assert recall_at(held, oracle, queries) >= 0.95
-    ids = set(held.recall(vectors[0], 1301).ids.tolist())
-    assert ids == {5, *range(100, 1000), *range(1100, 1500)}
+    held.go.set()
+    held.wait()
+    assert held.approximate
+    assert len(held) == len(oracle) == 2801
+    assert 0.95 <= recall_at(held, oracle, queries)
+    ids = set(held.recall(vectors[0], 2801).ids.tolist())
+    assert ids == {5, *range(100, 1000), *range(1100, 3000)}
     held.remove(5)
     held.add(5, vectors[5])
     assert held.recall(vectors[5], 1).ids.tolist() == [5]
     assert held.approximate
 
 
-def test_what_is_missed_is_not_changed_by_the_caller(held: Held) -> None:
-    vectors = clustered(501, 5)
-    held.load(np.arange(500), vectors[:500])
-    given = vectors[500].copy()
-    held.add(500, given)
-    given[:] = 0
-    switch(held)
-    assert held.recall(vectors[500], 1).ids.tolist() == [500]
+def test_the_bound_is_where_cells_begin() -> None:
+    for n, approximate in ((99, False), (100, True)):
+        loaded, grown = HybridIndex(DIM, 1000, 100), HybridIndex(DIM, 1000, 100)
+        vectors = clustered(n, 6)
+        loaded.load(np.arange(n), vectors)
+        assert loaded.approximate == approximate  # at once: a start waits for its cells
+        for id in range(n):
+            grown.add(id, vectors[id])
+        grown.wait()
+        assert grown.approximate == approximate
 
 
-def test_the_hybrid_stays_exact_while_it_is_small() -> None:
-    index = HybridIndex(DIM, 1000, exact_below=100)
-    index.load(np.arange(99), clustered(99, 6))
+@pytest.mark.parametrize("n", [2000, 5000])
+def test_a_loaded_index_finds_what_a_grown_one_finds(n: int) -> None:
+    """Every query has 0.99 of its nearest in the cells that it looks at, and both kernels agree."""
+    vectors, queries = clustered(n, 8, clusters=200), clustered(100, 9, clusters=200)
+    oracle, found = ExactIndex(DIM), []
+    oracle.load(np.arange(n), vectors)
+    for kernel in (Numpy(), native()):
+        index = HybridIndex(DIM, n, 1000, kernel=kernel, least_looked_at=n // 4)
+        index.load(np.arange(n), vectors)
+        assert index.approximate
+        assert recall_at(index, oracle, queries) >= 0.99
+        found.append([each.similarities.tobytes() for each in index.recall_many(queries, 20)])
+    assert found[0] == found[1]
+
+
+def test_cells_are_found_anew_when_as_many_were_added_as_there_were() -> None:
+    """A window that moves four times over its capacity, with removals while cells are found."""
+    some, exact = clustered(5000, 10), ExactIndex(DIM)
+    index = HybridIndex(DIM, 1000, 500, least_looked_at=100)
+    cells = set[int]()
+    for i, vector in enumerate(some):
+        for one in (index, exact):
+            if i >= 1000:
+                one.remove(i - 1000)
+            one.add(i, vector)
+        if i % 60 == 0:  # some are removed while they are found, and some after
+            index.wait()
+            assert index.recall(vector, 1).ids.tolist() == [i]
+            cells.add(id(index._centres))
+        assert len(index) == min(i + 1, 1000)
     index.wait()
-    before = index.approximate
-    index.add(99, clustered(1, 7)[0])
-    index.wait()
-    assert (before, index.approximate) == (False, True)
+    assert len(cells) > 3
+    assert recall_at(index, exact, some[4000:4100], 10) >= 0.95
+    assert set(index.recall(some[0], 1000).ids.tolist()) == set(range(4000, 5000))
 
 
-@pytest.mark.parametrize("dim", [32, 384])
+@pytest.mark.parametrize("dim", [1, 2, 3, 32, 100, 384])
 def test_equals_are_equally_near_in_every_row(dim: int) -> None:
-    for n in range(3, 130):
+    for n in range(3, 130, 7):
         vector, query = clustered(2, n, dim)
-        index = ExactIndex(dim)
-        index.load(np.arange(n), np.tile(vector, (n, 1)))
-        for k in (n // 2, n):
-            assert index.recall(query, k).ids.tolist() == list(range(n))[::-1][:k]
+        for index in (ExactIndex(dim), HybridIndex(dim, n), HybridIndex(dim, n, kernel=Numpy())):
+            index.load(np.arange(n), np.tile(vector, (n, 1)))
+            for k in (n // 2, n):
+                assert index.recall(query, k).ids.tolist() == list(range(n))[::-1][:k]
 
 
-class Torn:
-    """A graph that reaches only so many of its slots, as hnswlib says it: with RuntimeError."""
+class Unbuildable(HybridIndex):
+    """Has no memory for cells."""
 
-    def __init__(self, reach: int, ef: int) -> None:
-        self.reach, self.needs, self.ef = reach, ef, 0
-
-    def set_ef(self, ef: int) -> None:
-        self.ef = ef
-
-    def knn_query(
-        self, vector: Vector, k: int, num_threads: int
-    ) -> tuple[NDArray[np.uint64], Vector]:
-        if k > self.reach or self.ef < self.needs:
-            raise RuntimeError("Cannot return the results in a contiguous 2D array.")
-        return np.arange(k, dtype=np.uint64)[None], np.zeros((1, k), np.float32)
+    def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
+        raise MemoryError
 
 
-@pytest.mark.parametrize(
-    ("reach", "ef", "found"), [(20, 40, 20), (20, 300, 20), (6, 40, 5), (1, 40, 1), (0, 40, 0)]
-)
-def test_a_graph_that_is_torn_gives_fewer(reach: int, ef: int, found: int) -> None:
-    index = HnswIndex(DIM, 300)
-    vectors = clustered(300, 1)
-    index.load(np.arange(300), vectors)
-    index._graph = Torn(reach, ef)
-    assert len(index.recall(vectors[0], 20).ids) == found
+def test_without_memory_for_cells_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    some, index = clustered(700, 11), Unbuildable(DIM, 200, 50)
+    for i, vector in enumerate(some):
+        if i >= 200:
+            index.remove(i - 200)
+        index.add(i, vector)
+        index.wait()
+        assert index.recall(vector, 1).ids.tolist() == [i]
+    assert len(told) == 1
+    assert not index.approximate
+    assert set(index.recall(some[0], 200).ids.tolist()) == set(range(500, 700))
+
+
+def test_an_index_over_a_history_keeps_no_second_copy() -> None:
+    """Rows are used again after those that were evicted and forgotten; what is left is found."""
+    history, vectors = History(300), clustered(1000, 12, dim=384)
+    index, told = HybridIndex(384, 300, rows=history), 0
+
+    def tell() -> None:
+        added, removed = history.take_changes()
+        for id in removed:
+            index.remove(id)
+        for id in added:
+            index.add(id, history.vector(id))
+
+    for i, vector in enumerate(vectors):
+        owner = "gone" if i % 3 == 0 else ""
+        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0), owner)
+        if i % 250 == 249:
+            history.forget("gone")
+        tell()
+        told += len(history.items)
+    oracle = ExactIndex(384)
+    oracle.load(np.array(history.vectors()[0]), history.vectors()[1])
+    assert 200 < len(oracle) == len(index) == len(history.items)
+    queries = clustered(50, 13, dim=384)
+    for one, other in zip(
+        index.recall_many(queries, 20), oracle.recall_many(queries, 20), strict=True
+    ):
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.similarities.tobytes() == other.similarities.tobytes()
+    history.forget("")
+    tell()
+    assert len(index) == 0
+    assert len(index.recall(queries[0], 5).ids) == 0
+
+
+def test_a_remembered_query_takes_little_more_than_its_vector() -> None:
+    n, d = 20_000, 384
+    history = History(n)
+    vectors = np.random.default_rng(14).normal(size=(n, d)).astype(np.float32)
+    for vector in vectors:
+        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0))
+    for exact_below in (30_000, 10_000):
+        index = HybridIndex(d, n, exact_below, rows=history)
+        index.load(np.array(history.vectors()[0]), history.vectors()[1])
+        assert index.approximate == (exact_below == 10_000)
+        assert history.matrix.nbytes + index.nbytes <= 1.4 * vectors.nbytes

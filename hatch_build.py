@@ -1,0 +1,70 @@
+"""Compiles the scan of remembered queries into the wheel, where there is a C compiler.
+
+Without one the package is the same and recalls by numpy; docs/performance.md says how much slower.
+The library is plain C without Python's headers: it goes with every version of Python.
+
+    python hatch_build.py
+
+compiles it in place, for a checkout that is not installed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # compiled in place, where nothing is packed
+    BuildHookInterface = object
+
+SOURCE, LIBRARY = "store/_scan.c", "store/_scan.so"
+# No contraction: a product that is added without being rounded first gives other bits.
+FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
+
+
+def compiled(root: Path) -> str:
+    """Why the scan could not be compiled, "" where it was."""
+    (root / LIBRARY).unlink(missing_ok=True)
+    for compiler in ("cc", "gcc", "clang", *shlex.split(sysconfig.get_config_var("CC") or "")[:1]):
+        if shutil.which(compiler) is None:
+            continue
+        made = subprocess.run(  # noqa: S603 - the compiler of whoever installs
+            [compiler, *FLAGS, SOURCE, "-o", LIBRARY, "-lm"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode == 0:
+            return ""
+        return f"{compiler}: {made.stderr.strip()}"
+    return "there is no C compiler"
+
+
+class ScanBuildHook(BuildHookInterface):  # type: ignore[misc]
+    """Puts the library into the wheel, which is then one for this platform."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+        """Called by hatchling before it packs."""
+        if self.target_name != "wheel":
+            return
+        why = compiled(Path(self.root))
+        if why:
+            self.app.display_warning(f"recall is not compiled and will be slower: {why}")
+            return
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{platform}"
+        build_data["artifacts"].append(LIBRARY)
+
+
+if __name__ == "__main__":
+    sys.exit(compiled(Path(__file__).parent) or None)

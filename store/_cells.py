@@ -1,0 +1,167 @@
+"""Which vectors are remembered, by cell, and an int8 copy of each where a kernel scans copies.
+
+A cell is a chain of blocks of 16 slots. A vector itself lies in a row of a matrix that belongs to
+whoever remembers it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store._protocols import Vector
+
+LANES = 16
+_FIRST_BLOCKS = 16
+_ARRAYS = ("blocks", "scale", "length", "error", "rows", "ids", "matrix", "first", "next")
+
+
+class Table(ctypes.Structure):
+    """The arrays as `store/_scan.c` takes them."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _ARRAYS),
+        ("dim", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+    )
+
+
+class Cells:
+    """Slots of ids and rows. `error` is NaN where a slot is free, and no product is near that.
+
+    blocks: the copies, (blocks, width / 4, 16, 4) bytes above 128; empty where none are kept.
+    scale, length, error: what a step of a slot's copy is, how long the copy, how far off.
+    sizes: how many vectors each cell has. cell_of: whose each block is; `used` of them are.
+    """
+
+    def __init__(self, dim: int, cells: int, copied: bool) -> None:
+        self.dim, self.width, self.copied = dim, -(-dim // LANES) * LANES, copied
+        self.used = 0
+        self.blocks = np.zeros((0, self.width // 4, LANES, 4), np.uint8)
+        self.scale = np.zeros(0, np.float32)
+        self.length = np.zeros(0, np.float32)
+        self.error = np.zeros(0, np.float32)
+        self.rows = np.zeros(0, np.int32)
+        self.ids = np.zeros(0, np.int64)
+        self.cell_of = np.zeros(0, np.int32)
+        self.next = np.zeros(0, np.int32)
+        self.first = np.full(cells, -1, np.int32)
+        self.sizes = np.zeros(cells, np.int64)
+        self.matrix: Vector = np.zeros((0, dim), np.float32)
+        self._last = np.full(cells, -1, np.int32)
+        self._free: list[list[int]] = [[] for _ in range(cells)]
+        self._slots: dict[int, int] = {}
+        self.table = Table()
+        self._grow(_FIRST_BLOCKS)
+
+    def put(self, id: int, row: int, cell: int) -> int:
+        """The slot for an id; its copy is the kernel's to make."""
+        free = self._free[cell]
+        if not free:
+            free.extend(reversed(range(*self._block(cell))))
+        slot = free.pop()
+        self.ids[slot], self.rows[slot], self.error[slot] = id, row, 0.0
+        self.sizes[cell] += 1
+        self._slots[id] = slot
+        return slot
+
+    def put_many(
+        self, ids: NDArray[np.int64], rows: NDArray[np.int32], cells: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        """The slots for many ids, where nothing is kept yet."""
+        counts = np.bincount(cells, minlength=len(self.first))
+        needed = -(-counts // LANES)
+        self._grow(int(needed.sum()))
+        starts = np.concatenate([[0], np.cumsum(needed)])
+        order = np.argsort(cells, kind="stable")
+        begins = np.cumsum(counts) - counts
+        within = np.arange(len(ids)) - np.repeat(begins, counts)
+        slots = np.empty(len(ids), np.int32)
+        slots[order] = np.repeat(starts[:-1] * LANES, counts) + within
+        self.used = int(starts[-1])
+        self.cell_of[: self.used] = np.repeat(np.arange(len(needed)), needed)
+        self.next[: self.used] = np.arange(1, self.used + 1)
+        some = needed > 0
+        self.first[some] = starts[:-1][some]
+        self._last[some] = starts[1:][some] - 1
+        self.next[self._last[some]] = -1
+        for cell in np.flatnonzero(counts % LANES).tolist():
+            begin, end = int(starts[cell]) * LANES + int(counts[cell]), int(starts[cell + 1])
+            self._free[cell] = list(reversed(range(begin, end * LANES)))
+        self.ids[slots], self.rows[slots], self.error[slots] = ids, rows, 0.0
+        self.sizes[:] = counts
+        self._slots = dict(zip(ids.tolist(), slots.tolist(), strict=True))
+        return slots
+
+    def remove(self, id: int) -> int:
+        """Forget an id and wipe its copy; the row that it was in. KeyError when it is not there."""
+        slot = self._slots.pop(id)
+        block, lane = divmod(slot, LANES)
+        cell = int(self.cell_of[block])
+        self.error[slot], self.scale[slot], self.length[slot] = np.nan, 0.0, 0.0
+        if self.copied:
+            self.blocks[block, :, lane] = 0
+        self._free[cell].append(slot)
+        self.sizes[cell] -= 1
+        return int(self.rows[slot])
+
+    def point_at(self, matrix: Vector) -> None:
+        """Where the rows are now."""
+        if matrix is not self.matrix:
+            self.matrix = matrix
+            self.table.matrix, self.table.height = matrix.ctypes.data, len(matrix)
+
+    def live(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """A copy of all ids and their rows, oldest id first."""
+        slots = np.flatnonzero(~np.isnan(self.error))
+        slots = slots[np.argsort(self.ids[slots])]
+        return self.ids[slots], self.rows[slots]
+
+    def row(self, id: int) -> int:
+        """The row of an id."""
+        return int(self.rows[self._slots[id]])
+
+    @property
+    def nbytes(self) -> int:
+        """What the arrays take."""
+        arrays = (self.blocks, self.scale, self.length, self.error, self.rows, self.ids)
+        return sum(each.nbytes for each in (*arrays, self.cell_of, self.next))
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._slots
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def _block(self, cell: int) -> tuple[int, int]:
+        """The slots of one block more for a cell, from and to."""
+        block = self.used
+        if block == len(self.next):
+            self._grow(block + max(block // 8, 1))
+        self.used += 1
+        self.cell_of[block], self.next[block] = cell, -1
+        if self.first[cell] < 0:
+            self.first[cell] = block
+        else:
+            self.next[self._last[cell]] = block
+        self._last[cell] = block
+        return block * LANES, (block + 1) * LANES
+
+    def _grow(self, blocks: int) -> None:
+        if blocks <= len(self.next):
+            return
+        kept = len(self.error)
+        slots = blocks * LANES
+        if self.copied:  # the system moves what is large without copying it
+            self.blocks.resize((blocks, *self.blocks.shape[1:]), refcheck=False)
+        for each in (self.scale, self.length, self.error, self.rows, self.ids):
+            each.resize(slots, refcheck=False)
+        for each in (self.cell_of, self.next):
+            each.resize(blocks, refcheck=False)
+        self.error[kept:] = np.nan
+        for name in _ARRAYS:
+            setattr(self.table, name, getattr(self, name).ctypes.data)
+        self.table.dim, self.table.width = self.dim, self.width
