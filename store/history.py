@@ -21,7 +21,7 @@ from store._protocols import Neighbours, Rows, Vector
 
 EXACT_BELOW = 30_000
 """Where looking at the nearest cells only begins to be cheaper than looking at everything."""
-LEAST_LOOKED_AT, _LOOKED_AT, _SLICE = 12_288, 32, 256
+_SLICE = 256
 _BLOCK = 32
 """Queries whose products with all vectors are held at once."""
 
@@ -179,7 +179,12 @@ class HybridIndex:
 
     rows: where the vectors lie already, so that no second copy of them is kept. Without it the
     index keeps its own.
+
+    LEAST, BY_ROOT, BY_K: a query looks at as many vectors at least, as many times the root of how
+    many there are, and as many for each that it wants.
     """
+
+    LEAST, BY_ROOT, BY_K = 12_288, 32, 64
 
     def __init__(
         self,
@@ -188,9 +193,7 @@ class HybridIndex:
         exact_below: int = EXACT_BELOW,
         rows: Rows | None = None,
         kernel: Kernel | None = None,
-        least_looked_at: int = LEAST_LOOKED_AT,
     ) -> None:
-        self.least_looked_at = least_looked_at
         self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
         self._kernel = best() if kernel is None else kernel
         self._own = None if rows is not None else _OwnRows(dim)
@@ -307,7 +310,7 @@ class HybridIndex:
         n, centres = len(vectors), self._centres
         if centres is None:
             return _everywhere(n, len(cells.first))
-        enough = max(self.least_looked_at, int(_LOOKED_AT * len(cells) ** 0.5), 64 * k)
+        enough = max(self.LEAST, int(self.BY_ROOT * len(cells) ** 0.5), self.BY_K * k)
         if enough >= len(cells):
             return _everywhere(n, len(cells.first))
         most = min(len(centres), 8 + 2 * enough * len(centres) // len(cells))
