@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from store._protocols import Vector
 
 LANES = 16
-_FIRST_BLOCKS = 16
 _ARRAYS = ("blocks", "scale", "length", "error", "rows", "ids", "matrix", "first", "next")
 
 
@@ -26,6 +25,7 @@ class Table(ctypes.Structure):
         ("dim", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("height", ctypes.c_int64),
+        ("cells", ctypes.c_int64),
     )
 
 
@@ -55,7 +55,7 @@ class Cells:
         self._free: list[list[int]] = [[] for _ in range(cells)]
         self._slots: dict[int, int] = {}
         self.table = Table()
-        self._grow(_FIRST_BLOCKS)
+        self._point()
 
     def put(self, id: int, row: int, cell: int) -> int:
         """The slot for an id; its copy is the kernel's to make."""
@@ -140,7 +140,7 @@ class Cells:
         """The slots of one block more for a cell, from and to."""
         block = self.used
         if block == len(self.next):
-            self._grow(block + max(block // 8, 1))
+            self._grow(block + max(block // 8, 16 if len(self.first) == 1 else 1))
         self.used += 1
         self.cell_of[block], self.next[block] = cell, -1
         if self.first[cell] < 0:
@@ -153,15 +153,23 @@ class Cells:
     def _grow(self, blocks: int) -> None:
         if blocks <= len(self.next):
             return
-        kept = len(self.error)
-        slots = blocks * LANES
-        if self.copied:  # the system moves what is large without copying it
-            self.blocks.resize((blocks, *self.blocks.shape[1:]), refcheck=False)
+        kept, slots, shape = len(self.error), blocks * LANES, (blocks, *self.blocks.shape[1:])
+        if not self.copied:
+            shape = (0, *shape[1:])
+        # the system moves what is large without copying it; what is new has larger pages
+        if kept:
+            self.blocks.resize(shape, refcheck=False)
+        else:
+            self.blocks = np.zeros(shape, np.uint8)
         for each in (self.scale, self.length, self.error, self.rows, self.ids):
             each.resize(slots, refcheck=False)
         for each in (self.cell_of, self.next):
             each.resize(blocks, refcheck=False)
         self.error[kept:] = np.nan
+        self._point()
+
+    def _point(self) -> None:
         for name in _ARRAYS:
             setattr(self.table, name, getattr(self, name).ctypes.data)
         self.table.dim, self.table.width = self.dim, self.width
+        self.table.cells = len(self.first)

@@ -9,19 +9,43 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from store._cells import LANES, Cells, Table
-from store._exact import NOTHING, nearest
-from store._protocols import Neighbours, Vector
+from store._exact import nearest
+from store._protocols import Vector
 
 LEVELS = ("plain C", "AVX2", "AVX-512 VNNI")
 _VERSION = 1
 _BLOCK = 32
 """Queries whose products with all vectors are held at once."""
+_SOME = 512
+"""Vectors that are gathered at once: more would not fit the processor's cache."""
+
+
+class Which(NamedTuple):
+    """Which cells each query looks at: from starts[i] to starts[i + 1], each of them once."""
+
+    cells: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+
+class Found(NamedTuple):
+    """(queries, k) ids and similarities, nearest first, of which each query has `counts`."""
+
+    ids: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, n: int, k: int) -> Found:
+        """Nothing yet for any of n queries."""
+        both = np.zeros(n * (2 * k + 1), np.int64)  # in one piece: its address is asked for once
+        near = both[n * (k + 1) :].view(np.float32)[: n * k]
+        return cls(both[: n * k].reshape(n, k), near.reshape(n, k), both[n * k : n * (k + 1)])
 
 
 class Kernel(Protocol):
@@ -39,14 +63,10 @@ class Kernel(Protocol):
         self,
         cells: Cells,
         queries: Vector,
-        which: NDArray[np.int32],
-        starts: NDArray[np.int64],
+        which: Which | None,
         k: int,
-    ) -> list[Neighbours]:
-        """The k nearest to each row of queries, exactly, of all in its cells.
-
-        Its cells are those of `which` from starts[i] to starts[i + 1], each of them once.
-        """
+    ) -> Found:
+        """The k nearest to each row of queries, exactly, of all in its cells; None is all cells."""
         ...
 
 
@@ -62,48 +82,57 @@ class Numpy:
         self,
         cells: Cells,
         queries: Vector,
-        which: NDArray[np.int32],
-        starts: NDArray[np.int64],
+        which: Which | None,
         k: int,
-    ) -> list[Neighbours]:
+    ) -> Found:
         """By one product for a block of queries where they look at everything."""
+        found = Found.none(len(queries), k)
         live = ~np.isnan(cells.error[: cells.used * LANES])
-        if len(which) != len(queries) * len(cells.first):
-            return [
-                self._of_some(cells, query, which[starts[i] : starts[i + 1]], live, k)
-                for i, query in enumerate(queries)
-            ]
+        if which is not None:
+            for i, query in enumerate(queries):
+                begin, end = which.starts[i : i + 2]
+                slots = _slots(cells, which.cells[begin:end], live)
+                rows, about = cells.rows[slots], np.empty(len(slots), np.float32)
+                for start in range(0, len(rows), _SOME):
+                    some = slice(start, start + _SOME)
+                    about[some] = cells.matrix[rows[some]] @ query
+                _told_apart(found, i, about, cells, slots, query)
+            return found
         slots = np.flatnonzero(live)
-        rows, ids = cells.rows[slots], cells.ids[slots]
+        rows = cells.rows[slots]
         most = int(rows.max(initial=-1)) + 1
-        found: list[Neighbours] = []
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            products = (block @ cells.matrix[:most].T)[:, rows]
-            found += [
-                nearest(about, rows, ids, cells.matrix, query, k) if query.any() else NOTHING
-                for query, about in zip(block, products, strict=True)
-            ]
+            products = block @ cells.matrix[:most].T
+            for i, (query, product) in enumerate(zip(block, products, strict=True), start):
+                _told_apart(found, i, product[rows], cells, slots, query)
         return found
 
-    def _of_some(
-        self,
-        cells: Cells,
-        query: Vector,
-        which: NDArray[np.int32],
-        live: NDArray[np.bool_],
-        k: int,
-    ) -> Neighbours:
-        if not query.any():
-            return NOTHING
-        wanted = np.zeros(len(cells.first), np.bool_)
-        wanted[which] = True
-        blocks = np.flatnonzero(wanted[cells.cell_of[: cells.used]])
-        slots = (blocks[:, None] * LANES + np.arange(LANES)).ravel()
-        slots = slots[live[slots]]
-        rows = cells.rows[slots]
-        about = cells.matrix[rows] @ query
-        return nearest(about, rows, cells.ids[slots], cells.matrix, query, k)
+
+def _told_apart(
+    found: Found,
+    i: int,
+    about: NDArray[np.float32],
+    cells: Cells,
+    slots: NDArray[np.int64],
+    query: Vector,
+) -> None:
+    """Put down what query i finds in these slots, of whose products `about` says how much."""
+    if query.any():
+        rows, ids = cells.rows[slots], cells.ids[slots]
+        best = nearest(about, rows, ids, cells.matrix, query, found.ids.shape[1])
+        n = found.counts[i] = len(best.ids)
+        found.ids[i, :n], found.similarities[i, :n] = best.ids, best.similarities
+
+
+def _slots(cells: Cells, which: NDArray[np.int32], live: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The slots in use of some cells."""
+    wanted = np.zeros(len(cells.first), np.bool_)
+    wanted[which] = True
+    blocks = np.flatnonzero(wanted[cells.cell_of[: cells.used]])
+    slots = (blocks[:, None] * LANES + np.arange(LANES)).ravel()
+    used: NDArray[np.int64] = slots[live[slots]]
+    return used
 
 
 class Native:
@@ -140,25 +169,22 @@ class Native:
         self,
         cells: Cells,
         queries: Vector,
-        which: NDArray[np.int32],
-        starts: NDArray[np.int64],
+        which: Which | None,
         k: int,
-    ) -> list[Neighbours]:
+    ) -> Found:
         """By one call for all queries."""
         n = len(queries)
-        ids, near = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-        counts = np.empty(n, np.int64)
-        call = self._quick if n <= _BLOCK else self._slow
+        found, call = Found.none(n, k), self._quick if n <= _BLOCK else self._slow
+        some = (None, None) if which is None else tuple(each.ctypes.data for each in which)
+        ids = found.ids.ctypes.data
+        counts = ids + 8 * n * k
         failed = call(
             *(cells.table, self.level, queries.ctypes.data, n, k),
-            *(which.ctypes.data, starts.ctypes.data),
-            *(ids.ctypes.data, near.ctypes.data, counts.ctypes.data),
+            *(*some, ids, counts + 8 * n, counts),
         )
         if failed:
             raise MemoryError
-        return [
-            Neighbours(ids[i, :count], near[i, :count]) for i, count in enumerate(counts.tolist())
-        ]
+        return found
 
 
 def library() -> Path:

@@ -40,7 +40,7 @@ typedef struct {
     const int32_t *first; /* (cells,) the first block of each; -1 where it has none */
     const int32_t *next;  /* (blocks,) the next one of its cell; -1 after the last */
     int64_t dim, width;  /* width: dim, rounded up to a multiple of 16 */
-    int64_t height;
+    int64_t height, cells;
 } Table;
 
 typedef int32_t __attribute__((may_alias, aligned(1))) Word;
@@ -203,8 +203,9 @@ INLINE int weigh(const Table *table, Query *query, int64_t block, const int32_t 
     return 0;
 }
 
-INLINE void dots_plain(const uint8_t *block, const int8_t *const *copies, int64_t width, int n,
-                       int32_t (*sums)[LANES]) {
+INLINE void dots_plain(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
+                       int64_t width, int n, int32_t (*sums)[LANES]) {
+    (void)ahead;
     memset(sums, 0, sizeof(*sums) * (size_t)n);
     for (int64_t at = 0; at < width; at += 4, block += 4 * LANES)
         for (int q = 0; q < n; q++) {
@@ -220,14 +221,15 @@ INLINE void dots_plain(const uint8_t *block, const int8_t *const *copies, int64_
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
 /* Without vpdpbusd: |a| * (b with a's sign) in pairs stays below 2 * 127 * 127, in 16 bits. */
-AVX2 INLINE void dots_avx2(const uint8_t *block, const int8_t *const *copies, int64_t width, int n,
-                           int32_t (*sums)[LANES]) {
+AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
+                           int64_t width, int n, int32_t (*sums)[LANES]) {
     const __m256i middle = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
     for (int half = 0; half < 2; half++) {
         __m256i sum[TILE];
         for (int q = 0; q < n; q++) sum[q] = _mm256_setzero_si256();
         for (int64_t at = 0; at < width; at += 4) {
             const uint8_t *from = block + at * LANES + 32 * half;
+            if (n == 1 && half == 0) __builtin_prefetch(ahead + at * LANES);
             __m256i some = _mm256_xor_si256(_mm256_loadu_si256((const void *)from), middle);
             __m256i size = _mm256_abs_epi8(some);
             for (int q = 0; q < n; q++) {
@@ -248,8 +250,8 @@ AVX2 INLINE void dots_avx2(const uint8_t *block, const int8_t *const *copies, in
 }
 
 /* Eight sums by name, of as many queries or of one: an array of them costs twice the time. */
-VNNI INLINE void dots_vnni(const uint8_t *block, const int8_t *const *copies, int64_t width, int n,
-                           int32_t (*sums)[LANES]) {
+VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
+                           int64_t width, int n, int32_t (*sums)[LANES]) {
     __m512i s0, s1, s2, s3, s4, s5, s6, s7;
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _mm512_setzero_si512();
 #define ADD(SUM, FROM, COPY, AT)                                                                  \
@@ -258,7 +260,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const int8_t *const *copies, in
     if (n == 1) {
         for (int64_t at = 0; at < width / 4; at += 4) {
             for (int i = 0; i < 4; i++)
-                __builtin_prefetch(block + LANES * (width + 4 * (at + i)));
+                __builtin_prefetch(ahead + 4 * LANES * (at + i));
             ADD_AT(s0, at);
             ADD_AT(s1, at + 1);
             ADD_AT(s2, at + 2);
@@ -292,26 +294,30 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const int8_t *const *copies, in
 }
 #endif
 
-/* One cell against some queries: a tile of them for each block while it is in the cache. */
+/* One cell against some queries: a tile of them for each block while it is in the cache. What comes
+ * after a block is fetched meanwhile: it may lie anywhere, and the processor cannot guess it. */
 #define SCAN(NAME, TARGET, DOTS)                                                                  \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
-                                  int32_t cell, int64_t k) {                                      \
+                                  int32_t cell, int32_t then, int64_t k) {                        \
         int32_t sums[TILE][LANES], begin = table->first[cell], block = begin;                     \
         const int8_t *copies[TILE];                                                               \
+        int64_t width = table->width, size = LANES * width;                                       \
         for (; begin >= 0; begin = block)                                                         \
             for (int64_t q = 0, tile; q < n; q += tile) {                                         \
                 tile = n - q < TILE ? 1 : TILE;                                                   \
                 for (int64_t i = 0; i < tile; i++) copies[i] = queries[q + i]->copy;              \
                 block = begin;                                                                    \
                 for (int left = CHUNK; left > 0 && block >= 0; left--) {                          \
-                    const uint8_t *from = table->blocks + (int64_t)block * LANES * table->width;           \
+                    const uint8_t *from = table->blocks + block * size;                           \
+                    int32_t next = table->next[block], after = next >= 0 ? next : then;           \
+                    const uint8_t *ahead = after >= 0 ? table->blocks + after * size : from;      \
                     if (tile == 1)                                                                \
-                        DOTS(from, copies, table->width, 1, sums);                                \
+                        DOTS(from, ahead, copies, width, 1, sums);                                \
                     else                                                                          \
-                        DOTS(from, copies, table->width, TILE, sums);                             \
+                        DOTS(from, ahead, copies, width, TILE, sums);                             \
                     for (int64_t i = 0; i < tile; i++)                                            \
                         if (weigh(table, queries[q + i], block, sums[i], k)) return -1;           \
-                    block = table->next[block];                                                   \
+                    block = next;                                                                 \
                 }                                                                                 \
             }                                                                                     \
         return 0;                                                                                 \
@@ -364,13 +370,13 @@ int scan_level(void) {
 }
 
 static int scan(const Table *table, int level, Query *const *queries, int64_t n, int32_t cell,
-                int64_t k) {
+                int32_t then, int64_t k) {
 #ifdef X86
-    if (level == 2) return scan_vnni(table, queries, n, cell, k);
-    if (level == 1) return scan_avx2(table, queries, n, cell, k);
+    if (level == 2) return scan_vnni(table, queries, n, cell, then, k);
+    if (level == 1) return scan_avx2(table, queries, n, cell, then, k);
 #endif
     (void)level;
-    return scan_plain(table, queries, n, cell, k);
+    return scan_plain(table, queries, n, cell, then, k);
 }
 
 static int64_t choose(const Table *table, int level, const Query *query, int64_t k, Found *best,
@@ -411,14 +417,15 @@ int scan_put(const Table *table, const int32_t *slots, int64_t n) {
 
 /* The k nearest to each of n queries, nearest first, of two equally near the larger id first.
  *
- * cells: which of them are looked at, from starts[i] to starts[i + 1] for query i. counts: how many
- * were found of each; none of a query of zeros. -1 where memory is wanting.
+ * cells: which of them are looked at, from starts[i] to starts[i + 1] for query i; all of them for
+ * every query where there are no cells. counts: how many were found of each; none of a query of
+ * zeros. -1 where memory is wanting.
  */
 int scan_nearest(const Table *table, int level, const float *vectors, int64_t n, int64_t k,
                  const int32_t *cells, const int64_t *starts, int64_t *ids, float *similarities,
                  int64_t *counts) {
     int failed = -1;
-    int64_t many = starts[n], width = table->width;
+    int64_t many = cells ? starts[n] : 0, width = table->width;
     Query *queries = calloc((size_t)n, sizeof *queries);
     Query **some = malloc((size_t)n * sizeof *some);
     Pair *pairs = malloc((size_t)(many + 1) * sizeof *pairs);
@@ -439,14 +446,21 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
         query->room = 4 * k > 256 ? 4 * k : 256;
         query->candidates = malloc((size_t)query->room * sizeof(Candidate));
         if (!query->candidates) goto done;
-        for (int64_t j = starts[i]; j < starts[i + 1]; j++) pairs[j] = (Pair){cells[j], query};
+        some[i] = query;
+        for (int64_t j = cells ? starts[i] : 0; cells && j < starts[i + 1]; j++)
+            pairs[j] = (Pair){cells[j], query};
+    }
+    for (int32_t cell = 0; !cells && cell < table->cells; cell++) {
+        int32_t then = cell + 1 < table->cells ? table->first[cell + 1] : -1;
+        if (scan(table, level, some, n, cell, then, k)) goto done;
     }
     if (n > 1) qsort(pairs, (size_t)many, sizeof *pairs, cell_first);
     for (int64_t at = 0, each; at < many; at += each) {
         int32_t cell = pairs[at].cell;
         for (each = 0; at + each < many && pairs[at + each].cell == cell; each++)
             some[each] = pairs[at + each].query;
-        if (scan(table, level, some, each, cell, k)) goto done;
+        int32_t then = at + each < many ? table->first[pairs[at + each].cell] : -1;
+        if (scan(table, level, some, each, cell, then, k)) goto done;
     }
     for (int64_t i = 0; i < n; i++) {
         Query *query = queries + i;

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from store._cells import Cells
 from store._centres import cells_for, centres, sampled
 from store._exact import NOTHING, nearest
-from store._kernels import Kernel, best
+from store._kernels import Kernel, Which, best
 from store._protocols import Neighbours, Rows, Vector
 
 EXACT_BELOW = 30_000
@@ -180,11 +180,10 @@ class HybridIndex:
     rows: where the vectors lie already, so that no second copy of them is kept. Without it the
     index keeps its own.
 
-    LEAST, BY_ROOT, BY_K: a query looks at as many vectors at least, as many times the root of how
-    many there are, and as many for each that it wants.
+    LEAST, BY_K: how many vectors a query looks at, at least, and for each that it wants.
     """
 
-    LEAST, BY_ROOT, BY_K = 12_288, 32, 64
+    LEAST, BY_K = 9216, 64
 
     def __init__(
         self,
@@ -266,8 +265,13 @@ class HybridIndex:
             return [NOTHING] * n
         vectors = np.ascontiguousarray(vectors, np.float32)
         cells.point_at(self._rows.matrix)
-        which, starts = self._where(cells, vectors, k)
-        return self._kernel.nearest(cells, vectors, which, starts, k)
+        found = self._kernel.nearest(cells, vectors, self._where(cells, vectors, k), k)
+        return [
+            Neighbours(ids[:count], near[:count])
+            for ids, near, count in zip(
+                found.ids, found.similarities, found.counts.tolist(), strict=True
+            )
+        ]
 
     def settle(self, most: int) -> int:
         """Nothing is put off here."""
@@ -303,33 +307,29 @@ class HybridIndex:
         self._stop.set()
         self.wait()
 
-    def _where(
-        self, cells: Cells, vectors: Vector, k: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def _where(self, cells: Cells, vectors: Vector, k: int) -> Which | None:
         """The cells that each query looks at: the nearest, until they hold enough."""
-        n, centres = len(vectors), self._centres
+        centres = self._centres
         if centres is None:
-            return _everywhere(n, len(cells.first))
-        enough = max(self.LEAST, int(self.BY_ROOT * len(cells) ** 0.5), self.BY_K * k)
+            return None
+        enough, of = max(self.LEAST, self.BY_K * k), len(centres)
         if enough >= len(cells):
-            return _everywhere(n, len(cells.first))
-        most = min(len(centres), 8 + 2 * enough * len(centres) // len(cells))
-        chosen = []
-        for found in self._kernel.nearest(centres, vectors, *_everywhere(n, 1), most):
-            held = np.cumsum(cells.sizes[found.ids])
-            if len(held) and held[-1] < k:  # far too few in all of them
-                chosen.append(np.arange(len(centres), dtype=np.int32))
-            else:
-                some = found.ids[: int(np.searchsorted(held, enough)) + 1]
-                chosen.append(some.astype(np.int32))
-        starts = np.cumsum([0, *(len(some) for some in chosen)], dtype=np.int64)
-        return np.concatenate(chosen), starts
+            return None
+        most = min(of, 8 + 5 * enough * of // (4 * len(cells)))
+        near = self._kernel.nearest(centres, vectors, None, most)
+        held = np.cumsum(cells.sizes[near.ids], axis=1)
+        chosen = np.minimum((held < enough).sum(axis=1) + 1, near.counts)
+        some = [near.ids[i, :many].astype(np.int32) for i, many in enumerate(chosen.tolist())]
+        for i in np.flatnonzero(held[:, -1] < k).tolist():  # too few in all of them
+            some[i] = np.arange(of, dtype=np.int32)
+        starts = np.cumsum([0, *map(len, some)], dtype=np.int64)
+        return Which(np.concatenate(some), starts)
 
     def _put(self, cells: Cells, centres: Cells | None, id: int) -> None:
         row, cell = self._rows.row(id), 0
         if centres is not None:
-            near = self._kernel.nearest(centres, cells.matrix[row][None], *_everywhere(1, 1), 1)
-            cell = int(near[0].ids[0]) if len(near[0].ids) else 0
+            near = self._kernel.nearest(centres, cells.matrix[row][None], None, 1)
+            cell = int(near.ids[0, 0])
         slot = cells.put(id, row, cell)
         self._kernel.put(cells, np.array([slot], np.int32))
 
@@ -364,27 +364,44 @@ class HybridIndex:
         self._building.start()
 
     def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
-        """Cells of these vectors; some of them may be overwritten meanwhile, and are then gone."""
+        """Cells of these vectors; some may be overwritten meanwhile, and are gone then."""
         count = cells_for(len(ids))
-        found = centres(matrix[rows[sampled(len(ids))]], count, self._stop)
-        middles, cells = Cells(self.dim, 1, self._kernel.copied), None
-        middles.point_at(found)
-        every = np.arange(count, dtype=np.int32)
-        self._kernel.put(middles, middles.put_many(every.astype(np.int64), every, every * 0))
-        where = np.zeros(len(ids), np.int32)
-        for start in range(0, len(ids), _SLICE):
-            if self._stop.is_set():
-                return
-            some = matrix[rows[start : start + _SLICE]]
-            near = self._kernel.nearest(middles, some, *_everywhere(len(some), 1), 1)
-            where[start : start + _SLICE] = [each.ids[0] if len(each.ids) else 0 for each in near]
+        try:
+            found = centres(matrix[rows[sampled(len(ids))]], count, self._nearest_centre)
+            middles = self._centred(found)
+            where = self._nearest_of(middles, matrix, rows)
+        except _Stopped:
+            return
         cells = Cells(self.dim, count, self._kernel.copied)
         cells.point_at(matrix)
         self._kernel.put(cells, cells.put_many(ids, rows, where))
         self._made = middles, cells
 
+    def _centred(self, centres: Vector) -> Cells:
+        """The centres as vectors among which the nearest are found."""
+        cells, every = Cells(self.dim, 1, self._kernel.copied), np.arange(len(centres))
+        cells.point_at(centres)
+        slots = cells.put_many(every, every.astype(np.int32), np.zeros(len(every), np.int32))
+        self._kernel.put(cells, slots)
+        return cells
 
-def _everywhere(n: int, cells: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Every cell for each of n queries."""
-    which = np.tile(np.arange(cells, dtype=np.int32), n)
-    return which, np.arange(n + 1, dtype=np.int64) * cells
+    def _nearest_centre(self, centres: Vector, vectors: Vector) -> NDArray[np.int32]:
+        rows = np.arange(len(vectors), dtype=np.int32)
+        return self._nearest_of(self._centred(centres), vectors, rows)
+
+    def _nearest_of(
+        self, centres: Cells, matrix: Vector, rows: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        """Which centre each row is nearest to; the first for a row of zeros."""
+        where = np.zeros(len(rows), np.int32)
+        for start in range(0, len(rows), _SLICE):
+            if self._stop.is_set():
+                raise _Stopped
+            some = matrix[rows[start : start + _SLICE]]
+            near = self._kernel.nearest(centres, some, None, 1)
+            where[start : start + _SLICE] = near.ids[:, 0]
+        return where
+
+
+class _Stopped(Exception):
+    """The index is closed: its cells are of no use any more."""

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from loadtest.bench.durable import bench_durable
 from loadtest.bench.evaluate import bench_evaluate
 from loadtest.bench.experiments import bench_experiments
 from loadtest.bench.gateway import bench_gateway
-from loadtest.bench.inside import bench_decide, bench_learn, bench_memory, bench_query, bench_recall
+from loadtest.bench.inside import bench_decide, bench_learn, bench_memory, bench_query
 from loadtest.bench.metrics import bench_metrics
+from loadtest.bench.recall import bench_recall
 from loadtest.bench.results import bench_results
 from loadtest.bench.start import bench_beside, bench_start
 from loadtest.bench.tables import show
@@ -43,7 +45,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         "what experiments cost a decision, metallm, 11 arms, 10,000 past queries",
         lambda _: bench_experiments(filled_world, vectors(2000, seed=2)),
     ),
-    "recall": ("recall of 20 neighbours", bench_recall),
+    "recall": ("recall of 20 neighbours, CPU time of a query", bench_recall),
     "query": (
         "decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries",
         bench_query,
@@ -78,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections and print a table each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections only")
+    parser.add_argument(
+        "--past", type=int, action="append", help="recall: with so many past queries"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--markdown", type=Path, help="put each table into this document")
     parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
@@ -87,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve_bench(args.serve, together=not args.one_by_one))
         return 0
+    if args.past:
+        title, _ = SECTIONS["recall"]
+        SECTIONS["recall"] = title, partial(bench_recall, past=args.past)
     results = {}
     for name in args.only or SECTIONS:
         title, section = SECTIONS[name]

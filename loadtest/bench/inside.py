@@ -6,7 +6,6 @@ import gc
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -31,12 +30,11 @@ from loadtest.bench.world import (
     quiet_gc,
     routing,
     seconds_of,
-    timed,
     vectors,
 )
-from policies import ArmId, Outcome, Vector
+from policies import ArmId, Outcome
 from store import EventLog, Record
-from store.history import ExactIndex, HnswIndex, HybridIndex
+from store.history import HybridIndex
 from store.memory import MemoryLog
 from store.sqlite import SqliteLog
 
@@ -77,41 +75,6 @@ def bench_decide(directory: Path) -> list[Row]:
     for row in rows:
         row["x uniform"] = row["whole p50 us"] / baseline
     return rows
-
-
-def bench_recall(_: Path) -> list[Row]:
-    """Recalling 20 neighbours and remembering one: exact and graph, and how often they agree."""
-    rows = []
-    for n in (1000, 2000, 10_000, 50_000):
-        stored, asked = vectors(n), vectors(300, seed=3)
-        exact, graph = ExactIndex(DIM), HnswIndex(DIM, n + 300)
-        exact.load(np.arange(n), stored)
-        begun = time.perf_counter()
-        graph.load(np.arange(n), stored)
-        built = time.perf_counter() - begun
-        exactly = timed(300, partial(_recall, exact, asked))
-        about = timed(300, partial(_recall, graph, asked))
-        same = [
-            len(np.intersect1d(exact.recall(v, NEIGHBOURS).ids, graph.recall(v, NEIGHBOURS).ids))
-            for v in asked
-        ]
-        added = [seconds_of(partial(graph.add, n + i, v)) for i, v in enumerate(asked)]
-        rows.append(
-            {
-                "past queries": n,
-                "exact p50 us": percentiles(exactly)["p50"],
-                "graph p50 us": percentiles(about)["p50"],
-                "x exact": float(np.median(about) / np.median(exactly)),
-                "recall@20": float(np.mean(same)) / NEIGHBOURS,
-                "graph add p50 us": percentiles(added)["p50"],
-                "graph build s": built,
-            }
-        )
-    return rows
-
-
-def _recall(index: ExactIndex | HnswIndex, asked: Vector, i: int) -> Any:
-    return index.recall(asked[i], NEIGHBOURS)
 
 
 WORDS = (
@@ -208,12 +171,10 @@ def bench_memory(_: Path) -> list[Row]:
     for i in range(n):
         history.remember(some[i], Outcome(ArmId("arm-00"), 0.5, float(i % 7)))
     folded = process.memory_info().rss
-    index = HybridIndex(DIM, n)
+    index = HybridIndex(DIM, n, rows=history)
     ids, stored = history.vectors()
     index.load(np.array(ids, np.int64), stored)
     del stored
-    index.wait()
-    len(index)  # the switch to the graph lets the exact copy go
     gc.collect()
     after = process.memory_info().rss
     vector = 4 * DIM
@@ -225,7 +186,7 @@ def bench_memory(_: Path) -> list[Row]:
             "x vector": (folded - before) / n / vector,
         },
         {
-            "what": "with the graph",
+            "what": "with the index",
             "bytes": (after - before) / n,
             "x vector": (after - before) / n / vector,
         },

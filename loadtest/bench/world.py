@@ -107,11 +107,10 @@ def filled_world(name: str, past: int, capacity: int | None = None) -> tuple[Wor
         else:  # what is remembered beyond that needs no further learning to be looked up
             skip(world)  # an event each, so that none of the numbers comes again
             world.history.remember(some[i], Outcome(arm, 0.5, 0.5))
-    index = HybridIndex(DIM, world.history.capacity)
+    index = HybridIndex(DIM, world.history.capacity, rows=world.history)
     ids, stored = world.history.vectors()
     world.history.take_changes()
     index.load(np.array(ids, np.int64), stored)
-    index.wait()
     return world, index
 
 

@@ -16,7 +16,7 @@ from store.history import ExactIndex, HybridIndex
 class Narrow(HybridIndex):
     """Looks at so few vectors that it misses some."""
 
-    LEAST, BY_ROOT, BY_K = 50, 2, 2
+    LEAST, BY_K = 50, 2
 
 
 KERNELS: list[Kernel] = [Numpy()]
