@@ -57,7 +57,7 @@ def _check_many(vectors: Vector, dim: int) -> Vector:
 
 
 class ExactIndex:
-    """A matrix product over all vectors: the oracle, and the fastest below a few thousand.
+    """A matrix product over all vectors: the oracle, which needs nothing compiled and no cells.
 
     Remembering and forgetting cost O(d), recalling O(n·d). A forgotten row is filled by the last.
     """
@@ -290,6 +290,11 @@ class HybridIndex:
         centres = self._centres
         beside = 0 if centres is None else centres.nbytes + centres.matrix.nbytes
         return self._cells.nbytes + beside + own
+
+    @property
+    def kernel(self) -> str:
+        """What compares the vectors: a processor's instructions, or numpy."""
+        return self._kernel.name
 
     def wait(self) -> None:
         """Until the cells that are being found, if they are, answer."""

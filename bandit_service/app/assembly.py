@@ -196,6 +196,7 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
         )
     if ids:
         index.load(np.array(ids, np.int64), vectors)
+    _log.info("past queries", extra={"recalled_by": index.kernel, "remembered": len(ids)})
     return index
 
 

@@ -326,8 +326,8 @@ class Maintenance:
         self.progress = (done, total)
 
     def _dim(self) -> int:
-        vectors = self._writer.world.history.vectors()[1]
-        return int(vectors.shape[1]) if vectors.size else 0
+        history = self._writer.world.history
+        return int(history.matrix.shape[1]) if history.items else 0
 
 
 def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from bandit_service.core.history import History
 from bandit_service.testing.indexes import DIM, Index, IndexSuite, clustered, recall_at
 from policies import ArmId, Outcome
+from store import _kernels
 from store._kernels import Kernel, Numpy, native
 from store._protocols import Vector
 from store.history import ExactIndex, HybridIndex
@@ -20,6 +22,16 @@ class TestExactIndex(IndexSuite):
 
     def make(self, dim: int, capacity: int) -> Index:
         return ExactIndex(dim)
+
+
+class Rows:
+    """Vectors that are kept elsewhere: a number is its row."""
+
+    def __init__(self, matrix: Vector) -> None:
+        self.matrix = matrix
+
+    def row(self, id: int) -> int:
+        return id
 
 
 class Narrow(HybridIndex):
@@ -92,6 +104,12 @@ def held() -> Iterator[Held]:
     index.close()
 
 
+def switch(held: Held) -> None:
+    held.go.set()
+    held.wait()
+    assert held.approximate
+
+
 def test_growing_over_the_bound_it_answers_exactly_until_its_cells_are_found(held: Held) -> None:
     vectors, queries, oracle = clustered(3500, 3), clustered(60, 4), ExactIndex(DIM)
     for id in range(3000):
@@ -105,9 +123,7 @@ def test_growing_over_the_bound_it_answers_exactly_until_its_cells_are_found(hel
     assert not held.approximate
     for query in queries:
         assert held.recall(query, 20).ids.tolist() == oracle.recall(query, 20).ids.tolist()
-    held.go.set()
-    held.wait()
-    assert held.approximate
+    switch(held)
     assert len(held) == len(oracle) == 2801
     assert recall_at(held, oracle, queries) >= 0.95
     ids = set(held.recall(vectors[0], 2801).ids.tolist())
@@ -136,7 +152,7 @@ def test_most_of_the_nearest_are_in_the_nearest_cells(n: int) -> None:
     vectors, queries = clustered(n, 8, clusters=200), clustered(100, 9, clusters=200)
     oracle, found = ExactIndex(DIM), []
     oracle.load(np.arange(n), vectors)
-    for kernel in (Numpy(), native()):
+    for kernel in (Numpy(), _kernels.best()):
         index = Narrow(DIM, n, 1000, kernel=kernel)
         index.load(np.arange(n), vectors)
         assert index.approximate
@@ -233,13 +249,28 @@ def test_an_index_over_a_history_keeps_no_second_copy() -> None:
 
 
 def test_a_remembered_query_takes_little_more_than_its_vector() -> None:
-    n, d = 6000, 384
-    history = History(n)
-    vectors = np.random.default_rng(14).normal(size=(n, d)).astype(np.float32)
-    for vector in vectors:
-        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0))
-    for exact_below in (30_000, 5000):
-        index = HybridIndex(d, n, exact_below, rows=history)
-        index.load(np.array(history.vectors()[0]), history.vectors()[1])
-        assert index.approximate == (exact_below == 5000)
-        assert history.matrix.nbytes + index.nbytes <= 1.4 * vectors.nbytes
+    """All arrays, when they were loaded and when they have grown; with cells, and without."""
+    n, d = 20_000, 384
+    rows = Rows(np.random.default_rng(14).normal(size=(n, d)).astype(np.float32))
+    for exact_below, loaded in ((30_000, n), (30_000, 0), (n, n)):
+        index = HybridIndex(d, n, exact_below, rows=rows)
+        index.load(np.arange(loaded), rows.matrix[:loaded])
+        for id in range(loaded, n):
+            index.add(id, rows.matrix[id])
+        assert index.approximate == (exact_below == n)
+        assert rows.matrix.nbytes + index.nbytes <= 1.4 * rows.matrix.nbytes
+
+
+def test_without_the_compiled_scan_numpy_recalls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "_scan.so"
+    monkeypatch.setattr(_kernels, "library", lambda: broken)
+    assert native() is None
+    broken.write_text("not a library")
+    assert native() is None
+    _kernels.best.cache_clear()
+    try:
+        assert HybridIndex(DIM, 10).kernel == "numpy"
+    finally:
+        _kernels.best.cache_clear()
