@@ -233,13 +233,18 @@ class HybridIndex:
         if not len(found):
             return
         rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
+        if len(found) >= self.exact_below and not self._failed:
+            order = np.argsort(found)
+            try:
+                self._build(found[order], rows[order], self._rows.matrix)
+            except MemoryError:
+                self._failed = True
+            if len(self._answering()):
+                return
         cells = self._cells = Cells(self.dim, 1, self._kernel.copied)
         self._centres, self._since = None, len(found)
         cells.point_at(self._rows.matrix)
         self._kernel.put(cells, cells.put_many(found, rows, np.zeros(len(found), np.int32)))
-        if self._due():
-            self._build(*cells.live(), cells.matrix)
-            self._answering()
 
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
@@ -349,7 +354,7 @@ class HybridIndex:
             self._building = None
             self._failed = self._made is None
         if self._building is None and self._made is not None:
-            before, (self._centres, self._cells) = self._cells, self._made
+            self._centres, self._cells = self._made
             self._made, cells = None, self._cells
             cells.point_at(self._rows.matrix)
             for id in self._gone:
@@ -357,7 +362,7 @@ class HybridIndex:
                     cells.remove(id)
             for id in self._fresh:
                 self._put(cells, self._centres, id)
-            self._built_of, self._since = len(before), len(self._fresh)
+            self._built_of, self._since = len(cells), len(self._fresh)
             self._gone, self._fresh = set(), {}
         return self._cells
 
