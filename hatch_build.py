@@ -10,6 +10,7 @@ compiles it in place, for a checkout that is not installed.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -30,18 +31,19 @@ FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-s
 
 def compiled(root: Path) -> str:
     """Why the scan could not be compiled, "" where it was."""
-    (root / LIBRARY).unlink(missing_ok=True)
+    made_here = f"{LIBRARY}.{os.getpid()}"
     for compiler in ("cc", "gcc", "clang", *shlex.split(sysconfig.get_config_var("CC") or "")[:1]):
         if shutil.which(compiler) is None:
             continue
         made = subprocess.run(  # noqa: S603 - the compiler of whoever installs
-            [compiler, *FLAGS, SOURCE, "-o", LIBRARY, "-lm"],
+            [compiler, *FLAGS, SOURCE, "-o", made_here, "-lm"],
             cwd=root,
             capture_output=True,
             text=True,
             check=False,
         )
-        if made.returncode == 0:
+        if made.returncode == 0:  # in one step: another process may be loading the one before
+            (root / made_here).replace(root / LIBRARY)
             return ""
         return f"{compiler}: {made.stderr.strip()}"
     return "there is no C compiler"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -67,9 +68,18 @@ def test_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
     page = {str(path.relative_to(ROOT)) for path in (ROOT / "bandit_service" / "web").iterdir()}
     assert "bandit_service/web/index.html" in page
     assert {name for name in names if name.startswith("bandit_service/web/")} == page
-    assert not [name for name in names if name.endswith((".pyc", ".db", ".so"))]
+    compiled = ["store/_scan.so"] if shutil.which("cc") else []
+    assert [name for name in names if name.endswith((".pyc", ".db", ".so"))] == compiled
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
     assert "bandit_service/data/specialists/specialists.jsonl.gz" in names
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler here")
+def test_recalls_by_the_compiled_scan(wheel: Path, elsewhere: Path, tmp_path: Path) -> None:
+    assert "-py3-none-" in wheel.name  # one for every Python of this platform
+    code = "from store._kernels import best, native; print(best().name == native().name)"
+    done = run(elsewhere, code, tmp_path)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_imports_where_the_checkout_is_not(elsewhere: Path, tmp_path: Path) -> None:
