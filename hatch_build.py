@@ -45,7 +45,9 @@ def compiled(root: Path) -> str:
         if made.returncode == 0:  # in one step: another process may be loading the one before
             (root / made_here).replace(root / LIBRARY)
             return ""
+        (root / LIBRARY).unlink(missing_ok=True)  # one of other source must not be taken for it
         return f"{compiler}: {made.stderr.strip()}"
+    (root / LIBRARY).unlink(missing_ok=True)
     return "there is no C compiler"
 
 
