@@ -7,6 +7,10 @@ construction the one drawn from.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
 import numpy as np
 
 from policies._types import Floats
@@ -17,29 +21,30 @@ that knows no better says how sure it is of a mean."""
 
 
 def greedy(scores: Floats) -> Floats:
-    """All mass on the best score; exact ties share it evenly. (K,) -> (K,).
+    """All mass on the best score; exact ties share it evenly. (…, K) -> (…, K).
 
     >>> greedy(np.array([1.0, 3.0, 3.0])).tolist()
     [0.0, 0.5, 0.5]
     """
     if scores.size == 0:
         raise ValueError("arms: no eligible arm to propose from")
-    best = scores == scores.max()
-    shared: Floats = best / float(best.sum())
+    best = scores == np.maximum.reduce(scores, axis=-1, keepdims=True)
+    shared: Floats = best / np.add.reduce(best, axis=-1, keepdims=True, dtype=np.float64)
     return shared
 
 
 def mix(propensities: Floats, epsilon: float) -> Floats:
-    """The floor as a share in all: p_i <- (1 - epsilon) p_i + epsilon / K.
+    """The floor as a share in all: p_i <- (1 - epsilon) p_i + epsilon / K; (…, K) -> (…, K).
 
     >>> mix(np.array([1.0, 0.0]), 0.5).tolist()
     [0.75, 0.25]
     """
-    return (1.0 - epsilon) * propensities + epsilon / propensities.size
+    mixed: Floats = (1.0 - epsilon) * propensities + epsilon / propensities.shape[-1]
+    return mixed
 
 
 def floor(propensities: Floats, at_least: float, share: float = 0.1) -> Floats:
-    """The additive floor p_i <- f + (1 - K f) p_i with f = min(at_least, share / K).
+    """The additive floor p_i <- f + (1 - K f) p_i with f = min(at_least, share / K); (…, K).
 
     Additive, not clip-and-renormalise, so that no arm's floor depends on another's mass.
     `share` bounds what all floors together may take, so that a large pool does not turn the
@@ -48,9 +53,10 @@ def floor(propensities: Floats, at_least: float, share: float = 0.1) -> Floats:
     >>> floor(np.array([1.0, 0.0]), 0.01).tolist()
     [0.99, 0.01]
     """
-    k = propensities.size
+    k = propensities.shape[-1]
     f = min(at_least, share / k)
-    return f + (1.0 - k * f) * propensities
+    lifted: Floats = f + (1.0 - k * f) * propensities
+    return lifted
 
 
 def lift(propensities: Floats, floors: Floats, share: float = 0.5) -> Floats:
@@ -68,18 +74,18 @@ def lift(propensities: Floats, floors: Floats, share: float = 0.5) -> Floats:
     return lifted
 
 
-def draw(propensities: Floats, u: float) -> int:
+def draw(propensities: Sequence[float] | Floats, u: float) -> int:
     """The index where the cumulated propensities first exceed u, for u in [0, 1).
 
     An arm of propensity zero is never drawn, whatever rounding does to the last sum.
 
-    >>> draw(np.array([0.2, 0.0, 0.8]), 0.2)
+    >>> draw([0.2, 0.0, 0.8], 0.2)
     2
     """
-    cumulated = np.cumsum(propensities)
-    index = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
-    if index >= propensities.size or propensities[index] <= 0.0:
-        return int(np.flatnonzero(propensities > 0.0)[-1])
+    cumulated = list(accumulate(propensities))
+    index = bisect_right(cumulated, u * cumulated[-1])
+    if index >= len(cumulated) or propensities[index] <= 0.0:
+        return max(i for i, p in enumerate(propensities) if p > 0.0)
     return index
 
 
@@ -87,7 +93,7 @@ _PLACES = np.linspace(0.0, 1.0, 40)[:, None]
 
 
 def best_probability(means: Floats, deviations: Floats) -> Floats:
-    """P(k is the largest) of independent normal values, by quadrature; (K,), (K,) -> (K,).
+    """P(k is the largest) of independent normal values, by quadrature; (…, K) twice -> (…, K).
 
     ∫ φ((x − m_k)/s_k)/s_k · Π_{j≠k} Φ((x − m_j)/s_j) dx at 40 places, where Φ is within 0.0003 by
     its approximation with tanh. No draw is needed, so the propensities come with it.
@@ -95,17 +101,18 @@ def best_probability(means: Floats, deviations: Floats) -> Floats:
     >>> best_probability(np.zeros(2), np.ones(2)).round(12).tolist()
     [0.5, 0.5]
     """
-    if means.size == 1:
-        return np.ones(1)
+    if means.shape[-1] == 1:
+        return np.ones(means.shape)
     deviations = np.maximum(deviations, 1e-9)
     reach = 3.5 * deviations
-    low, high = np.maximum.reduce(means - reach), np.maximum.reduce(means + reach)
-    z = (low + (high - low) * _PLACES - means) / deviations
+    low = np.maximum.reduce(means - reach, axis=-1, keepdims=True)[..., None]
+    high = np.maximum.reduce(means + reach, axis=-1, keepdims=True)[..., None]
+    z = (low + (high - low) * _PLACES - means[..., None, :]) / deviations[..., None, :]
     square = z * z
     z *= 0.7978845608 + 0.0356774081 * square
     below = np.maximum(0.5 + 0.5 * np.tanh(z), 1e-9)
     square *= -0.5
-    density = np.exp(square) / below * np.multiply.reduce(below, axis=1, keepdims=True)
-    p = np.add.reduce(density) / deviations
-    shares: Floats = p / np.add.reduce(p)
+    density = np.exp(square) / below * np.multiply.reduce(below, axis=-1, keepdims=True)
+    p = np.add.reduce(density, axis=-2) / deviations
+    shares: Floats = p / np.add.reduce(p, axis=-1, keepdims=True)
     return shares

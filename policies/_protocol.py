@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Proposal,
+    Proposals,
+    Rewarded,
+)
 
 S = TypeVar("S")
 R = TypeVar("R", contravariant=True)
@@ -80,15 +89,22 @@ class ManyAtOnce(Protocol[R]):
     The service asks it so where decisions come together; a policy without it is asked one by one.
     """
 
-    def propose_many(
-        self, state: R, contexts: Sequence[Context], arms: Sequence[Arms]
-    ) -> list[Proposal]:
-        """`propose` of each context with its arms, bit for bit. Changes nothing but caches.
+    def propose_many(self, state: R, contexts: Contexts, arms: Arms) -> Proposals:
+        """`propose` of each context, bit for bit. Changes nothing but caches.
 
-        All `arms` have the same ids and prices, and costs of their own. Raises ValueError when
-        there is no arm. What it raises is not told: the queries are then asked one by one.
+        arms: as of `propose`, but `cost_usd` is (B, K), a row for each query. Raises ValueError
+        when there is no arm. What it raises is not told: the queries are then asked one by one.
         """
         ...
+
+
+def reads_neighbours(policy: Policy[Any]) -> bool:
+    """Whether it looks at a context's neighbours, in `propose` or `learn`.
+
+    A policy that does not may say so by a class attribute `reads_neighbours` that is False; then
+    the contexts that it is asked with have none, which saves looking them up.
+    """
+    return bool(getattr(policy, "reads_neighbours", True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class River:
     epsilon: float = 0.02
     burn_in: int = 0
     seed: int = 0
+
+    reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if find_spec("river") is None:

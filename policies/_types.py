@@ -6,6 +6,7 @@ Shapes: K eligible arms, d embedding dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NewType
 
@@ -37,6 +38,10 @@ class Arms:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def one_row(self) -> Arms:
+        """The same for `propose_many` of one query."""
+        return Arms(self.ids, self.cost_usd[None], self.price, self.first_price)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,61 @@ class Proposal:
     deviation: Floats | None = None
     count: Floats | None = None
     bonus: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """`Context` of B queries, each field with a row for each; `len` is B."""
+
+    embedding: Vector
+    tokens: Sequence[int]
+    willingness_to_pay: Floats
+    neighbours: Sequence[tuple[Neighbour, ...]]
+    surface: Vector
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    @classmethod
+    def of(cls, contexts: Sequence[Context]) -> Contexts:
+        """Of embeddings of one length."""
+        return cls(
+            np.array([one.embedding for one in contexts]),
+            [one.tokens for one in contexts],
+            np.array([one.willingness_to_pay for one in contexts]),
+            [one.neighbours for one in contexts],
+            np.array([one.surface for one in contexts]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """`Proposal` of B queries with the same arms: (B, K) each, and `count`, which is (K,)."""
+
+    scores: Floats
+    propensities: Floats
+    quality: Floats | None = None
+    deviation: Floats | None = None
+    count: Floats | None = None
+    bonus: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Proposal]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Proposal:
+        """Of the i-th query."""
+        quality, deviation, bonus = self.quality, self.deviation, self.bonus
+        return Proposal(
+            self.scores[i],
+            self.propensities[i],
+            None if quality is None else quality[i],
+            None if deviation is None else deviation[i],
+            self.count,
+            None if bonus is None else bonus[i],
+        )
 
 
 @dataclass(frozen=True, slots=True)

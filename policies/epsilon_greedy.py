@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from policies._checks import finite, settled, two_arms, within
 from policies._explore import greedy, mix
-from policies._types import ArmId, Arms, Compared, Context, Proposal, Rewarded
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Proposal,
+    Proposals,
+    Rewarded,
+)
 
 __all__ = ["EpsilonGreedy"]
 
@@ -49,6 +59,8 @@ class EpsilonGreedy:
     prior_count: float = 1.0
     comparison_weight: float = 0.5
 
+    reads_neighbours: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         within("epsilon", self.epsilon, 0.0, 1.0)
         within("prior_mean", self.prior_mean, -1.0, 1.0)
@@ -61,11 +73,17 @@ class EpsilonGreedy:
 
     def propose(self, state: _Sums, context: Context, arms: Arms) -> Proposal:
         """Greedy on the means, mixed with uniform by ε."""
+        return self.propose_many(state, Contexts.of((context,)), arms)[0]
+
+    def propose_many(self, state: _Sums, contexts: Contexts, arms: Arms) -> Proposals:
+        """The same for each of B queries."""
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
         means = np.array([self._mean(state, arm) for arm in arms.ids])
         count = np.array([state.count.get(arm, 0.0) for arm in arms.ids])
-        return Proposal(means, mix(greedy(means), self.epsilon), count=count)
+        shares = mix(greedy(means), self.epsilon)
+        n = len(contexts)
+        return Proposals(np.tile(means, (n, 1)), np.tile(shares, (n, 1)), count=count)
 
     def learn(self, state: _Sums, event: Rewarded | Compared) -> _Sums:
         """One reward into its arm's mean, or one comparison into two."""

@@ -34,6 +34,7 @@ class Fixed:
     """
 
     arm: str = ""
+    reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "the_best_arm_of_an_easy_problem_is_found": "it learns nothing, by design"
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -75,6 +76,8 @@ class FORC:
     prior: float = 0.8
     ridge: float = 1.0
     comparison_weight: float = 0.5
+
+    reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         one_of("strategy", self.strategy, _STRATEGIES)

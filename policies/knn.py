@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from policies._checks import finite, one_of, settled, two_arms, within
 from policies._explore import WIDEST, greedy
-from policies._types import ArmId, Arms, Compared, Context, Floats, Neighbour, Proposal, Rewarded
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Floats,
+    Neighbour,
+    Proposal,
+    Proposals,
+    Rewarded,
+)
 
 __all__ = ["KNN"]
 
@@ -100,10 +111,16 @@ class KNN:
 
     def propose(self, state: _Means, context: Context, arms: Arms) -> Proposal:
         """All mass on the highest score; ties share."""
+        return self.propose_many(state, Contexts.of((context,)), arms.one_row())[0]
+
+    def propose_many(self, state: _Means, contexts: Contexts, arms: Arms) -> Proposals:
+        """The same of B queries; what is near each is added up one by one."""
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
-        cost = arms.cost_usd / context.willingness_to_pay
-        near, weight = self._near(context, arms.ids, cost)
+        cost = arms.cost_usd / contexts.willingness_to_pay[:, None]
+        pairs = zip(contexts.neighbours, cost, strict=True)
+        found = [self._near(near, arms.ids, own) for near, own in pairs]
+        near, weight = np.array([one for one, _ in found]), np.array([two for _, two in found])
         count = np.array([state.count.get(arm, 0.0) for arm in arms.ids])
         seen = count + self.prior_weight
         total = np.array([state.total.get(arm, 0.0) for arm in arms.ids])
@@ -117,7 +134,7 @@ class KNN:
         deviation = np.sqrt(variance)
         bonus = self.alpha * deviation
         scores = quality + bonus - cost
-        return Proposal(
+        return Proposals(
             scores,
             greedy(scores),
             np.clip(quality, 0.0, 1.0),
@@ -163,12 +180,12 @@ class KNN:
         return _cut(reward + finite("cost_usd", cost) / event.context.willingness_to_pay)
 
     def _near(
-        self, context: Context, ids: tuple[ArmId, ...], cost: Floats
-    ) -> tuple[Floats, Floats]:
+        self, neighbours: Sequence[Neighbour], ids: tuple[ArmId, ...], cost: Floats
+    ) -> tuple[list[float], list[float]]:
         """Σ w·y and Σ w of each arm over the nearest queries."""
         column = {arm: i for i, arm in enumerate(ids)}
         total, weight = [0.0] * len(ids), [0.0] * len(ids)
-        nearest = sorted(context.neighbours, key=lambda n: (-n.similarity, -n.id))
+        nearest = sorted(neighbours, key=lambda n: (-n.similarity, -n.id))
         for neighbour in nearest[: self.neighbours]:
             w = 1.0 if self.weighting == "uniform" else neighbour.similarity
             if w < _NONE:
@@ -177,7 +194,7 @@ class KNN:
                 part = w * share
                 total[column[arm]] += part * quality
                 weight[column[arm]] += part
-        return np.array(total), np.array(weight)
+        return total, weight
 
     def _outcomes(
         self, neighbour: Neighbour, column: dict[ArmId, int], cost: Floats

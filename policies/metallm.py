@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,7 +11,18 @@ from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._directions import along
 from policies._explore import WIDEST, greedy
 from policies._linear import RidgeStack
-from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Floats,
+    Proposal,
+    Proposals,
+    Rewarded,
+    Vector,
+)
 
 __all__ = ["MetaLLM"]
 
@@ -71,6 +83,8 @@ class MetaLLM:
     comparison_weight: float = 0.5
     directions: int = 0
 
+    reads_neighbours: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         within("alpha", self.alpha, 0.0)
         above("ridge", self.ridge, 0.0)
@@ -91,17 +105,26 @@ class MetaLLM:
 
     def propose(self, state: RidgeStack, context: Context, arms: Arms) -> Proposal:
         """All mass on the highest index; ties share."""
+        return self.propose_many(state, Contexts.of((context,)), arms.one_row())[0]
+
+    def propose_many(self, state: RidgeStack, contexts: Contexts, arms: Arms) -> Proposals:
+        """The same of B queries. Their deviations are computed one by one, since the last digits of
+        a product with many at once depend on how many those are.
+        """
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
-        mean, deviation = state.estimate(arms.ids, self._features(context.embedding), self.ridge)
+        rows = [
+            state.estimate(arms.ids, self._features(one), self.ridge) for one in contexts.embedding
+        ]
+        mean, deviation = np.array([one for one, _ in rows]), np.array([two for _, two in rows])
         if self.reward == "paper":
             scores = mean + self.alpha * deviation
             quality = mean + self.cost_weight * arms.price
         else:
             quality = self.prior + mean
-            cost = arms.cost_usd / context.willingness_to_pay
+            cost = arms.cost_usd / contexts.willingness_to_pay[:, None]
             scores = quality + self.alpha * deviation - cost
-        return Proposal(
+        return Proposals(
             scores,
             greedy(scores),
             np.clip(quality, 0.0, 1.0),

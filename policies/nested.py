@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,7 +12,18 @@ from policies._cells import Cells, Int64s, on_grid, rounded
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._protocol import OwnAlarms
-from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Floats,
+    Proposal,
+    Proposals,
+    Rewarded,
+    Vector,
+)
 
 __all__ = ["Nested"]
 
@@ -109,6 +119,7 @@ class Nested:
     keep: float = 0.1
     comparison_weight: float = 0.5
 
+    reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "what_fades_is_one_arms_alone": "how hard a group is, and the price line, all arms tell"
     }
@@ -155,36 +166,24 @@ class Nested:
 
     def propose(self, state: Cells, context: Context, arms: Arms) -> Proposal:
         """All mass on the highest index with "ucb"; with "thompson" graded."""
-        return self.propose_many(state, (context,), (arms,))[0]
+        return self.propose_many(state, Contexts.of((context,)), arms.one_row())[0]
 
-    def propose_many(
-        self, state: Cells, contexts: Sequence[Context], arms: Sequence[Arms]
-    ) -> list[Proposal]:
+    def propose_many(self, state: Cells, contexts: Contexts, arms: Arms) -> Proposals:
         """`propose` of B queries with the same arms: one product with the cells for all."""
-        if not len(arms[0]):
+        if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
-        x = on_grid(np.array([self._features(context) for context in contexts]))
-        at = state.columns_of(arms[0].ids)
-        mean, variance = self._estimate(state, x, at, arms[0])
-        pairs = zip(arms, contexts, strict=True)
-        net = mean - np.array([each.cost_usd / of.willingness_to_pay for each, of in pairs])
+        x = on_grid(self._features(contexts))
+        at = state.columns_of(arms.ids)
+        mean, variance = self._estimate(state, x, at, arms)
+        net = mean - arms.cost_usd / contexts.willingness_to_pay[:, None]
         deviation = np.sqrt(variance)
         width = self._kappa * deviation
         ucb = self.explore == "ucb"
         bonus = width if ucb else np.zeros(width.shape)
         scores = net + bonus
         quality, count = np.minimum(np.maximum(mean, 0.0), 1.0), state.sums.n[at]
-        return [
-            Proposal(
-                scores[i],
-                greedy(scores[i]) if ucb else best_probability(scores[i], width[i]),
-                quality[i],
-                deviation[i],
-                count,
-                bonus[i],
-            )
-            for i in range(len(contexts))
-        ]
+        shares = greedy(scores) if ucb else best_probability(scores, width)
+        return Proposals(scores, shares, quality, deviation, count, bonus)
 
     @property
     def _kappa(self) -> float:
@@ -192,10 +191,10 @@ class Nested:
             return self.kappa
         return 1.0 if self.explore == "ucb" else 0.35
 
-    def _features(self, context: Context) -> Vector:
+    def _features(self, of: Context | Contexts) -> Vector:
         if not self.surface:
-            return context.embedding
-        return np.concatenate([context.embedding, np.float32(self.surface) * context.surface])
+            return of.embedding
+        return np.concatenate([of.embedding, np.float32(self.surface) * of.surface], axis=-1)
 
     def _estimate(self, state: Cells, x: Vector, at: Int64s, arms: Arms) -> tuple[Floats, Floats]:
         """(B, K) mean and variance of each arm's quality on each query."""

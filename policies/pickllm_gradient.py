@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -70,6 +71,8 @@ class PickLLMGradient:
     latency_scale: float = 3.0
     converged_at: float = 0.99
     comparison_weight: float = 0.5
+
+    reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         above("learning_rate", self.learning_rate, 0.0)

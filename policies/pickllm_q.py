@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -64,6 +65,8 @@ class PickLLMQ:
     latency_scale: float = 3.0
     patience: int = 100
     comparison_weight: float = 0.5
+
+    reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         above("learning_rate", self.learning_rate, 0.0)

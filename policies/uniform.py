@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies._types import Arms, Compared, Context, Proposal, Rewarded
+from policies._types import Arms, Compared, Context, Contexts, Proposal, Proposals, Rewarded
 
 __all__ = ["Uniform"]
 
@@ -30,6 +30,7 @@ class Uniform:
     array([0.5, 0.5])
     """
 
+    reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "the_best_arm_of_an_easy_problem_is_found": "it learns nothing, by design"
     }
@@ -40,10 +41,15 @@ class Uniform:
 
     def propose(self, state: _Nothing, context: Context, arms: Arms) -> Proposal:
         """1/K each."""
+        return self.propose_many(state, Contexts.of((context,)), arms)[0]
+
+    def propose_many(self, state: _Nothing, contexts: Contexts, arms: Arms) -> Proposals:
+        """The same for each of B queries."""
         k = len(arms)
         if not k:
             raise ValueError("arms: no eligible arm to propose from")
-        return Proposal(np.zeros(k), np.full(k, 1.0 / k))
+        shape = len(contexts), k
+        return Proposals(np.zeros(shape), np.full(shape, 1.0 / k))
 
     def learn(self, state: _Nothing, event: Rewarded | Compared) -> _Nothing:
         """Nothing."""

@@ -11,6 +11,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, Lesson
+from bandit_service.core.pool import Pool
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Arms
 
@@ -74,6 +75,13 @@ class Catalogue:
 
     arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
     configured: dict[ArmId, ev.ArmSpec] = field(default_factory=dict)
+    _pool: Pool | None = None
+
+    def pool(self) -> Pool:
+        """The arms that are offered, compiled."""
+        if self._pool is None:
+            self._pool = Pool(self.offered())
+        return self._pool
 
     def offered(self) -> list[ArmRecord]:
         """Arms that are not retired, in the canonical order."""
@@ -98,6 +106,7 @@ class Catalogue:
 
     @takes(ev.ArmAdded, ev.ArmUpdated)
     def _set(self, event: ev.ArmAdded | ev.ArmUpdated, _: Resolved) -> None:
+        self._pool = None
         spec, source = event.arm, event.source
         if source == "config":
             self.configured[spec.id] = spec
@@ -111,6 +120,7 @@ class Catalogue:
 
     @takes(ev.ArmRetired)
     def _retire(self, event: ev.ArmRetired, _: Resolved) -> None:
+        self._pool = None
         if event.id in self.arms:
             self.arms[event.id].retired = True
             self.arms[event.id].source = event.source

@@ -28,7 +28,6 @@ from policies import (
     Arms,
     Context,
     Floats,
-    ManyAtOnce,
     Neighbour,
     Proposal,
     Vector,
@@ -36,6 +35,7 @@ from policies import (
     floor,
     lift,
     mix,
+    reads_neighbours,
 )
 
 NOT_ALLOWED = "not in arms"
@@ -165,12 +165,12 @@ class Weighed:
     worth: float
 
 
-_Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
+Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
 """The eligible arms with what they cost, by all of a query that they hang on, in one world."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Posed:
+@dataclass(slots=True)
+class Posed:
     """A query with all that its proposal is made from. always: the position of a fixed arm."""
 
     query: Query
@@ -181,46 +181,48 @@ class _Posed:
     part: Assigned | None
     always: int | None
     learner: Learner
-    context: Context
+
+
+@dataclass(slots=True)
+class Pot:
+    """What decisions have in common that one policy made over the same arms.
+
+    prices, count: by arm. untried: positions of those that no outcome came of.
+    """
+
+    records: list[ArmRecord]
+    ids: tuple[ArmId, ...]
+    prices: list[float]
+    count: list[float] | None
+    untried: tuple[int, ...]
+    policy: str
+    key: str
+
+
+@dataclass(slots=True)
+class Lot:
+    """All that one draw is made from and that its record says, in Python's numbers, by arm."""
+
+    query: Query
+    recalled: Recalled
+    pot: Pot
+    embedding: bytes
+    propensities: list[float]
+    scores: list[float]
+    costs: list[float]
+    quality: list[float] | None
+    deviation: list[float] | None
+    fallback: str
+    part: Assigned | None
+    steps: tuple[str, ...]
+    excluded: dict[ArmId, str]
+    stayed: bool = False
+    shadows: tuple[ev.Shadow, ...] = ()
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
     """Eligible arms → proposal → floor: all of a decision but the draw. Changes nothing."""
-    posed = _posed(world, query, recalled, {})
-    if posed.always is not None:
-        return _weighed(world, posed, *_fixed(posed, posed.always), explore)
-    found = proposed(posed.learner, posed.context, posed.arms, query.fallback)
-    return _weighed(world, posed, *found, explore)
-
-
-def weigh_many(
-    world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
-) -> list[Weighed | Exception]:
-    """`weigh` of each, or what it raises; those that one policy can take together, it does."""
-    found: list[Weighed | Exception | None] = [None] * len(asked)
-    posed: dict[int, _Posed] = {}
-    offers: _Offers = {}
-    together: dict[tuple[int, tuple[ArmId, ...], int], list[int]] = {}
-    for at, (query, recalled) in enumerate(asked):
-        try:
-            one = posed[at] = _posed(world, query, recalled, offers)
-        except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
-            found[at] = error
-            continue
-        if one.always is None:
-            of = id(one.learner), one.arms.ids, len(query.embedding)
-            together.setdefault(of, []).append(at)
-    proposals: dict[int, tuple[Proposal, str]] = {}
-    for alike in together.values():
-        some = [posed[at] for at in alike]
-        proposals.update(zip(alike, _proposed_many(some), strict=True))
-    for at, one in posed.items():
-        try:
-            proposal = proposals[at] if one.always is None else _fixed(one, one.always)
-            found[at] = _weighed(world, one, *proposal, explore)
-        except Exception as error:  # noqa: BLE001 - as above
-            found[at] = error
-    return [each for each in found if each is not None]
+    return weigh_posed(world, pose(world, query, recalled, {}), explore, shown=True)
 
 
 def one_by_one(world: World) -> bool:
@@ -230,7 +232,8 @@ def one_by_one(world: World) -> bool:
     return bool(world.drift.allowances)
 
 
-def _posed(world: World, query: Query, recalled: Recalled, offers: _Offers) -> _Posed:
+def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Posed:
+    """Who decides, over which arms. Raises what `eligible` does, and for a policy that is named."""
     asked = (
         query.arms,
         query.requires,
@@ -240,31 +243,34 @@ def _posed(world: World, query: Query, recalled: Recalled, offers: _Offers) -> _
     )
     offer = offers.get(asked)
     if offer is None:
-        records = eligible(world, query)
-        offer = offers[asked] = records, world.catalogue.priced(records, query.tokens)
+        offer = offers[asked] = _offer(world, query)
     records, arms = offer
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
-    learner = _learner(world, query, part)
-    context = _context(world, query, recalled, learner)
-    return _Posed(query, recalled, records, arms, alone, part, always, learner, context)
+    return Posed(query, recalled, records, arms, alone, part, always, _learner(world, query, part))
 
 
-def _fixed(posed: _Posed, always: int) -> tuple[Proposal, str]:
-    """A fixed arm is just that: neither proposal nor floor."""
-    eye = np.eye(len(posed.arms))[always]
-    return Proposal(scores=eye, propensities=eye), posed.query.fallback
+def _offer(world: World, query: Query) -> tuple[list[ArmRecord], Arms]:
+    pool = world.catalogue.pool()
+    bound = (query.arms, query.max_cost_usd, query.max_latency_s) != (None, None, None)
+    if not (bound or query.requires) and query.tokens <= pool.room:
+        return pool.records, pool.arms(query.tokens)
+    records = eligible(world, query)
+    return records, world.catalogue.priced(records, query.tokens)
 
 
-def _weighed(
-    world: World, posed: _Posed, proposal: Proposal, fallback: str, explore: Exploration
-) -> Weighed:
+def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = False) -> Weighed:
+    """`weigh` of one that is posed in the world as it is now. shown: also the neighbours that the
+    policy does not look at are wanted.
+    """
     query, arms, always, learner = posed.query, posed.arms, posed.always, posed.learner
-    if always is not None:
-        policy, key = "fixed", ""
+    context = _context(world, query, posed.recalled, learner, shown)
+    if always is not None:  # a fixed arm is just that: neither proposal nor floor
+        eye = np.eye(len(arms))[always]
+        proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
     else:
-        policy, key = learner.name or world.serving, world.key_of(learner)
+        proposal, fallback = proposed(learner, context, arms, query.fallback)
     stays = None if always is not None else _stays(proposal, arms, query)
     if stays is not None:
         proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
@@ -274,22 +280,68 @@ def _weighed(
         floors = world.drift.floors(arms.ids)
         if floors is not None:
             propensities = lift(propensities, floors)
+    policy, key = who_decides(world, learner) if always is None else ("fixed", "")
     return Weighed(
         posed.records,
         arms,
         proposal,
         propensities,
-        posed.context.neighbours,
+        context.neighbours,
         fallback,
         stays is not None,
         policy,
         key,
         posed.part,
-        _steps(world, query, posed.part, always is not None),
+        steps_of(world, query, posed.part, always is not None),
         () if posed.alone else _shadows(world, query, posed.recalled, arms, explore),
-        _noted(world, query) if len(posed.records) < len(world.arms) else {},
+        noted(world, posed),
         query.willingness_to_pay,
     )
+
+
+def lot_of(query: Query, recalled: Recalled, weighed: Weighed) -> Lot:
+    """What was weighed, ready to be drawn from."""
+    proposal, arms = weighed.proposal, weighed.arms
+    count = _listed(proposal.count)
+    return Lot(
+        query,
+        recalled,
+        Pot(
+            weighed.records,
+            arms.ids,
+            arms.price.tolist(),
+            count,
+            untried_of(count),
+            weighed.policy,
+            weighed.key,
+        ),
+        ev.pack(query.embedding),
+        weighed.propensities.tolist(),
+        proposal.scores.tolist(),
+        arms.cost_usd.tolist(),
+        _listed(proposal.quality),
+        _listed(proposal.deviation),
+        weighed.fallback,
+        weighed.part,
+        weighed.steps,
+        weighed.excluded,
+        weighed.stayed,
+        weighed.shadows,
+    )
+
+
+def _listed(values: Floats | None) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]
+
+
+def untried_of(count: list[float] | None) -> tuple[int, ...]:
+    """Positions of the arms that no outcome came of, as far as the policy counts them."""
+    return () if count is None else tuple(i for i, n in enumerate(count) if n == 0.0)
+
+
+def who_decides(world: World, learner: Learner) -> tuple[str, str]:
+    """The policy and its key, as a decision's record has them."""
+    return learner.name or world.serving, world.key_of(learner)
 
 
 def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
@@ -310,7 +362,7 @@ def unknown_policy(world: World, name: str, param: str) -> Unknown | Unavailable
     return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
 
 
-def _steps(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
+def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
     """Which steps of the experiments applied, as the decision's record has them."""
     if not world.experiments.specs or query.duel_of:
         return ()
@@ -321,12 +373,18 @@ def _steps(world: World, query: Query, part: Assigned | None, fixed: bool) -> tu
     return (*part.steps, "no arm") if part.arm and not fixed else part.steps
 
 
-def _context(world: World, query: Query, recalled: Recalled, learner: Learner) -> Context:
+def _context(
+    world: World, query: Query, recalled: Recalled, learner: Learner, shown: bool
+) -> Context:
+    """What the policy sees. shown: neighbours are wanted also where it does not look at any."""
+    near: tuple[Neighbour, ...] = ()
+    if shown or reads_neighbours(learner.policy):
+        near = world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner))
     return Context(
         embedding=query.embedding,
         tokens=query.tokens,
         willingness_to_pay=query.willingness_to_pay,
-        neighbours=world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner)),
+        neighbours=near,
         surface=ev.surface_of(query.surface),
     )
 
@@ -341,7 +399,8 @@ def _shadows(
             learner = world.learners.get(label_of(spec.id, variant.key))
             if learner is None or not invited(spec, query):
                 continue
-            proposal, _ = proposed(learner, _context(world, query, recalled, learner), arms, "")
+            context = _context(world, query, recalled, learner, shown=False)
+            proposal, _ = proposed(learner, context, arms, "")
             p = explore.added(proposal.propensities)
             usd = float(p @ arms.cost_usd)
             found.append(
@@ -369,70 +428,59 @@ def decide(
     Where the policy fails, the answer is a smaller truth: uniform over the eligible arms, with
     the true propensities and `fallback` naming the failure.
     """
-    return drawn(query, recalled, weigh(world, query, recalled, explore), id, ts, explore)
+    return drawn(lot_of(query, recalled, weigh(world, query, recalled, explore)), id, ts, explore)
 
 
-def drawn(
-    query: Query, recalled: Recalled, weighed: Weighed, id: str, ts: float, explore: Exploration
-) -> ev.Decided:
-    """The draw from what was weighed, and its record."""
-    records, arms, proposal = weighed.records, weighed.arms, weighed.proposal
-    propensities = weighed.propensities
-    at = draw(propensities, chance.uniform(explore.seed, id))
-    record, part = records[at], weighed.part
+def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
+    """The draw, and its record."""
+    query, pot, part = lot.query, lot.pot, lot.part
+    at = draw(lot.propensities, chance.uniform(explore.seed, id))
+    record, quality, deviation, count = pot.records[at], lot.quality, lot.deviation, pot.count
     return ev.Decided(
         ts=ts,
         id=id,
-        embedding=ev.pack(query.embedding),
+        embedding=lot.embedding,
         tokens=query.tokens,
         willingness_to_pay=query.willingness_to_pay,
-        arms=arms.ids,
-        propensities=tuple(propensities.tolist()),
-        scores=tuple(proposal.scores.tolist()),
+        arms=pot.ids,
+        propensities=tuple(lot.propensities),
+        scores=tuple(lot.scores),
         drawn=at,
-        policy=weighed.policy,
-        key=weighed.key,
+        policy=pot.policy,
+        key=pot.key,
         list_cost_usd=record.list_cost_usd(query.tokens),
-        expected_cost_usd=float(arms.cost_usd[at]),
-        price=float(arms.price[at]),
-        expected_quality=_of(proposal.quality, at),
-        expected_deviation=_of(proposal.deviation, at),
-        expected_count=_of(proposal.count, at),
-        untried=_untried(proposal.count),
+        expected_cost_usd=lot.costs[at],
+        price=pot.prices[at],
+        expected_quality=None if quality is None else quality[at],
+        expected_deviation=None if deviation is None else deviation[at],
+        expected_count=None if count is None else count[at],
+        untried=pot.untried,
         expected_latency_s=record.expected_latency_s(),
-        neighbours=tuple(recalled.ids),
-        similarities=tuple(recalled.similarities),
+        neighbours=tuple(lot.recalled.ids),
+        similarities=tuple(lot.recalled.similarities),
         tenant=query.tenant,
         unit=query.unit,
-        fallback=weighed.fallback,
-        stayed=weighed.stayed,
+        fallback=lot.fallback,
+        stayed=lot.stayed,
         caller=query.caller,
         duel_of=query.duel_of,
         experiment="" if part is None else part.experiment,
         variant="" if part is None else part.variant,
         split=1.0 if part is None else part.split,
         member="" if part is None else part.member,
-        steps=weighed.steps,
-        shadows=weighed.shadows,
+        steps=lot.steps,
+        shadows=lot.shadows,
         surface=query.surface,
-        excluded=weighed.excluded,
+        excluded=lot.excluded,
     )
 
 
-def _of(values: Floats | None, at: int) -> float | None:
-    return None if values is None else float(values[at])
-
-
-def _untried(count: Floats | None) -> tuple[int, ...]:
-    """Positions of the arms that no outcome came of, as far as the policy counts them."""
-    if count is None or count.all():
-        return ()
-    return tuple(np.flatnonzero(count == 0.0).tolist())
-
-
-def _noted(world: World, query: Query) -> dict[ArmId, str]:
+def noted(world: World, posed: Posed) -> dict[ArmId, str]:
     """What the event keeps of `left_out`."""
-    reasons = ((id, why) for id, why in left_out(world, query).items() if why != NOT_ALLOWED)
+    if len(posed.records) == len(world.catalogue.pool().records):
+        return {}
+    found = left_out(world, posed.query).items()
+    reasons = ((id, why) for id, why in found if why != NOT_ALLOWED)
     return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MOST_EXCLUDED)}
 
 
@@ -456,24 +504,6 @@ def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> t
         failure = f"propose: {type(error).__name__}"
     k = len(arms)
     return Proposal(scores=np.zeros(k), propensities=np.full(k, 1.0 / k)), failure
-
-
-def _proposed_many(some: Sequence[_Posed]) -> list[tuple[Proposal, str]]:
-    """`proposed` of queries with the same learner and the same arms."""
-    learner = some[0].learner
-    if len(some) > 1 and isinstance(learner.policy, ManyAtOnce):
-        try:
-            proposals = learner.policy.propose_many(
-                learner.state, [one.context for one in some], [one.arms for one in some]
-            )
-            if len(proposals) == len(some) and all(
-                _proper(each, len(one.arms)) for each, one in zip(proposals, some, strict=True)
-            ):
-                fallbacks = (one.query.fallback for one in some)
-                return list(zip(proposals, fallbacks, strict=True))
-        except Exception:  # noqa: BLE001, S110 - who fails alone is to get a fallback alone
-            pass
-    return [proposed(learner, one.context, one.arms, one.query.fallback) for one in some]
 
 
 def _proper(proposal: Proposal, k: int) -> bool:

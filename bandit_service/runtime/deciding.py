@@ -16,13 +16,16 @@ import numpy as np
 from bandit_service.core import events as ev
 from bandit_service.core.decide import (
     Exploration,
+    Lot,
     Query,
     Recalled,
     Weighed,
     drawn,
+    lot_of,
     one_by_one,
-    weigh_many,
+    weigh,
 )
+from bandit_service.core.together import weigh_many
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
@@ -84,43 +87,57 @@ class Deciding:
         begun = time.perf_counter()
         near = self._recall_each(asked)
         recalled_at = time.perf_counter()
-        pairs = [
-            (one.query, found)
-            for one, found in zip(asked, near, strict=True)
-            if isinstance(found, Recalled)
+        weighed = self._weigh_each(asked, near)
+        proposed_at = time.perf_counter()
+        made: list[ev.AnyEvent | Exception] = [
+            lot if isinstance(lot, Exception) else self._drawn(lot) for lot in weighed
         ]
-        weighed = iter(weigh_many(self._writer.world, pairs, self._explore))
-        proposed_at, n = time.perf_counter(), len(asked)
-        made: list[ev.AnyEvent | Exception] = []
-        for one, found in zip(asked, near, strict=True):
-            drawing_at = time.perf_counter()
-            event = (
-                found if isinstance(found, Exception) else self._drawn(one, found, next(weighed))
-            )
-            made.append(event)
+        drawn_at = time.perf_counter()
+        decisions = 0
+        for one, event in zip(asked, made, strict=True):
             if isinstance(event, Exception):
                 continue
-            one.drawn_at = time.perf_counter()
-            self._telemetry.stage("recall", (recalled_at - begun) / n)
-            self._telemetry.stage("propose", (proposed_at - recalled_at) / n)
-            self._telemetry.stage("draw", one.drawn_at - drawing_at)
+            decisions += 1
+            one.drawn_at = drawn_at
             if one.span is not None:
                 one.span.stage("recall", begun, recalled_at)
                 one.span.stage("propose", recalled_at, proposed_at)
-                one.span.stage("draw", drawing_at, one.drawn_at)
+                one.span.stage("draw", proposed_at, drawn_at)
+        n, stage = len(asked), self._telemetry.stage
+        stage("recall", (recalled_at - begun) / n, decisions)
+        stage("propose", (proposed_at - recalled_at) / n, decisions)
+        stage("draw", (drawn_at - proposed_at) / n, decisions)
         return made
 
-    def _drawn(
-        self, asked: Asked, recalled: Recalled, weighed: Weighed | Exception
-    ) -> ev.Decided | Exception:
-        if isinstance(weighed, Exception):
-            return weighed
+    def _weigh_each(
+        self, asked: Sequence[Asked], near: Sequence[Recalled | Exception]
+    ) -> list[Lot | Exception]:
+        world, explore = self._writer.world, self._explore
+        pairs = [
+            (one.query, found)
+            for one, found in zip(asked, near, strict=True)
+            if isinstance(found, Recalled) and one.look is None
+        ]
+        together = iter(weigh_many(world, pairs, explore))
+        lots: list[Lot | Exception] = []
+        for one, found in zip(asked, near, strict=True):
+            if isinstance(found, Exception):
+                lots.append(found)
+            elif one.look is None:
+                lots.append(next(together))
+            else:
+                try:
+                    weighed = weigh(world, one.query, found, explore)
+                    one.look(weighed)
+                    lots.append(lot_of(one.query, found, weighed))
+                except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+                    lots.append(error)
+        return lots
+
+    def _drawn(self, lot: Lot) -> ev.Decided | Exception:
         try:
-            if asked.look is not None:
-                asked.look(weighed)
             ts = self._writer.now()
-            id = self._writer.new_id(ts)
-            return drawn(asked.query, recalled, weighed, id, ts, self._explore)
+            return drawn(lot, self._writer.new_id(ts), ts, self._explore)
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             return error
 

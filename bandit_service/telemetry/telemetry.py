@@ -104,9 +104,10 @@ class Telemetry:
 
     # --- decide
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One stage of one decision."""
-        self._stages[name].observe(seconds)
+    def stage(self, name: str, seconds: float, decisions: int = 1) -> None:
+        """One stage of so many decisions, each of which took so long."""
+        for _ in range(decisions):
+            self._stages[name].observe(seconds)
 
     def decided(self, event: ev.Decided, seconds: float) -> None:
         """One decision, and how long it took; its id goes along as the exemplar."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from policies import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded
+from policies import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Floats,
+    Proposal,
+    Proposals,
+    Rewarded,
+)
 
 
 @dataclass
@@ -134,10 +143,26 @@ class TakesOneForAll(Honest):
         cost = arms.cost_usd / context.willingness_to_pay
         return Proposal(proposal.scores - cost, proposal.propensities)
 
-    def propose_many(
-        self, state: Sums, contexts: Sequence[Context], arms: Sequence[Arms]
-    ) -> list[Proposal]:
-        return [self.propose(state, context, arms[0]) for context in contexts]
+    def propose_many(self, state: Sums, contexts: Contexts, arms: Arms) -> Proposals:
+        k = len(arms)
+        if not k:
+            raise ValueError("arms: no eligible arm")
+        means = self.means(state, arms.ids)
+        best = means == means.max()
+        p = (1.0 - self.epsilon) * best / best.sum() + self.epsilon / k
+        cost = arms.cost_usd[0] / contexts.willingness_to_pay[0]
+        n = len(contexts)
+        return Proposals(np.tile(means - cost, (n, 1)), np.tile(p, (n, 1)))
+
+
+class SaysItIsAlone(Honest):
+    """Looks at neighbours, though it says that it does not."""
+
+    reads_neighbours: ClassVar[bool] = False
+
+    def propose(self, state: Sums, context: Context, arms: Arms) -> Proposal:
+        proposal = super().propose(state, context, arms)
+        return Proposal(proposal.scores + len(context.neighbours), proposal.propensities)
 
 
 class FirstBestWins(Honest):
@@ -414,6 +439,7 @@ CAUGHT_BY: dict[type[Honest], str] = {
     DividesByTheNorm: "a_query_without_an_embedding_gets_an_answer",
     CountsItsProposals: "propose_changes_nothing",
     DrawsByItself: "propose_changes_nothing",
+    SaysItIsAlone: "who_reads_no_neighbours_does_as_well_without",
     TakesOneForAll: "many_at_once_are_proposed_as_one_by_one",
     FirstBestWins: "the_order_of_arms_does_not_matter",
     TrustsTheLastNeighbour: "the_order_of_neighbours_does_not_matter",

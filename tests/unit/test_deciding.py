@@ -17,7 +17,7 @@ from bandit_service.core.world import new_world
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
-from policies import ArmId, Arms, Context, Proposal
+from policies import ArmId, Arms, Contexts, Proposals
 from policies.nested import Nested
 from store import Neighbours
 from store.history import ExactIndex
@@ -49,9 +49,7 @@ class _Index(ExactIndex):
 class _Nested(Nested):
     """Says how many it was asked for at once."""
 
-    def propose_many(
-        self, state: Any, contexts: Sequence[Context], arms: Sequence[Arms]
-    ) -> list[Proposal]:
+    def propose_many(self, state: Any, contexts: Contexts, arms: Arms) -> Proposals:
         ASKED.append(len(contexts))
         return super().propose_many(state, contexts, arms)
 

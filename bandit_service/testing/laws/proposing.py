@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +31,9 @@ from bandit_service.testing.laws.parts import (
 from policies import (
     ArmId,
     Context,
+    Contexts,
     ManyAtOnce,
+    reads_neighbours,
 )
 
 
@@ -124,6 +127,25 @@ def the_order_of_neighbours_does_not_matter(make: Factory) -> None:
         agree(one, distribution(policy, other, context, arms), "learned")
 
 
+def who_reads_no_neighbours_does_as_well_without(make: Factory) -> None:
+    """Where it says that it looks at none, they change no proposal and nothing it learns."""
+    policy = make()
+    if reads_neighbours(policy):
+        raise NotApplicable("it reads neighbours")
+    arms, past = made.arms_of(made.IDS), made.history(60)
+    bare = [dataclasses.replace(event, context=_alone(event.context)) for event in past]
+    one, other = folded(policy, past), folded(policy, bare)
+    assert codec.dump(one) == codec.dump(other), "learned from neighbours"
+    for i in range(30):
+        context = made.context_of(i)
+        found = distribution(policy, one, context, arms)
+        identical(found, distribution(policy, one, _alone(context), arms), "without neighbours")
+
+
+def _alone(context: Context) -> Context:
+    return dataclasses.replace(context, neighbours=())
+
+
 def many_at_once_are_proposed_as_one_by_one(make: Factory) -> None:
     """Where a policy takes many queries together, each gets the bits that it gets alone."""
     policy = make()
@@ -140,12 +162,12 @@ def many_at_once_are_proposed_as_one_by_one(make: Factory) -> None:
                     for i, one in enumerate(contexts)
                 ]
                 one = made.arms_of(ids)
-                arms = [
-                    dataclasses.replace(one, cost_usd=one.cost_usd * (1.0 + i)) for i in range(n)
-                ]
+                costs = one.cost_usd * (1.0 + np.arange(n))[:, None]
+                arms = [dataclasses.replace(one, cost_usd=each) for each in costs]
                 state = folded(policy, past)
                 before = codec.dump(state)
-                together = policy.propose_many(state, contexts, arms)
+                alike = dataclasses.replace(one, cost_usd=costs)
+                together = policy.propose_many(state, Contexts.of(contexts), alike)
                 assert codec.dump(state) == before, "propose_many changed the state"
                 assert len(together) == n, f"{len(together)} proposals for {n} queries"
                 fresh = folded(policy, past)
@@ -153,7 +175,8 @@ def many_at_once_are_proposed_as_one_by_one(make: Factory) -> None:
                     identical(distribution(policy, fresh, context, offered), found, f"{n} together")
     refusal = ""
     try:
-        policy.propose_many(policy.init(), [blind], [made.arms_of([])])
+        nothing = made.arms_of([])
+        policy.propose_many(policy.init(), Contexts.of([blind]), nothing.one_row())
     except ValueError as error:
         refusal = str(error)
     assert "arm" in refusal, f"no refusal that speaks of arms, but {refusal!r}"

@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bandit_service.core import codec
-from policies import ArmId, Arms, Compared, Context, Floats, Rewarded
+from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded
 from policies._cells import Cells
 from policies.nested import Nested
 
@@ -182,11 +183,11 @@ def test_many_proposals_are_those_of_one_by_one() -> None:
     for policy in (Nested(), Nested(explore="ucb")):
         state = _after(policy, told)
         contexts = [_context(i, worth=0.01 * (i + 1)) for i in range(190, 220)]
-        arms = [Arms((A, C), np.array([0.001 * i, 0.002]), np.array([0.5, 1.0])) for i in range(30)]
-        for each, context, offered in zip(
-            policy.propose_many(state, contexts, arms), contexts, arms, strict=True
-        ):
-            alone = policy.propose(state, context, offered)
+        costs = np.array([[0.001 * i, 0.002] for i in range(30)])
+        alike = Arms((A, C), costs, np.array([0.5, 1.0]))
+        together = policy.propose_many(state, Contexts.of(contexts), alike)
+        for each, context, cost in zip(together, contexts, costs, strict=True):
+            alone = policy.propose(state, context, replace(alike, cost_usd=cost))
             assert each.scores.tolist() == pytest.approx(alone.scores.tolist(), abs=1e-12)
             assert each.propensities.tolist() == pytest.approx(alone.propensities.tolist())
 

@@ -1,0 +1,164 @@
+"""Many queries weighed in one world: those that one policy decides over the same arms, together.
+
+Each comes out as it would alone, bit for bit; what goes wrong with one is told of it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bandit_service.core import events as ev
+from bandit_service.core.decide import (
+    Exploration,
+    Lot,
+    Offers,
+    Posed,
+    Pot,
+    Query,
+    Recalled,
+    lot_of,
+    noted,
+    one_by_one,
+    pose,
+    steps_of,
+    untried_of,
+    weigh_posed,
+    who_decides,
+)
+from bandit_service.core.experiments.assignment import running
+from bandit_service.core.lessons import view_of
+from bandit_service.core.world import World
+from policies import (
+    ArmId,
+    Arms,
+    Contexts,
+    Floats,
+    ManyAtOnce,
+    Neighbour,
+    Proposals,
+    Vector,
+    reads_neighbours,
+)
+
+
+def weigh_many(
+    world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
+) -> list[Lot | Exception]:
+    """All of each decision but the draw, or what was wrong with its query."""
+    found: list[Lot | Exception | None] = [None] * len(asked)
+    together: dict[tuple[int, tuple[ArmId, ...], int], list[tuple[int, Posed]]] = {}
+    offers: Offers = {}
+    apart = one_by_one(world) or _shadowing(world)
+    for at, (query, recalled) in enumerate(asked):
+        try:
+            posed = pose(world, query, recalled, offers)
+            if apart or posed.always is not None or query.sticky is not None:
+                found[at] = _alone(world, posed, explore)
+                continue
+        except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+            found[at] = error
+            continue
+        alike = id(posed.learner), posed.arms.ids, len(query.embedding)
+        together.setdefault(alike, []).append((at, posed))
+    for some in together.values():
+        lots = _weighed(world, [posed for _, posed in some], explore)
+        for (at, _), lot in zip(some, lots, strict=True):
+            found[at] = lot
+    return [each for each in found if each is not None]
+
+
+def _shadowing(world: World) -> bool:
+    return any(spec.shadows for spec, _ in running(world))
+
+
+def _alone(world: World, posed: Posed, explore: Exploration) -> Lot:
+    return lot_of(posed.query, posed.recalled, weigh_posed(world, posed, explore))
+
+
+def _weighed(world: World, some: Sequence[Posed], explore: Exploration) -> list[Lot | Exception]:
+    """Of queries with the same learner and the same arms."""
+    policy = some[0].learner.policy
+    if isinstance(policy, ManyAtOnce):
+        try:
+            return [*_in_one(world, some, policy, explore)]
+        except Exception:  # noqa: BLE001, S110 - who fails alone is to get a fallback alone
+            pass
+    found: list[Lot | Exception] = []
+    for posed in some:
+        try:
+            found.append(_alone(world, posed, explore))
+        except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
+            found.append(error)
+    return found
+
+
+def _in_one(
+    world: World, some: Sequence[Posed], policy: ManyAtOnce[object], explore: Exploration
+) -> list[Lot]:
+    """One proposal for all; raises where it is none."""
+    first = some[0]
+    learner, k = first.learner, len(first.arms)
+    vectors = np.array([one.query.embedding for one in some], "<f4")
+    costs = np.array([one.arms.cost_usd for one in some])
+    arms = Arms(first.arms.ids, costs, first.arms.price, first.arms.first_price)
+    proposals = policy.propose_many(learner.state, _contexts(world, some, vectors), arms)
+    _check(proposals, len(some), k)
+    count = None if proposals.count is None else proposals.count.tolist()
+    name, key = who_decides(world, learner)
+    prices = first.arms.price.tolist()
+    pot = Pot(first.records, first.arms.ids, prices, count, untried_of(count), name, key)
+    packed, width = vectors.tobytes(), 4 * vectors.shape[1]
+    quality, deviation = _rows(proposals.quality), _rows(proposals.deviation)
+    propensities = explore.added(proposals.propensities).tolist()
+    scores, cost_rows = proposals.scores.tolist(), costs.tolist()
+    return [
+        Lot(
+            one.query,
+            one.recalled,
+            pot,
+            packed[i * width : (i + 1) * width],
+            propensities[i],
+            scores[i],
+            cost_rows[i],
+            None if quality is None else quality[i],
+            None if deviation is None else deviation[i],
+            one.query.fallback,
+            one.part,
+            steps_of(world, one.query, one.part, False),
+            noted(world, one),
+        )
+        for i, one in enumerate(some)
+    ]
+
+
+def _contexts(world: World, some: Sequence[Posed], vectors: Vector) -> Contexts:
+    learner = some[0].learner
+    neighbours: list[tuple[Neighbour, ...]] = [()] * len(some)
+    if reads_neighbours(learner.policy):
+        view, history = view_of(learner), world.history
+        neighbours = [
+            history.neighbours(one.recalled.ids, one.recalled.similarities, view) for one in some
+        ]
+    return Contexts(
+        vectors,
+        [one.query.tokens for one in some],
+        np.array([one.query.willingness_to_pay for one in some]),
+        neighbours,
+        np.array([ev.surface_of(one.query.surface) for one in some]),
+    )
+
+
+def _rows(values: Floats | None) -> list[list[float]] | None:
+    return None if values is None else values.tolist()
+
+
+def _check(proposals: Proposals, n: int, k: int) -> None:
+    """ValueError unless each is a distribution over the arms."""
+    p, scores = proposals.propensities, proposals.scores
+    if p.shape != (n, k) or scores.shape != (n, k):
+        raise ValueError(f"propose_many: {(n, k)} expected, got {p.shape} and {scores.shape}")
+    off = np.abs(np.add.reduce(p, axis=1) - 1.0)
+    if not (off < 1e-6).all() or float(p.min()) < 0.0 or not np.isfinite(scores).all():
+        raise ValueError("propose_many: not a distribution")
