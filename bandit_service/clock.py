@@ -6,6 +6,10 @@ import secrets
 import time
 import uuid
 
+_BITS_48, _BITS_62 = 2**48 - 1, 2**62 - 1
+_AT_ONCE = 64
+"""For so many ids the operating system is asked for chance at once."""
+
 
 def now() -> float:
     """UTC seconds."""
@@ -22,6 +26,7 @@ class Ids:
 
     def __init__(self, after: float = 0.0) -> None:
         self._last = (int(after * 1000), 0xFFF if after else 0)
+        self._chance = self._left = 0
 
     def new(self, ts: float) -> str:
         """A fresh id at `ts` UTC seconds."""
@@ -33,9 +38,12 @@ class Ids:
             if count > 0xFFF:
                 millisecond, count = millisecond + 1, 0
         self._last = (millisecond, count)
-        value = (millisecond & (2**48 - 1)) << 80 | 0x7 << 76 | count << 64
-        value |= 0b10 << 62 | secrets.randbits(62)
-        return str(uuid.UUID(int=value))
+        if not self._left:
+            self._chance, self._left = secrets.randbits(_AT_ONCE * 62), _AT_ONCE
+        chance = 0b10 << 62 | self._chance & _BITS_62
+        self._chance, self._left = self._chance >> 62, self._left - 1
+        time, low = millisecond & _BITS_48, chance & _BITS_48
+        return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{count:03x}-{chance >> 48:04x}-{low:012x}"
 
 
 def time_of(id: str) -> float | None:

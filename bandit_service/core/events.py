@@ -92,8 +92,13 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
-    """What all events share: `ts`, UTC seconds when it was made, read once, by the router."""
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False
+):
+    """What all events share: `ts`, UTC seconds when it was made, read once, by the router.
+
+    None refers to itself, so the garbage collector need not look at any.
+    """
 
     ts: float
     v: int = 1
@@ -151,7 +156,7 @@ class PolicyLeft(Event, frozen=True, kw_only=True, tag="policy_left"):
     policy: str
 
 
-class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a variant that is not served would have done.
 
     propensities: (K,) over the arms of the decision it stands beside. expected_cost_usd: of a draw.
@@ -235,7 +240,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
         return self.propensities[self.drawn]
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The query of a self-contained outcome, which has no decision of this service."""
 
     embedding: bytes

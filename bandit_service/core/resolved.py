@@ -46,7 +46,7 @@ class Pending:
         return "reward" in self.learned
 
 
-class Resolved(msgspec.Struct, frozen=True):
+class Resolved(msgspec.Struct, frozen=True, gc=False):
     """One event with everything that it refers to.
 
     number: how many events there are with this one. pending: the decision that it makes, or that it

@@ -11,12 +11,14 @@ is one too, whatever arms come later. 1 over it is a p-value at any time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 ALPHA = 0.001
 _GRID = tuple((2.0**-i, math.expm1(2.0**-i) - 2.0**-i) for i in range(12))
 _MOST = 700.0
+_second = itemgetter(1)
 
 
 @dataclass
@@ -36,23 +38,39 @@ class Calibration:
 
         O(arms). What could only go to one arm (a fixed one, one that was named) says nothing.
         """
-        told = [(arm, p) for arm, p in arms if p < 1.0 or arm != drawn]
-        if not told:
-            return
-        own = squares = cubes = 0.0
+        told = tuple(arms)
+        least, most = min(map(_second, told), default=0.0), max(map(_second, told), default=0.0)
+        if least <= 0.0 or most >= 1.0:
+            told = tuple(self._chances(told, drawn))
+            if not told:
+                return
+        sums, own, squares, cubes = self.sums, 0.0, 0.0, 0.0
         for arm, p in told:
-            if p <= 0.0:
-                self.impossible += arm == drawn
-                continue
-            both = self.sums.setdefault(arm, [0.0, 0.0])
-            both[0] += (arm == drawn) - p
+            both = sums.get(arm)
+            if both is None:
+                both = sums[arm] = [0.0, 0.0]
+            if arm == drawn:
+                own = p
+                both[0] += 1.0 - p
+            else:
+                both[0] -= p
             both[1] += p * (1.0 - p)
-            own += p * (arm == drawn)
-            squares += p * p
-            cubes += p * p * p
+            square = p * p
+            squares += square
+            cubes += square * p
         self.sharpness[0] += own - squares
         self.sharpness[1] += max(0.0, cubes - squares * squares)
         self.decisions += squares > 0.0
+
+    def _chances(
+        self, told: Iterable[tuple[str, float]], drawn: str
+    ) -> Iterator[tuple[str, float]]:
+        """Those in which chance had a part; a draw that could not be is counted."""
+        for arm, p in told:
+            if p <= 0.0:
+                self.impossible += arm == drawn
+            elif p < 1.0 or arm != drawn:
+                yield arm, p
 
     def p_value(self) -> float:
         """Of all arms together, valid at any time; 1 before anything was drawn by chance."""

@@ -32,7 +32,6 @@ class LearningMetrics:
 
     def decided(self, event: ev.Decided) -> bool:
         """One decision that was answered; whether it explored: drew what was not the likeliest."""
-        self._metrics.propensity.observe(event.propensity)
         if not (event.experiment and event.policy == "fixed"):
             self._estimates.decided(event)
         return event.propensity < max(event.propensities)

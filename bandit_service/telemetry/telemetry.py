@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -13,6 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
+from bandit_service.telemetry.batches import observe_many, observe_same
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
 from bandit_service.telemetry.metrics import MOST_ARMS, OTHER, Metrics
@@ -20,6 +21,8 @@ from bandit_service.telemetry.metrics import MOST_ARMS, OTHER, Metrics
 disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
 
 STAGES = ("embed", "recall", "propose", "draw", "record", "total")
+AT_ONCE = 256
+"""Decisions that are counted together."""
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
 
@@ -43,6 +46,7 @@ class Telemetry:
         self.experiments = ExperimentMetrics(self.metrics)
         self.looks: list[Callable[[], None]] = []
         self.took_s: deque[float] = deque(maxlen=1000)
+        self._uncounted: list[tuple[ev.Decided, float]] = []
         self.codes: deque[tuple[float, int]] = deque(maxlen=1000)
         ProcessCollector(registry=self.metrics.registry)
         duration = self.metrics.http_duration
@@ -106,25 +110,41 @@ class Telemetry:
 
     def stage(self, name: str, seconds: float, decisions: int = 1) -> None:
         """One stage of so many decisions, each of which took so long."""
-        for _ in range(decisions):
-            self._stages[name].observe(seconds)
+        observe_same(self._stages[name], seconds, decisions)
 
     def decided(self, event: ev.Decided, seconds: float) -> None:
-        """One decision, and how long it took; its id goes along as the exemplar."""
-        arm = self.arm_label(event.arm)
-        explored = self.learning.decided(event)
-        mode = "explore" if explored else "exploit"
-        if event.fallback:
-            mode = "fallback"
-            self.metrics.fallbacks(event.fallback.partition(":")[0]).inc()
-        elif event.policy == "fixed" or len(event.arms) == 1:
-            mode = "fixed"
-        self.metrics.decisions(event.policy, mode).inc()
-        self.metrics.arm_decisions(arm).inc()
-        if event.experiment or event.shadows:
-            self.experiments.decided(event)
-        self._stages["total"].observe(seconds, {"decision_id": event.id})
+        """One decision, and how long it took. It is counted with others, and before a scrape."""
         self.took_s.append(seconds)
+        self._uncounted.append((event, seconds))
+        if len(self._uncounted) >= AT_ONCE:
+            self.count()
+
+    def count(self) -> None:
+        """Count the decisions that were told of; the ids of the slowest go along as exemplars."""
+        told, self._uncounted = self._uncounted, []
+        if not told:
+            return
+        modes: Counter[tuple[str, str]] = Counter()
+        arms: Counter[str] = Counter()
+        for event, _ in told:
+            explored = self.learning.decided(event)
+            mode = "explore" if explored else "exploit"
+            if event.fallback:
+                mode = "fallback"
+                self.metrics.fallbacks(event.fallback.partition(":")[0]).inc()
+            elif event.policy == "fixed" or len(event.arms) == 1:
+                mode = "fixed"
+            modes[event.policy, mode] += 1
+            arms[event.arm] += 1
+            if event.experiment or event.shadows:
+                self.experiments.decided(event)
+        for labels, n in modes.items():
+            self.metrics.decisions(*labels).inc(n)
+        for arm, n in arms.items():
+            self.metrics.arm_decisions(self.arm_label(arm)).inc(n)
+        observe_many(self.metrics.propensity, [event.propensity for event, _ in told])
+        ids = [event.id for event, _ in told]
+        observe_many(self._stages["total"], [seconds for _, seconds in told], ids)
 
     def embedded(self, size: int, seconds: float) -> None:
         """One call of the embedding model."""
@@ -234,6 +254,7 @@ class Telemetry:
 
     def look(self) -> None:
         """Set the gauges of what can be looked at only on the event loop; before `render`."""
+        self.count()
         for look in self.looks:
             look()
 

@@ -180,7 +180,7 @@ async def _played(name: str, turns: list[Any], together: bool) -> tuple[Any, ...
 def _bits() -> Callable[[int], int]:
     """The same numbers every time."""
     chance = np.random.default_rng(7)
-    return lambda k: int(chance.integers(2**k))
+    return lambda k: int.from_bytes(chance.bytes(-(-k // 8)), "big") >> -k % 8
 
 
 def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
