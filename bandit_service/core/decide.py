@@ -43,7 +43,7 @@ _MOST_EXCLUDED, _LONGEST_REASON = 64, 120
 """What a decision keeps of the arms that constraints took out, so that its record is bounded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """What is asked: features of the query and its hard constraints.
 

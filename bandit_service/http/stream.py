@@ -10,6 +10,7 @@ answers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +19,18 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
+from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
-from bandit_service.http.decisions import decided
+from bandit_service.http.decisions import decided, decision_of
 from bandit_service.http.ending import cut_after_s
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.gathering import gather
 from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
+from bandit_service.http.stream_frames import Asked, answer, plain
 from bandit_service.settings.sections import Server
+from bandit_service.telemetry import tracing
 
 PROTOCOL = "bandit.v1"
 _log = logging.getLogger("bandit.stream")
@@ -79,7 +83,11 @@ async def _close_when(
 
 
 class _Connection:
-    """Requests in flight on one socket."""
+    """Requests in flight on one socket.
+
+    A decide that brings its embedding is taken at once, and with all others of its turn decided and
+    answered; everything else, and every error in a frame, gets a task of its own.
+    """
 
     def __init__(
         self,
@@ -97,27 +105,95 @@ class _Connection:
         self._max_frame_bytes = max_frame_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
         self._draining = self._cut = False
+        self._unbegun = 0
+        self._traced = tracing.current() is not None
+        self._context = contextvars.copy_context()
+        self._asked = 0
+        self._answers: list[Asked] = []
+        self._answering: asyncio.Task[None] | None = None
 
     async def serve(self, shed: Any) -> None:
         await self._send({"op": "hello", "credits": self._credits})
         async for message in self._socket:
             if message.type is WSMsgType.BINARY:
-                await self._take(message.data, shed)
+                if self._traced or not self._take_decide(message.data):
+                    await self._take(message.data, shed)
             elif message.type is WSMsgType.TEXT:
                 await self._refuse(None, Refused("frames must be binary MessagePack, got text"))
         for task in self._in_flight:
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await asyncio.gather(*self._under_way(), return_exceptions=True)
 
     async def drain(self, within_s: float) -> None:
         """Take nothing more, and answer what is under way; what takes longer is told so."""
         self._draining = True
-        if self._in_flight:
-            await asyncio.wait(self._in_flight, timeout=within_s)
+        for _ in range(2):  # what was taken is decided in this turn of the loop or the next
+            await asyncio.sleep(0)
+        if self._under_way():
+            await asyncio.wait(self._under_way(), timeout=within_s)
         self._cut = True
-        for task in self._in_flight:
+        for task in self._under_way():
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await asyncio.gather(*self._under_way(), return_exceptions=True)
+
+    def _under_way(self) -> set[asyncio.Task[None]]:
+        return self._in_flight | ({self._answering} if self._answering is not None else set())
+
+    def _full(self) -> bool:
+        return self._asked + len(self._in_flight) >= self._credits
+
+    # --- decides with an embedding
+
+    def _take_decide(self, frame: bytes) -> bool:
+        """Take a frame that is just that; False where it is another, or anything is wrong."""
+        if self._draining or self._unbegun or self._full() or len(frame) > self._max_frame_bytes:
+            return False
+        asked = plain(frame)
+        if asked is None:
+            return False
+        waits, learning = Asked(asked.id, self._told_of), self._learning
+        self._asked += 1
+        try:
+            learning.again()
+            learning.caller.needs("decide")
+            asked.tenant = learning.caller.tenant_for(asked.tenant)
+            learning.router.decide_soon(asked, learning.caller.key, waits)
+        except Exception as error:  # noqa: BLE001 - it is answered
+            waits.set_exception(error)
+        else:
+            waits.taken = True
+        return True
+
+    def _told_of(self, asked: Asked) -> None:
+        """Answer with all others of this turn."""
+        self._answers.append(asked)
+        if self._answering is None:
+            answering = self._answer_all()
+            self._answering = asyncio.create_task(answering, context=self._context)
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._answers:
+                answers, self._answers = self._answers, []
+                taken = [one for one in answers if one.taken]
+                self._learning.router.answered([(one.made, one.begun) for one in taken if one.made])
+                for one in answers:
+                    await self._write(self._body_of(one))
+                    self._asked -= 1  # a client that does not read its answers gets no more
+        finally:
+            self._answering = None
+
+    def _body_of(self, asked: Asked) -> bytes:
+        made = asked.made
+        if isinstance(made, ev.Decided):
+            self._told(200)
+            return answer(asked.id, decision_of(made))
+        if not isinstance(made, ServiceError):
+            _log.error("internal error", exc_info=made)
+            made = ServiceError("internal error; search the log for it")
+        return self._refused(asked.id, made)
+
+    # --- everything else
 
     async def _take(self, frame: bytes, shed: Any) -> None:
         id: Any = None
@@ -139,17 +215,19 @@ class _Connection:
             if self._draining:
                 shed("draining")
                 raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
-            if len(self._in_flight) >= self._credits:
+            if self._full():
                 shed("credits")
                 raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")
         except ServiceError as error:
             await self._refuse(id, error)
             return
+        self._unbegun += 1
         task = asyncio.create_task(self._answer(id, op, body))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
     async def _answer(self, id: int | str, op: str, body: dict[str, Any]) -> None:
+        self._unbegun -= 1
         try:
             caller = self._learning.caller
             self._learning.again()
@@ -157,11 +235,11 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                answer: Decision | Result = await decided(self._learning.router, asked, caller)
+                told: Decision | Result = await decided(self._learning.router, asked, caller)
             elif op == "reward":
-                answer = await self._learning.reward(body)
+                told = await self._learning.reward(body)
             else:
-                answer = await self._learning.compare(body)
+                told = await self._learning.compare(body)
         except ServiceError as error:
             await self._refuse(id, error)
         except asyncio.CancelledError:
@@ -173,15 +251,21 @@ class _Connection:
             await self._refuse(id, ServiceError("internal error; search the log for it"))
         else:
             self._told(200)
-            await self._send({"id": id, **msgspec.to_builtins(answer)})
+            await self._send({"id": id, **msgspec.to_builtins(told)})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
+        await self._write(self._refused(id, error))
+
+    def _refused(self, id: int | str | None, error: ServiceError) -> bytes:
         self._rejected(error)
         self._told(error.status)
-        await self._send({"id": id, "error": error.body()})
+        return _encoder.encode({"id": id, "error": error.body()})
 
     async def _send(self, answer: dict[str, Any]) -> None:
+        await self._write(_encoder.encode(answer))
+
+    async def _write(self, body: bytes) -> None:
         try:
-            await self._socket.send_bytes(_encoder.encode(answer))
+            await self._socket.send_bytes(body)
         except (ConnectionError, RuntimeError):
             return  # the client is gone, and its answer with it

@@ -6,6 +6,7 @@ is told to it alone.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from bandit_service.core.decide import (
     weigh,
 )
 from bandit_service.core.together import weigh_many
+from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
@@ -70,12 +72,17 @@ class Deciding:
     ) -> ev.Decided:
         """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
         asked = Asked(query, look, tracing.current())
-        event = await self._writer.submit_among(self, asked)
-        assert isinstance(event, ev.Decided)
+        done: asyncio.Future[ev.Decided] = asyncio.get_running_loop().create_future()
+        self._writer.submit_among(self, asked, done)
+        event = await done
         if asked.span is not None:
             asked.span.stage("append", asked.drawn_at, time.perf_counter())
             asked.span.set(tracing.decision(event))
         return event
+
+    def submit(self, query: Query, done: Done) -> None:
+        """`decide` without a span; `done` is told."""
+        self._writer.submit_among(self, Asked(query), done)
 
     @property
     def alone(self) -> bool:

@@ -7,13 +7,31 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, Unavailable
 from store import Closed, EventLog, Offset, StoreError
 
-Done: TypeAlias = asyncio.Future[Any]
+
+class Done(Protocol):
+    """What of a future the writer uses; who is told at once needs none."""
+
+    def cancelled(self) -> bool:
+        """Whether whoever asked has left."""
+        ...
+
+    def done(self) -> bool:
+        """Whether it was told."""
+        ...
+
+    def set_result(self, event: Any, /) -> None:
+        """What was appended and applied. Raises nothing, and neither awaits nor submits."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """What went wrong."""
+        ...
 
 
 class GroupCommit:
@@ -60,7 +78,7 @@ class GroupCommit:
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""
         upto = self._log.last
-        done: Done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.wait(done, None)
         try:
             await done

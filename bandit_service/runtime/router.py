@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
 from bandit_service.runtime.deciding import Deciding
+from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
@@ -177,25 +178,46 @@ class Router:
         self._admit()
         self._in_flight += 1
         try:
-            query = await self._query(request, bounded)
-            query = replace(
-                query,
-                sticky=sticky,
-                sticky_margin=sticky_margin,
-                caller=caller,
-                duel_of=duel_of,
-                outside=query.outside if outside is None else outside,
-                masked=masked or {},
-            )
+            query = self._query(request, await self._features(request, bounded))
+            query.sticky, query.sticky_margin, query.caller = sticky, sticky_margin, caller
+            query.duel_of, query.masked = duel_of, masked or {}
+            query.outside = query.outside if outside is None else outside
             event = await self._deciding.decide(query, look)
         finally:
             self._in_flight -= 1
         self._bound_pending()
+        self._tell(event, begun)
+        return event
+
+    def decide_soon(self, request: wire.DecideRequest, caller: str, done: Done) -> None:
+        """`decide` of a request that came with its embedding, for whom waits not by a future.
+
+        Raises what is wrong with the request. Then `done` gets the decision, or why there is none,
+        in this turn of the loop or the next, and whoever gave it calls `answered`.
+        """
+        self._admit()
+        query = self._query(request, _Features(wire.embedding_of(request, self._embedder.dim)))
+        query.caller = caller
+        self._in_flight += 1
+        try:
+            self._deciding.submit(query, done)
+        except BaseException:
+            self._in_flight -= 1
+            raise
+
+    def answered(self, made: Sequence[tuple[ev.Decided | Exception, float]]) -> None:
+        """What `done` of each got, with the moment at which it was asked for."""
+        self._in_flight -= len(made)
+        self._bound_pending()
+        for event, begun in made:
+            if not isinstance(event, Exception):
+                self._tell(event, begun)
+
+    def _tell(self, event: ev.Decided, begun: float) -> None:
         logs.decision_id.set(event.id)
         self._telemetry.decided(event, time.perf_counter() - begun)
         if event.fallback:
             _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
-        return event
 
     async def explain(
         self, request: wire.ExplainRequest, tenant: str | None = None
@@ -209,7 +231,7 @@ class Router:
             query = self._again(self._pending(request.decision_id, tenant).decided)
         else:
             wire.check_constraints(request)
-            query = await self._query(request)
+            query = self._query(request, await self._features(request))
         recalled = self._deciding.recall(query.embedding)
         return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
 
@@ -230,8 +252,7 @@ class Router:
             surface=decided.surface,
         )
 
-    async def _query(self, request: wire.DecideRequest, bounded: bool = True) -> Query:
-        of = await self._features(request, bounded)
+    def _query(self, request: wire.DecideRequest, of: _Features) -> Query:
         return Query(
             embedding=of.embedding,
             tokens=of.tokens,

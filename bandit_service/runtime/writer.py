@@ -28,7 +28,7 @@ from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
-from bandit_service.runtime.group_commit import GroupCommit, fail
+from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
@@ -66,7 +66,7 @@ class _Command:
     asked: what `among` is to prepare, in the place of `prepare`.
     """
 
-    done: asyncio.Future[ev.AnyEvent | None]
+    done: Done
     durable: bool
     key: str = ""
     prepare: Prepare | None = None
@@ -177,24 +177,18 @@ class Writer:
         The future has the event when it is with the kernel, or on the disk if `durable`; None when
         `prepare` found nothing to do; or what went wrong, and then nothing was changed.
         """
-        return self._submit(_Command(self._done(), durable, key, prepare))
+        done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
+        self._submit(_Command(done, durable, key, prepare))
+        return done
 
-    def submit_among(
-        self, among: Among[Q], asked: Q, *, durable: bool = False
-    ) -> asyncio.Future[ev.AnyEvent | None]:
-        """`submit` of what is prepared together with others of this turn."""
-        return self._submit(_Command(self._done(), durable, among=among, asked=asked))
+    def submit_among(self, among: Among[Q], asked: Q, done: Done, *, durable: bool = False) -> None:
+        """`submit` of what is prepared together with others of this turn; `done` is told."""
+        self._submit(_Command(done, durable, among=among, asked=asked))
 
-    @staticmethod
-    def _done() -> asyncio.Future[ev.AnyEvent | None]:
-        return asyncio.get_running_loop().create_future()
-
-    def _submit(self, command: _Command) -> asyncio.Future[ev.AnyEvent | None]:
-        loop = asyncio.get_running_loop()
+    def _submit(self, command: _Command) -> None:
         if not self._commands:
-            loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         self._commands.append(command)
-        return command.done
 
     def append_now(self, event: ev.AnyEvent, then: Then | None = None) -> bool:
         """Append and apply an event of our own at once; False when it cannot be written now.

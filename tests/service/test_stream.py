@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 import numpy as np
 import pytest
 
-from bandit_service.http.gathering import Gathering
+from bandit_service.http import stream
+from bandit_service.http.gathering import Gathering, gather
 from tests.service.running import Client, a_vector, serving
 
 
@@ -112,3 +116,130 @@ async def test_a_client_that_leaves_harms_nobody(client: Client) -> None:
             await _send(socket, op="decide", id=i, query=f"abandoned question {i}")
     async with asyncio.timeout(30):
         assert (await client.decide(query="still here?"))["arm"]
+
+
+async def test_frames_taken_at_once_are_answered_as_others_are(client: Client) -> None:
+    """A decide that brings its embedding goes a way of its own; what is said of it does not."""
+    good = np.asarray(a_vector(1), "<f4").tobytes()
+    frames: list[dict[str, Any]] = [
+        {"embedding": good},
+        {"embedding": a_vector(1)},
+        {"embedding": good, "requires": [], "max_cost_usd": 1.0, "unit": None, "arms": None},
+        {"embedding": good, "arms": ["gemini-2.5-pro"]},
+        {"embedding": good, "explain": True},
+        {"embedding": good, "arms": []},
+        {"embedding": good, "arms": ["nobody"]},
+        {"embedding": good, "requires": ["flight"]},
+        {"embedding": good[:-4]},
+        {"embedding": np.zeros(384, "<f4").tobytes()},
+        {"embedding": np.full(384, np.nan, "<f4").tobytes()},
+        {"embedding": good, "query": "and a text"},
+        {"embedding": good, "wish": 1},
+        {"embedding": good, "max_cost_usd": -1.0},
+        {"embedding": good, "policy": "unheard of"},
+        {},
+    ]
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await _receive(socket)
+        for i, frame in enumerate(frames):
+            await _send(socket, op="decide", id=f"frame {i}", **frame)
+        answers = {}
+        for _ in frames:
+            answer = await _receive(socket)
+            assert next(iter(answer)) == "id"
+            answers[answer["id"]] = answer
+    for i, frame in enumerate(frames):
+        answer = answers[f"frame {i}"]
+        posted = dict(frame)
+        if isinstance(frame.get("embedding"), bytes):
+            posted["embedding"] = np.frombuffer(frame["embedding"], "<f4").astype(float).tolist()
+        if i == 10:
+            assert answer["error"]["message"] == (
+                "embedding: must be finite numbers, got NaN or infinity"
+            )
+            continue
+        status, told = await client.post("/v1/decide", posted)
+        if status == 200:
+            assert answer.keys() - {"id"} == told.keys(), frame
+        elif i != 8:  # bytes and numbers are counted in other words
+            assert answer["error"]["message"] == told["error"]["message"], frame
+        assert ("error" in answer) == (status != 200), frame
+
+
+async def test_decides_see_the_reward_that_was_sent_before_them(client: Client) -> None:
+    """Also where they come in one packet: no decide overtakes what it is to learn from."""
+    url = client.url + "/v1/stream"
+    good = np.asarray(a_vector(1), "<f4").tobytes()
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await _receive(socket)
+        await _send(socket, op="decide", id=0, embedding=good, arms=["gemini-2.5-pro"])
+        first = (await _receive(socket))["decision_id"]
+        await _send(socket, op="reward", id=1, decision_id=first, quality=1.0)
+        for i in range(2, 5):
+            await _send(socket, op="decide", id=i, embedding=good, arms=["gemini-2.5-pro"])
+        answers = {answer["id"]: answer for answer in [await _receive(socket) for _ in range(4)]}
+    assert [answers[i]["expected"]["n"] for i in range(2, 5)] == [1.0] * 3
+
+
+_HANDSHAKE = (
+    "GET /v1/stream HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    "Sec-WebSocket-Protocol: bandit.v1\r\n\r\n"
+)
+
+
+async def test_a_client_that_does_not_read_is_not_read_from(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the answers that it leaves would fill the memory; later it gets every one of them."""
+    many, credits_given = 12_000, 64
+
+    def gathered(connection: Any) -> None:
+        """So that the kernel holds few answers."""
+        own = connection.transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        gather(connection)
+
+    monkeypatch.setattr(stream, "gather", gathered)
+    environ = {"BANDIT_SERVER_STREAM_CREDITS": str(credits_given)}
+    good = np.asarray(a_vector(1), "<f4").tobytes()
+    loop = asyncio.get_running_loop()
+    async with serving(tmp_path / "var", models, **environ) as client:
+        with socket.socket() as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            raw.setblocking(False)
+            at = urlsplit(client.url)
+            await loop.sock_connect(raw, (at.hostname, at.port))
+            await loop.sock_sendall(raw, _HANDSHAKE.format(host=at.netloc).encode())
+            sent, stuck = 0, False
+            while sent < many and not stuck:
+                body = msgspec.msgpack.encode({"op": "decide", "id": sent, "embedding": good})
+                frame = struct.pack("!BBH4x", 0x82, 0xFE, len(body)) + body
+                try:
+                    async with asyncio.timeout(1.0):
+                        await loop.sock_sendall(raw, frame)
+                except TimeoutError:
+                    stuck = True  # nobody takes it
+                else:
+                    sent += 1
+            assert stuck, "all that was sent was read, though nobody read the answers"
+            reader, writer = await asyncio.open_connection(sock=raw)
+            await reader.readuntil(b"\r\n\r\n")
+            greeting = await _frame(reader)
+            assert greeting["op"] == "hello"
+            async with asyncio.timeout(60):
+                answers = [await _frame(reader) for _ in range(sent)]
+            writer.close()
+    assert sorted(answer["id"] for answer in answers) == list(range(sent))
+    assert sum("error" not in answer for answer in answers) >= credits_given
+
+
+async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """One answer, as it is on the wire."""
+    _, length = await reader.readexactly(2)
+    if length == 126:
+        length = int.from_bytes(await reader.readexactly(2), "big")
+    answer: dict[str, Any] = msgspec.msgpack.decode(await reader.readexactly(length))
+    return answer

@@ -1,0 +1,80 @@
+"""Frames of the stream that ask for a decision and nothing else, and what answers them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from bandit_service import wire
+from bandit_service.core import events as ev
+from bandit_service.http.responses.decisions import Decision
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Frame(wire.DecideRequest, kw_only=True, forbid_unknown_fields=True):
+    """A whole frame that asks for a decision."""
+
+    op: Literal["decide"]
+    id: int | str
+
+
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def plain(frame: bytes) -> Frame | None:
+    """A frame that asks to decide on an embedding; None for any other, and for a wrong one."""
+    try:
+        asked = _decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return None
+    text = asked.query is not None or asked.messages is not None
+    if asked.embedding is None or text or asked.explain or asked.arms == []:
+        return None
+    return asked
+
+
+class Asked:
+    """One decision under way, told without a future of its own. taken: the router counts it."""
+
+    __slots__ = ("_tell", "begun", "id", "made", "taken")
+
+    def __init__(self, id: int | str, tell: Callable[[Asked], None]) -> None:
+        self.begun = time.perf_counter()
+        self.id = id
+        self.taken = False
+        self.made: ev.Decided | Exception | None = None
+        self._tell = tell
+
+    def cancelled(self) -> bool:
+        """It is decided within the turn, also where the client leaves."""
+        return False
+
+    def done(self) -> bool:
+        """Whether it was told."""
+        return self.made is not None
+
+    def set_result(self, event: ev.Decided) -> None:
+        """The decision."""
+        self.made = event
+        self._tell(self)
+
+    def set_exception(self, error: Exception) -> None:
+        """Why there is none."""
+        self.made = error
+        self._tell(self)
+
+
+def answer(id: int | str, decision: Decision) -> bytes:
+    """The decision as a map that begins with the id which it answers."""
+    body = _encoder.encode(decision)
+    # the head of a map is a byte with its size in it, or 0xDE and two bytes of size
+    size, begins = (body[0] & 0x0F, 1) if body[0] < 0x90 else (int.from_bytes(body[1:3], "big"), 3)
+    return b"\xde%b\xa2id%b%b" % (
+        (size + 1).to_bytes(2, "big"),
+        _encoder.encode(id),
+        body[begins:],
+    )
