@@ -39,9 +39,13 @@ class Arms:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, cost_usd: Sequence[Floats] | Floats) -> Arms:
+        """The same arms for `propose_many`, with what each of B queries costs on them."""
+        return Arms(self.ids, np.asarray(cost_usd), self.price, self.first_price)
+
     def one_row(self) -> Arms:
         """The same for `propose_many` of one query."""
-        return Arms(self.ids, self.cost_usd[None], self.price, self.first_price)
+        return self.rows(self.cost_usd[None])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,7 @@ from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
     assigned,
-    invited,
-    running,
 )
-from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
 from bandit_service.core.world import World
@@ -160,7 +157,6 @@ class Weighed:
     key: str
     part: Assigned | None
     steps: tuple[str, ...]
-    shadows: tuple[ev.Shadow, ...]
     excluded: dict[ArmId, str]
     worth: float
 
@@ -177,7 +173,6 @@ class Posed:
     recalled: Recalled
     records: list[ArmRecord]
     arms: Arms
-    alone: bool
     part: Assigned | None
     always: int | None
     learner: Learner
@@ -217,7 +212,6 @@ class Lot:
     steps: tuple[str, ...]
     excluded: dict[ArmId, str]
     stayed: bool = False
-    shadows: tuple[ev.Shadow, ...] = ()
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -248,7 +242,7 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
     alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
-    return Posed(query, recalled, records, arms, alone, part, always, _learner(world, query, part))
+    return Posed(query, recalled, records, arms, part, always, _learner(world, query, part))
 
 
 def _offer(world: World, query: Query) -> tuple[list[ArmRecord], Arms]:
@@ -293,7 +287,6 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
         key,
         posed.part,
         steps_of(world, query, posed.part, always is not None),
-        () if posed.alone else _shadows(world, query, posed.recalled, arms, explore),
         noted(world, posed),
         query.willingness_to_pay,
     )
@@ -326,7 +319,6 @@ def lot_of(query: Query, recalled: Recalled, weighed: Weighed) -> Lot:
         weighed.steps,
         weighed.excluded,
         weighed.stayed,
-        weighed.shadows,
     )
 
 
@@ -389,31 +381,6 @@ def _context(
     )
 
 
-def _shadows(
-    world: World, query: Query, recalled: Recalled, arms: Arms, explore: Exploration
-) -> tuple[ev.Shadow, ...]:
-    """What each running experiment's shadows would do with the query."""
-    found, experiments = [], world.experiments
-    for spec, _ in running(world) if experiments.trials and not experiments.rules.stopped else ():
-        for variant in spec.shadows:
-            learner = world.learners.get(label_of(spec.id, variant.key))
-            if learner is None or not invited(spec, query):
-                continue
-            context = _context(world, query, recalled, learner, shown=False)
-            proposal, _ = proposed(learner, context, arms, "")
-            p = explore.added(proposal.propensities)
-            usd = float(p @ arms.cost_usd)
-            found.append(
-                ev.Shadow(
-                    experiment=spec.id,
-                    variant=variant.key,
-                    propensities=tuple(p.tolist()),
-                    expected_cost_usd=usd,
-                )
-            )
-    return tuple(found)
-
-
 def left_out(world: World, query: Query) -> dict[ArmId, str]:
     """Why each arm that is not eligible is not."""
     reasons = ((record.spec.id, _excluded(record, query)) for record in world.offered())
@@ -469,7 +436,6 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         split=1.0 if part is None else part.split,
         member="" if part is None else part.member,
         steps=lot.steps,
-        shadows=lot.shadows,
         surface=query.surface,
         excluded=lot.excluded,
     )

@@ -190,6 +190,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     "share", "split", "kept" (the variant that the unit had before its weights changed), "held" (the
     control, since its variant is held), "no arm" (its arm could not serve the query, so the policy
     that serves decided).
+    shadows: of logs of before; now an event of its own has them.
     excluded: offered arms that a constraint took out, and why; without those that the request did
     not allow.
     """
@@ -238,6 +239,16 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     def propensity(self) -> float:
         """The probability with which it was drawn."""
         return self.propensities[self.drawn]
+
+
+class Shadowed(Event, frozen=True, kw_only=True, tag="shadowed"):
+    """What shadows would have done with a decision, found out after it was answered.
+
+    In logs of before it stands in the decision itself.
+    """
+
+    decision_id: str
+    shadows: tuple[Shadow, ...]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -433,6 +444,7 @@ AnyEvent: TypeAlias = (
     | PolicyJoined
     | PolicyLeft
     | Decided
+    | Shadowed
     | Rewarded
     | Compared
     | DecisionsExpired

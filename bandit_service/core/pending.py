@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import msgspec
+
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes
@@ -28,6 +30,14 @@ class PendingDecisions:
     def _decided(self, event: ev.Decided, what: Resolved) -> None:
         if what.pending is not None:
             self.decisions[event.id] = what.pending
+
+    @takes(ev.Shadowed)
+    def _shadowed(self, event: ev.Shadowed, what: Resolved) -> None:
+        """What shadows would have done is kept with the decision, for the rewards that come."""
+        if what.pending is not None:
+            decided = what.pending.decided
+            shadows = (*decided.shadows, *event.shadows)
+            what.pending.decided = msgspec.structs.replace(decided, shadows=shadows)
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:

@@ -27,12 +27,10 @@ from bandit_service.core.decide import (
     weigh_posed,
     who_decides,
 )
-from bandit_service.core.experiments.assignment import running
 from bandit_service.core.lessons import view_of
 from bandit_service.core.world import World
 from policies import (
     ArmId,
-    Arms,
     Contexts,
     Floats,
     ManyAtOnce,
@@ -50,7 +48,7 @@ def weigh_many(
     found: list[Lot | Exception | None] = [None] * len(asked)
     together: dict[tuple[int, tuple[ArmId, ...], int], list[tuple[int, Posed]]] = {}
     offers: Offers = {}
-    apart = one_by_one(world) or _shadowing(world)
+    apart = one_by_one(world)
     for at, (query, recalled) in enumerate(asked):
         try:
             posed = pose(world, query, recalled, offers)
@@ -67,10 +65,6 @@ def weigh_many(
         for (at, _), lot in zip(some, lots, strict=True):
             found[at] = lot
     return [each for each in found if each is not None]
-
-
-def _shadowing(world: World) -> bool:
-    return any(spec.shadows for spec, _ in running(world))
 
 
 def _alone(world: World, posed: Posed, explore: Exploration) -> Lot:
@@ -102,9 +96,9 @@ def _in_one(
     learner, k = first.learner, len(first.arms)
     vectors = np.array([one.query.embedding for one in some], "<f4")
     costs = np.array([one.arms.cost_usd for one in some])
-    arms = Arms(first.arms.ids, costs, first.arms.price, first.arms.first_price)
+    arms = first.arms.rows(costs)
     proposals = policy.propose_many(learner.state, _contexts(world, some, vectors), arms)
-    _check(proposals, len(some), k)
+    proper(proposals, len(some), k)
     count = None if proposals.count is None else proposals.count.tolist()
     name, key = who_decides(world, learner)
     prices = first.arms.price.tolist()
@@ -154,7 +148,7 @@ def _rows(values: Floats | None) -> list[list[float]] | None:
     return None if values is None else values.tolist()
 
 
-def _check(proposals: Proposals, n: int, k: int) -> None:
+def proper(proposals: Proposals, n: int, k: int) -> None:
     """ValueError unless each is a distribution over the arms."""
     p, scores = proposals.propensities, proposals.scores
     if p.shape != (n, k) or scores.shape != (n, k):

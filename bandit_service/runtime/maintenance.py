@@ -316,7 +316,9 @@ class Maintenance:
             source=source,
         )
         learners = self._writer.world.learners
-        written = self._writer.append_now(changed, lambda: learners.serve(wanted.name, key, built))
+        written = self._writer.append_now(
+            changed, then=lambda: learners.serve(wanted.name, key, built)
+        )
         if not written or learners.get(learners.serving) is not built:
             raise FoldFailed("the switch could not be written down; the old policy goes on")
         self.serving = wanted

@@ -45,6 +45,7 @@ from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
+from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
@@ -117,6 +118,8 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
+        self._shadows = Shadows(writer, rules.explore)
+        writer.listen(self._shadows.heard)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -147,6 +150,8 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
             await self._sweeping.end()
+        self.writer.flush()
+        self._shadows.close()
         await self.writer.close()
         self._feed.close()
 
@@ -331,6 +336,7 @@ class Router:
         )
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
+        self._shadows.before(id)
         spec = self.world.experiments.specs.get(pending.decided.experiment)
         metrics = () if spec is None else spec.metrics
         rule, now = self.rules.reward, self.writer.now()
@@ -356,6 +362,7 @@ class Router:
         def prepare() -> ev.Compared | None:
             decision_id = request.decision_id
             pending = None if decision_id is None else self._pending(decision_id, tenant)
+            self._shadows.before(decision_id or "")
             outcomes.check_arms(self.world, winner, loser)
             if pending is None and outcomes.comparison_resent(self.world, key, digested):
                 return None

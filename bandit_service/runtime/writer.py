@@ -190,19 +190,26 @@ class Writer:
             asyncio.get_running_loop().call_soon(self._flush)
         self._commands.append(command)
 
-    def append_now(self, event: ev.AnyEvent, then: Then | None = None) -> bool:
-        """Append and apply an event of our own at once; False when it cannot be written now.
+    def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
+        """Append and apply events of our own at once; False when they cannot be written now.
 
-        then: changes what is not folded, with the event, before anybody is told of it.
+        then: changes what is not folded, with each event, before anybody is told of it.
         """
+        if not events:
+            return True
         try:
-            self._append([self._record(event)])
+            self._append([self._record(event) for event in events])
         except StoreError as error:
             self._failed(error)
             return False
         self._syncing.appended()
-        self.apply(event, then)
+        for event in events:
+            self.apply(event, then)
         return not self.broken.done()
+
+    def flush(self) -> None:
+        """Append and apply now what was submitted."""
+        self._flush()
 
     def _flush(self) -> None:
         """Everything that came in this turn of the loop, in order, in as few appends as can be."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bandit_service.core import events as ev
 from bandit_service.core.experiments.conclusions import shown_difference
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.experiments.steering import breaches
@@ -27,14 +26,8 @@ class ExperimentMetrics:
         self._labelled: dict[str, int] = {}
         self._seen: set[tuple[str, ...]] = set()
 
-    def decided(self, event: ev.Decided) -> None:
-        """One decision of a variant, and what each shadow would have done."""
-        if event.experiment:
-            self._count(event.experiment, event.variant)
-        for shadow in event.shadows:
-            self._count(shadow.experiment, shadow.variant)
-
-    def _count(self, experiment: str, variant: str) -> None:
+    def decided(self, experiment: str, variant: str) -> None:
+        """One decision of a variant, or what one of its shadows would have done."""
         known = experiment in self._labelled
         labels = (experiment, variant) if known else (metrics.OTHER, metrics.OTHER)
         self._seen.add(labels)

@@ -136,8 +136,8 @@ class Telemetry:
                 mode = "fixed"
             modes[event.policy, mode] += 1
             arms[event.arm] += 1
-            if event.experiment or event.shadows:
-                self.experiments.decided(event)
+            if event.experiment:
+                self.experiments.decided(event.experiment, event.variant)
         for labels, n in modes.items():
             self.metrics.decisions(*labels).inc(n)
         for arm, n in arms.items():
@@ -160,6 +160,9 @@ class Telemetry:
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
         self.learning.heard(what, world)
+        if isinstance(what.event, ev.Shadowed):
+            for shadow in what.event.shadows:
+                self.experiments.decided(shadow.experiment, shadow.variant)
         if isinstance(what.event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
             self.experiments.admit(world)
 

@@ -69,7 +69,7 @@ def test_running_ones_come_before_stopped_and_newer_before_older_within_the_boun
     stopped = {f"old-{k}" for k in range(3, metrics.MOST_EXPERIMENTS + 2)}
     assert _labelled(registry, "bandit_experiment_units") == stopped | {"now"}
     for id in ("now", "old-0"):
-        found.decided(_decided(world, id))
+        found.decided(id, _decided(world, id).variant)
     assert _labelled(registry, "bandit_experiment_decisions_total") == {"now", metrics.OTHER}
 
 
@@ -89,7 +89,7 @@ def test_what_is_deleted_is_gone_with_the_next_look() -> None:
     found = ExperimentMetrics(metrics.Metrics(registry))
     _run(world, "e", ts=1.0)
     found.admit(world)
-    found.decided(_decided(world, "e"))
+    found.decided("e", _decided(world, "e").variant)
     found.look(world)
     names = ("decisions_total", "units", "weight", "srm_p_value", "guardrail_state")
     assert all(_labelled(registry, f"bandit_experiment_{name}") == {"e"} for name in names)

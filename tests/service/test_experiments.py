@@ -15,6 +15,8 @@ from bandit_service.app import assembly
 from bandit_service.clock import Ids
 from bandit_service.core import codec
 from bandit_service.core import events as ev
+from bandit_service.core.shadows import seen
+from bandit_service.core.world import World
 from bandit_service.runtime import recovery
 from bandit_service.settings import BadSettings
 from store import Record
@@ -540,6 +542,7 @@ async def test_experiments_are_the_same_after_every_kind_of_recovery(
         assert world.digest() == live, "by the whole log"
         await client.post("/v1/snapshots", {})
         assert await _variants(client, 60) == first
+        await _shadowed(world, 60)
     assert len(set(_both_ways(data))) == 1
     async with opened(data, models) as (client, world):
         status, _ = await client.call("DELETE", "/v1/units/u3")
@@ -564,9 +567,20 @@ async def test_experiments_are_the_same_after_every_kind_of_recovery(
         assert {u: v for u, v in found.items() if u != "u3"} == {
             u: v for u, v in first.items() if u != "u3"
         }
+        await _shadowed(world, 60)
         live = world.digest()
     async with opened(data, models) as (_, world):
         assert world.digest() == live
+
+
+async def _shadowed(world: World, newest: int) -> None:
+    """Wait until every shadow has seen these decisions."""
+
+    async def done() -> bool:
+        some = list(world.pending.decisions.values())[-newest:]
+        return all(one.decided.shadows for one in some if seen(world, one.decided))
+
+    await _until(done)
 
 
 async def _rewarded(client: Client, first: int, last: int) -> dict[str, str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Protocol
 
 from bandit_service.core.events import owner_of
 from bandit_service.core.experiments.bucketing import SCHEMES, in_namespace
-from bandit_service.core.experiments.hashing import sha256_fraction
+from bandit_service.core.experiments.hashing import KEPT, sha256_fraction
 from bandit_service.core.experiments.spec import (
     HOLDOUT,
     Audience,
@@ -26,21 +28,26 @@ from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 
 
-class Asker(Protocol):
+class Sized(Protocol):
+    """What of a query an audience is chosen by."""
+
+    @property
+    def tenant(self) -> str: ...  # noqa: D102
+    @property
+    def caller(self) -> str: ...  # noqa: D102
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
+
+
+class Asker(Sized, Protocol):
     """What of a query says who asks."""
 
     @property
     def unit(self) -> str: ...  # noqa: D102
     @property
-    def tenant(self) -> str: ...  # noqa: D102
-    @property
     def session(self) -> str: ...  # noqa: D102
     @property
     def conversation(self) -> str: ...  # noqa: D102
-    @property
-    def caller(self) -> str: ...  # noqa: D102
-    @property
-    def tokens(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def running(world: World) -> Iterator[tuple[Experiment, Trial]]:
             yield world.experiments.specs[id], trial
 
 
-def invited(spec: Experiment, asker: Asker) -> bool:
+def invited(spec: Experiment, asker: Sized) -> bool:
     """Whether the audience allows the query."""
     audience = spec.audience
     return (
@@ -102,22 +109,31 @@ def invited(spec: Experiment, asker: Asker) -> bool:
     )
 
 
+_NAMED = {
+    "user": attrgetter("unit"),
+    "session": attrgetter("session"),
+    "conversation": attrgetter("conversation"),
+    "tenant": attrgetter("tenant"),
+}
+
+
 def unit_of(kind: str, asker: Asker) -> str:
     """The text that is hashed, "" where the query does not name such a unit."""
-    return {
-        "user": asker.unit,
-        "session": asker.session,
-        "conversation": asker.conversation,
-        "tenant": asker.tenant,
-    }[kind]
+    unit: str = _NAMED[kind](asker)
+    return unit
 
 
 def member_of(kind: str, asker: Asker) -> str:
     """The unit as it is kept: a hash, for users the one by which they are erased."""
-    if kind == "user":
-        return owner_of(asker.tenant, asker.unit)
     tenant = "" if kind == "tenant" else asker.tenant
-    text = f"{kind}:{len(tenant)}:{tenant}{unit_of(kind, asker)}"
+    return _member(kind, tenant, unit_of(kind, asker))
+
+
+@lru_cache(KEPT)
+def _member(kind: str, tenant: str, unit: str) -> str:
+    if kind == "user":
+        return owner_of(tenant, unit)
+    text = f"{kind}:{len(tenant)}:{tenant}{unit}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

@@ -6,11 +6,15 @@ unit must always get the same variant.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import md5, sha256
 
 _MASK = 0xFFFFFFFF
+KEPT = 16_384
+"""Hashes of units that are remembered, of those that were asked for lately: a few megabytes."""
 
 
+@lru_cache(KEPT)
 def sha256_fraction(salt: str, unit: str) -> float:
     """First 8 bytes of SHA-256 over salt and unit, each after its length, as a part of 2⁶⁴.
 

@@ -6,6 +6,7 @@ the hold-out, which is measured as an experiment of two variants in which nobody
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -106,9 +107,25 @@ class ExperimentRecords:
         if decided.experiment in self.trials:
             spec = self.specs[decided.experiment]
             trial.decided(self.trials[decided.experiment], spec, decided)
-        for shadow in decided.shadows:
+        self._seen_by(decided, decided.shadows)
+
+    @takes(ev.Shadowed)
+    def _shadowed(self, event: ev.Shadowed, what: Resolved) -> None:
+        """What shadows would have done, and its worth where the reward was there before."""
+        if what.decided is not None:
+            self._seen_by(what.decided, event.shadows)
+            if what.settled is not None:
+                self._worth(what.decided, event.shadows, what.settled)
+
+    def _seen_by(self, decided: ev.Decided, shadows: Sequence[ev.Shadow]) -> None:
+        for shadow in shadows:
             if shadow.experiment in self.trials:
                 trial.shadowed(self.trials[shadow.experiment], decided, shadow)
+
+    def _worth(self, decided: ev.Decided, shadows: Sequence[ev.Shadow], reward: float) -> None:
+        for shadow in shadows:
+            if shadow.experiment in self.trials:
+                trial.shadow_rewarded(self.trials[shadow.experiment], decided, shadow, reward)
 
     @takes(ev.Rewarded)
     def _measured(self, event: ev.Rewarded, what: Resolved) -> None:
@@ -138,6 +155,4 @@ class ExperimentRecords:
                 if name in spec.names():
                     trial.valued(state, spec, each, name, value, before, ts)
         if name == "reward" and before is None:
-            for shadow in decided.shadows:
-                if shadow.experiment in self.trials:
-                    trial.shadow_rewarded(self.trials[shadow.experiment], decided, shadow, value)
+            self._worth(decided, decided.shadows, value)

@@ -14,6 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
+from bandit_service.core.shadows import cast, seen
 from bandit_service.core.world import World, new_world
 from policies import ArmId, Vector
 
@@ -86,12 +87,22 @@ def asked(unit: str = "u", axis: int = 0, **fields: Any) -> Query:
 
 
 def decided(world: World, query: Query, ts: float = 2.0) -> ev.Decided:
-    """The decision on it, applied."""
+    """The decision on it, applied, with what shadows would have done."""
     event = decide(
         world, query, Recalled(), f"d{world.events:06d}", max(ts, world.ts), Exploration()
     )
     apply(world, event)
-    return event
+    shadows_of(world, event)
+    return world.pending.decisions[event.id].decided
+
+
+def shadows_of(world: World, event: ev.Decided) -> tuple[ev.Shadow, ...]:
+    """What shadows would do with a decision that was applied; applied, too."""
+    if not seen(world, event):
+        return ()
+    (shadows,) = cast(world, [world.pending.decisions[event.id]], Exploration())
+    apply(world, ev.Shadowed(ts=world.ts, decision_id=event.id, shadows=shadows))
+    return shadows
 
 
 def rewarded(world: World, event: ev.Decided, ts: float = 3.0, **signals: Any) -> None:

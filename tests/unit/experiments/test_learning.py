@@ -21,6 +21,7 @@ from tests.unit.experiments.given import (
     decided,
     rewarded,
     run,
+    shadows_of,
     two_arms,
     variants,
 )
@@ -143,12 +144,14 @@ def test_a_shadow_changes_nothing_of_what_is_served_and_logs_what_it_would_have_
             other.scores,
         )
         assert (one.variant, one.split, one.policy) == (other.variant, other.split, other.policy)
-        assert one.shadows == ()
-        (logged,) = other.shadows
-        assert sum(logged.propensities) == pytest.approx(1.0)
-        assert min(logged.propensities) >= 0.01
+        assert one.shadows == other.shadows == ()
         for world, event in zip((plain, shadowed), served, strict=True):
             apply(world, event)
+            shadows = shadows_of(world, event)
+            assert len(shadows) == (world is shadowed)
+            for logged in shadows:
+                assert sum(logged.propensities) == pytest.approx(1.0)
+                assert min(logged.propensities) >= 0.01
             rewarded(world, event, reward=0.5, quality=0.5)
     assert shadowed.experiments.trials["e"].shadows["s"].decisions == 60
     assert shadowed.learners["e/s"].own == ""

@@ -1,0 +1,78 @@
+"""What the shadows of experiments would have done, found out after the answer and written down.
+
+A decision waits for it at most `PATIENCE_S`, and no longer than until its first outcome comes: what
+came of it, no shadow may know. What waits when the process dies, no shadow has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+
+from bandit_service.core import events as ev
+from bandit_service.core.decide import Exploration
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.shadows import cast, seen
+from bandit_service.core.world import World
+from bandit_service.runtime.writer import Writer
+
+PATIENCE_S = 0.05
+AT_ONCE = 16
+"""Decisions that are looked at in one turn of the loop, so that no other waits for long."""
+MANY = 64
+"""So many do not wait any longer."""
+
+
+class Shadows:
+    """`heard` listens to the writer; `before` is told of an outcome before it is prepared."""
+
+    def __init__(self, writer: Writer, explore: Exploration) -> None:
+        self._writer = writer
+        self._explore = explore
+        self._waiting: dict[str, None] = {}
+        self._timer: asyncio.Handle | None = None
+
+    def heard(self, what: Resolved, world: World) -> None:
+        """One event that was applied."""
+        event = what.event
+        if isinstance(event, ev.Decided) and seen(world, event):
+            self._waiting[event.id] = None
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._look)
+            elif len(self._waiting) == MANY:
+                self._timer.cancel()
+                self._soon()
+
+    def before(self, decision_id: str) -> None:
+        """An outcome of this decision is about to be learned."""
+        if decision_id in self._waiting:
+            self._cast([decision_id])
+
+    def close(self) -> None:
+        """Look at all that waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._cast(list(islice(self._waiting, AT_ONCE)))
+
+    def _soon(self) -> None:
+        self._timer = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._cast(list(islice(self._waiting, AT_ONCE)))
+        if self._waiting:
+            self._soon()
+
+    def _cast(self, ids: list[str]) -> None:
+        for id in ids:
+            del self._waiting[id]
+        world = self._writer.world
+        pending = world.pending.decisions
+        some = [pending[id] for id in ids if id in pending]
+        events = [
+            ev.Shadowed(ts=self._writer.now(), decision_id=one.decided.id, shadows=shadows)
+            for one, shadows in zip(some, cast(world, some, self._explore), strict=True)
+            if shadows
+        ]
+        self._writer.append_now(*events)
