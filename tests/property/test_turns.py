@@ -20,7 +20,7 @@ from bandit_service.core.apply import apply
 from bandit_service.core.experiments.spec import Rules
 from bandit_service.core.world import new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.runtime import deciding
+from bandit_service.runtime import deciding, shadows
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
@@ -190,6 +190,8 @@ def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
             patch.setattr(clock, "now", lambda: 1000.0)
             patch.setattr("secrets.randbits", _bits())
             patch.setattr(deciding, "MOST_TOGETHER", most)
+            # when a shadow looks hangs on the clock, and each look is an event with a number
+            patch.setattr(shadows, "seen", lambda _world, _decided: False)
             ways.append(asyncio.run(_played(name, turns, together)))
     one, other = ways
     assert one[0] == other[0], "answers"
