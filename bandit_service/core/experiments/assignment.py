@@ -109,6 +109,7 @@ def invited(spec: Experiment, asker: Sized) -> bool:
     )
 
 
+_EVERYBODY = Audience()
 _NAMED = {
     "user": attrgetter("unit"),
     "session": attrgetter("session"),
@@ -143,7 +144,7 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     unit = unit_of(spec.unit, asker)
     if not unit:
         return None
-    steps = ["audience"] if spec.audience != Audience() else []
+    steps = [] if spec.audience == _EVERYBODY else ["audience"]
     if unit in spec.overrides:
         named, member = spec.variant(spec.overrides[unit]), member_of(spec.unit, asker)
         return (

@@ -7,6 +7,7 @@ the numbers are and who gets which variant is in `trial.py` and `assignment.py`,
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -154,7 +155,12 @@ class Step(
 
 
 class Experiment(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    dict=True,
 ):
     """An experiment as it is configured.
 
@@ -228,12 +234,12 @@ class Experiment(
         doc("Units that always get a variant, and are not counted.", {"user-17": "control"}),
     ] = {}
 
-    @property
+    @cached_property
     def served(self) -> tuple[Variant, ...]:
         """The variants that get units."""
         return tuple(one for one in self.variants if not one.shadow)
 
-    @property
+    @cached_property
     def shadows(self) -> tuple[Variant, ...]:
         """The variants that only decide."""
         return tuple(one for one in self.variants if one.shadow)
@@ -243,7 +249,7 @@ class Experiment(
         """The first variant, beside which the others are judged."""
         return self.served[0]
 
-    @property
+    @cached_property
     def weights(self) -> tuple[float, ...]:
         """Of the served variants, in their order."""
         return tuple(one.weight for one in self.served)
