@@ -1,6 +1,7 @@
 """Speed and memory, each figure beside its baseline from the same run.
 
-    python -m loadtest.bench [--only SECTION] [--json FILE] [--markdown docs/performance.md]
+    python -m loadtest.bench [--only SECTION] [--past N] [--json FILE]
+                               [--markdown docs/performance.md]
 
 Figures are medians and 99th percentiles of many repetitions; machines differ, so compare the
 ratios. What each section measures is said in docs/performance.md.
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,10 +34,10 @@ from loadtest.bench.start import bench_beside, bench_start
 from loadtest.bench.tables import show
 from loadtest.bench.turns import bench_turns
 from loadtest.bench.wire import bench_http, serve_bench
-from loadtest.bench.world import filled_world, vectors
+from loadtest.bench.world import PAST, filled_world, vectors
 from loadtest.sections import put_section
 
-SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "decide": ("inside decide, client's embedding, 11 arms, 10,000 past queries", bench_decide),
     "policies": (
         "each policy alone, after 2,000 outcomes, 11 arms, 384 dimensions",
@@ -47,10 +49,13 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ),
     "recall": ("recall of 20 neighbours, CPU time of a query", bench_recall),
     "query": (
-        "decide on a text of 20 words, concurrency 1, metallm, 10,000 past queries",
+        "decide on a text of 20 words, concurrency 1, the default policy, learned past",
         bench_query,
     ),
-    "http": ("throughput at concurrency 32, client's embedding, metallm, 11 arms", bench_http),
+    "http": (
+        "decides at concurrency 32, client's embedding, the default policy, 11 arms, learned past",
+        bench_http,
+    ),
     "turns": (
         "server's CPU for a decide on a stream, 32 in flight, nested, 11 arms, 10,000 past queries",
         bench_turns,
@@ -76,6 +81,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 }
 
 
+WITH_PAST = ("http", "turns", "query")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections and print a table each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -85,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--markdown", type=Path, help="put each table into this document")
+    parser.add_argument(
+        "--past", type=int, default=PAST, help=f"past queries of {', '.join(WITH_PAST)} ({PAST:,})"
+    )
     parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--one-by-one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -96,10 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         title, _ = SECTIONS["recall"]
         SECTIONS["recall"] = title, partial(bench_recall, past=args.past)
     results = {}
+    print(f"load of the machine: {', '.join(f'{each:.1f}' for each in os.getloadavg())}")
     for name in args.only or SECTIONS:
         title, section = SECTIONS[name]
         with tempfile.TemporaryDirectory() as directory:
-            found = section(Path(directory))
+            more = {"past": args.past} if name in WITH_PAST else {}
+            found = section(Path(directory), **more)
             rows = asyncio.run(found) if asyncio.iscoroutine(found) else found
         results[name] = {"title": title, "rows": rows}
         print(f"\n### {title}\n\n{show(rows)}", flush=True)

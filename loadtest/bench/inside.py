@@ -83,11 +83,11 @@ WORDS = (
 )
 
 
-async def bench_query(directory: Path) -> list[Row]:
+async def bench_query(directory: Path, past: int = PAST) -> list[Row]:
     """Deciding on a text of 20 words at concurrency 1, beside the bare embedding call."""
     chosen = settings.Settings()
     backend = open_backend("onnx", chosen.embedding.model, Path("var/models"), 1)
-    world, index = filled_world("metallm", PAST)
+    world, index = filled_world(chosen.policy.name, past)
     log = SqliteLog(directory / "query.sqlite3")
     embedder = EmbeddingStage(backend, cache_size=0)
     bare: list[float] = []

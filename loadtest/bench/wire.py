@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import statistics
 import sys
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import msgspec
+import psutil
 from aiohttp import web
 
 from bandit_service import settings
@@ -19,93 +19,74 @@ from bandit_service.app import service
 from bandit_service.core import events as ev
 from bandit_service.http import gathering
 from bandit_service.runtime import deciding
+from loadtest.bench.lean import Loaded, idle, learned_log, post_load, stream_load
 from loadtest.bench.start import appears, link_models
 from loadtest.bench.world import (
+    PAST,
     Row,
     in_ms,
     specs,
     vectors,
 )
 
+ROUNDS, DECIDES, ECHOES, AT_ONCE = 8, 1500, 10_000, 32
+"""An echo is so short that more of them are needed for a clock of 10 ms."""
 
-async def bench_http(directory: Path, seconds: float = 6.0) -> list[Row]:
-    """Decides per second at concurrency 32, beside a bare aiohttp echo of the same payload."""
+
+async def bench_http(directory: Path, past: int = PAST) -> list[Row]:
+    """Decides at concurrency 32 in a world that learned, beside an echo of the same payload."""
+    await asyncio.to_thread(learned_log, directory / "events.sqlite3", past)
     some = [ev.pack(v) for v in vectors(512, seed=5)]
     packed = [msgspec.json.encode({"embedding": v}) for v in some]
     frames = [
         msgspec.msgpack.encode({"op": "decide", "id": i, "embedding": v})
         for i, v in enumerate(some)
     ]
-    rows: list[Row] = []
-    async with _in_process(directory) as url:
+    async with _in_process(directory) as (process, url):
         echo, service = url["echo"], url["service"]
-        rows.append(await _post_load("HTTP echo (baseline)", echo + "/echo", packed, seconds))
-        rows.append(await _post_load("HTTP decide", service + "/v1/decide", packed, seconds))
-        for what, at in (
-            ("stream echo (baseline)", echo + "/echo-stream"),
-            ("stream decide", service + "/v1/stream"),
-        ):
-            rows.append(await _stream_load(what, at, frames, seconds))
-    for baseline, row in ((rows[0], rows[1]), (rows[2], rows[3])):
-        baseline["x echo"], row["x echo"] = 1.0, row["per second"] / baseline["per second"]
+        ways = {
+            "HTTP echo (baseline)": (post_load, echo + "/echo", packed, ECHOES),
+            "HTTP decide": (post_load, service + "/v1/decide", packed, DECIDES),
+            "stream echo (baseline)": (stream_load, echo + "/echo-stream", frames, ECHOES),
+            "stream decide": (stream_load, service + "/v1/stream", frames, DECIDES),
+        }
+        found: dict[str, list[Loaded]] = {what: [] for what in ways}
+        for turn in range(ROUNDS + 1):
+            for what, (load, at, bodies, each) in sorted(ways.items(), reverse=bool(turn % 2)):
+                loaded = await load(process, at, bodies, each, AT_ONCE)
+                if turn:  # the first one warms up
+                    found[what].append(loaded)
+    rows: list[Row] = []
+    for what, baseline in (
+        ("HTTP echo (baseline)", "HTTP echo (baseline)"),
+        ("HTTP decide", "HTTP echo (baseline)"),
+        ("stream echo (baseline)", "stream echo (baseline)"),
+        ("stream decide", "stream echo (baseline)"),
+    ):
+        pairs = zip(found[baseline], found[what], strict=True)
+        rows.append(
+            {
+                "what": what,
+                "CPU us": statistics.median(one.cpu_us for one in found[what]),
+                "per second": statistics.median(one.per_second for one in found[what]),
+                **in_ms([seconds for one in found[what] for seconds in one.taken]),
+                "echoes' CPU / its": statistics.median(one.cpu_us / it.cpu_us for one, it in pairs),
+            }
+        )
     return rows
 
 
-async def _post_load(what: str, url: str, bodies: Sequence[bytes], seconds: float) -> Row:
-    taken: list[float] = []
-    connector = aiohttp.TCPConnector(limit=32)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        ends = time.perf_counter() + seconds
-
-        async def one(worker: int) -> None:
-            i = worker
-            while time.perf_counter() < ends:
-                begun = time.perf_counter()
-                async with session.post(url, data=bodies[i % len(bodies)]) as response:
-                    await response.read()
-                    assert response.status == 200, response.status
-                taken.append(time.perf_counter() - begun)
-                i += 32
-
-        await asyncio.gather(*(one(worker) for worker in range(32)))
-    return {"what": what, "per second": len(taken) / seconds, **in_ms(taken)}
-
-
-async def _stream_load(what: str, url: str, frames: Sequence[bytes], seconds: float) -> Row:
-    """32 requests in flight on one connection; the next goes out as an answer comes in."""
-    taken: list[float] = []
-    sent: dict[int, float] = {}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(url, protocols=("bandit.v1",)) as socket,
-    ):
-        await socket.receive_bytes()
-        ends = time.perf_counter() + seconds
-        for i in range(32):
-            sent[i] = time.perf_counter()
-            await socket.send_bytes(frames[i])
-        following = 32
-        while sent:
-            answer = msgspec.msgpack.decode(await socket.receive_bytes())
-            assert "error" not in answer, answer
-            now = time.perf_counter()
-            taken.append(now - sent.pop(answer["id"]))
-            id = following % len(frames)
-            if now < ends and id not in sent:
-                sent[id] = now
-                await socket.send_bytes(frames[id])
-                following += 1
-    return {"what": what, "per second": len(taken) / seconds, **in_ms(taken)}
-
-
 @contextlib.asynccontextmanager
-async def _in_process(directory: Path) -> AsyncIterator[dict[str, str]]:
+async def _in_process(directory: Path) -> AsyncIterator[tuple[psutil.Process, dict[str, str]]]:
     """The server in a process of its own, as in production, so that the load is not in its way."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtest.bench", "--serve", str(directory)
     )
     try:
-        yield json.loads(await appears(directory / "urls", process))
+        urls = json.loads(await appears(directory / "urls", process))
+        watched = psutil.Process(process.pid)
+        await idle(watched)
+        yield watched, urls
     finally:
         process.terminate()
         await process.wait()
