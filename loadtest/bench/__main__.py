@@ -44,7 +44,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
         lambda _: bench_policies(),
     ),
     "experiments": (
-        "what experiments cost a decision, metallm, 11 arms, 10,000 past queries",
+        "what experiments cost a decision, the default policy, 11 arms, 10,000 past queries",
         lambda _: bench_experiments(filled_world, vectors(2000, seed=2)),
     ),
     "recall": ("recall of 20 neighbours, CPU time of a query", bench_recall),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,10 +17,16 @@ import numpy as np
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import Exploration, Lot, Query, Recalled, drawn
 from bandit_service.core.experiments.assignment import assigned
 from bandit_service.core.experiments.spec import Audience, Experiment, Variant
+from bandit_service.core.resolved import Pending
+from bandit_service.core.shadows import cast
+from bandit_service.core.together import weigh_many
 from bandit_service.core.world import World
+from bandit_service.runtime.shadows import AT_ONCE
+from bandit_service.settings import Settings
+from loadtest.bench.world import seconds_of
 from policies import Vector
 from store.history import HybridIndex
 
@@ -73,13 +80,15 @@ def _run(world: World, spec: Experiment) -> None:
 def bench_experiments(
     filled: Filled, asked: Vector, past: int = 10_000, repeat: int = 1000
 ) -> list[Row]:
-    """Microseconds of the median decision by metallm: assign alone, decide, apply, the whole."""
+    """Microseconds of the median decision: assign alone, decide, apply, the whole; and shadows."""
     rows = []
     for name, (count, shadows, scheme) in CASES.items():
-        world, index = filled("metallm", past)
+        world, index = filled(Settings().policy.name, past)
         for i in range(count):
             _run(world, _experiment(i, count, shadows, scheme))
         stages: dict[str, list[float]] = {one: [] for one in ("assign", "decide", "apply")}
+        waiting: list[Pending] = []
+        later: list[float] = []
         for i in range(repeat + repeat // 10):
             vector = asked[i % len(asked)]
             query = Query(vector, 25, 0.1, unit=f"user-{i % USERS}")
@@ -88,17 +97,24 @@ def bench_experiments(
             t0 = time.perf_counter()
             assigned(world, query)
             t1 = time.perf_counter()
-            event = decide(world, query, recalled, f"{name}-{i}", 2.0, Exploration())
+            (lot,) = weigh_many(world, [(query, recalled)], Exploration())
+            assert isinstance(lot, Lot)
+            event = drawn(lot, f"{name}-{i}", 2.0, Exploration())
             t2 = time.perf_counter()
             world = apply(world, event)
             t3 = time.perf_counter()
+            waiting.append(world.pending.decisions[event.id])
             if i >= repeat // 10:
                 for stage, seconds in zip(stages, (t1 - t0, t2 - t1, t3 - t2), strict=True):
                     stages[stage].append(seconds)
+            if len(waiting) == AT_ONCE:
+                later.append(seconds_of(partial(cast, world, waiting, Exploration())) / AT_ONCE)
+                waiting = []
         row: Row = {"experiments": name}
         for stage, values in stages.items():
             row[f"{stage} p50 us"] = float(np.median(values)) * 1e6
         row["decide + apply p50 us"] = row["decide p50 us"] + row["apply p50 us"]
+        row["after the answer p50 us"] = float(np.median(later)) * 1e6
         rows.append(row)
     for row in rows:
         row["x none"] = row["decide + apply p50 us"] / rows[0]["decide + apply p50 us"]
