@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 _AUTHORITY = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{0,5}))?")
 
@@ -60,6 +61,7 @@ def canonical(host: str) -> str:
     return str(mapped or address)
 
 
+@lru_cache(256)
 def authority_of(text: str) -> tuple[str, int | None] | None:
     """Name and port of a `Host`; None where it is none."""
     found = _AUTHORITY.fullmatch(text)

@@ -17,7 +17,8 @@ MAX_DEPTH = 32
 """Lists and maps in each other; a request needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
-_LONG = re.compile(rb"\d{19}")
+_LONG, _DIGITS = b"0" * 19, bytes(0x30 if 0x30 <= i <= 0x39 else 0x20 for i in range(256))
+"""A number of so many digits may be beyond 64 bits; with every digit as 0 it is found at once."""
 _BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
 _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -83,7 +84,7 @@ def decode_passed(body: bytes) -> Any:
 def decode_request(body: bytes) -> Any:
     """JSON of a request, in which no whole number is beyond 64 bits; Refused names it."""
     value = decode_json(body)
-    if _LONG.search(body) is not None:
+    if _LONG in body.translate(_DIGITS):
         _check_whole("", value)
     return value
 
