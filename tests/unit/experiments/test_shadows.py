@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from bandit_service import wire
@@ -150,3 +151,21 @@ def test_a_reward_that_came_first_counts_all_the_same() -> None:
     mine, its = (world.experiments.trials["e"].shadows["s"] for world in (one, other))
     assert mine == its
     assert mine.decisions == 1
+
+
+def test_shadows_inside_of_a_decision_count_as_those_of_their_event() -> None:
+    """Logs of before have them there."""
+    one, other = _world(), _world()
+    shadow = ev.Shadow(
+        experiment="e", variant="s", propensities=(0.25, 0.75), expected_cost_usd=0.1
+    )
+    for world, inside in ((one, True), (other, False)):
+        event = decide(world, asked("u1"), Recalled(), "d", 2.0, Exploration())
+        assert event.shadows == ()
+        apply(world, msgspec.structs.replace(event, shadows=(shadow,)) if inside else event)
+        if not inside:
+            apply(world, ev.Shadowed(ts=2.0, decision_id="d", shadows=(shadow,)))
+        apply(world, ev.Rewarded(ts=3.0, decision_id="d", quality=0.5, reward=0.25))
+    mine, its = (world.experiments.trials["e"].shadows["s"] for world in (one, other))
+    assert mine == its
+    assert mine.decisions == mine.rewards == 1
