@@ -75,7 +75,7 @@ class Catalogue:
 
     arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
     configured: dict[ArmId, ev.ArmSpec] = field(default_factory=dict)
-    _pool: Pool | None = None
+    _pool: Pool | None = field(default=None, init=False, compare=False, repr=False)
 
     def pool(self) -> Pool:
         """The arms that are offered, compiled."""

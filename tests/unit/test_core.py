@@ -205,3 +205,36 @@ def test_a_state_survives_its_bytes_bit_for_bit_and_leaves_its_cache_behind() ->
 def test_a_state_may_hold_plain_data_only() -> None:
     with pytest.raises(TypeError, match="may not hold a set"):
         codec.dump({"a": {1}})
+
+
+def test_the_compiled_catalogue_follows_every_change_of_an_arm() -> None:
+    """Prices, room and which arms there are; and what its calls cost, which it does not hold."""
+    world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
+    assert world.catalogue.pool().ids == ()
+
+    def put(id: str, usd: float, window: int = 1000) -> None:
+        spec = ev.ArmSpec(
+            id=ArmId(id), usd_per_mtok_in=usd, usd_per_mtok_out=usd, context_window=window
+        )
+        apply(world, ev.ArmAdded(ts=1.0, arm=spec, source="api"))
+
+    put("b", 1.0)
+    put("a", 4.0, window=500)
+    for changed in (
+        lambda: put("b", 8.0),
+        lambda: apply(world, ev.ArmRetired(ts=1.0, id=ArmId("a"), source="api")),
+        lambda: put("a", 2.0),
+    ):
+        before = world.catalogue.pool()
+        assert world.catalogue.pool() is before
+        changed()
+        pool, records = world.catalogue.pool(), world.offered()
+        assert pool.records == records
+        assert pool.room == min(one.spec.context_window - 300 for one in records)
+        for record in records:
+            record.observed_usd += 0.01
+            record.listed_usd += 0.002
+        fresh, compiled = world.catalogue.priced(records, 7), pool.arms(7)
+        assert compiled.ids == fresh.ids
+        for name in ("cost_usd", "price", "first_price"):
+            assert np.array_equal(getattr(compiled, name), getattr(fresh, name)), name
