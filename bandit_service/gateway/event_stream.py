@@ -2,9 +2,9 @@
 
 As long as nothing was sent, another arm may follow one that fails, and a refusal has its own
 status. That is given up only if the client would otherwise hear nothing for long: then the head
-goes out with a comment, which every reader of event streams skips, and the next arm may still
-answer. The head names the arm that was being asked by then; the `id` of each event is that of the
-decision that answered.
+goes out with a sign of life in the client's dialect, and the next arm may still answer. The head
+names the arm that was being asked by then; the `id` of the answer is that of the decision that
+answered.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import msgspec
-
 from bandit_service.gateway.client import Client
 
 _QUIET_S = 1.0
 """A provider's sign of life is passed on if the client got nothing for so long."""
-_COMMENT = b": keep-alive\n\n"
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
 class EventStream:
     """What is written to it goes out after the head.
 
-    keep_alive_s: silence until a comment, 0 for none. headers: what the head carries about the call
-    under way; empty while there is none.
+    keep_alive_s: silence until the client gets `filler`, a comment or a ping; 0 for none. headers:
+    what the head carries about the call under way; empty while there is none.
     """
 
-    def __init__(self, client: Client, keep_alive_s: float) -> None:
+    def __init__(self, client: Client, keep_alive_s: float, filler: bytes) -> None:
         self.client = client
+        self._filler = filler
         self.headers: dict[str, str] = {}
         self._keep_alive_s = keep_alive_s
         self._loop = asyncio.get_running_loop()
@@ -53,7 +51,7 @@ class EventStream:
     async def idle(self) -> None:
         """The provider is alive, and has nothing to say yet."""
         if self._loop.time() - self._written >= _QUIET_S:
-            await self._send(_COMMENT)
+            await self._send(self._filler)
 
     async def end(self, data: bytes) -> None:
         """Send the last part; a client that has left is no error."""
@@ -62,13 +60,9 @@ class EventStream:
             await self._start()
             await self.client.end(self._named_arm(data))
 
-    async def fail(self, error: bytes, before: bytes = b"") -> None:
-        """End with an error, {"error": …}, as an event."""
-        await self.end(before + b"data: " + error + b"\n\n")
-
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
-        """Meanwhile the client gets a comment whenever it got nothing for so long."""
+        """Meanwhile the client gets a sign of life whenever it got nothing for so long."""
         task = self._loop.create_task(self._pulse()) if self._keep_alive_s else None
         try:
             yield
@@ -83,7 +77,7 @@ class EventStream:
                 if left > 0.0:
                     await asyncio.sleep(left)
                 elif self.headers:
-                    await self._send(_COMMENT)
+                    await self._send(self._filler)
                 else:
                     await asyncio.sleep(self._keep_alive_s)
 
@@ -105,8 +99,3 @@ class EventStream:
         await self._start()
         self._written = self._loop.time()
         await self.client.write(data)
-
-
-def error_body(error: object) -> bytes:
-    """An error as a stream's event and as a whole answer report it."""
-    return msgspec.json.encode({"error": error})

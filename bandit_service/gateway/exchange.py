@@ -40,8 +40,8 @@ class Exchange:
     """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
 
     purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
-    reported. received: bytes of the answer so far; None if nothing of it was seen. cost_usd: the
-    cost, once it is known and in the log.
+    reported. received: bytes of the answer so far; None if nothing of it was seen. raw: the whole
+    answer as it came. cost_usd: the cost, once it is known and in the log.
     """
 
     decision_id = ""
@@ -59,6 +59,7 @@ class Exchange:
         self.purpose = purpose
         self.usage: Any = None
         self.received: int | None = None
+        self.raw: dict[str, Any] = {}
         self.cost_usd: float | None = None
         self._resources = resources
         self._account = account
@@ -110,18 +111,23 @@ class Exchange:
     ) -> dict[str, Any]:
         """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
         async with self.sent(path, body, headers) as (response, span):
-            answer = await read_answer(response, self._resources.settings.max_answer_bytes)
-            answer = self._resources.upstreams.answer_of(self.spec.upstream, answer)
+            self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
+            answer = self._resources.upstreams.answer_of(self.spec.upstream, self.raw)
             self.usage = usage_in(answer)
             if path != EMBEDDINGS:
                 self.received = answer_bytes(self._choices(answer))
             span.answered(answer)
         return answer
 
-    def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-        """The data of a streamed answer's events as OpenAI's chunks. Raises Failed."""
+    def chunks(
+        self, response: aiohttp.ClientResponse, own: bool = False
+    ) -> AsyncIterator[list[bytes]]:
+        """The data of a streamed answer's events as OpenAI's chunks. Raises Failed.
+
+        own: or as they are, for a client of the same dialect.
+        """
         events = events_of(response, self._resources.settings.max_answer_bytes)
-        return self._resources.upstreams.chunks_of(self.spec.upstream, events)
+        return self._resources.upstreams.chunks_of(self.spec.upstream, events, own)
 
     def _choices(self, answer: dict[str, Any]) -> list[Any]:
         choices = answer.get("choices")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
@@ -66,8 +68,8 @@ def reported_failure(error: trouble.Error) -> Failed:
     return Failed(f"it told of an error{status}", status=error.status, reported=True)
 
 
-def rejection_body(rejected: Rejected, arm: str) -> bytes:
-    """The provider's own error with the arm added, always in OpenAI's shape."""
+def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
+    """The provider's own error with the arm added, `error` of OpenAI's wire format."""
     try:
         body = json_of(rejected.body)
     except ValueError:
@@ -81,7 +83,7 @@ def rejection_body(rejected: Rejected, arm: str) -> bytes:
             "param": None,
             "code": "upstream_rejected",
         }
-    return msgspec.json.encode({"error": {"param": None, "code": None, **error, "arm": arm}})
+    return {"param": None, "code": None, **error, "arm": arm}
 
 
 def upstream_error(arm: str, failed: Failed) -> UpstreamError:

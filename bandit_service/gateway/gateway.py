@@ -1,4 +1,4 @@
-"""Chat and text completions: decide, call the arm, pass the answer on, learn.
+"""Whatever a client asks in any dialect: decide, call the arm, pass the answer on, learn.
 
 An attempt that fails before anything was said is followed by another decision without the arms that
 failed, so its propensities are the true ones, and each failed arm gets an outcome of its own, from
@@ -9,11 +9,11 @@ too: only if that one answers, the refusal was about the arm, which then learns 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
     BudgetExhausted,
@@ -23,16 +23,17 @@ from bandit_service.core.errors import (
     Unavailable,
     stopped,
 )
-from bandit_service.gateway import streaming
+from bandit_service.gateway import counting, streaming
 from bandit_service.gateway.affinity import conversation
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
-from bandit_service.gateway.event_stream import EventStream, error_body
-from bandit_service.gateway.failures import Failed, Rejected, rejection_body
+from bandit_service.gateway.event_stream import EventStream
+from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
 from bandit_service.gateway.passthrough import Passthrough
-from bandit_service.gateway.request import ChatRequest, RoutingRequest, forwarded
+from bandit_service.gateway.providers import Teller
+from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, forwarded
 from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
@@ -40,6 +41,7 @@ from bandit_service.gateway.selection import ArmSelector
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
+from bandit_service.settings.upstreams import UpstreamSpec
 
 _MAX_TRIED = 20
 
@@ -47,7 +49,7 @@ Refusals = list[tuple[RoutedExchange, Rejected]]
 
 
 class Gateway:
-    """Answers requests of OpenAI's wire format with the arms that have an upstream."""
+    """Answers requests with the arms that have an upstream."""
 
     def __init__(
         self, resources: Resources, judges: tuple[JudgeSpec, ...], duels: DuelSettings
@@ -69,26 +71,31 @@ class Gateway:
         """The arms that can be called."""
         return self._selector.models()
 
+    async def count_tokens(self, client: Client, asked: Asked) -> Reply:
+        """How many tokens a request of the Messages API has."""
+        return await counting.count_tokens(self._resources, client, asked)
+
     async def answer(
-        self, client: Client, path: str, body: dict[str, Any], routing: RoutingRequest, caller: str
+        self, client: Client, asked: Asked, routing: RoutingRequest, caller: str
     ) -> Reply | None:
         """Decide and answer; None if the answer was streamed. Raises ServiceError if no arm could.
 
         If the client leaves before its answer begins, the call ends there, upstream too.
         """
         request = ChatRequest(
-            path,
-            body,
-            size_of(body),
+            asked,
+            size_of(asked.body, asked.own),
             routing,
             caller,
-            conversation(body, routing.decide.tenant, routing.decide.unit),
+            conversation(asked.body, routing.decide.tenant, routing.decide.unit),
             forwarded(client.headers),
+            forwarded(client.headers, asked.front.OWN_HEADERS),
         )
         with client.waiting():
-            if not body.get("stream"):
+            if not asked.body.get("stream"):
                 return await self._answer(request, None)
-            stream = EventStream(client, self._resources.settings.keep_alive_s)
+            front, keep_alive_s = asked.front, self._resources.settings.keep_alive_s
+            stream = EventStream(client, keep_alive_s, front.KEEP_ALIVE)
             async with stream.kept_alive():
                 try:
                     return await self._answer(request, stream)
@@ -96,11 +103,12 @@ class Gateway:
                     if not stream.started:
                         raise
                     self._resources.telemetry.rejected(error)
-                    await stream.fail(error_body(error.body()))
+                    await stream.end(_teller(asked).fail(error.status, error.body()))
                 except asyncio.CancelledError:
                     if not stream.started or not client.cut():
                         raise
-                    await stream.fail(error_body(stopped().body()))
+                    cut = stopped()
+                    await stream.end(_teller(asked).fail(cut.status, cut.body()))
         return None
 
     async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
@@ -113,7 +121,7 @@ class Gateway:
             except (Refused, Unavailable, Busy) as error:
                 if not tried or (isinstance(error, BudgetExhausted) and not refused):
                     raise
-                return await self._unanswered(refused, last, stream)
+                return await self._unanswered(request.asked, refused, last, stream)
             try:
                 return await self._attempt(request, exchange, stream)
             except Rejected as rejected:
@@ -122,7 +130,7 @@ class Gateway:
                 last = (exchange, failed)
             tried.append(exchange.spec.id)
             if request.routing.direct or self._exhausted(len(tried), refused):
-                return await self._unanswered(refused, last, stream)
+                return await self._unanswered(request.asked, refused, last, stream)
 
     def _exhausted(self, tried: int, refused: Refusals) -> bool:
         """Whether no further arm is tried for a request.
@@ -153,6 +161,7 @@ class Gateway:
 
     async def _unanswered(
         self,
+        asked: Asked,
         refused: Refusals,
         last: tuple[RoutedExchange, Failed] | None,
         stream: EventStream | None,
@@ -164,10 +173,11 @@ class Gateway:
             exchange, failed = last
             raise exchange.error(failed)
         exchange, rejected = refused[0]
-        body = rejection_body(rejected, exchange.spec.id)
+        error = rejection(rejected, exchange.spec.id)
         if stream is not None and stream.started:
-            await stream.fail(body)
+            await stream.end(_teller(asked).fail(rejected.status, error))
             return None
+        body = msgspec.json.encode(asked.front.error(rejected.status, error))
         return Reply(body, exchange.headers(), rejected.status)
 
     async def _attempt(
@@ -176,31 +186,37 @@ class Gateway:
         if stream is not None:
             await self._streamed(stream, request, exchange)
             return None
+        asked, upstream = request.asked, self._upstream(exchange)
+        said = request.to(upstream)
         async with exchange:
-            answer = await exchange.whole(request.path, request.body, request.headers)
+            answer = await exchange.whole(said.path, said.body, said.headers)
+            if asked.passes(upstream.kind):
+                told = exchange.raw | {"id": exchange.decided.id}
+            else:
+                told = _told(asked, answer, exchange)
         self._judge(request, exchange, answer_text(answer))
         headers = exchange.headers()
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
-        return Reply(msgspec.json.encode(answer | {"id": exchange.decided.id}), headers)
+        return Reply(msgspec.json.encode(told), headers)
 
     async def _streamed(
         self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
     ) -> None:
-        options = request.body.get("stream_options")
-        options = dict(options) if isinstance(options, Mapping) else {}
-        body = dict(request.body)
-        if self._resources.upstreams.spec(exchange.spec.upstream).stream_usage:
-            body["stream_options"] = options | {"include_usage": True}
+        asked, upstream = request.asked, self._upstream(exchange)
+        said = request.to(upstream)
+        hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
         answer = StreamedAnswer(
-            hide_usage=not options.get("include_usage"),
+            teller=_teller(asked, exchange.decided.id),
+            hide_usage=hidden,
+            passed=asked.passes(upstream.kind),
             text=[] if self._judges or exchange.duel else None,
         )
         stream.headers = exchange.headers()
         max_bytes = self._resources.settings.max_answer_bytes
         async with (
             exchange,
-            exchange.sent(request.path, body, request.headers) as (response, span),
+            exchange.sent(said.path, said.body, said.headers) as (response, span),
         ):
             try:
                 await streaming.pass_on(stream, response, exchange, answer, max_bytes)
@@ -210,6 +226,9 @@ class Gateway:
             span.streamed(answer, exchange.first_token_s)
         if answer.complete:
             self._judge(request, exchange, answer.whole_text())
+
+    def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
+        return self._resources.upstreams.spec(exchange.spec.upstream)
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""
@@ -230,11 +249,10 @@ class Gateway:
             selection.max_usd,
             purpose="duel",
         )
-        hidden = ("stream", "stream_options")
-        body = {name: value for name, value in request.body.items() if name not in hidden}
+        said = request.to(self._upstream(exchange), whole=True)
         try:
             async with exchange:
-                answer = await exchange.whole(request.path, body, {})
+                answer = await exchange.whole(said.path, said.body, request.own_headers)
         except Rejected:
             await exchange.outdone()  # the first arm answered it
             return None
@@ -246,3 +264,16 @@ class Gateway:
         served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)
         self._judges.judge(served)
         return served
+
+
+def _teller(asked: Asked, id: str = "") -> Teller:
+    return asked.front.teller(asked.own, id, int(clock.now()))
+
+
+def _told(asked: Asked, answer: dict[str, Any], exchange: RoutedExchange) -> dict[str, Any]:
+    """A whole answer in the client's dialect. Raises Failed, with what it costs all the same."""
+    try:
+        return asked.front.told(answer, asked.own, exchange.decided.id)
+    except Failed as failed:
+        failed.usage = exchange.usage
+        raise

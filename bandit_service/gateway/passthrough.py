@@ -14,7 +14,7 @@ from bandit_service.core.errors import Busy, Unknown
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
-from bandit_service.gateway.failures import Failed, Rejected, rejection_body, upstream_error
+from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
 from bandit_service.gateway.money import cost_usd, likely_usd, max_usd
 from bandit_service.gateway.request import forwarded
 from bandit_service.gateway.request_size import size_of
@@ -54,7 +54,9 @@ class Passthrough:
                 cost = cost_usd(exchange.usage, spec)
                 resources.telemetry.passed(arm, likely_usd(spec, size) if cost is None else cost)
         except Rejected as rejected:
-            return Reply(rejection_body(rejected, arm), headers, rejected.status)
+            return Reply(
+                msgspec.json.encode({"error": rejection(rejected, arm)}), headers, rejected.status
+            )
         except Failed as failed:
             raise upstream_error(arm, failed) from None
         if exchange.cost_usd is not None:

@@ -9,7 +9,7 @@ an arm, called directly. If no conversation is named, a hash of how it began ide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -19,12 +19,17 @@ from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.embedding import text_of_messages
 from bandit_service.gateway.affinity import conversation
+from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.translation import refusal
+from bandit_service.settings.upstreams import UpstreamSpec
 
 AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 _TEXTS = ("arms", "unit", "tenant", "session", "conversation")
 
+
+_OF_STREAMS = ("stream", "stream_options")
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
 """The paths of OpenAI's API that are called upstream."""
@@ -47,19 +52,87 @@ class RoutingRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A chat or text completion to be answered.
+class Asked:
+    """A client's request in its dialect, and as a chat or text completion.
 
-    caller: id of the key. headers: those of the client that go on to the provider.
+    kind: of the dialect. own: the body as it came. path, body: what is asked of a provider of
+    another dialect, by way of OpenAI's. lost: what of it no other dialect can say.
     """
 
     path: str
     body: dict[str, Any]
+    kind: str = "openai"
+    own: dict[str, Any] = field(default_factory=dict)
+    lost: Refused | None = None
+
+    @property
+    def front(self) -> Front:
+        """The client's dialect."""
+        return front_of(self.kind)
+
+    def passes(self, kind: str) -> bool:
+        """Whether a provider of this dialect gets the request as it came, and is so passed on."""
+        return self.kind == kind and self.kind != "openai"
+
+    def unsaid(self, kind: str) -> Refused | None:
+        """Why a provider of this dialect cannot be asked; None if it can."""
+        if self.passes(kind):
+            return refusal(provider_of(kind), self.front.OWN_PATH, self.own)
+        return self.lost or refusal(provider_of(kind), self.path, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is sent to a provider."""
+
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat or text completion to be answered.
+
+    caller: id of the key. headers: those of the client that go on to any provider; own_headers:
+    to one of the client's dialect.
+    """
+
+    asked: Asked
     size: Size
     routing: RoutingRequest
     caller: str
     conversation: bytes
     headers: dict[str, str]
+    own_headers: dict[str, str]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As a chat or text completion."""
+        return self.asked.body
+
+    def to(self, upstream: UpstreamSpec, *, whole: bool = False) -> Said:
+        """What is sent to this upstream; whole: not as a stream, whatever the client wants."""
+        if self.asked.passes(upstream.kind):
+            path, body = self.asked.front.OWN_PATH, dict(self.asked.own)
+            headers = self.headers | self.own_headers
+        else:
+            path, body, headers = self.asked.path, dict(self.body), self.headers
+            if self.asked.kind != "openai" and upstream.kind == "openai":
+                limit = body.pop("max_completion_tokens", None)
+                body |= {} if limit is None else {upstream.limit_field: limit}
+            if body.get("stream") and upstream.stream_usage:
+                options = self.stream_options | {"include_usage": True}
+                body["stream_options"] = options
+        if whole:
+            body = {name: value for name, value in body.items() if name not in _OF_STREAMS}
+        return Said(path, body, headers)
+
+    @property
+    def stream_options(self) -> dict[str, Any]:
+        """What the client asks of a stream."""
+        options = self.body.get("stream_options")
+        return dict(options) if isinstance(options, Mapping) else {}
 
     @property
     def may_duel(self) -> bool:
@@ -67,15 +140,23 @@ class ChatRequest:
         return not self.routing.direct and self.body.get("n") in (None, 1)
 
 
-def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+def forwarded(
+    headers: Mapping[str, str], names: Sequence[str] = ("traceparent", "tracestate")
+) -> dict[str, str]:
     """The client's headers that go on to the provider."""
-    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    return {name: headers[name] for name in names if name in headers}
 
 
 def of_chat(
-    body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    deciding: Sequence[str],
+    unit: str = "",
 ) -> RoutingRequest:
-    """From a chat completion: its user turns are embedded, its parts say what it requires."""
+    """From a chat completion: its user turns are embedded, its parts say what it requires.
+
+    unit: who asks, if the client says so in another place than `user`.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused("messages: must be a list with at least one message", param="messages")
@@ -85,7 +166,7 @@ def of_chat(
         text = text_of_messages(messages)
     except ValueError:
         text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
-    return _routing(body, headers, deciding, text, _requires(body, messages))
+    return _routing(body, headers, deciding, text, _requires(body, messages), unit)
 
 
 def of_completion(
@@ -130,9 +211,10 @@ def _routing(
     deciding: Sequence[str],
     text: str,
     requires: list[str],
+    unit: str = "",
 ) -> RoutingRequest:
-    name, _, query = model_of(body).partition("?")
-    auto, _, policy = name.partition(":")
+    model, _, query = model_of(body).partition("?")
+    auto, _, policy = model.partition(":")
     direct = auto != AUTO
     if not direct and policy not in ("", *deciding):
         there_are = ", ".join(deciding)
@@ -140,15 +222,15 @@ def _routing(
             f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
         )
     given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
-    for field in (*_NUMBERS, *_TEXTS):
-        value = header(headers, f"x-{field.replace('_', '-')}")
+    for name in (*_NUMBERS, *_TEXTS):
+        value = header(headers, f"x-{name.replace('_', '-')}")
         if value is not None:
-            given.setdefault(field, value)
+            given.setdefault(name, value)
     unknown = set(given) - {*_NUMBERS, *_TEXTS}
     if unknown:
         allowed = ", ".join((*_NUMBERS, *_TEXTS))
         raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
-    user = body.get("user")
+    user = unit or body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
     return RoutingRequest(
         wire.DecideRequest(

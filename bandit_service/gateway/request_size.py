@@ -56,8 +56,8 @@ class Size:
     hour: bool = False
 
 
-def size_of(body: Mapping[str, Any]) -> Size:
-    """The size of a request.
+def size_of(body: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Size:
+    """The size of a request. own: the same as its client said it in another dialect.
 
     It has as many answers as it asks for: `n`, `best_of` and their like, and one for each of
     several prompts. Of several limits the largest is meant, since which of them a provider heeds is
@@ -84,7 +84,7 @@ def size_of(body: Mapping[str, Any]) -> Size:
     if body.get("prediction"):  # the provider also bills what the answer does not take over
         extra += _tokens(body["prediction"])
     limit = max(limits.limit, limits.other_limit) if limits.limit else None
-    hour = _kept_an_hour(body)
+    hour = _kept_an_hour(own or body)
     return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
 
 
@@ -152,7 +152,7 @@ def _of_messages(messages: object) -> int:
 def _kept_an_hour(body: Mapping[str, Any]) -> bool:
     """Whether some part of the prompt is to be kept for an hour."""
     parts: list[Any] = [body]
-    for name in ("messages", "tools"):
+    for name in ("messages", "system", "tools"):
         for each in body[name] if isinstance(body.get(name), list) else ():
             content = each.get("content") if isinstance(each, dict) else None
             parts += [each, *(content if isinstance(content, list) else ())]

@@ -18,6 +18,8 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from policies import ArmId
 
+_TOLD = 200
+"""Characters of a reason that are kept in the log."""
 _SELDOM = 4.0
 """An answer seldom costs so many times what its arm's answers usually do."""
 
@@ -73,7 +75,8 @@ class ArmSelector:
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
-        offered = self._offered(request, tried)
+        unsuited = resources.upstreams.unsuited(request.asked)
+        offered = self._offered(request, tried, unsuited)
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
@@ -100,7 +103,7 @@ class ArmSelector:
                 caller,
                 duel_of,
                 routing.direct,
-                self._masked(routing, tried, costs, arms),
+                self._masked(routing, tried, costs, arms, unsuited),
                 bounded=False,
             )
         finally:
@@ -123,7 +126,9 @@ class ArmSelector:
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)
 
-    def _offered(self, request: ChatRequest, tried: list[str]) -> list[str]:
+    def _offered(
+        self, request: ChatRequest, tried: list[str], unsuited: Mapping[str, Refused]
+    ) -> list[str]:
         """The arms that may be drawn.
 
         Each has an upstream that takes this request, was not tried yet, has room for one more call,
@@ -131,7 +136,6 @@ class ArmSelector:
         """
         routing = request.routing
         specs: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
-        unsuited = self._resources.upstreams.unsuited(request.path, request.body)
         named = routing.decide.arms
         if routing.direct:
             assert named is not None
@@ -167,6 +171,7 @@ class ArmSelector:
         tried: Sequence[str],
         offered: Mapping[str, float],
         arms: Sequence[str],
+        unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
         named = routing.decide.arms
@@ -178,7 +183,9 @@ class ArmSelector:
                 reason = "already failed in this request"
             elif spec.id in offered:
                 reason = "no budget has money for it"
+            elif refused := unsuited.get(spec.upstream):
+                reason = f"its provider cannot be asked this: {refused.message[:_TOLD]}"
             else:
-                reason = "masked: its calls fail or are refused, it is busy, or it has no such call"
+                reason = "masked: its calls fail or are refused, or it is busy"
             reasons[ArmId(spec.id)] = reason
         return reasons

@@ -20,6 +20,8 @@ from bandit_service.telemetry.tracing import Span, Value
 
 OPERATIONS = {
     "/chat/completions": "chat",
+    "/messages": "chat",
+    "/responses": "chat",
     "/completions": "text_completion",
     "/embeddings": "embeddings",
 }
@@ -28,6 +30,7 @@ OPERATIONS = {
 ASKED = {
     "max_tokens": "gen_ai.request.max_tokens",
     "max_completion_tokens": "gen_ai.request.max_tokens",
+    "max_output_tokens": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
     "frequency_penalty": "gen_ai.request.frequency_penalty",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import msgspec
 
 from bandit_service.gateway import sse, trouble
 from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
+from bandit_service.gateway.providers import Teller, front_of
+from bandit_service.gateway.translation import Own
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
@@ -22,13 +22,16 @@ DONE = b"[DONE]"
 class StreamedAnswer:
     """What a stream said so far.
 
-    hide_usage: the client did not ask for it. text: the pieces of the only choice's text, if they
-    are kept for a judge. choices: those that have begun, and whether each said why it stopped.
-    finished: all of them did, or the stream said that it is done. received: bytes of their text.
-    spoke: one of them said something, or why it stopped. done: the stream said that it is done.
+    teller: says it to the client in its dialect. passed: it comes in that dialect. hide_usage:
+    the client did not ask for it. text: the pieces of the only choice's text, if they are kept
+    for a judge. choices: those that have begun, and whether each said why it stopped. finished:
+    all of them did, or the stream said that it is done. received: bytes of their text. spoke:
+    one of them said something, or why it stopped. done: the stream said that it is done.
     complete: all of it came, and the client was there. broken: why it ended before its end.
     """
 
+    teller: Teller = field(default_factory=lambda: front_of("openai").teller({}, "", 0))
+    passed: bool = False
     hide_usage: bool = False
     usage: dict[str, Any] | None = None
     finished: bool = False
@@ -106,14 +109,34 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
 
 
 def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
+    if isinstance(data, Own):
+        return _own(data, answer)
     if data.strip() == DONE:
         answer.finished = answer.done = True
-        return b"data: [DONE]\n\n"
+        return answer.teller.end(done=True)
+    chunk = _heard(data, id, answer)
+    return b"" if chunk is None else answer.teller.feed(chunk)
+
+
+def _own(data: Own, answer: StreamedAnswer) -> bytes:
+    """An event of the client's own dialect, once what it says is noted."""
+    for each in data.chunks:
+        if each == DONE:
+            answer.finished = answer.done = True
+        else:
+            _heard(each, "", answer)
+    told, speaks = answer.teller.own(data)
+    answer.spoke = answer.spoke or speaks
+    return told
+
+
+def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | None:
+    """A chunk for the client, once what it says is noted; None if nothing of it is for it."""
     try:
         chunk = json_of(data, halves=True) if data.strip() else None
     except ValueError:
         if answer.finished:  # all of the answer is there
-            return b""
+            return None
         raise Failed("an event is not JSON") from None
     usage = usage_in(chunk) if isinstance(chunk, dict) else None
     if isinstance(usage, dict):  # of one that fails too
@@ -124,7 +147,7 @@ def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
         raise reported_failure(error)
     if not isinstance(chunk, dict):
         if chunk is None or answer.finished:
-            return b""
+            return None
         raise Failed("an event is not an object")
     choices = chunk.get("choices")
     if not answer.model and isinstance(chunk.get("model"), str):
@@ -133,20 +156,12 @@ def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
         _note(answer, choices)
     if answer.hide_usage and "usage" in chunk:
         if not choices and usage is not None:
-            return b""
+            return None
         del chunk["usage"]
     if chunk.get("error"):  # an empty one, which clients would take for an error
         del chunk["error"]
     chunk["id"] = id
-    return b"data: " + _encoded(chunk) + b"\n\n"
-
-
-def _encoded(chunk: dict[str, Any]) -> bytes:
-    """JSON; each half of an emoji that was cut in two over events goes on as it came."""
-    try:
-        return msgspec.json.encode(chunk)
-    except UnicodeEncodeError:
-        return json.dumps(chunk).encode()
+    return chunk
 
 
 def _note(answer: StreamedAnswer, choices: list[Any]) -> None:

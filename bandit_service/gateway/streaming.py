@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from bandit_service.core.errors import stopped
-from bandit_service.gateway.event_stream import EventStream, error_body
+from bandit_service.core.errors import ServiceError, stopped
+from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
@@ -45,7 +45,7 @@ async def pass_on(
     breaks off ends with an error event. `answer.complete` says afterwards whether all of it came.
     max_bytes: of an event.
     """
-    pieces = exchange.chunks(response)
+    pieces = exchange.chunks(response, answer.passed)
     first = await _first(pieces, stream, exchange, answer, max_bytes)
     exchange.first_token_at = time.perf_counter()
     rest = await _relayed(first, pieces, stream, response, exchange, answer)
@@ -53,7 +53,8 @@ async def pass_on(
     if (gone or rest.cut) and not answer.finished:
         answer.broken = Failed("it was cut off") if rest.cut else None
         await exchange.left(answer.usage, answer.received, by_client=gone)
-        await (stream.end(b"") if gone else stream.fail(error_body(stopped().body())))
+        error: ServiceError = stopped()
+        await stream.end(b"" if gone else answer.teller.fail(error.status, error.body()))
         return
     failed = rest.failed
     if failed is None and not answer.finished:
@@ -62,11 +63,11 @@ async def pass_on(
         answer.broken = failed
         await exchange.failed(failed, answer.usage, answer.received)
         error = upstream_error(exchange.spec.id, failed)
-        await stream.fail(error_body(error.body()), rest.unsent)
+        await stream.end(rest.unsent + answer.teller.fail(error.status, error.body()))
         return
     await exchange.answered(answer.usage, answer.received)
     answer.complete = True
-    await stream.end(rest.unsent)
+    await stream.end(rest.unsent + answer.teller.end(done=False))
     if answer.done:
         await _drained(pieces)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,12 +53,26 @@ def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
         raise Failed(f"the answer is of another form ({type(error).__name__})") from None
 
 
+class Own(bytes):
+    """The data of an event for a client of the same dialect; chunks: what OpenAI's would be."""
+
+    chunks: Sequence[bytes] = ()
+
+    @classmethod
+    def of(cls, data: bytes, chunks: Sequence[bytes]) -> Own:
+        """An event, and what it says."""
+        own = cls(data)
+        own.chunks = chunks
+        return own
+
+
 async def chunks_of(
-    provider: Provider, pieces: AsyncIterator[list[bytes]]
+    provider: Provider, pieces: AsyncIterator[list[bytes]], own: bool = False
 ) -> AsyncIterator[list[bytes]]:
     """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
 
-    Once the reason why the answer stopped is known, an event that cannot be read is no failure.
+    own: or each as it is, an `Own`, of which the last may be without data. Once the reason why
+    the answer stopped is known, an event that cannot be read is no failure.
     """
     decoder = provider.decoder(int(clock.now()))
     try:
@@ -66,7 +80,8 @@ async def chunks_of(
             chunks: list[bytes] = []
             try:
                 for data in piece:
-                    chunks += decoder.feed(data)
+                    fed = decoder.feed(data)
+                    chunks += [Own.of(data, fed)] if own else fed
             except Failed:
                 if chunks:
                     yield chunks
@@ -78,7 +93,7 @@ async def chunks_of(
         last = [] if failed.reported else decoder.end()
         if not last:
             raise
-        yield last
+        yield [Own.of(b"", last)] if own else last
         return
     if last := decoder.end():
-        yield last
+        yield [Own.of(b"", last)] if own else last

@@ -27,6 +27,7 @@ from bandit_service.core.errors import Refused
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
 from bandit_service.gateway.providers import Provider, provider_of
+from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
 from bandit_service.gateway.usage import usage_in
 from bandit_service.parsing.inputs import json_of
@@ -81,10 +82,10 @@ class Upstreams:
         """One provider's settings."""
         return self._upstreams[id].spec
 
-    def unsuited(self, path: str, body: Mapping[str, Any]) -> dict[str, Refused]:
+    def unsuited(self, asked: Asked) -> dict[str, Refused]:
         """The upstreams whose dialect cannot carry this request, each with the reason."""
         refusals = {
-            kind: translation.refusal(provider_of(kind), path, body)
+            kind: asked.unsaid(kind)
             for kind in {each.spec.kind for each in self._upstreams.values()}
         }
         return {
@@ -97,9 +98,11 @@ class Upstreams:
         """An upstream's whole answer in OpenAI's shape. Raises Failed."""
         return translation.answer_of(self._provider(id), answer)
 
-    def chunks_of(self, id: str, pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-        """The data of an upstream's events as OpenAI's chunks. Raises Failed."""
-        return translation.chunks_of(self._provider(id), pieces)
+    def chunks_of(
+        self, id: str, pieces: AsyncIterator[list[bytes]], own: bool = False
+    ) -> AsyncIterator[list[bytes]]:
+        """The data of an upstream's events as OpenAI's chunks, or as they are. Raises Failed."""
+        return translation.chunks_of(self._provider(id), pieces, own)
 
     def _provider(self, id: str) -> Provider:
         return provider_of(self._upstreams[id].spec.kind)
@@ -116,7 +119,7 @@ class Upstreams:
         upstream = self._upstreams[id]
         spec = upstream.spec
         request = translation.request_of(self._provider(id), upstream, path, body)
-        data, headers = msgspec.json.encode(request.body), request.headers | dict(extra)
+        data, headers = msgspec.json.encode(request.body), _headers(request.headers, extra)
         try:
             async with asyncio.timeout(spec.first_byte_s):
                 response = await self._response(upstream, request.url, data, headers)
@@ -170,6 +173,17 @@ class Upstreams:
             again -= 1
             self._sent_again(spec.id)
             await asyncio.sleep(spec.resend_after_s * (0.5 + secrets.randbits(16) / 65536))
+
+
+def _headers(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a call, where the client's go before; of its betas and ours both are sent."""
+    names = {name.lower(): name for name in own}
+    headers = dict(own)
+    for name, value in given.items():
+        there = names.get(name, name)
+        both = name == "anthropic-beta" and there in headers
+        headers[there] = f"{headers[there]},{value}" if both else value
+    return headers
 
 
 async def _note_reuse(

@@ -1,4 +1,4 @@
-"""Calls of other dialects that are not there: told so in the shape of each, with status 501.
+"""Calls of providers' APIs that are not there: told so with status 501.
 
 A proxy in front that asks for one would take 404 for a deployment that is gone, and ask it for
 nothing any more; 501 says that this call alone is missing.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.core.errors import NotThere, ServiceError
-from bandit_service.http.frame import TELEMETRY, body_of, failed, reply
+from bandit_service.core.errors import NotThere
+from bandit_service.http.frame import TELEMETRY, body_of, failed
 
-_MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 ABSENT = (
-    *_MESSAGES,
     "/v1/responses",
     "/v1/audio/speech",
     "/v1/audio/transcriptions",
@@ -31,9 +29,4 @@ async def absent(request: web.Request) -> web.Response:
     path = request.path.rstrip("/")
     error = NotThere(f"{path} is not there; ask by /v1/chat/completions, which every arm answers")
     request.app[TELEMETRY].rejected(error)
-    return _anthropic(error) if path in _MESSAGES else failed(error)
-
-
-def _anthropic(error: ServiceError) -> web.Response:
-    told = {"type": "api_error", "message": error.message}
-    return reply({"type": "error", "error": told}, error.status)
+    return failed(error, request)

@@ -161,7 +161,9 @@ class Gate:
     def _known(self, authorization: str) -> ApiKey:
         scheme, _, presented = authorization.partition(" ")
         if scheme.lower() != "bearer" or not presented:
-            raise Denied("send `Authorization: Bearer <key>`", reason="missing")
+            raise Denied(
+                "send `Authorization: Bearer <key>` or `x-api-key: <key>`", reason="missing"
+            )
         digest, found = hash_of(presented.strip()), None
         for key in self.keys:
             if hmac.compare_digest(key.hash, digest):

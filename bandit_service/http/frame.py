@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from bandit_service.core.errors import (
     UpstreamError,
     stopped,
 )
+from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
@@ -66,8 +67,8 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     )
 
 
-def failed(error: ServiceError) -> web.Response:
-    """An error in OpenAI's shape."""
+def failed(error: ServiceError, request: web.Request | None = None) -> web.Response:
+    """An error, in the shape of the dialect that its client speaks."""
     headers = dict(error.headers)
     if isinstance(error, Busy | Unavailable):
         headers["Retry-After"] = retry_after(error.retry_after_s)
@@ -75,7 +76,15 @@ def failed(error: ServiceError) -> web.Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Denied):
         headers["WWW-Authenticate"] = "Bearer"
+    if request is not None and speaks_anthropic(request):
+        told = front_of("anthropic").error(error.status, error.body())
+        return reply(told | {"request_id": request.get(REQUEST_ID)}, error.status, headers)
     return reply(Error(error=ErrorDetail.of(error)), error.status, headers)
+
+
+def speaks_anthropic(request: web.Request) -> bool:
+    """Whether a client is one of Anthropic's: by its path, or by the version that it names."""
+    return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
 
 
 @web.middleware
@@ -97,13 +106,13 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
-        response = failed(error)
+        response = failed(error, request)
     except web.HTTPNotFound:
         longer = f"/v1/{request.path.strip('/')}"
         there = {resource.canonical for resource in request.app.router.resources()}
         meant = f"; did you mean {longer}?" if longer in there else ""
         what = f"no such path{meant}; GET /openapi.json lists them: {request.path}"
-        response = failed(Unknown(what))
+        response = failed(Unknown(what), request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         response = reply(
@@ -118,7 +127,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
         _access.exception("internal error")
-        response = failed(ServiceError("internal error; search the log for this request id"))
+        response = failed(
+            ServiceError("internal error; search the log for this request id"), request
+        )
     entrance = None if request.transport is None else request.transport.get_protocol()
     if isinstance(entrance, Entrance):
         entrance.answered()
@@ -175,10 +186,17 @@ def _caller(request: web.Request) -> Caller:
     return request.app[GATE].admit(
         request.method,
         resource.canonical,
-        request.headers.get("Authorization", ""),
+        _authorization(request.headers),
         clock.now(),
         time.monotonic(),
     )
+
+
+def _authorization(headers: Mapping[str, str]) -> str:
+    """What says who asks; clients of Anthropic's send the key as it is, as x-api-key."""
+    given = headers.get("Authorization", "")
+    key = headers.get("x-api-key", "")
+    return given if given or not key else f"Bearer {key}"
 
 
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:

@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
+from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
     AUTO,
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
+    Asked,
     RoutingRequest,
     header,
     is_auto,
@@ -27,8 +32,8 @@ from bandit_service.gateway.request import (
 )
 from bandit_service.http.connections import Connection, while_there
 from bandit_service.http.ending import ENDING
-from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
-from bandit_service.http.responses.catalogue import Model, Models
+from bandit_service.http.frame import CALLER, ROUTER, body_of, reply, speaks_anthropic
+from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist
 from bandit_service.http.responses.operations import BudgetRow, Budgets
 
@@ -39,14 +44,32 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
     routing = of_chat(body, request.headers, request.app[ROUTER].world.deciding())
-    return await _answer(request, CHAT, body, routing)
+    return await _answer(request, Asked(CHAT, body), routing)
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """POST /v1/messages."""
+    return await _other(request, "anthropic")
+
+
+async def count_tokens(request: web.Request) -> web.Response:
+    """POST /v1/messages/count_tokens."""
+    own = await _object(request)
+    heard = front_of("anthropic").heard({"max_tokens": 1, **own})
+    asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost)
+    return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
+
+
+async def responses(request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses."""
+    return await _other(request, "responses")
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
     routing = of_completion(body, request.headers, request.app[ROUTER].world.deciding())
-    return await _answer(request, COMPLETIONS, body, routing)
+    return await _answer(request, Asked(COMPLETIONS, body), routing)
 
 
 async def embeddings(request: web.Request) -> web.Response:
@@ -65,15 +88,20 @@ async def embeddings(request: web.Request) -> web.Response:
 
 async def models(request: web.Request) -> web.Response:
     """GET /v1/models: auto, by each policy beside the serving one, and every arm to be called."""
-    return reply(Models(object="list", data=[_model(id) for id in _models(request)]))
+    arms = _models(request)
+    if not speaks_anthropic(request):
+        return reply(Models(object="list", data=[_model(id, arms[id]) for id in arms]))
+    listed = [_message_model(id, arms[id]) for id in arms]
+    first, last = listed[0].id, listed[-1].id
+    return reply(MessageModels(data=listed, has_more=False, first_id=first, last_id=last))
 
 
 async def model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}: one of them."""
-    id = request.match_info["id"]
-    if id not in _models(request):
+    id, arms = request.match_info["id"], _models(request)
+    if id not in arms:
         raise Unknown(f"model: no {id!r}; GET /v1/models lists what there is", param="model")
-    return reply(_model(id))
+    return reply((_message_model if speaks_anthropic(request) else _model)(id, arms[id]))
 
 
 async def budgets(request: web.Request) -> web.Response:
@@ -94,29 +122,70 @@ async def duel(request: web.Request) -> web.Response:
     return reply(Duel(decision_id=pair[0].decided.id, answers=answers))
 
 
-def _models(request: web.Request) -> list[str]:
+def _models(request: web.Request) -> dict[str, ArmSpec | None]:
+    """What can be sent as `model`, with the arm that it is."""
     beside = (f"{AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
-    return [AUTO, *beside, *(spec.id for spec in request.app[GATEWAY].models())]
+    arms = request.app[GATEWAY].models()
+    return {AUTO: None, **dict.fromkeys(beside), **{spec.id: spec for spec in arms}}
 
 
-def _model(id: str) -> Model:
-    return Model(id=id, object="model", created=0, owned_by="bandit")
+def _model(id: str, arm: ArmSpec | None) -> Model:
+    model = Model(id=id, object="model", created=0, owned_by="bandit")
+    if arm is None:
+        return model
+    prices = {
+        name: price
+        for name in arm.__struct_fields__
+        if name.startswith("usd_per_mtok") and (price := getattr(arm, name)) is not None
+    }
+    return msgspec.structs.replace(
+        model,
+        context_window=arm.context_window,
+        max_output_tokens=arm.max_output_tokens or UNSET,
+        capabilities=arm.capabilities,
+        prices=prices,
+    )
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+def _message_model(id: str, arm: ArmSpec | None) -> MessageModel:
+    return MessageModel(
+        type="model",
+        id=id,
+        display_name=id,
+        created_at="1970-01-01T00:00:00Z",
+        max_input_tokens=None if arm is None else arm.context_window,
+        max_tokens=None if arm is None else arm.max_output_tokens,
+    )
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
     body = wire.decode_passed(await body_of(request, "gateway.max_body_bytes"))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
+    return body
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    body = await _object(request)
     fields.check(body)
     return body
 
 
+async def _other(request: web.Request, kind: str) -> web.StreamResponse:
+    """A request in another dialect than OpenAI's chat completions."""
+    own = await _object(request)
+    heard = front_of(kind).heard(own)
+    deciding = request.app[ROUTER].world.deciding()
+    routing = of_chat(heard.body, request.headers, deciding, heard.unit)
+    return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
+
+
 async def _answer(
-    request: web.Request, path: str, body: dict[str, Any], routing: RoutingRequest
+    request: web.Request, asked: Asked, routing: RoutingRequest
 ) -> web.StreamResponse:
     caller, client = request[CALLER], _Client(request)
     routing = routing.of_tenant(caller.tenant_for(routing.decide.tenant))
-    answer = await request.app[GATEWAY].answer(client, path, body, routing, caller.key)
+    answer = await request.app[GATEWAY].answer(client, asked, routing, caller.key)
     return client.streamed() if answer is None else _whole(answer)
 
 

@@ -17,8 +17,14 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.public import PublicAudience, PublicExperiment, PublicGuardrail
 from bandit_service.core.experiments.spec import Rules
 from bandit_service.http.responses.experiments import ExperimentStanding
-from bandit_service.http.responses.outcomes import Error
-from bandit_service.http.responses.passed import Chat, Completion, Embeddings
+from bandit_service.http.responses.outcomes import Error, MessageError
+from bandit_service.http.responses.passed import (
+    Chat,
+    Completion,
+    Counted,
+    Embeddings,
+    Message,
+)
 from bandit_service.http.route import Parameter, Route
 from bandit_service.http.routes import ROUTES
 
@@ -60,23 +66,31 @@ def _document(version: str) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "A key of `bandit-service keys new`, where keys are configured.",
-                }
+                },
+                "x-api-key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-api-key",
+                    "description": "The same key, as clients of Anthropic's send it.",
+                },
             },
             "schemas": schemas,
-            "responses": {
-                "Error": {
-                    "description": "What was wrong and what is allowed; codes: "
-                    + ", ".join(codes()),
-                    "headers": {
-                        "Retry-After": {
-                            "description": "Seconds after which to try again.",
-                            "schema": {"type": "integer"},
-                        }
-                    },
-                    "content": _json(_ref(Error), example_of("Error", schemas)),
-                }
-            },
+            "responses": {kind.__name__: _refusal(kind, schemas) for kind in (Error, MessageError)},
         },
+    }
+
+
+def _refusal(kind: type[msgspec.Struct], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The answer that tells an error."""
+    return {
+        "description": "What was wrong and what is allowed; codes: " + ", ".join(codes()),
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds after which to try again.",
+                "schema": {"type": "integer"},
+            }
+        },
+        "content": _json(_ref(kind), example_of(kind.__name__, schemas)),
     }
 
 
@@ -103,7 +117,8 @@ def _ref(kind: type[msgspec.Struct]) -> dict[str, Any]:
 def _schemas(rows: list[Route]) -> dict[str, Any]:
     """Every struct that is sent or answered, and those in them."""
     sent = {row.body for row in rows if row.body is not None}
-    kinds = [*sent, *(row.answer for row in rows if row.answer is not None), Error]
+    answers = {row.answer for row in rows if row.answer is not None}
+    kinds = [*sent, *sorted(answers, key=lambda kind: kind.__name__), Error, MessageError]
     _, found = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
     published = {kind.__name__: name for kind, name in _NAMES.items()}
     schemas = {published.get(name, name): _renamed(each, published) for name, each in found.items()}
@@ -112,7 +127,7 @@ def _schemas(rows: list[Route]) -> dict[str, Any]:
         each["description"] = " ".join(each.get("description", "").split())
     for kind in sent - {PublicExperiment, Rules}:
         _or_null(schemas[kind.__name__])
-    for kind in (Chat, Completion, Embeddings):
+    for kind in (Chat, Completion, Counted, Embeddings, Message):
         schemas[kind.__name__]["additionalProperties"] = True
     for name in ("ExperimentSpec", "Rules"):  # taken out before the rest is decoded
         schemas[name]["properties"]["why"] = _WHY
@@ -166,16 +181,17 @@ def _put_together(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
 def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     plain = row.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     plain = plain.removesuffix(".json")
+    told = (row.refusal or Error).__name__
     operation: dict[str, Any] = {
         "operationId": f"{row.method.lower()}_{plain or 'index'}",
         "summary": row.summary,
         "description": row.description,
         "responses": {str(status): _answer(row, schemas) for status in row.statuses}
-        | {str(status): {"$ref": "#/components/responses/Error"} for status in _statuses(row)},
+        | {str(status): {"$ref": f"#/components/responses/{told}"} for status in _statuses(row)},
         "x-scope": row.scope,
     }
     if row.scope not in ("", "stream", "metrics"):
-        operation["security"] = [{}, {"key": []}]
+        operation["security"] = [{}, {"key": []}, {"x-api-key": []}]
     if row.parameters:
         operation["parameters"] = [_parameter(each) for each in row.parameters]
     if row.body is not None:

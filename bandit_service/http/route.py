@@ -38,7 +38,8 @@ class Route:
     `content` has the media types and `says` a description. answered: an example of the answer, put
     together from those of its fields where none is given. body: the struct that is sent, of which
     `sent` is an example. many: a list of such bodies may be sent, too. errors: what it may raise
-    beside those of authorization. unlisted: answered, and no part of the document.
+    beside those of authorization; refusal: the struct that they are, `Error` where none is given.
+    unlisted: answered, and no part of the document.
     """
 
     method: Method
@@ -55,6 +56,7 @@ class Route:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: type[msgspec.Struct] | None = None
     sent: Any = None
+    refusal: type[msgspec.Struct] | None = None
     many: bool = False
     parameters: tuple[Parameter, ...] = ()
     errors: tuple[type[ServiceError], ...] = ()

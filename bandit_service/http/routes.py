@@ -63,6 +63,16 @@ _COMPLETION = {
         {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Paris."}}
     ],
 }
+_MESSAGE = {
+    "id": _DECISION,
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [{"type": "text", "text": "Paris."}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 14, "output_tokens": 5},
+}
 _TEXT = {
     "id": "cmpl-1",
     "object": "text_completion",
@@ -154,7 +164,7 @@ ROUTES: tuple[Route, ...] = (
                    "x-last-offset": "Offset of the last event in this answer."},
           parameters=(given.AFTER, given.LIMIT),
           errors=(errors.Refused, errors.Expired, *_DOWN)),
-    # --- OpenAI's wire format ----------------------------------------------------------
+    # --- providers' dialects -----------------------------------------------------------
     Route("POST", "/v1/chat/completions", "decide", gateway.chat,
           "OpenAI's chat completions, routed: model auto, or an arm",
           "The answer is the provider's, passed on; `x-decision-id` names the decision.",
@@ -170,11 +180,26 @@ ROUTES: tuple[Route, ...] = (
           "Embeddings of two models cannot be mixed, so nothing is routed.",
           answer=passed.Anything, answered=_VECTORS, body=passed.Embeddings,
           sent={"model": "text-embedding-3-small", "input": [_QUERY]}, errors=_PASSED),
+    Route("POST", "/v1/messages", "decide", gateway.messages,
+          "Anthropic's messages, routed: model auto, or an arm",
+          "Any arm answers in Anthropic's shape; `x-decision-id` names the decision.",
+          answer=passed.Anything, answered=_MESSAGE, body=passed.Message,
+          sent={"model": "auto", "max_tokens": 256,
+                "messages": [{"role": "user", "content": _QUERY}]},
+          refusal=learned.MessageError, errors=_ROUTED),
+    Route("POST", "/v1/messages/count_tokens", "decide", gateway.count_tokens,
+          "How many tokens a request of Anthropic's has",
+          "The named arm's provider counts, if it speaks this dialect; else it is a guess, which "
+          "`x-token-count` says.",
+          answer=passed.TokenCount, body=passed.Counted,
+          sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
+          refusal=learned.MessageError, errors=_PASSED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every arm that can be called",
-          "As OpenAI lists models.", answer=arms.Models, errors=_DOWN),
+          "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
+          answer=arms.Models, errors=_DOWN),
     Route("GET", "/v1/models/{id}", "decide", gateway.model, "One of them",
-          "As OpenAI describes a model.", answer=arms.Model, parameters=(given.MODEL,),
-          errors=_FOUND),
+          "As OpenAI describes a model, or Anthropic.",
+          answer=arms.Model, parameters=(given.MODEL,), errors=_FOUND),
     Route("GET", "/v1/budgets", "read", gateway.budgets, "Every budget with what was spent of it",
           "A key of one tenant sees that one's.", answer=run.Budgets, errors=_DOWN),
     Route("GET", "/v1/duels/{id}", "reward", gateway.duel,
@@ -279,7 +304,20 @@ ROUTES: tuple[Route, ...] = (
 """Every method of every path."""
 
 _SLASHED = frozenset(
-    (*(f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings")), *absent.ABSENT)
+    (
+        *(
+            f"/v1/{name}"
+            for name in (
+                "chat/completions",
+                "completions",
+                "embeddings",
+                "messages",
+                "messages/count_tokens",
+                "responses",
+            )
+        ),
+        *absent.ABSENT,
+    )
 )
 
 SCOPES: Mapping[tuple[str, str], Scope] = {(row.method, row.path): row.scope for row in ROUTES}

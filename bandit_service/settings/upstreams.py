@@ -16,6 +16,7 @@ from bandit_service.parsing.validation import Table, every_mistake
 from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
 
 KINDS = ("openai", "anthropic")
+LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 _Timeout = Annotated[float, doc("Seconds.", 60.0, exclusiveMinimum=0, maximum=86_400)]
 
 
@@ -31,6 +32,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle one just closed; resend_after_s: the pause before it, from half to one and a half of that.
     provider: its name in spans (gen_ai.provider.name), the kind where none is given. stream_usage:
     ask for the usage of streams, which a few servers refuse; without it their cost is not known.
+    limit_field: the name there of the most tokens of an answer, for requests that come in another
+    dialect.
     proxy: what its calls go through, http://HOST:PORT. trust_env: or what HTTPS_PROXY, HTTP_PROXY,
     ALL_PROXY and NO_PROXY say at the start.
     """
@@ -53,6 +56,9 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = 0.05
     provider: str = ""
     stream_usage: bool = True
+    limit_field: Annotated[
+        str, doc("What a limit is called there.", "max_completion_tokens", enum=LIMIT_FIELDS)
+    ] = "max_completion_tokens"
     proxy: str = ""
     trust_env: bool = False
 

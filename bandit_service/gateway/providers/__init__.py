@@ -1,4 +1,8 @@
-"""Providers' dialects. A file without an underscore is one, named as its file; there is no list.
+"""Dialects. A file without an underscore is one, named as its file; there is no list.
+
+Each is spoken to providers, by upstreams of its `kind`, and by clients at a path of its own.
+Between any two stands OpenAI's chat completion; where client and provider speak the same one, what
+they say is passed through.
 
 `settings.upstreams.KINDS` repeats the names, since settings may not import this package.
 """
@@ -10,9 +14,19 @@ import pkgutil
 from functools import cache
 from typing import cast
 
-from bandit_service.gateway.providers._base import EventDecoder, HttpRequest, Provider
+from bandit_service.gateway.providers._base import (
+    EventDecoder,
+    Front,
+    Heard,
+    HttpRequest,
+    Provider,
+    Teller,
+)
 
-__all__ = ["EventDecoder", "HttpRequest", "Provider", "names", "provider_of"]
+__all__ = [
+    "EventDecoder", "Front", "Heard", "HttpRequest", "Provider", "Teller",
+    "front_of", "names", "provider_of",
+]  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
@@ -25,3 +39,9 @@ def names() -> tuple[str, ...]:
 def provider_of(kind: str) -> Provider:
     """The dialect of an upstream's `kind`."""
     return cast(Provider, importlib.import_module(f"{__name__}.{kind}"))
+
+
+@cache
+def front_of(kind: str) -> Front:
+    """The dialect of a client."""
+    return cast(Front, importlib.import_module(f"{__name__}.{kind}"))

@@ -1,11 +1,15 @@
-"""What the gateway asks of a provider's dialect. A module of this package is a `Provider`."""
+"""What the gateway asks of a dialect. A module of this package is a `Provider` and a `Front`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
+from bandit_service.core.errors import Refused
 from bandit_service.settings.upstreams import Upstream
 
 Json = dict[str, Any]
@@ -58,6 +62,95 @@ class Provider(Protocol):
     def decoder(self, created: int, /) -> EventDecoder:
         """A decoder for one streamed answer."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A client's request as a chat completion.
+
+    lost: the first thing of it that a chat completion cannot say; None if it says all of it. unit:
+    who asks, if the client says so in another place than `user`.
+    """
+
+    body: Json
+    lost: Refused | None = None
+    unit: str = ""
+
+
+class Teller(Protocol):
+    """Says one streamed answer to a client in its dialect."""
+
+    def feed(self, chunk: Json) -> bytes:
+        """What one of OpenAI's chunks is there. Raises Failed."""
+        ...
+
+    def end(self, *, done: bool) -> bytes:
+        """What is due at the end, once; done: the provider has said that it is the end."""
+        ...
+
+    def own(self, data: bytes) -> tuple[bytes, bool]:
+        """An event that came in the client's own dialect, and whether it says something.
+
+        No data stands for the end of a stream whose provider did not say it.
+        """
+        ...
+
+    def fail(self, status: int, error: Mapping[str, Any]) -> bytes:
+        """The event that tells an error, `error` of OpenAI's wire format."""
+        ...
+
+
+class Front(Protocol):
+    """Translates between a client's dialect and OpenAI's wire format. Pure functions.
+
+    OWN_PATH: where a provider of this dialect is asked. KEEP_ALIVE: what fills a long silence.
+    OWN_HEADERS: a client's headers that go on to a provider of this dialect.
+    """
+
+    OWN_PATH: str
+    KEEP_ALIVE: bytes
+    OWN_HEADERS: tuple[str, ...]
+
+    def heard(self, own: Json, /) -> Heard:
+        """A client's request. Raises Refused, naming the field, for what is none."""
+        ...
+
+    def told(self, answer: Json, asked: Json, id: str, /) -> Json:
+        """A whole chat completion in the client's dialect. Raises Failed."""
+        ...
+
+    def teller(self, asked: Json, id: str, created: int, /) -> Teller:
+        """What says one streamed answer; id: of the decision."""
+        ...
+
+    def error(self, status: int, error: Mapping[str, Any], /) -> Json:
+        """The body that tells an error, `error` of OpenAI's wire format."""
+        ...
+
+
+def refused(field: str, what: str) -> Refused:
+    """What a dialect cannot carry, or cannot mean."""
+    return Refused(f"{field}: {what}", param=field)
+
+
+def event(said: Json, name: bool = True) -> bytes:
+    """A server-sent event, named by its type."""
+    named = f"event: {said['type']}\n".encode() if name else b""
+    return named + b"data: " + encoded(said) + b"\n\n"
+
+
+def passed_event(name: object, data: bytes) -> bytes:
+    """An event that is passed on as it came."""
+    lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines())
+    return f"event: {name}\n".encode() + lines + b"\n"
+
+
+def encoded(said: Json) -> bytes:
+    """JSON; each half of an emoji that was cut in two over events goes on as it came."""
+    try:
+        return msgspec.json.encode(said)
+    except UnicodeEncodeError:
+        return json.dumps(said).encode()
 
 
 def headers_of(

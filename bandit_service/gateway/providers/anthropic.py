@@ -1,15 +1,27 @@
-"""Anthropic's Messages API: docs/anthropic.md is the table of what is translated to what."""
+"""Anthropic's Messages API: docs/anthropic.md is the table of what is translated to what.
+
+A client's own request of this API is passed through, but for thinking that the API did not sign.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bandit_service.gateway.providers import _anthropic_answer, _anthropic_request
-from bandit_service.gateway.providers._base import HttpRequest, Json, headers_of
+from bandit_service.gateway.providers import (
+    _anthropic_answer,
+    _anthropic_heard,
+    _anthropic_request,
+    _anthropic_told,
+)
+from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, event, headers_of
 from bandit_service.settings.upstreams import Upstream
 
 VERSION = "2023-06-01"
+OWN_PATH = "/messages"
+COUNT_PATH = "/messages/count_tokens"
+OWN_HEADERS = ("anthropic-version", "anthropic-beta")
+KEEP_ALIVE = event({"type": "ping"})
 
 
 def output_limit() -> int | None:
@@ -19,14 +31,18 @@ def output_limit() -> int | None:
 
 def check(path: str, body: Mapping[str, Any]) -> None:
     """Raise Refused, naming the field, for what the Messages API has no counterpart of."""
-    _anthropic_request.request(path, body)
+    if path not in (OWN_PATH, COUNT_PATH):
+        _anthropic_request.request(path, body)
 
 
 def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpRequest:
     """POST /v1/messages; the configured address may end with the version or without."""
-    url = upstream.spec.base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
+    own = path in (OWN_PATH, COUNT_PATH)
+    base = upstream.spec.base_url.rstrip("/").removesuffix("/v1") + "/v1"
     headers = headers_of(upstream, "x-api-key", {"anthropic-version": VERSION})
-    return HttpRequest(url, headers, _anthropic_request.request(path, body))
+    if own:
+        return HttpRequest(base + path, headers, _anthropic_heard.unsigned(dict(body)))
+    return HttpRequest(base + OWN_PATH, headers, _anthropic_request.request(path, body))
 
 
 def answer(answer: Json, created: int) -> Json:
@@ -37,3 +53,23 @@ def answer(answer: Json, created: int) -> Json:
 def decoder(created: int) -> _anthropic_answer.Decoder:
     """A decoder of the API's events."""
     return _anthropic_answer.Decoder(created)
+
+
+def heard(own: Json) -> Heard:
+    """A client's message request as a chat completion. Raises Refused for what is none."""
+    return _anthropic_heard.heard(own)
+
+
+def told(answer: Json, asked: Json, id: str) -> Json:
+    """A chat completion as a message. Raises Failed."""
+    return _anthropic_told.message(answer, asked, id)
+
+
+def teller(asked: Json, id: str, _created: int) -> _anthropic_told.Teller:
+    """What says chunks as the API's events."""
+    return _anthropic_told.Teller(asked, id)
+
+
+def error(status: int, error: Mapping[str, Any]) -> Json:
+    """The API's body of an error."""
+    return _anthropic_told.error(status, error)

@@ -1,12 +1,17 @@
-"""OpenAI's own wire format, which most providers speak: everything goes through unchanged."""
+"""OpenAI's chat completions, which most providers speak: everything goes through unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bandit_service.gateway.providers._base import HttpRequest, Json, headers_of
+from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, encoded, headers_of
 from bandit_service.settings.upstreams import Upstream
+
+OWN_PATH = "/chat/completions"
+OWN_HEADERS = ()
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which every reader of event streams skips."""
 
 
 class Decoder:
@@ -43,3 +48,43 @@ def answer(answer: Json, _created: int) -> Json:
 def decoder(_created: int) -> Decoder:
     """A decoder that changes nothing."""
     return Decoder()
+
+
+class Teller:
+    """Says each chunk as it is."""
+
+    def feed(self, chunk: Json) -> bytes:
+        """The same chunk."""
+        return b"data: " + encoded(chunk) + b"\n\n"
+
+    def end(self, *, done: bool) -> bytes:
+        """The same end."""
+        return b"data: [DONE]\n\n" if done else b""
+
+    def own(self, data: bytes) -> tuple[bytes, bool]:
+        """The same data."""
+        return b"data: " + data + b"\n\n", False
+
+    def fail(self, status: int, error: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - the protocol's
+        """An event as the whole answer would be."""
+        return b"data: " + encoded({"error": dict(error)}) + b"\n\n"
+
+
+def heard(own: Json) -> Heard:
+    """The same request."""
+    return Heard(own)
+
+
+def told(answer: Json, _asked: Json, id: str) -> Json:
+    """The same answer under the decision's id."""
+    return answer | {"id": id}
+
+
+def teller(_asked: Json, _id: str, _created: int) -> Teller:
+    """What passes chunks on."""
+    return Teller()
+
+
+def error(_status: int, error: Mapping[str, Any]) -> Json:
+    """OpenAI's body of an error."""
+    return {"error": dict(error)}

@@ -51,6 +51,44 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
     object: Annotated[str, doc("Always `model`.", "model")]
     created: Annotated[int, doc("Always 0.", 0)]
     owned_by: Annotated[str, doc("Always `bandit`.", "bandit")]
+    context_window: Annotated[
+        int | UnsetType, doc("Of an arm: most tokens of prompt and answer.", 128_000)
+    ] = UNSET
+    max_output_tokens: Annotated[
+        int | UnsetType, doc("Of an arm: most tokens of an answer.", 4_096)
+    ] = UNSET
+    capabilities: Annotated[
+        tuple[str, ...] | UnsetType, doc("Of an arm: what it can do.", ["json", "vision"])
+    ] = UNSET
+    prices: Annotated[
+        dict[str, float] | UnsetType,
+        doc(
+            "Of an arm: USD for a million tokens, by the names of its configuration.",
+            {"usd_per_mtok_in": 0.25, "usd_per_mtok_out": 2.0},
+        ),
+    ] = UNSET
+
+
+class MessageModel(msgspec.Struct, kw_only=True, frozen=True):
+    """A model, as Anthropic's clients list it."""
+
+    type: Annotated[str, doc("Always `model`.", "model")]
+    id: Annotated[str, doc("What to send as `model`.", "auto")]
+    display_name: Annotated[str, doc("The same as `id`.", "auto")]
+    created_at: Annotated[str, doc("Always the beginning of 1970.", "1970-01-01T00:00:00Z")]
+    max_input_tokens: Annotated[
+        int | None, doc("Of an arm: most tokens of prompt and answer.", 200_000)
+    ]
+    max_tokens: Annotated[int | None, doc("Of an arm: most tokens of an answer.", 64_000)]
+
+
+class MessageModels(msgspec.Struct, kw_only=True, frozen=True):
+    """The models that can be called, as Anthropic's clients list them."""
+
+    data: Annotated[list[MessageModel], doc("`auto` first, then every arm that has an upstream.")]
+    has_more: Annotated[bool, doc("Always false: all are in one list.", False)]
+    first_id: Annotated[str, doc("The first one's id.", "auto")]
+    last_id: Annotated[str, doc("The last one's id.", "gpt-5-mini")]
 
 
 class Models(msgspec.Struct, kw_only=True, frozen=True):

@@ -38,6 +38,29 @@ class Error(msgspec.Struct, kw_only=True, frozen=True):
     error: Annotated[ErrorDetail, doc("What was wrong.")]
 
 
+class MessageErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
+    """What was wrong, in the shape that Anthropic's clients read."""
+
+    type: Annotated[str, doc("The class of the error.", "invalid_request_error")]
+    message: Annotated[
+        str, doc("What was wrong and what is allowed.", "max_tokens: must be at least 1")
+    ]
+    param: Annotated[str | None, doc("The field that caused it, if one did.", "max_tokens")] = None
+    code: Annotated[
+        str | None, doc("A stable code; docs/errors.md lists all.", "invalid_value")
+    ] = None
+
+
+class MessageError(msgspec.Struct, kw_only=True, frozen=True):
+    """The answer to a request of the Messages API that failed."""
+
+    type: Annotated[str, doc("Always `error`.", "error")]
+    error: Annotated[MessageErrorDetail, doc("What was wrong.")]
+    request_id: Annotated[
+        str | None, doc("As the header x-request-id.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")
+    ] = None
+
+
 class Result(msgspec.Struct, kw_only=True, frozen=True):
     """What became of one reward or comparison."""
 

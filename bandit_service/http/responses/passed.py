@@ -1,4 +1,4 @@
-"""OpenAI's requests and answers, which are passed on: the fields that the document names."""
+"""Providers' requests and answers, which are passed on: the fields that the document names."""
 
 from __future__ import annotations
 
@@ -56,3 +56,72 @@ class Embeddings(_Passed, kw_only=True):
     """An embedding of texts, by the arm that is named. Other fields are passed on."""
 
     input: Annotated[Any, doc("The texts.", ["Capital of France?"])]
+
+
+class TokenCount(msgspec.Struct, kw_only=True):
+    """How many tokens a request has."""
+
+    input_tokens: Annotated[int, doc("Tokens of the prompt.", 14)]
+
+
+class Counted(_Passed, kw_only=True):
+    """A request of Anthropic's Messages API, to be counted. Other fields are passed on."""
+
+    messages: Annotated[
+        list[dict[str, Any]],
+        doc("The turns.", [{"role": "user", "content": "Capital of France?"}], minItems=1),
+    ]
+    system: Annotated[
+        str | list[dict[str, Any]] | None, doc("What the model is told first.", "Be brief.")
+    ] = None
+    tools: Annotated[
+        list[dict[str, Any]] | None,
+        doc(
+            "Only arms with the capability get these; what is no function, Anthropic's alone.",
+            [{"name": "weather", "input_schema": {"type": "object"}}],
+        ),
+    ] = None
+    tool_choice: Annotated[dict[str, Any] | None, doc("As for Anthropic.", {"type": "auto"})] = None
+
+
+class Message(Counted, kw_only=True):
+    """A request of Anthropic's Messages API. Other fields are passed on to its own providers."""
+
+    max_tokens: Annotated[int, doc("Most tokens of the answer.", 256, minimum=1)]
+    stream: Annotated[bool | None, doc("Answer with server-sent events.", False)] = None
+    stop_sequences: Annotated[list[str] | None, doc("Where the answer is to end.", ["END"])] = None
+    temperature: Annotated[float | None, doc("As for Anthropic.", 0.7)] = None
+    top_p: Annotated[float | None, doc("As for Anthropic.", 0.9)] = None
+    metadata: Annotated[
+        dict[str, Any] | None,
+        doc("`user_id` is the unit where no other is named.", {"user_id": "user-17"}),
+    ] = None
+
+
+class Responses(_Passed, kw_only=True):
+    """A request of OpenAI's Responses API. Other fields are passed on to its own providers."""
+
+    input: Annotated[
+        str | list[dict[str, Any]], doc("A text, or the items so far.", "Capital of France?")
+    ]
+    instructions: Annotated[str | None, doc("What the model is told first.", "Be brief.")] = None
+    stream: Annotated[bool | None, doc("Answer with server-sent events.", False)] = None
+    tools: Annotated[
+        list[dict[str, Any]] | None,
+        doc("Only arms with the capability get these; what is no function, OpenAI's alone.", []),
+    ] = None
+    tool_choice: Annotated[str | dict[str, Any] | None, doc("As for OpenAI.", "auto")] = None
+    max_output_tokens: Annotated[int | None, doc("Most tokens of the answer.", 256, minimum=1)] = (
+        None
+    )
+    temperature: Annotated[float | None, doc("As for OpenAI.", 0.7)] = None
+    top_p: Annotated[float | None, doc("As for OpenAI.", 0.9)] = None
+    text: Annotated[
+        dict[str, Any] | None, doc("The form of the answer.", {"format": {"type": "text"}})
+    ] = None
+    reasoning: Annotated[dict[str, Any] | None, doc("How much to reason.", {"effort": "low"})] = (
+        None
+    )
+    store: Annotated[
+        bool | None, doc("Passed on to OpenAI; this service keeps no response.", False)
+    ] = None

@@ -1,0 +1,177 @@
+"""OpenAI's chunks as blocks that come one after another, as other dialects tell an answer. Pure.
+
+Chunks may tell several calls of tools in turns. A block begins when the one before it is over, so
+what comes too early is kept until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.providers._base import Json
+from bandit_service.gateway.usage import merged
+from bandit_service.parsing.inputs import json_of, whole
+
+Kind: TypeAlias = Literal["thinking", "text", "refusal", "tool"]
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """One piece of an answer. id, name: of a tool's call. pieces: its text, or its arguments."""
+
+    kind: Kind
+    index: int = -1
+    id: str = ""
+    name: str = ""
+    pieces: list[str] = field(default_factory=list)
+    begun: bool = False
+    over: bool = False
+
+    def text(self) -> str:
+        """All of it that has come."""
+        return str(whole("".join(self.pieces)))
+
+    def arguments(self) -> Json | None:
+        """The arguments of a call, empty where there is no text; None while they are no object."""
+        text = self.text()
+        try:
+            value = json_of(text) if text.strip() else {}
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+
+Step: TypeAlias = tuple[Literal["open", "add", "close"], Block, str]
+
+
+class Blocks:
+    """Feed it chunks, or one whole completion; it gives the steps in which blocks come.
+
+    finish, usage, model: what the chunks said of them. stopped_by: the text that ended the answer,
+    which some servers tell.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Block] = []
+        self.finish = ""
+        self.usage: Any = None
+        self.model = ""
+        self.stopped_by: str | None = None
+        self._open: Block | None = None
+        self._calls: dict[object, Block] = {}
+        self._waiting: list[Block] = []
+
+    def feed(self, chunk: Mapping[str, Any]) -> list[Step]:
+        """What this chunk adds. Raises Failed for a call that goes on after its end."""
+        self.usage = merged(self.usage, chunk.get("usage"))
+        if not self.model and isinstance(chunk.get("model"), str):
+            self.model = chunk["model"]
+        choices = chunk.get("choices")
+        steps: list[Step] = []
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, Mapping) or choice.get("index") not in (0, None):
+                continue
+            said = choice.get("delta") or choice.get("message")
+            if isinstance(said, Mapping):
+                steps += self._said(said)
+            if isinstance(choice.get("finish_reason"), str):
+                self.finish = choice["finish_reason"]
+            if isinstance(choice.get("stop_reason"), str):
+                self.stopped_by = choice["stop_reason"]
+        return steps
+
+    def end(self) -> list[Step]:
+        """What is still to be said."""
+        return [*self._drained(), *self._closed()]
+
+    def _said(self, said: Mapping[str, Any]) -> Iterator[Step]:
+        thought = said.get("reasoning_content") or said.get("reasoning")
+        yield from self._text("thinking", thought)
+        yield from self._text("text", said.get("content"))
+        yield from self._text("refusal", said.get("refusal"))
+        calls = said.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, Mapping):
+                yield from self._call(call)
+
+    def _text(self, kind: Kind, content: Any) -> Iterator[Step]:
+        if isinstance(content, list):
+            texts = (part.get("text") for part in content if isinstance(part, Mapping))
+            content = "".join(text for text in texts if isinstance(text, str))
+        if not isinstance(content, str) or not content:
+            return
+        if self._open is None or self._open.kind != kind:
+            yield from self._drained()
+            yield from self._begun(Block(kind))
+        assert self._open is not None
+        self._open.pieces.append(content)
+        yield "add", self._open, content
+
+    def _call(self, call: Mapping[str, Any]) -> Iterator[Step]:
+        block = self._block_of(call)
+        function = call.get("function")
+        function = function if isinstance(function, Mapping) else {}
+        if not block.begun:
+            block.id = block.id or _word(call.get("id"))
+            block.name = block.name or _word(function.get("name"))
+        text = function.get("arguments")
+        text = text if isinstance(text, str) else ""
+        if block.over:
+            if text.strip():
+                raise Failed("a tool's call went on after its end")
+            return
+        block.pieces += [text] if text else []
+        if block is self._open:
+            if text:
+                yield "add", block, text
+        elif block not in self._waiting:
+            self._waiting.append(block)
+        while self._waiting and not self._unfinished():
+            yield from self._next()
+
+    def _block_of(self, call: Mapping[str, Any]) -> Block:
+        key: object = call.get("index")
+        if key is None:  # some servers tell each call at once, without a number
+            key = ("id", call.get("id")) if call.get("id") or not self._calls else None
+        if key is None:
+            return next(reversed(self._calls.values()))
+        if key not in self._calls:
+            self._calls[key] = Block("tool")
+        return self._calls[key]
+
+    def _unfinished(self) -> bool:
+        """Whether the open block is a call whose arguments have not all come."""
+        block = self._open
+        if block is None or block.kind != "tool":
+            return False
+        return not block.text().strip() or block.arguments() is None
+
+    def _drained(self) -> Iterator[Step]:
+        while self._waiting:
+            yield from self._next()
+
+    def _next(self) -> Iterator[Step]:
+        block = self._waiting.pop(0)
+        yield from self._begun(block)
+        if text := "".join(block.pieces):
+            yield "add", block, text
+
+    def _begun(self, block: Block) -> Iterator[Step]:
+        yield from self._closed()
+        block.index, block.begun = len(self.all), True
+        self.all.append(block)
+        self._open = block
+        yield "open", block, ""
+
+    def _closed(self) -> Iterator[Step]:
+        block, self._open = self._open, None
+        if block is not None:
+            block.over = True
+            yield "close", block, ""
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
