@@ -12,7 +12,6 @@ from bandit_service.core.errors import NotThere
 from bandit_service.http.frame import TELEMETRY, body_of, failed
 
 ABSENT = (
-    "/v1/responses",
     "/v1/audio/speech",
     "/v1/audio/transcriptions",
     "/v1/audio/translations",

@@ -24,6 +24,7 @@ from bandit_service.http.responses.passed import (
     Counted,
     Embeddings,
     Message,
+    Responses,
 )
 from bandit_service.http.route import Parameter, Route
 from bandit_service.http.routes import ROUTES
@@ -127,7 +128,7 @@ def _schemas(rows: list[Route]) -> dict[str, Any]:
         each["description"] = " ".join(each.get("description", "").split())
     for kind in sent - {PublicExperiment, Rules}:
         _or_null(schemas[kind.__name__])
-    for kind in (Chat, Completion, Counted, Embeddings, Message):
+    for kind in (Chat, Completion, Counted, Embeddings, Message, Responses):
         schemas[kind.__name__]["additionalProperties"] = True
     for name in ("ExperimentSpec", "Rules"):  # taken out before the rest is decoded
         schemas[name]["properties"]["why"] = _WHY

@@ -73,6 +73,21 @@ _MESSAGE = {
     "stop_sequence": None,
     "usage": {"input_tokens": 14, "output_tokens": 5},
 }
+_RESPONSE = {
+    "id": _DECISION,
+    "object": "response",
+    "status": "completed",
+    "model": "gpt-5-mini",
+    "output": [
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "Paris.", "annotations": []}],
+        }
+    ],
+}
 _TEXT = {
     "id": "cmpl-1",
     "object": "text_completion",
@@ -194,6 +209,11 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.TokenCount, body=passed.Counted,
           sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
           refusal=learned.MessageError, errors=_PASSED),
+    Route("POST", "/v1/responses", "decide", gateway.responses,
+          "OpenAI's responses, routed: model auto, or an arm",
+          "Any arm answers in this shape. No response is kept: `previous_response_id` is refused.",
+          answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
+          sent={"model": "auto", "input": _QUERY}, errors=_ROUTED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every arm that can be called",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
           answer=arms.Models, errors=_DOWN),

@@ -15,7 +15,7 @@ from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.validation import Table, every_mistake
 from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
 
-KINDS = ("openai", "anthropic")
+KINDS = ("openai", "anthropic", "responses")
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 _Timeout = Annotated[float, doc("Seconds.", 60.0, exclusiveMinimum=0, maximum=86_400)]
 

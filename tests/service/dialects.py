@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -254,8 +254,12 @@ def _message(body: Json) -> tuple[Json, list[Json]]:
     begun = whole | {"content": [], "stop_reason": None, "usage": usage | {"output_tokens": 1}}
     events: list[Json] = [{"type": "message_start", "message": begun}, {"type": "ping"}]
     for i, block in enumerate(content):
-        empty: Json = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""},
-                       "tool_use": {"input": {}}}[block["type"]]  # fmt: skip
+        empties: dict[str, Json] = {
+            "text": {"text": ""},
+            "thinking": {"thinking": "", "signature": ""},
+            "tool_use": {"input": {}},
+        }
+        empty = empties[block["type"]]
         start = {"type": "content_block_start", "index": i, "content_block": block | empty}
         events.append(start)
         match block["type"]:
@@ -270,8 +274,8 @@ def _message(body: Json) -> tuple[Json, list[Json]]:
         for delta in deltas:
             events.append({"type": "content_block_delta", "index": i, "delta": delta})
         events.append({"type": "content_block_stop", "index": i})
-    delta = {"stop_reason": reason, "stop_sequence": None}
-    events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": ANSWER}})
+    ended: Json = {"stop_reason": reason, "stop_sequence": None}
+    events.append({"type": "message_delta", "delta": ended, "usage": {"output_tokens": ANSWER}})
     events.append({"type": "message_stop"})
     return whole, events
 
@@ -314,11 +318,12 @@ def _response(body: Json) -> tuple[Json, list[Json]]:
     ]
     for i, item in enumerate(output):
         at = {"item_id": item["id"], "output_index": i}
-        empty: Json = {
+        empties: dict[str, Json] = {
             "message": {"content": [], "status": "in_progress"},
             "reasoning": {"summary": []},
             "function_call": {"arguments": "", "status": "in_progress"},
-        }[item["type"]]
+        }
+        empty = empties[item["type"]]
         added = {"type": "response.output_item.added", "output_index": i, "item": item | empty}
         events.append(added)
         match item["type"]:
@@ -367,14 +372,14 @@ def _plain(content: Any) -> str:
 
 # --- both, running
 
-ARMS = {"chat": "openai", "claude": "anthropic"}
+ARMS = {"chat": "openai", "claude": "anthropic", "resp": "responses"}
 COST = ((PROMPT - CACHED) * 1.0 + CACHED * 0.5 + ANSWER * 4.0) / 1e6
 """Of every answer."""
 
 
 @asynccontextmanager
 async def pair(
-    tmp_path: Path, models: Path, arms: dict[str, str] = ARMS, **environ: str
+    tmp_path: Path, models: Path, arms: Mapping[str, str] = ARMS, **environ: str
 ) -> AsyncIterator[tuple[str, Provider]]:
     """The gateway's address, and the provider; arms: the dialect of each."""
     provider = Provider()
@@ -416,7 +421,7 @@ def running(tmp_path: Path, models: Path, **environ: str) -> Iterator[tuple[str,
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())
-        async with pair(tmp_path, models, **environ) as made:
+        async with pair(tmp_path, models, ARMS, **environ) as made:
             there.append(made)
             ready.set()
             await over.wait()

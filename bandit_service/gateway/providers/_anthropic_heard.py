@@ -13,6 +13,7 @@ import msgspec
 
 from bandit_service.core.errors import Refused
 from bandit_service.gateway.providers._base import Heard, Json, refused
+from bandit_service.gateway.providers._schemas import is_strict
 
 _MAX_USER = 64
 """Characters that OpenAI takes as `user`."""
@@ -180,19 +181,23 @@ class _Request:
         if tools is not None:
             if not isinstance(tools, list) or not all(isinstance(each, dict) for each in tools):
                 raise refused("tools", "must be a list of objects")
-            body["tools"] = [*self._functions(tools)]
+            if functions := [*self._functions(tools)]:
+                body["tools"] = functions
         choice = own.get("tool_choice")
         if choice is None:
             return
         match _of(choice, dict, "tool_choice", "an object"):
             case {"type": "auto" | "none" as word}:
-                body["tool_choice"] = word
+                told: Any = word
             case {"type": "any"}:
-                body["tool_choice"] = "required"
+                told = "required"
             case {"type": "tool", "name": str(name)}:
-                body["tool_choice"] = {"type": "function", "function": {"name": name}}
+                told = {"type": "function", "function": {"name": name}}
             case _:
                 raise refused("tool_choice.type", "must be auto, any, none, or tool with a name")
+        if not body.get("tools"):  # a choice among none is refused elsewhere
+            return
+        body["tool_choice"] = told
         if choice.get("disable_parallel_tool_use"):
             body["parallel_tool_calls"] = False
 
@@ -290,26 +295,11 @@ def _format(own: Json, body: Json) -> None:
             return
         case {"type": "json_schema", "schema": dict(schema)}:
             asked: Json = {"name": "answer", "schema": schema}
-            if _strict(schema):
+            if is_strict(schema):
                 asked["strict"] = True
             body["response_format"] = {"type": "json_schema", "json_schema": asked}
         case _:
             raise refused("output_config.format", "must be of type json_schema with a schema")
-
-
-def _strict(schema: Any) -> bool:
-    """Whether OpenAI keeps to the schema strictly: every object names all it has, as required."""
-    if isinstance(schema, list):
-        return all(map(_strict, schema))
-    if not isinstance(schema, Mapping):
-        return True
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        required = schema.get("required")
-        listed = set(required) if isinstance(required, list) else set()
-        if schema.get("additionalProperties") is not False or listed != set(properties):
-            return False
-    return all(map(_strict, schema.values()))
 
 
 def _limit(own: Json) -> int:

@@ -1,0 +1,235 @@
+"""An answer of OpenAI's Responses API, whole or as a stream, as a chat completion. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bandit_service.gateway import trouble
+from bandit_service.gateway.failures import Failed, reported_failure
+from bandit_service.gateway.providers._base import Json, encoded
+from bandit_service.gateway.usage import count
+from bandit_service.parsing.inputs import json_of
+
+_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+def answer(response: Mapping[str, Any], created: int) -> Json:
+    """A chat.completion. Raises Failed for what is no response, or none that has ended."""
+    output = response.get("output")
+    if not isinstance(output, list) or not all(isinstance(each, dict) for each in output):
+        raise Failed("the answer has no output")
+    if response.get("status") not in (None, "completed", "incomplete"):
+        raise Failed("the response has not come to its end")
+    calls = [_call(item) for item in output if item.get("type") == "function_call"]
+    text, refusal = _joined(output, "output_text", "text"), _joined(output, "refusal", "refusal")
+    reply: Json = {
+        "role": "assistant",
+        "content": text or (None if calls or refusal else ""),
+        "refusal": refusal or None,
+    }
+    if calls:
+        reply["tool_calls"] = calls
+    if thought := "\n\n".join(filter(None, map(_thought, output))):
+        reply["reasoning_content"] = thought
+    choice = {
+        "index": 0,
+        "message": reply,
+        "finish_reason": _finish(response, bool(calls)),
+        "logprobs": None,
+    }
+    return {
+        "id": response.get("id"),
+        "object": "chat.completion",
+        "created": created,
+        "model": response.get("model"),
+        "choices": [choice],
+        "usage": usage(response.get("usage")),
+    }
+
+
+def usage(reported: Any) -> Json | None:
+    """OpenAI's usage of a chat completion; what a provider adds to the API's own is kept.
+
+    >>> usage({"input_tokens": 5, "output_tokens": 7})["total_tokens"]
+    12
+    """
+    if not isinstance(reported, Mapping):
+        return None
+    prompt, answered = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
+    if prompt is None and answered is None:
+        return None
+    told: Json = {
+        "prompt_tokens": prompt or 0,
+        "completion_tokens": answered or 0,
+        "total_tokens": (prompt or 0) + (answered or 0),
+    }
+    for name, ours in (
+        ("input_tokens_details", "prompt_tokens_details"),
+        ("output_tokens_details", "completion_tokens_details"),
+    ):
+        if isinstance(reported.get(name), Mapping):
+            told[ours] = dict(reported[name])
+    if reported.get("cost") is not None:
+        told["cost"] = reported["cost"]
+    return told
+
+
+class Decoder:
+    """Feed it the data of each event; it gives the data of OpenAI's chunks.
+
+    Of what an item says, its end repeats all; a server that tells no pieces is heard there.
+    """
+
+    def __init__(self, created: int) -> None:
+        self._created = created
+        self._model: Any = None
+        self._calls: dict[Any, int] = {}
+        self._heard: set[Any] = set()  # items of which pieces came
+        self._started = False
+        self._ended = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What an event says. Raises Failed."""
+        try:
+            event = json_of(data, halves=True)
+        except ValueError:
+            raise Failed("an event is not JSON") from None
+        if not isinstance(event, dict):
+            raise Failed("an event is not an object")
+        kind, index = event.get("type"), event.get("output_index")
+        match kind:
+            case "response.output_text.delta":
+                return self._piece(index, "content", event)
+            case "response.refusal.delta":
+                return self._piece(index, "refusal", event)
+            case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
+                return self._piece(index, "reasoning_content", event)
+            case "response.reasoning_summary_part.added" if event.get("summary_index"):
+                return [self._chunk({"reasoning_content": "\n\n"})]
+            case "response.output_item.added":
+                item = event.get("item")
+                if isinstance(item, dict) and item.get("type") == "function_call":
+                    return [self._begin(index, item)]
+            case "response.function_call_arguments.delta":
+                self._heard.add(index)
+                return [self._arguments(index, event.get("delta"))]
+            case "response.output_item.done":
+                return self._item(index, event.get("item"))
+            case "response.completed" | "response.incomplete":
+                return self._last(event.get("response"))
+            case "response.failed":
+                response = event.get("response")
+                error = response.get("error") if isinstance(response, dict) else None
+                raise _reported(error)
+            case "error":
+                raise _reported(event.get("error") or event)
+            case "response.created" | "response.in_progress":
+                response = event.get("response")
+                self._model = response.get("model") if isinstance(response, dict) else None
+        return []
+
+    def end(self) -> list[bytes]:
+        """Nothing: a response ends with an event that says so."""
+        return []
+
+    def _piece(self, index: Any, field: str, event: Json) -> list[bytes]:
+        delta = event.get("delta")
+        if not isinstance(delta, str) or not delta:
+            return []
+        self._heard.add(index)
+        return [self._chunk({field: delta})]
+
+    def _begin(self, index: Any, item: Json) -> bytes:
+        self._calls[index] = len(self._calls)
+        call = _call(item | {"arguments": ""}) | {"index": self._calls[index]}
+        return self._chunk({"tool_calls": [call]})
+
+    def _arguments(self, index: Any, text: Any) -> bytes:
+        if index not in self._calls:
+            raise Failed("the arguments of a call came before it")
+        call = {"index": self._calls[index], "function": {"arguments": text}}
+        return self._chunk({"tool_calls": [call]})
+
+    def _item(self, index: Any, item: Any) -> list[bytes]:
+        """The end of an item, of which no piece may have come."""
+        if not isinstance(item, dict):
+            raise Failed("an event has no item")
+        if item.get("type") == "function_call":
+            chunks = [] if index in self._calls else [self._begin(index, item)]
+            if index not in self._heard:
+                chunks.append(self._arguments(index, item.get("arguments") or "{}"))
+            return chunks
+        if index in self._heard:
+            return []
+        told = {
+            "reasoning_content": _thought(item),
+            "content": _joined([item], "output_text", "text"),
+            "refusal": _joined([item], "refusal", "refusal"),
+        }
+        return [self._chunk({name: text}) for name, text in told.items() if text]
+
+    def _last(self, response: Any) -> list[bytes]:
+        if not isinstance(response, dict):
+            raise Failed("an event has no response")
+        if self._ended:
+            return []
+        self._ended = True
+        chunks = [self._chunk({}, _finish(response, bool(self._calls)))]
+        if counted := usage(response.get("usage")):
+            chunks.append(self._line([], counted))
+        return [*chunks, b"[DONE]"]
+
+    def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
+        if not self._started:
+            self._started = True
+            delta = {"role": "assistant", **delta}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return self._line([choice])
+
+    def _line(self, choices: list[Json], counted: Json | None = None) -> bytes:
+        chunk: Json = {
+            "id": "",
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+        return encoded(chunk | ({"usage": counted} if counted else {}))
+
+
+def _finish(response: Mapping[str, Any], calls: bool) -> str:
+    details = response.get("incomplete_details")
+    if response.get("status") == "incomplete":
+        reason = details.get("reason") if isinstance(details, Mapping) else None
+        return _REASONS.get(reason, "length") if isinstance(reason, str) else "length"
+    return "tool_calls" if calls else "stop"
+
+
+def _call(item: Mapping[str, Any]) -> Json:
+    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+    return {"id": item.get("call_id"), "type": "function", "function": function}
+
+
+def _joined(output: list[Json], kind: str, field: str) -> str:
+    parts = (
+        part
+        for item in output
+        if item.get("type") == "message"
+        for part in item.get("content") or ()
+        if isinstance(part, dict) and part.get("type") == kind
+    )
+    return "".join(part[field] for part in parts if isinstance(part.get(field), str))
+
+
+def _thought(item: Json) -> str:
+    """What a reasoning item says: the reasoning itself, else its summary."""
+    if item.get("type") != "reasoning":
+        return ""
+    parts = item.get("content") or item.get("summary") or ()
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return "\n\n".join(text for text in texts if isinstance(text, str))
+
+
+def _reported(error: Any) -> Failed:
+    return reported_failure(trouble.error_in({"error": error}) or trouble.Error())

@@ -1,0 +1,73 @@
+"""OpenAI's Responses API: docs/responses.md is the table of what is translated to what.
+
+A client's own request of this API is passed through, but for items that another dialect's answer
+was made to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bandit_service.gateway.providers import (
+    _responses_answer,
+    _responses_heard,
+    _responses_request,
+    _responses_told,
+)
+from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, headers_of
+from bandit_service.settings.upstreams import Upstream
+
+OWN_PATH = "/responses"
+OWN_HEADERS = ()
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def output_limit() -> int | None:
+    """None: the provider answers as long as its model does."""
+    return None
+
+
+def check(path: str, body: Mapping[str, Any]) -> None:
+    """Raise Refused, naming the field, for what the Responses API has no counterpart of."""
+    if path != OWN_PATH:
+        _responses_request.request(path, body)
+
+
+def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpRequest:
+    """POST /responses under the configured address."""
+    if path == OWN_PATH:
+        sent = _responses_heard.without_ours(dict(body))
+    else:
+        sent = _responses_request.request(path, body)
+    return HttpRequest(upstream.spec.base_url.rstrip("/") + OWN_PATH, headers_of(upstream), sent)
+
+
+def answer(answer: Json, created: int) -> Json:
+    """A response as a chat completion. Raises Failed if it is none."""
+    return _responses_answer.answer(answer, created)
+
+
+def decoder(created: int) -> _responses_answer.Decoder:
+    """A decoder of the API's events."""
+    return _responses_answer.Decoder(created)
+
+
+def heard(own: Json) -> Heard:
+    """A client's request as a chat completion. Raises Refused for what is none."""
+    return _responses_heard.heard(own)
+
+
+def told(answer: Json, asked: Json, id: str) -> Json:
+    """A chat completion as a response."""
+    return _responses_told.response(answer, asked, id)
+
+
+def teller(asked: Json, id: str, created: int) -> _responses_told.Teller:
+    """What says chunks as the API's events."""
+    return _responses_told.Teller(asked, id, created)
+
+
+def error(_status: int, error: Mapping[str, Any]) -> Json:
+    """OpenAI's body of an error."""
+    return {"error": dict(error)}
