@@ -39,6 +39,7 @@ from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.selection import ArmSelector
 from bandit_service.gateway.streamed_answer import StreamedAnswer
+from bandit_service.gateway.translation import told_of
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
@@ -273,7 +274,7 @@ def _teller(asked: Asked, id: str = "") -> Teller:
 def _told(asked: Asked, answer: dict[str, Any], exchange: RoutedExchange) -> dict[str, Any]:
     """A whole answer in the client's dialect. Raises Failed, with what it costs all the same."""
     try:
-        return asked.front.told(answer, asked.own, exchange.decided.id)
+        return told_of(asked.front, answer, asked.own, exchange.decided.id)
     except Failed as failed:
         failed.usage = exchange.usage
         raise

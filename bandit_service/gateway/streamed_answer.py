@@ -11,7 +11,7 @@ import aiohttp
 from bandit_service.gateway import sse, trouble
 from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
 from bandit_service.gateway.providers import Teller, front_of
-from bandit_service.gateway.translation import Own
+from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
@@ -103,6 +103,10 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
             if not answer.spoke:
                 raise
             answer.broken = failed
+        except WRONG_TYPE as error:
+            answer.broken = Failed(f"an event is of another form ({type(error).__name__})")
+            if not answer.spoke:
+                raise answer.broken from None
         if answer.done or answer.broken is not None:
             break  # nothing comes after the end
     return b"".join(events)

@@ -1,4 +1,4 @@
-"""Calls of a provider's dialect; every error of a translation becomes Refused or Failed."""
+"""Calls of a dialect; every error of a translation becomes Refused or Failed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway.failures import Failed
-from bandit_service.gateway.providers import HttpRequest, Provider
+from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider
 from bandit_service.settings.upstreams import Upstream
 
-_WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
+WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
 """What reading an answer raises where a value is of another type than the API's."""
 
 
@@ -45,11 +45,27 @@ def _refusing() -> Iterator[None]:
         raise Refused(what) from None
 
 
+def heard_of(front: Front, own: dict[str, Any]) -> Heard:
+    """A client's request as a chat completion; Refused if it is none."""
+    try:
+        return front.heard(own)
+    except WRONG_TYPE as error:
+        raise Refused(f"the body is of another form ({type(error).__name__})") from None
+
+
+def told_of(front: Front, answer: dict[str, Any], asked: dict[str, Any], id: str) -> dict[str, Any]:
+    """A whole chat completion in the client's dialect. Raises Failed if it cannot be said there."""
+    try:
+        return front.told(answer, asked, id)
+    except WRONG_TYPE as error:
+        raise Failed(f"the answer is of another form ({type(error).__name__})") from None
+
+
 def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
     """A provider's whole answer in OpenAI's shape. Raises Failed if it is no answer."""
     try:
         return provider.answer(answer, int(clock.now()))
-    except _WRONG_TYPE as error:
+    except WRONG_TYPE as error:
         raise Failed(f"the answer is of another form ({type(error).__name__})") from None
 
 
@@ -86,7 +102,7 @@ async def chunks_of(
                 if chunks:
                     yield chunks
                 raise
-            except _WRONG_TYPE as error:
+            except WRONG_TYPE as error:
                 raise Failed(f"an event is of another form ({type(error).__name__})") from None
             yield chunks
     except Failed as failed:

@@ -30,6 +30,7 @@ from bandit_service.gateway.request import (
     of_chat,
     of_completion,
 )
+from bandit_service.gateway.translation import heard_of
 from bandit_service.http.connections import Connection, while_there
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply, speaks_anthropic
@@ -55,7 +56,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
 async def count_tokens(request: web.Request) -> web.Response:
     """POST /v1/messages/count_tokens."""
     own = await _object(request)
-    heard = front_of("anthropic").heard({"max_tokens": 1, **own})
+    heard = heard_of(front_of("anthropic"), {"max_tokens": 1, **own})
     asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost)
     return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
 
@@ -174,7 +175,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     """A request in another dialect than OpenAI's chat completions."""
     own = await _object(request)
-    heard = front_of(kind).heard(own)
+    heard = heard_of(front_of(kind), own)
     deciding = request.app[ROUTER].world.deciding()
     routing = of_chat(heard.body, request.headers, deciding, heard.unit)
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)

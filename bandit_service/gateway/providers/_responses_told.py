@@ -94,7 +94,7 @@ class Teller:
             told = passed_event(kind, data)
         return told, kind not in _BEGUN
 
-    def fail(self, status: int, error: Mapping[str, Any]) -> bytes:  # noqa: ARG002 - the protocol's
+    def fail(self, status: int, error: Mapping[str, Any]) -> bytes:
         """The event of an error, and of the response that it ends."""
         code, message = error.get("code"), error.get("message") or ""
         told = self._event(
@@ -102,7 +102,8 @@ class Teller:
         )
         if not self._started:
             return told
-        failed = {"error": {"code": code or "server_error", "message": message}}
+        known = "rate_limit_exceeded" if status == 429 else "server_error"  # a closed list there
+        failed = {"error": {"code": known, "message": message}}
         made = _response(self._blocks, self._asked, self._id, self._created, "failed") | failed
         return told + self._event("response.failed", response=made)
 
