@@ -52,7 +52,9 @@ class Provider:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Json, dict[str, str]]] = []
-        self.how = ""  # the words of an error, or "cut"
+        self.how = ""  # "overloaded", or "cut"
+        self.overloaded: set[str] = set()  # models that always are
+        self.go = asyncio.Event()  # what "slow" waits for
 
     def last(self) -> tuple[str, Json, dict[str, str]]:
         return self.seen[-1]
@@ -74,7 +76,9 @@ class Provider:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append((path, body, headers))
         messages = path.startswith("/messages")
-        if self.how == "overloaded":
+        if self.how == "slow":
+            await self.go.wait()
+        if self.how == "overloaded" or body["model"] in self.overloaded:
             error = {"type": "overloaded_error", "message": "Overloaded"}
             told = {"type": "error", "error": error} if messages else {"error": error}
             return web.json_response(told, status=529)
