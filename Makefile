@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LITELLM := $(VENV)/litellm
+CLIENTS := $(VENV)/clients
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DATA ?= paretobandit
 SEEDS ?= 5
@@ -22,7 +23,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,6 +70,16 @@ $(LITELLM)/.sdk: | $(VENV)/.base
 $(LITELLM)/.proxy: $(LITELLM)/.sdk
 	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' \
 	  && touch $@ || echo "LiteLLM's proxy could not be installed; its row of the bench is left out"
+
+# The clients of docs/clients.md that bring much, in an environment of their own.
+$(CLIENTS)/.installed: | $(VENV)/.base
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-anthropic==1.7.10' \
+	  'langchain-openai==1.7.4' 'openai-agents==0.24.0'
+	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
+	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
+	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
+	@touch $@
 
 var/models/.exported: $(VENV)/.base
 	@$(BIN)/bandit-service export-model
@@ -129,6 +140,9 @@ test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tes
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal
+
+clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed ## every recipe of docs/clients.md, Node's too, as it stands there
+	@$(BIN)/pytest --quiet tests/service/test_clients.py
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .

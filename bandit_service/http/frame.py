@@ -202,7 +202,10 @@ def _authorization(headers: Mapping[str, str]) -> str:
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
     """Every answer carries its request id, the switch to a WebSocket too."""
     # what aiohttp itself refuses, such as a malformed header, never came to `frame`
-    response.headers["x-request-id"] = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
+    id = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
+    response.headers["x-request-id"] = id
+    if speaks_anthropic(request):  # whose clients look for it under this name
+        response.headers["request-id"] = id
 
 
 async def body_of(request: web.Request, limit: str = "server.max_body_bytes") -> bytes:

@@ -102,6 +102,9 @@ class Provider:
         for i, event in enumerate(events):
             if self.how == "cut" and i == len(events) // 2:
                 break
+            if self.how.startswith("cut early") and i == (1 if path.startswith("/chat") else 3):
+                self.how = "" if self.how.endswith("once") else self.how
+                return response
             name = b"" if path.startswith("/chat") else f"event: {event['type']}\n".encode()
             await response.write(name + b"data: " + json.dumps(event).encode() + b"\n\n")
         if path.startswith("/chat") and self.how != "cut":

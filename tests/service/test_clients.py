@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +36,7 @@ SAYS = {
     "Vercel's AI SDK": ("Seen: rain in Oslo; rain in Rome", 3),
 }
 """What each prints, and how often."""
+HERE = ("OpenAI, Python", "Anthropic, Python")
 
 
 def _command(name: str, language: str) -> list[str]:
@@ -44,18 +45,30 @@ def _command(name: str, language: str) -> list[str]:
         if not (CLIENTS / "node_modules").is_dir() or shutil.which("node") is None:
             pytest.skip(f"there is no {CLIENTS}/node_modules; `make clients` installs it")
         return ["node", "--input-type=module", "-e"]
-    own = {"OpenAI's Agents SDK": CLIENTS, "LangChain": CLIENTS}
-    python = str(own[name] / "bin" / "python") if name in own else sys.executable
-    python = LITELLM if name == "LiteLLM" else python
+    python = LITELLM if name == "LiteLLM" else str(CLIENTS / "bin" / "python")
     if shutil.which(python) is None:
         pytest.skip(f"there is no {python}; `make clients` installs it")
     return [python, "-c"]
 
 
 @pytest.mark.parametrize(("name", "language", "recipe"), RECIPES, ids=[each[0] for each in RECIPES])
-def test_a_recipe(dialects: tuple[str, Provider], name: str, language: str, recipe: str) -> None:
+def test_a_recipe(
+    dialects: tuple[str, Provider],
+    name: str,
+    language: str,
+    recipe: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     script = recipe.replace("http://127.0.0.1:8080", dialects[0])
     assert script != recipe
+    says, times = SAYS[name]
+    if name in HERE:  # importing these takes long, and they are imported already
+        names: dict[str, Any] = {}
+        exec(compile(script, name, "exec"), names)
+        names["client"].close()
+        told = capsys.readouterr().out
+        assert told.count(says) >= times, told
+        return
     command = _command(name, language)
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # noqa: TID251 - passed on
     environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched from the net
@@ -69,7 +82,6 @@ def test_a_recipe(dialects: tuple[str, Provider], name: str, language: str, reci
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    says, times = SAYS[name]
     assert done.stdout.count(says) >= times, done.stdout + done.stderr[-3000:]
 
 

@@ -11,6 +11,7 @@ import aiohttp
 import anthropic
 import openai
 import pytest
+from openai.types.responses import Response
 
 from tests.service.dialects import COST, pair
 from tests.service.provider import signals_of
@@ -43,7 +44,7 @@ async def test_an_arm_that_fails_is_followed_by_one_of_another_dialect(
         provider.overloaded = {"resp-large", "chat-large"}
         if streamed:
             async with gpt.responses.stream(model="auto", input="Hello") as said:
-                response = await said.get_final_response()
+                response: Response = await said.get_final_response()
         else:
             response = await gpt.responses.create(model="auto", input="Hello")
         assert response.output_text.startswith("Hello from claude")

@@ -61,6 +61,7 @@ def test_a_whole_answer(client: anthropic.Anthropic, provider: Provider, arm: st
     assert message.usage.cache_read_input_tokens == CACHED
     assert message.usage.output_tokens == ANSWER
     assert message.id == raw.headers["x-decision-id"]
+    assert message._request_id == raw.headers["x-request-id"]
     assert raw.headers["x-arm"] == arm
     assert float(raw.headers["x-cost-usd"]) == pytest.approx(COST)
     assert "Rules." in json.dumps(provider.last()[1])
@@ -293,6 +294,27 @@ def test_a_providers_errors_and_broken_streams(
         client.messages.stream(model=arm, max_tokens=9, messages=HELLO) as stream,
     ):
         stream.get_final_message()
+
+
+def test_an_arm_that_breaks_before_its_first_word_is_followed_by_another(
+    client: anthropic.Anthropic, provider: Provider
+) -> None:
+    """Its message and its first block had begun by then."""
+    provider.how = "cut early"
+    search: Any = {"type": "web_search_20250305", "name": "web_search"}
+    with (
+        pytest.raises(anthropic.APIStatusError) as failed,
+        client.messages.stream(
+            model="auto", max_tokens=9, messages=HELLO, tools=[search], tool_choice={"type": "none"}
+        ),
+    ):
+        pass
+    assert failed.value.status_code == 502  # told by its status, as nothing was sent
+    provider.how = "cut early once"
+    for _ in range(6):
+        with client.messages.stream(model="auto", max_tokens=9, messages=HELLO) as stream:
+            assert _text(stream.get_final_message()).startswith("Hello from")
+        provider.how = "cut early once"
 
 
 def test_what_only_anthropic_has_masks_the_others(client: anthropic.Anthropic) -> None:

@@ -26,6 +26,8 @@ _TYPES = {
     529: "overloaded_error",
 }
 _SILENT = frozenset({"ping", "message_start", "content_block_stop"})
+_EMPTY = frozenset({"text", "thinking", "tool_use"})
+"""Blocks whose beginning says nothing yet, or is heard as a chunk."""
 
 
 def error(status: int, told: Mapping[str, Any]) -> Json:
@@ -112,7 +114,9 @@ class Teller:
         if kind == "message_start" and isinstance(said.get("message"), dict):
             return event(said | {"message": said["message"] | {"id": self._id}}), False
         self._ended = kind == "message_stop"
-        return passed_event(kind, data), kind not in _SILENT
+        block = said.get("content_block")
+        empty = isinstance(block, dict) and block.get("type") in _EMPTY
+        return passed_event(kind, data), kind not in _SILENT and not empty
 
     def fail(self, status: int, told: Mapping[str, Any]) -> bytes:
         """The event of an error."""

@@ -19,7 +19,15 @@ _ECHOED: Json = {
 }  # fmt: skip
 """What an answer repeats of its request, and what it says where the request does not."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_BEGUN = frozenset({"response.created", "response.in_progress", "response.queued"})
+_BEGUN = frozenset(
+    {
+        "response.created", "response.in_progress", "response.queued",
+        "response.content_part.added", "response.reasoning_summary_part.added", "keepalive",
+    }
+)  # fmt: skip
+"""Events that say nothing yet."""
+_EMPTY = frozenset({"message", "reasoning", "function_call"})
+"""Items whose beginning says nothing yet, or is heard as a chunk."""
 
 
 def response(answer: Json, asked: Json, id: str) -> Json:
@@ -92,7 +100,11 @@ class Teller:
             told = event(said | {"response": said["response"] | {"id": self._id}})
         else:
             told = passed_event(kind, data)
-        return told, kind not in _BEGUN
+        item = said.get("item")
+        empty = kind == "response.output_item.added" and (
+            isinstance(item, dict) and item.get("type") in _EMPTY
+        )
+        return told, kind not in _BEGUN and not empty
 
     def fail(self, status: int, error: Mapping[str, Any]) -> bytes:
         """The event of an error, and of the response that it ends."""
