@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -157,6 +158,8 @@ def _check_messages(body: Json, headers: dict[str, str]) -> None:
         if message["role"] == "user" and results != calls:
             raise Bad(f"tool_use ids {calls} without tool_result, got {results}")
         calls = {each["id"] for each in blocks if each["type"] == "tool_use"}
+        if not all(re.fullmatch("[a-zA-Z0-9_-]+", id) for id in calls):
+            raise Bad("String should match pattern '^[a-zA-Z0-9_-]+$'")
         for each in blocks:
             if each["type"] == "thinking" and each.get("signature") != SIGNED:
                 raise Bad("Invalid `signature` in `thinking` block")
@@ -206,7 +209,7 @@ def _chat(body: Json) -> tuple[Json, list[Json]]:
         "completion_tokens_details": {"reasoning_tokens": REASONED},
     }  # fmt: skip
     head = {"id": "theirs", "created": 1, "model": body["model"]}
-    made = [{"id": each["id"], "type": "function", "function":
+    made: list[Json] = [{"id": f"functions.{each['id']}:0", "type": "function", "function":
              {"name": each["name"], "arguments": json.dumps({"city": each["city"]})}}
             for each in calls]  # fmt: skip
     message: Json = {"role": "assistant", "content": text or None}

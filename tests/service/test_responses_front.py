@@ -89,7 +89,7 @@ def test_a_stream_has_every_event_in_order(client: openai.OpenAI, arm: str) -> N
         assert stream.get_final_response().output_text == text
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", [*ARMS, "auto"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_tool_loop_with_parallel_calls(client: openai.OpenAI, arm: str, streamed: bool) -> None:
     items: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -104,7 +104,7 @@ def test_a_tool_loop_with_parallel_calls(client: openai.OpenAI, arm: str, stream
         ) as stream:
             return stream.get_final_response()
 
-    for _ in range(3):
+    for _ in range(8 if arm == "auto" else 2):  # another arm may answer each turn
         response = asked()
         calls = [item for item in response.output if item.type == "function_call"]
         assert [(call.name, json.loads(call.arguments)) for call in calls] == [

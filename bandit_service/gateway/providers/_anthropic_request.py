@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
+from bandit_service.gateway.providers._base import plain_id
 from bandit_service.parsing.inputs import json_of
 
 MAX_TOKENS = 4096
@@ -119,7 +120,12 @@ def _assistant_blocks(message: Mapping[str, Any], at: str) -> list[Json]:
         if not isinstance(given, dict):
             raise _refused(f"{where}.arguments", "must be the text of a JSON object")
         blocks.append(
-            {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": given}
+            {
+                "type": "tool_use",
+                "id": plain_id(call.get("id")),
+                "name": function.get("name"),
+                "input": given,
+            }
         )
     return blocks
 
@@ -127,7 +133,7 @@ def _assistant_blocks(message: Mapping[str, Any], at: str) -> list[Json]:
 def _result(message: Mapping[str, Any], at: str) -> Json:
     if not isinstance(message.get("tool_call_id"), str):
         raise _refused(f"{at}.tool_call_id", "must be the id of a tool's call")
-    result: Json = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
+    result: Json = {"type": "tool_result", "tool_use_id": plain_id(message["tool_call_id"])}
     if content := _parts(message.get("content"), f"{at}.content"):
         result["content"] = content
     return result

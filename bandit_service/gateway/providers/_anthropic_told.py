@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandit_service.gateway.failures import Failed
-from bandit_service.gateway.providers._base import Json, event, passed_event
+from bandit_service.gateway.providers._base import Json, event, passed_event, plain_id
 from bandit_service.gateway.providers._blocks import Block, Blocks, Step
 from bandit_service.gateway.usage import count, counts_of
 from bandit_service.parsing.inputs import json_of
@@ -39,7 +39,7 @@ def error(status: int, told: Mapping[str, Any]) -> Json:
 
 def message(answer: Json, asked: Json, id: str) -> Json:
     """A whole message. Raises Failed if the arguments of a call are no object."""
-    blocks = Blocks()
+    blocks = Blocks(id)
     blocks.feed(answer)
     blocks.end()
     content = [_whole(block) for block in blocks.all]
@@ -83,7 +83,7 @@ class Teller:
     def __init__(self, asked: Json, id: str) -> None:
         self._asked = asked
         self._id = id
-        self._blocks = Blocks()
+        self._blocks = Blocks(id)
         self._started = False
         self._ended = False
         self._passes = False  # events as they came
@@ -159,7 +159,7 @@ def _step(step: Step) -> bytes:
 def _empty(block: Block) -> Json:
     match block.kind:
         case "tool":
-            return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
+            return {"type": "tool_use", "id": plain_id(block.id), "name": block.name, "input": {}}
         case "thinking":
             return {"type": "thinking", "thinking": "", "signature": ""}
     return {"type": "text", "text": ""}

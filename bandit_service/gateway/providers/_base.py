@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from bandit_service.core.errors import Refused
 from bandit_service.settings.upstreams import Upstream
 
 Json = dict[str, Any]
+
+_FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,15 @@ def encoded(said: Json) -> bytes:
         return msgspec.json.encode(said)
     except UnicodeEncodeError:
         return json.dumps(said).encode()
+
+
+def plain_id(id: Any) -> Any:
+    """The id of a call as Anthropic takes it, of letters, digits, - and _.
+
+    >>> plain_id("functions.weather:0")
+    'functions_weather_0'
+    """
+    return _FOREIGN.sub("_", id) if isinstance(id, str) else id
 
 
 def headers_of(

@@ -50,11 +50,13 @@ Step: TypeAlias = tuple[Literal["open", "add", "close"], Block, str]
 class Blocks:
     """Feed it chunks, or one whole completion; it gives the steps in which blocks come.
 
+    decision: id, of which a call is named that its provider gave no id; OpenAI takes 40 characters.
     finish, usage, model: what the chunks said of them. stopped_by: the text that ended the answer,
     which some servers tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decision: str) -> None:
+        self._decision = decision.replace("-", "")
         self.all: list[Block] = []
         self.finish = ""
         self.usage: Any = None
@@ -162,6 +164,7 @@ class Blocks:
     def _begun(self, block: Block) -> Iterator[Step]:
         yield from self._closed()
         block.index, block.begun = len(self.all), True
+        block.id = block.id or f"call_{self._decision}_{block.index}"
         self.all.append(block)
         self._open = block
         yield "open", block, ""

@@ -32,7 +32,7 @@ _EMPTY = frozenset({"message", "reasoning", "function_call"})
 
 def response(answer: Json, asked: Json, id: str) -> Json:
     """A whole response."""
-    blocks = Blocks()
+    blocks = Blocks(id)
     blocks.feed(answer)
     blocks.end()
     return _whole(blocks, asked, id, count(answer.get("created")) or 0)
@@ -67,7 +67,7 @@ class Teller:
         self._asked = asked
         self._id = id
         self._created = created
-        self._blocks = Blocks()
+        self._blocks = Blocks(id)
         self._next = 0
         self._started = False
         self._ended = False

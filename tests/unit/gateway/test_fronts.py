@@ -392,7 +392,7 @@ def test_calls_told_in_turns_come_one_after_another(
     told: tuple[list[str], list[tuple[int, str]]],
 ) -> None:
     texts, pieces = told
-    blocks, steps, named = Blocks(), [], set()
+    blocks, steps, named = Blocks("d"), [], set()
     for i, text in pieces:
         chunk = _call(i, arguments=text) if i in named else _call(i, f"t{i}", f"f{i}", text)
         named.add(i)
@@ -488,3 +488,14 @@ def test_an_error_within_a_stream_ends_a_response() -> None:
         RESPONSE_EVENT.validate_python(each)
     first = front_of("responses").teller({}, "", 5).fail(503, {"message": "stopping"})
     assert json.loads(Events(1 << 20).feed(first)[0])["sequence_number"] == 0
+
+
+def test_a_call_without_an_id_gets_one_and_the_same_in_both() -> None:
+    call = {"id": "", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    answer = {"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}
+    decision = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+    told = told_of(front_of("anthropic"), answer, {}, decision)["content"][0]["id"]
+    assert told == told_of(front_of("responses"), answer, {}, decision)["output"][0]["call_id"]
+    assert told == "call_0192f1b67c1e7aaa9c1e5f0d6b1a2c3d_0"
+    assert len(told) <= 40
