@@ -2,15 +2,17 @@
 
     python -m loadtest.demo_gateway --data paretobandit --limit 480
 
-Starts `bandit-service upstream` and a service in front of it, asks `model: "auto"` by OpenAI's wire
-format, and rewards the recorded quality of the model that answered; the bill is what the gateway
-reckons from the tokens that the provider reported. Then other orders as `loadtest.demo` has them.
+Starts `bandit-service upstream` and a service in front of it, asks `model: "auto"` by Chat
+Completions, Responses and Messages in turn, and rewards the recorded quality of the model that
+answered; the bill is what the gateway reckons from the tokens that the provider reported. Then
+other orders as `loadtest.demo` has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import signal
 import subprocess
@@ -39,6 +41,7 @@ from loadtest.demo.acts import ACTS, Stage, TooSmall, stage_of
 from loadtest.demo.serve import DemoFailed, serving
 from loadtest.demo.tell import Acts
 
+_MAX_TOKENS = 100_000  # which Messages must say; no recorded answer is cut
 _START_S = 60.0
 _QUERIES, _SPEED = 480, 400.0
 
@@ -131,17 +134,21 @@ async def _ask(url: str, stage: Stage, settings: Settings) -> live.Live:
 
 
 class GatewaySide:
-    """Chat completions of `auto`; of a reward only the quality is sent."""
+    """Questions to `auto` by each API in turn; of a reward only the quality is sent."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session, self._url = session, url
+        self._fronts = itertools.cycle(("chat/completions", "responses", "messages"))
 
     async def ask(self, text: str, arms: list[str] | None) -> live.Asked:
-        """One completion."""
-        body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+        """One answer."""
+        front, turns = next(self._fronts), [{"role": "user", "content": text}]
+        said: dict[str, object] = {"input": turns} if front == "responses" else {"messages": turns}
+        more = {"max_tokens": _MAX_TOKENS} if front == "messages" else {}
+        body = {"model": "auto", **said, **more}
         headers = {} if arms is None else {"x-arms": ",".join(arms)}
         async with self._session.post(
-            f"{self._url}/v1/chat/completions", json=body, headers=headers
+            f"{self._url}/v1/{front}", json=body, headers=headers
         ) as response:
             if response.status != 200:
                 raise DemoFailed(f"status {response.status}: {await response.text()}")
