@@ -12,6 +12,9 @@ from bandit_service.core.errors import NotThere
 from bandit_service.http.frame import TELEMETRY, body_of, failed
 
 ABSENT = (
+    "/v1/messages/batches",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
     "/v1/audio/speech",
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
@@ -26,6 +29,6 @@ async def absent(request: web.Request) -> web.Response:
     """Any of them; the body is read, so that the connection can go on."""
     await body_of(request, "gateway.max_body_bytes")
     path = request.path.rstrip("/")
-    error = NotThere(f"{path} is not there; ask by /v1/chat/completions, which every arm answers")
+    error = NotThere(f"{path} is not there; docs/gateway.md says which calls are")
     request.app[TELEMETRY].rejected(error)
     return failed(error, request)

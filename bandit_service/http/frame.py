@@ -83,8 +83,10 @@ def failed(error: ServiceError, request: web.Request | None = None) -> web.Respo
 
 
 def speaks_anthropic(request: web.Request) -> bool:
-    """Whether a client is one of Anthropic's: by its path, or by the version that it names."""
-    return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
+    """Whether a client is one of Anthropic's; at a path of both by the version that it names."""
+    if request.path.startswith("/v1/models"):
+        return "anthropic-version" in request.headers
+    return request.path.startswith("/v1/messages")
 
 
 @web.middleware
