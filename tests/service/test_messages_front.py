@@ -125,6 +125,21 @@ def test_a_tool_loop_with_parallel_calls(
     assert len(provider.last()[1]["tools"]) == 1
 
 
+def test_a_call_of_one_provider_is_taken_by_another(client: anthropic.Anthropic) -> None:
+    """The one behind chat names its calls as Anthropic does not allow."""
+    asked: dict[str, Any] = {"max_tokens": 300, "tools": [WEATHER]}
+    message = client.messages.create(model="chat", messages=HELLO, **asked)
+    results: list[Any] = [
+        {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
+        for call in message.content if call.type == "tool_use"
+    ]  # fmt: skip
+    turns: list[Any] = [*HELLO, {"role": "assistant", "content": message.content},
+                        {"role": "user", "content": results}]  # fmt: skip
+    for arm in ARMS:
+        said = client.messages.create(model=arm, messages=turns, **asked)
+        assert _text(said) == "Seen: rain; rain"
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_images_also_those_of_a_tool(
     client: anthropic.Anthropic, provider: Provider, arm: str
