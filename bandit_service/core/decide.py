@@ -11,7 +11,7 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
-from bandit_service.core.catalogue import ArmRecord
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from bandit_service.core.arm_record import ArmRecord
 from policies import Arms, Floats
-
-if TYPE_CHECKING:
-    from bandit_service.core.catalogue import ArmRecord
 
 
 class Pool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
 from bandit_service.core import codec
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.calibrations import Calibrations
-from bandit_service.core.catalogue import ArmRecord, Catalogue
+from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
 from bandit_service.core.counts import Counts
 from bandit_service.core.drift import Drift

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.catalogue import ArmRecord
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 import policies
 from bandit_service import settings, wire
 from bandit_service.core import codec
-from bandit_service.core.catalogue import ArmRecord
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec

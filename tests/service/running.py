@@ -124,7 +124,8 @@ class Process:
         self.log_path = data_dir / "stderr.log"
         arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
         whole = os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ}  # noqa: TID251 - passed on
-        begin = start if "PYTHONPATH" in environ else fork  # which is read before any import
+        # These are read where Python, or aiohttp, is imported.
+        begin = start if {"PYTHONPATH", "SSL_CERT_FILE"} & set(environ) else fork
         self.popen = begin(arguments, whole, self.log_path)
 
     async def url(self) -> str:

@@ -11,7 +11,7 @@ import policies
 from bandit_service.core import chance, codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.catalogue import ArmRecord
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import RewardRule

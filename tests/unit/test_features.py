@@ -59,9 +59,11 @@ SPEC = Experiment(
     variants=(
         Variant(key="now", weight=0.5),
         Variant(key="own", policy="knn", weight=0.5),
+        Variant(key="beside", policy="uniform", shadow=True),
     ),
     primary="reward",
 )
+SHADOW = ev.Shadow(experiment="e", variant="beside", propensities=(0.5, 0.5), expected_cost_usd=0.1)
 SUBJECT = ev.Subject(embedding=_embedding(0.5, 0.5), tokens=3, willingness_to_pay=0.1, unit="w")
 
 # Every kind of event, each after what it refers to.
@@ -80,6 +82,7 @@ EVENTS: Sequence[ev.AnyEvent] = (
     _decided("dd"),
     _decided("ddd", similarities=(0.5,), neighbours=(1,)),
     ev.Spent(ts=4.0, decision_id="d", usd=0.5),
+    ev.Shadowed(ts=4.0, decision_id="d", shadows=(SHADOW,)),
     ev.Rewarded(ts=4.0, decision_id="d", quality=0.5, reward=0.4, cost_usd=0.1, latency_s=1.0),
     ev.Rewarded(ts=5.0, decision_id="d", quality=0.9, reward=0.8, cost_usd=0.3, correction=True),
     ev.Rewarded(ts=5.0, arm=A, subject=SUBJECT, quality=0.9, reward=0.8, idempotency_key="k"),

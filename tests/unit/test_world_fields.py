@@ -12,8 +12,9 @@ import pytest
 import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
+from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.calibrations import Calibrations
-from bandit_service.core.catalogue import ArmRecord, Catalogue
+from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
 from bandit_service.core.counts import Counts
 from bandit_service.core.drift import QUERIES, Allowance, Drift, Track

@@ -1,0 +1,59 @@
+"""What is known of one arm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bandit_service.core import events as ev
+
+PRIOR_DECISIONS = 5.0
+"""How many decisions at list price a never-observed arm's cost estimate is worth."""
+
+
+@dataclass
+class ArmRecord:
+    """One arm of the catalogue, and what its calls really cost and took.
+
+    listed_usd, observed_usd: sums over the decisions whose cost came back, of the cost by list
+    price and token estimate, and of the cost reported. first_price: USD for a million tokens, one
+    part in and two out, when the arm first had a price; 0 until then. weight: as how many outcomes
+    what was learned of the arm counts; live: how many came otherwise than by a warm start.
+    """
+
+    spec: ev.ArmSpec
+    source: str
+    retired: bool = False
+    listed_usd: float = 0.0
+    observed_usd: float = 0.0
+    costs: int = 0
+    latency_s: float = 0.0
+    latencies: int = 0
+    first_price: float = 0.0
+    weight: float = 0.0
+    live: int = 0
+
+    def list_cost_usd(self, tokens: int) -> float:
+        """(tokens · price in + expected output tokens · price out) / 10⁶."""
+        spec = self.spec
+        return (
+            tokens * spec.usd_per_mtok_in + spec.expected_output_tokens * spec.usd_per_mtok_out
+        ) / 1e6
+
+    def expected_cost_usd(self, tokens: int) -> float:
+        """List cost × (n₀·list + Σ observed) / (n₀·list + Σ listed), n₀ = PRIOR_DECISIONS.
+
+        The ratio corrects the token estimate by what was billed; a changed price acts at once.
+        An arm without a price costs the mean of what was reported.
+        """
+        listed = self.list_cost_usd(tokens)
+        if listed <= 0.0:
+            return self.observed_usd / self.costs if self.costs else 0.0
+        prior = PRIOR_DECISIONS * listed
+        return listed * (prior + self.observed_usd) / (prior + self.listed_usd)
+
+    def expected_latency_s(self) -> float | None:
+        """Mean latency, the configured one counting as PRIOR_DECISIONS; None if unknown."""
+        configured = self.spec.expected_latency_s
+        prior = 0.0 if configured is None else PRIOR_DECISIONS
+        n = prior + self.latencies
+        return (prior * (configured or 0.0) + self.latency_s) / n if n else None
