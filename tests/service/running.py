@@ -124,8 +124,9 @@ class Process:
         self.log_path = data_dir / "stderr.log"
         arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
         whole = os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ}  # noqa: TID251 - passed on
-        # These are read where Python, or aiohttp, is imported.
-        begin = start if {"PYTHONPATH", "SSL_CERT_FILE"} & set(environ) else fork
+        # What Python reads at its start, and aiohttp where it is imported.
+        early = any(name.startswith("PYTHON") or name == "SSL_CERT_FILE" for name in environ)
+        begin = start if early else fork
         self.popen = begin(arguments, whole, self.log_path)
 
     async def url(self) -> str:
