@@ -216,7 +216,7 @@ class HybridIndex:
         if self._own is not None:
             self._own.put(id, vector)
         cells.point_at(self._rows.matrix)
-        self._put(cells, self._centres, id)
+        self._put(cells, self._centres, id, self._rows.row(id))
         self._since += 1
         if self._building is not None:
             self._fresh[id] = None
@@ -335,8 +335,8 @@ class HybridIndex:
         starts = np.cumsum([0, *map(len, some)], dtype=np.int64)
         return Which(np.concatenate(some), starts)
 
-    def _put(self, cells: Cells, centres: Cells | None, id: int) -> None:
-        row, cell = self._rows.row(id), 0
+    def _put(self, cells: Cells, centres: Cells | None, id: int, row: int) -> None:
+        cell = 0
         if centres is not None:
             near = self._kernel.nearest(centres, cells.matrix[row][None], None, 1)
             cell = int(near.ids[0, 0])
@@ -354,6 +354,7 @@ class HybridIndex:
             self._building = None
             self._failed = self._made is None
         if self._building is None and self._made is not None:
+            before = self._cells
             self._centres, self._cells = self._made
             self._made, cells = None, self._cells
             cells.point_at(self._rows.matrix)
@@ -361,7 +362,8 @@ class HybridIndex:
                 if id in cells:
                     cells.remove(id)
             for id in self._fresh:
-                self._put(cells, self._centres, id)
+                # Whoever has the rows may have let go of one whose removal is yet to be told.
+                self._put(cells, self._centres, id, before.row(id))
             self._built_of, self._since = len(cells), len(self._fresh)
             self._gone, self._fresh = set(), {}
         return self._cells

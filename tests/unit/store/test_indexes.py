@@ -88,8 +88,10 @@ def test_refuses_more_than_its_capacity(exact_below: int) -> None:
 class Held(Narrow):
     """Finds its cells when told to."""
 
-    def __init__(self, dim: int, capacity: int, exact_below: int) -> None:
-        super().__init__(dim, capacity, exact_below)
+    def __init__(
+        self, dim: int, capacity: int, exact_below: int, rows: History | None = None
+    ) -> None:
+        super().__init__(dim, capacity, exact_below, rows)
         self.go = threading.Event()
 
     def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
@@ -103,6 +105,34 @@ def held() -> Iterator[Held]:
     yield index
     index.go.set()
     index.close()
+
+
+def test_what_the_history_let_go_of_while_cells_were_found_is_forgotten_when_it_is_told() -> None:
+    """The history lets go of several queries before the index hears of the first one."""
+    history, vectors = History(2000), clustered(900, 21)
+    held = Held(DIM, 2000, 500, rows=history)
+
+    def remember(vector: Vector, owner: str) -> None:
+        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0), owner)
+
+    def heard() -> None:
+        added, removed = history.take_changes()
+        for id in removed:
+            held.remove(id)
+        for id in added:
+            held.add(id, history.vector(id))
+
+    for i in range(800):  # the cells are found of the first 500
+        remember(vectors[i], "gone" if i % 10 == 0 else "")
+        heard()
+    history.forget("gone")
+    remember(vectors[800], "")  # in a row that was let go of
+    switch(held)
+    heard()
+    assert len(held) == len(history.items) == 721
+    newest = max(history.items)
+    assert held.recall(vectors[800], 1).ids.tolist() == [newest]
+    held.close()
 
 
 def switch(held: Held) -> None:
