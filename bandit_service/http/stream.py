@@ -128,7 +128,8 @@ class _Connection:
         """Take nothing more, and answer what is under way; what takes longer is told so."""
         self._draining = True
         for _ in range(2):  # what was taken is decided in this turn of the loop or the next
-            await asyncio.sleep(0)
+            if self._asked:
+                await asyncio.sleep(0)
         if self._under_way():
             await asyncio.wait(self._under_way(), timeout=within_s)
         self._cut = True
