@@ -139,7 +139,7 @@ obd: $(OBD) ## the Open Bandit small sample (1.3 MB, in the source package of ob
 test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
-	@$(BIN)/pytest --quiet --numprocesses 2 --dist worksteal
+	@$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
 clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed ## every recipe of docs/clients.md, Node's too, as it stands there
 	@$(BIN)/pytest --quiet tests/service/test_clients.py
