@@ -50,7 +50,7 @@ from bandit_client.errors import (
     Unknown,
 )
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Arm",

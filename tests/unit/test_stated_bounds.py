@@ -70,7 +70,7 @@ def test_a_mistake_names_the_field_the_value_and_what_is_allowed() -> None:
         "id: must be 1 to 64 printable characters, got ''",
         "id: must be 1 to 64 printable characters, got 'a\\nb'",
         "burst: must be from 0 to 1000000, got -1",
-        "kind: must be one of openai, anthropic, got 'opena'",
+        "kind: must be one of openai, anthropic, responses, got 'opena'",
         "idle_s: must be above 0 and at most 86400, got 0",
         "resend: must be from 0 to 5, got 9",
     ]
