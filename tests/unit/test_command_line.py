@@ -174,7 +174,7 @@ TOLD = [
     "arms[1].usd_per_mtok_in: must be from 0 to 100000, got -1",
     "arms[1].usd_per_mtok_out: must be from 0 to 100000, got -2",
     "upstreams[0].base_url: must begin with http:// or https://",
-    "upstreams[0].kind: must be one of openai, anthropic, got 'opena'",
+    "upstreams[0].kind: must be one of openai, anthropic, responses, got 'opena'",
     "upstreams[0].idle_s: Expected `float`, got `str`",
     "upstreams[1].id: Object missing required field",
     "upstreams[1].base_url: must begin with http:// or https://",
