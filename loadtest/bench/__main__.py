@@ -88,13 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections and print a table each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections only")
-    parser.add_argument(
-        "--past", type=int, action="append", help="recall: with so many past queries"
-    )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--markdown", type=Path, help="put each table into this document")
     parser.add_argument(
-        "--past", type=int, default=PAST, help=f"past queries of {', '.join(WITH_PAST)} ({PAST:,})"
+        "--past",
+        type=int,
+        action="append",
+        help=f"with so many past queries: recall with each given, {', '.join(WITH_PAST)} with the "
+        f"last ({PAST:,})",
     )
     parser.add_argument("--serve", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--one-by-one", action="store_true", help=argparse.SUPPRESS)
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.only or SECTIONS:
         title, section = SECTIONS[name]
         with tempfile.TemporaryDirectory() as directory:
-            more = {"past": args.past} if name in WITH_PAST else {}
+            more = {"past": args.past[-1]} if args.past and name in WITH_PAST else {}
             found = section(Path(directory), **more)
             rows = asyncio.run(found) if asyncio.iscoroutine(found) else found
         results[name] = {"title": title, "rows": rows}
