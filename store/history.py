@@ -201,6 +201,7 @@ class HybridIndex:
         self._centres: Cells | None = None
         self._made: tuple[Cells, Cells] | None = None
         self._building: threading.Thread | None = None
+        self._beside: Vector | None = None
         self._failed, self._stop = False, threading.Event()
         self._gone: set[int] = set()
         self._fresh: dict[int, None] = {}
@@ -249,12 +250,15 @@ class HybridIndex:
     def remove(self, id: int) -> None:
         """Forget; KeyError when it is not there."""
         cells = self._answering()
-        cells.remove(id)
+        row = cells.remove(id)
         if self._own is not None:
             self._own.remove(id)
         if self._building is not None:
             self._fresh.pop(id, None)
             self._gone.add(id)
+            beside = self._beside
+            if beside is not None and beside is not self._rows.matrix and row < len(beside):
+                beside[row] = 0.0  # the rows have moved since, and this copy is not erased by them
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
         """The k nearest, of all or of the nearest cells; none for a zero vector."""
@@ -279,8 +283,9 @@ class HybridIndex:
         ]
 
     def settle(self, most: int) -> int:
-        """Nothing is put off here."""
-        return 0
+        """Take over cells that were found; 1 while some are being found, else 0."""
+        self._answering()
+        return int(self._building is not None)
 
     @property
     def approximate(self) -> bool:
@@ -330,7 +335,8 @@ class HybridIndex:
         held = np.cumsum(cells.sizes[near.ids], axis=1)
         chosen = np.minimum((held < enough).sum(axis=1) + 1, near.counts)
         some = [near.ids[i, :many].astype(np.int32) for i, many in enumerate(chosen.tolist())]
-        for i in np.flatnonzero(held[:, -1] < k).tolist():  # too few in all of them
+        few = (held[:, -1] < k) & (near.counts > 0)  # in all of them; nothing is near a zero
+        for i in np.flatnonzero(few).tolist():
             some[i] = np.arange(of, dtype=np.int32)
         starts = np.cumsum([0, *map(len, some)], dtype=np.int64)
         return Which(np.concatenate(some), starts)
@@ -351,26 +357,32 @@ class HybridIndex:
     def _answering(self) -> Cells:
         """What answers now: the new cells from the first call after they were found."""
         if self._building is not None and not self._building.is_alive():
-            self._building = None
+            self._building = self._beside = None
             self._failed = self._made is None
+            if self._failed:
+                self._gone, self._fresh = set(), {}
         if self._building is None and self._made is not None:
             before = self._cells
+            gone, fresh = self._gone, self._fresh
+            self._gone, self._fresh = set(), {}
             self._centres, self._cells = self._made
             self._made, cells = None, self._cells
             cells.point_at(self._rows.matrix)
-            for id in self._gone:
+            for id in gone:
                 if id in cells:
                     cells.remove(id)
-            for id in self._fresh:
+            for id in fresh:
                 # Whoever has the rows may have let go of one whose removal is yet to be told.
-                self._put(cells, self._centres, id, before.row(id))
-            self._built_of, self._since = len(cells), len(self._fresh)
-            self._gone, self._fresh = set(), {}
+                row = before.row(id)
+                if row < len(cells.matrix):
+                    self._put(cells, self._centres, id, row)
+            self._built_of, self._since = len(cells), len(fresh)
         return self._cells
 
     def _build_beside(self) -> None:
         ids, rows = self._cells.live()
-        given = (ids, rows, self._cells.matrix)
+        self._beside = self._cells.matrix
+        given = (ids, rows, self._beside)
         # No daemon: an interpreter that ends while one is inside a library may abort.
         self._building = threading.Thread(target=self._build, args=given, name="cells")
         self._building.start()

@@ -109,6 +109,7 @@ class _Connection:
         self._traced = tracing.current() is not None
         self._context = contextvars.copy_context()
         self._asked = 0
+        self._told_now: list[Asked] = []
         self._answers: list[Asked] = []
         self._answering: asyncio.Task[None] | None = None
 
@@ -127,7 +128,7 @@ class _Connection:
     async def drain(self, within_s: float) -> None:
         """Take nothing more, and answer what is under way; what takes longer is told so."""
         self._draining = True
-        for _ in range(2):  # what was taken is decided in this turn of the loop or the next
+        for _ in range(3):  # what was taken is decided and told within that many turns of the loop
             if self._asked:
                 await asyncio.sleep(0)
         if self._under_way():
@@ -167,7 +168,19 @@ class _Connection:
 
     def _told_of(self, asked: Asked) -> None:
         """Answer with all others of this turn."""
-        self._answers.append(asked)
+        if not self._told_now:
+            asyncio.get_running_loop().call_soon(self._account, context=self._context)
+        self._told_now.append(asked)
+
+    def _account(self) -> None:
+        """The router is rid of them now, whether the client reads its answers or not."""
+        told, self._told_now = self._told_now, []
+        taken = [(one.made, one.begun) for one in told if one.taken and one.made]
+        try:
+            self._learning.router.answered(taken)
+        except Exception:  # noqa: BLE001 - a bug in counting, which must not keep an answer back
+            _log.exception("internal error")
+        self._answers += told
         if self._answering is None:
             answering = self._answer_all()
             self._answering = asyncio.create_task(answering, context=self._context)
@@ -176,8 +189,6 @@ class _Connection:
         try:
             while self._answers:
                 answers, self._answers = self._answers, []
-                taken = [one for one in answers if one.taken]
-                self._learning.router.answered([(one.made, one.begun) for one in taken if one.made])
                 for one in answers:
                     await self._write(self._body_of(one))
                     self._asked -= 1  # a client that does not read its answers gets no more

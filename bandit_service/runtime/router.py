@@ -38,6 +38,7 @@ from bandit_service.core.errors import (
     Unavailable,
     Unknown,
 )
+from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
@@ -495,6 +496,8 @@ class Router:
             lambda: ev.Forgotten(ts=self.writer.now(), owner=owner), key="catalogue"
         )
         self._embedder.clear()
+        forget_units()
+        self._telemetry.count()  # what is not counted yet has whole decisions
         return owner
 
     # --- bounds ---------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from bandit_service.runtime.writer import Writer
 
 PATIENCE_S = 0.05
 AT_ONCE = 16
-"""Decisions that are looked at in one turn of the loop, so that no other waits for long."""
+"""Decisions that are looked at in one turn of the loop, so that no other waits for long; a quarter
+of those that wait where that is more, so that they do not grow without end."""
 MANY = 64
 """So many do not wait any longer."""
 
@@ -60,7 +61,7 @@ class Shadows:
 
     def _look(self) -> None:
         self._timer = None
-        self._cast(list(islice(self._waiting, AT_ONCE)))
+        self._cast(list(islice(self._waiting, max(AT_ONCE, len(self._waiting) // 4))))
         if self._waiting:
             self._soon()
 

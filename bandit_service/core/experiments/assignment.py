@@ -183,3 +183,9 @@ def _given(
         return Assigned(spec.id, variant.key, split, member, arm=variant.arm, steps=steps)
     learner = label if label in world.learners else world.serving
     return Assigned(spec.id, variant.key, split, member, learner, steps=steps)
+
+
+def forget_units() -> None:
+    """What is kept of units to hash each of them once."""
+    _member.cache_clear()
+    sha256_fraction.cache_clear()

@@ -135,6 +135,63 @@ def test_what_the_history_let_go_of_while_cells_were_found_is_forgotten_when_it_
     held.close()
 
 
+def test_a_history_that_was_emptied_while_cells_were_found_leaves_nothing() -> None:
+    history, vectors = History(2000), clustered(700, 22)
+    held = Held(DIM, 2000, 500, rows=history)
+    for vector in vectors[:520]:  # the cells are found of the first 500
+        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0), "me")
+        for id in history.take_changes()[0]:
+            held.add(id, history.vector(id))
+    history.forget("me")
+    held.go.set()
+    held.wait()
+    for id in history.take_changes()[1]:
+        try:
+            held.remove(id)
+        except KeyError:  # was not taken over, since its vector is gone
+            assert id not in held
+    assert len(held) == len(history.items) == 0
+    history.remember(vectors[600], Outcome(ArmId("a"), 1.0, 1.0), "")
+    for id in history.take_changes()[0]:
+        held.add(id, history.vector(id))
+    assert held.recall(vectors[600], 20).ids.tolist() == [id]
+    held.close()
+
+
+def test_what_is_forgotten_while_cells_are_found_is_zero_in_the_copy_they_are_found_in() -> None:
+    history, vectors = History(4000), clustered(1100, 23)
+    held = Held(DIM, 4000, 500, rows=history)
+    for i, vector in enumerate(vectors):  # the rows move to a larger matrix on the way
+        history.remember(vector, Outcome(ArmId("a"), 1.0, 1.0), "me" if i < 10 else "")
+        for id in history.take_changes()[0]:
+            held.add(id, history.vector(id))
+    beside = held._beside
+    assert beside is not None
+    assert beside is not history.matrix
+    history.forget("me")
+    for id in history.take_changes()[1]:
+        held.remove(id)
+    assert not beside[:10].any()
+    assert beside[10:500].any(axis=1).all()
+    assert held.settle(4) == 1
+    held.go.set()
+    held.wait()
+    assert held.settle(4) == 0
+    assert held.approximate
+    held.close()
+
+
+def test_a_query_of_zeros_looks_at_few_cells() -> None:
+    index = Narrow(DIM, 2000, 500)
+    index.load(np.arange(1500), clustered(1500, 24))
+    assert index.approximate
+    nothing = np.zeros(DIM, np.float32)
+    which = index._where(index._cells, nothing[None], 20)
+    assert which is not None
+    assert len(which.cells) <= 1
+    assert not len(index.recall(nothing, 20).ids)
+
+
 def switch(held: Held) -> None:
     held.go.set()
     held.wait()
