@@ -202,7 +202,10 @@ async def test_a_client_that_does_not_read_is_not_read_from(
         gather(connection)
 
     monkeypatch.setattr(stream, "gather", gathered)
-    environ = {"BANDIT_SERVER_STREAM_CREDITS": str(credits_given)}
+    environ = {
+        "BANDIT_SERVER_STREAM_CREDITS": str(credits_given),
+        "BANDIT_SERVER_MAX_IN_FLIGHT": "16",
+    }
     good = np.asarray(a_vector(1), "<f4").tobytes()
     loop = asyncio.get_running_loop()
     async with serving(tmp_path / "var", models, **environ) as client:
@@ -225,6 +228,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(
                 else:
                     sent += 1
             assert stuck, "all that was sent was read, though nobody read the answers"
+            await client.decide()  # what it leaves takes nobody's place
             reader, writer = await asyncio.open_connection(sock=raw)
             await reader.readuntil(b"\r\n\r\n")
             greeting = await _frame(reader)
