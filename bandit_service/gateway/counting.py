@@ -27,7 +27,7 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
     if spec is None and not is_auto(model):
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
     if spec is None or resources.upstreams.spec(spec.upstream).kind != asked.kind:
-        tokens = size_of(asked.body, asked.own).prompt
+        tokens = size_of(asked.body, asked.own, asked.lost is not None).prompt
         return Reply(msgspec.json.encode({"input_tokens": tokens}), {"x-token-count": "estimated"})
     front, headers = asked.front, {"x-arm": spec.id, "x-token-count": "provider"}
     body = asked.own | {"model": spec.model or spec.id}

@@ -85,7 +85,7 @@ class Gateway:
         """
         request = ChatRequest(
             asked,
-            size_of(asked.body, asked.own),
+            size_of(asked.body, asked.own, asked.lost is not None),
             routing,
             caller,
             conversation(asked.body, routing.decide.tenant, routing.decide.unit),

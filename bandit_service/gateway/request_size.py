@@ -17,6 +17,7 @@ IMAGE_TOKENS = 1500
 1,600 for one."""
 _MAX_COUNT = 10**9
 _DEPTH = 3
+_OWN_PROMPT = ("system", "instructions", "messages", "input", "tools")
 _DECLARATIONS = ("tools", "functions", "response_format")
 _ANSWERS = frozenset(
     {
@@ -56,8 +57,11 @@ class Size:
     hour: bool = False
 
 
-def size_of(body: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Size:
-    """The size of a request. own: the same as its client said it in another dialect.
+def size_of(
+    body: Mapping[str, Any], own: Mapping[str, Any] | None = None, lost: bool = False
+) -> Size:
+    """The size of a request. own: the same as its client said it in another dialect. lost: whether
+    it says more there, which a provider of that dialect is sent and bills.
 
     It has as many answers as it asks for: `n`, `best_of` and their like, and one for each of
     several prompts. Of several limits the largest is meant, since which of them a provider heeds is
@@ -80,6 +84,8 @@ def size_of(body: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Si
         prompt += _tokens(text)
         if isinstance(text, list):  # numbers are the tokens of one prompt
             answers *= max(1, sum(not isinstance(each, int) for each in text))
+    if own and lost:
+        prompt = max(prompt, sum(_of_own(own[name]) for name in _OWN_PROMPT if own.get(name)))
     extra = limits.extra
     if body.get("prediction"):  # the provider also bills what the answer does not take over
         extra += _tokens(body["prediction"])
@@ -147,6 +153,27 @@ def _of_messages(messages: object) -> int:
             each = each | {"content": [part for part in parts if not _is_image(part)]}
         tokens += _tokens(each) + IMAGE_TOKENS * len(images)
     return tokens
+
+
+def _of_own(value: object) -> int:
+    """The tokens of what another dialect says, of which data in base64 counts as an image."""
+    images, waiting = 0, [value]
+    length = 0
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            encoded = each.get("type") == "base64" or "file_data" in each
+            url = each.get("image_url")
+            if encoded or (isinstance(url, str) and url.startswith("data:")):
+                images += 1
+            else:
+                length += sum(map(len, each))
+                waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+        else:
+            length += len(each) if isinstance(each, str) else 4
+    return estimate_tokens(length) + IMAGE_TOKENS * images
 
 
 def _kept_an_hour(body: Mapping[str, Any]) -> bool:

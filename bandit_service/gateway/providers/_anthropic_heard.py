@@ -57,9 +57,21 @@ def heard(own: Json) -> Heard:
     request.declare(own, body)
     _format(own, body)
     for name in own.keys() - _STEERS:
-        if own[name]:
+        if own[name] and not (name == "context_management" and _clears(own[name])):
             request.lose(name, "only the Messages API has it")
     return Heard(body, request.lost, unit)
+
+
+_BILLING = "x-anthropic-billing-header:"
+"""A line that Claude Code puts first, different in each request: no prompt would be cached."""
+
+
+def _clears(management: Any) -> bool:
+    """Whether it only asks to leave old parts of the history out, which others need not do."""
+    edits = management.get("edits") if isinstance(management, Mapping) else None
+    return isinstance(edits, list) and all(
+        isinstance(edit, Mapping) and str(edit.get("type")).startswith("clear_") for edit in edits
+    )
 
 
 class _Request:
@@ -77,6 +89,7 @@ class _Request:
         if system is None:
             return []
         texts = [block["text"] for block in _blocks(system, "system") if _is_text(block, "system")]
+        texts = [text for text in texts if not text.startswith(_BILLING)]
         return [{"role": "system", "content": "\n\n".join(texts)}] if texts else []
 
     def turn(self, turn: Any, at: str) -> list[Json]:

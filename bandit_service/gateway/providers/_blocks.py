@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.providers._base import Json
-from bandit_service.gateway.usage import merged
+from bandit_service.gateway.usage import merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
 Kind: TypeAlias = Literal["thinking", "text", "refusal", "tool"]
@@ -68,7 +68,7 @@ class Blocks:
 
     def feed(self, chunk: Mapping[str, Any]) -> list[Step]:
         """What this chunk adds. Raises Failed for a call that goes on after its end."""
-        self.usage = merged(self.usage, chunk.get("usage"))
+        self.usage = merged(self.usage, usage_in(chunk))
         if not self.model and isinstance(chunk.get("model"), str):
             self.model = chunk["model"]
         choices = chunk.get("choices")
@@ -76,9 +76,11 @@ class Blocks:
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, Mapping) or choice.get("index") not in (0, None):
                 continue
-            said = choice.get("delta") or choice.get("message")
+            said, apart = choice.get("delta"), False
+            if not said:
+                said, apart = choice.get("message"), True
             if isinstance(said, Mapping):
-                steps += self._said(said)
+                steps += self._said(said, apart)
             if isinstance(choice.get("finish_reason"), str):
                 self.finish = choice["finish_reason"]
             if isinstance(choice.get("stop_reason"), str):
@@ -89,7 +91,8 @@ class Blocks:
         """What is still to be said."""
         return [*self._drained(), *self._closed()]
 
-    def _said(self, said: Mapping[str, Any]) -> Iterator[Step]:
+    def _said(self, said: Mapping[str, Any], apart: bool) -> Iterator[Step]:
+        """What a delta, or a whole message, says. apart: each call of it is one of its own."""
         thought = said.get("reasoning_content") or said.get("reasoning")
         yield from self._text("thinking", thought)
         yield from self._text("text", said.get("content"))
@@ -97,7 +100,7 @@ class Blocks:
         calls = said.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, Mapping):
-                yield from self._call(call)
+                yield from self._call(call, apart)
 
     def _text(self, kind: Kind, content: Any) -> Iterator[Step]:
         if isinstance(content, list):
@@ -105,15 +108,22 @@ class Blocks:
             content = "".join(text for text in texts if isinstance(text, str))
         if not isinstance(content, str) or not content:
             return
-        if self._open is None or self._open.kind != kind:
+        block = self._open
+        within = block is not None and block.kind == "tool" and block.text().strip() != ""
+        if within and self._unfinished():  # it follows when the call is over
+            if not self._waiting or self._waiting[-1].kind != kind:
+                self._waiting.append(Block(kind))
+            self._waiting[-1].pieces.append(content)
+            return
+        if block is None or block.kind != kind:
             yield from self._drained()
             yield from self._begun(Block(kind))
         assert self._open is not None
         self._open.pieces.append(content)
         yield "add", self._open, content
 
-    def _call(self, call: Mapping[str, Any]) -> Iterator[Step]:
-        block = self._block_of(call)
+    def _call(self, call: Mapping[str, Any], apart: bool) -> Iterator[Step]:
+        block = self._block_of(call, apart)
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
         if not block.begun:
@@ -122,7 +132,7 @@ class Blocks:
         text = function.get("arguments")
         text = text if isinstance(text, str) else ""
         if block.over:
-            if text.strip():
+            if text.strip() not in ("", "{}", block.text().strip()):  # some servers repeat a call
                 raise Failed("a tool's call went on after its end")
             return
         block.pieces += [text] if text else []
@@ -134,15 +144,21 @@ class Blocks:
         while self._waiting and not self._unfinished():
             yield from self._next()
 
-    def _block_of(self, call: Mapping[str, Any]) -> Block:
-        key: object = call.get("index")
+    def _block_of(self, call: Mapping[str, Any], apart: bool) -> Block:
+        key: object = object() if apart else call.get("index")
         if key is None:  # some servers tell each call at once, without a number
             key = ("id", call.get("id")) if call.get("id") or not self._calls else None
         if key is None:
             return next(reversed(self._calls.values()))
-        if key not in self._calls:
-            self._calls[key] = Block("tool")
-        return self._calls[key]
+        id, known = _word(call.get("id")), self._calls.get(key)
+        # Some servers give every call the number 0; a new id is a new call.
+        if known is None or (id and known.id not in ("", id, self._own_id(known))):
+            known = self._calls[key] = Block("tool")
+        return known
+
+    def _own_id(self, block: Block) -> str:
+        """What a call is named that its provider gave no id."""
+        return f"call_{self._decision}_{block.index}"
 
     def _unfinished(self) -> bool:
         """Whether the open block is a call whose arguments have not all come."""
@@ -164,7 +180,7 @@ class Blocks:
     def _begun(self, block: Block) -> Iterator[Step]:
         yield from self._closed()
         block.index, block.begun = len(self.all), True
-        block.id = block.id or f"call_{self._decision}_{block.index}"
+        block.id = block.id or self._own_id(block)
         self.all.append(block)
         self._open = block
         yield "open", block, ""

@@ -21,8 +21,8 @@ _STEERS = frozenset(
         "model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls",
         "max_output_tokens", "temperature", "top_p", "text", "reasoning", "stream",
         "stream_options", "store", "metadata", "user", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prompt_cache_options", "service_tier", "max_tool_calls",
-        "include", "truncation", "top_logprobs", "background",
+        "prompt_cache_retention", "prompt_cache_options", "client_metadata", "service_tier",
+        "max_tool_calls", "include", "truncation", "top_logprobs", "background",
     }
 )  # fmt: skip
 """Fields that are translated or looked at, or that do no more than steer."""

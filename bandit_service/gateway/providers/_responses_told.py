@@ -134,24 +134,25 @@ class Teller:
     def _step(self, kind: str, block: Block, text: str) -> Iterator[bytes]:
         index, id = block.index, _item_id(block, self._id)
         at: Json = {"output_index": index, "item_id": id}
-        item = _item(block, self._id, "in_progress" if kind == "open" else self._status(block))
-        part = None if block.kind == "tool" else _part(block)
-        if part is not None:
+        if block.kind != "tool":
             at["content_index"] = 0
         name, field = _NAMES[block.kind]
         more: Json = {"logprobs": []} if block.kind == "text" else {}
-        if kind == "open":
-            yield self._event("response.output_item.added", output_index=index, item=_empty(item))
-            if part is not None:
-                yield self._event("response.content_part.added", **at, part=part)
+        if kind == "open":  # its first piece may be there already, and is told of by itself
+            empty = Block(block.kind, index, block.id, block.name)
+            item = _empty(_item(empty, self._id, "in_progress"))
+            yield self._event("response.output_item.added", output_index=index, item=item)
+            if block.kind != "tool":
+                yield self._event("response.content_part.added", **at, part=_part(empty))
         elif kind == "add":
             yield self._event(f"response.{name}.delta", **at, delta=text, **more)
         else:
             if block.kind == "tool":
                 more["name"] = block.name
             yield self._event(f"response.{name}.done", **at, **{field: block.text()}, **more)
-            if part is not None:
-                yield self._event("response.content_part.done", **at, part=part)
+            if block.kind != "tool":
+                yield self._event("response.content_part.done", **at, part=_part(block))
+            item = _item(block, self._id, self._status(block))
             yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _status(self, block: Block) -> str:

@@ -23,6 +23,7 @@ from bandit_service.core.errors import Refused
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.providers import _anthropic_request, _responses_request, front_of
 from bandit_service.gateway.providers._blocks import Blocks
+from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.sse import Events
 from bandit_service.gateway.translation import heard_of, told_of
 from tests.service.dialects import walked
@@ -188,12 +189,95 @@ def test_both_reach_the_other_ones_provider() -> None:
     ]  # fmt: skip
 
 
+def test_what_only_leaves_out_old_parts_or_names_the_client_is_asked_of_any_arm() -> None:
+    """As Claude Code and Codex send it: else no arm of another dialect could answer them."""
+    edits = [{"type": "clear_thinking_20251015", "keep": "all"}]
+    more = {"context_management": {"edits": edits}}
+    assert heard_of(front_of("anthropic"), BY_MESSAGES | more).lost is None
+    more = {"client_metadata": {"x": "y"}}
+    assert heard_of(front_of("responses"), BY_RESPONSES | more).lost is None
+
+
+def test_a_line_that_differs_in_each_request_is_no_part_of_the_prompt() -> None:
+    system = [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=4711;"},
+        {"type": "text", "text": "You help."},
+    ]
+    heard = heard_of(front_of("anthropic"), BY_MESSAGES | {"system": system})
+    assert heard.body["messages"][0] == {"role": "system", "content": "You help."}
+
+
+def test_what_is_lost_elsewhere_is_billed_by_who_gets_it() -> None:
+    """A budget would let anything through, else."""
+    output = {"type": "custom_tool_call_output", "call_id": "c", "output": "z" * 400_000}
+    own = {"model": "auto", "input": [{"role": "user", "content": "q"}, output]}
+    heard = heard_of(front_of("responses"), own)
+    assert heard.lost is not None
+    assert size_of(heard.body, own, lost=True).prompt > 100_000
+    picture = {"type": "image", "source": {"type": "base64", "data": "z" * 400_000}}
+    own = {"messages": [{"role": "user", "content": [picture]}]}
+    assert size_of({"messages": []}, own, lost=True).prompt < 2000
+
+
+def _calls(*calls: tuple[int | None, str, str, str], whole: bool = False) -> list[dict[str, Any]]:
+    told = [
+        ({} if index is None else {"index": index})
+        | {"id": id, "function": {"name": name, "arguments": text}}
+        for index, id, name, text in calls
+    ]
+    if whole:
+        return [{"choices": [{"index": 0, "message": {"tool_calls": told}}]}]
+    return [{"choices": [{"index": 0, "delta": {"tool_calls": [each]}}]} for each in told]
+
+
+def _said_by(chunks: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    blocks = Blocks("d1")
+    for chunk in chunks:
+        blocks.feed(chunk)
+    blocks.end()
+    return [(each.name or each.kind, each.text()) for each in blocks.all]
+
+
+def test_calls_that_all_have_the_number_0_are_not_one() -> None:
+    both = [(0, "a", "f", '{"x":1}'), (0, "b", "g", '{"y":2}')]
+    assert _said_by(_calls(*both)) == [("f", '{"x":1}'), ("g", '{"y":2}')]
+    nameless: list[tuple[int | None, str, str, str]] = [(i, "", n, t) for i, _, n, t in both]
+    for calls in (both, nameless):
+        assert _said_by(_calls(*calls, whole=True)) == [("f", '{"x":1}'), ("g", '{"y":2}')]
+
+
+def test_text_within_a_call_follows_it_and_a_repeated_call_is_not_another() -> None:
+    begun = _calls((0, "a", "f", '{"x":'))
+    more = {"content": "so", "tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}
+    rest = [{"choices": [{"index": 0, "delta": more}]}]
+    assert _said_by(begun + rest) == [("f", '{"x":1}'), ("text", "so")]
+    again = _calls((0, "a", "f", "{}"))
+    assert _said_by(begun + rest + again) == [("f", '{"x":1}'), ("text", "so")]
+
+
+def test_usage_is_told_wherever_a_provider_puts_it() -> None:
+    blocks, usage = Blocks("d1"), {"prompt_tokens": 7, "completion_tokens": 2}
+    blocks.feed({"choices": [{"index": 0, "delta": {}, "usage": usage}]})
+    assert blocks.usage == usage
+
+
+@pytest.mark.parametrize("field", ["content", "refusal", "reasoning_content"])
+def test_a_part_of_a_response_begins_empty(field: str) -> None:
+    """The first piece comes as a delta; a client that adds it to the part would have it twice."""
+    teller = front_of("responses").teller({}, "d1", 5)
+    data = teller.feed({"choices": [{"index": 0, "delta": {field: "Hello"}}]})
+    events = [json.loads(line[6:]) for line in data.decode().splitlines() if line[:6] == "data: "]
+    (part,) = (each["part"] for each in events if each["type"] == "response.content_part.added")
+    assert part.get("text", part.get("refusal")) == ""
+    assert [each["delta"] for each in events if each["type"].endswith(".delta")] == ["Hello"]
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
-        ({"context_management": {"edits": []}}, "context_management"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management"),
         ({"messages": [{"role": "user", "content": [
             {"type": "document", "source": {"type": "url", "url": "https://a.example/a.pdf"}}]}]},
          "messages[0].content[0].source"),
