@@ -192,7 +192,7 @@ def test_both_reach_the_other_ones_provider() -> None:
 def test_what_only_leaves_out_old_parts_or_names_the_client_is_asked_of_any_arm() -> None:
     """As Claude Code and Codex send it: else no arm of another dialect could answer them."""
     edits = [{"type": "clear_thinking_20251015", "keep": "all"}]
-    more = {"context_management": {"edits": edits}}
+    more: dict[str, Any] = {"context_management": {"edits": edits}}
     assert heard_of(front_of("anthropic"), BY_MESSAGES | more).lost is None
     more = {"client_metadata": {"x": "y"}}
     assert heard_of(front_of("responses"), BY_RESPONSES | more).lost is None
