@@ -250,10 +250,12 @@ class Gateway:
             selection.max_usd,
             purpose="duel",
         )
-        said = request.to(self._upstream(exchange), whole=True)
+        upstream = self._upstream(exchange)
+        said = request.to(upstream, whole=True)
+        own = request.own_headers if request.asked.passes(upstream.kind) else {}
         try:
             async with exchange:
-                answer = await exchange.whole(said.path, said.body, request.own_headers)
+                answer = await exchange.whole(said.path, said.body, own)
         except Rejected:
             await exchange.outdone()  # the first arm answered it
             return None

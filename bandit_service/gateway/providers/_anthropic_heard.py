@@ -111,7 +111,10 @@ class _Request:
                 parts += pictures
             else:
                 parts += self._parts(block, f"{where}[{i}]")
-        return [*results, {"role": role, "content": _plainest(parts)}] if parts else results
+        if not parts and (results or not blocks):
+            return results
+        # Where all of a turn is lost, an arm that is sent it as it came can still answer.
+        return [*results, {"role": role, "content": _plainest(parts) or ""}]
 
     def _assistant(self, blocks: list[Json], at: str) -> list[Json]:
         message: Json = {"role": "assistant", "content": None}

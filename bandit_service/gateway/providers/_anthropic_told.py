@@ -184,6 +184,8 @@ def _stopped(blocks: Blocks, asked: Json) -> Json:
         return {"stop_reason": "stop_sequence", "stop_sequence": blocks.stopped_by}
     kinds = {block.kind for block in blocks.all}
     reason = _REASONS.get(blocks.finish, "end_turn")
+    if reason == "tool_use" and "tool" not in kinds:
+        reason = "end_turn"  # a client would wait for a call to answer
     if reason == "end_turn":
         reason = "tool_use" if "tool" in kinds else "refusal" if "refusal" in kinds else reason
     return {"stop_reason": reason, "stop_sequence": None}

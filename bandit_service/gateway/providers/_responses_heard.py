@@ -40,6 +40,9 @@ def heard(own: Json) -> Heard:
         text = _of(instructions, str, "instructions", "a text")
         request.messages.append({"role": "system", "content": text})
     request.items(own.get("input"))
+    if request.lost is not None and all(each["role"] == "system" for each in request.messages):
+        # Nothing else is left of it; an arm that is sent it as it came can still answer.
+        request.messages.append({"role": "user", "content": ""})
     body: Json = {"model": own.get("model"), "messages": request.messages}
     body |= {name: own[name] for name in _AS_IT_IS if own.get(name) is not None}
     for name in ("temperature", "top_p"):

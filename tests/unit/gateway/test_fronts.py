@@ -219,6 +219,30 @@ def test_what_is_lost_elsewhere_is_billed_by_who_gets_it() -> None:
     assert size_of({"messages": []}, own, lost=True).prompt < 2000
 
 
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("anthropic", {"max_tokens": 9, "messages": [{"role": "user", "content": [
+            {"type": "document", "source": {"type": "url", "url": "https://a.example/a.pdf"}}]}]}),
+        ("responses", {"input": [{"type": "custom_tool_call_output", "call_id": "c",
+                                  "output": "x"}]}),
+    ],
+)  # fmt: skip
+def test_a_request_of_which_all_is_lost_elsewhere_is_asked_of_its_own_dialect(
+    kind: str, own: dict[str, Any]
+) -> None:
+    heard = heard_of(front_of(kind), {"model": "auto", **own})
+    assert heard.lost is not None
+    assert heard.body["messages"] == [{"role": "user", "content": ""}]
+
+
+def test_a_call_that_never_came_is_not_waited_for() -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "tool_calls"}]}
+    teller = front_of("anthropic").teller({}, "d1", 5)
+    told = teller.feed(chunk) + teller.end(done=True)
+    assert b'"stop_reason":"end_turn"' in told.replace(b" ", b"")
+
+
 def _calls(*calls: tuple[int | None, str, str, str], whole: bool = False) -> list[dict[str, Any]]:
     told = [
         ({} if index is None else {"index": index})
