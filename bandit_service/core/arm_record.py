@@ -57,3 +57,13 @@ class ArmRecord:
         prior = 0.0 if configured is None else PRIOR_DECISIONS
         n = prior + self.latencies
         return (prior * (configured or 0.0) + self.latency_s) / n if n else None
+
+
+def list_price(spec: ev.ArmSpec) -> float:
+    """USD for a million tokens in and a million out."""
+    return spec.usd_per_mtok_in + spec.usd_per_mtok_out
+
+
+def relative_price(spec: ev.ArmSpec, dearest: float) -> float:
+    """The arm's list price divided by the dearest offered arm's, in [0, 1]."""
+    return min(list_price(spec) / dearest, 1.0) if dearest > 0.0 else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.arm_record import ArmRecord, relative_price
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, Lesson
 from bandit_service.core.pool import Pool
@@ -48,10 +48,7 @@ class Catalogue:
 
     def dearest_price(self) -> float:
         """The highest list price (in + out, USD per million tokens) of any offered arm."""
-        prices = (
-            record.spec.usd_per_mtok_in + record.spec.usd_per_mtok_out for record in self.offered()
-        )
-        return max(prices, default=0.0)
+        return self.pool().dearest
 
     @takes(ev.ArmAdded, ev.ArmUpdated)
     def _set(self, event: ev.ArmAdded | ev.ArmUpdated, _: Resolved) -> None:
@@ -113,9 +110,3 @@ class Catalogue:
             if record is not None:
                 record.weight += 1.0
                 record.live += not what.prior
-
-
-def relative_price(spec: ev.ArmSpec, dearest: float) -> float:
-    """The arm's list price divided by the dearest offered arm's, in [0, 1]."""
-    price = spec.usd_per_mtok_in + spec.usd_per_mtok_out
-    return min(price / dearest, 1.0) if dearest > 0.0 else 0.0

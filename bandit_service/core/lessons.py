@@ -9,7 +9,7 @@ import msgspec
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.catalogue import relative_price
+from bandit_service.core.arm_record import relative_price
 from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.history import View
 from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import count, merged
 from bandit_service.parsing.inputs import json_of
 
@@ -101,7 +102,7 @@ def usage(reported: Any) -> Json | None:
     return translated
 
 
-class Decoder:
+class Decoder(Chunks):
     """Feed it the data of each event; it gives the data of OpenAI's events.
 
     It gives the end when the message ends, or when the stream ends after the reason why it stopped.
@@ -110,11 +111,9 @@ class Decoder:
     """
 
     def __init__(self, created: int) -> None:
-        self._created = created
-        self._model: Any = None
+        super().__init__(created)
         self._usage: Json = {}
         self._stopped: str | None = None
-        self._started = False
         self._ended = False
         self._calls: dict[Any, int] = {}
         self._silent: set[Any] = set()  # calls whose input has not come yet
@@ -189,23 +188,6 @@ class Decoder:
         self._silent.discard(index)
         call = {"index": self._calls[index], "function": {"arguments": text}}
         return self._chunk({"tool_calls": [call]})
-
-    def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
-        if not self._started:
-            self._started = True
-            delta = {"role": "assistant", **delta}
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return self._line([choice])
-
-    def _line(self, choices: list[Json], counted: Json | None = None) -> bytes:
-        chunk: Json = {
-            "id": "",
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-        return msgspec.json.encode(chunk | ({"usage": counted} if counted else {}))
 
     def _count(self, reported: Any) -> None:
         """Counts are cumulative; one that a later event leaves out stays."""

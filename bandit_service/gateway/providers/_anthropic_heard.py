@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.providers._base import Heard, Json, refused
+from bandit_service.gateway.providers._base import Heard, Json, refused, typed
 from bandit_service.gateway.providers._schemas import is_strict
 
 _MAX_USER = 64
@@ -43,14 +43,14 @@ def heard(own: Json) -> Heard:
     body["max_completion_tokens"] = _limit(own)
     body |= {name: _number(own, name) for name in _AS_IT_IS if own.get(name) is not None}
     if (stream := own.get("stream")) is not None:
-        body["stream"] = _of(stream, bool, "stream", "true or false")
+        body["stream"] = typed(stream, bool, "stream", "true or false")
     if stop := own.get("stop_sequences"):
         if not isinstance(stop, list) or not all(isinstance(each, str) for each in stop):
             raise refused("stop_sequences", "must be a list of texts")
         body["stop"] = stop
     unit = ""
     if (metadata := own.get("metadata")) is not None:
-        user = _of(metadata, dict, "metadata", "an object").get("user_id")
+        user = typed(metadata, dict, "metadata", "an object").get("user_id")
         unit = user if isinstance(user, str) else ""
         if 0 < len(unit) <= _MAX_USER:
             body["user"] = unit
@@ -202,7 +202,7 @@ class _Request:
         choice = own.get("tool_choice")
         if choice is None:
             return
-        match _of(choice, dict, "tool_choice", "an object"):
+        match typed(choice, dict, "tool_choice", "an object"):
             case {"type": "auto" | "none" as word}:
                 told: Any = word
             case {"type": "any"}:
@@ -226,7 +226,7 @@ class _Request:
                 raise refused(f"tools[{i}].name", "must be a text")
             schema = tool.get("input_schema")
             schema = {} if schema is None else schema
-            parameters = _of(schema, dict, f"tools[{i}].input_schema", "a JSON schema")
+            parameters = typed(schema, dict, f"tools[{i}].input_schema", "a JSON schema")
             function: Json = {"name": tool["name"], "parameters": parameters}
             if tool.get("description"):
                 function["description"] = tool["description"]
@@ -270,7 +270,7 @@ def _blocks(content: Any, at: str) -> Iterator[Json]:
     if not isinstance(content, list):
         raise refused(at, "must be a text or a list of blocks")
     for i, block in enumerate(content):
-        yield _of(block, dict, f"{at}[{i}]", "an object")
+        yield typed(block, dict, f"{at}[{i}]", "an object")
 
 
 def _is_text(block: Json, at: str) -> bool:
@@ -295,7 +295,7 @@ def _url(source: Mapping[str, Any]) -> str:
 
 def _call(block: Json, at: str) -> Json:
     given = block.get("input")
-    given = _of({} if given is None else given, dict, f"{at}.input", "an object")
+    given = typed({} if given is None else given, dict, f"{at}.input", "an object")
     if not isinstance(block.get("id"), str) or not isinstance(block.get("name"), str):
         raise refused(at, "must have an id and a name")
     arguments = msgspec.json.encode(given).decode()
@@ -329,10 +329,4 @@ def _number(own: Json, name: str) -> float:
     value = own[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refused(name, "must be a number")
-    return value
-
-
-def _of(value: Any, kind: type, field: str, allowed: str) -> Any:
-    if not isinstance(value, kind):
-        raise refused(field, f"must be {allowed}, got {type(value).__name__}")
     return value

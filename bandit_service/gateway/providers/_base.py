@@ -136,6 +136,13 @@ def refused(field: str, what: str) -> Refused:
     return Refused(f"{field}: {what}", param=field)
 
 
+def typed(value: Any, kind: type, field: str, allowed: str) -> Any:
+    """The value, of this kind; else refused by the field and what is allowed."""
+    if not isinstance(value, kind):
+        raise refused(field, f"must be {allowed}, got {type(value).__name__}")
+    return value
+
+
 def event(said: Json, name: bool = True) -> bytes:
     """A server-sent event, named by its type."""
     named = f"event: {said['type']}\n".encode() if name else b""

@@ -7,7 +7,8 @@ from typing import Any
 
 from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, reported_failure
-from bandit_service.gateway.providers._base import Json, encoded
+from bandit_service.gateway.providers._base import Json
+from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import count
 from bandit_service.parsing.inputs import json_of
 
@@ -75,18 +76,16 @@ def usage(reported: Any) -> Json | None:
     return told
 
 
-class Decoder:
+class Decoder(Chunks):
     """Feed it the data of each event; it gives the data of OpenAI's chunks.
 
     Of what an item says, its end repeats all; a server that tells no pieces is heard there.
     """
 
     def __init__(self, created: int) -> None:
-        self._created = created
-        self._model: Any = None
+        super().__init__(created)
         self._calls: dict[Any, int] = {}
         self._heard: set[Any] = set()  # items of which pieces came
-        self._started = False
         self._ended = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -179,23 +178,6 @@ class Decoder:
         if counted := usage(response.get("usage")):
             chunks.append(self._line([], counted))
         return [*chunks, b"[DONE]"]
-
-    def _chunk(self, delta: Json, finish: str | None = None) -> bytes:
-        if not self._started:
-            self._started = True
-            delta = {"role": "assistant", **delta}
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return self._line([choice])
-
-    def _line(self, choices: list[Json], counted: Json | None = None) -> bytes:
-        chunk: Json = {
-            "id": "",
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-        return encoded(chunk | ({"usage": counted} if counted else {}))
 
 
 def _finish(response: Mapping[str, Any], calls: bool) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.providers._base import Heard, Json, refused
+from bandit_service.gateway.providers._base import Heard, Json, refused, typed
 from bandit_service.gateway.providers._schemas import is_strict
 
 OURS = "_bandit_"
@@ -37,7 +37,7 @@ def heard(own: Json) -> Heard:
             raise refused(name, "this service keeps no response; send the items that it had")
     request = _Request()
     if instructions := own.get("instructions"):
-        text = _of(instructions, str, "instructions", "a text")
+        text = typed(instructions, str, "instructions", "a text")
         request.messages.append({"role": "system", "content": text})
     request.items(own.get("input"))
     if request.lost is not None and all(each["role"] == "system" for each in request.messages):
@@ -55,9 +55,9 @@ def heard(own: Json) -> Heard:
             raise refused("max_output_tokens", "must be a whole number of at least 1")
         body["max_completion_tokens"] = limit
     if (stream := own.get("stream")) is not None:
-        body["stream"] = _of(stream, bool, "stream", "true or false")
+        body["stream"] = typed(stream, bool, "stream", "true or false")
     if reasoning := own.get("reasoning"):
-        effort = _of(reasoning, dict, "reasoning", "an object").get("effort")
+        effort = typed(reasoning, dict, "reasoning", "an object").get("effort")
         body |= {"reasoning_effort": effort} if effort else {}
     request.declare(own, body)
     request.form(own.get("text"), body)
@@ -116,7 +116,7 @@ class _Request:
             raise refused("input", "must be a text, or a list with at least one item")
         for i, item in enumerate(items):
             at = f"input[{i}]"
-            self._item(_of(item, dict, at, "an object"), at)
+            self._item(typed(item, dict, at, "an object"), at)
         self._show()
 
     def _item(self, item: Json, at: str) -> None:
@@ -162,7 +162,7 @@ class _Request:
 
     def _call(self, item: Json, at: str) -> None:
         for name in ("call_id", "name", "arguments"):
-            _of(item.get(name), str, f"{at}.{name}", "a text")
+            typed(item.get(name), str, f"{at}.{name}", "a text")
         last = self.messages[-1] if self.messages else {}
         message = last if last.get("role") == "assistant" and not self._thoughts else self._answer()
         function = {"name": item["name"], "arguments": item["arguments"]}
@@ -170,7 +170,7 @@ class _Request:
         message.setdefault("tool_calls", []).append(call)
 
     def _result(self, item: Json, at: str) -> None:
-        id = _of(item.get("call_id"), str, f"{at}.call_id", "the id of a call")
+        id = typed(item.get("call_id"), str, f"{at}.call_id", "the id of a call")
         output = item.get("output")
         if isinstance(output, list):
             parts = [*self._parts(output, f"{at}.output")]
@@ -200,7 +200,7 @@ class _Request:
     def _parts(self, parts: list[Any], at: str, answer: bool = False) -> Iterator[Json]:
         for i, part in enumerate(parts):
             where = f"{at}[{i}]"
-            match _of(part, dict, where, "an object"):
+            match typed(part, dict, where, "an object"):
                 case {"type": "input_text" | "output_text" | "text", "text": str(text)}:
                     yield {"type": "text", "text": text}
                 case {"type": "input_image", "image_url": str(url)}:
@@ -252,8 +252,8 @@ class _Request:
                 continue
             schema = tool.get("parameters")
             schema = {} if schema is None else schema
-            parameters = _of(schema, dict, f"tools[{i}].parameters", "a JSON schema")
-            name = _of(tool.get("name"), str, f"tools[{i}].name", "a text")
+            parameters = typed(schema, dict, f"tools[{i}].parameters", "a JSON schema")
+            name = typed(tool.get("name"), str, f"tools[{i}].name", "a text")
             function: Json = {"name": name, "parameters": parameters}
             if tool.get("description"):
                 function["description"] = tool["description"]
@@ -266,7 +266,7 @@ class _Request:
         """The form of the answer."""
         if text is None:
             return
-        if verbosity := _of(text, dict, "text", "an object").get("verbosity"):
+        if verbosity := typed(text, dict, "text", "an object").get("verbosity"):
             body["verbosity"] = verbosity
         match text.get("format"):
             case None | {"type": "text"}:
@@ -299,9 +299,3 @@ def _plainest(parts: list[Json]) -> str | list[Json]:
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
-
-
-def _of(value: Any, kind: type, field: str, allowed: str) -> Any:
-    if not isinstance(value, kind):
-        raise refused(field, f"must be {allowed}, got {type(value).__name__}")
-    return value

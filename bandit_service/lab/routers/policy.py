@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 import policies
-from bandit_service.core.catalogue import relative_price
+from bandit_service.core.arm_record import relative_price
 from bandit_service.core.events import surface_of
 from bandit_service.data.recordings import surface_once
 from bandit_service.lab.data import Labelled
