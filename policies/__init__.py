@@ -8,10 +8,12 @@ from policies._explore import draw, floor, lift, mix
 from policies._protocol import (
     Correctable,
     Forgetful,
+    LearnsMany,
     ManyAtOnce,
     OwnAlarms,
     Policy,
     Watchful,
+    order_free,
     reads_neighbours,
     watches_arms,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "Correctable",
     "Floats",
     "Forgetful",
+    "LearnsMany",
     "ManyAtOnce",
     "Neighbour",
     "Outcome",
@@ -75,6 +78,7 @@ __all__ = [
     "load",
     "mix",
     "names",
+    "order_free",
     "parameters_of",
     "policy_class",
     "reads_neighbours",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import _grouping
+from policies._grid import rounded
 from policies._types import ArmId, Arms, Floats, Vector
 
 GRID = 1024.0
@@ -38,11 +39,6 @@ def on_grid(features: Vector) -> Vector:
         raise ValueError("embedding: must be finite numbers")
     steps: Vector = np.rint(features * np.float32(GRID))
     return steps
-
-
-def rounded(value: float, steps: int) -> float:
-    """The nearest multiple of 1/steps."""
-    return round(value * steps) / steps
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -96,6 +96,29 @@ class ManyAtOnce(Protocol[R]):
         when there is no arm. What it raises is not told: the queries are then asked one by one.
         """
         ...
+
+
+@runtime_checkable
+class LearnsMany(Protocol[S]):
+    """A policy that learns many outcomes in less than the time of one by one."""
+
+    def learn_many(self, state: S, events: Sequence[Rewarded | Compared]) -> S:
+        """`learn` of each event: the same bytes of state, and the same proposals but for rounding.
+
+        Consumes `state`. An exception leaves it as it was before the first event; then they are to
+        be learned one by one, so that each is refused alone.
+        """
+        ...
+
+
+def order_free(policy: Policy[Any]) -> bool:
+    """Whether what it learned is the same bytes in whatever order the same outcomes came.
+
+    A policy of which that holds says so by a class attribute `order_free` that is True. Its sums
+    are then exact (`policies/_grid.py` shows a way). What fades (`forget`) stands between: outcomes
+    before it cannot change places with those after it.
+    """
+    return bool(getattr(policy, "order_free", False))
 
 
 def reads_neighbours(policy: Policy[Any]) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from policies._arm_sums import ArmSums
 from policies._checks import finite, settled, two_arms, within
 from policies._explore import greedy, mix
+from policies._grid import weight_of
 from policies._types import (
     ArmId,
     Arms,
@@ -23,14 +25,6 @@ from policies._types import (
 __all__ = ["EpsilonGreedy"]
 
 
-@dataclass
-class _Sums:
-    """Per arm: sum of rewards and number of them, by weight."""
-
-    total: dict[ArmId, float] = field(default_factory=dict)
-    count: dict[ArmId, float] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class EpsilonGreedy:
     r"""The arm with the best mean reward, and with probability ε any arm.
@@ -41,10 +35,11 @@ class EpsilonGreedy:
     prior_mean: μ₀ in [−1, 1], the mean of an arm never tried; 1 is optimistic, so all are tried.
     prior_count: n₀ >= 0, how many rewards the prior is worth.
     comparison_weight: in [0, 1], how much of a reward a comparison is (winner 1, loser 0, tie
-        1/2); 0 ignores comparisons.
+        1/2), in sixteenths; 0 ignores comparisons.
 
-    State: two numbers per arm. propose O(K), learn O(1). The query is not looked at, and the
-    mean never forgets: `pickllm_q` follows drift. Source: Sutton & Barto, 2nd ed., section 2.2.
+    State: two numbers per arm, exact sums of rewards in 2⁻¹⁶, which come out the same in any order.
+    propose O(K), learn O(1). The query is not looked at, and the mean never forgets: `pickllm_q`
+    follows drift. Source: Sutton & Barto, 2nd ed., section 2.2.
 
     >>> policy = EpsilonGreedy(epsilon=0.2)
     >>> arms = Arms(("a", "b"), np.zeros(2), np.zeros(2))
@@ -60,6 +55,7 @@ class EpsilonGreedy:
     comparison_weight: float = 0.5
 
     reads_neighbours: ClassVar[bool] = False
+    order_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("epsilon", self.epsilon, 0.0, 1.0)
@@ -67,15 +63,15 @@ class EpsilonGreedy:
         within("prior_count", self.prior_count, 0.0)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
 
-    def init(self) -> _Sums:
+    def init(self) -> ArmSums:
         """No reward yet."""
-        return _Sums()
+        return ArmSums()
 
-    def propose(self, state: _Sums, context: Context, arms: Arms) -> Proposal:
+    def propose(self, state: ArmSums, context: Context, arms: Arms) -> Proposal:
         """Greedy on the means, mixed with uniform by ε."""
         return self.propose_many(state, Contexts.of((context,)), arms)[0]
 
-    def propose_many(self, state: _Sums, contexts: Contexts, arms: Arms) -> Proposals:
+    def propose_many(self, state: ArmSums, contexts: Contexts, arms: Arms) -> Proposals:
         """The same for each of B queries."""
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
@@ -85,38 +81,30 @@ class EpsilonGreedy:
         n = len(contexts)
         return Proposals(np.tile(means, (n, 1)), np.tile(shares, (n, 1)), count=count)
 
-    def learn(self, state: _Sums, event: Rewarded | Compared) -> _Sums:
+    def learn(self, state: ArmSums, event: Rewarded | Compared) -> ArmSums:
         """One reward into its arm's mean, or one comparison into two."""
         if isinstance(event, Rewarded):
             if event.reward is not None:
-                self._add(state, event.arm, finite("reward", event.reward), 1.0)
-        elif self.comparison_weight > 0.0:
+                state.add(event.arm, finite("reward", event.reward))
+        elif weight := weight_of(self.comparison_weight):
             two_arms(event)
             won = 0.5 if event.tie else 1.0
-            self._add(state, event.winner, won, self.comparison_weight)
-            self._add(state, event.loser, 1.0 - won, self.comparison_weight)
+            state.add(event.winner, won, weight)
+            state.add(event.loser, 1.0 - won, weight)
         return state
 
-    def correct(self, state: _Sums, before: Rewarded, after: Rewarded) -> _Sums:
+    def correct(self, state: ArmSums, before: Rewarded, after: Rewarded) -> ArmSums:
         """The difference into the sum."""
-        state.total[after.arm] += settled(after) - settled(before)
+        state.revise(after.arm, settled(before), settled(after))
         return state
 
-    def forget(self, state: _Sums, arm: ArmId, keep: float) -> _Sums:
+    def forget(self, state: ArmSums, arm: ArmId, keep: float) -> ArmSums:
         """The arm's sum and count times `keep`."""
-        within("keep", keep, 0.0, 1.0)
-        if arm in state.count:
-            state.total[arm] *= keep
-            state.count[arm] *= keep
+        state.fade(arm, keep)
         return state
 
-    def _mean(self, state: _Sums, arm: ArmId) -> float:
+    def _mean(self, state: ArmSums, arm: ArmId) -> float:
         n = self.prior_count + state.count.get(arm, 0.0)
         if n == 0.0:
             return self.prior_mean
         return (self.prior_count * self.prior_mean + state.total.get(arm, 0.0)) / n
-
-    @staticmethod
-    def _add(state: _Sums, arm: ArmId, reward: float, weight: float) -> None:
-        state.total[arm] = state.total.get(arm, 0.0) + weight * reward
-        state.count[arm] = state.count.get(arm, 0.0) + weight

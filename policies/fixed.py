@@ -35,6 +35,7 @@ class Fixed:
 
     arm: str = ""
     reads_neighbours: ClassVar[bool] = False
+    order_free: ClassVar[bool] = True
     exempt: ClassVar[dict[str, str]] = {
         "the_best_arm_of_an_easy_problem_is_found": "it learns nothing, by design"
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from policies._arm_sums import ArmSums
 from policies._checks import finite, one_of, settled, two_arms, within
 from policies._explore import WIDEST, greedy
+from policies._grid import weight_of
 from policies._types import (
     ArmId,
     Arms,
@@ -26,14 +29,6 @@ __all__ = ["KNN"]
 
 _NONE = 1e-6
 _MANY = 1e9
-
-
-@dataclass
-class _Means:
-    """Per arm over all queries: sum of qualities by weight, and sum of weights."""
-
-    total: dict[ArmId, float] = field(default_factory=dict)
-    count: dict[ArmId, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,8 @@ class KNN:
     Faithful to RouterBench: `KNN(weighting="uniform", shrinkage=0, alpha=0, comparison_weight=0)`
     with 40 neighbours recalled, where every arm's outcome came back for every query.
 
-    State: two numbers per arm. learn O(1), propose O(k + K), flat in history. Cost is not
+    State: two numbers per arm, exact sums of qualities in 2⁻¹⁶, which come out the same in any
+    order. learn O(1), propose O(k + K), flat in history. Cost is not
     learned, so a new price or another willingness to pay acts on the next decision. A reward
     that came without quality teaches the quality reward + cost / willingness to pay, cut to
     [0, 1]; for a neighbour's, the cost and the willingness to pay are the present query's.
@@ -91,6 +87,8 @@ class KNN:
     alpha: float = 0.5
     comparison_weight: float = 0.5
 
+    order_free: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         within("neighbours", self.neighbours, 0)
         one_of("weighting", self.weighting, ("similarity", "uniform"))
@@ -105,15 +103,15 @@ class KNN:
         """Settings that are tried beside the default: RouterBench's own."""
         return [KNN(weighting="uniform", shrinkage=0.0, alpha=0.0, comparison_weight=0.0)]
 
-    def init(self) -> _Means:
+    def init(self) -> ArmSums:
         """No arm seen."""
-        return _Means()
+        return ArmSums()
 
-    def propose(self, state: _Means, context: Context, arms: Arms) -> Proposal:
+    def propose(self, state: ArmSums, context: Context, arms: Arms) -> Proposal:
         """All mass on the highest score; ties share."""
         return self.propose_many(state, Contexts.of((context,)), arms.one_row())[0]
 
-    def propose_many(self, state: _Means, contexts: Contexts, arms: Arms) -> Proposals:
+    def propose_many(self, state: ArmSums, contexts: Contexts, arms: Arms) -> Proposals:
         """The same of B queries; what is near each is added up one by one."""
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
@@ -143,35 +141,28 @@ class KNN:
             bonus=bonus,
         )
 
-    def learn(self, state: _Means, event: Rewarded | Compared) -> _Means:
+    def learn(self, state: ArmSums, event: Rewarded | Compared) -> ArmSums:
         """One outcome of the arm played, or a part of one of each arm compared."""
         if isinstance(event, Rewarded):
             if event.reward is not None:
-                self._add(state, event.arm, self._taught(event, finite("reward", event.reward)))
-        elif self.comparison_weight > 0.0:
+                state.add(event.arm, self._taught(event, finite("reward", event.reward)))
+        elif weight := weight_of(self.comparison_weight):
             two_arms(event)
             won = 0.5 if event.tie else 1.0
-            self._add(state, event.winner, won, self.comparison_weight)
-            self._add(state, event.loser, 1.0 - won, self.comparison_weight)
+            state.add(event.winner, won, weight)
+            state.add(event.loser, 1.0 - won, weight)
         return state
 
-    def correct(self, state: _Means, before: Rewarded, after: Rewarded) -> _Means:
+    def correct(self, state: ArmSums, before: Rewarded, after: Rewarded) -> ArmSums:
         """The difference into the sum; what is near is corrected in the history."""
-        old = self._taught(before, settled(before))
-        state.total[after.arm] += self._taught(after, settled(after)) - old
+        old, new = (self._taught(one, settled(one)) for one in (before, after))
+        state.revise(after.arm, old, new)
         return state
 
-    def forget(self, state: _Means, arm: ArmId, keep: float) -> _Means:
+    def forget(self, state: ArmSums, arm: ArmId, keep: float) -> ArmSums:
         """The arm's sums times `keep`; what is near is cut in the history."""
-        within("keep", keep, 0.0, 1.0)
-        if arm in state.count:
-            state.total[arm] *= keep
-            state.count[arm] *= keep
+        state.fade(arm, keep)
         return state
-
-    def _add(self, state: _Means, arm: ArmId, quality: float, weight: float = 1.0) -> None:
-        state.total[arm] = state.total.get(arm, 0.0) + weight * quality
-        state.count[arm] = state.count.get(arm, 0.0) + weight
 
     def _taught(self, event: Rewarded, reward: float) -> float:
         if event.quality is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,9 @@ import numpy as np
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._directions import along
 from policies._explore import WIDEST, greedy
+from policies._grid import weight_of
 from policies._linear import RidgeStack
+from policies._products import Observed
 from policies._types import (
     ArmId,
     Arms,
@@ -52,11 +55,17 @@ class MetaLLM:
         `apart` mode only. 1 is optimistic, so that every arm is tried; about λ/2 answers
         outweigh it.
     comparison_weight: in [0, 1], how much of an observation a comparison is, the winner's
-        quality counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
+        quality counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons. Counted in
+        sixteenths.
     directions: m >= 0, how many numbers of the embedding are kept, along fixed directions at right
         angles (`_directions`); 0 keeps all d. At 64 of 384 a decision reads a thirty-sixth.
+    refresh: when an inverse takes in what was learned: "each" outcome as it comes, or "batch", all
+        that came since the last proposal when the next one asks. Both propose the same but for
+        rounding; with "batch" learning is cheap, and the next decision pays.
 
-    State: sums (K, d, d), (K, d), (K,). propose O(K·d²), learn O(d²), both flat in history.
+    State: sums (K, d, d), (K, d), (K,) of features in 2⁻¹⁴, targets in 2⁻¹⁶ and weights in 2⁻⁴,
+    which are exact: the same bits in whatever order and in what batches outcomes came. propose
+    O(K·d²), learn O(d²), both flat in history.
     A reward that came without quality teaches `apart` the quality reward + cost / willingness
     to pay, cut to [0, 1]. Ties share. The guarantee of LinUCB is for linear rewards and for
     exploration that its α covers; qualities are not linear in an embedding, so treat the bonus
@@ -82,8 +91,10 @@ class MetaLLM:
     prior: float = 1.0
     comparison_weight: float = 0.5
     directions: int = 0
+    refresh: str = "each"
 
     reads_neighbours: ClassVar[bool] = False
+    order_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("alpha", self.alpha, 0.0)
@@ -93,11 +104,16 @@ class MetaLLM:
         within("prior", self.prior, 0.0, 1.0)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
         within("directions", self.directions, 0, 65_536)
+        one_of("refresh", self.refresh, ("each", "batch"))
 
     @staticmethod
     def examples() -> list[MetaLLM]:
-        """Settings that are tried beside the default: the paper's own."""
-        return [MetaLLM(reward="paper", bias=False), MetaLLM(directions=8)]
+        """Settings that are tried beside the default: the paper's own, and others of ours."""
+        return [
+            MetaLLM(reward="paper", bias=False),
+            MetaLLM(directions=8),
+            MetaLLM(refresh="batch"),
+        ]
 
     def init(self) -> RidgeStack:
         """No arm seen."""
@@ -136,29 +152,56 @@ class MetaLLM:
 
     def learn(self, state: RidgeStack, event: Rewarded | Compared) -> RidgeStack:
         """One observation of the arm played, or one of each arm compared."""
-        x = self._features(event.context.embedding)
-        if isinstance(event, Rewarded):
-            if event.reward is not None:
-                state.observe(event.arm, x, self._target(event, finite("reward", event.reward)))
-        elif self.comparison_weight > 0.0:
-            two_arms(event)
-            won = 0.5 if event.tie else 1.0
-            level = self.prior if self.reward == "apart" else 0.0
-            state.observe(event.winner, x, won - level, self.comparison_weight)
-            state.observe(event.loser, x, 1.0 - won - level, self.comparison_weight)
+        at_once = self.refresh == "each"
+        for arm, one in self._observations(state, event):
+            state.observe(arm, one, at_once=at_once)
+        return state
+
+    def learn_many(self, state: RidgeStack, events: Sequence[Rewarded | Compared]) -> RidgeStack:
+        """The same of all of them; the inverses take them in when the next proposal asks."""
+        found = [pair for event in events for pair in self._observations(state, event)]
+        sizes = sorted({one.x.size for _, one in found})
+        if len(sizes) > 1:
+            raise ValueError(f"embedding: must have {sizes[0]} features, got {sizes[1]}")
+        for arm, one in found:
+            state.observe(arm, one, at_once=False)
         return state
 
     def correct(self, state: RidgeStack, before: Rewarded, after: Rewarded) -> RidgeStack:
-        """The other target in b; A does not depend on it."""
+        """The other target in b; A does not depend on it. Exact."""
         old = self._target(before, settled(before))
         new = self._target(after, settled(after))
-        state.revise(after.arm, self._features(after.context.embedding), new - old)
+        state.revise(after.arm, self._features(after.context.embedding), old, new)
         return state
 
     def forget(self, state: RidgeStack, arm: ArmId, keep: float) -> RidgeStack:
-        """The arm's sums times `keep`, beside which the ridge and so the prior weigh more."""
+        """The arm's sums times `keep`, beside which the ridge and so the prior weigh more.
+
+        Each number is rounded once to its grid.
+        """
         state.fade(arm, keep)
         return state
+
+    def _observations(
+        self, state: RidgeStack, event: Rewarded | Compared
+    ) -> list[tuple[ArmId, Observed]]:
+        """What an event says of which arms, checked; nothing is written."""
+        x = self._features(event.context.embedding)
+        if isinstance(event, Rewarded):
+            if event.reward is None:
+                return []
+            y = self._target(event, finite("reward", event.reward))
+            return [(event.arm, state.observed(x, y))]
+        weight = weight_of(self.comparison_weight)
+        if weight == 0.0:
+            return []
+        two_arms(event)
+        won = 0.5 if event.tie else 1.0
+        level = self.prior if self.reward == "apart" else 0.0
+        return [
+            (event.winner, state.observed(x, won - level, weight)),
+            (event.loser, state.observed(x, 1.0 - won - level, weight)),
+        ]
 
     def _target(self, event: Rewarded, reward: float) -> float:
         quality = event.quality

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies._cells import Cells, Int64s, on_grid, rounded
+from policies._cells import Cells, Int64s, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
+from policies._grid import rounded
 from policies._protocol import OwnAlarms
 from policies._types import (
     ArmId,

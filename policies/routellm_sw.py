@@ -10,11 +10,13 @@ import numpy as np
 from policies._bradley_terry import nearly_fit
 from policies._checks import two_arms, within
 from policies._duels import Conversion, Duel, counts, proposed
+from policies._grid import faded, rounded
 from policies._types import ArmId, Arms, Compared, Context, Floats, Neighbour, Proposal, Rewarded
 
 __all__ = ["RouteLLMSW"]
 
 _ITERATIONS = 16
+_STEPS = 2.0**20
 
 
 def _none() -> Floats:
@@ -25,8 +27,8 @@ def _none() -> Floats:
 class _Wins:
     """K arms seen so far.
 
-    rows: arm → its row. wins: (K, K), with what weight the row's arm beat the column's.
-    outcomes: of how many outcomes each arm was part.
+    rows: arm → its row, sorted. wins: (K, K), with what weight the row's arm beat the column's, in
+    2⁻²⁰, so that sums are exact. outcomes: of how many outcomes each arm was part, sorted.
     """
 
     rows: dict[ArmId, int] = field(default_factory=dict)
@@ -68,7 +70,8 @@ class RouteLLMSW:
 
     Faithful: `RouteLLMSW(compare_on="off", trial=0, tie_wins=1, ridge=1e-6)`.
 
-    State: K² numbers. learn O(N), propose O(N² + 16·K³) in numpy, flat in history.
+    State: K² numbers, exact sums, which come out the same in any order of the same outcomes with
+    the same neighbours. learn O(N), propose O(N² + 16·K³) in numpy, flat in history.
 
     Source: arXiv 2406.18665v4, section 4.2, and lm-sys/RouteLLM. The paper's S divides by the
     largest cosine of the past query, the code's, taken here, by that of the present one.
@@ -91,6 +94,8 @@ class RouteLLMSW:
     tie_margin: float = 0.05
     conversion_weight: float = 0.5
     trial: int = 5
+
+    order_free: ClassVar[bool] = True
     exempt: ClassVar[dict[str, str]] = {
         "what_fades_is_one_arms_alone": "strengths are found for all arms at once"
     }
@@ -144,19 +149,22 @@ class RouteLLMSW:
             duels = conversion.duels(event)
             tried = (event.arm,) if counts(event, self.compare_on) else ()
         for duel in duels:
-            first, second = self._row(state, duel.first), self._row(state, duel.second)
+            self._see(state, duel.first)
+            self._see(state, duel.second)
+            first, second = state.rows[duel.first], state.rows[duel.second]
+            ahead, behind = duel.score, 1.0 - duel.score
             if duel.score == 0.5:
-                state.wins[first, second] += self.tie_wins * duel.weight
-                state.wins[second, first] += self.tie_wins * duel.weight
-            else:
-                state.wins[first, second] += duel.score * duel.weight
-                state.wins[second, first] += (1.0 - duel.score) * duel.weight
+                ahead = behind = self.tie_wins
+            state.wins[first, second] += rounded(ahead * duel.weight, _STEPS)
+            state.wins[second, first] += rounded(behind * duel.weight, _STEPS)
         for arm in tried:
-            state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
+            if arm not in state.outcomes:
+                state.outcomes = dict(sorted([*state.outcomes.items(), (arm, 0)]))
+            state.outcomes[arm] += 1
         return state
 
     def forget(self, state: _Wins, arm: ArmId, keep: float) -> _Wins:
-        """The arm's row and column of wins, and its outcomes, times `keep`.
+        """The arm's row and column of wins, each rounded once, and its outcomes, times `keep`.
 
         ξ is found for all arms at once, so two others that met only this arm are less sure to
         differ; what they won against each other stays.
@@ -164,8 +172,8 @@ class RouteLLMSW:
         within("keep", keep, 0.0, 1.0)
         row = state.rows.get(arm)
         if row is not None:
-            state.wins[row] *= keep
-            state.wins[:, row] *= keep
+            state.wins[row] = faded(state.wins[row], keep, _STEPS)
+            state.wins[:, row] = faded(state.wins[:, row], keep, _STEPS)
         if arm in state.outcomes:
             state.outcomes[arm] = int(keep * state.outcomes[arm])
         return state
@@ -179,13 +187,15 @@ class RouteLLMSW:
             self.neighbours,
         )
 
-    def _row(self, state: _Wins, arm: ArmId) -> int:
-        row = state.rows.get(arm)
-        if row is None:
-            row = len(state.rows)
-            state.wins = np.pad(state.wins, (0, 1))
-            state.rows[arm] = row
-        return row
+    def _see(self, state: _Wins, arm: ArmId) -> None:
+        """A row of its own for the arm, among the others in their order."""
+        if arm in state.rows:
+            return
+        order = sorted([*state.rows, arm])
+        there, old = [order.index(each) for each in state.rows], list(state.rows.values())
+        wins = np.zeros((len(order), len(order)))
+        wins[np.ix_(there, there)] = state.wins[np.ix_(old, old)]
+        state.wins, state.rows = wins, {each: i for i, each in enumerate(order)}
 
     def _near(self, nearest: list[Neighbour], rows: dict[ArmId, int]) -> Floats:
         """What the nearest queries' comparisons weigh beyond 1. (K, K)"""

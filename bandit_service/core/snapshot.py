@@ -19,7 +19,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
 from policies import Policy
 
-VERSION = 10
+VERSION = 11
 """Goes up with any change of what the fold makes of the same events, or of how it is written."""
 
 

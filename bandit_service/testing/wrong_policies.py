@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -403,6 +404,25 @@ class CorrectsByAddingAgain(Honest):
         return self.learn(state, after)
 
 
+class SaysOrderIsNothing(Honest):
+    """Its sums are of any numbers, so that their last digits depend on the order."""
+
+    order_free: ClassVar[bool] = True
+
+
+class SumsABatchFirst(Honest):
+    """Adds up what a batch brings of an arm before it adds it to the state: other last digits."""
+
+    def learn_many(self, state: Sums, events: Sequence[Rewarded | Compared]) -> Sums:
+        own = Sums()
+        for event in events:
+            own = self.learn(own, event)
+        for arm, count in own.count.items():
+            self.add(state, arm, own.total[arm])
+            state.count[arm] += count - 1.0
+        return state
+
+
 @dataclass(frozen=True)
 class ForgetsEverybody(Honest):
     """To forget one arm it forgets all.
@@ -455,6 +475,8 @@ CAUGHT_BY: dict[type[Honest], str] = {
     FirstOfATieWins: "the_order_of_a_tie_says_nothing",
     RemembersItsLastPropensity: "a_late_reward_is_learned_by_what_its_own_event_carries",
     CorrectsByAddingAgain: "a_corrected_outcome_is_as_if_it_had_been_so_from_the_first",
+    SaysOrderIsNothing: "the_same_outcomes_in_another_order_give_the_same_bytes",
+    SumsABatchFirst: "many_at_once_are_learned_as_one_by_one",
     ForgetsEverybody: "what_fades_is_one_arms_alone",
     ForgetsNothing: "what_fades_ends_at_its_prior",
     CountsInItsClass: "a_second_instance_changes_nothing",

@@ -32,8 +32,10 @@ from policies import (
     Context,
     Correctable,
     Forgetful,
+    LearnsMany,
     Policy,
     Rewarded,
+    order_free,
 )
 
 
@@ -213,6 +215,69 @@ def a_corrected_outcome_is_as_if_it_had_been_so_from_the_first(make: Factory) ->
                     policy.propose(straight, query, made.arms_of(made.IDS)),
                     f"after the correction to {quality}, {reward}",
                 )
+
+
+def the_same_outcomes_in_another_order_give_the_same_bytes(make: Factory) -> None:
+    """Where a policy says that order tells it nothing (`order_free`): bit for bit, whatever was
+    proposed or restored between, and a corrected outcome is as if it had been so from the first.
+    """
+    policy = make()
+    if not order_free(policy):
+        raise NotApplicable("what it learns depends on the order")
+    past, arms = made.history(90, seed=7), made.arms_of(made.IDS)
+    straight = codec.dump(folded(policy, past))
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(past)).tolist()
+        state = policy.init()
+        for i, at in enumerate(order if seed else reversed(range(len(past)))):
+            if i % (7 + seed) == 0:  # caches are there from here on
+                distribution(policy, state, past[at].context, arms)
+            if i % 31 == 30:
+                state = codec.load(codec.dump(state), type(state))
+            state = learned(policy, state, past[at])
+        assert codec.dump(state) == straight, f"another order ({seed}) gave other bytes"
+    if isinstance(policy, Correctable):
+        settled = [one for one in past if isinstance(one, Rewarded) and one.reward is not None]
+        wrong = {id(one): dataclasses.replace(one, quality=0.3, reward=0.1) for one in settled[::3]}
+        state = folded(policy, [wrong.get(id(one), one) for one in past])
+        for one in settled[::3]:
+            state = policy.correct(state, wrong[id(one)], one)
+        assert codec.dump(state) == straight, "corrections left a trace"
+
+
+def many_at_once_are_learned_as_one_by_one(make: Factory) -> None:
+    """Where a policy learns many outcomes together: the same bytes in batches of any size, the same
+    proposals but for rounding, and of a batch that it refuses it has learned nothing."""
+    policy = make()
+    if not isinstance(policy, LearnsMany):
+        raise NotApplicable("it learns outcomes one by one")
+    past, arms = made.history(200, seed=8), made.arms_of(made.IDS)
+    queries = [made.context_of(300 + i) for i in range(5)]
+    alone = folded(policy, past)
+    for size in (1, 2, 7, 64, len(past)):
+        for asked in (False, True):
+            state = policy.init()
+            for start in range(0, len(past), size):
+                state = policy.learn_many(state, past[start : start + size])
+                if asked:
+                    distribution(policy, state, queries[0], arms)
+            state = policy.learn_many(state, [])
+            assert codec.dump(state) == codec.dump(alone), f"batches of {size} gave other bytes"
+            for query in queries:
+                one = distribution(policy, alone, query, arms)
+                agree(one, distribution(policy, state, query, arms), f"batches of {size}")
+    longer = made.rewarded(made.context_of(2, dim=made.DIM + 3), made.IDS[0], 0.5, 0.1, 1.0, 0.4)
+    nothing = made.rewarded(made.context_of(2), made.IDS[0], math.nan, 0.1, 1.0, math.nan)
+    for before, wrong in itertools.product(([], past[:30]), (longer, nothing)):
+        state, batch = folded(policy, before), [*past[30:50], wrong, *past[50:70]]
+        expected = codec.dump(state)
+        try:
+            state = policy.learn_many(state, batch)
+        except REFUSALS:
+            pass
+        else:
+            expected = codec.dump(folded(policy, [*before, *batch]))
+        assert codec.dump(state) == expected, "of a batch that was refused, a part was learned"
 
 
 def what_fades_is_one_arms_alone(make: Factory) -> None:
