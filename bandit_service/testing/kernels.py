@@ -1,4 +1,7 @@
-"""Folds the laws' events with every policy and prints the hashes of the states, as JSON."""
+"""Folds the laws' events with every policy and prints the hashes of the states, as JSON.
+
+Those to which order says nothing fold more events, backwards too, and in batches where they can.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from bandit_service.testing import events as made
 from policies import Floats
 
 EVENTS, DIM = 60, 384  # the length of real embeddings, at which kernels differ
+MORE, BATCH = 700, 100  # so that products of full blocks are among them
+BACKWARDS, TOGETHER = "backwards", "in batches"
 WRONG = "a policy that multiplies by BLAS"
 NOT_OURS = {"river:LinUCBDisjoint"}
 """River's own code keeps an inverse in its state; docs/policies/river.md says so."""
@@ -38,23 +43,31 @@ class _Multiplies:
 
 def main() -> None:
     """Print name → hash."""
-    past = list(_past())
+    past, more = list(_past(EVENTS)), list(_past(MORE))
     found = {WRONG: _hash(_Multiplies(), past)}
     for name in [*policies.names(), *policies.river_names()]:
         policy: Any = policies.load(name)
         for i, one in enumerate([policy, *getattr(policy, "examples", list)()]):
-            found[name if not i else f"{name} {i}"] = _hash(one, past)
+            called = name if not i else f"{name} {i}"
+            found[called] = _hash(one, more if policies.order_free(one) else past)
+            if policies.order_free(one):
+                found[f"{called} {BACKWARDS}"] = _hash(one, more[::-1])
+                if isinstance(one, policies.LearnsMany):
+                    found[f"{called} {TOGETHER}"] = _hash(one, more, BATCH)
     sys.stdout.write(json.dumps(found))
 
 
-def _past() -> Iterator[made.Event]:
-    for i, event in enumerate(made.history(EVENTS, seed=5)):
+def _past(n: int) -> Iterator[made.Event]:
+    for i, event in enumerate(made.history(n, seed=5)):
         yield replace(event, context=replace(event.context, embedding=made.vector(i + 1, DIM)))
 
 
-def _hash(policy: Any, past: list[made.Event]) -> str:
+def _hash(policy: Any, past: list[made.Event], batch: int = 0) -> str:
     state = policy.init()
-    for event in past:
+    if batch:
+        for start in range(0, len(past), batch):
+            state = policy.learn_many(state, past[start : start + batch])
+    for event in past if not batch else ():
         state = policy.learn(state, event)
     return codec.sha256(codec.dump(state))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service.testing.kernels import NOT_OURS, WRONG
+from bandit_service.testing.kernels import BACKWARDS, NOT_OURS, TOGETHER, WRONG
 
 CORES = ("Nehalem", "Haswell", "")
 
@@ -46,3 +46,7 @@ def test_the_state_of_every_policy_is_independent_of_the_processors_kernel() -> 
     assert WRONG in differ
     assert differ - {WRONG} <= NOT_OURS
     assert len(states[0]) > 30
+    for name, state in states[0].items():  # nor does the order, or what came together, say anything
+        for other in (f"{name} {BACKWARDS}", f"{name} {TOGETHER}"):
+            assert states[0].get(other, state) == state, other
+    assert {f"metallm {TOGETHER}", f"knn {BACKWARDS}"} <= states[0].keys()
