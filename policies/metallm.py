@@ -77,10 +77,10 @@ class MetaLLM:
     >>> from policies import ArmId
     >>> policy, arms = MetaLLM(ridge=1.0), Arms(("a", "b"), np.full(2, 0.01), np.ones(2))
     >>> context = Context(np.array([1, 0], np.float32), tokens=10, willingness_to_pay=0.1)
-    >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.01, quality=0.4, reward=0.3)
+    >>> event = Rewarded(context, ArmId("a"), 0.5, 1.0, 0.01, quality=0.5, reward=0.4)
     >>> state = policy.learn(policy.init(), event)
     >>> policy.propose(state, context, arms).quality.round(12).tolist()
-    [0.6, 1.0]
+    [0.666666666667, 1.0]
     """
 
     alpha: float = 0.5
