@@ -130,6 +130,15 @@ def reads_neighbours(policy: Policy[Any]) -> bool:
     return bool(getattr(policy, "reads_neighbours", True))
 
 
+def fold_of(policy: Policy[Any]) -> int:
+    """Which of its ways to learn a policy has: its class attribute `fold`, 0 where it has none.
+
+    It goes up when a policy makes another state of the same events than it did before. A snapshot
+    that it wrote before is then not used, and the log is folded again.
+    """
+    return int(getattr(policy, "fold", 0))
+
+
 @dataclass(frozen=True, slots=True)
 class OwnAlarms:
     """How often a policy's own alarm of an arm went off, and how many outcomes came since."""

@@ -67,12 +67,13 @@ class Learner:
         """What of it is kept: all but the policy, which is made from its name."""
         state = codec.dump(self.state)
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
-        return KeptLearner(state, self.failures, self.uncorrected, *described)
+        fold = policies.fold_of(self.policy)
+        return KeptLearner(state, self.failures, self.uncorrected, *described, fold)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptLearner:
-    """A `Learner` as it is kept, with its state in bytes."""
+    """A `Learner` as it is kept, with its state in bytes. fold: `policies.fold_of` its policy."""
 
     state: bytes
     failures: int
@@ -82,6 +83,16 @@ class KeptLearner:
     parameters: bytes
     own: str
     seeded: int
+    fold: int
+
+    def check(self, policy: Policy[Any]) -> None:
+        """ValueError unless the policy would have made this state of the same events."""
+        fold = policies.fold_of(policy)
+        if fold != self.fold:
+            raise ValueError(
+                f"the state of {type(policy).__name__} is of its fold {self.fold}, "
+                f"and the policy's fold is {fold} now"
+            )
 
     def with_policy(self, policy: Policy[Any]) -> Learner:
         """The learner, which goes on by this policy; one of codec.UNREADABLE for another's."""

@@ -110,6 +110,10 @@ def _described(kept: KeptLearner) -> Learner | None:
     """A policy that the log described; None where there is none such any more."""
     try:
         policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
+    except (ValueError, TypeError, LookupError, ImportError, msgspec.DecodeError):
+        return None  # as for a fold of the whole log
+    kept.check(policy)
+    try:
         return kept.with_policy(policy)
     except (ValueError, TypeError, LookupError, ImportError, *codec.UNREADABLE):
         return None  # as for a fold of the whole log

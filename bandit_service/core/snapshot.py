@@ -100,6 +100,8 @@ def _learners(
     made.serving = serving
     for label, policy in by_label.items():
         known = kept.get(label)
+        if known is not None:
+            known.check(policy)
         made[label] = Learner(policy, policy.init()) if known is None else known.with_policy(policy)
     for label, learner in Learners.unfolded(kept).items():
         made[label] = learner
