@@ -150,7 +150,8 @@ class RidgeStack(Products):
         assert self._inverse is not None
         behind, b = self._behind[arm], self.total_b(arm)
         if behind is None:
-            afresh: Floats = np.linalg.inv(self.total(arm) + self._ridge * np.eye(b.size))
+            whole = self.total(arm) + self._ridge * np.eye(b.size)
+            afresh: Floats = np.asarray(np.linalg.inv(whole), np.float64)
             return afresh, afresh @ b
         inverse: Floats = self._inverse[row]
         if len(behind) == 1:

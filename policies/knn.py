@@ -56,7 +56,8 @@ class KNN:
     alpha: α >= 0, width of the bonus. 0.5 is one standard deviation for answers whose own is at
         most 1/2, as that of any quality in [0, 1] is; 0 switches the bonus off.
     comparison_weight: in [0, 1], how much of an outcome a comparison is, the winner's quality
-        counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
+        counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons. Counted in
+        sixteenths.
 
     Faithful to RouterBench: `KNN(weighting="uniform", shrinkage=0, alpha=0, comparison_weight=0)`
     with 40 neighbours recalled, where every arm's outcome came back for every query.

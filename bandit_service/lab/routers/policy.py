@@ -33,6 +33,7 @@ from policies import (
     Comparison,
     Context,
     Floats,
+    LearnsMany,
     Neighbour,
     Outcome,
     Policy,
@@ -43,6 +44,8 @@ from policies._checks import above, one_of, within
 
 _FREE = 1e12  # willingness to pay at which no cost counts
 _PROBES = 8
+_TOGETHER = 256
+Event: TypeAlias = Rewarded | Compared
 _LOGITS = math.log(10.0) / 400.0  # in a point of Elo's scale
 # How scores depend on willingness to pay.
 _Form: TypeAlias = Literal["merit", "flat", "other"]
@@ -224,6 +227,7 @@ def _context(warm: _Warm, more: Labelled, i: int, neighbours: tuple[Neighbour, .
 def _by_rewards(warm: _Warm, more: Labelled, _seed: int) -> tuple[Any, list[Neighbour], int]:
     """One event for each answer; the query's earlier answers are its neighbour, at cosine 1."""
     state, rows, taught = warm.state, [], 0
+    waiting: list[Event] = []
     ids, price, expected = more.arms, _prices(more).tolist(), mean_cost(more).tolist()
     for i, answered in enumerate(more.answered):
         number = len(warm.rows) + i
@@ -242,11 +246,23 @@ def _by_rewards(warm: _Warm, more: Labelled, _seed: int) -> tuple[Any, list[Neig
                 cost_usd=cost_usd,
                 reward=reward,
             )
-            state = warm.policy.learn(state, event)
+            waiting.append(event)
             outcomes = (*outcomes, Outcome(ArmId(ids[k]), quality, reward))
             taught += 1
         rows.append(Neighbour(number, 0.0, outcomes))
-    return state, rows, taught
+        if len(waiting) >= _TOGETHER:
+            state, waiting = _learned(warm, state, waiting), []
+    return _learned(warm, state, waiting), rows, taught
+
+
+def _learned(warm: _Warm, state: Any, events: list[Event]) -> Any:
+    """The state after these, all together where the policy can."""
+    policy: Any = warm.policy
+    if isinstance(policy, LearnsMany):
+        return policy.learn_many(state, events)
+    for event in events:
+        state = policy.learn(state, event)
+    return state
 
 
 def _by_comparisons(warm: _Warm, more: Labelled, seed: int) -> tuple[Any, list[Neighbour], int]:
