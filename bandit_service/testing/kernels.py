@@ -19,7 +19,7 @@ from bandit_service.testing import events as made
 from policies import Floats
 
 EVENTS, DIM = 60, 384  # the length of real embeddings, at which kernels differ
-MORE, BATCH = 700, 100  # so that products of full blocks are among them
+MORE, BATCH = 500, 100  # so that products of full blocks are among them
 BACKWARDS, TOGETHER = "backwards", "in batches"
 WRONG = "a policy that multiplies by BLAS"
 NOT_OURS = {"river:LinUCBDisjoint"}
