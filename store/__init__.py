@@ -1,6 +1,6 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
-from store._engines import ENGINES, open_log
+from store._engines import ENGINES, open_log, open_to_read
 from store._mark import read as synced
 from store._protocols import (
     START,
@@ -54,5 +54,6 @@ __all__ = [
     "can_trim",
     "first_of",
     "open_log",
+    "open_to_read",
     "synced",
 ]

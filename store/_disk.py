@@ -11,6 +11,9 @@ from pathlib import Path
 
 from store.errors import Full, Locked
 
+PAGE = 4096
+"""Bytes of a page of SQLite."""
+
 # The bytes of a file that SQLite locks to read and write it, and how many.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 

@@ -15,6 +15,15 @@ def open_log(path: Path, engine: str = "sqlite") -> EventLog:
     """The event log at `path`, made if it is not there; ValueError for an unknown engine."""
     if engine not in ENGINES:
         raise ValueError(f"engine: unknown value {engine!r}; expected one of {', '.join(ENGINES)}")
-    module, _, name = ENGINES[engine].partition(":")
+    return _called(ENGINES[engine], path)
+
+
+def open_to_read(path: Path) -> EventLog:
+    """The event log at `path`, to be read only: one of an old format is not changed into a new one."""
+    return _called("store.sqlite:open_to_read", path)
+
+
+def _called(where: str, path: Path) -> EventLog:
+    module, _, name = where.partition(":")
     opened: EventLog = getattr(importlib.import_module(module), name)(path)
     return opened

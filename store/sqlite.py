@@ -8,9 +8,10 @@ Two promises, kept apart so that a decision never waits for a disk:
   thread and without SQLite's lock. Frames that a checkpoint has moved out of the WAL before
   are durable in the main file, since a checkpoint fsyncs the WAL first and the main file after.
 
-SQLite does not checksum pages, so every record carries a CRC that covers the one before it. A WAL
-that lost its end would be a shorter log that nobody could tell from a whole one: so its frames are
-looked at before it is opened, and a small file beside it says how far it was synced.
+The records of an append lie in one row, or a few (`store._batch`). SQLite does not checksum pages,
+so every record carries a CRC that covers the one before it. A WAL that lost its end would be a
+shorter log that nobody could tell from a whole one: so its frames are looked at before it is opened
+(`store._opening`), and a small file beside it says how far it was synced.
 """
 
 from __future__ import annotations
@@ -23,33 +24,48 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from store import _mark, _wal
-from store._disk import close_to_others, private, sync_data, sync_directory
+from store import _batch, _mark
+from store._batch import Row
+from store._disk import PAGE, sync_data, sync_directory
 from store._format import (
-    FOLLOWING,
+    AT,
     INSERT,
-    OWNED,
+    OLD,
+    ROW,
     UNREADABLE,
     check_record,
     checked_head,
-    last_of,
     prepare,
-    refuse_strangers,
-    rolling_crc,
-    seal,
-    verified,
 )
-from store._protocols import START, Offset, Record
-from store.errors import Closed, Corrupt, Duplicate, Full, Locked, StoreError, Trimmed
+from store._ids import Ids, write
+from store._migrate import beside, migrated, remove
+from store._old_rows import OldLog
+from store._opening import closed_on_failure, name_of, opened
+from store._protocols import START, EventLog, Offset, Record
+from store.errors import Closed, Corrupt, Full, StoreError, Trimmed
 
-_CHUNK = 512
-_PAGE = 4096
+_ROWS, _BYTES = 128, 1 << 20  # that a replay reads at once
 _CHECKPOINT_PAGES = 1000
 _FSYNC_ERRORS = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
-# Trimmed records are emptied at once and their rows deleted when so many more are trimmed.
+# Rows of trimmed records are emptied at once and deleted when so many more are trimmed.
 # Deleting makes SQLite move the rows of the next two pages together, which leaves copies of
 # them in the gaps of these pages; so those rows must be empty ones. At least 27 bytes each.
 _SPENT = 512
+_BEGUN = "(SELECT max(first) FROM batch WHERE first <= ?)"
+_FOLLOWING = f"{ROW} WHERE first >= {_BEGUN} ORDER BY first LIMIT ?"
+_BETWEEN = f"{ROW} WHERE first >= {_BEGUN} AND first <= ? ORDER BY first"
+_BEGIN = "SELECT first, ts, marks FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1"
+_NOT_OWNED = "DELETE FROM owned WHERE owner = ? AND first = ?"
+_OWNED = "SELECT first FROM owned WHERE owner = ? AND first <= ? ORDER BY first"
+_REWRITE = "UPDATE batch SET gone = ?, content = ? WHERE first = ?"
+_EMPTY = (
+    "UPDATE batch SET low = NULL, high = NULL, marks = x'', gone = x'', content = x'' "
+    "WHERE first = ?"
+)
+_DELETE_SPENT = (
+    "DELETE FROM batch WHERE first < "
+    "(SELECT first FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1 OFFSET ?)"
+)
 
 
 class SqliteLog:
@@ -59,9 +75,13 @@ class SqliteLog:
     `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into the main file, which
     fsyncs; the ADR has the length of that pause. We do it ourselves, since SQLite's own
     checkpoint within a commit keeps quiet about an fsync that failed. `forget` does it too.
+
+    A log of an old format is changed into one of this at opening (`store._migrate`).
     """
 
-    def __init__(self, path: Path | str, epoch: int = 1) -> None:
+    def __init__(
+        self, path: Path | str, epoch: int = 1, *, connected: sqlite3.Connection | None = None
+    ) -> None:
         self.path = Path(path)
         self._closed = False
         self._broken = ""
@@ -69,31 +89,9 @@ class SqliteLog:
         self._stale = False
         self._erasures = 0
         self._descriptor = threading.Lock()
-        _put_back_wal(self.path)
-        if _missing(self.path):
-            raise Corrupt(1, f"{self.path} is missing or empty, but files that belong to it exist")
-        private(self.path)
-        close_to_others(Path(f"{self.path}-wal"))  # of a version that made it for all
-        try:
-            self._db = sqlite3.connect(
-                self.path, timeout=0.0, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.OperationalError as error:
-            raise Full(f"{self.path} cannot be opened ({error})") from None
-        try:
+        self._db = _connected(self.path) if connected is None else connected
+        with closed_on_failure(self.path, self._db):
             self._open(epoch)
-        except UNREADABLE as error:
-            refused = self._refused(error)
-            if isinstance(refused, Corrupt):
-                self._close_and_keep_wal()
-            self._db.close()
-            raise refused from None
-        except Corrupt:
-            self._close_and_keep_wal()
-            raise
-        except StoreError:
-            self._db.close()
-            raise
         try:
             sync_directory(self.path.parent)
             self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)
@@ -104,11 +102,6 @@ class SqliteLog:
 
     def _open(self, epoch: int) -> None:
         db = self._db
-        db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # the first read takes the lock; nothing is written into a file that is not ours
-        refuse_strangers(db, self.path)
-        self._refuse_shortened(db)
-        db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA wal_autocheckpoint=0")
         db.execute("PRAGMA secure_delete=ON")
@@ -117,38 +110,9 @@ class SqliteLog:
         prepare(db, epoch)
         db.execute("COMMIT")
         self._seq, self._crc, self._base, self._base_crc = checked_head(db)
+        self._ids = Ids(db)
         # an erasure that was cut off by a crash may have left its text in the WAL
         self._empty_wal()
-
-    def _refuse_shortened(self, db: sqlite3.Connection) -> None:
-        """Before anything is written, while all that is left of a lost end is still there."""
-        last = last_of(db)
-        why = _wal.cut_short(Path(f"{self.path}-wal"))
-        if why:
-            raise Corrupt(last + 1, why)
-        synced = _mark.read(self.path)
-        if synced > last:
-            raise Corrupt(
-                last + 1,
-                f"it ends at {last}, but {synced} events were on disk; if an older log was put "
-                f"here on purpose, move {_mark.beside(self.path).name} and the snapshots away",
-            )
-
-    def _close_and_keep_wal(self) -> None:
-        """Closing deletes the WAL, with all that could not be read of it; so it gets a new name."""
-        wal, kept = _wal_and_kept(self.path)
-        with contextlib.suppress(OSError):
-            kept.unlink(missing_ok=True)
-            kept.hardlink_to(wal)
-        self._db.close()
-        _put_back_wal(self.path)
-
-    def _refused(self, error: Exception) -> StoreError:
-        if "locked" in str(error):
-            return Locked(self.path)
-        if isinstance(error, sqlite3.OperationalError) and _name(error) != "SQLITE_ERROR":
-            return Full(f"{self.path} cannot be written ({error})")
-        return Corrupt(0, f"{self.path} is not an event log ({error})")
 
     def append(self, records: Sequence[Record]) -> Offset:
         """All records to the kernel in one transaction, or none; the last offset.
@@ -156,23 +120,24 @@ class SqliteLog:
         Raises Duplicate, Full (the log is usable again when there is space) and Closed.
         """
         self._check()
-        rows, seq, crc, size = [], self._seq, self._crc, 0
         for each in records:
             check_record(each)
-            seq += 1
-            crc = rolling_crc(crc, seq, each)
-            size += len(each.body)
-            rows.append((seq, each.eid, each.ts, each.kind, each.owner, crc, each.body))
-        if not rows:
+        if not records:
             return Offset(self._seq)
+        seq, crc, size = self._seq, self._crc, 0
         try:
             with self._transaction():
-                self._db.executemany(INSERT, rows)
+                for some in _batch.cut(records):
+                    packed = _batch.pack(seq + 1, crc, some)
+                    write(self._db, self._ids, packed)
+                    seq, crc = seq + len(some), packed.crc
+                    size += len(packed.row[6])
                 self._db.execute("UPDATE head SET seq = ?, crc = ? WHERE one = 1", (seq, crc))
-        except sqlite3.IntegrityError:
-            raise Duplicate(self._first_known(records)) from None
+        except BaseException:
+            self._ids.read()
+            raise
         self._seq, self._crc = seq, crc
-        self._written(3 + 2 * len(rows) + size // _PAGE)
+        self._written(4 + size // PAGE)
         return Offset(seq)
 
     def sync(self) -> Offset:
@@ -192,34 +157,52 @@ class SqliteLog:
         return Offset(upto)
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
-        """Bodies after `after`, in order, in chunks; every CRC up to the end is verified.
+        """Bodies after `after`, in order; every CRC from there to the end is verified.
 
-        What is erased while the chunk is read is read again: no body that was erased is yielded.
+        What is erased while some rows are read is read again: no body that was erased is yielded.
         """
         self._check()
-        seq, crc, damage = int(after), self._base_crc, ""
-        if after > self._base:
-            before, damage = self._read("SELECT crc FROM log WHERE seq = ?", (after,))
-            if damage or not before:
-                raise Corrupt(after, damage or "the record before it is missing")
-            crc = before[0][0]
+        if after > self._seq:
+            raise Corrupt(after, "the record before it is missing")
+        seq = int(after)
         while True:
             if seq < self._base:  # also when it was trimmed under way
                 raise Trimmed(seq, self.first)
             if seq >= self._seq:
                 return
-            known = self._erasures
-            rows, damage = self._read(FOLLOWING, (seq, _CHUNK))
+            known, crc = self._erasures, self._crc_after(seq)
+            rows, damage = self._following(seq + 1)
             for row in rows:
+                bodies, wrong = _batch.bodies(row, seq + 1, crc)
+                for body in bodies:
+                    if known != self._erasures:
+                        break
+                    seq += 1
+                    yield Offset(seq), body
                 if known != self._erasures:
-                    damage = ""  # those before it are read again, and then it
+                    damage = ""  # what is after it is read again, and then this
                     break
-                seq += 1
-                crc, record = verified(crc, seq, row)
-                yield Offset(seq), record.body
+                if wrong is not None:
+                    raise wrong
+                crc = row[3]
             if damage or not rows:
                 raise Corrupt(seq + 1, damage or f"it is missing, but the head says {self._seq}")
             self._check()
+
+    def _crc_after(self, seq: int) -> int | None:
+        """What a row that begins after `seq` covers; None where none begins there."""
+        rows, damage = self._read(AT, (seq,))
+        if damage:
+            raise Corrupt(seq, damage)
+        if seq == self._base and (not rows or _batch.last(rows[0], seq) == seq):
+            return self._base_crc
+        if not rows:
+            raise Corrupt(seq, "the record before it is missing")
+        return int(rows[0][3]) if _batch.last(rows[0], seq) == seq else None
+
+    def _following(self, seq: int) -> tuple[list[Row], str]:
+        """The row that has `seq` and some of those after it."""
+        return self._read(_FOLLOWING, (seq, _ROWS), _BYTES)
 
     def forget(self, owner: str, upto: Offset) -> int:
         """Erase an owner's bodies from the file and from its WAL; how many that were.
@@ -229,13 +212,11 @@ class SqliteLog:
         self._check()
         if not owner:
             raise ValueError("owner: must not be empty")
-        erased, seq = 0, self._base
+        erased = 0
         self._erasures += 1
         with self._transaction():
-            while rows := self._db.execute(OWNED, (owner, seq, upto, _CHUNK)).fetchall():
-                new = [(seal(row), row[0]) for row in rows if row[6] != seal(row)]
-                self._db.executemany("UPDATE log SET body = ? WHERE seq = ?", new)
-                erased, seq = erased + len(new), rows[-1][0]
+            for (first,) in self._db.execute(_OWNED, (owner, upto)).fetchall():
+                erased += self._forget_in(first, owner, upto)
         self._stale = self._stale or erased > 0
         if self._stale:
             try:
@@ -246,40 +227,90 @@ class SqliteLog:
                 ) from None
         return erased
 
+    def _forget_in(self, first: int, owner: str, upto: int) -> int:
+        rows, damage = self._read(f"{ROW} WHERE first = ?", (first,))
+        if first <= self._base and not (damage or (rows and rows[0][4])):
+            return 0  # of a row that was trimmed
+        if damage or not rows or not _batch.proven(rows[0]):
+            raise Corrupt(max(first, self._base + 1), damage or "its checksum does not match")
+        found = [
+            each
+            for each in _batch.records(rows[0])
+            if each.record.owner == owner and self._base < each.seq <= upto and not each.gone
+        ]
+        if found:
+            self._db.execute(_REWRITE, (*_batch.without(rows[0], found), first))
+        return len(found)
+
     def trim(self, upto: Offset, most: int = 100) -> int:
         """Empty the oldest records and delete rows of older ones; how many are left to do."""
         self._check()
         base, upto = self._base, min(upto, Offset(self._seq))
         new = min(upto, base + most)
         if new > base:
-            rows, damage = self._read("SELECT crc FROM log WHERE seq = ?", (new,))
+            rows, damage = self._read(_BETWEEN, (base + 1, new))
             if damage or not rows:
                 raise Corrupt(new, damage or "it is missing")
             with self._transaction():
-                self._db.execute(
-                    "UPDATE log SET body = x'', owner = '' WHERE seq > ? AND seq <= ?", (base, new)
-                )
-                self._db.execute("DELETE FROM log WHERE seq <= ?", (new - _SPENT,))
-                self._db.execute(
-                    "UPDATE head SET base = ?, base_crc = ? WHERE one = 1", (new, rows[0][0])
-                )
-            self._base, self._base_crc = new, rows[0][0]
+                for row in rows:
+                    crc = self._trim_in(row, new)
+                self._db.execute(_DELETE_SPENT, (new, _SPENT))
+                self._db.execute("UPDATE head SET base = ?, base_crc = ? WHERE one = 1", (new, crc))
+            self._base, self._base_crc = new, crc
             self._erasures += 1
             self._stale = True  # the WAL may hold them still, and `forget` will not find them
-            self._written(3 + 2 * (new - base))
+            self._written(4 + 2 * len(rows))
         return max(0, upto - self._base)
 
+    def _trim_in(self, row: Row, upto: int) -> int:
+        """Empty the records of a row up to `upto`; the CRC of the last one of them."""
+        first, last, marks = row[0], _batch.last(row, 0), row[4]
+        whole = last <= upto
+        if not (whole or _batch.proven(row)):
+            raise Corrupt(upto, "its checksum does not match")
+        with contextlib.suppress(Corrupt if whole else ()):  # damage may be deleted, too
+            found = [each for each in _batch.records(row) if each.seq > self._base]
+            left = {each.record.owner for each in found if each.seq > upto}
+            gone = [each.record for each in found if each.seq <= upto]
+            owners = {each.owner for each in gone} - left
+            self._db.executemany(_NOT_OWNED, [(owner, first) for owner in owners if owner])
+            self._ids.remove(each.eid.encode() for each in gone)
+        if whole:
+            self._db.execute(_EMPTY, (first,))
+            return row[3]
+        self._db.execute(_REWRITE, (*_batch.without(row, (), upto), first))
+        return _batch.crc_at(marks, upto - first)
+
     def offset_at(self, ts: float) -> Offset:
-        """The newest record older than `ts`, by halving."""
+        """The newest record older than `ts`: by halving the row that has it, and there one by one."""
         self._check()
-        low, high = self._base, self._seq
-        while low < high:
-            middle = (low + high + 1) // 2
-            rows, damage = self._read("SELECT ts FROM log WHERE seq = ?", (middle,))
-            if damage or not rows or not isinstance(rows[0][0], float):
-                raise Corrupt(middle, damage or "it has no time")
-            low, high = (middle, high) if rows[0][0] < ts else (low, middle - 1)
-        return Offset(low) if low > self._base else START
+        if self._base == self._seq:
+            return START
+        low, high = self._begin_of(self._base + 1)[0], self._seq
+        while True:
+            first, begun, last = self._begin_of((low + high + 1) // 2)
+            if first == low:
+                if last >= high:
+                    break
+                first, begun, _ = self._begin_of(last + 1)
+            low, high = (first, high) if begun < ts else (low, first - 1)
+        rows, damage = self._read(AT, (low,))
+        if damage:
+            raise Corrupt(low, damage)
+        times = enumerate(_batch.times(rows[0]), low)
+        older = [at for at, each in times if each < ts and at > self._base]
+        return Offset(older[-1]) if older else START
+
+    def _begin_of(self, seq: int) -> tuple[int, float, int]:
+        """Of the row that has this offset: its first one, its time, its last one."""
+        rows, damage = self._read(_BEGIN, (seq,))
+        if damage or not rows or not isinstance(rows[0][1], float):
+            raise Corrupt(seq, damage or "it has no time")
+        first, begun, marks = rows[0]
+        last = first + _batch.count(marks) - 1
+        if last < seq:
+            raise Corrupt(seq, "it is missing")
+        return first, begun, last
 
     @property
     def first(self) -> Offset:
@@ -299,16 +330,26 @@ class SqliteLog:
             self._db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count")
         )
-        return int(used - free) * _PAGE
+        return int(used - free) * PAGE
 
-    def _read(self, query: str, values: tuple[object, ...]) -> tuple[list[tuple[Any, ...]], str]:
-        """All rows up to the first that cannot be read, and why that one cannot ("" if none)."""
-        rows: list[tuple[Any, ...]] = []
+    def _read(
+        self, query: str, values: tuple[object, ...], most_bytes: int = 0
+    ) -> tuple[list[Any], str]:
+        """All rows up to the first that cannot be read, and why that one cannot ("" if none).
+
+        most_bytes: of their contents, after which no more are read; 0 for any number.
+        """
+        rows, size = list[Any](), 0
         try:
             for row in self._db.execute(query, values):
-                rows.append(row)  # noqa: PERF402 - those before a damaged one are kept
+                rows.append(row)
+                size += len(row[-1]) if most_bytes else 0
+                if most_bytes and size >= most_bytes:
+                    break
         except UNREADABLE as error:
             return rows, f"it cannot be read ({error})"
+        except TypeError:  # the content of the last one has no length
+            return rows, ""
         return rows, ""
 
     def close(self) -> None:
@@ -339,7 +380,7 @@ class SqliteLog:
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.DatabaseError as error:
-            if _name(error) in _FSYNC_ERRORS:
+            if name_of(error) in _FSYNC_ERRORS:
                 self._break(str(error))
 
     def _empty_wal(self) -> None:
@@ -370,7 +411,7 @@ class SqliteLog:
     def _failed(self, what: str, error: sqlite3.DatabaseError) -> StoreError:
         """Undo a transaction that could not be written; what to raise."""
         self._rollback()
-        if _name(error) in _FSYNC_ERRORS:
+        if name_of(error) in _FSYNC_ERRORS:
             return self._break(str(error))
         if isinstance(error, sqlite3.OperationalError):
             return Full(f"{what} cannot be written ({error})")
@@ -385,37 +426,20 @@ class SqliteLog:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def _first_known(self, records: Sequence[Record]) -> str:
-        seen: set[str] = set()
-        for record in records:
-            row = self._db.execute("SELECT 1 FROM log WHERE eid = ?", (record.eid,)).fetchone()
-            if row is not None or record.eid in seen:
-                return record.eid
-            seen.add(record.eid)
-        return "?"
 
 
-def _wal_and_kept(path: Path) -> tuple[Path, Path]:
-    return Path(f"{path}-wal"), Path(f"{path}-wal.kept")
+def open_to_read(path: Path | str) -> EventLog:
+    """A log that is read and not written to: one of an old format is left as it is."""
+    db, found = opened(Path(path))
+    if found not in OLD:
+        return SqliteLog(path, connected=db)
+    with closed_on_failure(Path(path), db):
+        return OldLog(Path(path), db)
 
 
-def _put_back_wal(path: Path) -> None:
-    """The WAL of an opening that was refused, also of one that was cut off meanwhile."""
-    wal, kept = _wal_and_kept(path)
-    with contextlib.suppress(OSError):
-        if not wal.exists():
-            kept.replace(wal)
-        kept.unlink(missing_ok=True)  # where nothing was deleted, both are one file
-
-
-def _missing(path: Path) -> bool:
-    """Whether the file is not there, and what lies beside it says that it should be."""
-    if path.exists() and path.stat().st_size:
-        return False
-    wal = Path(f"{path}-wal")
-    return _mark.read(path) > 0 or (wal.exists() and wal.stat().st_size > 0)
-
-
-def _name(error: Exception) -> str:
-    """SQLite's name of an error; those that Python raises itself have none."""
-    return getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+def _connected(path: Path) -> sqlite3.Connection:
+    db, found = opened(path)
+    if found in OLD:
+        return migrated(path, db)
+    remove(beside(path))  # an old log was begun to be changed, and another one lies here now
+    return db

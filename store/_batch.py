@@ -1,0 +1,236 @@
+"""One row of the log: the records of a batch, one after another, and what proves them whole.
+
+content: of each record its time, lengths, id, kind, owner and body.
+marks: of each record its CRC, and where its body begins and ends in the content. The CRC covers
+    the CRC of the record before it; that of the first covers the row's seed, which is made of its
+    first offset, time and count and of the CRC of the row before.
+crc: covers the seed and the marks. So one CRC of the content and one of the marks prove a row, and
+    the marks say which record it is that is not as it was written.
+gone: of each record four bytes, zero unless it was erased. Then its body is zeros, and the four
+    bytes cover what is left of it: damage is never taken for an erasure.
+
+An erasure changes no length. SQLite then writes a row where it is; if it moved others to make room,
+copies of them would be left behind, where a later erasure does not reach.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from store._protocols import Record
+from store.errors import Corrupt
+
+Row = tuple[int, float, int, int, bytes, bytes, bytes]
+"""(first, ts, before, crc, marks, gone, content)."""
+
+MOST, MOST_BYTES = 64, 128 * 1024
+"""So many records or bytes make a row at most; a larger record is one alone."""
+
+_HEAD = struct.Struct("<dIIII")  # time, length of the id, the kind, the owner and the body
+_SEED = struct.Struct("<qdII")
+_MARK = 12
+_TYPES = (TypeError, ValueError, AttributeError, IndexError, struct.error)
+_MISMATCH = "its checksum does not match"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A row as it is to be written, and what its records are to be found by."""
+
+    row: Row
+    eids: list[bytes]
+    owners: set[str]
+
+    @property
+    def crc(self) -> int:
+        """That of the row, which the next one covers."""
+        return self.row[3]
+
+
+def pack(first: int, before: int, records: Sequence[Record]) -> Packed:
+    """The row of these records; one whose body is empty counts as erased."""
+    ts = records[0].ts
+    seed = crc = _seed(first, ts, len(records), before)
+    parts, marks, eids, owners = list[bytes](), list[int](), list[bytes](), set[str]()
+    gone, end = None, 0
+    head = _HEAD.pack
+    for i, each in enumerate(records):
+        eid, kind, owner, body = each.eid.encode(), each.kind.encode(), each.owner, each.body
+        eids.append(eid)
+        if owner:
+            owners.add(owner)
+        named = owner.encode()
+        begun = head(each.ts, len(eid), len(kind), len(named), len(body)) + eid + kind + named
+        crc = crc32(body, crc32(begun, crc))
+        start = end + len(begun)
+        end = start + len(body)
+        marks += (crc, start, end)
+        parts += (begun, body)
+        if not body:
+            gone = gone or [0] * len(records)
+            gone[i] = seal(begun, crc)
+    packed = struct.pack(f"<{len(marks)}I", *marks)
+    sealed = struct.pack(f"<{len(gone)}I", *gone) if gone else bytes(4 * len(records))
+    row = (first, ts, before, crc32(packed, seed), packed, sealed, b"".join(parts))
+    return Packed(row, eids, owners)
+
+
+def cut(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """The records of an append, row by row."""
+    if len(records) <= MOST and sum([len(each.body) for each in records]) <= MOST_BYTES:
+        return [records] if records else []
+    rows, begun, size = list[Sequence[Record]](), 0, 0
+    for i, each in enumerate(records):
+        if i > begun and (i - begun == MOST or size + len(each.body) > MOST_BYTES):
+            rows.append(records[begun:i])
+            begun, size = i, 0
+        size += len(each.body)
+    return [*rows, records[begun:]]
+
+
+def count(marks: Any) -> int:
+    """How many records a row has; 0 where all of them were trimmed."""
+    return len(marks) // _MARK if isinstance(marks, bytes) else 0
+
+
+def last(row: Row, of_empty: int) -> int:
+    """The last offset of a row; `of_empty` where all its records were trimmed."""
+    records = count(row[4])
+    return row[0] + records - 1 if records else of_empty
+
+
+def crc_at(marks: bytes, i: int) -> int:
+    """The CRC of the row's record number `i`."""
+    found = struct.unpack_from("<I", marks, _MARK * i) if 0 <= i < count(marks) else (-1,)
+    return int(found[0])
+
+
+def bodies(row: Row, at: int, before: int | None) -> tuple[list[bytes], Corrupt | None]:
+    """The bodies from offset `at` on, and what is wrong with the record after them, if it is.
+
+    before: the CRC of the row before; None where that is not known.
+    """
+    first, ts, linked, crc, marks, gone, content = row
+    try:
+        skip, n = at - first, len(marks) // _MARK
+        if not 0 <= skip < n:
+            return [], Corrupt(at, "it is missing")
+        seed = _seed(first, ts, n, linked)
+        values = struct.unpack(f"<{3 * n}I", marks)
+        if crc32(marks, seed) != crc or before not in (None, linked):
+            return [], Corrupt(at, _MISMATCH)
+        if crc32(content, seed) == values[-3] and gone == bytes(4 * n):
+            spans = zip(values[1 + 3 * skip :: 3], values[2 + 3 * skip :: 3], strict=True)
+            return [content[begin:end] for begin, end in spans], None
+        return _one_by_one(row, skip, seed, values)
+    except _TYPES:
+        return [], Corrupt(at, "its columns have the wrong types")
+
+
+def _one_by_one(
+    row: Row, skip: int, seed: int, values: tuple[int, ...]
+) -> tuple[list[bytes], Corrupt | None]:
+    first, *_, gone, content = row
+    seals, found = struct.unpack(f"<{len(values) // 3}I", gone), list[bytes]()
+    for i in range(skip, len(seals)):
+        crc, start, end = values[3 * i : 3 * i + 3]
+        before, begin = (values[3 * i - 3], values[3 * i - 1]) if i else (seed, 0)
+        if not seals[i] and crc32(content[begin:end], before) == crc:
+            found.append(content[start:end])
+        elif seals[i] and seals[i] == seal(content[begin:start], crc):
+            found.append(b"")
+        else:
+            return found, Corrupt(first + i, _MISMATCH)
+    return found, None
+
+
+def seal(begun: bytes, crc: int) -> int:
+    """What marks a record as erased: it covers what is left of it, and is never 0."""
+    return crc32(begun, crc) or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record of a row as it is stored, with the places of its bytes."""
+
+    seq: int
+    record: Record
+    begin: int
+    start: int
+    end: int
+    crc: int
+    gone: int
+
+
+def records(row: Row) -> list[Found]:
+    """All records of a row, of which nothing but the form is checked; Corrupt where that is none.
+
+    A record that was trimmed is zeros, and has neither id nor owner.
+    """
+    first, *_, marks, gone, content = row
+    try:
+        n = len(marks) // _MARK
+        values, seals = struct.unpack(f"<{3 * n}I", marks), struct.unpack(f"<{n}I", gone)
+        begin, found = 0, list[Found]()
+        for i in range(n):
+            crc, start, end = values[3 * i : 3 * i + 3]
+            record = _record(content, begin, start, b"" if seals[i] else content[start:end])
+            found.append(Found(first + i, record, begin, start, end, crc, seals[i]))
+            begin = end
+    except _TYPES:
+        raise Corrupt(first, "its columns have the wrong types") from None
+    return found
+
+
+def _record(content: bytes, begin: int, start: int, body: bytes) -> Record:
+    ts, eid, kind, owner, _ = _HEAD.unpack_from(content, begin)
+    at = begin + _HEAD.size
+    texts = []
+    for size in (eid, kind, owner):
+        texts.append(content[at : at + size].decode())
+        at += size
+    if at > start:
+        raise ValueError("it begins before it ends")
+    return Record(texts[0], texts[1], ts, body, texts[2])
+
+
+def times(row: Row) -> list[float]:
+    """The time of each record; 0 where it was trimmed."""
+    first, *_, marks, _, content = row
+    try:
+        n = len(marks) // _MARK
+        ends = struct.unpack(f"<{3 * n}I", marks)[2::3]
+        return [struct.unpack_from("<d", content, at)[0] for at in (0, *ends[:-1])]
+    except _TYPES:
+        raise Corrupt(first, "it has no time") from None
+
+
+def proven(row: Row) -> bool:
+    """Whether the marks are as they were written, so that one may write by them."""
+    first, ts, linked, crc, marks, *_ = row
+    try:
+        return crc32(marks, _seed(first, ts, len(marks) // _MARK, linked)) == crc
+    except _TYPES:
+        return False
+
+
+def without(row: Row, erased: Sequence[Found], upto: int = 0) -> tuple[bytes, bytes]:
+    """`gone` and `content` without the bodies of these, nor anything of records up to `upto`."""
+    first, *_, gone, content = row
+    seals, kept = bytearray(gone), bytearray(content)
+    for each in erased:
+        whole = seal(content[each.begin : each.start], each.crc)
+        struct.pack_into("<I", seals, 4 * (each.seq - first), whole)
+        kept[each.start : each.end] = bytes(each.end - each.start)
+    if upto >= first:
+        end = struct.unpack_from("<I", row[4], _MARK * (upto - first) + 8)[0]
+        kept[:end] = bytes(end)
+    return bytes(seals), bytes(kept)
+
+
+def _seed(first: int, ts: float, n: int, before: int) -> int:
+    return crc32(_SEED.pack(first, ts, n, before))
