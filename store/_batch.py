@@ -18,7 +18,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from store._protocols import Record
@@ -37,8 +38,7 @@ _TYPES = (TypeError, ValueError, AttributeError, IndexError, struct.error)
 _MISMATCH = "its checksum does not match"
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(NamedTuple):
     """A row as it is to be written, and what its records are to be found by."""
 
     row: Row
@@ -53,36 +53,38 @@ class Packed:
 
 def pack(first: int, before: int, records: Sequence[Record]) -> Packed:
     """The row of these records; one whose body is empty counts as erased."""
-    ts = records[0].ts
-    seed = crc = _seed(first, ts, len(records), before)
+    n, ts = len(records), records[0].ts
+    seed = crc = _seed(first, ts, n, before)
     parts, marks, eids, owners = list[bytes](), list[int](), list[bytes](), set[str]()
-    gone, end = None, 0
-    head = _HEAD.pack
-    for i, each in enumerate(records):
-        eid, kind, owner, body = each.eid.encode(), each.kind.encode(), each.owner, each.body
-        eids.append(eid)
+    seals, end, head = dict[int, int](), 0, _HEAD.pack
+    for each in records:
+        eid, kind, body = each.eid.encode(), each.kind.encode(), each.body
+        owner = each.owner.encode() if each.owner else b""
         if owner:
-            owners.add(owner)
-        named = owner.encode()
-        begun = head(each.ts, len(eid), len(kind), len(named), len(body)) + eid + kind + named
+            owners.add(each.owner)
+        begun = head(each.ts, len(eid), len(kind), len(owner), len(body)) + eid + kind + owner
         crc = crc32(body, crc32(begun, crc))
         start = end + len(begun)
         end = start + len(body)
         marks += (crc, start, end)
         parts += (begun, body)
         if not body:
-            gone = gone or [0] * len(records)
-            gone[i] = seal(begun, crc)
-    packed = struct.pack(f"<{len(marks)}I", *marks)
-    sealed = struct.pack(f"<{len(gone)}I", *gone) if gone else bytes(4 * len(records))
-    row = (first, ts, before, crc32(packed, seed), packed, sealed, b"".join(parts))
+            seals[len(eids)] = seal(begun, crc)
+        eids.append(eid)
+    packed = _marks(n).pack(*marks)
+    gone = bytes(4 * n)
+    if seals:
+        gone = struct.pack(f"<{n}I", *(seals.get(i, 0) for i in range(n)))
+    row = (first, ts, before, crc32(packed, seed), packed, gone, b"".join(parts))
     return Packed(row, eids, owners)
 
 
 def cut(records: Sequence[Record]) -> list[Sequence[Record]]:
     """The records of an append, row by row."""
+    if len(records) == 1:
+        return [records]
     if len(records) <= MOST and sum([len(each.body) for each in records]) <= MOST_BYTES:
-        return [records] if records else []
+        return [records]
     rows, begun, size = list[Sequence[Record]](), 0, 0
     for i, each in enumerate(records):
         if i > begun and (i - begun == MOST or size + len(each.body) > MOST_BYTES):
@@ -120,7 +122,7 @@ def bodies(row: Row, at: int, before: int | None) -> tuple[list[bytes], Corrupt 
         if not 0 <= skip < n:
             return [], Corrupt(at, "it is missing")
         seed = _seed(first, ts, n, linked)
-        values = struct.unpack(f"<{3 * n}I", marks)
+        values = _marks(n).unpack(marks)
         if crc32(marks, seed) != crc or before not in (None, linked):
             return [], Corrupt(at, _MISMATCH)
         if crc32(content, seed) == values[-3] and gone == bytes(4 * n):
@@ -230,6 +232,11 @@ def without(row: Row, erased: Sequence[Found], upto: int = 0) -> tuple[bytes, by
         end = struct.unpack_from("<I", row[4], _MARK * (upto - first) + 8)[0]
         kept[:end] = bytes(end)
     return bytes(seals), bytes(kept)
+
+
+@cache
+def _marks(n: int) -> struct.Struct:
+    return struct.Struct(f"<{3 * n}I")
 
 
 def _seed(first: int, ts: float, n: int, before: int) -> int:

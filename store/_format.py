@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS head (
   base BIGINT NOT NULL DEFAULT 0, base_crc BIGINT NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS batch (
   first INTEGER PRIMARY KEY, ts REAL NOT NULL, before INTEGER NOT NULL, crc INTEGER NOT NULL,
-  low BLOB, high BLOB, marks BLOB NOT NULL, gone BLOB NOT NULL, content BLOB NOT NULL);
+  top BLOB, low BLOB, high BLOB,
+  marks BLOB NOT NULL, gone BLOB NOT NULL, content BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS batch_ids ON batch (high) WHERE high IS NOT NULL;
 CREATE TABLE IF NOT EXISTS stray (eid BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owned (
@@ -42,8 +43,8 @@ CREATE TABLE IF NOT EXISTS owned (
 """
 
 INSERT = (
-    "INSERT INTO batch (first, ts, before, crc, low, high, marks, gone, content) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO batch (first, ts, before, crc, marks, gone, content, top, low, high) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 ROW = "SELECT first, ts, before, crc, marks, gone, content FROM batch"
 AT = f"{ROW} WHERE first <= ? ORDER BY first DESC LIMIT 1"

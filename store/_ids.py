@@ -1,11 +1,11 @@
 """That every id is there once, without an index of all ids.
 
-Ids usually come in ascending order. So each row has a range of ids, from `low` to `high`, and no
-two ranges overlap: an id is in the one row whose range holds it, or it is a stray. A stray came
-where its order does not allow it into the range of its row; each has an entry of its own.
+Ids usually ascend. A row whose ids do, above all that came before, needs no entry: `top` says of
+every row up to where they have come, so that halving finds the one row that may have an id.
 
-Of a new row those ids make the range that ascend and meet no range that is there; the others become
-strays. The ids of a row that ascends beyond all others need no look at all.
+The ids of another row that ascend make its range, from `low` to `high`, if no other row has ids
+there; an index has the ranges. All other ids are strays, and have an entry each. So an id that is
+in the log is in the row that halving finds, in the one whose range holds it, or among the strays.
 """
 
 from __future__ import annotations
@@ -17,93 +17,138 @@ from store import _batch
 from store._format import AT, INSERT
 from store.errors import Duplicate
 
-_ABOVE = "SELECT first, low, high FROM batch WHERE high >= ? ORDER BY high LIMIT 1"
+_TOP_AT = "SELECT first, top FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1"
+_NEXT = "SELECT first FROM batch WHERE first > ? ORDER BY first LIMIT 1"
+_ENDS = (
+    "SELECT (SELECT first FROM batch WHERE top IS NOT NULL ORDER BY first LIMIT 1), "
+    "(SELECT first FROM batch WHERE top IS NOT NULL ORDER BY first DESC LIMIT 1)"
+)
+_RANGE = "SELECT first, low FROM batch WHERE high >= ? ORDER BY high LIMIT 1"
+_SEEN = 64
+
+Found = tuple[bytes | None, bytes | None, bytes | None, list[bytes]]
+"""(top, low, high, strays) of a row."""
 
 
 class Ids:
-    """The ids of an open log. `taken` says what is to be written of a row, and writes nothing."""
+    """The ids of an open log."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self.read()
 
     def read(self) -> None:
-        """Read again what is there, as after a transaction that was undone."""
-        row = self._db.execute("SELECT high FROM batch ORDER BY high DESC LIMIT 1").fetchone()
-        self._top = row[0] if row is not None and isinstance(row[0], bytes) else None
-        row = self._db.execute("SELECT eid FROM stray ORDER BY eid DESC LIMIT 1").fetchone()
-        self._top_stray = row[0] if row is not None and isinstance(row[0], bytes) else None
+        """What is there, also after a transaction that was undone."""
+        self._seen = dict[int, frozenset[bytes]]()
+        self._gap: tuple[bytes, bytes] | None = None
+        self._top = self._bytes("SELECT top FROM batch ORDER BY first DESC LIMIT 1")
+        self._top_stray = self._bytes("SELECT eid FROM stray ORDER BY eid DESC LIMIT 1")
 
-    def taken(self, eids: Sequence[bytes]) -> tuple[bytes | None, bytes | None, list[bytes]]:
-        """The range of a row of these ids and the strays among them; Duplicate for a known id.
+    def _bytes(self, query: str) -> bytes:
+        """A value that is not damaged, or b"": less than all."""
+        row = self._db.execute(query).fetchone()
+        return row[0] if row is not None and isinstance(row[0], bytes) else b""
+
+    def taken(self, eids: Sequence[bytes]) -> Found:
+        """What is to be written of a row of these ids; Duplicate for one that is known.
 
         Rows that were taken before must have been written.
         """
-        low, high, strays = self._split(eids)
-        if high is None:
-            return None, None, strays
-        self._top = high if self._top is None or high > self._top else self._top
-        return low, high, strays
-
-    def _split(self, eids: Sequence[bytes]) -> tuple[bytes | None, bytes | None, list[bytes]]:
         first, last = eids[0], eids[-1]
-        ascends = all(map(bytes.__lt__, eids, eids[1:]))
-        if ascends and self._free(first, last):
-            return first, last, []
-        low: bytes | None = None
-        high: bytes | None = None
+        if len(eids) == 1 or all(map(bytes.__lt__, eids, eids[1:])):
+            if first > self._top and first > self._top_stray:
+                self._top = last
+                return last, None, None, []
+            if self._free(first, last):
+                return self._top, first, last, []
+        return self._one_by_one(eids)
+
+    def _one_by_one(self, eids: Sequence[bytes]) -> Found:
+        before = self._top  # those above it make no range, and need none
+        low, high = None, b""
         strays, seen = list[bytes](), set[bytes]()
         for eid in eids:
-            if eid in seen or self._known(eid):
+            if eid in seen or self._known(eid, before):
                 raise Duplicate(eid.decode())
             seen.add(eid)
-            if low is None:
-                fits = self._meets_none(eid, eid)
-                low = eid if fits else None
-            else:
-                fits = high is not None and eid > high and self._meets_none(low, eid)
-            if fits:
-                high = eid
+            if eid > self._top:
+                self._top = eid
+            elif self._top == before and eid > high and self._meets_none(low or eid, eid):
+                low, high = low or eid, eid
             else:
                 strays.append(eid)
-        if strays:
-            most = max(strays)
-            top = self._top_stray
-            self._top_stray = most if top is None or most > top else top
-        return low, high, strays
+        self._top_stray = max([self._top_stray, *strays])
+        return self._top, low, high or None, strays
+
+    def _known(self, eid: bytes, top: bytes) -> bool:
+        """Whether a record of this id is in the log, of whose rows this is the top."""
+        if eid <= self._top_stray and self._is_stray(eid, eid):
+            return True
+        if not eid or eid > top:
+            return False
+        found = self._db.execute(_RANGE, (eid,)).fetchone()
+        if found is not None and found[1] <= eid and eid in self._ids_of(found[0]):
+            return True
+        above = self._row_of(eid)
+        return above is not None and eid in self._ids_of(above[0])
 
     def _free(self, low: bytes, high: bytes) -> bool:
         """Whether no id of the log is in this range, nor may be."""
-        if self._top_stray is not None and self._top_stray >= low:
-            query = "SELECT 1 FROM stray WHERE eid >= ? AND eid <= ? LIMIT 1"
-            if self._db.execute(query, (low, high)).fetchone() is not None:
-                return False
+        if low <= self._top_stray and self._is_stray(low, high):
+            return False
         return self._meets_none(low, high)
 
-    def _meets_none(self, low: bytes, high: bytes) -> bool:
-        """Whether no row's range meets this one."""
-        if self._top is None or self._top < low:
-            return True
-        above = self._db.execute(_ABOVE, (low,)).fetchone()
-        return above is None or (above[2] if above[1] is None else above[1]) > high
+    def _is_stray(self, low: bytes, high: bytes) -> bool:
+        query = "SELECT 1 FROM stray WHERE eid >= ? AND eid <= ? LIMIT 1"
+        return self._db.execute(query, (low, high)).fetchone() is not None
 
-    def _known(self, eid: bytes) -> bool:
-        """Whether a record of this id is in the log."""
-        if self._top_stray is not None and self._top_stray >= eid:
-            query = "SELECT 1 FROM stray WHERE eid = ?"
-            if self._db.execute(query, (eid,)).fetchone() is not None:
-                return True
-        if self._top is None or self._top < eid:
-            return False
-        above = self._db.execute(_ABOVE, (eid,)).fetchone()
-        if above is None or (above[2] if above[1] is None else above[1]) > eid:
-            return False
-        row = self._db.execute(AT, (above[0],)).fetchone()
-        return any(each.record.eid.encode() == eid for each in _batch.records(row))
+    def _meets_none(self, low: bytes, high: bytes) -> bool:
+        """Whether there is no row's range here, and between two rows that ascend there is room."""
+        if not low or low > self._top:
+            return False  # the empty id is a stray; above all others a row has no range
+        if self._gap is None or not self._gap[0] < low <= high < self._gap[1]:
+            above = self._row_of(low)
+            if above is None:
+                return False
+            first, below, top = above
+            own = [each for each in self._ids_of(first) if each > below]
+            self._gap = below, min(own, default=top)
+            if not below < low <= high < self._gap[1]:
+                return False
+        found = self._db.execute(_RANGE, (low,)).fetchone()
+        return found is None or bool(found[1] > high)
+
+    def _row_of(self, eid: bytes) -> tuple[int, bytes, bytes] | None:
+        """The first row whose top is not below this; the top of the one before it, and its own."""
+        low, high = self._db.execute(_ENDS).fetchone()
+        if low is None:
+            return None  # all were trimmed
+        while low < high:
+            first, top = self._db.execute(_TOP_AT, ((low + high) // 2,)).fetchone()
+            if top >= eid:
+                high = first
+            else:
+                (low,) = self._db.execute(_NEXT, (first,)).fetchone()
+        below = self._db.execute(_TOP_AT, (low - 1,)).fetchone()
+        (_, top) = self._db.execute(_TOP_AT, (low,)).fetchone()
+        return low, (below and below[1]) or b"", top
+
+    def _ids_of(self, first: int) -> frozenset[bytes]:
+        """Of the row that begins there; ids that come out of order often fall into the same."""
+        found = self._seen.get(first)
+        if found is None:
+            row = self._db.execute(AT, (first,)).fetchone()
+            found = frozenset(each.record.eid.encode() for each in _batch.records(row))
+            if len(self._seen) == _SEEN:
+                self._seen.clear()
+            self._seen[first] = found
+        return found
 
     def remove(self, eids: Iterable[bytes]) -> None:
         """Of records that were trimmed, within the caller's transaction."""
-        if self._top_stray is not None:
+        self._seen.clear()
+        self._gap = None
+        if self._top_stray:
             self._db.executemany("DELETE FROM stray WHERE eid = ?", [(each,) for each in eids])
 
 
@@ -112,12 +157,10 @@ def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> None:
 
     `ids` must be read again where the transaction is undone.
     """
-    first, ts, before, crc, marks, gone, content = packed.row
-    low, high, strays = ids.taken(packed.eids)
-    low = None if low == high else low
-    db.execute(INSERT, (first, ts, before, crc, low, high, marks, gone, content))
+    top, low, high, strays = ids.taken(packed.eids)
+    db.execute(INSERT, (*packed.row, top, low, high))
     if strays:
         db.executemany("INSERT INTO stray (eid) VALUES (?)", [(each,) for each in strays])
     if packed.owners:
-        found_by = [(owner, first) for owner in packed.owners]
+        found_by = [(owner, packed.row[0]) for owner in packed.owners]
         db.executemany("INSERT INTO owned (owner, first) VALUES (?, ?)", found_by)

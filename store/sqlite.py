@@ -59,7 +59,7 @@ _NOT_OWNED = "DELETE FROM owned WHERE owner = ? AND first = ?"
 _OWNED = "SELECT first FROM owned WHERE owner = ? AND first <= ? ORDER BY first"
 _REWRITE = "UPDATE batch SET gone = ?, content = ? WHERE first = ?"
 _EMPTY = (
-    "UPDATE batch SET low = NULL, high = NULL, marks = x'', gone = x'', content = x'' "
+    "UPDATE batch SET top = NULL, low = NULL, high = NULL, marks = x'', gone = x'', content = x'' "
     "WHERE first = ?"
 )
 _DELETE_SPENT = (
