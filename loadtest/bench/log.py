@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bandit_service import clock
-from bandit_service.testing.old_logs import OldWriter
+from loadtest.old_log import OldWriter
 from loadtest.bench.world import Row, quiet_gc
 from store import Record, open_to_read
 from store.sqlite import SqliteLog
