@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from store import Offset, Record
+from store._format import check_record
 from store._old_rows import rolling_crc, seal
 
 _SCHEMA = """
@@ -41,6 +42,7 @@ class OldWriter:
         """All records in one transaction."""
         rows, size = [], 0
         for each in records:
+            check_record(each)
             self._seq += 1
             self._crc = rolling_crc(self._crc, self._seq, each)
             size += len(each.body)

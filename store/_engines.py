@@ -19,7 +19,7 @@ def open_log(path: Path, engine: str = "sqlite") -> EventLog:
 
 
 def open_to_read(path: Path) -> EventLog:
-    """The event log at `path`, to be read only: one of an old format is not changed into a new one."""
+    """The event log at `path`, to be read only: one of an old format stays one."""
     return _called("store.sqlite:open_to_read", path)
 
 

@@ -53,7 +53,7 @@ class Report:
 
 def base_of(db: sqlite3.Connection) -> tuple[int, int]:
     """Up to where the log was trimmed, and the CRC there, by the head or by what is left."""
-    return (_old_saved if _is_old(db) else _saved).base_of(db)
+    return _old_saved.base_of(db) if _is_old(db) else _saved.base_of(db)
 
 
 def examined(db: sqlite3.Connection, keep: Keep, known: Offset) -> Report:

@@ -112,10 +112,8 @@ def read_head(db: sqlite3.Connection, columns: str = "seq, crc, base, base_crc")
 def checked_head(db: sqlite3.Connection) -> Head:
     """What the head says, if it agrees with the records there are."""
     head = read_head(db)
-    seq, crc, base, base_crc = head
-    last = db.execute(
-        "SELECT first, crc, marks FROM batch ORDER BY first DESC LIMIT 1"
-    ).fetchone()
+    _, _, base, base_crc = head
+    last = db.execute("SELECT first, crc, marks FROM batch ORDER BY first DESC LIMIT 1").fetchone()
     # a row of trimmed records only is empty, and the head says up to where they were
     found = (base, base_crc) if last is None else (_end(last[0], last[2], base), last[1])
     agree(head, found)

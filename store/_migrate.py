@@ -1,4 +1,4 @@
-"""A log of an old format becomes one of format 3, in a new file that takes its name when it is whole.
+"""A log of an old format becomes one of format 3: in a new file, which takes its name when whole.
 
 Until then the old file is only read, whenever the process is killed: it is the log. What is written
 of the new one lies beside it as `...-migrating` and is gone on with at the next opening, if the old

@@ -82,7 +82,7 @@ def columns(db: sqlite3.Connection) -> tuple[str, str]:
 def checked_head(db: sqlite3.Connection) -> Head:
     """What the head says, if it agrees with the records there are."""
     head = read_head(db, columns(db)[1])
-    seq, crc, base, base_crc = head
+    _, _, base, base_crc = head
     last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
     agree(head, last or (base, base_crc))
     row = db.execute("SELECT crc FROM log WHERE seq = ?", (base,)).fetchone()
@@ -189,7 +189,7 @@ class OldLog:
         rows = list[Any]()
         try:
             for row in self._opened().execute(query, values):
-                rows.append(row)  # noqa: PERF402 - those before a damaged one are kept
+                rows.append(row)
         except UNREADABLE as error:
             return rows, f"it cannot be read ({error})"
         return rows, ""

@@ -116,5 +116,3 @@ def _rows(db: sqlite3.Connection) -> Generator[_Row, None, None]:
         at += at == before  # one further over what cannot be read
         if not whole and at > end:
             return
-
-

@@ -59,17 +59,17 @@ def _mended(row: Row, first: int, before: int) -> tuple[Row | None, bool]:
         return row, False
     times = {row[1], *_batch.first_time(row[6])}
     for others in itertools.product({row[0], first}, times, {row[2], before}):
-        one: Row = (*others, *row[3:])  # type: ignore[assignment]
+        one: Row = (*others, *row[3:])
         if _batch.proven(one):
             return one, True
     marks = _batch.marks_of(row)
     if marks is None:
         return None, True
-    again: Row = (*row[:4], marks, *row[5:])  # type: ignore[assignment]
+    again: Row = (*row[:4], marks, *row[5:])
     if _batch.proven(again):
         return again, True
     if marks == row[4]:  # only the row's CRC is damaged: its records prove where it stands
-        return (*row[:3], _batch.crc_of(again), *row[4:]), True  # type: ignore[return-value]
+        return (*row[:3], _batch.crc_of(again), *row[4:]), True
     return None, True
 
 

@@ -29,7 +29,6 @@ from store._batch import Row
 from store._disk import PAGE, sync_data, sync_directory
 from store._format import (
     AT,
-    INSERT,
     OLD,
     ROW,
     UNREADABLE,
@@ -268,13 +267,17 @@ class SqliteLog:
         whole = last <= upto
         if not (whole or _batch.proven(row)):
             raise Corrupt(upto, "its checksum does not match")
-        with contextlib.suppress(Corrupt if whole else ()):  # damage may be deleted, too
+        try:
             found = [each for each in _batch.records(row) if each.seq > self._base]
-            left = {each.record.owner for each in found if each.seq > upto}
-            gone = [each.record for each in found if each.seq <= upto]
-            owners = {each.owner for each in gone} - left
-            self._db.executemany(_NOT_OWNED, [(owner, first) for owner in owners if owner])
-            self._ids.remove(each.eid.encode() for each in gone)
+        except Corrupt:
+            if not whole:
+                raise
+            found = []  # damage may be deleted, too; what it was found by stays, and finds nothing
+        left = {each.record.owner for each in found if each.seq > upto}
+        gone = [each.record for each in found if each.seq <= upto]
+        owners = {each.owner for each in gone} - left
+        self._db.executemany(_NOT_OWNED, [(owner, first) for owner in owners if owner])
+        self._ids.remove(each.eid.encode() for each in gone)
         if whole:
             self._db.execute(_EMPTY, (first,))
             return row[3]
@@ -282,7 +285,7 @@ class SqliteLog:
         return _batch.crc_at(marks, upto - first)
 
     def offset_at(self, ts: float) -> Offset:
-        """The newest record older than `ts`: by halving the row that has it, and there one by one."""
+        """The newest record older than `ts`: its row by halving, and there one by one."""
         self._check()
         if self._base == self._seq:
             return START
@@ -425,7 +428,6 @@ class SqliteLog:
     def _rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-
 
 
 def open_to_read(path: Path | str) -> EventLog:

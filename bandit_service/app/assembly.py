@@ -46,11 +46,14 @@ from store.snapshots import FileSnapshots
 _log = logging.getLogger("bandit.app")
 
 
-def open_log(settings: Settings) -> EventLog:
-    """The event log in its directory, which is made if it is not there."""
+def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
+    """The event log in its directory, which is made if it is not there.
+
+    to_read: nothing is to be appended, so that a log of an old format stays one.
+    """
     directory = Path(settings.data_dir)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return store.open_log(directory / settings.log.path)
+    return (store.open_to_read if to_read else store.open_log)(directory / settings.log.path)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:

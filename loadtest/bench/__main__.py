@@ -27,6 +27,7 @@ from loadtest.bench.evaluate import bench_evaluate
 from loadtest.bench.experiments import bench_experiments
 from loadtest.bench.gateway import bench_gateway
 from loadtest.bench.inside import bench_decide, bench_learn, bench_memory, bench_query
+from loadtest.bench.log import bench_log
 from loadtest.bench.metrics import bench_metrics
 from loadtest.bench.recall import bench_recall
 from loadtest.bench.results import bench_results
@@ -66,6 +67,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
+    "log": ("the log: an event appended, and read with its checksums, CPU time", bench_log),
     "metrics": (
         "what the metrics cost: the router without HTTP, 11 arms; a scrape at 50 arms x 5 policies",
         lambda directory: bench_metrics(directory, filled_world, vectors(100, seed=3)),

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bandit_service import clock
-from loadtest.old_log import OldWriter
 from loadtest.bench.world import Row, quiet_gc
+from loadtest.old_log import OldWriter
 from store import Record, open_to_read
 from store.sqlite import SqliteLog
 
@@ -34,19 +34,31 @@ def bench_log(directory: Path) -> list[Row]:
             with quiet_gc():
                 for what, found in sorted(taken.items(), reverse=bool(turn % 2)):
                     path = directory / f"{batch}-{turn}-{what[-5]}.sqlite3"
-                    measured = _measured(path, OldWriter if "base" in what else SqliteLog,
-                                         records, batch)
+                    measured = _measured(
+                        path, OldWriter if "base" in what else SqliteLog, records, batch
+                    )
                     if turn:  # the first one warms up
                         for kept, value in zip(found, measured, strict=True):
                             kept.append(value)
         base = taken["one row per record (baseline)"]
         for what, found in taken.items():
             append, read, size = (float(np.median(each)) for each in found)
-            ratio = [np.median([a / b for a, b in zip(x, y, strict=True)])
-                     for x, y in zip(found, base, strict=True)]
-            rows.append({"log": what, "events of an append": batch, "append us": append,
-                         "read us": read, "bytes": size, "x append": float(ratio[0]),
-                         "x read": float(ratio[1]), "x bytes": float(ratio[2])})
+            ratio = [
+                np.median([a / b for a, b in zip(x, y, strict=True)])
+                for x, y in zip(found, base, strict=True)
+            ]
+            rows.append(
+                {
+                    "log": what,
+                    "events of an append": batch,
+                    "append us": append,
+                    "read us": read,
+                    "bytes": size,
+                    "x append": float(ratio[0]),
+                    "x read": float(ratio[1]),
+                    "x bytes": float(ratio[2]),
+                }
+            )
     return rows
 
 

@@ -16,7 +16,7 @@ from loadtest.chaos.run import Totals, chaos
 from loadtest.chaos.trouble import damage
 from loadtest.chaos.verify import verify
 from policies import ArmId
-from store import Record
+from store import Record, _opening
 from store.sqlite import SqliteLog
 
 KILLS = 20
@@ -93,7 +93,7 @@ def test_the_check_of_damaged_copies_finds_a_shorter_log(
     rng, seen = random.Random(1), Counter[str]()
     damage(data, rng, seen)
     assert seen == {f"{how}, refused": 1 for how in ("flipped", "cut off", "missing")}
-    monkeypatch.setattr(SqliteLog, "_refuse_shortened", lambda *_: None)
+    monkeypatch.setattr(_opening, "refuse_shortened", lambda *_: None)
     with pytest.raises(Wrong, match="is taken for a shorter log"):
         damage(data, rng, seen)
 

@@ -128,7 +128,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
     if args.url:
         yield ServiceSource(args.url, key_for(args.url, args.key or ""), args.ca)
         return
-    log = assembly.open_log(settings.read(args.config))
+    log = assembly.open_log(settings.read(args.config), to_read=True)
     try:
         yield LogSource(log)
     finally:

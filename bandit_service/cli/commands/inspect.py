@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _whole(chosen: settings.Settings) -> dict[str, Any]:
     """What is in a log of which every record is as it was written; Corrupt if one is not."""
-    log = assembly.open_log(chosen)
+    log = assembly.open_log(chosen, to_read=True)
     try:
         found: dict[str, Any] = {"events": log.last, **_counted(log)}
         snapshots = assembly.open_snapshots(chosen)

@@ -20,7 +20,7 @@ from bandit_service.data.log_source import (
 )
 from bandit_service.offline.offpolicy.fold import Asked
 from bandit_service.settings import Settings
-from store import Offset, open_log
+from store import Offset, open_to_read
 from store.snapshots import FileSnapshots
 
 
@@ -76,7 +76,7 @@ def opened(
     if path.suffix == ".jsonl":
         yield LinesSource(path), None
         return
-    log = open_log(path)
+    log = open_to_read(path)
     try:
         yield LogSource(log), snapshots
     finally:

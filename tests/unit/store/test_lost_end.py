@@ -170,10 +170,11 @@ def test_frames_of_a_transaction_that_was_not_finished_are_no_evidence(tmp_path:
     log._db.execute("PRAGMA cache_spill=1")
     log._db.execute("BEGIN IMMEDIATE")
     for i in range(2, 400):
-        one = record(i)
-        row = (i, one.eid, one.ts, one.kind, "", 0, one.body * 20)
+        row = (i, 1.0, 0, 0, b"", b"", record(i).body * 20)
         log._db.execute(
-            "INSERT INTO log (seq, eid, ts, kind, owner, crc, body) VALUES (?,?,?,?,?,?,?)", row
+            "INSERT INTO batch (first, ts, before, crc, marks, gone, content) "
+            "VALUES (?,?,?,?,?,?,?)",
+            row,
         )
     log._db.execute("ROLLBACK")
     spilled = Path(f"{path}-wal").stat().st_size

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bandit_service.testing.log_records import owned, record, records
+from loadtest.old_log import OldWriter, as_format_1
 from store import Corrupt, Full, Locked, Offset, StoreError, WrongFormat
 from store.salvage import Report, examine, repair, take_place
 from store.sqlite import SqliteLog
@@ -24,6 +25,27 @@ def _log(path: Path, last: int, size: int = 200) -> Path:
     log.append(records(1, last) if size == 20 else [record(i, size) for i in range(1, last + 1)])
     log.close()
     return path
+
+
+def _old(path: Path, last: int, size: int = 200) -> Path:
+    """The same records in a log of format 2."""
+    log = OldWriter(path)
+    log.append([record(i, size) for i in range(1, last + 1)])
+    log.close()
+    return path
+
+
+def _rows_of(path: Path, last: int, each: int) -> Path:
+    """The same records in rows of so many."""
+    log = SqliteLog(path)
+    for first in range(1, last + 1, each):
+        log.append([record(i, 200) for i in range(first, min(last, first + each - 1) + 1)])
+    log.close()
+    return path
+
+
+both = pytest.mark.parametrize("made", [_log, _old], ids=["per batch", "per record"])
+Made = Callable[[Path, int], Path]
 
 
 def _changed(path: Path, *statements: str) -> None:
@@ -65,8 +87,9 @@ def _without(last: int, *lost: int, size: int = 200) -> list[bytes]:
     return [record(i, size).body for i in range(1, last + 1) if i not in lost]
 
 
-def test_of_a_whole_log_it_is_all(tmp_path: Path) -> None:
-    path = _log(tmp_path / "events.db", 2000)
+@both
+def test_of_a_whole_log_it_is_all(tmp_path: Path, made: Made) -> None:
+    path = made(tmp_path / "events.db", 2000)
     report, bodies = _saved(path)
     assert report == Report(None, "", Offset(1), Offset(2000), 2000, 0, (), (), 0)
     assert bodies == _without(2000)
@@ -80,9 +103,10 @@ def test_an_empty_log(tmp_path: Path) -> None:
     assert (report.damaged, report.last, bodies) == (None, 0, [])
 
 
+@both
 @pytest.mark.parametrize("offset", [1, 2, 511, 512, 513, 1000])
-def test_a_flipped_bit_loses_one_record(tmp_path: Path, offset: int) -> None:
-    path = _log(tmp_path / "events.db", 1000)
+def test_a_flipped_bit_loses_one_record(tmp_path: Path, made: Made, offset: int) -> None:
+    path = made(tmp_path / "events.db", 1000)
     content = bytearray(path.read_bytes())
     content[content.index(record(offset, 200).body) + 99] ^= 1
     path.write_bytes(content)
@@ -126,10 +150,10 @@ def test_a_flipped_bit_loses_one_record(tmp_path: Path, offset: int) -> None:
         (["DROP TABLE head", "CREATE TABLE head (format)"], [], []),
     ],
 )  # fmt: skip
-def test_what_is_not_as_written_is_lost(
+def test_what_is_not_as_written_is_lost_of_an_old_log(
     tmp_path: Path, statements: list[str], lost: list[int], unverifiable: list[int]
 ) -> None:
-    path = _log(tmp_path / "events.db", 20)
+    path = _old(tmp_path / "events.db", 20)
     _changed(path, *statements)
     with pytest.raises(Corrupt):
         _read(path)
@@ -150,13 +174,22 @@ def _read(path: Path) -> list[tuple[Offset, bytes]]:
         log.close()
 
 
-def _trimmed_and_erased(path: Path) -> list[bytes]:
-    """40 records, 8 trimmed, every fifth erased."""
-    log = SqliteLog(path)
-    log.append([owned(i, "ann" if i % 5 == 0 else "bob", 200) for i in range(1, 41)])
-    log.trim(Offset(8))
-    log.forget("ann", Offset(40))
-    log.close()
+def _trimmed_and_erased(path: Path, each: int = 0) -> list[bytes]:
+    """40 records, 8 trimmed, every fifth erased; in rows of `each`, or in a log of format 2."""
+    whole = [owned(i, "ann" if i % 5 == 0 else "bob", 200) for i in range(1, 41)]
+    if each:
+        log = SqliteLog(path)
+        for at in range(0, 40, each):
+            log.append(whole[at : at + each])
+        log.trim(Offset(8))
+        log.forget("ann", Offset(40))
+        log.close()
+    else:
+        old = OldWriter(path)
+        old.append(whole)
+        old.trim(8)
+        old.forget("ann")
+        old.close()
     return [b"" if i % 5 == 0 else record(i, 200).body for i in range(9, 41)]
 
 
@@ -174,12 +207,16 @@ def _trimmed_and_erased(path: Path) -> list[bytes]:
         ("DELETE FROM log WHERE seq <= 8", []),
     ],
 )
-def test_what_was_trimmed_and_erased_stays_so(
+def test_what_was_trimmed_and_erased_stays_so_of_an_old_log(
     tmp_path: Path, statement: str, lost: list[int]
 ) -> None:
     path = tmp_path / "events.db"
     left = _trimmed_and_erased(path)
     _changed(path, statement)
+    _stays(path, left, lost)
+
+
+def _stays(path: Path, left: list[bytes], lost: list[int]) -> None:
     report, bodies = _saved(path)
     assert report.first == 9
     assert [i for first, last in report.lost for i in range(first, last + 1)] == lost
@@ -193,9 +230,115 @@ def test_what_was_trimmed_and_erased_stays_so(
     again.close()
 
 
+_CHANGES = [
+    # (what is set of the row, whether that is lost)
+    ("content = zeroblob(length(content))", True),
+    ("content = (SELECT content FROM batch WHERE first = 10)", True),
+    ("content = 'text'", True),
+    ("gone = x'00000001'", False),
+    ("gone = x''", False),
+    ("ts = ts + 1", False),
+    ("crc = crc + 1", False),
+    ("before = before + 1", False),
+    ("marks = zeroblob(12)", False),
+    ("marks = x''", True),
+    ("before = before + 1, crc = crc + 1", True),
+    ("ts = 'then'", True),
+]
+
+
+@pytest.mark.parametrize(("change", "lost"), _CHANGES)
+def test_what_is_not_as_written_is_lost(tmp_path: Path, change: str, lost: bool) -> None:
+    path = _rows_of(tmp_path / "events.db", 20, 1)
+    _changed(path, f"UPDATE batch SET {change} WHERE first = 7")
+    _lost(path, [7] if lost else [])
+
+
+@pytest.mark.parametrize(
+    ("statements", "lost"),
+    [
+        (["DELETE FROM batch WHERE first = 5"], [5, 6, 7, 8]),
+        (["DELETE FROM batch WHERE first = 1"], [1, 2, 3, 4]),
+        (["DELETE FROM batch WHERE first > 5"], list(range(9, 21))),
+        (["UPDATE batch SET first = 2000 WHERE first = 17"], []),
+        (["UPDATE batch SET first = 6 WHERE first = 5"], []),
+        (["UPDATE batch SET before = 9 WHERE first = 5"], []),
+        (["UPDATE batch SET ts = 0.0 WHERE first = 5"], []),
+        (["UPDATE batch SET crc = 9 WHERE first = 5"], []),
+        (["UPDATE batch SET crc = 9 WHERE first = 17"], []),
+        (["UPDATE batch SET marks = zeroblob(48) WHERE first = 5"], []),
+        (["UPDATE batch SET gone = zeroblob(15) WHERE first = 5"], []),
+        (["UPDATE batch SET gone = CAST(substr(gone, 1, 7) || 'x' || substr(gone, 9) AS BLOB) "
+          "WHERE first = 5"], []),
+        (["UPDATE batch SET content = substr(content, 1, 600) WHERE first = 5"], [7, 8]),
+        (["UPDATE batch SET content = substr(content, 1, 600), marks = zeroblob(48) "
+          "WHERE first = 5"], [5, 6, 7, 8]),
+        (["UPDATE head SET seq = 12"], []),
+        (["UPDATE head SET seq = 25"], []),
+        (["UPDATE head SET seq = 22, crc = 7"], [21, 22]),
+        (["UPDATE head SET seq = 1000000000000"], []),
+        (["UPDATE head SET crc = crc + 1"], []),
+        (["UPDATE head SET base = 3"], []),
+        (["UPDATE head SET base = 'x'"], []),
+        (["DELETE FROM head"], []),
+        (["DROP TABLE head", "CREATE TABLE head (format)"], []),
+    ],
+)  # fmt: skip
+def test_so_it_is_of_rows_of_four(tmp_path: Path, statements: list[str], lost: list[int]) -> None:
+    path = _rows_of(tmp_path / "events.db", 20, 4)
+    _changed(path, *statements)
+    _lost(path, lost)
+
+
+def _lost(path: Path, lost: list[int]) -> None:
+    try:
+        _read(path)
+    except Corrupt:
+        damaged = True
+    else:
+        damaged = False  # what an erasure would have left there is not looked at
+    report, bodies = _saved(path)
+    assert (report.damaged is not None) == damaged
+    assert [i for first, last in report.lost for i in range(first, last + 1)] == lost
+    assert report.unverifiable == ()
+    assert bodies == _without(20, *lost)
+
+
+@pytest.mark.parametrize("each", [1, 3, 40])
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("UPDATE head SET base = 3", []),
+        ("UPDATE head SET base = 0, base_crc = 7", []),
+        ("DELETE FROM head", []),
+        ("UPDATE batch SET ts = ts + 1 WHERE first > 8", []),
+        ("UPDATE batch SET before = before + 1", []),
+    ],
+)
+def test_what_was_trimmed_and_erased_stays_so(
+    tmp_path: Path, statement: str, lost: list[int], each: int
+) -> None:
+    path = tmp_path / "events.db"
+    left = _trimmed_and_erased(path, each)
+    _changed(path, statement)
+    _stays(path, left, lost)
+
+
+@pytest.mark.parametrize("seq", [9, 12, 15, 40])
+def test_a_flipped_bit_beside_what_was_trimmed_and_erased(tmp_path: Path, seq: int) -> None:
+    path = tmp_path / "events.db"
+    left = _trimmed_and_erased(path, 10)
+    eid = record(seq).eid.encode()
+    content = bytearray(path.read_bytes())
+    content[content.index(eid + record(seq).kind.encode())] ^= 1
+    path.write_bytes(content)
+    _stays(path, left, [seq])
+
+
+@both
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
-def test_a_truncated_main_file(tmp_path: Path, at: float) -> None:
-    path = _log(tmp_path / "events.db", 1000)
+def test_a_truncated_main_file(tmp_path: Path, made: Made, at: float) -> None:
+    path = made(tmp_path / "events.db", 1000)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * at) // 4096 * 4096])
     report, bodies = _saved(path)
@@ -206,8 +349,9 @@ def test_a_truncated_main_file(tmp_path: Path, at: float) -> None:
     assert report.before + report.after + report.lost_count == 1000
 
 
-def test_a_torn_last_page(tmp_path: Path) -> None:
-    path = _log(tmp_path / "events.db", 1000)
+@both
+def test_a_torn_last_page(tmp_path: Path, made: Made) -> None:
+    path = made(tmp_path / "events.db", 1000)
     content = path.read_bytes()
     path.write_bytes(content[:-1500] + bytes(1500))
     report, bodies = _saved(path)
@@ -215,9 +359,10 @@ def test_a_torn_last_page(tmp_path: Path) -> None:
     assert set(bodies) <= set(_without(1000))
 
 
+@both
 @pytest.mark.parametrize("page", [5, 20, 31])
-def test_a_page_of_zeros_in_the_middle(tmp_path: Path, page: int) -> None:
-    path = _log(tmp_path / "events.db", 1000)
+def test_a_page_of_zeros_in_the_middle(tmp_path: Path, made: Made, page: int) -> None:
+    path = made(tmp_path / "events.db", 1000)
     content = bytearray(path.read_bytes())
     content[page * 4096 : (page + 1) * 4096] = bytes(4096)
     path.write_bytes(content)
@@ -274,22 +419,15 @@ def test_of_what_is_no_log_nothing_is_saved(tmp_path: Path, content: bytes) -> N
 
 def test_a_log_of_another_format_is_not_damaged(tmp_path: Path) -> None:
     path = _log(tmp_path / "events.db", 3)
-    _changed(path, "UPDATE head SET format = 3")
+    _changed(path, "UPDATE head SET format = 4")
     with pytest.raises(WrongFormat):
         examine(path)
 
 
 def test_a_log_of_format_1(tmp_path: Path) -> None:
-    path = _log(tmp_path / "events.db", 30)
-    _changed(
-        path,
-        "DROP INDEX log_owner",
-        "ALTER TABLE log DROP COLUMN owner",
-        "ALTER TABLE head DROP COLUMN base",
-        "ALTER TABLE head DROP COLUMN base_crc",
-        "UPDATE head SET format = 1",
-        "UPDATE log SET kind = 'x' WHERE seq = 4",
-    )
+    path = _old(tmp_path / "events.db", 30)
+    as_format_1(path)
+    _changed(path, "UPDATE log SET kind = 'x' WHERE seq = 4")
     report, bodies = _saved(path)
     assert (report.damaged, report.lost) == (4, ((4, 4),))
     assert bodies == _without(30, 4)

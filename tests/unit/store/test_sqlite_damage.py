@@ -47,18 +47,26 @@ def test_a_torn_wal_leaves_a_gapless_prefix(tmp_path: Path) -> None:
     assert (reached[0], reached[-1]) == (0, 200)
 
 
-def _closed(path: Path, last: int) -> Path:
+def _closed(path: Path, last: int, each: int = 1000) -> Path:
     log = SqliteLog(path)
-    log.append(records(1, last))
+    for first in range(1, last + 1, each):
+        log.append(records(first, min(last, first + each - 1)))
     log.close()
     return path
 
 
-def _changed(path: Path, statement: str) -> None:
+def _changed(path: Path, statement: str, *values: bytes) -> None:
     db = sqlite3.connect(path)
-    db.execute(statement)
+    db.execute(statement, values)
     db.commit()
     db.close()
+
+
+def _asked(path: Path, query: str) -> Any:
+    db = sqlite3.connect(path)
+    found = db.execute(query).fetchone()
+    db.close()
+    return found
 
 
 def _damage(path: Path) -> int:
@@ -105,39 +113,55 @@ def test_any_flipped_byte_of_a_record_is_an_error_or_harmless(tmp_path: Path) ->
     assert len(named) >= 50
 
 
+_HEAD = [
+    ("DELETE FROM head", 1),
+    ("UPDATE head SET seq = 12", 11),
+    ("UPDATE head SET seq = 8", 9),
+    ("UPDATE head SET crc = crc + 1", 10),
+    ("UPDATE head SET base = 3", 4),
+    ("UPDATE head SET base = -1", 1),
+    ("UPDATE head SET base = 11", 11),
+    ("UPDATE head SET base_crc = 1", 1),
+    ("UPDATE head SET base = 'x'", 0),
+    ("UPDATE head SET crc = 'x'", 0),
+]
+
+
 @pytest.mark.parametrize(
     ("statement", "offset"),
     [
-        ("UPDATE log SET body = 'text' WHERE seq = 7", 7),
-        ("UPDATE log SET eid = CAST(x'ff' AS TEXT) WHERE seq = 7", 7),
-        ("UPDATE log SET eid = 'other' WHERE seq = 7", 7),
-        ("UPDATE log SET ts = 'then' WHERE seq = 7", 7),
-        ("UPDATE log SET ts = ts + 1 WHERE seq = 7", 7),
-        ("UPDATE log SET kind = 'other' WHERE seq = 7", 7),
-        ("UPDATE log SET crc = crc + 1 WHERE seq = 7", 7),
-        ("UPDATE log SET crc = 'text' WHERE seq = 7", 7),
-        ("DELETE FROM log WHERE seq = 7", 7),
-        ("DELETE FROM log WHERE seq > 7", 8),
-        ("DELETE FROM log", 1),
-        ("DELETE FROM head", 1),
-        ("UPDATE head SET seq = 12", 11),
-        ("UPDATE head SET seq = 8", 9),
-        ("UPDATE head SET crc = crc + 1", 10),
-        ("UPDATE log SET seq = 11 WHERE seq = 10", 11),
-        ("UPDATE log SET owner = 'ann' WHERE seq = 7", 7),
-        ("UPDATE log SET owner = x'ff' WHERE seq = 7", 7),
-        ("UPDATE log SET body = x'' WHERE seq = 7", 7),
-        ("UPDATE log SET body = x'00000000' WHERE seq = 7", 7),
-        ("UPDATE head SET base = 3", 4),
-        ("UPDATE head SET base = -1", 1),
-        ("UPDATE head SET base = 11", 11),
-        ("UPDATE head SET base_crc = 1", 1),
-        ("UPDATE head SET base = 'x'", 0),
-        ("UPDATE head SET crc = 'x'", 0),
+        *((f"UPDATE batch SET {change} WHERE first = 7", 7) for change in (
+            "content = 'text'",
+            "content = x''",
+            "content = zeroblob(length(content))",
+            "content = (SELECT content FROM batch WHERE first = 8)",
+            "ts = 'then'",
+            "ts = ts + 1",
+            "crc = crc + 1",
+            "crc = 'text'",
+            "before = before + 1",
+            "before = 'text'",
+            "marks = 'text'",
+            "marks = x''",
+            "marks = x'00'",
+            "marks = zeroblob(12)",
+            "marks = zeroblob(24)",
+            "gone = 'text'",
+            "gone = x''",
+            "gone = x'00000001'",
+            "(crc, marks) = (SELECT crc, marks FROM batch WHERE first = 8)",
+            "(before, crc, marks, content) = (SELECT before, crc, marks, content FROM batch "
+            "WHERE first = 8)",
+        )),
+        ("DELETE FROM batch WHERE first = 7", 7),
+        ("DELETE FROM batch WHERE first > 7", 8),
+        ("DELETE FROM batch", 1),
+        ("UPDATE batch SET first = 11 WHERE first = 10", 11),
+        *_HEAD,
     ],
-)
+)  # fmt: skip
 def test_whatever_is_not_as_written_is_named(tmp_path: Path, statement: str, offset: int) -> None:
-    path = _closed(tmp_path / "events.db", 10)
+    path = _closed(tmp_path / "events.db", 10, each=1)
     _changed(path, statement)
     assert _damage(path) == offset
 
@@ -145,38 +169,106 @@ def test_whatever_is_not_as_written_is_named(tmp_path: Path, statement: str, off
 @pytest.mark.parametrize(
     ("statement", "offset"),
     [
-        ("UPDATE log SET eid = 'other' WHERE seq = 7", 7),
-        ("UPDATE log SET ts = ts + 1 WHERE seq = 7", 7),
-        ("UPDATE log SET kind = 'other' WHERE seq = 7", 7),
-        ("UPDATE log SET crc = crc + 1 WHERE seq = 7", 7),
-        ("UPDATE log SET owner = '' WHERE seq = 7", 7),
-        ("UPDATE log SET body = x'' WHERE seq = 7", 7),
-        ("UPDATE log SET body = (SELECT body FROM log WHERE seq = 8) WHERE seq = 7", 7),
-        ("UPDATE log SET body = x'00000000' WHERE seq = 5", 5),
-        ("DELETE FROM log WHERE seq = 7", 7),
-        ("DELETE FROM log WHERE seq = 5", 5),
-        ("DELETE FROM log", 5),
+        ("UPDATE batch SET ts = ts + 1 WHERE first = 4", 4),
+        ("UPDATE batch SET first = 5 WHERE first = 4", 4),
+        ("UPDATE batch SET before = 7 WHERE first = 4", 4),
+        ("UPDATE batch SET marks = substr(marks, 1, 24) WHERE first = 4", 4),
+        ("UPDATE batch SET gone = substr(gone, 1, 8) WHERE first = 4", 4),
+        ("UPDATE batch SET gone = x'000000000000000100000000' WHERE first = 4", 5),
+        ("UPDATE batch SET content = substr(content, 1, length(content) - 1) WHERE first = 4", 6),
+        ("UPDATE batch SET content = CAST(substr(content, 1, 100) || 'x' AS BLOB) "
+         "WHERE first = 4", 5),
+        ("DELETE FROM batch WHERE first = 4", 4),
+        *_HEAD,
+    ],
+)  # fmt: skip
+def test_so_it_is_in_rows_of_three(tmp_path: Path, statement: str, offset: int) -> None:
+    path = _closed(tmp_path / "events.db", 10, each=3)
+    _changed(path, statement)
+    assert _damage(path) == offset
+
+
+def _trimmed_and_erased(path: Path, each: int) -> Path:
+    """Ten records, four of them trimmed, and an owner's erased."""
+    log = SqliteLog(path)
+    whole = [owned(i, "ann" if i in (6, 7, 8) else "") for i in range(1, 11)]
+    for at in range(0, 10, each):
+        log.append(whole[at : at + each])
+    log.trim(Offset(4))
+    log.forget("ann", Offset(9))
+    log.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("statement", "offset"),
+    [
+        ("UPDATE batch SET ts = ts + 1 WHERE first = 7", 7),
+        ("UPDATE batch SET crc = crc + 1 WHERE first = 7", 7),
+        ("UPDATE batch SET content = x'' WHERE first = 7", 7),
+        ("UPDATE batch SET content = zeroblob(length(content)) WHERE first = 7", 7),
+        ("UPDATE batch SET gone = (SELECT gone FROM batch WHERE first = 8) WHERE first = 7", 7),
+        ("UPDATE batch SET gone = x'00000000' WHERE first = 7", 7),
+        ("UPDATE batch SET gone = x'00000001' WHERE first = 5", 5),
+        ("DELETE FROM batch WHERE first = 7", 7),
+        ("DELETE FROM batch WHERE first = 5", 5),
+        ("DELETE FROM batch", 5),
         ("UPDATE head SET base = 3", 4),
         ("UPDATE head SET base = 5", 6),
         ("UPDATE head SET base = 0, base_crc = 0", 1),
         ("UPDATE head SET base_crc = base_crc + 1", 5),
-        ("UPDATE log SET crc = crc + 1 WHERE seq = 4", 5),
+        ("UPDATE batch SET crc = crc + 1 WHERE first = 4", 5),
     ],
 )
 def test_so_it_is_in_a_log_that_was_trimmed_and_erased(
     tmp_path: Path, statement: str, offset: int
 ) -> None:
-    """Ten records, four of them trimmed, and an owner's erased."""
-    path = tmp_path / "events.db"
-    log = SqliteLog(path)
-    log.append([owned(i, "ann" if i in (6, 7, 8) else "") for i in range(1, 11)])
-    log.trim(Offset(4))
-    log.forget("ann", Offset(9))
-    log.close()
+    path = _trimmed_and_erased(tmp_path / "events.db", each=1)
     _changed(path, statement)
-    with pytest.raises(Corrupt, match="the log is damaged at offset") as found:
-        _opened_and_replayed(path)
-    assert found.value.offset == offset
+    assert _damage(path) == offset
+
+
+@pytest.mark.parametrize(
+    ("statement", "offset"),
+    [
+        ("UPDATE head SET base = 3", 4),
+        ("UPDATE head SET base = 5", 6),
+        ("UPDATE head SET base = 0, base_crc = 0", 1),
+        ("UPDATE head SET base = 10, base_crc = crc", 10),
+        ("UPDATE head SET base_crc = base_crc + 1", 5),
+        ("UPDATE batch SET gone = zeroblob(40)", 6),
+        ("UPDATE batch SET ts = ts - 1", 5),
+    ],
+)
+def test_so_it_is_where_the_cut_is_inside_a_row(
+    tmp_path: Path, statement: str, offset: int
+) -> None:
+    path = _trimmed_and_erased(tmp_path / "events.db", each=10)
+    assert [body == b"" for _, body in _opened_and_replayed(path)] == [
+        False, True, True, True, False, False
+    ]  # fmt: skip
+    _changed(path, statement)
+    if offset == 10:  # everything is said to be trimmed, and a row says that it is not
+        assert _opened_and_replayed(path) == []
+        return
+    assert _damage(path) == offset
+
+
+def test_any_flipped_bit_of_a_row_that_was_trimmed_and_erased(tmp_path: Path) -> None:
+    """It is named, or it is where the zeros are that took the place of what is gone."""
+    path = _trimmed_and_erased(tmp_path / "events.db", each=10)
+    (content,) = _asked(path, "SELECT content FROM batch")
+    whole, named = _opened_and_replayed(path), list[int]()
+    for at in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[at] ^= 1 << (at % 8)
+        _changed(path, "UPDATE batch SET content = ?", bytes(changed))
+        try:
+            assert _opened_and_replayed(path) == whole
+            assert content[at] == 0
+        except Corrupt as error:
+            named.append(error.offset)
+    assert sorted(set(named)) == [5, 6, 7, 8, 9, 10]
 
 
 def test_replaying_after_an_offset_that_is_missing(tmp_path: Path) -> None:
@@ -206,9 +298,9 @@ def test_leaves_the_database_of_another_alone(tmp_path: Path) -> None:
 
 def test_leaves_a_log_of_another_format_alone(tmp_path: Path) -> None:
     path = _closed(tmp_path / "events.db", 3)
-    _changed(path, "UPDATE head SET format = 3, epoch = 77")
+    _changed(path, "UPDATE head SET format = 4, epoch = 77")
     before = path.read_bytes()
-    with pytest.raises(WrongFormat, match="has format 3, this version reads 2"):
+    with pytest.raises(WrongFormat, match="has format 4, this version reads 3"):
         SqliteLog(path)
     assert path.read_bytes() == before
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.testing.log_records import contents, owned, record, records
+from bandit_service.testing.log_records import contents, owned
+from loadtest.old_log import OldWriter, as_format_1
 from store import Full, Offset, Record
 from store.sqlite import SqliteLog
 
@@ -181,52 +182,12 @@ def test_an_erasure_that_could_not_be_finished_is_finished_by_the_next(tmp_path:
     log.close()
 
 
-def _old_file(path: Path, all_records: list[Record]) -> None:
-    """A log as format 1 had it: no owners, no base."""
-    log = SqliteLog(path)
-    log.append(all_records)
-    log.close()
-    db = sqlite3.connect(path)
-    db.executescript("""
-        DROP INDEX log_owner;
-        ALTER TABLE log DROP COLUMN owner;
-        ALTER TABLE head DROP COLUMN base;
-        ALTER TABLE head DROP COLUMN base_crc;
-        UPDATE head SET format = 1;
-        CREATE TABLE snapshot (key TEXT, seq BIGINT, body BLOB);
-        INSERT INTO snapshot VALUES ('world', 7, x'00');
-    """)
-    db.close()
-
-
-def test_a_file_of_format_1_is_changed_at_opening(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
-    _old_file(path, records(1, 1000))
-    for last in (1000, 1001):  # also when it is opened the second time
-        log = SqliteLog(path)
-        assert contents(log) == [(i, record(i).body) for i in range(1, last + 1)]
-        assert (log.first, log.last) == (1, last)
-        log.append([owned(last + 1, "ann")])
-        log.close()
-    log = SqliteLog(path)
-    assert log.forget("ann", log.last) == 2
-    assert log.trim(Offset(900), most=1000) == 0
-    assert contents(log, 998) == [
-        (999, record(999).body),
-        (1000, record(1000).body),
-        (1001, b""),
-        (1002, b""),
-    ]
-    log.close()
-    db = sqlite3.connect(path)
-    assert db.execute("SELECT format FROM head").fetchone() == (2,)
-    assert db.execute("SELECT * FROM snapshot").fetchone() == ("world", 7, b"\0")
-    db.close()
-
-
 def test_trimming_a_file_of_format_1_leaves_nothing_of_it(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
-    _old_file(path, [_marked(i, "", 300) for i in range(1, 1501)])
+    old = OldWriter(path)
+    old.append([_marked(i, "", 300) for i in range(1, 1501)])
+    old.close()
+    as_format_1(path)
     log = SqliteLog(path)
     for upto in range(50, 1500, 50):
         log.trim(Offset(upto))
