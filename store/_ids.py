@@ -152,10 +152,10 @@ class Ids:
             self._db.executemany("DELETE FROM stray WHERE eid = ?", [(each,) for each in eids])
 
 
-def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> None:
+def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> int:
     """The row and what it is found by, within the caller's transaction; Duplicate for a known id.
 
-    `ids` must be read again where the transaction is undone.
+    How many entries it is found by. `ids` must be read again where the transaction is undone.
     """
     top, low, high, strays = ids.taken(packed.eids)
     db.execute(INSERT, (*packed.row, top, low, high))
@@ -164,3 +164,4 @@ def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> None:
     if packed.owners:
         found_by = [(owner, packed.row[0]) for owner in packed.owners]
         db.executemany("INSERT INTO owned (owner, first) VALUES (?, ?)", found_by)
+    return len(strays) + len(packed.owners)

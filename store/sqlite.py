@@ -123,12 +123,12 @@ class SqliteLog:
             check_record(each)
         if not records:
             return Offset(self._seq)
-        seq, crc, size = self._seq, self._crc, 0
+        seq, crc, size, entries = self._seq, self._crc, 0, 0
         try:
             with self._transaction():
                 for some in _batch.cut(records):
                     packed = _batch.pack(seq + 1, crc, some)
-                    write(self._db, self._ids, packed)
+                    entries += write(self._db, self._ids, packed)
                     seq, crc = seq + len(some), packed.crc
                     size += len(packed.row[6])
                 self._db.execute("UPDATE head SET seq = ?, crc = ? WHERE one = 1", (seq, crc))
@@ -136,7 +136,7 @@ class SqliteLog:
             self._ids.read()
             raise
         self._seq, self._crc = seq, crc
-        self._written(4 + size // PAGE)
+        self._written(4 + entries + size // PAGE)
         return Offset(seq)
 
     def sync(self) -> Offset:

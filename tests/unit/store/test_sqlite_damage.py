@@ -501,7 +501,8 @@ def test_a_checkpoint_that_fails(tmp_path: Path, errorname: str, breaks: bool) -
     """The append before it stands; a failed fsync is told by the next call."""
     log = SqliteLog(tmp_path / "events.db")
     _failing(log, "PRAGMA wal_checkpoint", errorname)
-    assert log.append(records(1, 600)) == 600
+    large = [record(i, 8000) for i in range(1, 601)]
+    assert log.append(large) == 600
     if breaks:
         with pytest.raises(Closed, match="could not be made durable"):
             log.sync()
@@ -509,7 +510,10 @@ def test_a_checkpoint_that_fails(tmp_path: Path, errorname: str, breaks: bool) -
         assert log.sync() == 600
         assert log.append(records(601, 602)) == 602
     log.close()
-    assert _opened_and_replayed(log.path) == expected(600 if breaks else 602)
+    assert _opened_and_replayed(log.path) == [
+        *((i, each.body) for i, each in enumerate(large, 1)),
+        *([] if breaks else expected(602, 600)),
+    ]
 
 
 def test_what_cannot_be_written_leaves_no_transaction_open(tmp_path: Path) -> None:
