@@ -47,6 +47,17 @@ class LogSuite(TrimmableLogs, ErasableLogs, WholeLogs):
         log.append([Record("any", "decision", 0.0, body)])
         assert contents(log) == [(1, body)]
 
+    def test_takes_small_and_large_ones_together(self, log: EventLog) -> None:
+        sizes = [1, 200_000, 20, 70_000, 70_000, *[3] * 200, 131_072, 1]
+        batch = [record(i, size) for i, size in enumerate(sizes, 1)]
+        assert log.append(batch) == len(sizes)
+        assert log.append([record(len(sizes) + 1)]) == len(sizes) + 1
+        for after in (0, 1, 3, 4, 68, 69, 205, 206, len(sizes)):
+            whole = [*batch, record(len(sizes) + 1)]
+            assert contents(log, after) == [
+                (i, each.body) for i, each in enumerate(whole, 1) if i > after
+            ]
+
     @pytest.mark.parametrize(
         "eid", ["", "a b", "é", "\U0001f600", "a\0b", "'; DROP TABLE log", "%"]
     )

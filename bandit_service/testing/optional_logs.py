@@ -198,6 +198,31 @@ class TrimmableLogs(OpenedLogs):
 class WholeLogs(OpenedLogs):
     """Both together."""
 
+    @pytest.mark.parametrize("batch", [1, 7, 64, 65, 300])
+    def test_trims_and_erases_inside_of_a_batch(
+        self, whole: Whole, opened: Callable[[], EventLog], batch: int
+    ) -> None:
+        log, owners = whole, ["", "ann", "bob"]
+        for first in range(1, 301, batch):
+            last = min(300, first + batch - 1)
+            log.append([owned(i, owners[i % 3]) for i in range(first, last + 1)])
+        for trimmed, erased in ((37, 150), (63, 90), (64, 200), (130, 131)):
+            log.trim(Offset(trimmed))
+            log.forget("ann", Offset(erased))
+        left = {i: b"" if i % 3 == 1 and i <= 200 else record(i).body for i in range(131, 301)}
+        for _ in range(1 + self.durable):
+            assert (log.first, log.last) == (131, 300)
+            for after in (130, 131, 191, 192, 193, 199, 256, 299, 300):
+                assert contents(log, after) == [(i, left[i]) for i in left if i > after]
+                assert log.offset_at(record(max(after, 131) + 1).ts) == max(after, 131)
+            with pytest.raises(Trimmed):
+                contents(log, 129)
+            with pytest.raises(Duplicate):
+                log.append([record(301), record(133)])
+            if self.durable:
+                log.close()
+                log = cast("Whole", opened())
+
     def test_trims_what_was_erased(self, whole: Whole) -> None:
         log = whole
         log.append([owned(i, "ann" if i % 3 else "bob") for i in range(1, 21)])
