@@ -115,10 +115,10 @@ def count(marks: Any) -> int:
     return len(marks) // _MARK if isinstance(marks, bytes) else 0
 
 
-def last(row: Row, of_empty: int) -> int:
+def last(row: Sequence[Any], of_empty: int) -> int:
     """The last offset of a row; `of_empty` where all its records were trimmed."""
     records = count(row[4])
-    return row[0] + records - 1 if records else of_empty
+    return int(row[0]) + records - 1 if records else of_empty
 
 
 def crc_at(marks: bytes, i: int) -> int:
@@ -243,20 +243,24 @@ def crc_of(row: Row) -> int:
     return crc32(row[4], _seed(row[0], row[1], count(row[4]), row[2]))
 
 
-def whole(row: Row) -> Iterator[tuple[int, Record | None]]:
-    """Each record of a row with proven marks; None for one that is not as it was written."""
+def whole(row: Row) -> Iterator[tuple[int, Record | None, bool]]:
+    """Each record of a row with proven marks; None for one that is not as it was written.
+
+    And whether all that is told of it is: what says whether it was erased may be damaged alone.
+    """
     first, ts, linked, _, marks, gone, content = row
     n = count(marks)
     seals = struct.unpack(f"<{n}I", gone) if len(gone) == 4 * n else None
     values, before, begin = _marks(n).unpack(marks), _seed(first, ts, n, linked), 0
     for i in range(n):
         crc, start, end = values[3 * i : 3 * i + 3]
-        record = None
+        record, sound = None, seals is not None
         if end <= len(content) and crc32(content[begin:end], before) == crc:
             record = _record(content, begin, start, content[start:end])
+            sound = seals is not None and not (record.body and seals[i])
         elif seals and seals[i] and seals[i] == seal(content[begin:start], crc):
             record = _record(content, begin, start, b"")
-        yield first + i, record
+        yield first + i, record, sound
         before, begin = crc, end
 
 

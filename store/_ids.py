@@ -35,10 +35,14 @@ class Ids:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self.read()
+        self._read_again()
 
-    def read(self) -> None:
-        """What is there, also after a transaction that was undone."""
+    def undone(self) -> None:
+        """A transaction was: what is there must be read again."""
+        self._read = False
+
+    def _read_again(self) -> None:
+        self._read = True
         self._seen = dict[int, frozenset[bytes]]()
         self._gap: tuple[bytes, bytes] | None = None
         self._top = self._bytes("SELECT top FROM batch ORDER BY first DESC LIMIT 1")
@@ -54,6 +58,8 @@ class Ids:
 
         Rows that were taken before must have been written.
         """
+        if not self._read:
+            self._read_again()
         first, last = eids[0], eids[-1]
         if len(eids) == 1 or all(map(bytes.__lt__, eids, eids[1:])):
             if first > self._top and first > self._top_stray:
@@ -155,7 +161,7 @@ class Ids:
 def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> int:
     """The row and what it is found by, within the caller's transaction; Duplicate for a known id.
 
-    How many entries it is found by. `ids` must be read again where the transaction is undone.
+    How many entries it is found by. `ids` must be told where the transaction is undone.
     """
     top, low, high, strays = ids.taken(packed.eids)
     db.execute(INSERT, (*packed.row, top, low, high))

@@ -22,7 +22,7 @@ from store._ids import Ids, write
 from store._old_rows import OldLog
 from store._opening import closed_on_failure, opened
 from store._protocols import Record
-from store.errors import Full
+from store.errors import Corrupt, Full
 
 _log = logging.getLogger("bandit.store")
 _AT_ONCE = 8192  # records of a transaction: so much is done again after a kill
@@ -54,6 +54,9 @@ def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
                     raise
                 remove(new)  # what an earlier process left of it is damaged
                 _copied(path, old, new)
+        except Corrupt:
+            remove(new)  # it is not gone on with: a repair comes first
+            raise
         except (sqlite3.DatabaseError, OSError) as error:
             raise Full(
                 f"{new} cannot be written ({error}); the log gets a new format, for which about "

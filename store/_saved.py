@@ -39,13 +39,15 @@ def seen(db: sqlite3.Connection, base: int, crc: int) -> Iterator[Seen]:
             continue
         linked = row[2] == before or row[0] != at + 1 or row[0] <= base
         why = "its checksum does not match" if repaired or not linked else ""
-        for seq, record in found:
+        for seq, record, sound in found:
             if seq <= base:
                 continue
             if record is None:
                 yield Seen(seq, [], -1, "its checksum does not match", chained=False)
                 continue
-            yield Seen(seq, [(seq, record)], row[3], why, chained=False)
+            why = why if sound else "its checksum does not match"
+            end = row[3] if seq == found[-1][0] else -1
+            yield Seen(seq, [(seq, record)], end, why, chained=False)
             why = ""
         at, before = found[-1][0], row[3]
 

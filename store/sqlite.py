@@ -53,6 +53,9 @@ _SPENT = 512
 _BEGUN = "(SELECT max(first) FROM batch WHERE first <= ?)"
 _FOLLOWING = f"{ROW} WHERE first >= {_BEGUN} ORDER BY first LIMIT ?"
 _BETWEEN = f"{ROW} WHERE first >= {_BEGUN} AND first <= ? ORDER BY first"
+_BEFORE = (
+    "SELECT first, ts, before, crc, marks FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1"
+)
 _BEGIN = "SELECT first, ts, marks FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1"
 _NOT_OWNED = "DELETE FROM owned WHERE owner = ? AND first = ?"
 _OWNED = "SELECT first FROM owned WHERE owner = ? AND first <= ? ORDER BY first"
@@ -133,7 +136,7 @@ class SqliteLog:
                     size += len(packed.row[6])
                 self._db.execute("UPDATE head SET seq = ?, crc = ? WHERE one = 1", (seq, crc))
         except BaseException:
-            self._ids.read()
+            self._ids.undone()
             raise
         self._seq, self._crc = seq, crc
         self._written(4 + entries + size // PAGE)
@@ -163,7 +166,7 @@ class SqliteLog:
         self._check()
         if after > self._seq:
             raise Corrupt(after, "the record before it is missing")
-        seq = int(after)
+        seq: Any = after  # an Offset; making each of them would take a tenth of the time
         while True:
             if seq < self._base:  # also when it was trimmed under way
                 raise Trimmed(seq, self.first)
@@ -177,7 +180,7 @@ class SqliteLog:
                     if known != self._erasures:
                         break
                     seq += 1
-                    yield Offset(seq), body
+                    yield seq, body
                 if known != self._erasures:
                     damage = ""  # what is after it is read again, and then this
                     break
@@ -190,7 +193,7 @@ class SqliteLog:
 
     def _crc_after(self, seq: int) -> int | None:
         """What a row that begins after `seq` covers; None where none begins there."""
-        rows, damage = self._read(AT, (seq,))
+        rows, damage = self._read(_BEFORE, (seq,))
         if damage:
             raise Corrupt(seq, damage)
         if seq == self._base and (not rows or _batch.last(rows[0], seq) == seq):

@@ -27,7 +27,9 @@ def bench_log(directory: Path) -> list[Row]:
     """Microseconds of CPU for an event appended, and read with its CRC; bytes of the file."""
     rows: list[Row] = []
     for batch in (1, 8, 32):
-        taken = {what: ([], [], []) for what in ("one row per record (baseline)", "per batch")}
+        taken: dict[str, tuple[list[float], ...]] = {
+            what: ([], [], []) for what in ("one row per record (baseline)", "per batch")
+        }
         for turn in range(ROUNDS + 1):
             ids = clock.Ids(1e9)
             records = list(_records(ids, turn))
