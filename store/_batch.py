@@ -271,8 +271,8 @@ def marks_of(row: Row) -> bytes | None:
     """
     first, ts, linked, _, marks, gone, content = row
     n, values, begin = count(marks), list[int](), 0
-    crc = _seed(first, ts, n, linked)
     try:
+        crc = _seed(first, ts, n, linked)
         seals, known = struct.unpack(f"<{n}I", gone), _marks(n).unpack(marks)
         for i in range(n):
             _, eid, kind, owner, body = _HEAD.unpack_from(content, begin)

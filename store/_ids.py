@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from store import _batch
 from store._format import AT, INSERT
-from store.errors import Duplicate
+from store.errors import Corrupt, Duplicate
 
 _TOP_AT = "SELECT first, top FROM batch WHERE first <= ? ORDER BY first DESC LIMIT 1"
 _NEXT = "SELECT first FROM batch WHERE first > ? ORDER BY first LIMIT 1"
@@ -163,7 +163,10 @@ def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> int:
 
     How many entries it is found by. `ids` must be told where the transaction is undone.
     """
-    top, low, high, strays = ids.taken(packed.eids)
+    try:
+        top, low, high, strays = ids.taken(packed.eids)
+    except TypeError:
+        raise Corrupt(packed.row[0], "what ids are found by is damaged before it") from None
     db.execute(INSERT, (*packed.row, top, low, high))
     if strays:
         db.executemany("INSERT INTO stray (eid) VALUES (?)", [(each,) for each in strays])

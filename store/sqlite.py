@@ -191,7 +191,7 @@ class SqliteLog:
                 raise Corrupt(seq + 1, damage or f"it is missing, but the head says {self._seq}")
             self._check()
 
-    def _crc_after(self, seq: int) -> int | None:
+    def _crc_after(self, seq: int) -> Any:
         """What a row that begins after `seq` covers; None where none begins there."""
         rows, damage = self._read(_BEFORE, (seq,))
         if damage:
@@ -200,7 +200,7 @@ class SqliteLog:
             return self._base_crc
         if not rows:
             raise Corrupt(seq, "the record before it is missing")
-        return int(rows[0][3]) if _batch.last(rows[0], seq) == seq else None
+        return rows[0][3] if _batch.last(rows[0], seq) == seq else None
 
     def _following(self, seq: int) -> tuple[list[Row], str]:
         """The row that has `seq` and some of those after it."""
