@@ -238,6 +238,11 @@ def proven(row: Row) -> bool:
         return False
 
 
+def well_formed(row: Row) -> bool:
+    """Whether its marks are whole ones."""
+    return len(row[4]) % _MARK == 0
+
+
 def crc_of(row: Row) -> int:
     """The CRC of a row as its seed and marks make it."""
     return crc32(row[4], _seed(row[0], row[1], count(row[4]), row[2]))

@@ -33,9 +33,14 @@ def seen(db: sqlite3.Connection, base: int, crc: int) -> Iterator[Seen]:
         if stored[0] <= base and stored[4] == b"":
             continue  # trimmed, and its row is not deleted yet
         row, repaired = _mended(stored, at + 1, before)
+        if row is None and stored[0] <= base and _batch.well_formed(stored):
+            row = stored  # what it is linked to is trimmed; its records prove themselves
         found = list(_batch.whole(row)) if row is not None else []
         if row is None or not found:
             yield Seen(stored[0], [], -1, "its checksum does not match", chained=False)
+            if stored[0] == at + 1:
+                at = _batch.last(stored, at)
+            before = stored[3]
             continue
         linked = row[2] == before or row[0] != at + 1 or row[0] <= base
         why = "its checksum does not match" if repaired or not linked else ""
