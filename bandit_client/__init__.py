@@ -6,6 +6,8 @@
 ...     client.reward(decision, quality=1.0, cost_usd=0.0004)
 """
 
+from importlib import metadata
+
 from bandit_client._outbox import Batching, Delivery
 from bandit_client._retry import Retries
 from bandit_client._stream import AsyncStream
@@ -50,7 +52,10 @@ from bandit_client.errors import (
     Unknown,
 )
 
-__version__ = "0.1.0"
+try:
+    __version__ = metadata.version("bandit-client")
+except metadata.PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0.2.0.dev0"
 
 __all__ = [
     "Arm",

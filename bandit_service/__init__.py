@@ -1,6 +1,7 @@
 """An online-learning router for large language models."""
 
 import os
+from importlib import metadata
 
 # Before numpy is imported: the matrices are small, and OpenBLAS's further threads wait by spinning,
 # which takes half a core from whoever decides. Who wants them sets the number.
@@ -9,7 +10,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251 - set for it,
 import policies
 import store
 
-__version__ = "0.1.0"
+try:
+    __version__ = metadata.version("bandit-service")
+except metadata.PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0.2.0.dev0"
 
 # onnxruntime tells its makers how it is used, and keeps a number of the machine in the user's
 # cache, unless this is there when it is loaded. Who wants that sets it to 0.

@@ -63,7 +63,7 @@ def open_snapshots(settings: Settings) -> FileSnapshots:
 
 
 def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
-    """What watches for drift; None where it is off, or river is not installed.
+    """What watches for drift; None where it is off.
 
     Policies change while the service runs, and others learn beside the serving one, so `keep` with
     a policy on which it does not act is no error, but is told.
@@ -76,11 +76,7 @@ def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch
             "drift.keep does nothing to the serving policy, which watches its arms itself",
             extra={"keep": chosen.keep, "policy": type(serving).__name__},
         )
-    try:
-        return DriftWatch(chosen)
-    except ImportError as error:
-        _log.warning("drift detection is off", extra={"why": str(error)})
-        return None
+    return DriftWatch(chosen)
 
 
 def _check_retention(log: EventLog, settings: Settings) -> None:

@@ -1,24 +1,21 @@
 """The detectors: fed with what the fold of the log watches, and what they find becomes an event.
 
-ADWIN and Page-Hinkley are river's. They are no plain data, so they are no part of the folded state:
-after a start they are fed once more with the newest values, which are. An alarm is an event like
-any other, so the world follows from the log alone, whatever a detector does.
+They are no part of the folded state: after a start they are fed once more with the newest values,
+which are. An alarm is an event like any other, so the world follows from the log alone, whatever a
+detector does.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES, Track, split
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.settings import DriftSettings
+from bandit_service.statistics import change
 from policies import ArmId
 
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
@@ -28,7 +25,7 @@ KEEP = 0.1
 
 
 class Detector(Protocol):
-    """What is used of river's detectors."""
+    """What is asked of a detector."""
 
     @property
     def drift_detected(self) -> bool:
@@ -38,11 +35,6 @@ class Detector(Protocol):
     def update(self, x: float) -> None:
         """One more value."""
         ...
-
-
-def available() -> bool:
-    """Whether river is installed."""
-    return importlib.util.find_spec("river") is not None
 
 
 @dataclass(slots=True)
@@ -61,16 +53,11 @@ class _Fed:
 class DriftWatch:
     """`happened` after every applied event, in order; the alarm that it gives is to be appended.
 
-    O(1) and some microseconds for each settled reward and each decision. Raises ImportError
-    without river.
+    O(1) and some microseconds for each settled reward and each decision.
     """
 
     settings: DriftSettings = field(default_factory=DriftSettings)
     _fed: dict[ArmId, _Fed] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._adwin: Callable[..., Detector] = _river("adwin").ADWIN
-        self._page_hinkley: Callable[..., Detector] = _river("page_hinkley").PageHinkley
 
     @property
     def keep(self) -> float:
@@ -149,34 +136,13 @@ class DriftWatch:
         """Page-Hinkley watches the bad side: residuals that fall, distances that rise."""
         chosen, mode = self.settings, _worse(name)
         return {
-            ADWIN: self._adwin(delta=chosen.adwin_delta),
-            PAGE_HINKLEY: self._page_hinkley(
-                threshold=chosen.page_hinkley_threshold,
-                delta=chosen.page_hinkley_delta,
-                mode=mode,
+            ADWIN: change.ADWIN(chosen.adwin_delta),
+            PAGE_HINKLEY: change.PageHinkley(
+                chosen.page_hinkley_threshold, chosen.page_hinkley_delta, mode
             ),
         }
 
 
-def _worse(name: ArmId) -> str:
+def _worse(name: ArmId) -> Literal["up", "down"]:
     """The direction that is bad: queries that become unlike, arms that earn less than expected."""
     return "up" if name == QUERIES else "down"
-
-
-def _river(name: str) -> Any:
-    """A module of river.drift without its siblings, which import scipy.stats and data sets.
-
-    `make bench-drift` prints what that saves.
-    """
-    if not available():
-        raise ImportError("river is not installed: pip install river==0.26.1")
-    package = importlib.util.find_spec("river.drift")
-    assert package is not None
-    assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"bandit_service._river_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

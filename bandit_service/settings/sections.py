@@ -330,7 +330,7 @@ class TracingSettings:
 class DriftSettings:
     """What watches for arms and queries that change, and what follows from an alarm."""
 
-    enabled: bool = setting(True, "detect drift, if river is installed")
+    enabled: bool = setting(True, "detect drift")
     adwin_delta: float = setting(
         0.002, "ADWIN's delta; lower values give fewer and later alarms", low=1e-9, high=0.5
     )

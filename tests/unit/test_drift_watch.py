@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,7 +17,6 @@ from bandit_service.core.apply import apply
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES_WARM_UP
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
-from bandit_service.runtime import detectors
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.writer import Writer
@@ -32,11 +29,6 @@ from store import Full, Offset, Record
 from store.memory import MemoryLog
 
 A = ArmId("a")
-
-needs_river = pytest.mark.skipif(
-    not detectors.available(), reason="river is not installed: pip install river==0.26.1"
-)
-
 
 def _world() -> World:
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
@@ -85,7 +77,6 @@ def _fed(watch: DriftWatch, world: World, events: Iterator[ev.AnyEvent]) -> list
     return found
 
 
-@needs_river
 def test_a_planted_drop_is_found_with_its_moment_and_means() -> None:
     """0.7, and from the 1001st outcome on 0.4."""
     world, watch = _world(), DriftWatch(DriftSettings(keep=0.1, explore=0.05, explore_decisions=7))
@@ -98,7 +89,6 @@ def test_a_planted_drop_is_found_with_its_moment_and_means() -> None:
     assert (alarm.keep, alarm.explore, alarm.decisions) == (0.1, 0.05, 7)
 
 
-@needs_river
 def test_a_rise_is_found_by_adwin() -> None:
     coins = [*_coins(0.3, 1000, 1), *_coins(0.9, 300, 2)]
     (alarm,) = _fed(DriftWatch(), _world(), _events(iter(coins)))
@@ -106,13 +96,11 @@ def test_a_rise_is_found_by_adwin() -> None:
     assert (alarm.keep, alarm.explore, alarm.decisions) == (0.1, 0.0, 0)
 
 
-@needs_river
 @pytest.mark.parametrize("seed", range(5))
 def test_a_steady_arm_gives_no_alarm(seed: int) -> None:
     assert _fed(DriftWatch(), _world(), _events(iter(_coins(0.7, 2000, seed)))) == []
 
 
-@needs_river
 def test_queries_that_leave_the_known_ground_are_told_and_those_that_come_nearer_are_not() -> None:
     world, watch = _world(), DriftWatch()
     rng = np.random.default_rng(0)
@@ -128,7 +116,6 @@ def test_queries_that_leave_the_known_ground_are_told_and_those_that_come_nearer
     assert (alarm.arm, alarm.direction, alarm.keep) == ("", "up", 1.0)
 
 
-@needs_river
 def test_a_restart_in_the_middle_of_a_change_finds_it_all_the_same() -> None:
     """The detectors are lost, what they were fed with is not."""
     coins = [*_coins(0.7, 500, 1), *_coins(0.3, 150, 2)]
@@ -145,7 +132,6 @@ def test_a_restart_in_the_middle_of_a_change_finds_it_all_the_same() -> None:
     assert len(found) == 1
 
 
-@needs_river
 def test_an_alarm_that_a_crash_kept_from_being_written_is_found_at_the_start() -> None:
     world = _world()
     coins = [*_coins(0.7, 500, 1), *_coins(0.2, 150, 2)]
@@ -177,7 +163,6 @@ def _kinds(log: MemoryLog) -> list[str]:
     return [ev.kind(ev.decode(body)) for _, body in log.replay()]
 
 
-@needs_river
 async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_same_world() -> None:
     log = MemoryLog()
     writer = _writer(log, DriftWatch(DriftSettings(keep=0.1)))
@@ -199,7 +184,6 @@ async def test_the_alarm_stands_in_the_log_after_what_gave_it_and_folds_to_the_s
     assert world.digest() == writer.world.digest()
 
 
-@needs_river
 async def test_an_alarm_that_cannot_be_written_is_told_when_it_can() -> None:
     log = _Disk()
     writer = _writer(log, DriftWatch())
@@ -212,34 +196,6 @@ async def test_an_alarm_that_cannot_be_written_is_told_when_it_can() -> None:
     assert _kinds(log).count("drift_detected") == 1
 
 
-def test_without_river_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "river", None)
-    with pytest.raises(ImportError, match="pip install river=="):
-        DriftWatch()
-    assert not detectors.available()
-
-
-@needs_river
-def test_the_heavy_half_of_river_is_not_imported() -> None:
-    code = (
-        "import sys; from bandit_service.runtime.detectors import DriftWatch; DriftWatch(); "
-        "print({'river.drift', 'river.stream', 'scipy.stats', 'pandas'} & sys.modules.keys())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_a_service_without_river_says_so_once_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "river", None)
-    assert drift_watch(Settings(), policies.load("metallm")) is None
-    (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == ("WARNING", "drift detection is off")
-    assert "pip install" in record.__dict__["why"]
-
-
-@needs_river
 def test_the_settings_reach_the_detectors() -> None:
     chosen = DriftSettings(
         adwin_delta=0.01,
@@ -260,7 +216,6 @@ def test_the_settings_reach_the_detectors() -> None:
     assert by_default.keep == 0.1
 
 
-@needs_river
 @pytest.mark.parametrize(
     ("policy", "parameters", "keep", "told"),
     [
