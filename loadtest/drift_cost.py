@@ -1,9 +1,7 @@
-"""What watching costs: microseconds per event, and what loading the detectors takes."""
+"""What watching costs: microseconds per event."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -20,27 +18,11 @@ from bandit_service.runtime.detectors import DriftWatch
 from policies import ArmId
 
 EVENTS = 20_000
-_LOAD = """
-import sys, time
-import psutil
-import aiohttp, msgspec, numpy, onnxruntime, prometheus_client
-import bandit_service.runtime.detectors
-for name in ("pandas", "polars", "sklearn"):  # river takes them where they are installed
-    sys.modules[name] = None
-memory = lambda: psutil.Process().memory_info().rss / 2**20
-before, begun = memory(), time.perf_counter()
-{what}
-print(time.perf_counter() - begun, memory() - before)
-"""
-LOADS = {
-    "the two detectors, as the service loads them": "bandit_service.runtime.detectors.DriftWatch()",
-    "all of river.drift": "import river.drift",
-}
 
 
 def cost() -> list[Table]:
-    """The table of times and that of loads."""
-    return [_times(), _loads()]
+    """The table of times."""
+    return [_times()]
 
 
 def _events() -> Iterator[ev.AnyEvent]:
@@ -103,12 +85,3 @@ def _times() -> Table:
         ("of each", "folded, with or without detection", "detectors"),
         tuple((name, f"{micro * fold:.2f}", f"{micro * fed:.2f}") for name, fold, fed in rows),
     )
-
-
-def _loads() -> Table:
-    rows = []
-    for name, what in LOADS.items():
-        command = [sys.executable, "-c", _LOAD.format(what=what)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        rows.append((name, f"{float(told[0]):.2f}", f"{float(told[1]):.0f}"))
-    return Table("loading", ("what", "seconds", "MB of memory"), tuple(rows))

@@ -25,6 +25,7 @@ from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import ActivityFeeds
 from bandit_service.observe.snapshots import Shown
+from bandit_service.parsing.extras import install
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.learner_log import LearnerLog
@@ -251,7 +252,7 @@ def open_tracer(settings: Settings) -> Tracer | None:
     try:
         from bandit_service.app.otel import OtelTracer
     except ImportError as error:
-        what = f"tracing.endpoint: needs pip install 'bandit-service[otel]' ({error})"
+        what = f"tracing.endpoint: needs OpenTelemetry: {install('otel')} ({error})"
         raise BadSettings([what]) from None
     return OtelTracer(wanted.endpoint, wanted.share, wanted.service_name)
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import Unusable, decoded
 
 PACKED = (".gz", ".zst", ".bz2", ".xz")
@@ -64,7 +65,7 @@ def _unpacked(path: Path, raw: io.BufferedReader, until: ExitStack) -> io.Buffer
 def _zstd(raw: io.BufferedReader) -> Any:
     if importlib.util.find_spec("pyarrow") is None:
         raise Unusable(
-            "is packed with zstd, which needs pyarrow: pip install 'bandit-service[evaluate]', or "
+            f"is packed with zstd, which needs pyarrow: {install('evaluate', 'pyarrow')}, or "
             "unpack it with `zstd -d`"
         )
     import pyarrow as pa

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bandit_service.data.compressed import BROKEN, PACKED, opened, unpacked_name
 from bandit_service.data.delimited import canonical, delimited
 from bandit_service.data.rows import BadRecording
+from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import Unusable, json_of, not_utf8, with_point
 from bandit_service.parsing.suggestions import did_you_mean
 
@@ -159,7 +160,7 @@ def _object(value: Any, names: Sequence[str]) -> Mapping[str, Any] | Unread:
 
 def _parquet(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
     if importlib.util.find_spec("pyarrow") is None:
-        raise BadRecording(f"{path}: Parquet needs pyarrow: pip install 'bandit-service[evaluate]'")
+        raise BadRecording(f"{path}: Parquet needs pyarrow: {install('evaluate', 'pyarrow')}")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

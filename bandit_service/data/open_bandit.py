@@ -35,6 +35,7 @@ from bandit_service.data.logged import (
     unit,
 )
 from bandit_service.data.scan import Outcome, Scan
+from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import plain, with_point
 from bandit_service.parsing.suggestions import did_you_mean
 from policies import Vector
@@ -102,7 +103,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             import pyarrow.parquet as pq
         except ImportError:
             raise Unreadable(
-                f"{path}: Parquet needs pyarrow: pip install 'bandit-service[evaluate]'"
+                f"{path}: Parquet needs pyarrow: {install('evaluate', 'pyarrow')}"
             ) from None
         try:
             at = 0

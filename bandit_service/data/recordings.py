@@ -39,6 +39,7 @@ from bandit_service.data.rows import (
 )
 from bandit_service.data.rows import BadRecording as BadRecording
 from bandit_service.embedding import Backend
+from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import Unusable, json_of, text_of
 from policies import Vector
 
@@ -106,7 +107,9 @@ def load_paretobandit() -> Recorded:
     # Looked up, not imported: only its files are wanted.
     found = importlib.util.find_spec("pareto_bandit")
     if found is None or found.origin is None:
-        raise BadRecording("paretobandit: the package is not installed; pip install paretobandit")
+        raise BadRecording(
+            f"paretobandit: the package is not installed; {install('demo', 'paretobandit')}"
+        )
     package = Path(found.origin).parent
     listed = package / "config" / "models.json"
     try:

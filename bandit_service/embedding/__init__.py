@@ -1,6 +1,6 @@
 """The embedding stage: a query's text becomes a unit vector, off the event loop."""
 
-from bandit_service.embedding.backends import Backend, export, open_backend
+from bandit_service.embedding.backends import Backend, export, export_into, open_backend
 from bandit_service.embedding.models import ModelUnavailable, WrongDimension
 from bandit_service.embedding.stage import EmbeddingStage, Overloaded
 from bandit_service.embedding.surface import surface
@@ -15,6 +15,7 @@ __all__ = [
     "check_embedding",
     "estimate_tokens",
     "export",
+    "export_into",
     "open_backend",
     "surface",
     "text_of_messages",

@@ -14,17 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 from bandit_service.embedding import models
-from bandit_service.embedding.models import ModelUnavailable
+from bandit_service.embedding.models import EXPORTER, ModelUnavailable
+from bandit_service.parsing.extras import install
 
 _log = logging.getLogger("bandit.embedding")
-_EXPORTER = "4"
 _CHARS = 32
 _STATIC_TOKENS = 512
-_TORCH = "pip install 'torch==2.13.0' && pip install 'bandit-service[torch]'"
 
 Matrix = NDArray[np.float32]
 
@@ -52,16 +49,35 @@ def export(backend: str, model: str, cache_dir: Path) -> Path:
     """The directory with what `backend` needs of `model`; made once, all of it or nothing."""
     if backend == "torch":
         return models.directory_of(model)
+    if backend == "onnx" and (packaged := models.ready(model)) is not None:
+        return packaged
     directory = models.directory_of(model)
     if backend == "onnx" and (directory / "model.onnx").exists():
         return directory
     name = directory.parent.name if directory.name == "model" else directory.name
-    made = cache_dir / f"{name}-{backend}-{models.fingerprint(directory, _EXPORTER)}"
+    made = cache_dir / f"{name}-{backend}-{models.fingerprint(directory, EXPORTER)}"
     if not made.exists():
         _log.info("exporting the embedding model once", extra={"model": model})
         with _all_or_nothing(made) as partial:
             (_export_onnx if backend == "onnx" else _distil)(directory, partial)
     return made
+
+
+def export_into(model: str, into: Path) -> None:
+    """The files of the onnx backend, made of the weights, for a package that carries them.
+
+    The directory must be empty or not there. ModelUnavailable as for `export`.
+    """
+    if into.exists() and any(into.iterdir()):
+        raise ModelUnavailable(
+            f"--to: {into} is not empty; name a directory that is, or is not there"
+        )
+    weights = models.directory_of(model)
+    if into.exists():
+        into.rmdir()
+    with _all_or_nothing(into) as partial:
+        _export_onnx(weights, partial)
+        models.describe(partial, model, weights)
 
 
 class OnnxBackend:
@@ -99,14 +115,13 @@ class OnnxBackend:
                 "one that does is made from the weights"
             )
         self._tokenizer = models.tokenizer_of(directory)
-        self._most = int((self._tokenizer.truncation or {})["max_length"])
         self.dim = int(shape[-1])
 
     def encode(self, texts: Sequence[str]) -> Matrix:
         """See Backend. About linear in the tokens of all texts."""
-        out = np.empty((len(texts), self.dim), np.float32)
+        out, most = np.empty((len(texts), self.dim), np.float32), self._tokenizer.most
         for i, text in enumerate(texts):
-            ids = np.array([self._tokenizer.encode(beginning(text, self._most)).ids], np.int64)
+            ids = np.array([self._tokenizer.encode(beginning(text, most))], np.int64)
             feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
             out[i] = self._session.run(["embedding"], feed)[0][0]
         return out
@@ -118,11 +133,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, model: str, threads: int) -> None:
-        for package in ("torch", "sentence_transformers"):
-            if importlib.util.find_spec(package) is None:
-                raise ModelUnavailable(
-                    f'embedding.backend: "torch" needs the package {package}; run: {_TORCH}'
-                )
+        _need('"torch"', "torch", "torch", "sentence_transformers")
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -158,6 +169,10 @@ class StaticBackend:
     name = "static"
 
     def __init__(self, directory: Path) -> None:
+        _need('"static"', "static", "safetensors", "tokenizers")
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
         self.directory = directory
         tensors = load_file(directory / "model.safetensors")
         self._table = tensors["embeddings"].astype(np.float32)
@@ -199,7 +214,16 @@ def beginning(text: str, tokens: int) -> str:
     return text if len(text) <= most else text.lstrip()[:most]
 
 
+def _need(what: str, extra: str, *packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ModelUnavailable(
+                f"embedding.backend: {what} needs the package {package}; run: {install(extra)}"
+            )
+
+
 def _export_onnx(directory: Path, into: Path) -> None:
+    _need("making the files of the model", "export", "onnx", "safetensors")
     import onnx  # for the one time that the files are made; serving does without
 
     from bandit_service.embedding import bert_graph
@@ -211,11 +235,7 @@ def _export_onnx(directory: Path, into: Path) -> None:
 
 
 def _distil(directory: Path, into: Path) -> None:
-    for package in ("torch", "model2vec"):
-        if importlib.util.find_spec(package) is None:
-            raise ModelUnavailable(
-                f'embedding.backend: distilling "static" needs the package {package}; run: {_TORCH}'
-            )
+    _need('distilling "static"', "torch", "torch", "model2vec")
     from model2vec.distill import distill
 
     distilled: Any = distill(str(directory), pca_dims=384)

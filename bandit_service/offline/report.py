@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service.offline.baselines import Track
 from bandit_service.offline.simulate import Run
+from bandit_service.parsing.extras import install
 from policies import Floats
 
 Runs = Mapping[str, Sequence[Run]]
@@ -115,7 +116,7 @@ def table(rows: Sequence[Row]) -> str:
 def check_plot() -> None:
     """Raise PlotUnavailable where matplotlib is not installed, before the work and not after."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise PlotUnavailable("the plot needs matplotlib; run: pip install 'bandit-service[demo]'")
+        raise PlotUnavailable(f"the plot needs matplotlib; run: {install('demo', 'matplotlib')}")
 
 
 def plot(runs: Runs, title: str, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Detectors of change in a stream of numbers: ADWIN and Page-Hinkley.
 
-Both give the alarms of river's (0.26.1), value for value, which a test compares. river itself brings
-scipy, four times what a service needs of everything else.
+Both give the alarms of river's (0.26.1), value for value, which a test compares. river itself
+brings scipy, and both are nearly as large as all else that a service needs.
 """
 
 from __future__ import annotations

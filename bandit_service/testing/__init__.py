@@ -8,7 +8,7 @@ Subclass a suite in a test of yours, and pytest runs it:
     class TestThrifty(PolicySuite):
         policy = Thrifty
 
-Needs the extra `testing`: pip install 'bandit-service[testing]'.
+Needs the extra `testing`, hypothesis and pytest; docs/install.md says how an extra is installed.
 """
 
 from bandit_service.testing.indexes import IndexSuite

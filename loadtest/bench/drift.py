@@ -44,7 +44,7 @@ from bandit_service.lab.pool import in_processes
 from bandit_service.lab.summary import interval
 from bandit_service.lab.tables import Table, number
 from bandit_service.offline.simulate import simulate, stream
-from bandit_service.runtime.detectors import DriftWatch, available
+from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.settings import DriftSettings, Settings
 from loadtest.drift_cost import cost
 from loadtest.drift_queries import queries
@@ -282,9 +282,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--parts", nargs="+", default=PARTS, choices=PARTS)
     add("--markdown", type=Path, help="write the tables into this file's sections")
     args = parser.parse_args(argv)
-    if not available():
-        print("river is not installed: pip install river==0.26.1", file=sys.stderr)
-        return 1
     tables: dict[str, list[Table]] = {part: [] for part in args.parts}
     wanted = ["none", *(name for name in args.reactions if name != "none")]
 

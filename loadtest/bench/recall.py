@@ -3,7 +3,7 @@
 CPU time of the thread, alone and in batches, each way by turns in the same run, so that a noisy
 machine is noisy for all of them. The graph is hnswlib's, which the service had before; the wheel
 is numkong, a library of kernels. Both are left out where they are not installed
-(`pip install 'bandit-service[bench]'`).
+(`pip install '.[bench]'`).
 """
 
 from __future__ import annotations

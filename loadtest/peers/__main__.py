@@ -36,6 +36,7 @@ from bandit_service.data.recordings import (
     open_recording,
 )
 from bandit_service.embedding import ModelUnavailable, open_backend
+from bandit_service.parsing.extras import install
 from bandit_service.settings import Settings
 from loadtest.peers.entrants import (
     EMBEDDING,
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from loadtest.peers import summary  # reads scipy
     except ImportError as error:
-        return _refuse(f"{error}; pip install 'bandit-service[evaluate]'")
+        return _refuse(f"{error}; {install('evaluate')}")
     features = args.features or FEATURES
     rows = _there(entrants(args.policy, only=args.only, features=features, share=args.share))
     reports, tables, failed = [], [], False

@@ -30,6 +30,7 @@ from store.memory import MemoryLog
 
 A = ArmId("a")
 
+
 def _world() -> World:
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
     spec = ev.ArmSpec(id=A, usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)

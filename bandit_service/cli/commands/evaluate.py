@@ -33,6 +33,7 @@ from bandit_service.lab.faithful import FAITHFUL, OURS
 from bandit_service.lab.online import Entrant, Protocol
 from bandit_service.lab.routers import OfflineRouter, references, standard
 from bandit_service.offline.candidates import split
+from bandit_service.parsing.extras import install
 
 PROTOCOLS = ("offline", "online", "change", "regimes")
 PAPER = "@paper"
@@ -232,4 +233,4 @@ def _of_a_log(args: argparse.Namespace) -> bool:
 def _check_extra() -> None:
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise Usage(f"evaluate needs {', '.join(missing)}: pip install 'bandit-service[evaluate]'")
+        raise Usage(f"evaluate needs {', '.join(missing)}: {install('evaluate')}")

@@ -21,6 +21,7 @@ from bandit_service.cli.options import USAGE_ERROR, key_for
 from bandit_service.data import dsjson, jsonl, open_bandit
 from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
 from bandit_service.data.scan import Scan
+from bandit_service.parsing.extras import install
 
 _EMBEDDINGS = {
     "jsonl": ("base64", "list", "none"),
@@ -114,7 +115,7 @@ def _wrong(args: argparse.Namespace) -> str:
     try:
         import pyarrow  # noqa: F401 - an extra, which only this format needs
     except ImportError:
-        return "Parquet needs pyarrow: pip install 'bandit-service[evaluate]'"
+        return f"Parquet needs pyarrow: {install('evaluate', 'pyarrow')}"
     return ""
 
 

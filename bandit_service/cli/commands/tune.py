@@ -30,6 +30,7 @@ from bandit_service.data.recordings import (
 )
 from bandit_service.embedding import open_backend
 from bandit_service.lab.data import Labelled
+from bandit_service.parsing.extras import install
 
 if TYPE_CHECKING:
     from bandit_service.lab.tune import Range, Trial, Tuning
@@ -302,4 +303,4 @@ def _check_extra(drawn: bool) -> None:
     needs = ("scipy", *(("optuna",) if drawn else ()))
     missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if missing:
-        raise Usage(f"tune needs {', '.join(missing)}: pip install 'bandit-service[evaluate]'")
+        raise Usage(f"tune needs {', '.join(missing)}: {install('evaluate')}")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bandit_service.parsing.extras import install
+
 
 class MissingExtra(RuntimeError):
     """A router needs a package that is not installed."""
@@ -19,7 +21,7 @@ def sklearn(module: str) -> Any:
         return importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            "scikit-learn is not installed; pip install 'bandit-service[evaluate]'"
+            f"scikit-learn is not installed; {install('evaluate', 'scikit-learn')}"
         ) from error
 
 
