@@ -199,10 +199,13 @@ docs: $(VENV)/.docs ## this documentation as a site with search, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-lock: $(VENV)/.base ## pin the service's dependencies with their hashes in requirements.lock
+lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, with their hashes in requirements*.lock
 	@$(PIP) 'pip-tools>=7.5,<8'
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
+	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-header --no-annotate --strip-extras --extra export --output-file requirements-export.lock pyproject.toml
+	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 
 # In an environment of its own, so that what lists the packages is not among them.

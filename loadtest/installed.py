@@ -21,6 +21,7 @@ from pathlib import Path
 
 LIMIT_MB = 250
 _START_S = 120.0
+_BUILD = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
 
 
 class Wrong(Exception):
@@ -96,7 +97,7 @@ def decided(python: Path, directory: Path) -> str:
     try:
         _wait(f"{url}/readyz", process, log)
         body = json.dumps({"query": "What is 17 * 23?"}).encode()
-        with urllib.request.urlopen(f"{url}/v1/decide", body) as answer:
+        with urllib.request.urlopen(f"{url}/v1/decide", body) as answer:  # noqa: S310
             told = json.load(answer)
     finally:
         process.terminate()
@@ -121,8 +122,7 @@ def built_again(dist: Path) -> list[str]:
             wheel = _one(dist, f"{source.name.split('-')[0]}-*.whl")
             epoch = str(int((tree / "PKG-INFO").stat().st_mtime))
             subprocess.run(
-                [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory]
-                + [str(tree)],
+                [*_BUILD, "--outdir", directory, str(tree)],
                 check=True,
                 capture_output=True,
                 env={"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": epoch},  # noqa: TID251 - the compiler's
@@ -150,7 +150,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < end:
         try:
-            urllib.request.urlopen(url).close()
+            urllib.request.urlopen(url).close()  # noqa: S310
         except OSError:
             time.sleep(0.2)
         else:

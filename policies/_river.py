@@ -58,9 +58,7 @@ class River:
 
     def __post_init__(self) -> None:
         if find_spec("river") is None:
-            raise ValueError(
-                "river is not installed; pip install river==0.26.1 brings its policies"
-            )
+            raise ValueError("river is not installed; run: pip install river==0.26.1")
         within("epsilon", self.epsilon, 0.0, 1.0)
         within("burn_in", self.burn_in, 0, 1000)
         within("seed", self.seed, 0, 2**53)

@@ -39,16 +39,68 @@ def _ran(*command: str) -> str:
 
 def test_kubernetes_manifests_are_by_the_schema() -> None:
     documents = _documents("kubernetes/bandit-service.yaml")
-    assert [each["kind"] for each in documents] == ["Service", "StatefulSet"]
+    assert [each["kind"] for each in documents] == ["ConfigMap", "Service", "StatefulSet"]
     for each in documents:
         kubernetes_validate.validate(each, "1.30", strict=True)
-    documents[1]["spec"]["replica"] = 1
+    documents[2]["spec"]["replica"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(documents[1], "1.30", strict=True)
+        kubernetes_validate.validate(documents[2], "1.30", strict=True)
+
+
+def _settings_of(text: str, secrets: Path, tmp_path: Path) -> settings.Settings:
+    """What a configuration of deploy/ says, with its secrets where the test has them."""
+    config = tmp_path / "bandit.toml"
+    config.write_text(re.sub(r'"/run/secrets/[^"]*keys.toml"', f'"{secrets}"', text))
+    return settings.read(config, {})
+
+
+def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[keys]]\nid = "app"\nhash = "{"0" * 64}"\nscopes = ["decide"]\n')
+
+    config, _, workload = _documents("kubernetes/bandit-service.yaml")
+    pod = workload["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {each["name"]: each for each in container["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert volumes["configuration"]["configMap"]["name"] == config["metadata"]["name"]
+    path = Path(container["args"][-1])
+    assert (str(path.parent), path.name) == (mounts["configuration"]["mountPath"], *config["data"])
+    assert mounts["secrets"]["readOnly"]
+    assert not volumes["secrets"]["secret"]["defaultMode"] & 0o007
+    (text,) = config["data"].values()
+    assert f'"{mounts["secrets"]["mountPath"]}/keys.toml"' in text
+    assert [key.id for key in _settings_of(text, keys, tmp_path).keys] == ["app"]
+
+    (compose,) = _documents("compose.yaml")
+    service = compose["services"]["bandit-service"]
+    (mounted,) = service["configs"]
+    assert service["command"][-1] == mounted["target"]
+    text = (DEPLOY / compose["configs"][mounted["source"]]["file"]).read_text(encoding="utf-8")
+    (secret,) = service["secrets"]
+    assert f'"{secret["target"]}"' in text
+    default = re.findall(r":-(.*)}$", compose["secrets"][secret["source"]]["file"])
+    there = DEPLOY / default[0]
+    assert [key.id for key in _settings_of(text, keys, tmp_path).keys] == ["app"]
+    assert _settings_of(text, there, tmp_path).keys == ()
+
+    unit = (DEPLOY / "systemd" / "bandit-service.service").read_text(encoding="utf-8")
+    (credential,) = re.findall(r"^LoadCredential=(\S+?):/", unit, re.MULTILINE)
+    assert f"\nEnvironment=BANDIT_SECURITY_KEYS_FILE=%d/{credential}\n" in unit
+
+
+def test_the_image_and_the_pod_write_to_their_volumes_only() -> None:
+    (compose,) = _documents("compose.yaml")
+    assert compose["services"]["bandit-service"]["read_only"]
+    image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    last = image[image.rindex("\nFROM ") :]
+    assert "/src/bandit_model/files" in image, "the image carries the model"
+    assert "export-model" not in last, "and makes none when it runs"
+    assert "COPY --from=build /opt/export" not in last, "nor carries what it was made with"
 
 
 def test_the_service_monitor_finds_the_service() -> None:
-    service, workload = _documents("kubernetes/bandit-service.yaml")
+    _, service, workload = _documents("kubernetes/bandit-service.yaml")
     (monitor,) = _documents("kubernetes/servicemonitor.yaml")
     labels = service["metadata"]["labels"].items()
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
@@ -70,9 +122,14 @@ def test_the_service_monitor_finds_the_service() -> None:
 
 
 def test_settings_in_the_files_are_settings() -> None:
-    known = {"BANDIT_DATA_DIR", "BANDIT_KEYS", "BANDIT_ARMS"} | {
-        "BANDIT_" + key.upper().replace(".", "_") for key in settings.rules()
-    }
+    known = (
+        {"BANDIT_DATA_DIR", "BANDIT_KEYS", "BANDIT_ARMS"}
+        | {
+            "BANDIT_BUILD_VERSION",  # of hatch_version.py, for the image
+            "BANDIT_KEYS_FILE",  # of compose.yaml: the file that is mounted
+        }
+        | {"BANDIT_" + key.upper().replace(".", "_") for key in settings.rules()}
+    )
     for path in DEPLOY.rglob("*"):
         if path.is_file():
             for name in re.findall(r"\bBANDIT_[A-Z_]+", path.read_text(encoding="utf-8")):
@@ -91,7 +148,7 @@ def test_who_asks_by_the_files_names_is_served() -> None:
     (scraped,) = _documents("prometheus/prometheus.yaml")
     for host in (*scraped["scrape_configs"][0]["static_configs"][0]["targets"], "127.0.0.1:8080"):
         borders.cross(Headers([host]), "open")
-    _, workload = _documents("kubernetes/bandit-service.yaml")
+    _, _, workload = _documents("kubernetes/bandit-service.yaml")
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     environ = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     pods = _borders(environ, keys=True)
@@ -178,9 +235,15 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
     assert project["optional-dependencies"]["drift"] == [], "an old name, which is still accepted"
     dependencies = {wanted.name: wanted for wanted in map(Requirement, project["dependencies"])}
-    assert "river" in dependencies
     for wanted in dependencies.values():
         assert wanted.specifier.contains(pinned[wanted.name]), f"{wanted}: make lock"
+    assert not {"onnx", "river", "scipy", "tokenizers"} & pinned.keys(), "an extra brings these"
+    assert "--require-hashes --requirement /src/requirements-export.lock" in text
+    export = (ROOT / "requirements-export.lock").read_text(encoding="utf-8")
+    made_with = dict(re.findall(r"^([\w.-]+)==(\S+)", export, re.MULTILINE))
+    assert pinned.items() <= made_with.items()
+    for wanted in map(Requirement, project["optional-dependencies"]["export"]):
+        assert wanted.specifier.contains(made_with[wanted.name]), f"{wanted}: make lock"
 
 
 def test_prometheus_agrees_with_its_configuration() -> None:

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.client.unruly import DECIDED, unruly
+from tests.packaging.conftest import build
 
 ROOT = Path(__file__).parents[2] / "bandit_client"
 
@@ -21,9 +22,7 @@ ROOT = Path(__file__).parents[2] / "bandit_client"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("client-wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target)]
-    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    build(ROOT, target)  # the wheel is built of the source distribution
     (built,) = target.glob("*.whl")
     return built
 
@@ -97,7 +96,11 @@ print(bandit_client.__file__)
     assert Path(file).is_relative_to(alone.parents[1])
 
 
-def test_its_version_is_the_one_of_the_distribution(wheel: Path) -> None:
-    import bandit_client
-
-    assert wheel.name.split("-")[1] == bandit_client.__version__
+def test_its_version_is_the_one_of_the_distribution(
+    wheel: Path, alone: Path, tmp_path: Path
+) -> None:
+    code = "import bandit_client; print(bandit_client.__version__)"
+    done = subprocess.run(
+        [str(alone), "-c", code], capture_output=True, text=True, cwd=tmp_path, env={}
+    )
+    assert done.stdout.strip() == wheel.name.split("-")[1], done.stderr

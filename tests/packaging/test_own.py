@@ -11,9 +11,6 @@ import pytest
 
 import policies
 from bandit_service import settings
-from tests.packaging.test_wheel import elsewhere, wheel
-
-__all__ = ["elsewhere", "wheel"]
 
 POLICY = '''
 """Always the arm whose name comes first."""

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-import sys
-import sysconfig
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.packaging.conftest import ROOT, build
+
 PACKAGES = ("bandit_service", "policies", "store")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target)]
-    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = target.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment outside the tree, with the wheel installed."""
-    directory = tmp_path_factory.mktemp("installed")
-    venv.create(directory, with_pip=False, symlinks=True)
-    python = directory / "bin" / "python"
-    site = directory / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-    with zipfile.ZipFile(wheel) as archive:
-        assert not [name for name in archive.namelist() if ".data/" in name]
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
-    options = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check", "-q"]
-    done = subprocess.run([*pip, *options, str(wheel)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # The dependencies; .pth files found there are not followed, so no editable checkout is seen.
-    dependencies = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
-    return python
 
 
 def run(python: Path, code: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -117,3 +87,31 @@ def test_a_foreign_package_of_that_name_is_named(
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError")
     assert str(foreign) in last
+
+
+def test_the_source_distribution_and_the_tree_give_the_same_bytes(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """Two builds, in two places: one of what was packed, one of the checkout."""
+    build(ROOT, tmp_path, "--wheel")
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_it_knows_its_version(wheel: Path, elsewhere: Path, tmp_path: Path) -> None:
+    done = run(elsewhere, "import bandit_service as b; print(b.__version__)", tmp_path)
+    assert done.stdout.strip() == wheel.name.split("-")[1]
+
+
+def test_what_serves_needs_no_more_than_it_declares(wheel: Path) -> None:
+    """Nothing that only makes a model's files, or only studies need, is installed by default."""
+    with zipfile.ZipFile(wheel) as archive:
+        (about,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(about).decode()
+    declared = re.findall(r"^Requires-Dist: ([\w-]+)[^;]*$", text, re.MULTILINE)
+    assert sorted(declared) == [
+        "aiohttp", "jsonschema", "msgspec", "numpy", "onnxruntime", "prometheus-client", "tqdm",
+    ]  # fmt: skip
+    extras = set(re.findall(r"^Provides-Extra: (.*)$", text, re.MULTILINE))
+    assert {"export", "evaluate", "river", "drift", "otel", "torch"} <= extras

