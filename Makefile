@@ -214,8 +214,9 @@ $(VENV)/sbom/.cyclonedx: | $(VENV)/.base
 	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom==7.5.0' && touch $@
 
 sbom: $(VENV)/sbom/.cyclonedx ## what the service is made of, as CycloneDX (var/sbom.cdx.json), by requirements.lock with its hashes
-	@mkdir -p var
-	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	@mkdir -p var/sbom
+	@sed "s/^dynamic = .*/version = \"$$($(BIN)/python hatch_version.py)\"/" pyproject.toml > var/sbom/pyproject.toml
+	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject var/sbom/pyproject.toml --output-reproducible \
 	  --of JSON -o var/sbom.cdx.json
 	@echo "var/sbom.cdx.json"
 
@@ -227,11 +228,11 @@ $(VENV)/.build: $(VENV)/.base
 BUILD = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1580601600) \
   $(BIN)/python -m build --no-isolation --outdir dist
 
-dist: $(VENV)/.build ## dist/: wheels of the service, the client and the model, source distributions, hashes and an SBOM
+dist: $(VENV)/.build sbom ## dist/: wheels of the service, the client and the model, source distributions, hashes and an SBOM
 	@rm -rf dist bandit_model/files && mkdir dist
 	@$(BIN)/bandit-service export-model --to bandit_model/files
 	@$(BUILD) . && $(BUILD) bandit_client && $(BUILD) --wheel bandit_model
-	@$(MAKE) --no-print-directory sbom && cp var/sbom.cdx.json dist/bandit-service.cdx.json
+	@cp var/sbom.cdx.json dist/bandit-service.cdx.json
 	@cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 dist-check: $(VENV)/.build ## dist/ installed in an empty environment: hashes, size, a start, a decision, and a second build of the same bytes

@@ -14,8 +14,8 @@ def install(extra: str, *packages: str) -> str:
 
     In a checkout that is not installed it is the one to run there.
 
-    >>> install("otel", "no-such-package")
-    'pip install no-such-package'
+    >>> install("otel", "no-such-package").split()
+    ['pip', 'install', 'no-such-package']
     """
     needed = _needed(extra)
     names = [name.lower().replace("_", "-") for name in packages] or list(needed)

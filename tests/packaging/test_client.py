@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.built import build
 from tests.client.unruly import DECIDED, unruly
-from tests.packaging.conftest import build
 
 ROOT = Path(__file__).parents[2] / "bandit_client"
 

@@ -13,7 +13,7 @@ import pytest
 
 from bandit_service.cli.main import main
 from bandit_service.embedding import ModelUnavailable, export, models, open_backend
-from tests.packaging.conftest import ROOT, build
+from tests.built import ROOT, build
 
 MODULE = "bandit_model_all_minilm_l6_v2"
 MODEL = "all-MiniLM-L6-v2"

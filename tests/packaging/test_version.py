@@ -11,7 +11,7 @@ import pytest
 import bandit_client
 import bandit_service
 import hatch_version
-from tests.packaging.conftest import ROOT
+from tests.built import ROOT
 
 _WHO = ("-c", "user.name=n", "-c", "user.email=e@example.invalid", "-c", "commit.gpgsign=false")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import ROOT, build
+from tests.built import ROOT, build
 
 PACKAGES = ("bandit_service", "policies", "store")
 
@@ -109,7 +109,7 @@ def test_what_serves_needs_no_more_than_it_declares(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (about,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         text = archive.read(about).decode()
-    declared = re.findall(r"^Requires-Dist: ([\w-]+)[^;]*$", text, re.MULTILINE)
+    declared = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", text, re.MULTILINE)
     assert sorted(declared) == [
         "aiohttp", "jsonschema", "msgspec", "numpy", "onnxruntime", "prometheus-client", "tqdm",
     ]  # fmt: skip
