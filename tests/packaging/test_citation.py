@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 _KEYS = {
     "abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi",
     "identifiers", "keywords", "license", "license-url", "message", "preferred-citation",
-    "references", "repository", "repository-artifact", "repository-code", "title", "type", "url", "version",
+    "references", "repository", "repository-artifact", "repository-code",
+    "title", "type", "url", "version",
 }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_every_alarm_is_rivers(ours: Made, theirs: Made) -> None:
             other.update(x)
             assert mine.drift_detected == other.drift_detected, i
             alarms += mine.drift_detected
-    assert alarms > 10
+    assert alarms > 5
 
 
 def test_a_steady_stream_gives_no_alarm_and_the_window_stays_small() -> None:
