@@ -9,14 +9,8 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-import pytest
 
-from bandit_service.runtime import detectors
 from tests.service.running import Client, Process, a_vector, serving
-
-pytestmark = pytest.mark.skipif(
-    not detectors.available(), reason="river is not installed: pip install river==0.26.1"
-)
 
 ARMS = json.dumps(
     [{"id": name, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0} for name in ("good", "fair")]

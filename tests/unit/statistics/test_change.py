@@ -28,7 +28,7 @@ def _streams() -> list[list[float]]:
 
 def _pairs() -> list[tuple[str, Made, Made]]:
     pairs: list[tuple[str, Made, Made]] = [
-        (f"adwin {delta}", lambda d=delta: ADWIN(d), lambda d=delta: drift.ADWIN(delta=d))  # type: ignore[misc]
+        (f"adwin {delta}", lambda d=delta: ADWIN(d), lambda d=delta: drift.ADWIN(delta=d))  # type: ignore[misc,no-untyped-call]
         for delta in (0.002, 0.05, 0.5)
     ]
     for mode in ("up", "down"):
