@@ -15,5 +15,5 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert cli.main(["export", "--format", "parquet", "--to", str(tmp_path / "tables")]) == 2
-    assert "pip install 'bandit-service[evaluate]'" in capsys.readouterr().err
+    assert "Parquet needs pyarrow: pip install" in capsys.readouterr().err
     assert not (tmp_path / "tables").exists()

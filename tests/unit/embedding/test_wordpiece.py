@@ -33,8 +33,10 @@ def test_latin_texts_have_the_same_tokens(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "Héllo, WORLD!", "don't [SEP] stop [MASK]now", "İstanbul ΣΑΣ", "日本語 text 한국어",
-        "a" * 101, "a" * 100, "tab\tnew\nline\r\x00\x85\x1f\ufffd", "fl\ufb01 ﬀ Ⅻ ①", "👩‍👩‍👧 ok", "naïve\u0301",
+        "", " ", "Héllo, WORLD!", "don't [SEP] stop [MASK]now", "İstanbul ΣΑΣ",
+        "日本語 text 한국어",
+        "a" * 101, "a" * 100, "tab\tnew\nline\r\x00\x85\x1f\ufffd",
+        "fl\ufb01 ﬀ Ⅻ ①", "👩‍👩‍👧 ok", "naïve\u0301",
         "word " * 400, "x = y**2; // ~`^$", "[sep] [CLS][CLS]", "\u3000wide\u2028line",
     ],
 )  # fmt: skip

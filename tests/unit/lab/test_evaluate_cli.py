@@ -183,7 +183,7 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(evaluate, "_NEEDS", ("no_such_package",))
     assert _run(monkeypatch, tmp_path, "--data", "x.jsonl") == 2
-    assert "no_such_package: pip install 'bandit-service[evaluate]'" in capsys.readouterr().err
+    assert "no_such_package: pip install " in capsys.readouterr().err
 
 
 def test_the_command_line_needs_none_of_the_extra_to_start() -> None:

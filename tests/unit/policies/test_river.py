@@ -229,7 +229,9 @@ def test_river_is_imported_only_where_one_of_its_policies_is_made() -> None:
 
 def test_without_river_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "river", None)
-    with pytest.raises(ValueError, match=r"^river is not installed; pip install river==0.26.1"):
+    with pytest.raises(
+        ValueError, match=r"^river is not installed; run: pip install river==0.26.1"
+    ):
         policies.load("river:UCB")
 
 
