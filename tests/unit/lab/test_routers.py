@@ -523,7 +523,7 @@ def test_without_scikit_learn_the_error_says_what_to_install(
     monkeypatch.setattr(importlib, "import_module", missing)
     for router in (MLP(), SVM(), KMeans()):
         with pytest.raises(
-            MissingExtra, match="scikit-learn is not installed; pip install .*scikit-learn"
+            MissingExtra, match=r"scikit-learn is not installed; pip install .*scikit-learn"
         ):
             router.fit(topics(20), 0)
 
