@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import unicodedata
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_another_kind_takes_the_package(tmp_path: Path, monkeypatch: pytest.Monk
     theirs.no_padding()
     text = "lower UPPER"
     assert models.tokenizer_of(tmp_path).encode(text) == theirs.encode(text).ids
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelUnavailable, match="needs the package tokenizers; run: pip install"):
         models.tokenizer_of(tmp_path)
 
