@@ -11,11 +11,17 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 from aiohttp import web
+
+from bandit_service.core import events as ev
+from loadtest.bench.start import link_models
+from policies import ArmId
 
 WORDS = 20
 LITELLM = ".venv/litellm/bin/litellm"
@@ -29,34 +35,59 @@ _ANSWER = {
 }  # fmt: skip
 
 
-@contextlib.asynccontextmanager
-async def an_upstream() -> AsyncIterator[str]:
-    """URL of a server of OpenAI's wire format that answers at once, a stream in 23 events."""
-    async with _python("upstream") as url:
-        yield url
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server in a process of its own."""
+
+    url: str
+    process: psutil.Process
+
+
+def the_arms() -> list[ev.ArmSpec]:
+    """Three arms on the upstream `u`."""
+    return [
+        ev.ArmSpec(
+            id=ArmId(f"arm-{name}"),
+            usd_per_mtok_in=1.0,
+            usd_per_mtok_out=2.0,
+            upstream="u",
+            model="m",
+        )
+        for name in "abc"
+    ]
 
 
 @contextlib.asynccontextmanager
-async def a_bare_proxy(upstream: str) -> AsyncIterator[str]:
-    """URL of the least that a proxy in aiohttp can do."""
-    async with _python("proxy", upstream) as url:
-        yield url
+async def an_upstream() -> AsyncIterator[Running]:
+    """A server of OpenAI's wire format that answers at once, a stream in 23 events."""
+    async with _python("upstream") as running:
+        yield running
 
 
 @contextlib.asynccontextmanager
-async def the_service(directory: Path, upstream: str) -> AsyncIterator[str]:
-    """URL of the service with three arms on the upstream."""
+async def a_bare_proxy(upstream: str) -> AsyncIterator[Running]:
+    """The least that a proxy in aiohttp can do."""
+    async with _python("proxy", upstream) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def the_service(directory: Path, upstream: str, checkout: Path) -> AsyncIterator[Running]:
+    """The service of a checkout (its whole path), with three arms on the upstream and its data in a directory."""
     config, ready = directory / "gateway.toml", directory / "gateway.json"
     arms = "".join(
-        f'[[arms]]\nid = "arm-{name}"\nusd_per_mtok_in = 1.0\nusd_per_mtok_out = 2.0\n'
-        f'upstream = "u"\nmodel = "m"\n'
-        for name in "abc"
+        f'[[arms]]\nid = "{arm.id}"\nusd_per_mtok_in = {arm.usd_per_mtok_in}\n'
+        f'usd_per_mtok_out = {arm.usd_per_mtok_out}\nupstream = "u"\nmodel = "{arm.model}"\n'
+        for arm in the_arms()
     )
     config.write_text(
         f'data_dir = "{directory}"\nlog_level = "warning"\n[[upstreams]]\nid = "u"\n'
         f'base_url = "{upstream}/v1"\n{arms}'
     )
+    link_models(directory)
     process = await asyncio.create_subprocess_exec(
+        "/usr/bin/env",
+        f"PYTHONPATH={checkout}",
         sys.executable,
         "-m",
         "bandit_service.cli",
@@ -68,24 +99,26 @@ async def the_service(directory: Path, upstream: str) -> AsyncIterator[str]:
         "--ready-file",
         str(ready),
         stderr=asyncio.subprocess.DEVNULL,
+        cwd=checkout,
     )
     try:
         while not await asyncio.to_thread(ready.exists):
             assert process.returncode is None, "the service did not start"
             await asyncio.sleep(0.02)
-        yield str(json.loads(await asyncio.to_thread(ready.read_text))["url"])
+        url = json.loads(await asyncio.to_thread(ready.read_text))["url"]
+        yield Running(url, psutil.Process(process.pid))
     finally:
         process.terminate()
         await process.wait()
 
 
 @contextlib.asynccontextmanager
-async def litellms_proxy(directory: Path, upstream: str) -> AsyncIterator[str]:
-    """URL of LiteLLM's proxy, "" where it is not installed or does not start."""
+async def litellms_proxy(directory: Path, upstream: str) -> AsyncIterator[Running | None]:
+    """LiteLLM's proxy, None where it is not installed or does not start."""
     command = shutil.which(LITELLM) or shutil.which("litellm")
     if command is None:
         print(f"LiteLLM's proxy: left out, there is no {LITELLM}", file=sys.stderr)
-        yield ""
+        yield None
         return
     config, told = directory / "litellm.yaml", directory / "litellm.log"
     config.write_text(
@@ -121,7 +154,7 @@ async def litellms_proxy(directory: Path, upstream: str) -> AsyncIterator[str]:
         if process.returncode is not None:
             last = told.read_text(errors="replace")[-500:]
             print(f"LiteLLM's proxy: left out, it ended at its start: {last}", file=sys.stderr)
-        yield url if process.returncode is None else ""
+        yield Running(url, psutil.Process(process.pid)) if process.returncode is None else None
     finally:
         if process.returncode is None:
             process.kill()
@@ -137,13 +170,14 @@ async def _alive(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _python(*arguments: str) -> AsyncIterator[str]:
+async def _python(*arguments: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtest.proxies", *arguments, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
+        url = (await process.stdout.readline()).decode().strip()
+        yield Running(url, psutil.Process(process.pid))
     finally:
         process.kill()
         await process.wait()

@@ -2,7 +2,9 @@
 
 All of them stand in front of the same upstream, a process that answers at once, and are called by
 the same client, one request after another and many at a time; rounds alternate, so that all see
-the same machine. `python -m loadtest.bench.gateway --each 10 --rounds 1` is a look at it.
+the same machine. The client writes prepared bytes to plain sockets, so that it is not the limit.
+`python -m loadtest.bench.gateway --each 10 --rounds 1` is a look at it; `--beside DIR` has the
+gateway of another checkout in the same run.
 """
 
 from __future__ import annotations
@@ -11,64 +13,103 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import json
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 
-from loadtest.proxies import a_bare_proxy, an_upstream, litellms_proxy, the_service
+from loadtest.bench.lean import Loaded, asked_load, idle, learned_log
+from loadtest.proxies import (
+    Running,
+    a_bare_proxy,
+    an_upstream,
+    litellms_proxy,
+    the_arms,
+    the_service,
+)
 from loadtest.sections import put_section
 
-ROUNDS, EACH = 5, 60
+ROUNDS, EACH, PAST = 5, 60, 10_000
 CONCURRENCY = (1, 16)
+ALONE = 5
+"""A caller alone asks so many times as often: the clock of a process's CPU goes by 10 ms."""
+BARE = "bare aiohttp proxy"
 _HELD = "explain how a steam engine turns heat into motion, and why its efficiency is bounded"
-_KEY = {"Authorization": "Bearer sk-none"}
 
-Seconds = list[tuple[float, float]]
-"""Of each request: until the first byte of the answer's body, and until its end."""
+Ways = dict[str, tuple[Running, str]]
+"""What is asked, and for which model."""
 
 
 async def bench_gateway(
-    directory: Path, rounds: int = ROUNDS, each: int = EACH
+    directory: Path,
+    rounds: int = ROUNDS,
+    each: int = EACH,
+    past: int = PAST,
+    beside: Path | None = None,
+    others: bool = True,
 ) -> list[dict[str, Any]]:
-    """First byte and whole answer, ms, of each way to the upstream."""
+    """First byte, whole answer and CPU of each way to the upstream.
+
+    past: queries that the gateways have learned from. beside: a checkout whose gateway is asked
+    too. others: ask LiteLLM's proxy and an arm by name too.
+    """
     async with contextlib.AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(an_upstream())
-        bare = await stack.enter_async_context(a_bare_proxy(upstream))
-        ours = await stack.enter_async_context(the_service(directory, upstream))
-        litellm = await stack.enter_async_context(litellms_proxy(directory, upstream))
-        ways = {
-            "upstream itself (baseline)": (upstream, "m"),
-            "bare aiohttp proxy": (bare, "m"),
-            "gateway, an arm by name": (ours, "arm-a"),
-            "gateway, auto": (ours, "auto"),
-        }
-        if litellm:
-            ways["LiteLLM's proxy"] = (litellm, "m")
-        connector = aiohttp.TCPConnector(limit=0)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        bare = await stack.enter_async_context(a_bare_proxy(upstream.url))
+        ways: Ways = {"upstream itself (baseline)": (upstream, "m"), BARE: (bare, "m")}
+        gateways = {"gateway": Path.cwd()} | ({"gateway before": beside} if beside else {})
+        for name, checkout in gateways.items():
+            data = directory / name.replace(" ", "-")
+            await asyncio.to_thread(data.mkdir)
+            await asyncio.to_thread(learned_log, data / "events.sqlite3", past, the_arms())
+            ours = await stack.enter_async_context(the_service(data, upstream.url, checkout))
+            await idle(ours.process)
+            if others:
+                ways[f"{name}, an arm by name"] = ours, "arm-a"
+            ways[f"{name}, auto"] = ours, "auto"
+        if others:
+            litellm = await stack.enter_async_context(litellms_proxy(directory, upstream.url))
+            if litellm:
+                ways["LiteLLM's proxy"] = litellm, "m"
         rows = []
         for concurrency, stream in itertools.product(CONCURRENCY, (False, True)):
-            seconds: dict[str, Seconds] = {way: [] for way in ways}
-            for round_ in range(rounds + 1):
-                for way, (url, model) in ways.items():
-                    found = await _asked(session, url, model, stream, concurrency, each)
-                    if round_:  # the first one warms up
-                        seconds[way] += found
-            rows += _rows(seconds, concurrency, stream)
+            found = await _by_turns(ways, concurrency, stream, rounds, each)
+            rows += _rows(found, concurrency, stream)
     return rows
 
 
-def _rows(seconds: dict[str, Seconds], concurrency: int, stream: bool) -> list[dict[str, Any]]:
+async def _by_turns(
+    ways: Ways, concurrency: int, stream: bool, rounds: int, each: int
+) -> dict[str, list[Loaded]]:
+    """What each round found of each way; the first one warms up."""
+    found: dict[str, list[Loaded]] = {way: [] for way in ways}
+    count = each * (concurrency if concurrency > 1 else ALONE)
+    for round_ in range(rounds + 1):
+        for way, (running, model) in sorted(ways.items(), reverse=bool(round_ % 2)):
+            bodies = [_body(model, stream, i) for i in range(count)]
+            url = f"{running.url}/v1/chat/completions"
+            loaded = await asked_load(running.process, url, bodies, concurrency)
+            if round_:
+                found[way].append(loaded)
+    return found
+
+
+def _body(model: str, stream: bool, i: int) -> bytes:
+    messages = [{"role": "user", "content": f"{_HELD}, number {i}"}]
+    return json.dumps({"model": model, "stream": stream, "messages": messages}).encode()
+
+
+def _rows(found: dict[str, list[Loaded]], concurrency: int, stream: bool) -> list[dict[str, Any]]:
     rows = []
-    base = np.median([first for first, _ in next(iter(seconds.values()))])
-    for way, found in seconds.items():
-        first, whole = (np.asarray(column) * 1e3 for column in zip(*found, strict=True))
+    base = float(np.median(_ms([one.firsts for one in next(iter(found.values()))])))
+    for way, loads in found.items():
+        first, whole = _ms([one.firsts for one in loads]), _ms([one.taken for one in loads])
+        pairs = zip(found[BARE], loads, strict=True)
         rows.append(
             {
                 "what": way,
@@ -78,36 +119,17 @@ def _rows(seconds: dict[str, Seconds], concurrency: int, stream: bool) -> list[d
                 "first byte p99 ms": float(np.percentile(first, 99)),
                 "whole p50 ms": float(np.median(whole)),
                 "whole p99 ms": float(np.percentile(whole, 99)),
-                "added at p50 ms": float(np.median(first) - base * 1e3),
+                "added at p50 ms": float(np.median(first) - base),
+                "CPU us": statistics.median(one.cpu_us for one in loads),
+                "x bare": statistics.median(one.cpu_us / bare.cpu_us for bare, one in pairs),
             }
         )
     return rows
 
 
-async def _asked(
-    session: aiohttp.ClientSession, url: str, model: str, stream: bool, concurrency: int, each: int
-) -> Seconds:
-    """`each` requests of every one of the `concurrency` callers, each after its last one."""
-
-    async def caller(number: int) -> Seconds:
-        return [await _ask(session, url, model, stream, number * each + i) for i in range(each)]
-
-    found = await asyncio.gather(*(caller(number) for number in range(concurrency)))
-    return [one for seconds in found for one in seconds]
-
-
-async def _ask(
-    session: aiohttp.ClientSession, url: str, model: str, stream: bool, i: int
-) -> tuple[float, float]:
-    body = {"model": model, "stream": stream,
-            "messages": [{"role": "user", "content": f"{_HELD}, number {i}"}]}  # fmt: skip
-    begun = time.perf_counter()
-    async with session.post(f"{url}/v1/chat/completions", json=body, headers=_KEY) as answer:
-        assert answer.status == 200, await answer.text()
-        await answer.content.readany()
-        first = time.perf_counter() - begun
-        await answer.read()
-    return first, time.perf_counter() - begun
+def _ms(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """Of all rounds, in milliseconds."""
+    return [seconds * 1e3 for one in rounds for seconds in one]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,10 +139,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds that count")
     parser.add_argument("--each", type=int, default=EACH, help="requests of a caller in a round")
+    parser.add_argument("--past", type=int, default=PAST, help="queries learned from before")
+    parser.add_argument(
+        "--beside",
+        type=lambda path: Path(path).resolve(),
+        help="a checkout whose gateway is asked too",
+    )
+    parser.add_argument("--auto-only", action="store_true", help="no named arm, no LiteLLM")
     parser.add_argument("--markdown", type=Path, help="put the table into this document")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
-        rows = asyncio.run(bench_gateway(Path(directory), args.rounds, args.each))
+        rows = asyncio.run(
+            bench_gateway(
+                Path(directory), args.rounds, args.each, args.past, args.beside, not args.auto_only
+            )
+        )
     print(show(rows))
     if args.markdown is not None:
         told = f"{args.rounds} rounds of {args.each} requests of each caller.\n\n"

@@ -10,7 +10,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from bandit_service.core import events as ev
-from loadtest.bench.world import ARMS, specs, vectors
+from loadtest.bench.world import specs, vectors
 from store import Record
 from store.sqlite import SqliteLog
 
@@ -29,25 +29,29 @@ _HANDSHAKE = (
 )
 _POST = "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
 _IDLE, _LOOK_S = 0.2, 0.5
+_PIECE, _LAST_CHUNK = 1 << 16, b"0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """cpu_us: of the server, for each answer. taken: seconds until each came."""
+    """cpu_us: of the server, for each answer. taken: seconds until each came; firsts: until the
+    first byte of its body did.
+    """
 
     cpu_us: float
     per_second: float
     taken: list[float]
+    firsts: list[float] = field(default_factory=list)
 
 
-def learned_log(path: Path, past: int) -> None:
-    """A log in which `past` queries were learned from."""
+def learned_log(path: Path, past: int, arms: Sequence[ev.ArmSpec] = ()) -> None:
+    """A log in which `past` queries were learned from, answered by these arms or the usual ones."""
     log = SqliteLog(path)
-    rng, arms = np.random.default_rng(1), specs()
+    rng, arms = np.random.default_rng(1), arms or specs()
     events: list[ev.AnyEvent] = [ev.ArmAdded(ts=1.0, arm=one, source="config") for one in arms]
     for vector in vectors(past):
         subject = ev.Subject(embedding=ev.pack(vector), tokens=25, willingness_to_pay=0.1)
-        quality, arm = float(rng.random()), arms[int(rng.integers(ARMS))].id
+        quality, arm = float(rng.random()), arms[int(rng.integers(len(arms)))].id
         events.append(
             ev.Rewarded(
                 ts=1.0,
@@ -146,6 +150,45 @@ async def post_load(
     await asyncio.gather(*(one(worker) for worker in range(at_once)))
     used, lasted = _cpu_s(process) - used, time.perf_counter() - begun
     return Loaded(used / each * 1e6, each / lasted, taken)
+
+
+async def asked_load(
+    process: psutil.Process, url: str, bodies: Sequence[bytes], at_once: int
+) -> Loaded:
+    """Each of these once, by so many callers; answers may come in chunks, as streams do."""
+    parts = urlsplit(url)
+    posts = [
+        _POST.format(path=parts.path, host=parts.netloc, length=len(body)).encode() + body
+        for body in bodies
+    ]
+    taken: list[float] = []
+    firsts: list[float] = []
+
+    async def caller(number: int) -> None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        for post in posts[number::at_once]:
+            begun = time.perf_counter()
+            writer.write(post)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 200"), head
+            _, whole, length = head.partition(b"content-length:")
+            if whole:
+                body = await reader.readexactly(int(length.partition(b"\r\n")[0]))
+                firsts.append(time.perf_counter() - begun)
+            else:
+                body = await reader.read(_PIECE)
+                firsts.append(time.perf_counter() - begun)
+                while not body.endswith(_LAST_CHUNK):
+                    piece = await reader.read(_PIECE)
+                    assert piece, "the server closed the connection"
+                    body = body[-len(_LAST_CHUNK) :] + piece
+            taken.append(time.perf_counter() - begun)
+        writer.close()
+
+    used, begun = _cpu_s(process), time.perf_counter()
+    await asyncio.gather(*(caller(number) for number in range(at_once)))
+    used, lasted = _cpu_s(process) - used, time.perf_counter() - begun
+    return Loaded(used / len(posts) * 1e6, len(posts) / lasted, taken, firsts)
 
 
 def _frame(body: bytes) -> bytes:
