@@ -73,7 +73,7 @@ async def a_bare_proxy(upstream: str) -> AsyncIterator[Running]:
 
 @contextlib.asynccontextmanager
 async def the_service(directory: Path, upstream: str, checkout: Path) -> AsyncIterator[Running]:
-    """The service of a checkout (its whole path), with three arms on the upstream and its data in a directory."""
+    """The service of a checkout, by its whole path, with three arms on the upstream."""
     config, ready = directory / "gateway.toml", directory / "gateway.json"
     arms = "".join(
         f'[[arms]]\nid = "{arm.id}"\nusd_per_mtok_in = {arm.usd_per_mtok_in}\n'
