@@ -20,11 +20,10 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-
 from bandit_service.core import events as ev
 from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import cost_usd, likely_usd
 from bandit_service.gateway.request import EMBEDDINGS
@@ -32,8 +31,9 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.spans import CallSpan
 from bandit_service.gateway.streamed_answer import events_of
-from bandit_service.gateway.upstreams import read_answer
+from bandit_service.gateway.upstreams import end, read_answer
 from bandit_service.gateway.usage import answer_bytes, usage_in
+from bandit_service.telemetry import tracing
 
 
 class Exchange:
@@ -97,11 +97,18 @@ class Exchange:
     @asynccontextmanager
     async def sent(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, CallSpan]]:
+    ) -> AsyncIterator[tuple[Response, CallSpan]]:
         """Send the body to the arm's upstream, within a span. Raises Failed or Rejected."""
         upstreams = self._resources.upstreams
         upstream = upstreams.spec(self.spec.upstream)
         body = {**body, "model": self.spec.model or self.spec.id}
+        if tracing.current() is None:
+            response = await upstreams.begin(upstream.id, path, body, headers)
+            try:
+                yield response, CallSpan(None)
+            finally:
+                end(response)
+            return
         with spans.calling(path, self.spec, upstream, body, self.decision_id, self.purpose) as span:
             async with upstreams.send(upstream.id, path, body, span.onward(headers)) as response:
                 yield response, span
@@ -119,15 +126,16 @@ class Exchange:
             span.answered(answer)
         return answer
 
-    def chunks(
-        self, response: aiohttp.ClientResponse, own: bool = False
-    ) -> AsyncIterator[list[bytes]]:
+    def chunks(self, response: Response, own: bool = False) -> AsyncIterator[list[bytes]]:
         """The data of a streamed answer's events as OpenAI's chunks. Raises Failed.
 
         own: or as they are, for a client of the same dialect.
         """
+        upstreams, upstream = self._resources.upstreams, self.spec.upstream
         events = events_of(response, self._resources.settings.max_answer_bytes)
-        return self._resources.upstreams.chunks_of(self.spec.upstream, events, own)
+        if upstreams.spec(upstream).kind == "openai":  # whose events are its chunks
+            return events
+        return upstreams.chunks_of(upstream, events, own)
 
     def _choices(self, answer: dict[str, Any]) -> list[Any]:
         choices = answer.get("choices")

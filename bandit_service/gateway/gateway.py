@@ -88,7 +88,7 @@ class Gateway:
             size_of(asked.body, asked.own, asked.lost is not None),
             routing,
             caller,
-            conversation(asked.body, routing.decide.tenant, routing.decide.unit),
+            self._conversation(asked, routing),
             forwarded(client.headers),
             forwarded(client.headers, asked.front.OWN_HEADERS),
         )
@@ -211,6 +211,7 @@ class Gateway:
             teller=_teller(asked, exchange.decided.id),
             hide_usage=hidden,
             passed=asked.passes(upstream.kind),
+            plain=asked.kind == upstream.kind == "openai",
             text=[] if self._judges or exchange.duel else None,
         )
         stream.headers = exchange.headers()
@@ -227,6 +228,12 @@ class Gateway:
             span.streamed(answer, exchange.first_token_s)
         if answer.complete:
             self._judge(request, exchange, answer.whole_text())
+
+    def _conversation(self, asked: Asked, routing: RoutingRequest) -> bytes:
+        """What keeps a conversation with its arm; empty where nothing does."""
+        if self._resources.affinity.margin is None:
+            return b""
+        return conversation(asked.body, routing.decide.tenant, routing.decide.unit)
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return self._resources.upstreams.spec(exchange.spec.upstream)

@@ -33,7 +33,11 @@ def cost_usd(usage: object, spec: ArmSpec) -> float | None:
     ...           "prompt_tokens_details": {"cached_tokens": 400}}, arm)
     0.0022
     """
-    counts = counts_of(usage)
+    return cost_by(usage, counts_of(usage), spec)
+
+
+def cost_by(usage: object, counts: Counts | None, spec: ArmSpec) -> float | None:
+    """`cost_usd` of a usage whose counts are known."""
     listed = None if counts is None else _listed(counts, spec)
     billed = _bill(usage)
     if billed is not None and _plausible(billed, listed):
@@ -77,23 +81,11 @@ def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
     return (size.prompt * spec.usd_per_mtok_in + tokens * spec.usd_per_mtok_out) / 1e6
 
 
-def cached_tokens(usage: object) -> int:
-    """How many prompt tokens the provider had cached."""
-    counts = counts_of(usage)
-    return 0 if counts is None else counts.cached
-
-
-def saved_usd(usage: object, spec: ArmSpec) -> float:
+def saved_usd(counts: Counts | None, spec: ArmSpec) -> float:
     """What the provider's cache saved: cached · (price in − cached price) / 10⁶."""
-    if spec.usd_per_mtok_cached_in is None:
+    if counts is None or spec.usd_per_mtok_cached_in is None:
         return 0.0
-    return cached_tokens(usage) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
-
-
-def completion_tokens(usage: object) -> int | None:
-    """How many tokens the answer has; None if that is not reported."""
-    counts = counts_of(usage)
-    return None if counts is None else counts.answer or None
+    return counts.cached * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
 
 
 def hour_price(spec: ArmSpec) -> float:

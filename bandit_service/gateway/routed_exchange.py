@@ -17,13 +17,7 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
-from bandit_service.gateway.money import (
-    cached_tokens,
-    completion_tokens,
-    cost_usd,
-    likely_usd,
-    saved_usd,
-)
+from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.usage import counts_of, merged
@@ -153,9 +147,11 @@ class RoutedExchange(Exchange):
     def _measured(self, usage: object, cut: bool = False) -> tuple[float | None, Signals]:
         """The cost and the signals of an answer; metrics and the conversation's arm are updated."""
         resources, now = self._resources, time.perf_counter()
-        cost, tokens = cost_usd(usage, self.spec), completion_tokens(usage)
+        counts = counts_of(usage)
+        cost = cost_by(usage, counts, self.spec)
+        cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
         resources.affinity.used(self._conversation, self.decided.arm, time.monotonic())
-        resources.telemetry.cached_prompt(cached_tokens(usage), saved_usd(usage, self.spec))
+        resources.telemetry.cached_prompt(cached, saved_usd(counts, self.spec))
         seconds = now - self._started
         first_s = seconds if self.first_token_s is None else self.first_token_s
         resources.telemetry.answered(self.spec.id, seconds, first_s, tokens)

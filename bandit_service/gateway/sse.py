@@ -23,6 +23,17 @@ class TooLong(ValueError):
     """An event is larger than it may be."""
 
 
+def _plain(piece: bytes, max_bytes: int) -> list[bytes]:
+    """The data of events that are whole and of one line of data each, as most are; else empty."""
+    if piece[-2:] != b"\n\n" or len(piece) > max_bytes or b"\r" in piece:
+        return []
+    events = piece[:-2].split(b"\n\n")
+    for event in events:
+        if event[:6] != b"data: " or b"\n" in event:
+            return []
+    return [event[6:] for event in events if len(event) > 6]
+
+
 class Events:
     """Feed it what comes; it gives the data of each event that is whole by then."""
 
@@ -38,6 +49,18 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that end in this piece. Raises TooLong."""
+        if self._begun and not self._open and (events := _plain(piece, self._max_bytes)):
+            return events
+        return self._fed(piece)
+
+    @property
+    def _open(self) -> bool:
+        """Whether something came that is not of an event which has ended."""
+        return bool(
+            self._line or self._data or self._stray or self._name or self._size or self._after_cr
+        )
+
+    def _fed(self, piece: bytes) -> list[bytes]:
         if self._after_cr and piece[:1] == b"\n":  # the other half of a CR LF
             piece, self._after_cr = piece[1:], False
         if piece:

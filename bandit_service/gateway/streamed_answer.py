@@ -9,8 +9,10 @@ from typing import Any
 import aiohttp
 
 from bandit_service.gateway import sse, trouble
+from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
 from bandit_service.gateway.providers import Teller, front_of
+from bandit_service.gateway.text_chunks import text_chunk, under
 from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
@@ -27,11 +29,13 @@ class StreamedAnswer:
     for a judge. choices: those that have begun, and whether each said why it stopped. finished:
     all of them did, or the stream said that it is done. received: bytes of their text. spoke:
     one of them said something, or why it stopped. done: the stream said that it is done.
-    complete: all of it came, and the client was there. broken: why it ended before its end.
+    complete: all of it came, and the client was there. broken: why it ended before its end. plain:
+    chunks go to the client as they came, but for their id.
     """
 
     teller: Teller = field(default_factory=lambda: front_of("openai").teller({}, "", 0))
     passed: bool = False
+    plain: bool = False
     hide_usage: bool = False
     usage: dict[str, Any] | None = None
     finished: bool = False
@@ -50,7 +54,7 @@ class StreamedAnswer:
         return None if self.text is None else str(whole("".join(self.text)))
 
 
-async def events_of(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator[list[bytes]]:
+async def events_of(response: Response, max_bytes: int) -> AsyncIterator[list[bytes]]:
     """The data of the events that each piece completes; an empty list is a sign of life.
 
     max_bytes: of an event. Raises Failed if the stream breaks off or an event is named an error.
@@ -115,11 +119,35 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
 def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
     if isinstance(data, Own):
         return _own(data, answer)
+    if answer.plain and (told := _text(data, id, answer)) is not None:
+        return told
     if data.strip() == DONE:
         answer.finished = answer.done = True
         return answer.teller.end(done=True)
     chunk = _heard(data, id, answer)
     return b"" if chunk is None else answer.teller.feed(chunk)
+
+
+def _text(data: bytes, id: str, answer: StreamedAnswer) -> bytes | None:
+    """The event of a chunk that says but a piece of text, which is noted; None of any other."""
+    if (chunk := text_chunk(data)) is None:
+        return None
+    if (told := under(id, data, answer.hide_usage)) is None:
+        return None
+    text, index = chunk.text, chunk.index
+    answer.received += len(text) if text.isascii() else len(text.encode(errors="replace"))
+    answer.model = answer.model or whole(chunk.model)
+    if text:
+        answer.spoke = True
+    if answer.choices.setdefault(str(index), False):
+        return told  # it has said why it stopped
+    answer.finished = False
+    if answer.text is not None:
+        if index:
+            answer.text = None
+        elif text:
+            answer.text.append(text)
+    return told
 
 
 def _own(data: Own, answer: StreamedAnswer) -> bytes:

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-import aiohttp
-
 from bandit_service.core.errors import ServiceError, stopped
+from bandit_service.gateway.calls import Response
 from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.routed_exchange import RoutedExchange
@@ -33,7 +32,7 @@ class _Rest:
 
 async def pass_on(
     stream: EventStream,
-    response: aiohttp.ClientResponse,
+    response: Response,
     exchange: RoutedExchange,
     answer: StreamedAnswer,
     max_bytes: int,
@@ -76,7 +75,7 @@ async def _relayed(
     first: bytes,
     pieces: Pieces,
     stream: EventStream,
-    response: aiohttp.ClientResponse,
+    response: Response,
     exchange: RoutedExchange,
     answer: StreamedAnswer,
 ) -> _Rest:

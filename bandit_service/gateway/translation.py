@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bandit_service import clock
@@ -19,10 +18,11 @@ WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
 def refusal(provider: Provider, path: str, body: Mapping[str, Any]) -> Refused | None:
     """Why this dialect cannot carry a request, naming the field; None if it can."""
     try:
-        with _refusing():
-            provider.check(path, body)
+        provider.check(path, body)
     except Refused as refused:
         return refused
+    except Exception as error:  # noqa: BLE001 - it concerns this dialect, and no other
+        return _unsayable(error)
     return None
 
 
@@ -30,19 +30,16 @@ def request_of(
     provider: Provider, upstream: Upstream, path: str, body: Mapping[str, Any]
 ) -> HttpRequest:
     """The request in the provider's dialect; Refused if the dialect cannot carry it."""
-    with _refusing():
-        return provider.request(upstream, path, body)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
     try:
-        yield
+        return provider.request(upstream, path, body)
     except Refused:
         raise
     except Exception as error:  # noqa: BLE001 - it concerns this dialect, and no other
-        what = f"the request cannot be put in this provider's words ({type(error).__name__})"
-        raise Refused(what) from None
+        raise _unsayable(error) from None
+
+
+def _unsayable(error: Exception) -> Refused:
+    return Refused(f"the request cannot be put in this provider's words ({type(error).__name__})")
 
 
 def heard_of(front: Front, own: dict[str, Any]) -> Heard:

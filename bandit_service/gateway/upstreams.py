@@ -14,19 +14,20 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 
 from bandit_service import clock
 from bandit_service.core.errors import Refused
 from bandit_service.gateway import translation, trouble
+from bandit_service.gateway.calls import Calls, Response, Sent
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
-from bandit_service.gateway.providers import Provider, provider_of
+from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
 from bandit_service.gateway.usage import usage_in
@@ -36,13 +37,6 @@ from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 _MAX_ERROR = 65_536
 _LARGE = 1 << 20
 """Bytes from which a body is written in pieces, so that other calls go on meanwhile."""
-
-
-@dataclass(slots=True)
-class _Sent:
-    """reused: the connection had served another call before."""
-
-    reused: bool = False
 
 
 class Upstreams:
@@ -70,6 +64,15 @@ class Upstreams:
             max_line_size=max_header_bytes,
             max_field_size=max_header_bytes,
         )
+        self._calls = Calls(self._session, max_header_bytes)
+        self._timeouts = {
+            id: aiohttp.ClientTimeout(
+                total=each.spec.total_s,
+                sock_connect=each.spec.connect_s,
+                sock_read=each.spec.idle_s,
+            )
+            for id, each in self._upstreams.items()
+        }
 
     def __contains__(self, id: object) -> bool:
         return id in self._upstreams
@@ -114,20 +117,29 @@ class Upstreams:
     @asynccontextmanager
     async def send(
         self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Response]:
         """The answer to a POST, once its head says 200. Raises Failed or Rejected."""
+        response = await self.begin(id, path, body, extra)
+        try:
+            yield response
+        finally:
+            end(response)
+
+    async def begin(
+        self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
+    ) -> Response:
+        """As `send`; whoever gets the answer is to `end` it."""
         upstream = self._upstreams[id]
         spec = upstream.spec
         request = translation.request_of(self._provider(id), upstream, path, body)
-        data, headers = msgspec.json.encode(request.body), _headers(request.headers, extra)
+        data = msgspec.json.encode(request.body)
         try:
-            async with asyncio.timeout(spec.first_byte_s):
-                response = await self._response(upstream, request.url, data, headers)
+            response = await self._response(upstream, request, data, extra)
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise Failed(f"no answer within {spec.first_byte_s:g} s", timeout=True) from None
         except aiohttp.ClientHttpProxyError as error:
             raise Failed(f"its proxy answered status {error.status}") from None
-        except aiohttp.ClientResponseError:
+        except (aiohttp.ClientResponseError, HttpProcessingError):
             limit = self._max_header_bytes
             raise Failed(
                 f"the head of its answer is no HTTP, or has a line of more than {limit} bytes "
@@ -135,44 +147,63 @@ class Upstreams:
             ) from None
         except aiohttp.ClientError as error:
             raise Failed(f"no connection ({type(error).__name__})") from None
-        try:
-            if response.status != 200:
+        if response.status != 200:
+            try:
                 await _refuse(response)
-            yield response
-        finally:
-            response.close() if not response.content.at_eof() else response.release()
+            finally:
+                end(response)
+        return response
 
     async def _response(
-        self, upstream: Upstream, url: str, data: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+        self, upstream: Upstream, request: HttpRequest, data: bytes, extra: Mapping[str, str]
+    ) -> Response:
         """The answer's head; the call is sent again as often as is allowed and safe."""
-        spec, proxy, tunnel = upstream.spec, upstream.proxy, url.startswith("https:")
-        if proxy and not tunnel:  # then the proxy reads the call itself
-            headers = {**headers, **proxy.headers()}
-        timeout = aiohttp.ClientTimeout(
-            total=spec.total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s
-        )
-        again = spec.resend
+        again = upstream.spec.resend
         while True:
-            sent = _Sent()
+            sent = Sent()
             try:
-                return await self._session.post(
-                    url,
-                    data=data if len(data) < _LARGE else io.BytesIO(data),
-                    headers=headers,
-                    params=spec.query or None,
-                    proxy=proxy.url if proxy else None,
-                    proxy_headers=proxy.headers() if proxy and tunnel else None,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    trace_request_ctx=sent,
-                )
+                return await self._sent(upstream, request, data, extra, sent)
             except aiohttp.ClientConnectionError as error:
                 if again <= 0 or not _unanswered(error, sent):
                     raise
             again -= 1
+            spec = upstream.spec
             self._sent_again(spec.id)
             await asyncio.sleep(spec.resend_after_s * (0.5 + secrets.randbits(16) / 65536))
+
+    async def _sent(
+        self,
+        upstream: Upstream,
+        request: HttpRequest,
+        data: bytes,
+        extra: Mapping[str, str],
+        sent: Sent,
+    ) -> Response:
+        spec, proxy, url = upstream.spec, upstream.proxy, request.url
+        if proxy is None and len(data) < _LARGE:
+            head = self._calls.head(spec, url, request.headers)
+            if head is not None and not any(name.lower() in head.names for name in extra):
+                return await self._calls.post(head, extra, data, spec, sent)
+        headers, tunnel = _headers(request.headers, extra), url.startswith("https:")
+        if proxy and not tunnel:  # then the proxy reads the call itself
+            headers |= proxy.headers()
+        async with asyncio.timeout(spec.first_byte_s):
+            return await self._session.post(
+                url,
+                data=data if len(data) < _LARGE else io.BytesIO(data),
+                headers=headers,
+                params=spec.query or None,
+                proxy=proxy.url if proxy else None,
+                proxy_headers=proxy.headers() if proxy and tunnel else None,
+                timeout=self._timeouts[spec.id],
+                allow_redirects=False,
+                trace_request_ctx=sent,
+            )
+
+
+def end(response: Response) -> None:
+    """Nothing more is read of an answer: its connection is used again if it came to its end."""
+    response.close() if not response.content.at_eof() else response.release()
 
 
 def _headers(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
@@ -194,14 +225,14 @@ async def _note_reuse(
     context.trace_request_ctx.reused = True
 
 
-def _unanswered(error: aiohttp.ClientConnectionError, sent: _Sent) -> bool:
+def _unanswered(error: aiohttp.ClientConnectionError, sent: Sent) -> bool:
     """Whether the call may be sent again without being worked on twice."""
     if isinstance(error, aiohttp.ServerTimeoutError):
         return False
     return isinstance(error, aiohttp.ClientConnectorError) or sent.reused
 
 
-async def _refuse(response: aiohttp.ClientResponse) -> None:
+async def _refuse(response: Response) -> None:
     body = b""
     try:
         while len(body) < _MAX_ERROR and not response.content.at_eof():
@@ -233,7 +264,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
     return 0.0
 
 
-async def read_answer(response: aiohttp.ClientResponse, max_bytes: int) -> dict[str, Any]:
+async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
     """The JSON object of an answer.
 
     Raises Failed if it is none, too long or cut off; raises as `raise_for_error` does if it reports

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _MAX_COUNT = 10**12
 """More tokens than any answer has: beyond it a number is taken for nonsense."""
 _DEPTH = 4
+_SHORT = 64
+"""Names that are no longer come again and again."""
 _PROMPT = frozenset(
     {"prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount"}
 )
@@ -212,7 +215,15 @@ def plain(name: object) -> str:
     >>> plain("cache_read_input_tokens") == plain("cacheReadInputTokens")
     True
     """
-    return str(name).replace("_", "").replace("-", "").lower()
+    text = str(name)
+    return _plain(text) if len(text) <= _SHORT else _made_plain(text)
+
+
+def _made_plain(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+_plain = lru_cache(maxsize=2048)(_made_plain)
 
 
 def _read(usage: Mapping[str, Any]) -> _Reported:

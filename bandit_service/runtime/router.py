@@ -334,6 +334,7 @@ class Router:
             key=decision_id,
             durable=False,
             admit=False,
+            late=True,
         )
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
@@ -389,12 +390,13 @@ class Router:
         key: str,
         durable: bool = True,
         admit: bool = True,
+        late: bool = False,
     ) -> str:
         if admit:
             self._admit()
         self._in_flight += 1
         try:
-            event = await self.writer.submit(prepare, key=key, durable=durable)
+            event = await self.writer.submit(prepare, key=key, durable=durable, late=late)
         finally:
             self._in_flight -= 1
         return "duplicate" if event is None else "accepted"

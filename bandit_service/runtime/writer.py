@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from bandit_service import clock, logs
@@ -63,16 +64,20 @@ class Among(Protocol[Q]):
 class _Command:
     """What to check against the world and append. Two with one key never share a batch.
 
-    asked: what `among` is to prepare, in the place of `prepare`.
+    asked: what `among` is to prepare, in the place of `prepare`. late: it comes after all others of
+    its turn.
     """
 
     done: Done
     durable: bool
     key: str = ""
+    late: bool = False
     prepare: Prepare | None = None
     among: Among[Any] | None = None
     asked: Any = None
 
+
+_late = attrgetter("late")
 
 _Ready = tuple[_Command, ev.AnyEvent, Record]
 
@@ -170,15 +175,18 @@ class Writer:
         return waiting is not None and tenant in (None, waiting.tenant)
 
     def submit(
-        self, prepare: Prepare, *, key: str = "", durable: bool = True
+        self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False
     ) -> asyncio.Future[ev.AnyEvent | None]:
         """Check, append and apply with all that came in this turn of the loop.
+
+        late: after all others of this turn, as if it had come a moment later. So what the service
+        itself submits does not stand between decisions that can be prepared together.
 
         The future has the event when it is with the kernel, or on the disk if `durable`; None when
         `prepare` found nothing to do; or what went wrong, and then nothing was changed.
         """
         done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
-        self._submit(_Command(done, durable, key, prepare))
+        self._submit(_Command(done, durable, key, late, prepare))
         return done
 
     def submit_among(self, among: Among[Q], asked: Q, done: Done, *, durable: bool = False) -> None:
@@ -227,9 +235,10 @@ class Writer:
         else:
             self.tasks.well("flush")
 
-    def _take(self, commands: Sequence[_Command]) -> None:
+    def _take(self, commands: list[_Command]) -> None:
         turn = _Turn()
         self._catch_up()
+        commands.sort(key=_late)  # what came first stays first
         for command in commands:
             if command.done.cancelled():  # whoever asked has left, and nothing is written yet
                 continue

@@ -129,7 +129,7 @@ async def test_no_connection_is_tried_again_and_what_was_begun_is_not() -> None:
             raise AssertionError("nobody listens")
     assert seen == ["p"]
     async with upstreams.send("p", "/chat/completions", {}, {}) as response:
-        assert await response.read() == an_answer()
+        assert await response.content.read() == an_answer()
     assert seen == ["p", "p"]
     await upstreams.close()
     for server in servers:

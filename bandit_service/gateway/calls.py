@@ -1,0 +1,285 @@
+"""One POST on a connection of aiohttp's pool, without what its session makes anew for each request.
+
+The connector gives the connection, and its parser reads the answer, so that TLS, keep-alive,
+decompression and the bounds of a head are aiohttp's. The head of a request is made once for each
+address and its headers; one timer bounds all waits of a call. What goes through a proxy, and large
+bodies, are the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.helpers import BaseTimerContext
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from bandit_service.settings.upstreams import UpstreamSpec
+
+_MOST_HEADS = 1024
+_OURS = ("content-length", "transfer-encoding", "connection", "expect", "cookie")
+"""Headers that say how a request is sent; where they are configured the session makes sense of
+them."""
+
+
+class Response(Protocol):
+    """What is read of an answer; aiohttp's has it too."""
+
+    @property
+    def status(self) -> int:
+        """Of its head."""
+        ...
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Of its head."""
+        ...
+
+    @property
+    def content(self) -> aiohttp.StreamReader:
+        """Its body, as it comes."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; who waits for a piece is woken."""
+        ...
+
+    def release(self) -> object:
+        """Give the connection back, for another call."""
+        ...
+
+
+@dataclass(slots=True)
+class Sent:
+    """reused: the connection had served another call before."""
+
+    reused: bool = False
+
+
+class Deadline(BaseTimerContext):
+    """Bounds each wait within it by `wait_s`, and all of them by `total_s` from now; TimeoutError.
+
+    One timer of the loop for a whole call: it is set anew only where it went off too early.
+    """
+
+    __slots__ = ("_due", "_ends", "_loop", "_missed", "_task", "_timer", "_was", "wait_s")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wait_s: float, total_s: float) -> None:
+        self.wait_s = wait_s
+        self._loop = loop
+        self._ends = loop.time() + total_s
+        self._due = 0.0
+        self._missed = False
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._was = 0
+
+    def __enter__(self) -> Deadline:
+        now = self._loop.time()
+        if now >= self._ends:
+            raise TimeoutError
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._was = task, task.cancelling()
+        self._due = due = min(self._ends, now + self.wait_s)
+        timer = self._timer
+        if timer is None:
+            self._timer = self._loop.call_at(due, self._look)
+        elif timer.when() > due:
+            timer.cancel()
+            self._timer = self._loop.call_at(due, self._look)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if not self._missed:
+            return
+        self._missed = False
+        assert task is not None
+        # of two who cancel at once, the other one is to be heard
+        if task.uncancel() <= self._was and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look)
+        else:
+            self._missed = True
+            self._task.cancel()
+
+    def close(self) -> None:
+        """The call has ended."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
+class Answer:
+    """An answer whose head has come; its connection goes back to the pool at its end."""
+
+    __slots__ = ("_connection", "_deadline", "content", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: CIMultiDictProxy[str],
+        content: aiohttp.StreamReader,
+        connection: Connection,
+        deadline: Deadline,
+    ) -> None:
+        self.status, self.headers, self.content = status, headers, content
+        self._connection, self._deadline = connection, deadline
+        content.on_eof(self.release)
+
+    def close(self) -> None:
+        """Close the connection; who waits for a piece is woken."""
+        self._deadline.close()
+        if self.content.exception() is None:
+            self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
+        self._connection.close()
+
+    def release(self) -> None:
+        """Give the connection back, for another call."""
+        self._deadline.close()
+        self._connection.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of every request to one address with these headers, but for what differs.
+
+    request: what the connector asks for a connection. names: of its headers, in small letters.
+    """
+
+    request: ClientRequest
+    text: bytes
+    names: frozenset[str]
+
+
+class Calls:
+    """Calls on the connections of a session. max_header_bytes: of a line of an answer's head."""
+
+    def __init__(self, session: aiohttp.ClientSession, max_header_bytes: int) -> None:
+        assert session.connector is not None
+        self._session = session
+        self._connector = session.connector
+        self._max_header_bytes = max_header_bytes
+        self._loop = asyncio.get_running_loop()
+        self._heads: dict[tuple[object, ...], Head | None] = {}
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    def head(self, spec: UpstreamSpec, url: str, headers: Mapping[str, str]) -> Head | None:
+        """The head of requests with these headers; None where the session is to make it."""
+        key = (spec.id, url, *headers.items())
+        if key not in self._heads:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[key] = self._made(spec, url, headers)
+        return self._heads[key]
+
+    def _made(self, spec: UpstreamSpec, url: str, headers: Mapping[str, str]) -> Head | None:
+        target = URL(url)
+        if target.user or any(name.lower() in _OURS for name in headers):
+            return None
+        request = ClientRequest(
+            "POST",
+            target,
+            params=spec.query or None,
+            headers=headers,
+            loop=self._loop,
+            session=self._session,
+        )
+        lines = [f"POST {request.url.raw_path_qs} HTTP/1.1"]
+        request.headers.popall("Content-Length", None)  # of no body
+        lines += [_line(name, value) for name, value in request.headers.items()]
+        names = frozenset(name.lower() for name in request.headers)
+        return Head(request, "\r\n".join(lines).encode(), names)
+
+    async def post(
+        self, head: Head, more: Mapping[str, str], body: bytes, spec: UpstreamSpec, sent: Sent
+    ) -> Answer:
+        """The answer's head. Raises what aiohttp's session does. more: headers besides.
+
+        sent: learns whether the connection had served before.
+        """
+        timeout = aiohttp.ClientTimeout(sock_connect=spec.connect_s)
+        deadline = Deadline(self._loop, spec.first_byte_s, spec.total_s)
+        try:
+            with deadline:
+                connection = await self._connector.connect(head.request, [], timeout)
+                try:
+                    return await self._answered(connection, head, more, body, deadline, sent)
+                except BaseException:
+                    connection.close()
+                    raise
+        except OSError as error:
+            deadline.close()
+            if isinstance(error, aiohttp.ClientError | TimeoutError):
+                raise
+            raise aiohttp.ClientOSError(*error.args) from error
+        except BaseException:
+            deadline.close()
+            raise
+        finally:
+            deadline.wait_s = spec.idle_s
+
+    async def _answered(
+        self,
+        connection: Connection,
+        head: Head,
+        more: Mapping[str, str],
+        body: bytes,
+        deadline: Deadline,
+        sent: Sent,
+    ) -> Answer:
+        protocol = connection.protocol
+        assert protocol is not None
+        sent.reused = protocol in self._used
+        self._used.add(protocol)
+        most = self._max_header_bytes
+        protocol.set_response_params(
+            timer=deadline, read_until_eof=True, max_line_size=most, max_field_size=most
+        )
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("the connection is closing")
+        transport.write(self._request(head, more, body))
+        status = 100
+        while 100 <= status < 200 and status != 101:
+            message, content = await protocol.read()
+            status = message.code
+        if set_cookies := message.headers.getall("Set-Cookie", ()):
+            self._session.cookie_jar.update_cookies_from_headers(set_cookies, head.request.url)
+        return Answer(status, message.headers, content, connection, deadline)
+
+    def _request(self, head: Head, more: Mapping[str, str], body: bytes) -> bytes:
+        lines = [head.text, b"Content-Length: %d" % len(body)]
+        lines += [_line(name, value).encode() for name, value in more.items()]
+        if len(self._session.cookie_jar):
+            cookies = self._session.cookie_jar.filter_cookies(head.request.url)
+            if cookies:
+                lines.append(_line("Cookie", cookies.output(header="", sep=";").strip()).encode())
+        return b"\r\n".join((*lines, b"", body))
+
+
+def _line(name: str, value: str) -> str:
+    if any(mark in name + value for mark in "\r\n\0"):
+        raise ValueError("a header has a line break in it")
+    return f"{name}: {value}"
