@@ -2,7 +2,7 @@
 
 from bandit_service.embedding.backends import Backend, export, export_into, open_backend
 from bandit_service.embedding.models import ModelUnavailable, WrongDimension
-from bandit_service.embedding.stage import EmbeddingStage, Overloaded
+from bandit_service.embedding.stage import EmbeddingStage, Overloaded, key_of
 from bandit_service.embedding.surface import surface
 from bandit_service.embedding.text import check_embedding, estimate_tokens, text_of_messages
 
@@ -16,6 +16,7 @@ __all__ = [
     "estimate_tokens",
     "export",
     "export_into",
+    "key_of",
     "open_backend",
     "surface",
     "text_of_messages",

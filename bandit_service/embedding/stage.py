@@ -8,16 +8,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 
 from bandit_service.embedding.backends import Backend, Matrix
+from bandit_service.embedding.surface import surface
 from policies import Vector
 
 
 class Overloaded(Exception):
     """More texts are waiting to be embedded than are allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text's embedding, (dim,) of unit norm, and its surface."""
+
+    vector: Vector
+    surface: bytes
 
 
 class EmbeddingStage:
@@ -44,9 +54,9 @@ class EmbeddingStage:
         self._batch_size, self._wait_s = batch_size, wait_s
         self._cache_size, self._queue_limit = cache_size, queue_limit
         self._on_batch, self._on_cache = on_batch, on_cache
-        self._cache: OrderedDict[bytes, Vector] = OrderedDict()
+        self._cache: OrderedDict[bytes, Embedded] = OrderedDict()
         self._waiting: dict[bytes, str] = {}
-        self._in_flight: dict[bytes, asyncio.Future[Vector]] = {}
+        self._in_flight: dict[bytes, asyncio.Future[Embedded]] = {}
         self._callers: dict[bytes, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._runner: asyncio.Task[None] | None = None
@@ -63,14 +73,20 @@ class EmbeddingStage:
 
     async def embed_one(self, text: str) -> Vector:
         """(dim,) of unit norm."""
-        key = blake2b(text.encode(), digest_size=16).digest()
+        key = key_of(text)
+        return (self.kept(key) or await self.embed_new(key, text)).vector
+
+    def kept(self, key: bytes) -> Embedded | None:
+        """What is in the cache for the text of this key; counted as a hit or a miss."""
         cached = self._cache.get(key)
         if cached is not None:
             self._cache.move_to_end(key)
         if self._on_cache is not None:
             self._on_cache("miss" if cached is None else "hit")
-        if cached is not None:
-            return cached
+        return cached
+
+    async def embed_new(self, key: bytes, text: str) -> Embedded:
+        """Of a text that is not in the cache; raises as `embed` does."""
         future = self._in_flight.get(key)
         if future is None:
             if self._closed or len(self._waiting) >= self._queue_limit:
@@ -130,9 +146,11 @@ class EmbeddingStage:
                 continue
             begun = time.perf_counter()
             try:
-                vectors = await loop.run_in_executor(
+                encoded = loop.run_in_executor(
                     self._thread, self._backend.encode, list(batch.values())
                 )
+                surfaces = [surface(text) for text in batch.values()]  # while the model runs
+                vectors = await encoded
                 if vectors.shape != (len(batch), self.dim):
                     raise ValueError(
                         f"backend {self._backend.name} answered {len(batch)} texts with an array "
@@ -144,8 +162,8 @@ class EmbeddingStage:
                 for key in batch:
                     self._fail(self._in_flight.pop(key), error)
                 continue
-            for key, vector in zip(batch, vectors, strict=True):
-                kept = self._keep(key, vector)
+            for key, vector, of_surface in zip(batch, vectors, surfaces, strict=True):
+                kept = self._keep(key, vector, of_surface)
                 future = self._in_flight.pop(key)
                 if not future.done():
                     future.set_result(kept)
@@ -157,18 +175,24 @@ class EmbeddingStage:
             del self._waiting[key]
         return dict(sorted(first, key=lambda item: len(item[1])))
 
-    def _keep(self, key: bytes, row: Vector) -> Vector:
+    def _keep(self, key: bytes, row: Vector, of_surface: bytes) -> Embedded:
         vector = row.copy()  # a view would keep its whole batch in memory
         vector.flags.writeable = False
+        embedded = Embedded(vector, of_surface)
         if self._cache_size:
-            self._cache[key] = vector
+            self._cache[key] = embedded
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
-        return vector
+        return embedded
 
     @staticmethod
-    def _fail(future: asyncio.Future[Vector], error: Exception) -> None:
+    def _fail(future: asyncio.Future[Embedded], error: Exception) -> None:
         if not future.done():
             future.set_exception(error)
             with suppress(Exception):
                 future.exception()  # whoever still waits gets it; if nobody does, it is no warning
+
+
+def key_of(text: str) -> bytes:
+    """By which a text is told from others; it does not tell the text."""
+    return blake2b(text.encode(), digest_size=16).digest()

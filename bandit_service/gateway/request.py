@@ -48,6 +48,8 @@ class RoutingRequest:
 
     def of_tenant(self, tenant: str) -> RoutingRequest:
         """The same for this tenant."""
+        if tenant == self.decide.tenant:
+            return self
         return replace(self, decide=msgspec.structs.replace(self.decide, tenant=tenant))
 
 

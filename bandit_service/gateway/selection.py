@@ -12,6 +12,7 @@ import msgspec
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
+from bandit_service.core.pool import Pool
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
@@ -38,11 +39,21 @@ class ArmSelector:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._numbers = itertools.count()
+        self._of_pool: Pool | None = None
+        self._specs: dict[str, ev.ArmSpec] = {}
 
     def models(self) -> list[ev.ArmSpec]:
         """The arms that can be called."""
-        offered = (record.spec for record in self._resources.router.world.offered())
-        return [spec for spec in offered if spec.upstream in self._resources.upstreams]
+        return list(self._callable().values())
+
+    def _callable(self) -> dict[str, ev.ArmSpec]:
+        """The same by their ids, made anew when the catalogue has changed."""
+        pool, upstreams = self._resources.router.world.catalogue.pool(), self._resources.upstreams
+        if pool is not self._of_pool:
+            specs = (record.spec for record in pool.records)
+            self._specs = {spec.id: spec for spec in specs if spec.upstream in upstreams}
+            self._of_pool = pool
+        return self._specs
 
     async def select(
         self, request: ChatRequest, tried: list[str], *, duel_of: str = "", refused: bool = False
@@ -135,7 +146,7 @@ class ArmSelector:
         and answers. If none of them answers, all are offered: a masked arm is better than none.
         """
         routing = request.routing
-        specs: dict[str, ev.ArmSpec] = {spec.id: spec for spec in self.models()}
+        specs = self._callable()
         named = routing.decide.arms
         if routing.direct:
             assert named is not None
@@ -175,8 +186,10 @@ class ArmSelector:
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
         named = routing.decide.arms
+        if len(arms) == len(self._callable()):
+            return {}
         reasons: dict[ArmId, str] = {}
-        for spec in self.models():
+        for spec in self._callable().values():
             if spec.id in arms or (named is not None and spec.id not in named):
                 continue
             if spec.id in tried:

@@ -53,6 +53,7 @@ class Upstreams:
         max_header_bytes: int = 65_536,
     ) -> None:
         self._upstreams = dict(upstreams)
+        self._kinds = frozenset(each.spec.kind for each in self._upstreams.values())
         self._sent_again = sent_again
         self._max_header_bytes = max_header_bytes
         tracing = aiohttp.TraceConfig()
@@ -87,10 +88,9 @@ class Upstreams:
 
     def unsuited(self, asked: Asked) -> dict[str, Refused]:
         """The upstreams whose dialect cannot carry this request, each with the reason."""
-        refusals = {
-            kind: asked.unsaid(kind)
-            for kind in {each.spec.kind for each in self._upstreams.values()}
-        }
+        refusals = {kind: asked.unsaid(kind) for kind in self._kinds}
+        if not any(refusals.values()):
+            return {}
         return {
             id: refused
             for id, each in self._upstreams.items()

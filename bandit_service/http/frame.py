@@ -57,6 +57,7 @@ class _LargerThan(Exception):
 
 _access = logging.getLogger("bandit.access")
 _encoder = msgspec.json.Encoder()
+_ids = clock.Ids()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -94,7 +95,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A request id on every answer and log line, errors rendered, one count and one log line."""
     given = request.headers.get("x-request-id", "")
     id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
-    id = id or clock.Ids().new(clock.now())
+    id = id or _ids.new(clock.now())
     logs.request_id.set(id)
     request[REQUEST_ID] = id
     begun = time.perf_counter()

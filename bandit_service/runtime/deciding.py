@@ -68,12 +68,18 @@ class Deciding:
         self._neighbours = neighbours
 
     async def decide(
-        self, query: Query, look: Callable[[Weighed], None] | None = None
+        self,
+        query: Query,
+        look: Callable[[Weighed], None] | None = None,
+        patient: bool = False,
     ) -> ev.Decided:
-        """Recall, propose, draw, append; `append` lasts until the whole batch is applied."""
+        """Recall, propose, draw, append; `append` lasts until the whole batch is applied.
+
+        patient: it may wait a little for others that are decided with it.
+        """
         asked = Asked(query, look, tracing.current())
         done: asyncio.Future[ev.Decided] = asyncio.get_running_loop().create_future()
-        self._writer.submit_among(self, asked, done)
+        self._writer.submit_among(self, asked, done, patient=patient)
         event = await done
         if asked.span is not None:
             asked.span.stage("append", asked.drawn_at, time.perf_counter())

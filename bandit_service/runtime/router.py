@@ -42,7 +42,7 @@ from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
-from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, surface
+from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
@@ -177,7 +177,8 @@ class Router:
         outside: takes part in no experiment; None where one arm is named.
         masked: why arms are left out of the request's list though its sender allows them.
         look: is shown what was weighed, which is more than the record keeps. bounded: a query is
-        not longer than rules.max_query_chars; the gateway's are as long as a body and a window.
+        not longer than rules.max_query_chars; the gateway's are as long as a body and a window, and
+        wait a little for others that are decided with them.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
@@ -188,7 +189,7 @@ class Router:
             query.sticky, query.sticky_margin, query.caller = sticky, sticky_margin, caller
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
-            event = await self._deciding.decide(query, look)
+            event = await self._deciding.decide(query, look, patient=not bounded)
         finally:
             self._in_flight -= 1
         self._bound_pending()
@@ -556,8 +557,11 @@ class Router:
         tokens = estimate_tokens(size)
         begun = time.perf_counter()
         try:
-            async with asyncio.timeout(self.rules.embed_timeout_s):
-                embedding = await self._embedder.embed_one(text)
+            key = key_of(text)
+            embedded = self._embedder.kept(key)
+            if embedded is None:
+                async with asyncio.timeout(self.rules.embed_timeout_s):
+                    embedded = await self._embedder.embed_new(key, text)
         except Overloaded as error:
             self._telemetry.shed("queue")
             raise Busy(f"the embedding queue is full: {error}") from None
@@ -568,7 +572,7 @@ class Router:
         self._telemetry.stage("embed", ended - begun)
         if (span := tracing.current()) is not None:
             span.stage("embed", begun, ended)
-        return _Features(embedding, tokens, surface(text))
+        return _Features(embedded.vector, tokens, embedded.surface)
 
     async def _subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
         worth = request.willingness_to_pay

@@ -37,6 +37,8 @@ from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
+_TURNS = 1
+"""Turns of the loop that the patient wait for company, some microseconds where none comes."""
 Prepare = Callable[[], ev.AnyEvent | None]
 
 Q = TypeVar("Q", contravariant=True)
@@ -179,24 +181,43 @@ class Writer:
     ) -> asyncio.Future[ev.AnyEvent | None]:
         """Check, append and apply with all that came in this turn of the loop.
 
-        late: after all others of this turn, as if it had come a moment later. So what the service
+        late: after all others of this turn, and it may wait for more of them. So what the service
         itself submits does not stand between decisions that can be prepared together.
 
         The future has the event when it is with the kernel, or on the disk if `durable`; None when
         `prepare` found nothing to do; or what went wrong, and then nothing was changed.
         """
         done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
-        self._submit(_Command(done, durable, key, late, prepare))
+        self._submit(_Command(done, durable, key, late, prepare), patient=late)
         return done
 
-    def submit_among(self, among: Among[Q], asked: Q, done: Done, *, durable: bool = False) -> None:
-        """`submit` of what is prepared together with others of this turn; `done` is told."""
-        self._submit(_Command(done, durable, among=among, asked=asked))
+    def submit_among(
+        self,
+        among: Among[Q],
+        asked: Q,
+        done: Done,
+        *,
+        durable: bool = False,
+        patient: bool = False,
+    ) -> None:
+        """`submit` of what is prepared together with others of this turn; `done` is told.
 
-    def _submit(self, command: _Command) -> None:
+        patient: and with others of the next ones, if nothing else is submitted.
+        """
+        self._submit(_Command(done, durable, among=among, asked=asked), patient)
+
+    def _submit(self, command: _Command, patient: bool) -> None:
         if not self._commands:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._flush_soon(_TURNS if patient else 0)
         self._commands.append(command)
+
+    def _flush_soon(self, turns: int) -> None:
+        """When all that is ready has run, and so many times more."""
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._flush_soon, turns - 1)
+        else:
+            loop.call_soon(self._flush)
 
     def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
         """Append and apply events of our own at once; False when they cannot be written now.

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from prometheus_client import Histogram
+from prometheus_client import Histogram, Summary
 from prometheus_client.samples import Exemplar
 
 from bandit_service import clock
@@ -22,6 +22,13 @@ def observe_same(histogram: Histogram, value: float, times: int) -> None:
         of: Any = histogram
         of._sum.inc(value * times)
         of._buckets[bisect_left(of._upper_bounds, value)].inc(times)
+
+
+def sum_many(summary: Summary, values: Sequence[float]) -> None:
+    """`observe` each."""
+    of: Any = summary
+    of._count.inc(len(values))
+    of._sum.inc(sum(values))
 
 
 def observe_many(

@@ -13,7 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
-from bandit_service.telemetry.batches import observe_many, observe_same
+from bandit_service.telemetry.batches import observe_many, observe_same, sum_many
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
 from bandit_service.telemetry.metrics import MOST_ARMS, OTHER, Metrics
@@ -22,7 +22,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # as many series agai
 
 STAGES = ("embed", "recall", "propose", "draw", "record", "total")
 AT_ONCE = 256
-"""Decisions that are counted together."""
+"""Decisions, requests or answers of arms that are counted together."""
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
 
@@ -47,6 +47,8 @@ class Telemetry:
         self.looks: list[Callable[[], None]] = []
         self.took_s: deque[float] = deque(maxlen=1000)
         self._uncounted: list[tuple[ev.Decided, float]] = []
+        self._requests: list[tuple[str, int, float | None]] = []
+        self._answers: list[tuple[str, float, float, int | None]] = []
         self.codes: deque[tuple[float, int]] = deque(maxlen=1000)
         ProcessCollector(registry=self.metrics.registry)
         duration = self.metrics.http_duration
@@ -78,12 +80,23 @@ class Telemetry:
 
     def request(self, endpoint: str, code: int, seconds: float | None = None) -> None:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
-        self.metrics.http_requests(endpoint, str(code)).inc()
         if endpoint.startswith("/v1/") and code >= 200:  # a stream's messages are told one by one
             self.told(code)
-        if seconds is not None:
-            timed = self._durations.get(endpoint) or self._durations["other"]
-            timed.observe(seconds)
+        self._requests.append((endpoint, code, seconds))
+        if len(self._requests) >= AT_ONCE:
+            self._count_requests()
+
+    def _count_requests(self) -> None:
+        told, self._requests = self._requests, []
+        answers = Counter((endpoint, code) for endpoint, code, _ in told)
+        for (endpoint, code), n in answers.items():
+            self.metrics.http_requests(endpoint, str(code)).inc(n)
+        took: dict[str, list[float]] = {}
+        for endpoint, _, seconds in told:
+            if seconds is not None:
+                took.setdefault(endpoint if endpoint in TIMED else "other", []).append(seconds)
+        for name, all_s in took.items():
+            observe_many(self._durations[name], all_s)
 
     def told(self, code: int) -> None:
         """One answer by this status, of the API or of a message of a stream."""
@@ -117,10 +130,16 @@ class Telemetry:
         self.took_s.append(seconds)
         self._uncounted.append((event, seconds))
         if len(self._uncounted) >= AT_ONCE:
-            self.count()
+            self._count_decisions()
 
     def count(self) -> None:
-        """Count the decisions that were told of; the ids of the slowest go along as exemplars."""
+        """Count what was told of, which is done for many at once, and before a scrape."""
+        self._count_requests()
+        self._count_answers()
+        self._count_decisions()
+
+    def _count_decisions(self) -> None:
+        """The ids of the slowest go along as exemplars."""
         told, self._uncounted = self._uncounted, []
         if not told:
             return
@@ -205,11 +224,27 @@ class Telemetry:
 
     def answered(self, arm: str, seconds: float, first_token_s: float, tokens: int | None) -> None:
         """One answer of an arm."""
-        self.metrics.upstream_seconds(self.arm_label(arm)).observe(seconds)
-        self.metrics.upstream_duration.observe(seconds)
-        self.metrics.upstream_first_token.observe(first_token_s)
-        if tokens and seconds > first_token_s:
-            self.metrics.upstream_rate.observe(tokens / (seconds - first_token_s))
+        self._answers.append((arm, seconds, first_token_s, tokens))
+        if len(self._answers) >= AT_ONCE:
+            self._count_answers()
+
+    def _count_answers(self) -> None:
+        told, self._answers = self._answers, []
+        if not told:
+            return
+        of_arms: dict[str, list[float]] = {}
+        for arm, seconds, _, _ in told:
+            of_arms.setdefault(self.arm_label(arm), []).append(seconds)
+        for label, all_s in of_arms.items():
+            sum_many(self.metrics.upstream_seconds(label), all_s)
+        observe_many(self.metrics.upstream_duration, [seconds for _, seconds, _, _ in told])
+        observe_many(self.metrics.upstream_first_token, [first_s for _, _, first_s, _ in told])
+        rates = [
+            tokens / (seconds - first_s)
+            for _, seconds, first_s, tokens in told
+            if tokens and seconds > first_s
+        ]
+        observe_many(self.metrics.upstream_rate, rates)
 
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
@@ -225,6 +260,8 @@ class Telemetry:
 
     def cached_prompt(self, tokens: int, usd: float) -> None:
         """What a provider's prompt cache saved."""
+        if not tokens:
+            return
         self.metrics.cached_tokens.inc(tokens)
         self.metrics.cached_saved.inc(max(0.0, usd))
 
