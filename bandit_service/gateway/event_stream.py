@@ -36,8 +36,9 @@ class EventStream:
         self._written = self._loop.time()
         self._head = asyncio.Lock()
         self._named: dict[str, str] = {}
+        self._pulsing: asyncio.Task[None] | None = None
         self._over = False
-        self._started = False
+        self._started = self._begun = False
 
     @property
     def started(self) -> bool:
@@ -63,12 +64,18 @@ class EventStream:
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
         """Meanwhile the client gets a sign of life whenever it got nothing for so long."""
-        task = self._loop.create_task(self._pulse()) if self._keep_alive_s else None
+        seconds = self._keep_alive_s
+        timer = self._loop.call_later(seconds, self._begin_pulse) if seconds else None
         try:
             yield
         finally:
-            if task is not None:
-                task.cancel()
+            if timer is not None:
+                timer.cancel()
+            if self._pulsing is not None:
+                self._pulsing.cancel()
+
+    def _begin_pulse(self) -> None:
+        self._pulsing = self._loop.create_task(self._pulse())
 
     async def _pulse(self) -> None:
         with suppress(ConnectionError):
@@ -90,10 +97,13 @@ class EventStream:
         return comment.encode() + b"\n" + data
 
     async def _start(self) -> None:
+        if self._begun:
+            return
         async with self._head:
             if not self._started:
                 self._started, self._named = True, self.headers
                 await self.client.begin(self.headers | _HEADERS)
+                self._begun = True
 
     async def _send(self, data: bytes) -> None:
         await self._start()

@@ -39,6 +39,7 @@ from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.selection import ArmSelector
 from bandit_service.gateway.streamed_answer import StreamedAnswer
+from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
@@ -207,11 +208,12 @@ class Gateway:
         asked, upstream = request.asked, self._upstream(exchange)
         said = request.to(upstream)
         hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
+        plain = asked.kind == upstream.kind == "openai"
         answer = StreamedAnswer(
             teller=_teller(asked, exchange.decided.id),
             hide_usage=hidden,
             passed=asked.passes(upstream.kind),
-            plain=asked.kind == upstream.kind == "openai",
+            renamed=Renamed(exchange.decided.id, hidden) if plain else None,
             text=[] if self._judges or exchange.duel else None,
         )
         stream.headers = exchange.headers()

@@ -49,7 +49,8 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that end in this piece. Raises TooLong."""
-        if self._begun and not self._open and (events := _plain(piece, self._max_bytes)):
+        if not self._open and (events := _plain(piece, self._max_bytes)):
+            self._begun = True
             return events
         return self._fed(piece)
 

@@ -12,7 +12,7 @@ from bandit_service.gateway import sse, trouble
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
 from bandit_service.gateway.providers import Teller, front_of
-from bandit_service.gateway.text_chunks import text_chunk, under
+from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
@@ -29,13 +29,13 @@ class StreamedAnswer:
     for a judge. choices: those that have begun, and whether each said why it stopped. finished:
     all of them did, or the stream said that it is done. received: bytes of their text. spoke:
     one of them said something, or why it stopped. done: the stream said that it is done.
-    complete: all of it came, and the client was there. broken: why it ended before its end. plain:
-    chunks go to the client as they came, but for their id.
+    complete: all of it came, and the client was there. broken: why it ended before its end.
+    renamed: says chunks to a client to whom they go as they came, but for their id.
     """
 
     teller: Teller = field(default_factory=lambda: front_of("openai").teller({}, "", 0))
     passed: bool = False
-    plain: bool = False
+    renamed: Renamed | None = None
     hide_usage: bool = False
     usage: dict[str, Any] | None = None
     finished: bool = False
@@ -119,7 +119,7 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
 def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
     if isinstance(data, Own):
         return _own(data, answer)
-    if answer.plain and (told := _text(data, id, answer)) is not None:
+    if answer.renamed is not None and (told := _text(data, answer.renamed, answer)) is not None:
         return told
     if data.strip() == DONE:
         answer.finished = answer.done = True
@@ -128,24 +128,22 @@ def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
     return b"" if chunk is None else answer.teller.feed(chunk)
 
 
-def _text(data: bytes, id: str, answer: StreamedAnswer) -> bytes | None:
+def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None:
     """The event of a chunk that says but a piece of text, which is noted; None of any other."""
-    if (chunk := text_chunk(data)) is None:
+    chunk = text_chunk(data)
+    told = None if chunk is None else renamed.event(data)
+    if chunk is None or told is None:
         return None
-    if (told := under(id, data, answer.hide_usage)) is None:
-        return None
-    text, index = chunk.text, chunk.index
+    model, index, text = chunk
     answer.received += len(text) if text.isascii() else len(text.encode(errors="replace"))
-    answer.model = answer.model or whole(chunk.model)
-    if text:
-        answer.spoke = True
-    if answer.choices.setdefault(str(index), False):
-        return told  # it has said why it stopped
-    answer.finished = False
+    answer.model = answer.model or whole(model)
+    answer.spoke = answer.spoke or bool(text)
+    if not answer.choices.setdefault(str(index), False):
+        answer.finished = False
     if answer.text is not None:
         if index:
             answer.text = None
-        elif text:
+        else:
             answer.text.append(text)
     return told
 

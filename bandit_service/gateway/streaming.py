@@ -67,7 +67,7 @@ async def pass_on(
     await exchange.answered(answer.usage, answer.received)
     answer.complete = True
     await stream.end(rest.unsent + answer.teller.end(done=False))
-    if answer.done:
+    if answer.done and not response.content.at_eof():
         await _drained(pieces)
 
 

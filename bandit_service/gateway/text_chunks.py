@@ -45,44 +45,53 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class TextChunk:
-    """model: as it is named there. text: "" where it only begins."""
+def text_chunk(data: bytes) -> tuple[str, int, str] | None:
+    """The model that the chunk names, its choice, and the text, "" where it only begins; None if it
+    is to be read as any event.
 
-    __slots__ = ("index", "model", "text")
-
-    def __init__(self, model: str, index: int, text: str) -> None:
-        self.model, self.index, self.text = model, index, text
-
-
-def text_chunk(data: bytes) -> TextChunk | None:
-    """What the chunk says; None if it is to be read as any event.
-
-    >>> chunk = text_chunk(b'{"id":"a","choices":[{"index":0,"delta":{"content":"Hi"}}]}')
-    >>> chunk.text, text_chunk(b'{"id":"a","choices":[],"usage":{"prompt_tokens":3}}')
-    ('Hi', None)
+    >>> text_chunk(b'{"id":"a","model":"m","choices":[{"delta":{"content":"Hi"}}]}')
+    ('m', 0, 'Hi')
+    >>> text_chunk(b'{"id":"a","choices":[],"usage":{"prompt_tokens":3}}')
     """
     try:
         chunk = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     choice = chunk.choices[0]
-    return TextChunk(chunk.model, choice.index, choice.delta.content or "")
+    return chunk.model, choice.index, choice.delta.content or ""
 
 
-def under(id: str, data: bytes, hide_usage: bool) -> bytes | None:
-    """The chunk's event with this id, without the field of its usage, which says nothing, if that
-    is to be hidden; None where the two are not found as they are usually written.
+class Renamed:
+    """The events of a stream's text chunks under an id of ours. hide_usage: without that field,
+    which says nothing in them.
 
-    >>> under("b", b'{"id": "a", "choices": [], "usage": null}', hide_usage=True)
+    >>> Renamed("b", hide_usage=True).event(b'{"id": "a", "choices": [], "usage": null}')
     b'data: {"id":"b", "choices": []}\\n\\n'
     """
-    if b"\n" in data or data.count(b'"id"') != 1:
-        return None
-    told, found = _ID.subn(b'"id":"%b"' % id.encode(), data)
-    if not found:
-        return None
-    if hide_usage and b'"usage"' in told:
-        told, found = _NO_USAGE.subn(b"", told)
-        if found != 1 or b'"usage"' in told:
+
+    def __init__(self, id: str, hide_usage: bool) -> None:
+        self._id = b'"id":"%b"' % id.encode()
+        self._hide_usage = hide_usage
+        self._head = self._ours = self._tail = b""
+
+    def event(self, data: bytes) -> bytes | None:
+        """The chunk's event; None where the two are not found as they are usually written."""
+        if data.count(b'"id"') != 1 or b"\n" in data:
             return None
-    return b"data: %b\n\n" % told
+        head = len(self._head)
+        if not head or not data.startswith(self._head):  # all chunks of a stream begin alike
+            found = _ID.search(data)
+            if found is None:
+                return None
+            head = found.end()
+            self._head, self._ours = data[:head], data[: found.start()] + self._id
+        if not self._hide_usage or not (usages := data.count(b'"usage"')):
+            return b"data: %b%b\n\n" % (self._ours, data[head:])
+        if self._tail and usages == 1 and data.endswith(self._tail):
+            return b"data: %b%b}\n\n" % (self._ours, data[head : -len(self._tail)])
+        found = _NO_USAGE.search(data, head)
+        if usages != 1 or found is None:
+            return None
+        rest = data[found.end() :]
+        self._tail = data[found.start() :] if rest == b"}" else b""
+        return b"data: %b%b%b\n\n" % (self._ours, data[head : found.start()], rest)

@@ -1,0 +1,111 @@
+"""A chunk that goes on as it came says what it says when it is read and written anew."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
+from bandit_service.gateway.text_chunks import Renamed, text_chunk
+
+_TEXT = st.text(st.sampled_from('ab"\\{}:, \n\N{GRINNING FACE}é')) | st.sampled_from(
+    ['"id"', '"usage": null', ', "usage": null', "id", "usage"]
+)
+_DELTA = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.none() | _TEXT,
+        "refusal": st.none() | _TEXT,
+        "reasoning_content": _TEXT,
+        "tool_calls": st.just([{"index": 0, "function": {"arguments": "{"}}]),
+        "error": st.just({"code": 500}),
+    },
+)
+_CHOICE = st.fixed_dictionaries(
+    {"delta": _DELTA},
+    optional={
+        "index": st.integers(0, 2),
+        "finish_reason": st.sampled_from([None, None, "stop", "error"]),
+        "logprobs": st.none(),
+        "usage": st.just({"prompt_tokens": 3}),
+    },
+)
+_CHUNK = st.fixed_dictionaries(
+    {"choices": st.lists(_CHOICE, max_size=2)},
+    optional={
+        "id": st.sampled_from(["a", "b", "id", 'q"', "é"]),
+        "model": _TEXT | st.just("id"),
+        "created": st.integers(0, 9) | st.none(),
+        "usage": st.none() | st.just({"prompt_tokens": 7, "completion_tokens": 2}),
+        "error": st.none() | st.just({"message": "broken", "code": 500}),
+        "x_groq": st.just({"usage": {"prompt_tokens": 3}}),
+        "system_fingerprint": st.none() | _TEXT,
+    },
+)
+
+
+def _told(chunks: list[bytes], hide: bool, keep: bool, renamed: bool) -> tuple[Any, Any]:
+    answer = StreamedAnswer(
+        hide_usage=hide,
+        text=[] if keep else None,
+        renamed=Renamed("ours", hide) if renamed else None,
+    )
+    told: list[Any] = []
+    try:
+        for chunk in chunks:
+            events = rewritten([chunk], "ours", answer).split(b"\n\n")
+            told += [json.loads(event.removeprefix(b"data: ")) for event in events if event]
+    except (Failed, Rejected) as error:
+        told.append(str(error))
+    state = {
+        name: getattr(answer, name)
+        for name in ("usage", "finished", "model", "finish_reason", "done", "choices", "received")
+    }
+    return told, state | {"spoke": answer.spoke, "text": answer.whole_text()}
+
+
+@given(st.lists(_CHUNK, max_size=4), st.booleans(), st.booleans(), st.booleans(), st.booleans())
+def test_it_is_the_same_stream(
+    chunks: list[dict[str, Any]], hide: bool, keep: bool, ascii_only: bool, narrow: bool
+) -> None:
+    separators = (",", ":") if narrow else None
+    data = [
+        json.dumps(each, ensure_ascii=ascii_only, separators=separators).encode() for each in chunks
+    ]
+    assert _told(data, hide, keep, renamed=True) == _told(data, hide, keep, renamed=False)
+
+
+_SAID = b'{"id":"u","choices":[{"index":0,"delta":{"content":"x"}%b}]%b}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _SAID % (b',"finish_reason":"stop"', b""),
+        _SAID % (b"", b',"usage":{"prompt_tokens":1}'),
+        _SAID % (b"", b',"error":{"code":500}'),
+        _SAID % (b',"error":{}', b""),
+        _SAID % (b"", b',"error_code":336003'),
+        b'{"id":"u","choices":[{"delta":{"tool_calls":[]}}]}',
+        b'{"id":"u","choices":[]}',
+        b"[DONE]",
+        b"",
+    ],
+)
+def test_what_says_more_is_read_as_any_event(data: bytes) -> None:
+    assert text_chunk(data) is None
+
+
+def test_most_chunks_go_on_as_they_came() -> None:
+    renamed = Renamed("ours", hide_usage=True)
+    for text in ("one", "two"):
+        chunk = b'{"id": "u", "object": "x", "choices": [{"delta": {"content": "%b"}}]%b}'
+        data = chunk % (text.encode(), b', "usage": null')
+        ours = b"data: " + (chunk % (text.encode(), b"")).replace(b'"id": "u"', b'"id":"ours"')
+        assert renamed.event(data) == ours + b"\n\n"
