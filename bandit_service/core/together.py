@@ -6,6 +6,7 @@ Each comes out as it would alone, bit for bit; what goes wrong with one is told 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def _alone(world: World, posed: Posed, explore: Exploration) -> Lot:
 def _weighed(world: World, some: Sequence[Posed], explore: Exploration) -> list[Lot | Exception]:
     """Of queries with the same learner and the same arms."""
     policy = some[0].learner.policy
-    if isinstance(policy, ManyAtOnce):
+    if hasattr(policy, "propose_many"):  # isinstance of a protocol takes 10 us to say the same
         try:
-            return [*_in_one(world, some, policy, explore)]
+            return [*_in_one(world, some, cast(ManyAtOnce[object], policy), explore)]
         except Exception:  # noqa: BLE001, S110 - who fails alone is to get a fallback alone
             pass
     found: list[Lot | Exception] = []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +86,34 @@ WORDS = (
 )
 
 
+@dataclass
+class _Took:
+    """Seconds of each call, on the wall and of all threads on the processor."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """What is done within is one call."""
+        begun, used = time.perf_counter(), time.process_time()
+        yield
+        self.wall.append(time.perf_counter() - begun)
+        self.cpu.append(time.process_time() - used)
+
+    def row(self, what: str, over: _Took) -> Row:
+        """After a warm-up, beside another."""
+        wall_ms, cpu_ms = (np.median(each[50:]) * 1e3 for each in (self.wall, self.cpu))
+        over_ms, over_cpu_ms = (np.median(each[50:]) * 1e3 for each in (over.wall, over.cpu))
+        return {
+            "what": what,
+            **in_ms(self.wall[50:]),
+            "added at p50 ms": float(wall_ms - over_ms),
+            "CPU p50 ms": float(cpu_ms),
+            "added CPU ms": float(cpu_ms - over_cpu_ms),
+        }
+
+
 async def bench_query(directory: Path, past: int = PAST) -> list[Row]:
     """Deciding on a text of 20 words at concurrency 1, beside the bare embedding call."""
     chosen = settings.Settings()
@@ -90,26 +121,27 @@ async def bench_query(directory: Path, past: int = PAST) -> list[Row]:
     world, index = filled_world(chosen.policy.name, past)
     log = SqliteLog(directory / "query.sqlite3")
     embedder = EmbeddingStage(backend, cache_size=0)
-    bare: list[float] = []
-    whole: list[float] = []
+    bare, embedded, whole = _Took(), _Took(), _Took()
     texts = [f"{' '.join(WORDS.split()[:19])} {i}" for i in range(400)]
     async with routing(world, index, log, embedder) as router:
         with quiet_gc():
             for i, text in enumerate(tqdm(texts, desc="query", disable=None, leave=False)):
-                bare_first = i % 2 == 0
-                if bare_first:
-                    bare.append(seconds_of(partial(backend.encode, [text])))
-                begun = time.perf_counter()
-                await router.decide(wire.DecideRequest(query=text))
-                whole.append(time.perf_counter() - begun)
-                if not bare_first:
-                    bare.append(seconds_of(partial(backend.encode, [text])))
+                for way in range(i, i + 3):  # by turns, each first as often
+                    if way % 3 == 0:
+                        with bare.one():
+                            backend.encode([text])
+                    elif way % 3 == 1:
+                        with embedded.one():
+                            await embedder.embed_one(text)
+                    else:
+                        with whole.one():
+                            await router.decide(wire.DecideRequest(query=text))
     await embedder.close()
     log.close()
-    added = float(np.median(whole[50:]) - np.median(bare[50:])) * 1e3
     return [
-        {"what": "bare embedding call (baseline)", **in_ms(bare[50:]), "added at p50 ms": 0.0},
-        {"what": "decide on the same text", **in_ms(whole[50:]), "added at p50 ms": added},
+        bare.row("bare embedding call (baseline)", bare),
+        embedded.row("the same on its thread", bare),
+        whole.row("decide on the same text", bare),
     ]
 
 
