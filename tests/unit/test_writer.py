@@ -308,3 +308,26 @@ async def test_a_full_disk_says_once_what_to_do() -> None:
     assert writer.degraded.count("make space") == 1
     log.full = False
     await writer.close()
+
+
+async def test_what_is_late_comes_after_all_of_its_turn_in_one_append() -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    batches: list[int] = []
+    append = log.append
+
+    def counted(records: Sequence[Record]) -> Offset:
+        batches.append(len(records))
+        return append(records)
+
+    log.append = counted  # type: ignore[method-assign]
+    late = writer.submit(lambda: _decided("late"), durable=False, late=True)
+    others = [
+        writer.submit(lambda id=id: _decided(id), durable=False)  # type: ignore[misc]
+        for id in ("a", "b")
+    ]
+    await asyncio.gather(late, *others)
+    assert _ids(log) == ["a", "b", "late"]
+    assert batches == [3]
+    await writer.close()
