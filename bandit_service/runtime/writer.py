@@ -37,8 +37,8 @@ from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
-_TURNS = 1
-"""Turns of the loop that the patient wait for company, some microseconds where none comes."""
+_TURNS = 4
+"""Turns of the loop that the patient wait for company, at most; the second one where none comes."""
 Prepare = Callable[[], ev.AnyEvent | None]
 
 Q = TypeVar("Q", contravariant=True)
@@ -208,16 +208,15 @@ class Writer:
 
     def _submit(self, command: _Command, patient: bool) -> None:
         if not self._commands:
-            self._flush_soon(_TURNS if patient else 0)
+            asyncio.get_running_loop().call_soon(self._gather, _TURNS if patient else 0, 0)
         self._commands.append(command)
 
-    def _flush_soon(self, turns: int) -> None:
-        """When all that is ready has run, and so many times more."""
-        loop = asyncio.get_running_loop()
-        if turns:
-            loop.call_soon(self._flush_soon, turns - 1)
+    def _gather(self, turns: int, before: int) -> None:
+        """Flush, or wait a turn for more of them as long as more come, so many times at most."""
+        if turns and len(self._commands) > before:
+            asyncio.get_running_loop().call_soon(self._gather, turns - 1, len(self._commands))
         else:
-            loop.call_soon(self._flush)
+            self._flush()
 
     def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
         """Append and apply events of our own at once; False when they cannot be written now.
