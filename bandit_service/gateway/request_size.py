@@ -178,13 +178,23 @@ def _of_own(value: object) -> int:
 
 def _kept_an_hour(body: Mapping[str, Any]) -> bool:
     """Whether some part of the prompt is to be kept for an hour."""
-    parts: list[Any] = [body]
+    if _for_an_hour(body):
+        return True
     for name in ("messages", "system", "tools"):
         for each in body[name] if isinstance(body.get(name), list) else ():
-            content = each.get("content") if isinstance(each, dict) else None
-            parts += [each, *(content if isinstance(content, list) else ())]
-    kept = (part.get("cache_control") for part in parts if isinstance(part, dict))
-    return any(isinstance(each, dict) and each.get("ttl") == "1h" for each in kept)
+            if not isinstance(each, dict):
+                continue
+            content = each.get("content")
+            if _for_an_hour(each) or (
+                isinstance(content, list) and any(map(_for_an_hour, content))
+            ):
+                return True
+    return False
+
+
+def _for_an_hour(part: object) -> bool:
+    kept = part.get("cache_control") if isinstance(part, Mapping) else None
+    return isinstance(kept, dict) and kept.get("ttl") == "1h"
 
 
 def _is_image(part: object) -> bool:

@@ -22,7 +22,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # as many series agai
 
 STAGES = ("embed", "recall", "propose", "draw", "record", "total")
 AT_ONCE = 256
-"""Decisions, requests or answers of arms that are counted together."""
+"""Decisions, requests, rewards or answers of arms that are counted together."""
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
 
@@ -48,6 +48,7 @@ class Telemetry:
         self.took_s: deque[float] = deque(maxlen=1000)
         self._uncounted: list[tuple[ev.Decided, float]] = []
         self._requests: list[tuple[str, int, float | None]] = []
+        self._rewards: list[tuple[str, str, float | None]] = []
         self._answers: list[tuple[str, float, float, int | None]] = []
         self.codes: deque[tuple[float, int]] = deque(maxlen=1000)
         ProcessCollector(registry=self.metrics.registry)
@@ -135,6 +136,7 @@ class Telemetry:
     def count(self) -> None:
         """Count what was told of, which is done for many at once, and before a scrape."""
         self._count_requests()
+        self._count_rewards()
         self._count_answers()
         self._count_decisions()
 
@@ -187,9 +189,17 @@ class Telemetry:
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
-        self.metrics.rewards(policy, outcome).inc()
-        if delay_s is not None:
-            self.metrics.reward_delay.observe(max(delay_s, 0.0))
+        self._rewards.append((policy, outcome, delay_s))
+        if len(self._rewards) >= AT_ONCE:
+            self._count_rewards()
+
+    def _count_rewards(self) -> None:
+        told, self._rewards = self._rewards, []
+        outcomes = Counter((policy, outcome) for policy, outcome, _ in told)
+        for labels, n in outcomes.items():
+            self.metrics.rewards(*labels).inc(n)
+        delays = [max(delay_s, 0.0) for _, _, delay_s in told if delay_s is not None]
+        observe_many(self.metrics.reward_delay, delays)
 
     # --- log and snapshots
 
