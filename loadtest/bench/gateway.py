@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -156,7 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(show(rows))
     if args.markdown is not None:
-        told = f"{args.rounds} rounds of {args.each} requests of each caller.\n\n"
+        load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+        told = (
+            f"{args.rounds} rounds of {args.each} requests of each caller, {args.past:,} past "
+            f"queries; load of the machine at the end: {load}.\n\n"
+        )
         put_section(args.markdown, "gateway", told + show(rows))
     return 0
 
