@@ -178,28 +178,36 @@ def _offset(path: Path) -> Offset:
 
 
 def _read(path: Path) -> tuple[Found, bytes]:
+    """What a file is, and the state in it, which is read once and not copied."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(_SHORTEST)
+            keyed = _FIXED.unpack_from(head, len(_MAGIC) + _DIGEST)[2] if size >= _SHORTEST else 0
+            name = file.read(min(keyed, size))
+            state = file.read()
     except OSError as error:
         return Found(path, "", _offset(path), 0, f"it cannot be read ({error.strerror})"), b""
-    why, key, state = "", "", b""
-    view = memoryview(content)
+    why = _wrong(path, size, head, name, state)
+    return Found(path, "" if why else name.decode(), _offset(path), size, why), state
+
+
+def _wrong(path: Path, size: int, head: bytes, name: bytes, state: bytes) -> str:
+    """Why it is no valid snapshot; "" where it is one."""
     at = len(_MAGIC) + _DIGEST
-    if len(content) < _SHORTEST:
-        why = f"it has {len(content)} bytes, fewer than any snapshot"
-    elif content[: len(_MAGIC)] != _MAGIC:
-        why = "it is not a snapshot"
-    elif hashlib.blake2b(view[at:], digest_size=_DIGEST).digest() != content[len(_MAGIC) : at]:
-        why = "its checksum does not match"
-    else:
-        known, offset, keyed, length = _FIXED.unpack_from(content, at)
-        if known != FORMAT:
-            why = f"it has format {known}, this version reads {FORMAT}"
-        elif len(content) != _SHORTEST + keyed + length:
-            why = "its lengths are not those of the file"
-        elif offset != _offset(path):
-            why = f"its name does not match offset {offset}"
-        else:
-            key = content[_SHORTEST : _SHORTEST + keyed].decode()
-            state = content[_SHORTEST + keyed :]
-    return Found(path, key, _offset(path), len(content), why), state
+    if size < _SHORTEST:
+        return f"it has {size} bytes, fewer than any snapshot"
+    if not head.startswith(_MAGIC):
+        return "it is not a snapshot"
+    digest = hashlib.blake2b(head[at:] + name, digest_size=_DIGEST)
+    digest.update(state)
+    if digest.digest() != head[len(_MAGIC) : at]:
+        return "its checksum does not match"
+    known, offset, keyed, length = _FIXED.unpack_from(head, at)
+    if known != FORMAT:
+        return f"it has format {known}, this version reads {FORMAT}"
+    if size != _SHORTEST + keyed + length:
+        return "its lengths are not those of the file"
+    if offset != _offset(path):
+        return f"its name does not match offset {offset}"
+    return ""

@@ -27,6 +27,8 @@ Makers: TypeAlias = Mapping[Any, Callable[[Any], Any]]
 _ARRAY = 1
 _DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
 _PLAIN = (type(None), bool, int, float, str, bytes)
+_ENCODED = msgspec.Raw
+"""What is kept as `dump` writes it, until somebody looks: neither written nor read again."""
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding bytes of unknown origin can raise; the last where they are nested without end."""
 
@@ -42,7 +44,8 @@ def load(data: bytes | msgspec.Raw, like: type[T], makers: Makers | None = None)
     makers: what makes an object of a class from what its `folded` gave, in place of `unfolded`.
     Raises one of UNREADABLE where `data` is no such state.
     """
-    restored: T = _read(data, like, makers or {})
+    kind: Any = like
+    restored: T = _made(_decoder(_shape(kind)).decode(data), kind, makers or {})
     return restored
 
 
@@ -74,39 +77,61 @@ def _written(value: Any, like: Any) -> Any:
     raise TypeError(f"a state may not hold a {type(value).__name__}")
 
 
-def _read(data: bytes | msgspec.Raw, like: Any, makers: Makers) -> Any:
+@cache
+def _shape(like: Any) -> Any:
+    """What msgspec decodes for this type, all of it in one pass: what it knows, as it is."""
     like = _bare(like)
     origin, args = typing.get_origin(like), typing.get_args(like)
-    if origin is OrderedDict and _native(like):  # in one pass, not by way of plain data
-        return OrderedDict(_decoder(dict.__class_getitem__(args)).decode(data))
+    if origin is OrderedDict and _native(like):
+        return dict.__class_getitem__(args)
     if _native(like) or like is Any:
-        return _decoder(like).decode(data)
+        return like
+    if isinstance(like, type) and hasattr(like, "folded"):
+        return _shape(_kept_type(like))
+    if isinstance(like, type) and dataclasses.is_dataclass(like):
+        kept = [(name, _shape(kind)) for name, kind in _fields(like).items()]
+        return msgspec.defstruct(like.__name__, kept, forbid_unknown_fields=True)
+    if origin in _DICTS:
+        return dict.__class_getitem__((args[0], _shape(args[1])))
+    if origin in _LISTS:
+        kinds = [_shape(arg) for arg in args if arg is not Ellipsis]
+        whole = origin is tuple and Ellipsis not in args
+        return tuple.__class_getitem__(tuple(kinds)) if whole else list.__class_getitem__(kinds[0])
+    if origin in (typing.Union, types.UnionType):
+        return _shape(_only(args)) | None
+    raise TypeError(f"a state may not hold a {like}")
+
+
+def _made(value: Any, like: Any, makers: Makers) -> Any:
+    """The value of type `like`, of what was decoded for it."""
+    like = _bare(like)
+    origin, args = typing.get_origin(like), typing.get_args(like)
+    if _native(like) or like is Any:
+        return OrderedDict(value) if origin is OrderedDict else value
     if isinstance(like, type) and hasattr(like, "folded"):
         made = makers.get(like) or like.unfolded  # type: ignore[attr-defined]
-        return made(_read(data, _kept_type(like), makers))
-    if isinstance(like, type) and dataclasses.is_dataclass(like):
-        parts, kept = _decoder(dict[str, msgspec.Raw]).decode(data), _fields(like)
-        if parts.keys() != kept.keys():
-            raise msgspec.ValidationError(f"{like.__name__} has other fields")
-        return like(**{name: _read(parts[name], kind, makers) for name, kind in kept.items()})
+        return made(_made(value, _kept_type(like), makers))
+    if isinstance(like, type):
+        kept = _fields(like).items()
+        return like(**{name: _made(getattr(value, name), kind, makers) for name, kind in kept})
     if origin in _DICTS:
-        entries = _decoder(dict[args[0], msgspec.Raw]).decode(data)  # type: ignore[valid-type]
-        return origin((key, _read(item, args[1], makers)) for key, item in entries.items())
+        return origin((key, _made(item, args[1], makers)) for key, item in value.items())
     if origin in _LISTS:
-        items = _decoder(list[msgspec.Raw]).decode(data)
-        kinds = _kinds(items, args)
-        return origin(_read(item, kind, makers) for item, kind in zip(items, kinds, strict=True))
-    if origin in (typing.Union, types.UnionType):
-        (only,) = (arg for arg in args if arg is not type(None))
-        return None if bytes(data) == b"\xc0" else _read(data, only, makers)
-    raise TypeError(f"a state may not hold a {like}")
+        kinds = _kinds(value, args)
+        return origin(_made(item, kind, makers) for item, kind in zip(value, kinds, strict=True))
+    return None if value is None else _made(value, _only(args), makers)
+
+
+def _only(args: tuple[Any, ...]) -> Any:
+    (only,) = (arg for arg in args if arg is not type(None))
+    return only
 
 
 @cache
 def _native(like: Any) -> bool:
     """Whether msgspec writes and reads this type by itself: nothing in it is a cache."""
     like = _bare(like)
-    if like is None or like in _PLAIN or like is np.ndarray:
+    if like is None or like in _PLAIN or like in (np.ndarray, _ENCODED):
         return True
     origin, args = typing.get_origin(like), typing.get_args(like)
     if origin is np.ndarray:

@@ -9,6 +9,7 @@ import msgspec
 
 import policies
 from bandit_service.core import events as ev
+from bandit_service.core.decisions import Decisions
 from bandit_service.core.feature import takes
 from bandit_service.core.learner import Correction
 from bandit_service.core.resolved import Pending, Resolved
@@ -23,7 +24,7 @@ REMEMBERED_KEYS = 100_000
 class PendingDecisions:
     """decisions: by id, oldest first. keys: with a digest of what each key was used for."""
 
-    decisions: OrderedDict[str, Pending] = field(default_factory=OrderedDict)
+    decisions: Decisions = field(default_factory=Decisions)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     @takes(ev.Decided)
@@ -65,9 +66,8 @@ class PendingDecisions:
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
-        for id, pending in list(self.decisions.items()):
-            if ev.owner_of(pending.decided.tenant, pending.decided.unit) == event.owner:
-                del self.decisions[id]
+        for id in self.decisions.of_owner(event.owner):
+            del self.decisions[id]
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
         if not event.idempotency_key:

@@ -92,8 +92,7 @@ class ActivityFeeds:
 
     def recall(self, world: World) -> None:
         """Begin with the newest decisions that may still be rewarded, and what is known of them."""
-        newest = list(islice(reversed(world.pending.decisions.values()), RECALLED))
-        for pending in reversed(newest):
+        for pending in reversed(world.pending.decisions.newest(RECALLED)):
             for what in _recalled(pending, world.events):
                 self._learning.heard(what, world)
                 self.heard(what, world)

@@ -17,6 +17,7 @@ from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
 from bandit_service.core.counts import Counts
+from bandit_service.core.decisions import Decisions
 from bandit_service.core.drift import QUERIES, Allowance, Drift, Track
 from bandit_service.core.erasures import Erasures
 from bandit_service.core.experiments.records import ExperimentRecords
@@ -75,10 +76,12 @@ def _others() -> dict[str, Any]:
             {ArmId("a"): spec},
         ),
         "pending": PendingDecisions(
-            OrderedDict(
-                d=Pending(
-                    decided, {"x": 1.0}, {"k": "h"}, {"y": 2.0}, True, 3.0, {"b": (1.0, True)}
-                )
+            Decisions(
+                {
+                    "d": Pending(
+                        decided, {"x": 1.0}, {"k": "h"}, {"y": 2.0}, True, 3.0, {"b": (1.0, True)}
+                    )
+                }.items()
             ),
             OrderedDict(k="h"),
         ),

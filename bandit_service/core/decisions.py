@@ -1,0 +1,87 @@
+"""Pending decisions by id, oldest first; those that nobody has looked at stay in their encoding.
+
+A snapshot has tens of thousands of them, and most leave without a further word. So one that comes
+from a snapshot is decoded when it is asked for, and written into the next snapshot as it stands if
+it never is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, MutableMapping
+from itertools import islice
+
+import msgspec
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.resolved import Pending
+
+
+class _Whose(msgspec.Struct):
+    """Of a decision no more than whose it is, so that the rest is not decoded."""
+
+    tenant: str = ""
+    unit: str = ""
+
+
+class _Waiting(msgspec.Struct):
+    decided: _Whose
+
+
+_whose = msgspec.msgpack.Decoder(_Waiting)
+
+
+class Decisions(MutableMapping[str, Pending]):
+    """A mapping of ids to `Pending`; changing one that it gives changes what it holds."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, kept: Iterable[tuple[str, Pending | bytes]] = ()) -> None:
+        self._kept: OrderedDict[str, Pending | bytes] = OrderedDict(kept)
+
+    def __getitem__(self, id: str) -> Pending:
+        found = self._kept[id]
+        if type(found) is bytes:
+            found = self._kept[id] = codec.load(found, Pending)
+        return found  # type: ignore[return-value]
+
+    def __setitem__(self, id: str, pending: Pending) -> None:
+        self._kept[id] = pending
+
+    def __delitem__(self, id: str) -> None:
+        del self._kept[id]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def newest(self, most: int) -> list[Pending]:
+        """So many, newest first."""
+        return [self[id] for id in list(islice(reversed(self._kept), most))]
+
+    def of_owner(self, owner: str) -> list[str]:
+        """The ids of an owner's decisions. O(n), and none of them is decoded for good."""
+        return [id for id, one in self._kept.items() if _owner_of(one) == owner]
+
+    def folded(self) -> dict[str, msgspec.Raw]:
+        """Each in its encoding."""
+        return {
+            id: msgspec.Raw(one if type(one) is bytes else codec.dump(one))
+            for id, one in self._kept.items()
+        }
+
+    @classmethod
+    def unfolded(cls, kept: dict[str, msgspec.Raw]) -> Decisions:
+        """Those of which `folded` gave this."""
+        return cls((id, bytes(one)) for id, one in kept.items())
+
+
+def _owner_of(one: Pending | bytes) -> str:
+    of = _whose.decode(one).decided if type(one) is bytes else one.decided  # type: ignore[union-attr]
+    return ev.owner_of(of.tenant, of.unit)
