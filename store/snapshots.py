@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,13 @@ class FileSnapshots:
     def found(self) -> list[Found]:
         """All files, by key and then newest first, each read and checked."""
         return [_read(path)[0] for path in self._paths()]
+
+    def valid(self) -> Iterator[tuple[str, Offset, bytes]]:
+        """All that are valid, of every key, newest first; each file is read when it is due."""
+        for path in sorted(self._paths(), key=_offset, reverse=True):
+            found, state = _read(path)
+            if not found.why:
+                yield found.key, found.offset, state
 
     def forget(self, before: Offset) -> None:
         """Delete all of an offset less than `before`, also those that are damaged."""

@@ -14,6 +14,7 @@ import numpy as np
 
 import policies
 import store
+from bandit_service.core import snapshot
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.affinity import Affinity
@@ -29,8 +30,16 @@ from bandit_service.parsing.extras import install
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.learner_log import LearnerLog
+from bandit_service.runtime.log_check import LogCheck, note_of, verifies_all
 from bandit_service.runtime.maintenance import Maintenance
-from bandit_service.runtime.recovery import Progress, recover, wanted_policy
+from bandit_service.runtime.recovery import (
+    Progress,
+    Recovered,
+    mark_at,
+    recover,
+    snapshot_key,
+    wanted_policy,
+)
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
@@ -113,6 +122,10 @@ async def running_router(
                 "seconds": round(recovery_s, 3),
             },
         )
+        if verifies_all(settings):
+            note_of(settings).unlink(missing_ok=True)  # it is whole again
+        if recovered.version != snapshot.VERSION:
+            _keep_upgraded(recovered, log, settings, snapshots)
         if recovered.unknown:
             _log.warning(
                 "what some erased or lost events taught is not known any more: the snapshots that "
@@ -167,6 +180,7 @@ async def running_router(
         maintenance = Maintenance(
             writer, snapshots, settings, telemetry, recovered.policy, recovered.after
         )
+        check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
@@ -174,14 +188,34 @@ async def running_router(
             await _reconcile(router, maintenance, settings)
             router.warm()
             maintenance.start()
+            if settings.log.verify == "background":
+                check.start()
             yield router, maintenance, telemetry
         finally:
+            await check.close()
             await router.close()
             await maintenance.close()
             await embedder.close()
             index.close()
     finally:
         log.close()
+
+
+def _keep_upgraded(
+    recovered: Recovered, log: EventLog, settings: Settings, snapshots: FileSnapshots
+) -> None:
+    """Write the world of an earlier version as one of this: the log alone cannot make it again."""
+    at, world = log.sync(), recovered.world
+    key = snapshot_key(recovered.policy, settings)
+    snapshots.save(at, key, snapshot.dump(world, mark_at(log, at)))
+    _log.warning(
+        "gone on from a snapshot of an earlier version: the log has not all of its past",
+        extra={
+            "version": recovered.version,
+            "from_snapshot": recovered.after,
+            "learned_anew": list(recovered.anew),
+        },
+    )
 
 
 def _index(world: World, settings: Settings, dim: int) -> HybridIndex:

@@ -83,7 +83,7 @@ class KeptLearner:
     parameters: bytes
     own: str
     seeded: int
-    fold: int
+    fold: int = 0
 
     def check(self, policy: Policy[Any]) -> None:
         """ValueError unless the policy would have made this state of the same events."""

@@ -13,14 +13,16 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.core import codec
+from bandit_service.core import codec, upgrade
 from bandit_service.core.learner import KeptLearner, Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
 from policies import Policy
 
 VERSION = 11
-"""Goes up with any change of what the fold makes of the same events, or of how it is written."""
+"""Goes up with any change of what the fold makes of the same events, or of how it is written.
+
+`upgrade.STEPS` then gets a step from the version before."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -41,14 +43,23 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Kept)
 
 
-def key_of(policy_key: str, capacity: int, per_item: int) -> str:
+def key_of(policy_key: str, capacity: int, per_item: int, version: int = VERSION) -> str:
     """What a snapshot must have been folded with to be gone on from."""
-    return f"{policy_key}-{capacity}-{per_item}-v{VERSION}".replace(":", "-")
+    return f"{policy_key}-{capacity}-{per_item}-v{version}".replace(":", "-")
 
 
 def is_of_this_version(key: str) -> bool:
     """Whether `key_of` of this version made the key."""
     return key.endswith(f"-v{VERSION}")
+
+
+def versions_before() -> list[int]:
+    """Those whose worlds `restore_before` can read, newest first."""
+    found, version = [], VERSION - 1
+    while version in upgrade.STEPS:
+        found.append(version)
+        version -= 1
+    return found
 
 
 def mark_of(body: bytes) -> bytes:
@@ -80,6 +91,23 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
         return codec.load(kept.world, World, makers)
     except (*codec.UNREADABLE, ValueError) as error:
         raise _unreadable(error) from None
+
+
+def restore_before(
+    kept: Kept, version: int, by_label: Mapping[str, Policy[Any]], serving: str
+) -> tuple[World, list[str]]:
+    """The same of an earlier version's world; and the labels of policies that learned anew.
+
+    These are policies whose state of then cannot be read. They learn what the history remembers.
+    """
+    read = upgrade.Reading(by_label, serving)
+    try:
+        parts = upgrade.parts(kept.world, version, VERSION)
+        world = codec.load(parts, World, {Learners: read.learners})
+    except (*codec.UNREADABLE, ValueError, LookupError) as error:
+        raise ValueError(f"not a world of version {version}: {error}") from None
+    read.teach(world)
+    return world, read.anew
 
 
 def dump_learner(learner: Learner) -> bytes:

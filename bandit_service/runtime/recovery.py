@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bandit_service.core import codec, snapshot
@@ -15,6 +15,7 @@ from bandit_service.core.apply import apply, skip
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
+from bandit_service.runtime.log_check import verifies_all
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from store import Corrupt, EventLog, Offset, StoreError, first_of
 from store.snapshots import FileSnapshots
@@ -43,7 +44,9 @@ class Recovered:
     policy: what its learner was folded for, which is not the configured one while that is still to
     be folded. after: the snapshot's offset, 0 for none. erased: events whose record was erased.
     unknown: how many of those no snapshot that was gone on from knew, so that what they taught is
-    not in this world.
+    not in this world. version: of the world that was gone on from. anew: the policies that could
+    not be read of an earlier version, and learned again from what the history remembers.
+    unread: up to which record the log was not read, and so not verified; 0 for none.
     """
 
     world: World
@@ -51,12 +54,26 @@ class Recovered:
     after: int = 0
     erased: int = 0
     unknown: int = 0
+    version: int = snapshot.VERSION
+    anew: tuple[str, ...] = ()
+    unread: int = 0
 
 
-def snapshot_key(policy: PolicySettings, settings: Settings) -> str:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A snapshot that was read: the newest valid one of any key."""
+
+    key: str
+    at: Offset
+    state: bytes
+
+
+def snapshot_key(
+    policy: PolicySettings, settings: Settings, version: int = snapshot.VERSION
+) -> str:
     """The key of a world folded for this policy under these settings."""
     key = policy_key(policy.name, policy.parameters)
-    return snapshot.key_of(key, settings.history.capacity, PER_ITEM)
+    return snapshot.key_of(key, settings.history.capacity, PER_ITEM, version)
 
 
 def replayed(
@@ -94,22 +111,33 @@ def recover(
             f"it ends at {log.last}, and there is a snapshot of {newest} events; if an older log "
             f"was put here on purpose, move the snapshots away ({snapshots.directory})",
         )
-    said = _said(log, snapshots)
+    said, read = _said(log, snapshots)
     wanted, _ = _wanted(said, settings)
     before = said.settings() if said.policy else wanted
-    for policy in [wanted] if wanted == before else [wanted, before]:
-        found = _from_snapshot(policy, log, settings, snapshots, progress)
+    first = [wanted] if wanted == before else [wanted, before]
+    start = _Start(log, settings, snapshots, progress, read)
+    for policy in first:
+        found = start.after_snapshot(policy)
         if found is not None:
             return found
-    others = _of_other_versions(snapshots)
+    whole, others = None, _of_other_versions(snapshots)
     if first_of(log) == 1:
         if others:
             _log.warning("snapshots of another version are not used", extra={"keys": others})
-        return replayed(log, settings, wanted, progress)
-    for policy in _there(snapshots):  # of a log that cannot be folded again, any that reaches it
-        found = _from_snapshot(policy, log, settings, snapshots, progress)
+        whole = replayed(log, settings, wanted, progress)
+        if not whole.unknown:
+            return whole
+    # the log alone does not know all that was taught: any snapshot that reaches it is better
+    there = _there(snapshots)
+    tries = [(policy, snapshot.VERSION) for policy in there if whole is None]
+    for version in snapshot.versions_before():
+        tries += [(policy, version) for policy in (*first, *there)]
+    for policy, version in tries:
+        found = start.after_snapshot(policy, version)
         if found is not None:
             return found
+    if whole is not None:
+        return whole
     if others:
         raise NotWhole(
             f"the log begins at {first_of(log)}, and the snapshots that reach it are of another "
@@ -124,31 +152,55 @@ def _of_other_versions(snapshots: FileSnapshots) -> list[str]:
     return sorted(key for key in keys if not snapshot.is_of_this_version(key))
 
 
-def _from_snapshot(
-    policy: PolicySettings,
-    log: EventLog,
-    settings: Settings,
-    snapshots: FileSnapshots,
-    progress: Progress | None,
-) -> Recovered | None:
-    """From the newest valid snapshot for this policy; None where there is none that can be used."""
-    found = snapshots.latest(snapshot_key(policy, settings))
-    if found is None or found[0] < first_of(log) - 1:
-        return None
-    at = found[0]
-    try:
-        kept = snapshot.read(found[1])
-        world = snapshot.restore(kept, {policy.name: load_policy(policy)}, policy.name)
-    except (ValueError, TypeError) as error:
-        _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
-        return None
-    if kept.mark and mark_at(log, at) not in (kept.mark, b""):
-        raise OtherPast(
-            f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
-            "restore the log that they were made of"
-        )
-    begin = at if settings.log.verify == "tail" else Offset(first_of(log) - 1)
-    return _folded(log, Recovered(world, policy, int(at)), progress, begin)
+@dataclass(slots=True)
+class _Start:
+    """What a start goes on from: one log with the snapshots beside it."""
+
+    log: EventLog
+    settings: Settings
+    snapshots: FileSnapshots
+    progress: Progress | None
+    read: _Read | None
+
+    def after_snapshot(
+        self, policy: PolicySettings, version: int = snapshot.VERSION
+    ) -> Recovered | None:
+        """From the newest valid snapshot for this policy; None where none can be used."""
+        log = self.log
+        found = self._latest(snapshot_key(policy, self.settings, version))
+        if found is None or found[0] < first_of(log) - 1:
+            return None
+        at, state = found
+        try:
+            kept = snapshot.read(state)
+            world, anew = _restored(kept, policy, version)
+        except (ValueError, TypeError) as error:
+            _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
+            return None
+        if kept.mark and mark_at(log, at) not in (kept.mark, b""):
+            raise OtherPast(
+                f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
+                "restore the log that they were made of"
+            )
+        del kept, state, found
+        begin = Offset(first_of(log) - 1) if verifies_all(self.settings) else at
+        unread = int(begin) if begin >= first_of(log) else 0
+        start = Recovered(world, policy, int(at), version=version, anew=tuple(anew), unread=unread)
+        return _folded(log, start, self.progress, begin)
+
+    def _latest(self, key: str) -> tuple[Offset, bytes] | None:
+        """The newest of a key; it is not read again where it is the newest of all."""
+        read, self.read = self.read, None
+        if read is not None and read.key == key:
+            return read.at, read.state
+        return self.snapshots.latest(key)
+
+
+def _restored(kept: snapshot.Kept, policy: PolicySettings, version: int) -> tuple[World, list[str]]:
+    by_label = {policy.name: load_policy(policy)}
+    if version == snapshot.VERSION:
+        return snapshot.restore(kept, by_label, policy.name), []
+    return snapshot.restore_before(kept, version, by_label, policy.name)
 
 
 def mark_at(log: EventLog, at: Offset) -> bytes:
@@ -194,13 +246,13 @@ def _wanted(said: _Said, settings: Settings) -> tuple[PolicySettings, str]:
     return named, "api"
 
 
-def _said(log: EventLog, snapshots: FileSnapshots) -> _Said:
-    """By the newest valid snapshot, of whatever policy, and the events since."""
-    said, after = _Said(), Offset(first_of(log) - 1)
-    for kept, at in _kept(snapshots):
-        if first_of(log) - 1 <= at <= log.last:
+def _said(log: EventLog, snapshots: FileSnapshots) -> tuple[_Said, _Read | None]:
+    """By the newest valid snapshot, of whatever policy, and the events since; and that snapshot."""
+    said, after, read = _Said(), Offset(first_of(log) - 1), None
+    for kept, one in _kept(snapshots):
+        if first_of(log) - 1 <= one.at <= log.last:
             said = _Said(kept.policy, kept.parameters, kept.configured_policy)
-            after = at
+            after, read = one.at, one
             break
     for _, body in log.replay(after):
         if _SWITCH not in body:  # most events are not worth decoding for this
@@ -209,16 +261,14 @@ def _said(log: EventLog, snapshots: FileSnapshots) -> _Said:
         if isinstance(event, ev.PolicyChanged):
             configured = event.key if event.source == "config" else said.configured
             said = _Said(event.policy, event.parameters, configured)
-    return said
+    return said, read
 
 
-def _kept(snapshots: FileSnapshots) -> Iterator[tuple[snapshot.Kept, Offset]]:
+def _kept(snapshots: FileSnapshots) -> Iterator[tuple[snapshot.Kept, _Read]]:
     """The valid ones of all keys, newest first."""
-    for each in sorted(snapshots.found(), key=lambda one: -one.offset):
-        found = None if each.why else snapshots.latest(each.key)
-        if found is not None and found[0] == each.offset:
-            with suppress(ValueError):
-                yield snapshot.read(found[1]), each.offset
+    for key, at, state in snapshots.valid():
+        with suppress(ValueError):
+            yield snapshot.read(state), _Read(key, at, state)
 
 
 def _there(snapshots: FileSnapshots) -> list[PolicySettings]:
@@ -253,7 +303,7 @@ def _folded(
         if progress is not None and (offset % 500 == 0 or offset == total):
             progress(int(offset), int(total))
     world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
-    return Recovered(world, start.policy, start.after, erased, unknown)
+    return replace(start, world=world, erased=erased, unknown=unknown)
 
 
 def _applied(world: World, offset: int, body: bytes) -> World:

@@ -359,6 +359,10 @@ class Writer:
             self._full = error
             _log.error("the log cannot be written", extra={"why": str(error)})
 
+    def damaged(self, error: StoreError) -> None:
+        """A record of before is not as it was written: the service is to end and say so."""
+        self._break(error)
+
     def _break(self, error: StoreError) -> None:
         self._end(str(error))
 

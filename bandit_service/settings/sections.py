@@ -186,9 +186,10 @@ class LogSettings:
         high=60,
     )
     verify: str = setting(
-        "all",
-        "which checksums to verify at startup: all of the log, or what comes after the snapshot",
-        choices=("all", "tail"),
+        "background",
+        "which checksums to verify: before serving, all of the log or what comes after the "
+        "snapshot (tail); or that, and all the others while serving (background)",
+        choices=("all", "background", "tail"),
     )
     max_backlog: int = setting(
         10_000,

@@ -1,21 +1,74 @@
-"""A snapshot of another version is no error: the log is folded again, and the service says so."""
+"""A snapshot of another version is no error: the log is folded again, and the service says so.
+
+Where the log cannot be folded again, since it was trimmed or has erased records, the service goes
+on from the snapshot of the version before.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
+import policies
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
-from bandit_service.core import snapshot
+from bandit_service.core import snapshot, upgrade
+from bandit_service.core.apply import apply
+from bandit_service.core.world import World, new_world
 from bandit_service.runtime import recovery
-from policies import ArmId
-from store import EventLog, Offset, Record, can_trim
+from policies import ArmId, Arms, Context
+from store import EventLog, Offset, Record, can_erase, can_trim
 
 ARMS = 20
+
+
+class Before(msgspec.Struct):
+    """Events, and the snapshot of them by the last version that wrote version 9."""
+
+    policy: str
+    parameters: dict[str, float]
+    capacity: int
+    events: list[bytes]
+    snapshot: bytes
+
+    def folded(self) -> World:
+        """The fold of the events by this version."""
+        made = policies.load(self.policy, **self.parameters)
+        world = new_world({self.policy: made}, self.policy, self.capacity)
+        for body in self.events:
+            apply(world, ev.decode(body))
+        return world
+
+    def key(self, chosen: settings.Settings) -> str:
+        return recovery.snapshot_key(chosen.policy, chosen, 9)
+
+    def log(self, chosen: settings.Settings) -> EventLog:
+        """The events in a log, each of the owner of its decision's number."""
+        log = assembly.open_log(chosen)
+        for i, body in enumerate(self.events):
+            event = ev.decode(body)
+            log.append([Record(f"{i:026d}", ev.kind(event), event.ts, body, f"{i}")])
+        log.sync()
+        return log
+
+
+NINE = msgspec.msgpack.decode(
+    (Path(__file__).parents[1] / "golden" / "world-9.msgpack").read_bytes(), type=Before
+)
+
+
+def _of_nine(data: Path) -> settings.Settings:
+    return replace(
+        _chosen(data),
+        policy=settings.PolicySettings(NINE.policy, dict(NINE.parameters)),
+        history=settings.HistorySettings(capacity=NINE.capacity),
+    )
 
 
 def _chosen(data: Path) -> settings.Settings:
@@ -60,3 +113,71 @@ def test_a_log_without_its_beginning_names_the_version_that_is_needed(tmp_path: 
         recovery.recover(log, chosen, assembly.open_snapshots(chosen))
     log.close()
     assert old in str(told.value)
+
+
+def test_there_is_a_step_from_the_version_before() -> None:
+    assert snapshot.VERSION - 1 in upgrade.STEPS
+    assert snapshot.versions_before()[0] == snapshot.VERSION - 1
+
+
+def test_a_world_of_version_9_is_the_fold_of_its_events() -> None:
+    made = policies.load(NINE.policy, **NINE.parameters)
+    kept = snapshot.read(NINE.snapshot)
+    world, anew = snapshot.restore_before(kept, 9, {NINE.policy: made}, NINE.policy)
+    assert anew == []
+    assert world.digest() == NINE.folded().digest()
+
+
+def test_a_version_without_a_step_is_told() -> None:
+    made = policies.load(NINE.policy, **NINE.parameters)
+    kept = snapshot.read(NINE.snapshot)
+    with pytest.raises(ValueError, match="not a world of version 3"):
+        snapshot.restore_before(kept, 3, {NINE.policy: made}, NINE.policy)
+
+
+def test_a_trimmed_log_goes_on_from_the_version_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = _of_nine(tmp_path)
+    log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
+    snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
+    later = ev.Forgotten(ts=100.0, owner="another")
+    log.append([Record("later", ev.kind(later), later.ts, ev.encode(later))])
+    assert can_trim(log)
+    while log.trim(Offset(40)):
+        pass
+    recovered = recovery.recover(log, chosen, snapshots)
+    expected = apply(NINE.folded(), later).digest()
+    assert (recovered.version, recovered.after) == (9, len(NINE.events))
+    assert recovered.world.digest() == expected
+    with caplog.at_level(logging.WARNING, "bandit.app"):
+        assembly._keep_upgraded(recovered, log, chosen, snapshots)
+    assert vars(caplog.records[-1])["version"] == 9
+    again = recovery.recover(log, chosen, snapshots)
+    log.close()
+    assert (again.version, again.after) == (snapshot.VERSION, len(NINE.events) + 1)
+    assert again.world.digest() == expected
+
+
+def test_so_does_a_log_with_erased_records(tmp_path: Path) -> None:
+    chosen = _of_nine(tmp_path)
+    log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
+    snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
+    assert can_erase(log)
+    assert log.forget("7", log.last) == 1
+    recovered = recovery.recover(log, chosen, snapshots)
+    log.close()
+    assert (recovered.version, recovered.unknown) == (9, 0)
+    assert recovered.world.digest() == NINE.folded().digest()
+
+
+def test_a_policy_that_cannot_be_read_learns_what_is_remembered() -> None:
+    """As one whose state has got other fields: here it is read as another policy's."""
+    other, untaught = policies.load("metallm"), policies.load("metallm").init()
+    kept = snapshot.read(NINE.snapshot)
+    world, anew = snapshot.restore_before(kept, 9, {NINE.policy: other}, NINE.policy)
+    assert anew == [NINE.policy]
+    context = Context(np.array([1.0, 0.0, 0.0, 0.0], np.float32), 25, 0.1)
+    arms = Arms(tuple(map(ArmId, "abc")), np.zeros(3), np.zeros(3))
+    learned = other.propose(world.learners[NINE.policy].state, context, arms)
+    assert not np.allclose(learned.scores, other.propose(untaught, context, arms).scores)

@@ -1,0 +1,80 @@
+"""Reads, beside serving, what a start left unread of the log, and ends the service if it is damaged.
+
+A start from a snapshot needs no more than what comes after it, so it reads and verifies only that.
+Whether the rest is as it was written shows here. If it is not, a note beside the log makes every
+start after this one verify all of it first, and so refuse, until the log is repaired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
+from store import Corrupt, Offset, Trimmed, first_of
+
+_log = logging.getLogger("bandit.check")
+_SLICE = 64
+_SHARE = 0.2
+"""The most of the loop's time that it takes."""
+
+
+def note_of(settings: Settings) -> Path:
+    """The file that asks a start to verify the whole log."""
+    path = Path(settings.data_dir) / settings.log.path
+    return path.with_name(path.name + "-verify")
+
+
+def verifies_all(settings: Settings) -> bool:
+    """Whether a start is to verify the whole log before it serves."""
+    wanted = settings.log.verify
+    return wanted == "all" or (wanted == "background" and note_of(settings).exists())
+
+
+class LogCheck:
+    """Verifies the records up to an offset. `start` it, then `close`."""
+
+    def __init__(self, writer: Writer, note: Path, upto: int) -> None:
+        self._writer, self._note, self._upto = writer, note, upto
+        self._checking: Kept | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._checking = self._writer.tasks.keep("verify", self._verify)
+
+    async def close(self) -> None:
+        """Stop, also half-way; the next start begins anew."""
+        if self._checking is not None:
+            await self._checking.end()
+
+    async def _verify(self) -> None:
+        begun = time.monotonic()
+        try:
+            while not await self._read(Offset(first_of(self._writer.log) - 1)):
+                pass
+        except Corrupt as error:
+            with suppress(OSError):
+                self._note.write_text(f"{error}\n", encoding="utf-8")
+            self._writer.damaged(error)
+            return
+        seconds = round(time.monotonic() - begun, 3)
+        _log.info("the log is verified", extra={"upto": self._upto, "seconds": seconds})
+
+    async def _read(self, after: Offset) -> bool:
+        """All records from there on; False where retention deleted some meanwhile."""
+        records = self._writer.log.replay(after)
+        at = int(after)
+        try:
+            while at < self._upto:
+                begun = time.perf_counter()
+                for _ in range(min(_SLICE, self._upto - at)):
+                    at = int(next(records)[0])
+                await asyncio.sleep((time.perf_counter() - begun) * (1.0 / _SHARE - 1.0))
+        except Trimmed:
+            return False
+        return True
