@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import policies
 import store
 from bandit_service.core import snapshot
 from bandit_service.core.world import World
-from bandit_service.embedding import EmbeddingStage, WrongDimension, open_backend
+from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
@@ -106,6 +107,7 @@ async def running_router(
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
+    opening = _backend_opening(settings)  # beside the recovery, which is another core's work
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
@@ -141,14 +143,8 @@ async def running_router(
         telemetry.metrics.recovery_unknown.set(recovered.unknown)
         telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
+        backend = await opening
         embedding = settings.embedding
-        backend = await asyncio.to_thread(
-            open_backend,
-            embedding.backend,
-            embedding.model,
-            Path(settings.data_dir) / "models",
-            embedding.threads,
-        )
         embedder = EmbeddingStage(
             backend,
             batch_size=embedding.batch_size,
@@ -198,7 +194,16 @@ async def running_router(
             await embedder.close()
             index.close()
     finally:
+        await asyncio.gather(opening, return_exceptions=True)  # what refused the start is told
         log.close()
+
+
+def _backend_opening(settings: Settings) -> asyncio.Future[Backend]:
+    """The model, being loaded on a thread."""
+    chosen = settings.embedding
+    models = Path(settings.data_dir) / "models"
+    load = partial(open_backend, chosen.backend, chosen.model, models, chosen.threads)
+    return asyncio.get_running_loop().run_in_executor(None, load)
 
 
 def _keep_upgraded(

@@ -1,4 +1,4 @@
-"""Reads, beside serving, what a start left unread of the log, and ends the service if it is damaged.
+"""Reads, beside serving, what a start left unread of the log, and ends the service on damage.
 
 A start from a snapshot needs no more than what comes after it, so it reads and verifies only that.
 Whether the rest is as it was written shows here. If it is not, a note beside the log makes every

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ class Before(msgspec.Struct):
     """Events, and the snapshot of them by the last version that wrote version 9."""
 
     policy: str
-    parameters: dict[str, float]
+    parameters: dict[str, Any]
     capacity: int
     events: list[bytes]
     snapshot: bytes
