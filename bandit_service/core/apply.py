@@ -9,8 +9,10 @@ event, is raised: then the process is to end, since its world is not the log's a
 
 from __future__ import annotations
 
+import gc
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bandit_service.core import events as ev
@@ -29,7 +31,8 @@ def apply(world: World, event: ev.AnyEvent) -> World:
 
 def fold(world: World, what: Resolved) -> Sequence[Lesson]:
     """The same for an event that was resolved in the world as it is now; what it taught all."""
-    event, lessons = what.event, list[Lesson]()
+    event = what.event
+    lessons: list[Lesson] = []
     skip(world)
     world.ts = max(world.ts, event.ts)
     try:
@@ -49,6 +52,21 @@ def skip(world: World) -> World:
     world.events += 1
     world.history.number(world.events)
     return world
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While many events are applied the garbage collector rests.
+
+    It would look at all that is folded again and again, of which nothing is garbage.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _place(error: Exception) -> str:

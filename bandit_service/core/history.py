@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 import policies
 from bandit_service.core import events as ev
@@ -45,8 +47,7 @@ class View:
         return origin[0] <= self.upto or origin[1] == self.own
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One remembered query: the row of its vector, its key, and what came back.
 
     owners, compared_by: whose each outcome and each comparison is ("" for nobody's). origins,
@@ -89,7 +90,7 @@ class KeptHistory:
 
 
 def _key(vector: Vector) -> bytes:
-    return blake2b(vector.tobytes(), digest_size=16).digest()
+    return blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
 
 
 def _exchanged(
@@ -176,7 +177,7 @@ class History:
         origin: Origin = (0, ""),
     ) -> None:
         """Add an outcome to the item of this very vector, which is made if it is not there."""
-        if not vector.any():
+        if not vector.size or not (vector[0] or vector.any()):
             return  # a query that could not be embedded is near nothing
         key = _key(vector)
         id = self._ids.get(key)
@@ -184,11 +185,15 @@ class History:
             id = self._insert(key, vector)
         item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
-            self.items[id] = replace(
-                item,
-                outcomes=(*item.outcomes, outcome)[-most:],
-                owners=(*item.owners, owner)[-most:],
-                origins=(*item.origins, origin)[-most:],
+            self.items[id] = Item(
+                item.row,
+                item.key,
+                (*item.outcomes, outcome)[-most:],
+                item.comparisons,
+                (*item.owners, owner)[-most:],
+                item.compared_by,
+                (*item.origins, origin)[-most:],
+                item.compared_in,
             )
         else:
             self.items[id] = replace(

@@ -126,7 +126,7 @@ def policies_of(request: web.Request) -> Policies:
     """
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     of_all = request[CALLER].tenant is None
-    told = world.calibrations.policies if of_all else {}
+    told = world.calibrations.known() if of_all else {}
     serving = world.learners[world.serving]
     folding: Folding | UnsetType = UNSET
     if of_all and keeper.wanted is not None and keeper.progress is not None:

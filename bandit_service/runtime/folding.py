@@ -33,7 +33,7 @@ import msgspec
 import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply, skip
+from bandit_service.core.apply import apply, skip, uncollected
 from bandit_service.core.learner import Learner
 from bandit_service.core.world import World, new_world
 from store import EventLog, Offset, StoreError
@@ -244,6 +244,7 @@ def framed(message: object) -> bytes:
 # --- the child's side ---------------------------------------------------------------------
 
 
+@uncollected()
 def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     """Serve one task from `source`, answering to `sink`."""
     task = read_frame(source, Task)

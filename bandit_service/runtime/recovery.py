@@ -11,7 +11,7 @@ from typing import Any
 
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply, skip
+from bandit_service.core.apply import apply, skip, uncollected
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
@@ -76,6 +76,7 @@ def snapshot_key(
     return snapshot.key_of(key, settings.history.capacity, PER_ITEM, version)
 
 
+@uncollected()
 def replayed(
     log: EventLog,
     settings: Settings,
@@ -94,6 +95,7 @@ def replayed(
     return _folded(log, Recovered(world, chosen), progress)
 
 
+@uncollected()
 def recover(
     log: EventLog, settings: Settings, snapshots: FileSnapshots, progress: Progress | None = None
 ) -> Recovered:

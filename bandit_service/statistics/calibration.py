@@ -11,14 +11,19 @@ is one too, whatever arms come later. 1 over it is a p-value at any time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 ALPHA = 0.001
 _GRID = tuple((2.0**-i, math.expm1(2.0**-i) - 2.0**-i) for i in range(12))
 _MOST = 700.0
 _second = itemgetter(1)
+Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass
@@ -62,6 +67,35 @@ class Calibration:
         self.sharpness[1] += max(0.0, cubes - squares * squares)
         self.decisions += squares > 0.0
 
+    def add_many(
+        self, arms: Sequence[str], propensities: Sequence[Sequence[float]], drawn: Sequence[int]
+    ) -> None:
+        """`add` of many decisions over the same arms, one after the other, to the same bits.
+
+        propensities: (n, K). drawn: (n,) positions in `arms`. A running sum adds one after the
+        other, as `add` does; numpy's own sum would not.
+        """
+        p = np.array(propensities)
+        if len(p) == 1 or p.min() <= 0.0 or p.max() >= 1.0:
+            for row, at in zip(propensities, drawn, strict=True):
+                self.add(zip(arms, row, strict=True), arms[at])
+            return
+        rows, columns = np.arange(len(p)), np.array(drawn)
+        before = [self.sums.setdefault(arm, [0.0, 0.0]) for arm in arms]
+        steps = np.concatenate([[[one[0] for one in before]], -p])
+        steps[rows + 1, columns] = 1.0 - p[rows, columns]
+        spread = np.concatenate([[[one[1] for one in before]], p * (1.0 - p)])
+        ends = zip(before, _running(steps)[-1], _running(spread)[-1], strict=True)
+        for both, s, v in ends:
+            both[0], both[1] = float(s), float(v)
+        square = p * p
+        squares, cubes = _running(square.T)[-1], _running((square * p).T)[-1]
+        own = p[rows, columns] - squares
+        wide = np.maximum(0.0, cubes - squares * squares)
+        sums = np.concatenate([[self.sharpness], np.stack([own, wide], axis=1)])
+        self.sharpness[:] = _running(sums)[-1].tolist()
+        self.decisions += len(p)
+
     def _chances(
         self, told: Iterable[tuple[str, float]], drawn: str
     ) -> Iterator[tuple[str, float]]:
@@ -81,6 +115,12 @@ class Calibration:
             evidence += _against(s, v) / (i * (i + 1))
             weight -= 1.0 / (i * (i + 1))
         return min(1.0, 1.0 / (evidence + weight))
+
+
+def _running(steps: Floats) -> Floats:
+    """Sums along the first axis, each one the one before and a step."""
+    found: Floats = np.add.accumulate(steps, axis=0)
+    return found
 
 
 def _against(s: float, v: float) -> float:

@@ -89,7 +89,7 @@ class LearningMetrics:
         }
         for metric, value in overall.items():
             metric.set(float("nan") if value is None else value)
-        for policy, told in world.calibrations.policies.items():
+        for policy, told in world.calibrations.known().items():
             self._metrics.propensity_calibration(policy).set(told.p_value())
         values = self._by_label(health.corrected)
         by_arm: dict[metrics.Children[Gauge], Mapping[str, float | None]] = {

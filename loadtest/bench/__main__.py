@@ -25,6 +25,7 @@ from loadtest.bench.alone import bench_policies
 from loadtest.bench.durable import bench_durable
 from loadtest.bench.evaluate import bench_evaluate
 from loadtest.bench.experiments import bench_experiments
+from loadtest.bench.fold import bench_fold
 from loadtest.bench.gateway import bench_gateway
 from loadtest.bench.inside import bench_decide, bench_learn, bench_memory, bench_query
 from loadtest.bench.log import bench_log
@@ -64,6 +65,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
+    "fold": ("the fold of a log, and worlds to bytes and back, CPU time", bench_fold),
     "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
@@ -83,7 +85,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
-WITH_PAST = ("http", "turns", "query")
+WITH_PAST = ("http", "turns", "query", "start", "fold")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

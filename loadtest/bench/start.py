@@ -27,6 +27,8 @@ from loadtest.bench.world import (
 from store import Record
 from store.sqlite import SqliteLog
 
+PENDING = 50_000
+
 
 async def appears(path: Path, process: asyncio.subprocess.Process) -> str:
     """What is in a file as soon as the process has written it."""
@@ -46,7 +48,7 @@ def link_models(directory: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
+async def _started(data: Path, verify: str = "background") -> AsyncIterator[tuple[str, Row]]:
     """A service on the log in `data`: its URL, and what its start took."""
     link_models(data)
     ready = data / "ready.json"
@@ -60,7 +62,7 @@ async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
         "--port",
         "0",
         "--config",
-        str(_config(data)),
+        str(_config(data, verify)),
         "--ready-file",
         str(ready),
         stderr=asyncio.subprocess.DEVNULL,
@@ -68,29 +70,39 @@ async def _started(data: Path) -> AsyncIterator[tuple[str, Row]]:
     try:
         url = json.loads(await appears(ready, process))["url"]
         seconds = time.perf_counter() - begun
-        rss = psutil.Process(process.pid).memory_info().rss
-        yield url, {"ready after s": seconds, "resident MB": rss / 1e6}
+        used = psutil.Process(process.pid)
+        times, rss = used.cpu_times(), used.memory_info().rss
+        taken = {"ready after s": seconds, "CPU s": times.user + times.system}
+        yield url, taken | {"resident MB": rss / 1e6}
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
 
 
-async def bench_start(directory: Path) -> list[Row]:
-    """From process to ready: an empty log, 100,000 events, and these with a snapshot of them."""
+async def bench_start(directory: Path, past: int = PENDING) -> list[Row]:
+    """From process to ready: an empty log, one of `past` rewarded decisions that are all pending
+    still, and with a snapshot of them; then without verifying, and all of it verified before."""
     rows: list[Row] = []
     empty, data = directory / "empty", directory / "start"
     await asyncio.to_thread(empty.mkdir)
     await asyncio.to_thread(data.mkdir)
-    async with _started(empty) as (_, row):
-        rows.append({"what": "empty log (baseline)", "events": 0} | row)
-    await asyncio.to_thread(_write_log, data / "events.sqlite3", 100_000)
-    async with _started(data) as (_, row):
-        rows.append({"what": "100,000 events", "events": 100_000} | row)
-    async with _started(data) as (_, row):  # the first one left a snapshot when it stopped
-        rows.append({"what": "with a snapshot", "events": 100_000} | row)
+    for _ in range(2):  # the first one finds nothing in the disk's cache
+        async with _started(empty) as (_, row):
+            first = row
+    rows.append({"what": "empty log (baseline)", "pending": 0} | first)
+    await asyncio.to_thread(write_log, data / "events.sqlite3", 2 * past)
+    for what, verify in (
+        (f"{2 * past:,} events", "background"),
+        ("with a snapshot", "background"),  # the first one left it when it stopped
+        ('with a snapshot, verify = "tail"', "tail"),
+        ('with a snapshot, verify = "all"', "all"),
+    ):
+        async with _started(data, verify) as (_, row):
+            rows.append({"what": what, "pending": past} | row)
     for row in rows:
         row["x empty"] = row["ready after s"] / rows[0]["ready after s"]
+        row["x CPU of empty"] = row["CPU s"] / rows[0]["CPU s"]
     return rows
 
 
@@ -98,24 +110,29 @@ async def bench_beside(directory: Path) -> list[Row]:
     """Decisions at a steady rate while snapshots are made, and while a policy is folded."""
     data = directory / "beside"
     await asyncio.to_thread(data.mkdir)
-    await asyncio.to_thread(_write_log, data / "events.sqlite3", 10_000)
+    await asyncio.to_thread(write_log, data / "events.sqlite3", 10_000)
     async with _started(data) as (url, _):
         return await bench_snapshot(url, vectors(500, seed=9))
 
 
-def _config(data: Path) -> Path:
+def _config(data: Path, verify: str = "background") -> Path:
     path = data / "config.toml"
     arms = "".join(
         f'[[arms]]\nid = "{s.id}"\nusd_per_mtok_in = {s.usd_per_mtok_in}\n'
         f"usd_per_mtok_out = {s.usd_per_mtok_out}\n"
         for s in specs()
     )
-    path.write_text(f'data_dir = "{data}"\n[history]\ncapacity = 50000\n{arms}')
+    path.write_text(
+        f'data_dir = "{data}"\n[log]\nverify = "{verify}"\n[history]\ncapacity = 50000\n{arms}'
+    )
     return path
 
 
-def _write_log(path: Path, events: int) -> None:
-    """Decisions and their rewards, half and half, as the service would have written them."""
+def write_log(path: Path, events: int) -> None:
+    """Decisions and their rewards, half and half, as the service would have written them.
+
+    All of them are pending, since what was rewarded can be corrected for a day.
+    """
     log = SqliteLog(path)
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
     batch: list[Record] = []

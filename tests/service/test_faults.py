@@ -20,6 +20,7 @@ from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
+from store import Corrupt
 from tests.service.running import Client, Process, a_vector
 
 _SHIFTED_CLOCK = """\
@@ -142,6 +143,40 @@ async def test_a_torn_last_page_or_a_flipped_bit_refuses_to_start_and_names_the_
     assert log_or_refusal in ("started", "damaged")
     main.write_bytes(whole)
     assert len(_rewarded(data)) == 40
+
+
+async def test_damage_before_the_snapshot_ends_the_service_and_then_refuses_its_start(
+    tmp_path: Path, models: Path
+) -> None:
+    """A start reads what it needs and the rest beside serving; where that is damaged it says so."""
+    data = tmp_path / "var"
+    async with _running(data, models) as (client, process):
+        await _traffic(client, 0, 40)
+        assert await asyncio.to_thread(process.stop) == 0
+    main, note = data / "events.sqlite3", data / "events.sqlite3-verify"
+    whole = main.read_bytes()
+    body = whole.find(b"decision_id", len(whole) // 3)
+    flipped = bytearray(whole)
+    flipped[body] ^= 1
+    main.write_bytes(flipped)
+    chosen = _chosen(data)
+    log = assembly.open_log(chosen)
+    started = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
+    log.close()
+    assert started.unread == started.after > 0
+    said = _fails(data, models)
+    assert "damaged at offset" in said
+    assert note.read_text().strip() in said
+    log = assembly.open_log(chosen)
+    with pytest.raises(Corrupt):
+        recovery.recover(log, chosen, assembly.open_snapshots(chosen))
+    log.close()
+    assert said == _fails(data, models)
+    assert "serving" not in (data / "stderr.log").read_text()
+    main.write_bytes(whole)
+    async with _running(data, models) as (client, _):
+        assert (await client.get("/v1/arms"))[0] == 200
+    assert not note.exists()
 
 
 def _start_or_refusal(data: Path, models: Path) -> str:

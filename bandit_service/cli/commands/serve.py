@@ -61,6 +61,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed ends no service
     signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
+    why = ""
     bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
 
     def progress(done: int, total: int) -> None:
@@ -87,13 +88,14 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if broken.done():
-            print(f"bandit-service: {broken.result()}", file=sys.stderr)
-            return 1
+            why = broken.result()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
         _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
-    return 0
+    if why:
+        print(f"bandit-service: {why}", file=sys.stderr)
+    return int(bool(why))
 
 
 def _end_after(seconds: float) -> None:

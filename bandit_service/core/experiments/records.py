@@ -99,6 +99,8 @@ class ExperimentRecords:
     @takes(ev.Decided)
     def _decided(self, decided: ev.Decided, _: Resolved) -> None:
         """A decision counts for the hold-out, for its experiment, and for whose shadows saw it."""
+        if not self.trials:
+            return
         told = self._held_out(decided)
         if told is not None:
             trial.decided(self.trials[HOLDOUT], self.specs[HOLDOUT], told)
@@ -131,7 +133,7 @@ class ExperimentRecords:
     def _measured(self, event: ev.Rewarded, what: Resolved) -> None:
         """What came back, or took an earlier value's place, counts in the decision's experiment."""
         decided = what.decided
-        if decided is None or not what.known:
+        if decided is None or not what.known or not self.trials:
             return
         values = {name: getattr(event, name) for name in ("quality", "cost_usd", "latency_s")}
         for name, value in (values | event.metrics).items():

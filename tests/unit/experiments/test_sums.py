@@ -279,12 +279,12 @@ def test_propensities_of_every_policy_are_held_against_the_draws_through_snapsho
     world = a_world("cheap", "middle", "dear")
     for i in range(300):
         decided(world, asked(f"u{i}", i))
-    told = world.calibrations.policies["uniform"]
+    told = world.calibrations.known()["uniform"]
     assert (told.decisions, told.impossible) == (300, 0)
     assert set(told.sums) == {"cheap", "middle", "dear"}
     assert told.p_value() > 0.05
     assert sum(s for s, _ in told.sums.values()) == pytest.approx(0.0, abs=1e-9)
     kept = snapshot.read(snapshot.dump(world))
     again = snapshot.restore(kept, {"uniform": policies.load("uniform")}, "uniform")
-    assert again.calibrations.policies == world.calibrations.policies
+    assert again.calibrations.known() == world.calibrations.known()
     assert again.digest() == world.digest()

@@ -241,3 +241,21 @@ def test_calibration_is_silent_for_true_propensities_and_finds_wrong_ones() -> N
     assert (sure.p_value(), sure.decisions, sure.sums) == (1.0, 0, {})
     sure.add([("a", 1.0), ("b", 0.0)], "b")
     assert sure.p_value() == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calibration_counts_many_to_the_same_bits_as_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    arms = ("a", "b", "c", "d")[: int(rng.integers(2, 5))]
+    rows = rng.dirichlet(np.full(len(arms), 0.5), size=int(rng.integers(1, 60))).tolist()
+    if seed % 4 == 0:  # what chance had no part in
+        rows[len(rows) // 2] = [1.0] + [0.0] * (len(arms) - 1)
+    drawn = rng.integers(len(arms), size=len(rows)).tolist()
+    one_by_one, together = Calibration(sums={"b": [0.1, 0.2]}), Calibration(sums={"b": [0.1, 0.2]})
+    for row, at in zip(rows, drawn, strict=True):
+        one_by_one.add(zip(arms, row, strict=True), arms[at])
+    cut = int(rng.integers(len(rows) + 1))
+    for part in (slice(0, cut), slice(cut, None)):
+        if rows[part]:
+            together.add_many(arms, rows[part], drawn[part])
+    assert repr(together) == repr(one_by_one)

@@ -1,0 +1,82 @@
+"""Pending decisions that come from a snapshot stay in their encoding until they are asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.decisions import Decisions
+from bandit_service.core.resolved import Pending
+from policies import ArmId
+
+
+def _pending(id: str, unit: str = "") -> Pending:
+    decided = ev.Decided(
+        ts=1.0,
+        id=id,
+        embedding=bytes(16),
+        tokens=1,
+        willingness_to_pay=0.1,
+        arms=(ArmId("a"), ArmId("b")),
+        propensities=(0.5, 0.5),
+        scores=(0.0, 1.0),
+        drawn=1,
+        policy="uniform",
+        key="k",
+        list_cost_usd=0.1,
+        expected_cost_usd=0.1,
+        price=0.1,
+        tenant="t",
+        unit=unit,
+    )
+    return Pending(decided, {"quality": 0.5}, {"key": "digest"}, compared={"a": (1.0, False)})
+
+
+def _kept() -> Decisions:
+    made = Decisions((id, _pending(id, unit)) for id, unit in (("x", "u"), ("y", ""), ("z", "u")))
+    return codec.load(codec.dump(made), Decisions)
+
+
+def _encoded(decisions: Decisions) -> list[str]:
+    return [id for id, one in decisions._kept.items() if type(one) is bytes]
+
+
+def test_one_is_decoded_when_it_is_asked_for_and_then_it_is_itself() -> None:
+    kept = _kept()
+    assert _encoded(kept) == list(kept) == ["x", "y", "z"]
+    found = kept["y"]
+    assert found == _pending("y")
+    assert kept.get("y") is found
+    assert _encoded(kept) == ["x", "z"]
+
+
+def test_a_change_of_one_is_in_the_next_dump_and_the_others_are_as_they_were() -> None:
+    kept, other = _kept(), _kept()
+    assert codec.dump(kept) == codec.dump(other)
+    kept["y"].signals["quality"] = 1.0
+    changed = codec.load(codec.dump(kept), Decisions)
+    assert [changed[id].signals["quality"] for id in changed] == [0.5, 1.0, 0.5]
+    for id in other:
+        assert other[id].settled is False
+    assert codec.dump(other) == codec.dump(_kept()), "to look at one changes nothing"
+
+
+def test_whose_they_are_is_told_without_keeping_what_was_decoded() -> None:
+    kept, owner = _kept(), ev.owner_of("t", "u")
+    assert kept.of_owner(owner) == ["x", "z"]
+    assert _encoded(kept) == ["x", "y", "z"]
+    assert kept["x"].decided.unit == "u"
+    assert kept.of_owner(owner) == ["x", "z"]
+
+
+def test_it_is_a_mapping_oldest_first() -> None:
+    kept = _kept()
+    kept["w"] = _pending("w")
+    assert [one.decided.id for one in kept.newest(2)] == ["w", "z"]
+    del kept["x"]
+    assert list(kept) == ["y", "z", "w"]
+    assert ("x" in kept, "y" in kept, len(kept)) == (False, True, 3)
+    assert kept.get("x") is None
+    with pytest.raises(KeyError):
+        kept["x"]
