@@ -39,7 +39,7 @@ from bandit_service.core.world import World, new_world
 from store import EventLog, Offset, StoreError
 from store.snapshots import FileSnapshots
 
-_CHUNK = 128
+_CHUNK = 64
 _LENGTH = struct.Struct(">I")
 _WORDS = 4096
 _ENDS_S = 10.0

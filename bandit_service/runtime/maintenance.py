@@ -1,7 +1,7 @@
 """What is done with the log beside serving: snapshots, retention, erasure, another policy.
 
 All of it goes on while the service decides. Folding is done by a child process; what is left for
-the event loop is to read the log in chunks of about a hundred events.
+the event loop is to read the log in chunks of some tens of events.
 """
 
 from __future__ import annotations

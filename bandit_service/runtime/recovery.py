@@ -65,7 +65,7 @@ class _Read:
 
     key: str
     at: Offset
-    state: bytes
+    kept: snapshot.Kept
 
 
 def snapshot_key(
@@ -172,30 +172,40 @@ class _Start:
         found = self._latest(snapshot_key(policy, self.settings, version))
         if found is None or found[0] < first_of(log) - 1:
             return None
-        at, state = found
+        at, kept = found
         try:
-            kept = snapshot.read(state)
             world, anew = _restored(kept, policy, version)
         except (ValueError, TypeError) as error:
-            _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
+            _unusable(at, error)
             return None
         if kept.mark and mark_at(log, at) not in (kept.mark, b""):
             raise OtherPast(
                 f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
                 "restore the log that they were made of"
             )
-        del kept, state, found
+        del kept, found  # as large as the world
         begin = Offset(first_of(log) - 1) if verifies_all(self.settings) else at
         unread = int(begin) if begin >= first_of(log) else 0
         start = Recovered(world, policy, int(at), version=version, anew=tuple(anew), unread=unread)
         return _folded(log, start, self.progress, begin)
 
-    def _latest(self, key: str) -> tuple[Offset, bytes] | None:
+    def _latest(self, key: str) -> tuple[Offset, snapshot.Kept] | None:
         """The newest of a key; it is not read again where it is the newest of all."""
         read, self.read = self.read, None
         if read is not None and read.key == key:
-            return read.at, read.state
-        return self.snapshots.latest(key)
+            return read.at, read.kept
+        found = self.snapshots.latest(key)
+        if found is None:
+            return None
+        try:
+            return found[0], snapshot.read(found[1])
+        except ValueError as error:
+            _unusable(found[0], error)
+            return None
+
+
+def _unusable(at: Offset, error: Exception) -> None:
+    _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
 
 
 def _restored(kept: snapshot.Kept, policy: PolicySettings, version: int) -> tuple[World, list[str]]:
@@ -251,9 +261,9 @@ def _wanted(said: _Said, settings: Settings) -> tuple[PolicySettings, str]:
 def _said(log: EventLog, snapshots: FileSnapshots) -> tuple[_Said, _Read | None]:
     """By the newest valid snapshot, of whatever policy, and the events since; and that snapshot."""
     said, after, read = _Said(), Offset(first_of(log) - 1), None
-    for kept, one in _kept(snapshots):
+    for one in _kept(snapshots):
         if first_of(log) - 1 <= one.at <= log.last:
-            said = _Said(kept.policy, kept.parameters, kept.configured_policy)
+            said = _Said(one.kept.policy, one.kept.parameters, one.kept.configured_policy)
             after, read = one.at, one
             break
     for _, body in log.replay(after):
@@ -266,18 +276,18 @@ def _said(log: EventLog, snapshots: FileSnapshots) -> tuple[_Said, _Read | None]
     return said, read
 
 
-def _kept(snapshots: FileSnapshots) -> Iterator[tuple[snapshot.Kept, _Read]]:
+def _kept(snapshots: FileSnapshots) -> Iterator[_Read]:
     """The valid ones of all keys, newest first."""
     for key, at, state in snapshots.valid():
         with suppress(ValueError):
-            yield snapshot.read(state), _Read(key, at, state)
+            yield _Read(key, at, snapshot.read(state))
 
 
 def _there(snapshots: FileSnapshots) -> list[PolicySettings]:
     """The policies of which there are valid snapshots, newest first."""
     found = []
-    for kept, _ in _kept(snapshots):
-        named = PolicySettings(kept.policy, json.loads(kept.parameters))
+    for one in _kept(snapshots):
+        named = PolicySettings(one.kept.policy, json.loads(one.kept.parameters))
         if named not in found and _loads(named):
             found.append(named)
     return found

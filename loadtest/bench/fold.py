@@ -83,7 +83,7 @@ def _kept(path: Path, past: int) -> list[Row]:
             again.pending.decisions[id]
 
     lazy = restored()
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "a snapshot dumped, every decision decoded (baseline)": partial(snapshot.dump, world),
         "dumped as it was restored": partial(snapshot.dump, lazy),
         "digest, as it was restored": lazy.digest,
