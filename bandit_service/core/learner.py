@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,10 @@ class Fading:
     drift: bool = True
 
 
+BLOCK = 64
+"""How many lessons are learned at once where the log is folded, at most."""
+_STRICT: dict[str, Any] = {"over": "raise", "invalid": "raise", "divide": "raise"}
+
 Lesson: TypeAlias = Rewarded | Compared | Correction | Recompared | Fading
 
 
@@ -62,13 +66,54 @@ class Learner:
     parameters: bytes = b"{}"
     own: str = ""
     seeded: int = 0
+    _waiting: list[Rewarded | Compared] | None = field(default=None, compare=False, repr=False)
 
     def kept(self) -> KeptLearner:
         """What of it is kept: all but the policy, which is made from its name."""
+        self.catch_up()
         state = codec.dump(self.state)
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
         fold = policies.fold_of(self.policy)
         return KeptLearner(state, self.failures, self.uncorrected, *described, fold)
+
+    def learn_in_blocks(self) -> None:
+        """From here on `state` is right after `catch_up` only, where the policy can learn many."""
+        if hasattr(self.policy, "learn_many"):
+            self._waiting = []
+
+    def catch_up(self) -> None:
+        """Learn what waits: all of it at once, or one by one where the policy refuses any of it."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        self._waiting = []
+        many: Any = self.policy
+        try:
+            with np.errstate(**_STRICT):
+                self.state = many.learn_many(self.state, waiting)
+        except OF_THE_MACHINE:
+            raise
+        except Exception:  # noqa: BLE001 - each is to be refused alone
+            for lesson in waiting:
+                _teach(self, lesson)
+
+    def learn_at_once(self) -> None:
+        """Catch up, and from here on learn each lesson as it comes."""
+        self.catch_up()
+        self._waiting = None
+
+    def put_off(self, lesson: Lesson) -> bool:
+        """Whether a lesson waits to be learned with others; if not, none waits any more."""
+        waiting = self._waiting
+        if waiting is None:
+            return False
+        if not isinstance(lesson, Rewarded | Compared):
+            self.catch_up()
+            return False
+        waiting.append(lesson)
+        if len(waiting) >= BLOCK:
+            self.catch_up()
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +156,14 @@ def teach(learner: Learner, lesson: Lesson) -> None:
     A policy that refuses an event has left its state as it was (a law); one bad policy must
     neither stop the log nor the others, and on replay it refuses the same event again.
     """
+    if not learner.put_off(lesson):
+        _teach(learner, lesson)
+
+
+def _teach(learner: Learner, lesson: Lesson) -> None:
     policy = learner.policy
     try:
-        with np.errstate(over="raise", invalid="raise", divide="raise"):
+        with np.errstate(**_STRICT):
             if isinstance(lesson, Fading):
                 # one that watches its arms itself has reacted to drift, or sees no change
                 noticed = lesson.drift and policies.watches_arms(policy)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -33,6 +34,17 @@ class Learners(dict[str, Learner]):
         self.pop(self.serving, None)
         self[name] = learner
         self.serving, self.serving_key = name, key
+
+    @contextmanager
+    def in_blocks(self) -> Iterator[None]:
+        """While a log is folded, those that can learn many outcomes at once do so."""
+        for learner in self.values():
+            learner.learn_in_blocks()
+        try:
+            yield
+        finally:
+            for learner in self.values():
+                learner.learn_at_once()
 
     def folded(self) -> dict[str, KeptLearner]:
         """All of them, as they are kept."""

@@ -253,10 +253,11 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     at, world, mark = _beginning(task, policy, snapshots)
     sink.write(framed(Begin(at)))
     sink.flush()
-    for at, body in events_from(source):
-        mark = snapshot.mark_of(body)
-        world = apply(world, event_of(at, body)) if body else skip(world)
-        world.history.take_changes()
+    with world.learners.in_blocks():
+        for at, body in events_from(source):
+            mark = snapshot.mark_of(body)
+            world = apply(world, event_of(at, body)) if body else skip(world)
+            world.history.take_changes()
     begun = time.perf_counter()
     learner = b""
     if task.begin == "fresh":

@@ -306,14 +306,15 @@ def _folded(
 ) -> Recovered:
     """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
     world, total, erased, unknown = start.world, log.last, start.erased, 0
-    for offset, body in log.replay(begin or Offset(0)):
-        erased += not body
-        if offset > start.after:
-            unknown += not body
-            world = _applied(world, int(offset), body)
-            world.history.take_changes()
-        if progress is not None and (offset % 500 == 0 or offset == total):
-            progress(int(offset), int(total))
+    with world.learners.in_blocks():
+        for offset, body in log.replay(begin or Offset(0)):
+            erased += not body
+            if offset > start.after:
+                unknown += not body
+                world = _applied(world, int(offset), body)
+                world.history.take_changes()
+            if progress is not None and (offset % 500 == 0 or offset == total):
+                progress(int(offset), int(total))
     world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return replace(start, world=world, erased=erased, unknown=unknown)
 

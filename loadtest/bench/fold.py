@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,14 @@ def _fold(path: Path, name: str = "", events: int = FOLDED) -> World | None:
     """The fold of the first events for a policy; without one they are only decoded."""
     world = new_world({name: policies.load(name)}, name, CAPACITY) if name else None
     log = open_log(path)
-    for offset, body in log.replay():
-        event = ev.decode(body)
-        if world is not None:
-            apply(world, event)
-            world.history.take_changes()
-        if offset == events:
-            break
+    with world.learners.in_blocks() if world is not None else nullcontext():
+        for offset, body in log.replay():
+            event = ev.decode(body)
+            if world is not None:
+                apply(world, event)
+                world.history.take_changes()
+            if offset == events:
+                break
     log.close()
     return world
 

@@ -5,6 +5,10 @@ Decisions that wait to be counted together, and those that stay encoded, must no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,9 +20,27 @@ from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.decide import Exploration, Query, Recalled, decide
 from bandit_service.core.world import World, new_world
-from policies import ArmId
+from policies import ArmId, Compared, Rewarded
+from policies.epsilon_greedy import EpsilonGreedy
 
 N = 60
+
+
+@dataclass(frozen=True)
+class InBlocks(EpsilonGreedy):
+    """Learns many at once, but for a block with an outcome below 0.05, which it refuses."""
+
+    blocks: ClassVar[list[int]] = []
+
+    def learn_many(self, state: Any, events: Sequence[Rewarded | Compared]) -> Any:
+        self.blocks.append(len(events))
+        if any(isinstance(one, Rewarded) and (one.reward or 1.0) < 0.05 for one in events):
+            raise ValueError("reward: too small")
+        for event in events:
+            state = self.learn(state, event)
+        return state
+
+
 POLICIES = {name: policies.load(name) for name in ("nested", "uniform", "epsilon_greedy")}
 
 
@@ -76,3 +98,21 @@ def test_cuts_leave_no_trace(name: str, seed: int, cuts: list[tuple[int, bool]])
         else:
             cut.digest()
     assert cut.digest() == whole.digest()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(0, 2 * N), max_size=6))
+def test_what_is_learned_in_blocks_is_what_is_learned_one_by_one(
+    seed: int, cuts: list[int]
+) -> None:
+    events, name = _events("epsilon_greedy", seed), "epsilon_greedy"
+    whole, cut = _new(name), new_world({name: InBlocks()}, name, 8)
+    InBlocks.blocks.clear()
+    with cut.learners.in_blocks():
+        for i, event in enumerate(events):
+            apply(whole, event)
+            apply(cut, event)
+            if i in cuts:
+                assert cut.digest() == whole.digest()
+    assert cut.digest() == whole.digest()
+    assert sum(InBlocks.blocks) > len(InBlocks.blocks), "nothing was learned together"
