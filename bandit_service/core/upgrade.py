@@ -2,7 +2,8 @@
 
 A log that still begins with its first event is folded again by a new version. One that was trimmed
 cannot be: only a snapshot knows what its first events taught. So whoever raises `snapshot.VERSION`
-writes a step from the version before, which gives the parts of the world their new places.
+writes a step from the version before, which gives the parts of the world their new places. A part
+that is new begins empty.
 
 What a policy knows is read as it is. Where its state has other fields now, so that it cannot be,
 or its `fold` is another one (`policies.fold_of`), the policy learns anew from the outcomes that the
@@ -21,6 +22,7 @@ import numpy as np
 import policies
 from bandit_service.core import codec
 from bandit_service.core.arm_record import relative_price
+from bandit_service.core.history import History
 from bandit_service.core.learner import KeptLearner, Learner, teach
 from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
@@ -72,7 +74,15 @@ def parts(world: bytes | msgspec.Raw, version: int, to: int) -> bytes:
     found: Parts = dict(_parts.decode(world))
     for each in range(version, to):
         found = _parts.decode(msgspec.msgpack.encode(STEPS[each](found)))
-    return msgspec.msgpack.encode(found)
+    return msgspec.msgpack.encode(_empty() | found)
+
+
+def _empty() -> Parts:
+    """What a world begins with, but for what it must be given."""
+    new = World(history=History(0), learners=Learners())
+    given = ("history", "learners")
+    whole = _parts.decode(codec.dump(new))
+    return {name: part for name, part in whole.items() if name not in given}
 
 
 class Reading:
