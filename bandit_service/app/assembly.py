@@ -107,7 +107,8 @@ async def running_router(
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
-    opening = _backend_opening(settings)  # beside the recovery, which is another core's work
+    # beside the recovery, if its files are there; a start that is refused waits for no export
+    opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
@@ -143,7 +144,7 @@ async def running_router(
         telemetry.metrics.recovery_unknown.set(recovered.unknown)
         telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
-        backend = await opening
+        backend = await (opening or _backend_opening(settings))
         embedding = settings.embedding
         embedder = EmbeddingStage(
             backend,
@@ -194,15 +195,24 @@ async def running_router(
             await embedder.close()
             index.close()
     finally:
-        await asyncio.gather(opening, return_exceptions=True)  # what refused the start is told
+        if opening is not None:  # what refused the start is told
+            await asyncio.gather(opening, return_exceptions=True)
         log.close()
+
+
+def _models(settings: Settings) -> Path:
+    return Path(settings.data_dir) / "models"
+
+
+def _loaded_before(settings: Settings) -> bool:
+    """Whether a model's files were made already, so that loading it takes a moment."""
+    return _models(settings).is_dir() and any(_models(settings).iterdir())
 
 
 def _backend_opening(settings: Settings) -> asyncio.Future[Backend]:
     """The model, being loaded on a thread."""
     chosen = settings.embedding
-    models = Path(settings.data_dir) / "models"
-    load = partial(open_backend, chosen.backend, chosen.model, models, chosen.threads)
+    load = partial(open_backend, chosen.backend, chosen.model, _models(settings), chosen.threads)
     return asyncio.get_running_loop().run_in_executor(None, load)
 
 
