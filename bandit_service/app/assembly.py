@@ -39,9 +39,9 @@ from bandit_service.runtime.recovery import (
     mark_at,
     recover,
     snapshot_key,
-    wanted_policy,
 )
 from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,

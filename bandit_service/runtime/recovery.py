@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +14,19 @@ from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.log_check import verifies_all
+from bandit_service.runtime.said import (
+    Read,
+    keys_of_other_versions,
+    policies_of,
+    said_of,
+    wanted_of,
+)
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from store import Corrupt, EventLog, Offset, StoreError, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.recovery")
 Progress = Callable[[int, int], None]
-_SWITCH = b"policy_changed"
 
 
 class NotWhole(StoreError):
@@ -57,15 +61,6 @@ class Recovered:
     version: int = snapshot.VERSION
     anew: tuple[str, ...] = ()
     unread: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A snapshot that was read: the newest valid one of any key."""
-
-    key: str
-    at: Offset
-    kept: snapshot.Kept
 
 
 def snapshot_key(
@@ -113,16 +108,17 @@ def recover(
             f"it ends at {log.last}, and there is a snapshot of {newest} events; if an older log "
             f"was put here on purpose, move the snapshots away ({snapshots.directory})",
         )
-    said, read = _said(log, snapshots)
-    wanted, _ = _wanted(said, settings)
+    said, read = said_of(log, snapshots)
+    wanted, _ = wanted_of(said, settings)
     before = said.settings() if said.policy else wanted
     first = [wanted] if wanted == before else [wanted, before]
     start = _Start(log, settings, snapshots, progress, read)
+    del read  # as large as the world
     for policy in first:
         found = start.after_snapshot(policy)
         if found is not None:
             return found
-    whole, others = None, _of_other_versions(snapshots)
+    whole, others = None, keys_of_other_versions(snapshots)
     if first_of(log) == 1:
         if others:
             _log.warning("snapshots of another version are not used", extra={"keys": others})
@@ -130,7 +126,7 @@ def recover(
         if not whole.unknown:
             return whole
     # the log alone does not know all that was taught: any snapshot that reaches it is better
-    there = _there(snapshots)
+    there = policies_of(snapshots)
     tries = [(policy, snapshot.VERSION) for policy in there if whole is None]
     for version in snapshot.versions_before():
         tries += [(policy, version) for policy in (*first, *there)]
@@ -148,12 +144,6 @@ def recover(
     return replayed(log, settings, wanted, progress)
 
 
-def _of_other_versions(snapshots: FileSnapshots) -> list[str]:
-    """The keys of the snapshots that this version does not read."""
-    keys = {each.key for each in snapshots.found() if not each.why}
-    return sorted(key for key in keys if not snapshot.is_of_this_version(key))
-
-
 @dataclass(slots=True)
 class _Start:
     """What a start goes on from: one log with the snapshots beside it."""
@@ -162,7 +152,7 @@ class _Start:
     settings: Settings
     snapshots: FileSnapshots
     progress: Progress | None
-    read: _Read | None
+    read: Read | None
 
     def after_snapshot(
         self, policy: PolicySettings, version: int = snapshot.VERSION
@@ -220,85 +210,6 @@ def mark_at(log: EventLog, at: Offset) -> bytes:
     if not first_of(log) <= at <= log.last:
         return b""
     return snapshot.mark_of(next(body for _, body in log.replay(Offset(at - 1))))
-
-
-def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str]:
-    """The policy that is to serve, and who says so.
-
-    The configured one, unless the API named another since the configuration last changed.
-    """
-    return _wanted(
-        _Said(world.policy.name, world.policy.parameters, world.policy.configured), settings
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What the log last said of the policy, "" where it said nothing."""
-
-    policy: str = ""
-    parameters: bytes = b"{}"
-    configured: str = ""
-
-    def settings(self) -> PolicySettings:
-        return PolicySettings(self.policy, json.loads(self.parameters))
-
-
-def _wanted(said: _Said, settings: Settings) -> tuple[PolicySettings, str]:
-    configured = policy_key(settings.policy.name, settings.policy.parameters)
-    if said.configured != configured or not said.policy:
-        return settings.policy, "config"
-    named = said.settings()
-    if not _loads(named):
-        _log.warning(
-            "the policy that the API set is not there; the configured one serves",
-            extra={"policy": named.name, "configured": settings.policy.name},
-        )
-        return settings.policy, "config"
-    return named, "api"
-
-
-def _said(log: EventLog, snapshots: FileSnapshots) -> tuple[_Said, _Read | None]:
-    """By the newest valid snapshot, of whatever policy, and the events since; and that snapshot."""
-    said, after, read = _Said(), Offset(first_of(log) - 1), None
-    for one in _kept(snapshots):
-        if first_of(log) - 1 <= one.at <= log.last:
-            said = _Said(one.kept.policy, one.kept.parameters, one.kept.configured_policy)
-            after, read = one.at, one
-            break
-    for _, body in log.replay(after):
-        if _SWITCH not in body:  # most events are not worth decoding for this
-            continue
-        event = ev.decode(body)
-        if isinstance(event, ev.PolicyChanged):
-            configured = event.key if event.source == "config" else said.configured
-            said = _Said(event.policy, event.parameters, configured)
-    return said, read
-
-
-def _kept(snapshots: FileSnapshots) -> Iterator[_Read]:
-    """The valid ones of all keys, newest first."""
-    for key, at, state in snapshots.valid():
-        with suppress(ValueError):
-            yield _Read(key, at, snapshot.read(state))
-
-
-def _there(snapshots: FileSnapshots) -> list[PolicySettings]:
-    """The policies of which there are valid snapshots, newest first."""
-    found = []
-    for one in _kept(snapshots):
-        named = PolicySettings(one.kept.policy, json.loads(one.kept.parameters))
-        if named not in found and _loads(named):
-            found.append(named)
-    return found
-
-
-def _loads(policy: PolicySettings) -> bool:
-    try:
-        load_policy(policy)
-    except (ValueError, TypeError):
-        return False
-    return True
 
 
 def _folded(

@@ -1,0 +1,115 @@
+"""Which policy serves: what the log and the snapshots beside it say, and the configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bandit_service.core import events as ev
+from bandit_service.core import snapshot
+from bandit_service.core.world import World
+from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
+from store import EventLog, Offset, first_of
+from store.snapshots import FileSnapshots
+
+_log = logging.getLogger("bandit.recovery")
+_SWITCH = b"policy_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A snapshot that was read: the newest valid one of any key."""
+
+    key: str
+    at: Offset
+    kept: snapshot.Kept
+
+
+def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str]:
+    """The policy that is to serve, and who says so.
+
+    The configured one, unless the API named another since the configuration last changed.
+    """
+    return wanted_of(
+        Said(world.policy.name, world.policy.parameters, world.policy.configured), settings
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the log last said of the policy, "" where it said nothing."""
+
+    policy: str = ""
+    parameters: bytes = b"{}"
+    configured: str = ""
+
+    def settings(self) -> PolicySettings:
+        """The policy with its parameters."""
+        return PolicySettings(self.policy, json.loads(self.parameters))
+
+
+def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
+    """The policy that is to serve after what was said, and who says so."""
+    configured = policy_key(settings.policy.name, settings.policy.parameters)
+    if said.configured != configured or not said.policy:
+        return settings.policy, "config"
+    named = said.settings()
+    if not _loads(named):
+        _log.warning(
+            "the policy that the API set is not there; the configured one serves",
+            extra={"policy": named.name, "configured": settings.policy.name},
+        )
+        return settings.policy, "config"
+    return named, "api"
+
+
+def said_of(log: EventLog, snapshots: FileSnapshots) -> tuple[Said, Read | None]:
+    """By the newest valid snapshot, of whatever policy, and the events since; and that snapshot."""
+    said, after, read = Said(), Offset(first_of(log) - 1), None
+    for one in _kept(snapshots):
+        if first_of(log) - 1 <= one.at <= log.last:
+            said = Said(one.kept.policy, one.kept.parameters, one.kept.configured_policy)
+            after, read = one.at, one
+            break
+    for _, body in log.replay(after):
+        if _SWITCH not in body:  # most events are not worth decoding for this
+            continue
+        event = ev.decode(body)
+        if isinstance(event, ev.PolicyChanged):
+            configured = event.key if event.source == "config" else said.configured
+            said = Said(event.policy, event.parameters, configured)
+    return said, read
+
+
+def _kept(snapshots: FileSnapshots) -> Iterator[Read]:
+    """The valid ones of all keys, newest first."""
+    for key, at, state in snapshots.valid():
+        with suppress(ValueError):
+            yield Read(key, at, snapshot.read(state))
+
+
+def policies_of(snapshots: FileSnapshots) -> list[PolicySettings]:
+    """The policies of which there are valid snapshots, newest first."""
+    found = []
+    for one in _kept(snapshots):
+        named = PolicySettings(one.kept.policy, json.loads(one.kept.parameters))
+        if named not in found and _loads(named):
+            found.append(named)
+    return found
+
+
+def _loads(policy: PolicySettings) -> bool:
+    try:
+        load_policy(policy)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def keys_of_other_versions(snapshots: FileSnapshots) -> list[str]:
+    """The keys of the snapshots that this version does not read."""
+    keys = {each.key for each in snapshots.found() if not each.why}
+    return sorted(key for key in keys if not snapshot.is_of_this_version(key))
