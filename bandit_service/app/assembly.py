@@ -127,7 +127,7 @@ async def running_router(
         )
         if verifies_all(settings):
             note_of(settings).unlink(missing_ok=True)  # it is whole again
-        if recovered.version != snapshot.VERSION:
+        if recovered.version != snapshot.VERSION or recovered.anew:
             _keep_upgraded(recovered, log, settings, snapshots)
         if recovered.unknown:
             _log.warning(

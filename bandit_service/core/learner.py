@@ -78,7 +78,7 @@ class Learner:
 
     def learn_in_blocks(self) -> None:
         """From here on `state` is right after `catch_up` only, where the policy can learn many."""
-        if hasattr(self.policy, "learn_many"):
+        if isinstance(self.policy, policies.LearnsMany):
             self._waiting = []
 
     def catch_up(self) -> None:

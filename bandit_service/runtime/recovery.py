@@ -127,13 +127,11 @@ def recover(
             return whole
     # the log alone does not know all that was taught: any snapshot that reaches it is better
     there = policies_of(snapshots)
-    tries = [(policy, snapshot.VERSION) for policy in there if whole is None]
-    for version in snapshot.versions_before():
-        tries += [(policy, version) for policy in (*first, *there)]
-    for policy, version in tries:
-        found = start.after_snapshot(policy, version)
-        if found is not None:
-            return found
+    for version in (snapshot.VERSION, *snapshot.versions_before()):
+        for policy in (*first, *there):
+            found = start.after_snapshot(policy, version, may_learn_anew=True)
+            if found is not None:
+                return found
     if whole is not None:
         return whole
     if others:
@@ -155,7 +153,10 @@ class _Start:
     read: Read | None
 
     def after_snapshot(
-        self, policy: PolicySettings, version: int = snapshot.VERSION
+        self,
+        policy: PolicySettings,
+        version: int = snapshot.VERSION,
+        may_learn_anew: bool = False,
     ) -> Recovered | None:
         """From the newest valid snapshot for this policy; None where none can be used."""
         log = self.log
@@ -164,7 +165,7 @@ class _Start:
             return None
         at, kept = found
         try:
-            world, anew = _restored(kept, policy, version)
+            world, anew = _restored(kept, policy, version, may_learn_anew)
         except (ValueError, TypeError) as error:
             _unusable(at, error)
             return None
@@ -198,9 +199,11 @@ def _unusable(at: Offset, error: Exception) -> None:
     _log.warning("snapshot unusable", extra={"offset": int(at), "why": str(error)})
 
 
-def _restored(kept: snapshot.Kept, policy: PolicySettings, version: int) -> tuple[World, list[str]]:
+def _restored(
+    kept: snapshot.Kept, policy: PolicySettings, version: int, may_learn_anew: bool
+) -> tuple[World, list[str]]:
     by_label = {policy.name: load_policy(policy)}
-    if version == snapshot.VERSION:
+    if not may_learn_anew:
         return snapshot.restore(kept, by_label, policy.name), []
     return snapshot.restore_before(kept, version, by_label, policy.name)
 
