@@ -23,7 +23,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -168,6 +168,9 @@ bench-drift: $(VENV)/.test var/models/.exported ## drift: false alarms, delay, r
 
 bench-hotstart: $(VENV)/.demo var/models/.exported ## warm starts with right and wrong labels beside a cold one, into docs/hot-start.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.hotstart --data $(or $(wildcard $(RECORDED)/nvmix.jsonl.gz $(RECORDED)/zeroeval.jsonl.gz),paretobandit) --seeds $(SEEDS) --markdown docs/hot-start.md
+
+bench-conversations: $(VENV)/.demo var/models/.exported ## what keeping a conversation's model is worth, into docs/gateway.md (SEEDS=5)
+	@$(BIN)/python -m loadtest.conversations --seeds $(SEEDS) --markdown docs/gateway.md
 
 bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the truth, into docs/off-policy.md (SEEDS=5)
 	@$(BIN)/python -m loadtest.ope_study $(addprefix --data ,paretobandit $(wildcard $(RECORDED)/nvmix.jsonl.gz)) --seeds $(SEEDS) --markdown docs/off-policy.md

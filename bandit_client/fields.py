@@ -121,6 +121,7 @@ class ArmFields(TypedDict, total=False):
     usd_per_mtok_cache_write: float
     usd_per_mtok_cache_write_1h: float
     max_output_tokens: int
+    aliases: Sequence[str]
 
 
 class RulesFields(TypedDict, total=False):

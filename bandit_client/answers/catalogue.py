@@ -51,6 +51,7 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
         `usd_per_mtok_in`.
     max_output_tokens: Most tokens of an answer; a budget reserves these where a request sets no
         limit.
+    aliases: Other names that its provider may give the model; `*` for any.
     retired: Whether it is no longer offered.
     source: Where its configuration comes from.
     observed: What was measured of it.
@@ -71,6 +72,7 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     usd_per_mtok_cache_write: float | None = None
     usd_per_mtok_cache_write_1h: float | None = None
     max_output_tokens: int | None = None
+    aliases: list[str] = []
     retired: bool
     source: str
     observed: Observed

@@ -83,7 +83,8 @@ class WeighedArm(msgspec.Struct, kw_only=True, frozen=True):
     score: value + bonus − cost, where those are given.
     value: The quality that the policy assumes.
     bonus: What is added to explore the arm, in quality.
-    cost: cost_usd / willingness_to_pay, in quality.
+    cost: Cost / willingness_to_pay, in quality; a switch counts by turns to come.
+    switch_usd: Part of cost_usd: what a switch of the conversation to this arm costs.
     expected: The quality that is expected of it.
     quality: The same as `expected.value`.
     cost_usd: Expected cost of the answer, USD.
@@ -96,6 +97,7 @@ class WeighedArm(msgspec.Struct, kw_only=True, frozen=True):
     value: float | None = None
     bonus: float | None = None
     cost: float | None = None
+    switch_usd: float | None = None
     expected: Belief
     quality: float | None
     cost_usd: float
@@ -113,6 +115,11 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     experiment: The experiment that the unit takes part in.
     variant: The unit's variant of that experiment.
     fallback: Why the decision was made without context or by chance alone.
+    reason: Why this arm; the same as the header x-bandit-reason.
+    stayed: True if it is the arm that the conversation had before.
+    before: The arm that the conversation had before.
+    conversation: A hash of the conversation's name.
+    switch_usd: What a switch of the conversation to each arm costs, USD.
     steps: How the query was assigned to an experiment, or why to none.
     scores: The policy's score of each eligible arm.
     propensities: The probability of each eligible arm; they sum to 1.
@@ -123,6 +130,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
     signals: The signals reported so far.
+    answered_by: The arm whose model answered in the place of this one's; empty if none has it.
     settled: Whether a reward was computed for this decision.
     unit: The unit that asked, or empty.
     tenant: The tenant that asked, or empty.
@@ -137,6 +145,11 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     experiment: str | None = None
     variant: str | None = None
     fallback: str | None = None
+    reason: str | None = None
+    stayed: bool | None = None
+    before: str | None = None
+    conversation: str | None = None
+    switch_usd: dict[str, float] | None = None
     steps: list[str] | None = None
     scores: dict[str, float] | None = None
     propensities: dict[str, float] | None = None
@@ -147,6 +160,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: int | None = None
     willingness_to_pay: float | None = None
     signals: dict[str, float] | None = None
+    answered_by: str | None = None
     settled: bool | None = None
     unit: str | None = None
     tenant: str | None = None

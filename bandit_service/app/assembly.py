@@ -18,7 +18,6 @@ import store
 from bandit_service.core import snapshot
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
-from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
@@ -286,7 +285,6 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
         ),
         chosen,
         Health(chosen.breaker_failures, chosen.breaker_cool_s),
-        Affinity(chosen.sticky_margin if chosen.sticky else None, chosen.sticky_s),
         Budgets(settings.budgets),
         telemetry,
     )

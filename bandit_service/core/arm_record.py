@@ -18,6 +18,8 @@ class ArmRecord:
     price and token estimate, and of the cost reported. first_price: USD for a million tokens, one
     part in and two out, when the arm first had a price; 0 until then. weight: as how many outcomes
     what was learned of the arm counts; live: how many came otherwise than by a warm start.
+    prompt_listed_usd, prompt_usd: the same two sums over the calls that the service made itself, by
+    the tokens of all that was sent.
     """
 
     spec: ev.ArmSpec
@@ -31,6 +33,8 @@ class ArmRecord:
     first_price: float = 0.0
     weight: float = 0.0
     live: int = 0
+    prompt_listed_usd: float = 0.0
+    prompt_usd: float = 0.0
 
     def list_cost_usd(self, tokens: int) -> float:
         """(tokens · price in + expected output tokens · price out) / 10⁶."""
@@ -50,6 +54,23 @@ class ArmRecord:
             return self.observed_usd / self.costs if self.costs else 0.0
         prior = PRIOR_DECISIONS * listed
         return listed * (prior + self.observed_usd) / (prior + self.listed_usd)
+
+    def list_prompt_usd(self, prompt: int, cached: int) -> float:
+        """By list price, of all that is sent, of which so many tokens are read from a cache."""
+        spec = self.spec
+        if spec.usd_per_mtok_cached_in is not None:
+            saved = min(cached, prompt) * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
+            return max(0.0, self.list_cost_usd(prompt) - saved)
+        return self.list_cost_usd(prompt)
+
+    def expected_prompt_usd(self, prompt: int, cached: int) -> float:
+        """The same as `expected_cost_usd`, corrected by the bills of calls of this kind."""
+        listed = self.list_prompt_usd(prompt, cached)
+        if listed <= 0.0:
+            priced = self.list_cost_usd(prompt) > 0.0
+            return self.observed_usd / self.costs if self.costs and not priced else 0.0
+        prior = PRIOR_DECISIONS * listed
+        return listed * (prior + self.prompt_usd) / (prior + self.prompt_listed_usd)
 
     def expected_latency_s(self) -> float | None:
         """Mean latency, the configured one counting as PRIOR_DECISIONS; None if unknown."""

@@ -38,10 +38,14 @@ class Catalogue:
 
     def priced(self, records: Sequence[ArmRecord], tokens: int) -> Arms:
         """These arms, with what a query of so many tokens costs on each."""
+        return self.costing(records, [record.expected_cost_usd(tokens) for record in records])
+
+    def costing(self, records: Sequence[ArmRecord], cost_usd: Sequence[float]) -> Arms:
+        """These arms, with what a query costs on each."""
         dearest = self.dearest_price()
         return Arms(
             ids=tuple(record.spec.id for record in records),
-            cost_usd=np.array([record.expected_cost_usd(tokens) for record in records]),
+            cost_usd=np.array(cost_usd),
             price=np.array([relative_price(record.spec, dearest) for record in records]),
             first_price=np.array([record.first_price for record in records]),
         )
@@ -83,7 +87,15 @@ class Catalogue:
             if "cost_usd" not in before:
                 record.listed_usd += what.listed_usd
                 record.costs += 1
-            record.observed_usd += event.cost_usd - before.get("cost_usd", 0.0)
+            usd = event.cost_usd - before.get("cost_usd", 0.0)
+            record.observed_usd += usd
+            decided = what.decided
+            if decided is not None and decided.prompt_tokens and decided.arm == what.arm:
+                if "cost_usd" not in before:
+                    cached = decided.cached_tokens[decided.drawn] if decided.cached_tokens else 0
+                    listed = record.list_prompt_usd(decided.prompt_tokens, cached)
+                    record.prompt_listed_usd += listed
+                record.prompt_usd += usd
         if event.latency_s is not None:
             record.latencies += "latency_s" not in before
             record.latency_s += event.latency_s - before.get("latency_s", 0.0)

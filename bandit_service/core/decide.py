@@ -12,6 +12,7 @@ import numpy as np
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.conversations import Turn
 from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
@@ -19,6 +20,7 @@ from bandit_service.core.experiments.assignment import (
 )
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
+from bandit_service.core.staying import Stay, begun_at, stay_of
 from bandit_service.core.world import World
 from policies import (
     ArmId,
@@ -46,7 +48,9 @@ class Query:
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
     surface: what the text's surface tells, as `events.surface_of` reads it.
-    sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
+    prompt: tokens of all that is sent, where the service sends it; 0 if that is not known. turn: of
+    which conversation it is the next turn.
+    reason: why it is asked so, of `staying.REASONS`, where the one who asks knows.
     outside: the query takes part in no experiment, since its arm or its policy was named.
     policy: the one that is to decide, the serving one where none is named.
     masked: why arms are not in `arms` though the request allows them.
@@ -62,8 +66,9 @@ class Query:
     tenant: str = ""
     unit: str = ""
     fallback: str = ""
-    sticky: ArmId | None = None
-    sticky_margin: float = 0.0
+    prompt: int = 0
+    turn: Turn | None = None
+    reason: str = ""
     caller: str = ""
     duel_of: str = ""
     session: str = ""
@@ -86,6 +91,17 @@ class Exploration:
     share: float = 0.02
     floor: float | None = None
     floor_share: float = 0.1
+
+    def settled(
+        self, proposal: Proposal, stay: Stay | None, worth: float
+    ) -> tuple[Proposal, Floats]:
+        """The proposal with what a switch costs, and (K,) what is drawn from."""
+        if stay is None:
+            return proposal, self.added(proposal.propensities)
+        kept = stay.keep(proposal, worth)
+        k = len(kept.propensities)
+        each = self.share / k if self.floor is None else min(self.floor, self.floor_share / k)
+        return kept, lift(kept.propensities, stay.scaled(each), share=1.0)
 
     def added(self, propensities: Floats) -> Floats:
         """(K,) with the floor: none below share / K, or below min(floor, floor_share / K)."""
@@ -143,7 +159,8 @@ class Weighed:
 
     part: what the query takes part in, by `steps`; `policy`, `key`: what decided. excluded: what
     constraints took out, as the decision's record has it. worth: USD that one unit of quality is
-    worth for this query.
+    worth for this query. stay: what a switch costs, where its conversation's arm is eligible.
+    planned_usd: (K,) what the score counts as cost. fixed: an experiment names the arm.
     """
 
     records: list[ArmRecord]
@@ -152,7 +169,9 @@ class Weighed:
     propensities: Floats
     neighbours: tuple[Neighbour, ...]
     fallback: str
-    stayed: bool
+    stay: Stay | None
+    planned_usd: Floats
+    fixed: bool
     policy: str
     key: str
     part: Assigned | None
@@ -211,7 +230,8 @@ class Lot:
     part: Assigned | None
     steps: tuple[str, ...]
     excluded: dict[ArmId, str]
-    stayed: bool = False
+    switch_usd: tuple[float, ...] = ()
+    fixed: bool = False
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -234,6 +254,8 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
         query.tokens,
         query.max_cost_usd,
         query.max_latency_s,
+        query.prompt,
+        () if query.turn is None else query.turn.cached,
     )
     offer = offers.get(asked)
     if offer is None:
@@ -248,10 +270,19 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
 def _offer(world: World, query: Query) -> tuple[list[ArmRecord], Arms]:
     pool = world.catalogue.pool()
     bound = (query.arms, query.max_cost_usd, query.max_latency_s) != (None, None, None)
-    if not (bound or query.requires) and query.tokens <= pool.room:
+    if not (bound or query.requires or query.prompt) and query.tokens <= pool.room:
         return pool.records, pool.arms(query.tokens)
     records = eligible(world, query)
-    return records, world.catalogue.priced(records, query.tokens)
+    costs = [expected_usd(record, query) for record in records]
+    return records, world.catalogue.costing(records, costs)
+
+
+def expected_usd(record: ArmRecord, query: Query) -> float:
+    """What a query is expected to cost on an arm, which may have a part of it cached."""
+    if not query.prompt:
+        return record.expected_cost_usd(query.tokens)
+    there = 0 if query.turn is None else query.turn.at(record.spec.id)
+    return record.expected_prompt_usd(query.prompt, there)
 
 
 def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = False) -> Weighed:
@@ -260,17 +291,23 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
     """
     query, arms, always, learner = posed.query, posed.arms, posed.always, posed.learner
     context = _context(world, query, posed.recalled, learner, shown)
+    stay, planned = None, arms.cost_usd
+    if always is None and query.turn is not None:
+        stay = stay_of(query.turn, query.prompt, posed.records, arms)
     if always is not None:  # a fixed arm is just that: neither proposal nor floor
         eye = np.eye(len(arms))[always]
         proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
     else:
-        proposal, fallback = proposed(learner, context, arms, query.fallback)
-    stays = None if always is not None else _stays(proposal, arms, query)
-    if stays is not None:
-        proposal = replace(proposal, propensities=np.eye(len(arms))[stays])
+        offered = arms
+        if stay is not None:
+            planned, offered = stay.cost_usd, replace(arms, cost_usd=stay.warm)
+        elif query.turn is not None:
+            planned = begun_at(query.turn, query.prompt, posed.records, arms)
+            offered = replace(arms, cost_usd=planned)
+        proposal, fallback = proposed(learner, context, offered, query.fallback)
     propensities = proposal.propensities
     if always is None:
-        propensities = explore.added(propensities)
+        proposal, propensities = explore.settled(proposal, stay, query.willingness_to_pay)
         floors = world.drift.floors(arms.ids)
         if floors is not None:
             propensities = lift(propensities, floors)
@@ -282,7 +319,9 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
         propensities,
         context.neighbours,
         fallback,
-        stays is not None,
+        stay,
+        planned,
+        always is not None,
         policy,
         key,
         posed.part,
@@ -318,7 +357,8 @@ def lot_of(query: Query, recalled: Recalled, weighed: Weighed) -> Lot:
         weighed.part,
         weighed.steps,
         weighed.excluded,
-        weighed.stayed,
+        () if weighed.stay is None else tuple(weighed.stay.extra.tolist()),
+        weighed.fixed,
     )
 
 
@@ -400,7 +440,7 @@ def decide(
 
 def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
     """The draw, and its record."""
-    query, pot, part = lot.query, lot.pot, lot.part
+    query, pot, part, turn = lot.query, lot.pot, lot.part, lot.query.turn
     at = draw(lot.propensities, chance.uniform(explore.seed, id))
     record, quality, deviation, count = pot.records[at], lot.quality, lot.deviation, pot.count
     return ev.Decided(
@@ -428,7 +468,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         tenant=query.tenant,
         unit=query.unit,
         fallback=lot.fallback,
-        stayed=lot.stayed,
+        stayed=bool(turn and turn.before == record.spec.id),
         caller=query.caller,
         duel_of=query.duel_of,
         experiment="" if part is None else part.experiment,
@@ -438,7 +478,29 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         steps=lot.steps,
         surface=query.surface,
         excluded=lot.excluded,
+        reason=_reason(lot, record.spec.id),
+        prompt_tokens=query.prompt,
+        conversation="" if turn is None else turn.conversation,
+        before=ArmId("") if turn is None else turn.before,
+        cached_tokens=() if turn is None else turn.listed(turn.cached, pot.ids),
+        warm_tokens=() if turn is None else turn.listed(turn.warm, pot.ids),
+        switch_usd=lot.switch_usd,
+        later_turns=0.0 if turn is None else turn.later,
     )
+
+
+def _reason(lot: Lot, arm: ArmId) -> str:
+    """Why this arm answers, of `staying.REASONS`; nothing where it was merely drawn."""
+    query, turn = lot.query, lot.query.turn
+    if query.reason:
+        return query.reason
+    if lot.fixed:
+        return "fixed"
+    if len(lot.pot.ids) == 1:
+        return "only_one"
+    if turn is None or not turn.before:
+        return ""
+    return "stayed" if turn.before == arm else "switched"
 
 
 def noted(world: World, posed: Posed) -> dict[ArmId, str]:
@@ -448,15 +510,6 @@ def noted(world: World, posed: Posed) -> dict[ArmId, str]:
     found = left_out(world, posed.query).items()
     reasons = ((id, why) for id, why in found if why != NOT_ALLOWED)
     return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MOST_EXCLUDED)}
-
-
-def _stays(proposal: Proposal, arms: Arms, query: Query) -> int | None:
-    """The position of the sticky arm, where no other is better by more than the margin."""
-    if query.sticky is None or query.sticky not in arms.ids:
-        return None
-    at = arms.ids.index(query.sticky)
-    best = float(proposal.scores.max())
-    return at if float(proposal.scores[at]) >= best - query.sticky_margin else None
 
 
 def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
@@ -494,7 +547,7 @@ def _excluded(record: ArmRecord, query: Query) -> str:
     if needed > spec.context_window:
         return f"context window {spec.context_window} < {needed} tokens"
     if query.max_cost_usd is not None:
-        cost = record.expected_cost_usd(query.tokens)
+        cost = expected_usd(record, query)
         if cost > query.max_cost_usd:
             return f"max_cost_usd {query.max_cost_usd:g} < expected {cost:.3g}"
     if query.max_latency_s is not None:

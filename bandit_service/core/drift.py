@@ -112,7 +112,9 @@ class Drift:
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
         decided, reward = what.decided, event.reward
-        if what.known and decided is not None and reward is not None and not event.correction:
+        if decided is None or decided.arm != what.arm:  # what was expected was of another
+            return
+        if what.known and reward is not None and not event.correction:
             self.settled(decided, reward, what.number)
 
     def decided(self, decided: ev.Decided, at: int) -> None:

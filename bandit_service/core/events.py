@@ -90,6 +90,10 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             maximum=10**7,
         ),
     ] = None
+    aliases: Annotated[
+        tuple[str, ...],
+        doc("Other names that its provider may give the model; `*` for any.", ["gpt-5-mini-eu"]),
+    ] = ()
 
 
 class Event(
@@ -180,7 +184,13 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     positions in `arms` of those that the policy had no outcome of.
     neighbours, similarities: what was recalled, nearest first.
     fallback: empty, or which stage failed and what took its place.
-    stayed: the proposal was replaced by all mass on the arm of the conversation so far.
+    stayed: it is the arm that its conversation had before; in logs of before, where `conversation`
+    is empty, all mass was put on that arm. conversation: a hash of its name; before: the arm that
+    answered it last. prompt_tokens: of all that the service sends; 0 where it sends nothing.
+    cached_tokens: (K,) of these, how many each arm was expected to have cached; warm_tokens: the
+    same if the conversation had been at that arm. switch_usd: (K,) what a switch to each arm costs
+    on top, once for `later_turns`, which are expected to follow. reason: why this arm, of
+    `staying.REASONS`; empty where it was merely drawn.
     caller: id of the API key that asked, on which its cost is booked.
     duel_of: the decision whose answer the user got, where this one only stands against it.
     experiment, variant: what the unit takes part in. split: the probability with which a unit that
@@ -229,6 +239,19 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     expected_count: float | None = None
     untried: tuple[int, ...] = ()
     surface: bytes = b""
+    reason: str = ""
+    prompt_tokens: int = 0
+    conversation: str = ""
+    before: ArmId = ArmId("")
+    cached_tokens: tuple[int, ...] = ()
+    warm_tokens: tuple[int, ...] = ()
+    switch_usd: tuple[float, ...] = ()
+    later_turns: float = 0.0
+
+    @property
+    def why(self) -> str:
+        """Why this arm answers, of `staying.REASONS`."""
+        return self.reason or ("stayed" if self.stayed else "drawn")
 
     @property
     def arm(self) -> ArmId:
@@ -273,6 +296,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     `reward` is the new scalar reward of a decision that was settled. metrics: the user's own.
     provisional: a judge's word, in whose place any later one of the user comes.
     prior: taught beforehand, by a warm start.
+    prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
+    there, None if that was not reported; set by the service where the arm answered.
     """
 
     decision_id: str = ""
@@ -289,6 +314,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     metrics: dict[str, float] = {}
     provisional: bool = False
     prior: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int | None = None
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -333,6 +360,19 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     usd: float
     tenant: str = ""
     caller: str = ""
+
+
+class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
+    """Another model answered than the arm's: what comes of the decision says nothing of that arm.
+
+    model: as the provider names it. arm: the one that has this model, which gets what is reported;
+    "" if none has. prompt_tokens: of the prompt that was sent.
+    """
+
+    decision_id: str
+    model: str
+    arm: ArmId = ArmId("")
+    prompt_tokens: int = 0
 
 
 class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_changed"):
@@ -449,6 +489,7 @@ AnyEvent: TypeAlias = (
     | Compared
     | DecisionsExpired
     | Spent
+    | Redirected
     | ExperimentChanged
     | ExperimentDeleted
     | VariantSeeded

@@ -45,9 +45,14 @@ class WeighedArm(msgspec.Struct, kw_only=True):
     bonus: Annotated[
         float | UnsetType, doc("What is added to explore the arm, in quality.", 0.2)
     ] = UNSET
-    cost: Annotated[float | UnsetType, doc("cost_usd / willingness_to_pay, in quality.", 0.08)] = (
-        UNSET
-    )
+    cost: Annotated[
+        float | UnsetType,
+        doc("Cost / willingness_to_pay, in quality; a switch counts by turns to come.", 0.08),
+    ] = UNSET
+    switch_usd: Annotated[
+        float | UnsetType,
+        doc("Part of cost_usd: what a switch of the conversation to this arm costs.", 0.004),
+    ] = UNSET
     expected: Annotated[Belief, doc("The quality that is expected of it.")]
     quality: Annotated[float | None, doc("The same as `expected.value`.", 0.71)]
     cost_usd: Annotated[float, doc("Expected cost of the answer, USD.", 0.008)]
@@ -99,9 +104,11 @@ def weighed_arms(weighed: Weighed) -> list[WeighedArm]:
             cost_usd=usd,
             latency_s=record.expected_latency_s(),
         )
+        if weighed.stay is not None:
+            row.switch_usd = float(weighed.stay.extra[k])
         bonus = _at(proposal.bonus, k)
         if bonus is not None:
-            row.cost = cost = usd / weighed.worth
+            row.cost = cost = float(weighed.planned_usd[k]) / weighed.worth
             # from the score and not the quality, which is cut to [0, 1] where a policy's own is not
             row.value, row.bonus = score - bonus + cost, bonus
         rows.append(row)

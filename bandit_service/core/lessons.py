@@ -121,7 +121,7 @@ def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -
     what = Resolved(
         event, number, pending, decided, pending.signals, settled, part=part, ts=world.ts
     )
-    if pending.settled or reward is None or decided.arm not in world.arms:
+    if pending.settled or reward is None or pending.arm not in world.arms:
         return what
     values = {**pending.signals, "reward": reward}
     return _teaching(world, what, _lesson(context_of(world, decided), pending, values))
@@ -131,8 +131,8 @@ def _lesson(context: Context, pending: Pending, values: Mapping[str, float]) -> 
     decided = pending.decided
     return policies.Rewarded(
         context=context,
-        arm=decided.arm,
-        propensity=decided.propensity,
+        arm=pending.arm,
+        propensity=pending.propensity,
         price=decided.price,
         expected_cost_usd=decided.expected_cost_usd,
         quality=values.get("quality"),

@@ -106,7 +106,8 @@ def check_signals(signals: Signals) -> None:
 class Reported:
     """A reward as it was sent, and the digest by which a resend is recognised.
 
-    provisional: it is a judge's, which the user's own takes the place of.
+    provisional: it is a judge's, which the user's own takes the place of. prompt_tokens,
+    cached_tokens: as of `events.Rewarded`.
     """
 
     signals: Signals
@@ -114,6 +115,8 @@ class Reported:
     digest: str = field(default="")
     correction: bool = False
     provisional: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int | None = None
 
 
 def keyed_by(tenant: str, key: str) -> str:
@@ -193,6 +196,8 @@ def decision_rewarded(
         correction=correction,
         provisional=report.provisional,
         metrics={name: value for name, value in new.items() if name not in SIGNALS},
+        prompt_tokens=report.prompt_tokens,
+        cached_tokens=report.cached_tokens,
     )
 
 
@@ -261,7 +266,7 @@ def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | Non
     """
     if _resent(pending.keys, event.idempotency_key, event.digest):
         return None
-    arm, pair = pending.decided.arm, (event.winner, event.loser)
+    arm, pair = pending.arm, (event.winner, event.loser)
     if arm not in pair:
         raise Refused(
             f"winner: the decision's arm, {arm!r}, must be one of the two that are compared, got "

@@ -40,6 +40,11 @@ class PendingDecisions:
             shadows = (*decided.shadows, *event.shadows)
             what.pending.decided = msgspec.structs.replace(decided, shadows=shadows)
 
+    @takes(ev.Redirected)
+    def _redirected(self, event: ev.Redirected, what: Resolved) -> None:
+        if what.pending is not None:
+            what.pending.redirected = event.arm
+
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
         if what.subject is not None:
@@ -94,7 +99,7 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
 
 
 def _note_pair(pending: Pending, event: ev.Compared) -> None:
-    arm = pending.decided.arm
+    arm = pending.arm
     if arm in (event.winner, event.loser):
         other = event.loser if event.winner == arm else event.winner
         result = 0.5 if event.tie else float(event.winner == arm)

@@ -19,7 +19,7 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
                 return Resolved(event, number, None, event.subject)
             settled = pending.learned.get("reward")
             return Resolved(event, number, pending, pending.decided, dict(pending.signals), settled)
-        case ev.Shadowed():
+        case ev.Shadowed() | ev.Redirected():
             pending = world.pending.decisions.get(event.decision_id)
             if pending is None:
                 return Resolved(event, number)
@@ -40,7 +40,7 @@ def owner_of(world: World, event: ev.AnyEvent) -> str:
         case ev.Rewarded() | ev.Compared():
             pending = _pending(world, event)
             return owner_of_subject(event.subject if pending is None else pending.decided)
-        case ev.Shadowed():
+        case ev.Shadowed() | ev.Redirected():
             pending = world.pending.decisions.get(event.decision_id)
             return "" if pending is None else owner_of_subject(pending.decided)
         case _:

@@ -29,7 +29,8 @@ class Pending:
     `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
-    and whether a judge said so.
+    and whether a judge said so. redirected: the arm whose model answered in the place of the
+    decision's, "" if no arm has it; None if its own did.
     """
 
     decided: ev.Decided
@@ -39,6 +40,17 @@ class Pending:
     provisional: bool = False
     guessed_usd: float = 0.0
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
+    redirected: ArmId | None = None
+
+    @property
+    def arm(self) -> ArmId:
+        """The arm that what comes of the decision says something of."""
+        return self.decided.arm if self.redirected is None else self.redirected
+
+    @property
+    def propensity(self) -> float:
+        """With which probability that arm was drawn; 1 where it was not drawn."""
+        return self.decided.propensity if self.redirected is None else 1.0
 
     @property
     def settled(self) -> bool:
@@ -86,13 +98,13 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     def arm(self) -> ArmId:
         """The arm that a decision or a reward is of, "" of another event."""
         if self.pending is not None:
-            return self.pending.decided.arm
+            return self.pending.arm
         return self.event.arm if isinstance(self.event, ev.Rewarded) else ArmId("")
 
     @property
     def propensity(self) -> float:
         """With which probability that arm was drawn; 1 where it was not drawn here."""
-        return 1.0 if self.pending is None else self.pending.decided.propensity
+        return 1.0 if self.pending is None else self.pending.propensity
 
     @property
     def tenant(self) -> str:

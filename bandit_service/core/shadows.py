@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration, proposed
@@ -12,6 +13,7 @@ from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import context_of
 from bandit_service.core.resolved import Pending
+from bandit_service.core.staying import then
 from bandit_service.core.together import proper
 from bandit_service.core.world import World
 from policies import ArmId, Arms, Context, Contexts, ManyAtOnce, Proposal, Proposals
@@ -31,19 +33,18 @@ def cast(
 ) -> list[tuple[ev.Shadow, ...]]:
     """What each shadow would do with each decision now; it knows all outcomes up to now."""
     found: list[list[ev.Shadow]] = [[] for _ in some]
-    offered = [
-        world.catalogue.priced([world.arms[id] for id in one.decided.arms], one.decided.tokens)
-        for one in some
-    ]
+    posed = [then(world.catalogue, one.decided) for one in some]
+    offered = [arms if stay is None else replace(arms, cost_usd=stay.warm) for arms, stay in posed]
     for experiment, variant, learner, looks in _shadows(world, some):
         pairs = [(context_of(world, some[i].decided, learner), offered[i]) for i in looks]
         for i, proposal in zip(looks, _proposed(learner, pairs), strict=True):
-            p = explore.added(proposal.propensities)
+            arms, stay = posed[i]
+            _, p = explore.settled(proposal, stay, some[i].decided.willingness_to_pay)
             shadow = ev.Shadow(
                 experiment=experiment,
                 variant=variant,
                 propensities=tuple(p.tolist()),
-                expected_cost_usd=float(p @ offered[i].cost_usd),
+                expected_cost_usd=float(p @ arms.cost_usd),
             )
             found[i].append(shadow)
     return [tuple(each) for each in found]

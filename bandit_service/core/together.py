@@ -53,7 +53,7 @@ def weigh_many(
     for at, (query, recalled) in enumerate(asked):
         try:
             posed = pose(world, query, recalled, offers)
-            if apart or posed.always is not None or query.sticky is not None:
+            if apart or posed.always is not None or query.turn is not None:
                 found[at] = _alone(world, posed, explore)
                 continue
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'

@@ -61,8 +61,15 @@ def _from_9(world: Parts) -> Parts:
 
 
 def _from_10(world: Parts) -> Parts:
-    """Version 11 keeps the fold of each policy, 0 where none was kept; the parts are the same."""
-    return world
+    """Version 11 keeps the fold of each policy, 0 where none was kept, what calls of the gateway
+    cost of an arm by all that was sent, and which model answered a decision.
+    """
+    catalogue, pending = (msgspec.msgpack.decode(world[name]) for name in ("catalogue", "pending"))
+    for record in catalogue["arms"].values():
+        record |= {"prompt_listed_usd": 0.0, "prompt_usd": 0.0}
+    for one in pending["decisions"].values():
+        one |= {"redirected": None}
+    return world | {"catalogue": catalogue, "pending": pending}
 
 
 STEPS: dict[int, Callable[[Parts], Parts]] = {9: _from_9, 10: _from_10}

@@ -15,6 +15,7 @@ from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
+from bandit_service.core.conversations import Conversations
 from bandit_service.core.counts import Counts
 from bandit_service.core.drift import Drift
 from bandit_service.core.erasures import Erasures
@@ -48,6 +49,7 @@ class World:
     spend: Spend = field(default_factory=Spend)
     drift: Drift = field(default_factory=Drift)
     erasures: Erasures = field(default_factory=Erasures)
+    conversations: Conversations = field(default_factory=Conversations)
     history: History
     learners: Learners
     ts: float = 0.0

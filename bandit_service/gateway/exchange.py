@@ -14,6 +14,7 @@ refusal, a failure, a client that left, a cancellation. A stream ends it within 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from typing import Any, Self
 from bandit_service.core import events as ev
 from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import cost_usd, likely_usd
@@ -33,18 +35,25 @@ from bandit_service.gateway.spans import CallSpan
 from bandit_service.gateway.streamed_answer import events_of
 from bandit_service.gateway.upstreams import end, read_answer
 from bandit_service.gateway.usage import answer_bytes, usage_in
+from bandit_service.parsing.inputs import whole
 from bandit_service.telemetry import tracing
+
+_log = logging.getLogger("bandit.gateway")
+_LONGEST_NAME = 200
 
 
 class Exchange:
     """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
 
     purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
-    reported. received: bytes of the answer so far; None if nothing of it was seen. raw: the whole
-    answer as it came. cost_usd: the cost, once it is known and in the log.
+    reported. other: the model that answered in the place of the arm's, "" if none did; by: the arm
+    that has the model that answered, None if none has. received: bytes of the answer so far; None
+    if nothing of it was seen. raw: the whole answer as it came. cost_usd: the cost, once it is
+    known and in the log.
     """
 
     decision_id = ""
+    conversation = ""
 
     def __init__(
         self,
@@ -58,6 +67,8 @@ class Exchange:
         self.size = size
         self.purpose = purpose
         self.usage: Any = None
+        self.other = ""
+        self.by: ev.ArmSpec | None = spec
         self.received: int | None = None
         self.raw: dict[str, Any] = {}
         self.cost_usd: float | None = None
@@ -109,7 +120,8 @@ class Exchange:
             finally:
                 end(response)
             return
-        with spans.calling(path, self.spec, upstream, body, self.decision_id, self.purpose) as span:
+        ids = self.decision_id, self.purpose, self.conversation
+        with spans.calling(path, self.spec, upstream, body, *ids) as span:
             async with upstreams.send(upstream.id, path, body, span.onward(headers)) as response:
                 yield response, span
 
@@ -121,6 +133,7 @@ class Exchange:
             self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
             answer = self._resources.upstreams.answer_of(self.spec.upstream, self.raw)
             self.usage = usage_in(answer)
+            self.heard(answer.get("model"))
             if path != EMBEDDINGS:
                 self.received = answer_bytes(self._choices(answer))
             span.answered(answer)
@@ -137,6 +150,22 @@ class Exchange:
             return events
         return upstreams.chunks_of(upstream, events, own)
 
+    def heard(self, model: object) -> None:
+        """What the provider calls the model that answers."""
+        upstream = self._resources.upstreams.spec(self.spec.upstream)
+        if not answered_by_other(self.spec, upstream, model):
+            return
+        self.other = whole(str(model).strip())[:_LONGEST_NAME]
+        offered = [record.spec for record in self._resources.router.world.offered()]
+        self.by = arm_of(self.other, offered, self.spec.upstream)
+        self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
+        _log.warning("another model answered", extra={"arm": self.spec.id, "model": self.other})
+
+    @property
+    def priced(self) -> ev.ArmSpec:
+        """By whose prices the answer is billed: the arm's own if none has the model."""
+        return self.spec if self.by is None else self.by
+
     def _choices(self, answer: dict[str, Any]) -> list[Any]:
         choices = answer.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], dict):
@@ -151,8 +180,8 @@ class Exchange:
         """The arm answered: its cost is booked, the likely one if the provider reports none."""
         self._ended = True
         self._resources.health.succeeded(self.spec.id)
-        cost = cost_usd(usage, self.spec)
-        usd = likely_usd(self.spec, self.size, received) if cost is None else cost
+        cost = cost_usd(usage, self.priced)
+        usd = likely_usd(self.priced, self.size, received) if cost is None else cost
         booked = await self._settle(self._account.book(usd))
         self.cost_usd = cost if booked else None
 

@@ -24,7 +24,6 @@ from bandit_service.core.errors import (
     stopped,
 )
 from bandit_service.gateway import counting, streaming
-from bandit_service.gateway.affinity import conversation
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.event_stream import EventStream
@@ -38,9 +37,11 @@ from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.selection import ArmSelector
+from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
+from bandit_service.gateway.turns import begins, in_tool_loop, is_signed
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
@@ -84,14 +85,18 @@ class Gateway:
 
         If the client leaves before its answer begins, the call ends there, upstream too.
         """
+        conversation = self._conversation(client, asked, routing, caller)
         request = ChatRequest(
             asked,
             size_of(asked.body, asked.own, asked.lost is not None),
             routing,
             caller,
-            self._conversation(asked, routing),
+            conversation,
             forwarded(client.headers),
             forwarded(client.headers, asked.front.OWN_HEADERS),
+            bool(conversation) and in_tool_loop(asked.body),
+            bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
+            not routing.named and begins(asked.body),
         )
         with client.waiting():
             if not asked.body.get("stream"):
@@ -112,6 +117,22 @@ class Gateway:
                     cut = stopped()
                     await stream.end(_teller(asked).fail(cut.status, cut.body()))
         return None
+
+    def _conversation(
+        self, client: Client, asked: Asked, routing: RoutingRequest, caller: str
+    ) -> str:
+        if not (wanted(client.headers) and self._resources.settings.sticky):
+            return ""
+        return session_of(
+            client.headers,
+            asked.own or asked.body,
+            asked.body,
+            named=routing.named,
+            session=routing.decide.session,
+            user=routing.user,
+            caller=caller,
+            tenant=routing.decide.tenant,
+        )
 
     async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
         tried: list[str] = []
@@ -156,7 +177,6 @@ class Gateway:
             selection.decided,
             request.size,
             selection.max_usd,
-            conversation=request.conversation,
             duel=request.may_duel and self.duels.drawn(selection.decided.id),
             before=[each for each, _ in refused],
         )
@@ -230,12 +250,6 @@ class Gateway:
             span.streamed(answer, exchange.first_token_s)
         if answer.complete:
             self._judge(request, exchange, answer.whole_text())
-
-    def _conversation(self, asked: Asked, routing: RoutingRequest) -> bytes:
-        """What keeps a conversation with its arm; empty where nothing does."""
-        if self._resources.affinity.margin is None:
-            return b""
-        return conversation(asked.body, routing.decide.tenant, routing.decide.unit)
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return self._resources.upstreams.spec(exchange.spec.upstream)

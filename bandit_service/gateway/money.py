@@ -81,6 +81,18 @@ def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
     return (size.prompt * spec.usd_per_mtok_in + tokens * spec.usd_per_mtok_out) / 1e6
 
 
+def prompt_of(counts: Counts | None, estimate: int) -> tuple[int, int | None]:
+    """The tokens of the prompt, and those of them that the provider had cached, as it reports them.
+
+    >>> prompt_of(Counts(fresh=5, cached=4, answer=1), 10), prompt_of(None, 10)
+    ((9, 4), (10, None))
+    """
+    if counts is None:
+        return estimate, None
+    tokens = counts.fresh + counts.cached + counts.kept + counts.kept_hour
+    return (tokens, counts.cached) if tokens else (estimate, None)
+
+
 def saved_usd(counts: Counts | None, spec: ArmSpec) -> float:
     """What the provider's cache saved: cached · (price in − cached price) / 10⁶."""
     if counts is None or spec.usd_per_mtok_cached_in is None:

@@ -18,9 +18,9 @@ import msgspec
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.embedding import text_of_messages
-from bandit_service.gateway.affinity import conversation
 from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
+from bandit_service.gateway.sessions import conversation
 from bandit_service.gateway.translation import refusal
 from bandit_service.settings.upstreams import UpstreamSpec
 
@@ -39,12 +39,15 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embedding
 class RoutingRequest:
     """What to decide, and whether the client named the arm.
 
-    expected: the right answer if the client knows it, from the header x-expected-answer.
+    expected: the right answer if the client knows it, from the header x-expected-answer. named: the
+    client's own name for the conversation. user: who asks, as the body says.
     """
 
     decide: wire.DecideRequest
     direct: bool
     expected: str = ""
+    named: str = ""
+    user: str = ""
 
     def of_tenant(self, tenant: str) -> RoutingRequest:
         """The same for this tenant."""
@@ -96,17 +99,22 @@ class Said:
 class ChatRequest:
     """A chat or text completion to be answered.
 
-    caller: id of the key. headers: those of the client that go on to any provider; own_headers:
-    to one of the client's dialect.
+    caller: id of the key. conversation: the hash of its name, "" if it is not to keep its model.
+    headers: those of the client that go on to any provider; own_headers: to one of the client's
+    dialect. in_loop: a tool's result is on its way to the arm that called it. signed: it holds
+    thinking that only the provider that signed it can read. begins: no model has answered yet.
     """
 
     asked: Asked
     size: Size
     routing: RoutingRequest
     caller: str
-    conversation: bytes
+    conversation: str
     headers: dict[str, str]
     own_headers: dict[str, str]
+    in_loop: bool = False
+    signed: bool = False
+    begins: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
@@ -240,7 +248,7 @@ def _routing(
             unit=given.get("unit") or (user if isinstance(user, str) else ""),
             tenant=given.get("tenant", ""),
             session=given.get("session", ""),
-            conversation=given.get("conversation") or conversation(body, "", "").hex(),
+            conversation=given.get("conversation") or conversation(body),
             arms=[model_of(body)] if direct else arms,
             requires=requires,
             max_cost_usd=_number("max_cost_usd", given),
@@ -250,6 +258,8 @@ def _routing(
         ),
         direct,
         unquote(header(headers, "x-expected-answer") or ""),
+        given.get("conversation", ""),
+        user if isinstance(user, str) else "",
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core import events as ev
-from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Upstreams
@@ -26,7 +25,6 @@ class Resources:
     upstreams: Upstreams
     settings: GatewaySettings
     health: Health
-    affinity: Affinity
     budgets: Budgets
     telemetry: Telemetry
     _finishing: set[asyncio.Task[bool]] = field(default_factory=set)

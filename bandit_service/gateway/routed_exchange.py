@@ -17,10 +17,11 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
-from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, saved_usd
+from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.usage import counts_of, merged
+from policies import ArmId
 
 _log = logging.getLogger("bandit.gateway")
 
@@ -28,9 +29,9 @@ _log = logging.getLogger("bandit.gateway")
 class RoutedExchange(Exchange):
     """One decision being carried out.
 
-    max_usd: what is held for it. conversation: it stays with the arm that answered. duel: a second
-    arm will answer too. before: the exchanges of this request that were refused before this one.
-    first_token_at: when a stream began to say something, by perf_counter.
+    max_usd: what is held for it. duel: a second arm will answer too. before: the exchanges of this
+    request that were refused before this one. first_token_at: when a stream began to say something,
+    by perf_counter.
     """
 
     def __init__(
@@ -41,7 +42,6 @@ class RoutedExchange(Exchange):
         max_usd: float,
         *,
         purpose: str = "",
-        conversation: bytes = b"",
         duel: bool = False,
         before: Sequence[RoutedExchange] = (),
     ) -> None:
@@ -52,10 +52,11 @@ class RoutedExchange(Exchange):
         super().__init__(resources, spec, size, account, purpose)
         self.decided = decided
         self.decision_id = decided.id
+        self.conversation = decided.conversation
         self.duel = duel
         self.first_token_at: float | None = None
-        self._conversation = conversation
         self._before = before
+        self._sent: tuple[int, int | None] = (0, None)
         self._rejected_at = 0.0
 
     @property
@@ -69,9 +70,12 @@ class RoutedExchange(Exchange):
             "x-decision-id": self.decided.id,
             "x-arm": self.decided.arm,
             "x-policy": self.decided.policy,
+            "x-bandit-reason": self.decided.why,
         }
         if self.decided.experiment:
             headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
+        if self.other.isascii() and self.other.isprintable() and self.other:
+            headers["x-answered-model"] = self.other
         return headers | {"x-duel": self.decided.id} if self.duel else headers
 
     def error(self, failed: Failed) -> UpstreamError:
@@ -87,7 +91,7 @@ class RoutedExchange(Exchange):
         self._ended = True
         self._resources.health.succeeded(self.spec.id)
         cost, signals = self._measured(usage)
-        guess = likely_usd(self.spec, self.size, received)
+        guess = likely_usd(self.priced, self.size, received)
 
         async def written() -> bool:
             for exchange in self._before:
@@ -109,7 +113,7 @@ class RoutedExchange(Exchange):
             signals = Signals(latency_s=waited_s)
         else:
             _, signals = self._measured(_so_far(usage, received), cut=True)
-        await self._settle(self._learned(signals, likely_usd(self.spec, self.size, received)))
+        await self._settle(self._learned(signals, likely_usd(self.priced, self.size, received)))
 
     async def failed(self, failed: Failed, usage: object = None, received: int = 0) -> None:
         """The arm gave no answer, or its answer broke off: the policy learns its reliability."""
@@ -121,10 +125,10 @@ class RoutedExchange(Exchange):
         usage = _so_far(failed.usage if usage is None else usage, received)
         signals = Signals(
             quality=resources.settings.failure_quality,
-            cost_usd=cost_usd(usage, self.spec),
+            cost_usd=cost_usd(usage, self.priced),
             latency_s=self._latency_s(time.perf_counter(), None),
         )
-        guess = likely_usd(self.spec, self.size, received) if received else 0.0
+        guess = likely_usd(self.priced, self.size, received) if received else 0.0
         await self._settle(self._learned(signals, guess))
 
     def _rejected(self) -> None:
@@ -148,10 +152,11 @@ class RoutedExchange(Exchange):
         """The cost and the signals of an answer; metrics and the conversation's arm are updated."""
         resources, now = self._resources, time.perf_counter()
         counts = counts_of(usage)
-        cost = cost_by(usage, counts, self.spec)
+        cost = cost_by(usage, counts, self.priced)
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
-        resources.affinity.used(self._conversation, self.decided.arm, time.monotonic())
-        resources.telemetry.cached_prompt(cached, saved_usd(counts, self.spec))
+        if self.decided.conversation:
+            self._sent = prompt_of(counts, self.size.prompt)
+        resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))
         seconds = now - self._started
         first_s = seconds if self.first_token_s is None else self.first_token_s
         resources.telemetry.answered(self.spec.id, seconds, first_s, tokens)
@@ -177,6 +182,10 @@ class RoutedExchange(Exchange):
     async def _learned(self, signals: Signals, guess_usd: float) -> bool:
         """Whether the cost is in the log. guess_usd: what is booked if no cost was seen."""
         usd = signals.cost_usd
+        if self.other:
+            await self._redirected()
+            if self.by is None:  # it is nobody's to learn from, and has to be paid
+                return await self._account.book(guess_usd if usd is None else usd)
         written = signals == Signals() or await self._observed(signals)
         if usd is None and guess_usd > 0.0:
             usd = guess_usd
@@ -185,10 +194,28 @@ class RoutedExchange(Exchange):
             return written
         return await self._account.book(usd)
 
+    async def _redirected(self) -> None:
+        """Write down that another model answered, before anything is learned."""
+        writer, by = self._resources.router.writer, self.by
+        try:
+            await writer.submit(
+                lambda: ev.Redirected(
+                    ts=writer.now(),
+                    decision_id=self.decided.id,
+                    model=self.other,
+                    arm=ArmId("") if by is None else by.id,
+                    prompt_tokens=self._sent[0],
+                ),
+                key=self.decided.id,
+                durable=False,
+            )
+        except ServiceError as error:
+            _log.error("not written", extra={"decision_id": self.decided.id, "why": error.message})
+
     async def _observed(self, signals: Signals) -> bool:
         router = self._resources.router
         try:
-            status = await router.observe(self.decided.id, signals)
+            status = await router.observe(self.decided.id, signals, prompt=self._sent)
         except ServiceError as error:
             _log.error(
                 "outcome not learned", extra={"decision_id": self.decided.id, "why": error.message}

@@ -5,22 +5,26 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.conversations import Sent, Turn
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.core.pool import Pool
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.turns import vendor_of
 from policies import ArmId
 
 _TOLD = 200
 """Characters of a reason that are kept in the log."""
+_IN_LOOP = "the conversation waits for a tool's result, which the arm that called the tool gets"
+_SIGNED = "the thinking in the conversation is signed by another provider"
 _SELDOM = 4.0
 """An answer seldom costs so many times what its arm's answers usually do."""
 
@@ -31,6 +35,17 @@ class Selection:
 
     decided: ev.Decided
     max_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """The arms that may be drawn. reason: of `staying.REASONS`, where it is known before the draw.
+    barred: why the conversation keeps others out.
+    """
+
+    ids: list[str]
+    reason: str = ""
+    barred: Mapping[str, str] = field(default_factory=dict)
 
 
 class ArmSelector:
@@ -87,7 +102,9 @@ class ArmSelector:
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
         unsuited = resources.upstreams.unsuited(request.asked)
-        offered = self._offered(request, tried, unsuited)
+        turn = self._turn(request, now)
+        offer = self._offer(request, tried, unsuited, turn)
+        offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
@@ -102,25 +119,23 @@ class ArmSelector:
             arms=arms,
             willingness_to_pay=budgets.worth(world.spend, worth, tenant, caller, now),
         )
-        conversation = b"" if duel_of else request.conversation
-        before = resources.affinity.arm(conversation, time.monotonic())
+        sent = Sent(request.size.prompt, None if duel_of else turn, offer.reason)
         waiting = f"waiting {next(self._numbers)}"
         budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
         try:
             decided = await router.decide(
                 query,
-                before,
-                resources.affinity.margin or 0.0,
                 caller,
                 duel_of,
                 routing.direct,
-                self._masked(routing, tried, costs, arms, unsuited),
+                self._masked(routing, tried, offer, arms, unsuited),
                 bounded=False,
+                sent=sent,
             )
         finally:
             budgets.settle(waiting)
-        if before is not None:
-            resources.telemetry.conversation_went_on(decided.arm == before)
+        if decided.before:
+            resources.telemetry.conversation_went_on(decided.stayed, decided.why)
         return Selection(decided, costs[decided.arm])
 
     def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
@@ -137,13 +152,33 @@ class ArmSelector:
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)
 
-    def _offered(
-        self, request: ChatRequest, tried: list[str], unsuited: Mapping[str, Refused]
-    ) -> list[str]:
+    def _turn(self, request: ChatRequest, now: float) -> Turn | None:
+        """What is known of the request's conversation; None if it is not to keep its model."""
+        if not request.conversation:
+            return None
+        resources = self._resources
+        return resources.router.world.conversations.turn(
+            request.conversation,
+            request.size.prompt,
+            [spec.id for spec in self.models()],
+            now,
+            resources.settings.sticky_s,
+            begins=request.begins,
+        )
+
+    def _offer(
+        self,
+        request: ChatRequest,
+        tried: list[str],
+        unsuited: Mapping[str, Refused],
+        turn: Turn | None,
+    ) -> _Offer:
         """The arms that may be drawn.
 
         Each has an upstream that takes this request, was not tried yet, has room for one more call,
-        and answers. If none of them answers, all are offered: a masked arm is better than none.
+        and answers. If none of them answers, all are offered: a masked arm is better than none. In
+        a tool loop it is the arm that called the tool alone, whether it answers or not; where
+        thinking is signed, the arms of the provider that signed it.
         """
         routing = request.routing
         specs = self._callable()
@@ -155,7 +190,7 @@ class ArmSelector:
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
             if refused := unsuited.get(specs[named[0]].upstream):
                 raise refused
-            return self._with_room(named, specs)
+            return _Offer(self._with_room(named, specs), "direct")
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
         if ids and all(specs[id].upstream in unsuited for id in ids):
             raise unsuited[specs[ids[0]].upstream]
@@ -165,8 +200,32 @@ class ArmSelector:
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
+        reason, barred = "fallback" if tried else "", dict[str, str]()
+        if turn is not None and turn.before in specs:
+            if request.signed:
+                barred = self._other_vendors(turn.before, ids, specs)
+                ids = [id for id in ids if id not in barred]
+                if not ids:
+                    raise Unavailable(
+                        f"the thinking in this conversation is signed by the provider of "
+                        f"{turn.before!r}, none of whose arms may be called now"
+                    )
+                reason = reason or ("signed_thinking" if barred else "")
+            if request.in_loop and turn.before in ids:
+                barred |= {id: _IN_LOOP for id in ids if id != turn.before}
+                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred)
         ids, now = self._with_room(ids, specs), time.monotonic()
-        return [id for id in ids if self._resources.health.available(id, now)] or ids
+        answering = [id for id in ids if self._resources.health.available(id, now)]
+        return _Offer(answering or ids, reason, barred)
+
+    def _other_vendors(
+        self, before: str, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
+    ) -> dict[str, str]:
+        """The arms whose provider cannot read what that of the arm of before signed."""
+        spec = self._resources.upstreams.spec
+        signed = vendor_of(spec(specs[before].upstream))
+        others = (id for id in ids if vendor_of(spec(specs[id].upstream)) != signed)
+        return dict.fromkeys(others, _SIGNED)
 
     def _with_room(self, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
         """The arms that may be called once more. Raises Busy if there are none."""
@@ -180,7 +239,7 @@ class ArmSelector:
         self,
         routing: RoutingRequest,
         tried: Sequence[str],
-        offered: Mapping[str, float],
+        offer: _Offer,
         arms: Sequence[str],
         unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
@@ -194,7 +253,9 @@ class ArmSelector:
                 continue
             if spec.id in tried:
                 reason = "already failed in this request"
-            elif spec.id in offered:
+            elif spec.id in offer.barred:
+                reason = offer.barred[spec.id]
+            elif spec.id in offer.ids:
                 reason = "no budget has money for it"
             elif refused := unsuited.get(spec.upstream):
                 reason = f"its provider cannot be asked this: {refused.message[:_TOLD]}"

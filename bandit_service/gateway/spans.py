@@ -35,6 +35,8 @@ ASKED = {
     "top_p": "gen_ai.request.top_p",
     "frequency_penalty": "gen_ai.request.frequency_penalty",
     "presence_penalty": "gen_ai.request.presence_penalty",
+    "top_k": "gen_ai.request.top_k",
+    "n": "gen_ai.request.choice.count",
     "seed": "gen_ai.request.seed",
 }
 """Numbers of a request, and the attribute of each."""
@@ -69,14 +71,16 @@ class CallSpan:
             for each in choices or ()
             if isinstance(each, dict) and each.get("finish_reason")
         ]
-        self._span.set(_response(answer.get("model"), reasons, answer.get("usage")))
+        self._span.set(
+            _response(answer.get("model"), reasons, answer.get("usage"), answer.get("id"))
+        )
 
     def streamed(self, answer: StreamedAnswer, first_chunk_s: float | None) -> None:
         """A stream came to its end, or broke off, or its client left."""
         if self._span is None:
             return
         reasons = [answer.finish_reason] if answer.finish_reason else []
-        self._span.set(_response(answer.model, reasons, answer.usage))
+        self._span.set(_response(answer.model, reasons, answer.usage, answer.theirs))
         if first_chunk_s is not None:
             self._span.set({"gen_ai.response.time_to_first_chunk": first_chunk_s})
         if answer.broken is not None:
@@ -93,8 +97,12 @@ def calling(
     body: Mapping[str, Any],
     decision_id: str = "",
     purpose: str = "",
+    conversation: str = "",
 ) -> Iterator[CallSpan]:
-    """Around one call of a provider. purpose: "judge" or "duel" where it is not the answer."""
+    """Around one call of a provider. purpose: "judge" or "duel" where it is not the answer.
+
+    conversation: the hash of its name.
+    """
     within = tracing.current()
     if within is None:
         yield CallSpan(None)
@@ -113,6 +121,8 @@ def calling(
             attributes[attribute] = body[name]
     if decision_id:
         attributes["bandit.decision_id"] = decision_id
+    if conversation:
+        attributes["gen_ai.conversation.id"] = conversation
     if purpose:
         attributes["bandit.purpose"] = purpose
     span = within.call(f"{operation} {model}", attributes | _server(upstream.base_url))
@@ -128,8 +138,10 @@ def calling(
         span.end()
 
 
-def _response(model: object, reasons: list[str], usage: object) -> dict[str, Value]:
+def _response(model: object, reasons: list[str], usage: object, id: object) -> dict[str, Value]:
     attributes: dict[str, Value] = {}
+    if isinstance(id, str) and id:
+        attributes["gen_ai.response.id"] = id
     if isinstance(model, str) and model:
         attributes["gen_ai.response.model"] = model
     if reasons:

@@ -26,10 +26,11 @@ class StreamedAnswer:
 
     teller: says it to the client in its dialect. passed: it comes in that dialect. hide_usage:
     the client did not ask for it. text: the pieces of the only choice's text, if they are kept
-    for a judge. choices: those that have begun, and whether each said why it stopped. finished:
-    all of them did, or the stream said that it is done. received: bytes of their text. spoke:
-    one of them said something, or why it stopped. done: the stream said that it is done.
-    complete: all of it came, and the client was there. broken: why it ended before its end.
+    for a judge. model, theirs: the provider's names of its model and of the answer. choices: those
+    that have begun, and whether each said why it stopped. finished: all of them did, or the stream
+    said that it is done. received: bytes of their text. spoke: one of them said something, or why
+    it stopped. done: the stream said that it is done. complete: all of it came, and the client was
+    there. broken: why it ended before its end.
     renamed: says chunks to a client to whom they go as they came, but for their id.
     """
 
@@ -41,6 +42,7 @@ class StreamedAnswer:
     finished: bool = False
     text: list[str] | None = None
     model: str = ""
+    theirs: str = ""
     finish_reason: str = ""
     broken: Failed | None = None
     done: bool = False
@@ -182,6 +184,8 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
     choices = chunk.get("choices")
     if not answer.model and isinstance(chunk.get("model"), str):
         answer.model = whole(chunk["model"])
+    if not answer.theirs and isinstance(chunk.get("id"), str):
+        answer.theirs = whole(chunk["id"])
     if isinstance(choices, list):
         _note(answer, choices)
     if answer.hide_usage and "usage" in chunk:

@@ -48,6 +48,7 @@ async def pass_on(
     first = await _first(pieces, stream, exchange, answer, max_bytes)
     exchange.first_token_at = time.perf_counter()
     rest = await _relayed(first, pieces, stream, response, exchange, answer)
+    exchange.heard(answer.model)
     gone = stream.client.gone
     if (gone or rest.cut) and not answer.finished:
         answer.broken = Failed("it was cut off") if rest.cut else None

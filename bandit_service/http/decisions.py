@@ -85,6 +85,8 @@ async def decision(request: web.Request) -> web.Response:
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
     body.settled = pending.settled
+    if pending.redirected is not None:
+        body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
     return reply(body)
@@ -146,6 +148,13 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
             for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
         ]
     body.excluded = decided.excluded
+    body.reason = decided.why
+    if decided.conversation:
+        body.conversation = decided.conversation
+    if decided.before:
+        body.stayed, body.before = decided.stayed, decided.before
+    if decided.switch_usd:
+        body.switch_usd = dict(zip(decided.arms, decided.switch_usd, strict=True))
     body.untried = [decided.arms[k] for k in decided.untried]
     return neighbours
 

@@ -20,6 +20,7 @@ from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core import prior as prior_of
+from bandit_service.core.conversations import Sent
 from bandit_service.core.decide import (
     Exploration,
     Query,
@@ -41,6 +42,7 @@ from bandit_service.core.errors import (
 from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
+from bandit_service.core.staying import turn_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
 from bandit_service.runtime.deciding import Deciding
@@ -161,24 +163,23 @@ class Router:
     async def decide(
         self,
         request: wire.DecideRequest,
-        sticky: ArmId | None = None,
-        sticky_margin: float = 0.0,
         caller: str = "",
         duel_of: str = "",
         outside: bool | None = None,
         masked: Mapping[ArmId, str] | None = None,
         look: Callable[[Weighed], None] | None = None,
         bounded: bool = True,
+        sent: Sent | None = None,
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
-        sticky: the arm to stay with unless another scores more than `sticky_margin` higher.
         caller: id of the API key that asks. duel_of: the decision that this one stands against.
         outside: takes part in no experiment; None where one arm is named.
         masked: why arms are left out of the request's list though its sender allows them.
         look: is shown what was weighed, which is more than the record keeps. bounded: a query is
         not longer than rules.max_query_chars; the gateway's are as long as a body and a window, and
         wait a little for others that are decided with them.
+        sent: what else the gateway knows of it.
         """
         begun = time.perf_counter()
         wire.check_constraints(request)
@@ -186,7 +187,9 @@ class Router:
         self._in_flight += 1
         try:
             query = self._query(request, await self._features(request, bounded))
-            query.sticky, query.sticky_margin, query.caller = sticky, sticky_margin, caller
+            query.caller = caller
+            if sent is not None:
+                query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
             event = await self._deciding.decide(query, look, patient=not bounded)
@@ -257,6 +260,8 @@ class Router:
             policy=decided.policy if named else "",
             fallback=decided.fallback if not np.any(ev.unpack(decided.embedding)) else "",
             surface=decided.surface,
+            prompt=decided.prompt_tokens,
+            turn=turn_of(decided),
         )
 
     def _query(self, request: wire.DecideRequest, of: _Features) -> Query:
@@ -320,16 +325,24 @@ class Router:
         return event
 
     async def observe(
-        self, decision_id: str, signals: outcomes.Signals, provisional: bool = False
+        self,
+        decision_id: str,
+        signals: outcomes.Signals,
+        provisional: bool = False,
+        prompt: tuple[int, int | None] = (0, None),
     ) -> str:
         """What the service itself saw of an answer, as `reward`; but nobody is told that it is
         kept, so it waits for no disk: a power cut loses what it loses of decisions. It is never
         turned away for what else is under way, since what it cost is owed.
 
-        provisional: it is a judge's, and the user's own may take its place.
+        provisional: it is a judge's, and the user's own may take its place. prompt: its
+        tokens, and the cached ones of them, as of `events.Rewarded`.
         """
         outcomes.check_signals(signals)
-        report = Reported(signals, provisional=provisional)
+        tokens, cached = prompt
+        report = Reported(
+            signals, provisional=provisional, prompt_tokens=tokens, cached_tokens=cached
+        )
         return await self._learn(
             lambda: self._rewarded(self._pending(decision_id, None), decision_id, report),
             key=decision_id,

@@ -237,11 +237,12 @@ class GatewaySettings:
         "its tokens",
         choices=("total", "first_token", "per_token"),
     )
-    sticky: bool = setting(False, "keep a conversation on its arm, to use the provider's cache")
-    sticky_margin: float = setting(
-        0.05, "how much higher another arm must score before a conversation switches", low=0
+    sticky: bool = setting(
+        True, "count what a switch costs, so that a conversation keeps its arm while that pays"
     )
-    sticky_s: float = setting(300.0, "how long a conversation is remembered", low=1)
+    sticky_s: float = setting(
+        3600.0, "a conversation that is silent for longer begins anew", low=1, high=86_400
+    )
     max_body_bytes: int = setting(
         33_554_432, "largest request body on the gateway's paths, images included", low=1024
     )

@@ -138,7 +138,7 @@ def _check_arm(strict: ArmSpec) -> None:
         raise ValueError(f"id: must not be {strict.id!r}")
     if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
         raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
-    for name in ("capabilities", "tags"):
+    for name in ("capabilities", "tags", "aliases"):
         words = getattr(strict, name)
         if len(words) > _WORDS or any(len(word) > _CHARS for word in words):
             raise ValueError(f"{name}: at most {_WORDS} of at most {_CHARS} characters each")

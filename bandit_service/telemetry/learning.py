@@ -77,9 +77,12 @@ class Baseline:
     def would_cost(self, decided: ev.Decided, world: World) -> tuple[ArmId, float] | None:
         """The arm, and what it was expected to cost for this decision."""
         record = world.arms.get(ArmId(self.arm(world)))
-        return (
-            None if record is None else (record.spec.id, record.expected_cost_usd(decided.tokens))
-        )
+        if record is None:
+            return None
+        if not decided.prompt_tokens:
+            return record.spec.id, record.expected_cost_usd(decided.tokens)
+        warm = dict(zip(decided.arms, decided.warm_tokens, strict=False)).get(record.spec.id, 0)
+        return record.spec.id, record.expected_prompt_usd(decided.prompt_tokens, warm)
 
 
 class Learning:

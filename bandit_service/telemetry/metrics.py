@@ -498,6 +498,11 @@ class Metrics:
             "timeout, or refused where another arm then answered.",
             ("arm", "kind"),
         )
+        self.answered_by_other = make.counters(
+            "bandit_answered_by_other_model_total",
+            "Answers of another model than the arm's, by whether the model of some arm it is.",
+            ("arm", "known"),
+        )
         self.upstream_up = make.gauges(
             "bandit_upstream_up",
             "1 offered, 0 masked after failures, 0.5 due for a probe.",
@@ -511,8 +516,9 @@ class Metrics:
         )
         self.conversation_turns = make.counters(
             "bandit_conversation_turns_total",
-            "Turns of a conversation that was answered before, by whether it stayed with its arm.",
-            ("stayed",),
+            "Turns of a conversation that was answered before, by whether it stayed with its arm "
+            "and why (a reason of the header x-bandit-reason).",
+            ("stayed", "reason"),
         )
         self.cached_tokens = make.counter(
             "bandit_cached_prompt_tokens_total", "Prompt tokens read from a provider's cache."

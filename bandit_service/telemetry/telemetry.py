@@ -74,8 +74,8 @@ class Telemetry:
             self.metrics.fallbacks(name)
         for name in ("accepted", "duplicate", "refused"):
             self.metrics.comparisons(name)
-        for name in ("yes", "no"):
-            self.metrics.conversation_turns(name)
+        for stayed, reason in (("yes", "stayed"), ("yes", "tool_loop"), ("no", "switched")):
+            self.metrics.conversation_turns(stayed, reason)
 
     # --- requests
 
@@ -260,13 +260,17 @@ class Telemetry:
         """One call of an arm that gave no answer: timeout or failed."""
         self.metrics.upstream_failures(self.arm_label(arm), kind).inc()
 
+    def answered_by_other(self, arm: str, known: bool) -> None:
+        """One answer of another model than the arm's; known: some arm has it."""
+        self.metrics.answered_by_other(self.arm_label(arm), "yes" if known else "no").inc()
+
     def sent_again(self, upstream: str) -> None:
         """One call sent a second time to the same provider."""
         self.metrics.sent_again(upstream).inc()
 
-    def conversation_went_on(self, stayed: bool) -> None:
-        """One more turn of a conversation, with the arm of the last one or with another."""
-        self.metrics.conversation_turns("yes" if stayed else "no").inc()
+    def conversation_went_on(self, stayed: bool, reason: str) -> None:
+        """One more turn of a conversation, with the arm of the last one or not, and why."""
+        self.metrics.conversation_turns("yes" if stayed else "no", reason).inc()
 
     def cached_prompt(self, tokens: int, usd: float) -> None:
         """What a provider's prompt cache saved."""

@@ -77,7 +77,10 @@ def decision(event: ev.Decided) -> dict[str, Value]:
         "bandit.arm": event.arm,
         "bandit.policy": event.policy,
         "bandit.propensity": event.propensity,
+        "bandit.reason": event.why,
     }
+    if event.conversation:
+        told["gen_ai.conversation.id"] = event.conversation
     if event.experiment:
         told |= {"bandit.experiment": event.experiment, "bandit.variant": event.variant}
     if event.fallback:

@@ -10,6 +10,12 @@ const STEPS = {
   namespace: "in the namespace's slots", share: "in the share", split: "split by weight", kept: "kept its variant",
   held: "its variant is held", "no arm": "the variant's arm could not serve",
 };
+const REASONS = {
+  drawn: "drawn among several arms", stayed: "its conversation's arm was drawn again", switched: "another arm than its conversation's was drawn",
+  tool_loop: "a tool's result is on its way to its conversation's arm", signed_thinking: "drawn among the arms of the provider that signed the thinking",
+  only_one: "no other arm was eligible", fixed: "an experiment names the arm", direct: "the request names the arm",
+  fallback: "another arm failed or refused before in this request",
+};
 
 function named(arm) {
   return el("span", { class: "name" }, el("i", { class: dotOf(arm), "aria-hidden": "true" }), el("span", {}, arm));
@@ -49,7 +55,7 @@ export function weighedTable(arms, drawn) {
     el("td", {}, number(arm.score), !split && (arm.untried || arm.expected?.untried) ? el("small", {}, " by prior") : null),
     split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " by prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
     rich ? el("td", {}, expectedOf(arm.expected)) : null,
-    priced ? el("td", {}, usd(arm.cost_usd)) : null));
+    priced ? el("td", {}, usd(arm.cost_usd), arm.switch_usd > 0 ? el("small", {}, ` of it ${usd(arm.switch_usd)} for a switch`) : null) : null));
   return table("Arms that could be drawn", columns, rows);
 }
 
@@ -94,8 +100,14 @@ export function neighboursBlock(neighbours) {
 
 function chanceOf(decision) {
   const best = Math.max(...Object.values(decision.propensities));
-  if (decision.stayed) return "stayed with its conversation";
   return decision.propensity < best ? "explored: another arm was likelier" : "the likeliest arm";
+}
+
+function conversationOf(decision) {
+  if (!decision.before) return null;
+  const dearest = Math.max(0, ...Object.values(decision.switch_usd ?? {}));
+  const said = decision.stayed ? `stayed with ${decision.before}` : `was with ${decision.before} before`;
+  return dearest > 0 ? `${said}; a switch would cost up to ${usd(dearest)}` : said;
 }
 
 function path(decision) {
@@ -115,6 +127,8 @@ export function decisionView(decision, form = null, weighed = null) {
     el("p", { class: "id" }, decision.decision_id),
     facts([
       ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
+      ["Why this arm", REASONS[decision.reason] ?? decision.reason ?? null],
+      ["Conversation", conversationOf(decision)],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
       ["Expected quality", expectedOf({ ...expected, value: expected.quality })],

@@ -17,6 +17,7 @@ import policies
 from bandit_service import clock, wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.conversations import Sent, Turn
 from bandit_service.core.experiments.spec import Rules
 from bandit_service.core.world import new_world
 from bandit_service.embedding import EmbeddingStage
@@ -107,7 +108,8 @@ class _Live:
         match verb:
             case "decide":
                 asked = wire.DecideRequest(**which)
-                return router.decide(asked, sticky=what, sticky_margin=0.05 if what else 0.0)
+                turn = Turn("talk", what, (), ((what, 400),)) if what else None
+                return router.decide(asked, sent=Sent(500, turn) if turn else None)
             case "reward":
                 id = self.decided[which % len(self.decided)] if self.decided else "none"
                 return router.reward(wire.RewardRequest(decision_id=id, **what))

@@ -55,6 +55,7 @@ class Provider:
         self.seen: list[tuple[str, Json, dict[str, str]]] = []
         self.how = ""  # "overloaded", or "cut"
         self.overloaded: set[str] = set()  # models that always are
+        self.redirects: dict[str, str] = {}  # the model that answers in the place of another
         self.go = asyncio.Event()  # what "slow" waits for
 
     def last(self) -> tuple[str, Json, dict[str, str]]:
@@ -93,6 +94,7 @@ class Provider:
             return web.json_response(told, status=400)
         if path == "/messages/count_tokens":
             return web.json_response({"input_tokens": 321})
+        body = body | {"model": self.redirects.get(body["model"], body["model"])}
         whole, events = {
             "/chat/completions": _chat, "/messages": _message, "/responses": _response,
         }[path](body)  # fmt: skip

@@ -35,8 +35,7 @@ async def _said(client: Client, *turns: str) -> dict[str, Any]:
 async def test_a_conversation_keeps_its_variant_and_inside_it_its_arm(
     tmp_path: Path, models: Path
 ) -> None:
-    sticky = {"BANDIT_GATEWAY_STICKY": "true", "BANDIT_GATEWAY_STICKY_MARGIN": "10"}
-    async with a_gateway(tmp_path, models, **sticky) as (client, _):
+    async with a_gateway(tmp_path, models) as (client, _):
         await client.call("PUT", "/v1/experiments/e", _TWO)
         await client.begin("e")
         seen = set()

@@ -208,8 +208,6 @@ async def test_a_conversation_stays_where_its_prompt_is_cached(
     tmp_path: Path, models: Path
 ) -> None:
     sticky = {
-        "BANDIT_GATEWAY_STICKY": "true",
-        "BANDIT_GATEWAY_STICKY_MARGIN": "0.5",
         "BANDIT_POLICY_NAME": "uniform",
         "BANDIT_EXPLORATION_FLOOR": "0.0",
     }
@@ -235,7 +233,7 @@ async def test_a_conversation_stays_where_its_prompt_is_cached(
             others.add(provider.seen[-1]["model"])
         async with client.session.get(f"{client.url}/metrics") as exposed:
             text = await exposed.text()
-        assert 'bandit_conversation_turns_total{stayed="yes"} 7.0' in text
+        assert 'bandit_conversation_turns_total{reason="stayed",stayed="yes"} 7.0' in text
         saved = float(text.split("\nbandit_cached_prompt_saved_usd_total ")[1].split()[0])
         assert saved >= 8 * 400 * 0.5 / 1e6
 

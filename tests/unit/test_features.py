@@ -81,6 +81,11 @@ EVENTS: Sequence[ev.AnyEvent] = (
     _decided("d", experiment="e", variant="own", split=0.5, member="u"),
     _decided("dd"),
     _decided("ddd", similarities=(0.5,), neighbours=(1,)),
+    _decided("turn", conversation="talk", prompt_tokens=900),
+    _decided("turn 2", conversation="talk", prompt_tokens=950, before=A, cached_tokens=(800, 0)),
+    ev.Rewarded(ts=4.0, decision_id="turn", cost_usd=0.1, prompt_tokens=901, cached_tokens=5),
+    ev.Redirected(ts=4.0, decision_id="turn 2", model="m", arm=B, prompt_tokens=951),
+    ev.Rewarded(ts=4.0, decision_id="turn 2", cost_usd=0.1, prompt_tokens=951, reward=0.5),
     ev.Spent(ts=4.0, decision_id="d", usd=0.5),
     ev.Shadowed(ts=4.0, decision_id="d", shadows=(SHADOW,)),
     ev.Rewarded(ts=4.0, decision_id="d", quality=0.5, reward=0.4, cost_usd=0.1, latency_s=1.0),
@@ -165,6 +170,8 @@ def test_what_was_taught_is_told_in_order() -> None:
     for event in EVENTS:
         taught += [type(lesson) for lesson in fold(world, resolve(world, event))]
     assert taught == [
+        policies.Rewarded,
+        policies.Rewarded,
         policies.Rewarded,
         Correction,
         policies.Rewarded,

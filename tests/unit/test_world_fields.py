@@ -16,6 +16,7 @@ from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
+from bandit_service.core.conversations import Conversations, Talk, Visit
 from bandit_service.core.counts import Counts
 from bandit_service.core.decisions import Decisions
 from bandit_service.core.drift import QUERIES, Allowance, Drift, Track
@@ -72,20 +73,33 @@ def _others() -> dict[str, Any]:
         "counts": Counts(1, 2, 3),
         "policy": ChosenPolicy("knn", "key", b"{1}", "other"),
         "catalogue": Catalogue(
-            {ArmId("a"): ArmRecord(spec, "api", True, 1.0, 2.0, 3, 4.0, 5, 6.0, 7.0, 8)},
+            {ArmId("a"): ArmRecord(spec, "api", True, 1.0, 2.0, 3, 4.0, 5, 6.0, 7.0, 8, 9.0, 1.5)},
             {ArmId("a"): spec},
         ),
         "pending": PendingDecisions(
             Decisions(
                 {
                     "d": Pending(
-                        decided, {"x": 1.0}, {"k": "h"}, {"y": 2.0}, True, 3.0, {"b": (1.0, True)}
+                        decided,
+                        {"x": 1.0},
+                        {"k": "h"},
+                        {"y": 2.0},
+                        True,
+                        3.0,
+                        {"b": (1.0, True)},
+                        ArmId("b"),
                     )
                 }.items()
             ),
             OrderedDict(k="h"),
         ),
         "erasures": Erasures({"owner": None}),
+        "conversations": Conversations(
+            OrderedDict(talk=Talk((Visit(ArmId("a"), 1.0, 2),), "owner")),
+            {ArmId("a"): [(1.0, 2.0)] * 5},
+            1,
+            2,
+        ),
         "experiments": ExperimentRecords(
             {"e": experiment},
             {"e": Trial(status="running", mixed=1)},

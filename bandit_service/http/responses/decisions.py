@@ -10,9 +10,13 @@ from msgspec import UNSET, UnsetType
 
 from bandit_service.core.explanation import COUNT, UNTRIED, WeighedArm
 from bandit_service.core.fields import doc
+from bandit_service.core.staying import REASONS as _WHY
 from policies import ArmId
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+
+
+REASONS = tuple(_WHY)
 
 
 class Expected(msgspec.Struct, kw_only=True, gc=False):
@@ -86,6 +90,24 @@ class Decision(msgspec.Struct, kw_only=True):
         str | UnsetType,
         doc("Why the decision was made without context or by chance alone.", "no embedding"),
     ] = UNSET
+    reason: Annotated[
+        str | UnsetType,
+        doc("Why this arm; the same as the header x-bandit-reason.", "stayed", enum=REASONS),
+    ] = UNSET
+    stayed: Annotated[
+        bool | UnsetType, doc("True if it is the arm that the conversation had before.", True)
+    ] = UNSET
+    before: Annotated[
+        str | UnsetType, doc("The arm that the conversation had before.", "gpt-5-mini")
+    ] = UNSET
+    conversation: Annotated[
+        str | UnsetType,
+        doc("A hash of the conversation's name.", "5b0c1f0e9d3a4c7b8e6f2a1d0c9b8a7f"),
+    ] = UNSET
+    switch_usd: Annotated[
+        Mapping[str, float] | UnsetType,
+        doc("What a switch of the conversation to each arm costs, USD.", {"o3": 0.04}),
+    ] = UNSET
     steps: Annotated[
         list[str] | UnsetType,
         doc("How the query was assigned to an experiment, or why to none.", ["not stopped"]),
@@ -117,6 +139,10 @@ class Decision(msgspec.Struct, kw_only=True):
     signals: Annotated[
         Mapping[str, float] | UnsetType,
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
+    ] = UNSET
+    answered_by: Annotated[
+        str | UnsetType,
+        doc("The arm whose model answered in the place of this one's; empty if none has it.", "o3"),
     ] = UNSET
     settled: Annotated[
         bool | UnsetType, doc("Whether a reward was computed for this decision.", True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.lessons import context_of
+from bandit_service.core.staying import then
 from bandit_service.core.world import World, new_world
 from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift
@@ -33,6 +34,7 @@ UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
 LEFT_OUT = {
     exclusions.DUEL: "second answers of duels",
     exclusions.SINGLE: "with one eligible arm",
+    exclusions.REDIRECTED: "that another model answered than the one that was asked",
     exclusions.STAYED: "that stayed with their conversation's arm",
     exclusions.FIXED: "with an arm that an experiment or the hold-out fixed",
     exclusions.OVERRIDE: "by an override of an experiment",
@@ -155,6 +157,8 @@ class LogEvaluation:
                 self._decided(world, event)
             case ev.Rewarded() if event.decision_id in self._rows:
                 self._valued(self._rows[event.decision_id], event)
+            case ev.Redirected() if self._rows.pop(event.decision_id, None) is not None:
+                self.left_out[exclusions.REDIRECTED] += 1
             case ev.DecisionsExpired():
                 for id in event.ids:
                     self._expired(id, event.default_reward)
@@ -197,13 +201,14 @@ class LogEvaluation:
             self.left_out[OLDER] += 1
 
     def _proposals(self, world: World, event: ev.Decided) -> list[Floats]:
-        arms = world.catalogue.priced([world.arms[arm] for arm in event.arms], event.tokens)
+        arms, stay = then(world.catalogue, event)
+        offered = arms if stay is None else replace(arms, cost_usd=stay.warm)
         context, floors = context_of(world, event), world.drift.floors(event.arms)
         found = []
         for i, learner in enumerate(self._learners):
-            proposal, failure = proposed(learner, context, arms, "")
+            proposal, failure = proposed(learner, context, offered, "")
             self.failed[i] += bool(failure)
-            p = self.asked.explore.added(proposal.propensities)
+            _, p = self.asked.explore.settled(proposal, stay, event.willingness_to_pay)
             found.append(p if floors is None else lift(p, floors))
         return found
 

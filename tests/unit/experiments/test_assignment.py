@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.conversations import Turn
 from bandit_service.core.experiments import bucketing
 from bandit_service.core.experiments.hashing import sha256_fraction
 from bandit_service.core.experiments.spec import SCHEMES, Audience, Experiment, Variant
 from bandit_service.core.world import World
+from policies import ArmId
 from tests.unit.experiments.given import (
     a_world,
     asked,
@@ -226,7 +228,7 @@ def test_a_conversations_arm_holds_inside_a_policys_variant_and_not_against_a_fi
     fixed_unit = next(u for u, v in found.items() if v == "f")
     routed_unit = next(u for u, v in found.items() if v == "r")
     for unit, stayed in ((fixed_unit, False), (routed_unit, True)):
-        query = asked(unit, sticky="dear", sticky_margin=0.1)
+        query = asked(unit, prompt=1000, turn=Turn("talk", ArmId("dear")))
         event = decided(world, query)
         assert event.stayed is stayed
     assert event.propensities[event.arms.index("dear")] > 0.9

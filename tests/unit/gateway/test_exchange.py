@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from bandit_service.gateway.affinity import Affinity
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
@@ -50,7 +49,7 @@ def resources() -> Resources:
     """Those that a call without a decision needs to begin and to end."""
     none: Any = None
     health = Health(failures=1)
-    return Resources(none, none, GatewaySettings(), health, Affinity(), Budgets(), none)
+    return Resources(none, none, GatewaySettings(), health, Budgets(), none)
 
 
 @pytest.mark.parametrize(

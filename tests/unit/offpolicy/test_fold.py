@@ -109,11 +109,14 @@ def test_decisions_that_say_nothing_of_another_policy_are_left_out_and_counted()
         decision(8, arms=(ArmId("a"), ArmId("gone")), propensities=(0.5, 0.5), scores=(0.0, 0.0)),
         decision(9, tenant="t", unit="u"),
         decision(10, fallback="embed: TimeoutError"),
+        decision(12),
+        ev.Redirected(ts=12.5, decision_id="d12", model="another"),
+        decision(11, stayed=True, conversation="talk", before=ArmId("a")),
         ev.Forgotten(ts=11.0, owner=ev.owner_of("t", "u")),
-        *[reward(i, 0.5) for i in range(1, 11)],
+        *[reward(i, 0.5) for i in range(1, 12)],
     ]
     found = along(events, asked())
-    assert found.sample().value.tolist() == [0.5, 0.5]
+    assert found.sample().value.tolist() == [0.5, 0.5, 0.5]
     left_out = report(found, How())["log"]["left_out"]
     expected = {why: 1 for why in LEFT_OUT if why != "older"}
     expected["fixed"] = 2

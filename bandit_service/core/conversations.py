@@ -1,0 +1,211 @@
+"""Which arms a conversation was answered by, and how much of its prompt they still have cached.
+
+A provider keeps the prompt of a turn for a while, so that the next turn is cheap with the same arm
+and costs the full price with another. How much of it is found again is learned for each arm, by the
+time since its last turn: a share of tokens, which begins at `PRIOR` and is worth `PRIOR_TOKENS`.
+Also learned is what an arm finds of a conversation that it never had, such as a system's prompt
+that all of them share.
+
+Names of conversations are hashes (`gateway/sessions.py`); the newest `MOST` are kept, for `KEPT_S`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
+from policies import ArmId
+
+MOST = 50_000
+KEPT_S = 86_400.0
+MOST_VISITS = 4
+"""Arms of one conversation that are remembered; the one that answered longest ago leaves."""
+AGES_S = (60.0, 300.0, 3600.0)
+"""Ages of a cached prompt that are told apart: up to each of these, and beyond."""
+PRIOR = (0.9, 0.9, 0.5, 0.1, 0.0)
+"""The share of a prompt that is taken to be found, by age; the last of one that never was there."""
+PRIOR_TOKENS = 50_000.0
+PRIOR_LATER, PRIOR_TALKS = 1.0, 20
+"""How many turns are taken to follow one, and as how many conversations that counts."""
+MOST_TOKENS = 5e6
+"""Beyond so many tokens what was learned counts half, so that a changed provider is noticed."""
+_NEVER = len(AGES_S) + 1
+
+
+class Visit(msgspec.Struct, frozen=True, gc=False):
+    """The last answer of an arm in a conversation: when, and the tokens of its prompt."""
+
+    arm: ArmId
+    ts: float
+    tokens: int
+
+
+class Talk(msgspec.Struct, frozen=True, gc=False):
+    """A conversation. visits: one for each arm, newest last. owner: whose it is."""
+
+    visits: tuple[Visit, ...]
+    owner: str = ""
+
+
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a conversation when its next turn is decided.
+
+    conversation: the hash of its name. before: the arm that answered last, "" if none is known.
+    cached: tokens of the prompt that each arm is expected to have cached. warm: the same if the
+    conversation had been at that arm, or will be. Of arms that are not named it is none. later: how
+    many turns are expected to follow this one.
+    """
+
+    conversation: str
+    before: ArmId = ArmId("")
+    cached: tuple[tuple[ArmId, int], ...] = ()
+    warm: tuple[tuple[ArmId, int], ...] = ()
+    later: float = 0.0
+
+    def at(self, arm: ArmId) -> int:
+        """Tokens that an arm is expected to have cached."""
+        return next((tokens for id, tokens in self.cached if id == arm), 0)
+
+    def listed(
+        self, tokens: tuple[tuple[ArmId, int], ...], ids: Sequence[ArmId]
+    ) -> tuple[int, ...]:
+        """(K,) tokens by arm; empty if none has any."""
+        known = dict(tokens)
+        return tuple(known.get(id, 0) for id in ids) if known else ()
+
+
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """What the gateway knows of a query. prompt: all of its tokens. reason: as of `Query`."""
+
+    prompt: int
+    turn: Turn | None = None
+    reason: str = ""
+
+
+@dataclass
+class Conversations:
+    """talks: by the hash of a conversation's name, oldest last answer first. found: by arm and age,
+    the tokens that were found in its cache and those that could have been. begun, went_on: how many
+    conversations there were, and how many turns after their first.
+    """
+
+    talks: OrderedDict[str, Talk] = field(default_factory=OrderedDict)
+    found: dict[ArmId, list[tuple[float, float]]] = field(default_factory=dict)
+    begun: int = 0
+    went_on: int = 0
+
+    @takes(ev.Rewarded)
+    def _answered(self, event: ev.Rewarded, what: Resolved) -> None:
+        """An arm answered one turn: its provider has this prompt now."""
+        decided = what.decided
+        if not event.prompt_tokens or decided is None or not decided.conversation:
+            return
+        if what.arm != decided.arm:
+            return  # another model answered, in a cache that is not known
+        visits = self._visits(decided.conversation)
+        last = next((each for each in visits if each.arm == decided.arm), None)
+        if event.cached_tokens is not None:
+            self._learn(decided, last, event.prompt_tokens, event.cached_tokens)
+        self._visited(decided, Visit(decided.arm, event.ts, event.prompt_tokens), what.owner)
+
+    @takes(ev.Redirected)
+    def _redirected(self, event: ev.Redirected, what: Resolved) -> None:
+        """Its provider goes on with the conversation, in a cache of which nothing is known."""
+        decided = what.decided
+        if event.prompt_tokens and decided is not None and decided.conversation:
+            self._visited(decided, Visit(decided.arm, event.ts, 0), what.owner)
+
+    @takes(ev.Forgotten)
+    def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
+        for name in [name for name, talk in self.talks.items() if talk.owner == event.owner]:
+            del self.talks[name]
+
+    def turn(
+        self,
+        conversation: str,
+        prompt: int,
+        arms: Iterable[ArmId],
+        ts: float,
+        kept_s: float,
+        *,
+        begins: bool = False,
+    ) -> Turn:
+        """What the next turn of a conversation finds. prompt: its tokens. ts: now.
+
+        kept_s: a conversation that is silent for longer begins anew. begins: so it does in any
+        case, though what was asked before in the same words is cached.
+        """
+        visits = [each for each in self._visits(conversation) if ts - each.ts <= kept_s]
+        at = {each.arm: each for each in visits}
+        last = visits[-1] if visits and not begins else None
+        cached, warm = [], []
+        for arm in arms:
+            visit = at.get(arm)
+            there = self._expected(arm, visit, prompt, ts)
+            if there:
+                cached.append((arm, there))
+            here = int(self.share(arm, 0) * prompt)
+            if last is not None:
+                here = self._expected(arm, last, prompt, ts)
+            if here := max(there, here):
+                warm.append((arm, here))
+        before = ArmId("") if last is None else last.arm
+        return Turn(conversation, before, tuple(cached), tuple(warm), self.later)
+
+    @property
+    def later(self) -> float:
+        """How many turns of a conversation are expected to follow one."""
+        return (self.went_on + PRIOR_LATER * PRIOR_TALKS) / (self.begun + PRIOR_TALKS)
+
+    def share(self, arm: ArmId, age: int) -> float:
+        """How much of a prompt is found in an arm's cache, by the number of its age."""
+        found, could = self.found[arm][age] if arm in self.found else (0.0, 0.0)
+        return (PRIOR[age] * PRIOR_TOKENS + found) / (PRIOR_TOKENS + could)
+
+    def _visits(self, conversation: str) -> tuple[Visit, ...]:
+        talk = self.talks.get(conversation)
+        return () if talk is None else talk.visits
+
+    def _expected(self, arm: ArmId, visit: Visit | None, prompt: int, ts: float) -> int:
+        if visit is None:
+            return int(self.share(arm, _NEVER) * prompt)
+        return int(self.share(arm, age_of(ts - visit.ts)) * min(visit.tokens, prompt))
+
+    def _learn(self, decided: ev.Decided, last: Visit | None, prompt: int, cached: int) -> None:
+        age = _NEVER if last is None else age_of(decided.ts - last.ts)
+        could = float(prompt if last is None else min(prompt, last.tokens))
+        by_age = self.found.setdefault(decided.arm, [(0.0, 0.0)] * (_NEVER + 1))
+        before, of = by_age[age]
+        kept = 0.5 if of + could > MOST_TOKENS else 1.0
+        by_age[age] = (kept * before + min(float(cached), could), kept * of + could)
+
+    def _visited(self, decided: ev.Decided, now: Visit, owner: str) -> None:
+        before = self._visits(decided.conversation)
+        self.begun += not before
+        self.went_on += bool(before)
+        visits = (*(each for each in before if each.arm != now.arm), now)
+        self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner)
+        self.talks.move_to_end(decided.conversation)
+        self._shrink(now.ts)
+
+    def _shrink(self, ts: float) -> None:
+        while self.talks:
+            oldest = next(iter(self.talks.values()))
+            if len(self.talks) <= MOST and ts - oldest.visits[-1].ts <= KEPT_S:
+                return
+            self.talks.popitem(last=False)
+
+
+def age_of(seconds: float) -> int:
+    """The number of an age.
+
+    >>> age_of(10.0), age_of(120.0), age_of(1e6)
+    (0, 1, 3)
+    """
+    return sum(seconds > limit for limit in AGES_S)

@@ -1,0 +1,128 @@
+"""Whether a conversation stays with its arm: one objective, of which a switch's cost is a part.
+
+The policy proposes over the arms at what each would cost had the conversation been there. A switch
+costs more: the part of the prompt that the arm of before has cached is paid in full elsewhere, once
+for all the turns that are expected to follow. A turn's part of that is taken from each arm's score,
+in quality (USD by the worth of one quality). What the policy gives to an arm whose score is then no
+better than that of the arm of before goes to the arm of before. So staying is part of the
+distribution that is drawn from, and its propensities are the true ones. A conversation that begins
+pays its prompt in full at any arm, which counts in the same way.
+
+The floor of exploration is scaled for each arm by warm / cold cost: a draw that pays a whole prompt
+again is as much rarer as it is dearer, and every arm keeps a chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bandit_service.core import events as ev
+from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.catalogue import Catalogue
+from bandit_service.core.conversations import Turn
+from policies import Arms, Floats, Proposal
+
+Reasons = Mapping[str, str]
+REASONS: Reasons = {
+    "drawn": "drawn among several arms",
+    "stayed": "its conversation's arm was drawn again",
+    "switched": "another arm than its conversation's was drawn",
+    "tool_loop": "its conversation's arm, since a tool's result is on its way to it",
+    "signed_thinking": "drawn among the arms of the provider that signed the thinking",
+    "only_one": "no other arm was eligible",
+    "fixed": "an experiment, or its hold-out, names the arm",
+    "direct": "the request names the arm",
+    "fallback": "another arm failed or refused before in this request",
+}
+"""Why an arm answers: a closed list, with what each means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """The arm of before among the eligible ones. at: its position. warm: (K,) USD of the query on
+    each arm had the conversation been there. extra: (K,) USD that a switch to it costs on top.
+    later: how many turns are expected to follow, which share what a switch costs.
+    """
+
+    at: int
+    warm: Floats
+    extra: Floats
+    later: float = 0.0
+
+    @property
+    def cost_usd(self) -> Floats:
+        """(K,) of a turn on each arm, with its part of what a switch costs."""
+        return self.warm + self.extra / (1.0 + self.later)
+
+    def keep(self, proposal: Proposal, worth: float) -> Proposal:
+        """The proposal over warm costs, with what a switch costs. worth: USD of one quality."""
+        scores = proposal.scores - (self.cost_usd - self.warm) / worth
+        better = scores > scores[self.at]
+        p = np.where(better, proposal.propensities, 0.0)
+        p[self.at] = 1.0 - p.sum()
+        return replace(proposal, scores=scores, propensities=p)
+
+    def scaled(self, floor: float) -> Floats:
+        """(K,) floors by what of an arm's cost a switch is not."""
+        cold = self.warm + self.extra
+        share = np.divide(self.warm, cold, out=np.ones_like(cold), where=cold > 0.0)
+        scaled: Floats = floor * share
+        return scaled
+
+
+def stay_of(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Stay | None:
+    """Of the next turn of a conversation; None if its arm of before is not eligible."""
+    if turn.before not in arms.ids:
+        return None
+    warm = dict(turn.warm)
+    costs = [one.expected_prompt_usd(prompt, warm.get(one.spec.id, 0)) for one in records]
+    lowest: Floats = np.minimum(np.array(costs), arms.cost_usd)
+    extra: Floats = arms.cost_usd - lowest
+    at = arms.ids.index(turn.before)
+    extra[at] = 0.0
+    lowest[at] = arms.cost_usd[at]
+    return Stay(at, lowest, extra, turn.later)
+
+
+def begun_at(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Floats:
+    """(K,) USD of a turn on each arm of a conversation that begins, over the turns to come."""
+    warm = dict(turn.warm)
+    costs = [one.expected_prompt_usd(prompt, warm.get(one.spec.id, 0)) for one in records]
+    lowest = np.minimum(np.array(costs), arms.cost_usd)
+    spread: Floats = lowest + (arms.cost_usd - lowest) / (1.0 + turn.later)
+    return spread
+
+
+def then(catalogue: Catalogue, decided: ev.Decided) -> tuple[Arms, Stay | None]:
+    """The arms of a decision with what it was expected to cost on each, by what is known now."""
+    records = [catalogue.arms[id] for id in decided.arms]
+    if not decided.prompt_tokens:
+        return catalogue.priced(records, decided.tokens), None
+    turn = turn_of(decided)
+    cached = (0,) * len(records) if turn is None else turn.listed(turn.cached, decided.arms)
+    costs = [
+        record.expected_prompt_usd(decided.prompt_tokens, tokens)
+        for record, tokens in zip(records, cached or (0,) * len(records), strict=True)
+    ]
+    arms = catalogue.costing(records, costs)
+    if turn is None:
+        return arms, None
+    stay = stay_of(turn, decided.prompt_tokens, records, arms)
+    if stay is None:
+        begun = begun_at(turn, decided.prompt_tokens, records, arms)
+        arms = catalogue.costing(records, begun.tolist())
+    return arms, stay
+
+
+def turn_of(decided: ev.Decided) -> Turn | None:
+    """Which turn a decision was about; None if it was of no conversation."""
+    if not decided.conversation:
+        return None
+    cached, warm = (
+        tuple(zip(decided.arms, tokens, strict=True)) if tokens else ()
+        for tokens in (decided.cached_tokens, decided.warm_tokens)
+    )
+    return Turn(decided.conversation, decided.before, cached, warm, decided.later_turns)
