@@ -182,8 +182,8 @@ bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and
 	@$(BIN)/python -m loadtest.bench.embed
 
 chaos: $(VENV)/.test var/models/.exported ## kill -9 under load KILLS=200 times, and look what is left (SEED=0)
-	@mkdir -p var/chaos && rm -rf var/chaos/var && mkdir var/chaos/var && ln -s ../../models var/chaos/var/models
-	@$(BIN)/python -m loadtest.chaos --kills $(KILLS) --seed $(SEED) --keep var/chaos --markdown docs/reliability.md
+	@rm -rf var/chaos
+	@$(BIN)/python -m loadtest.chaos --kills $(KILLS) --seed $(SEED) --models var/models --keep var/chaos --markdown docs/reliability.md
 
 overload: $(VENV)/.test var/models/.exported ## three times what the service can do, beside 80 % of it (a few minutes)
 	@$(BIN)/python -m loadtest.overload --markdown docs/reliability.md

@@ -85,7 +85,7 @@ async def capacity(traffic: Traffic, pool: Pool, seconds: float) -> list[Sample]
 
 async def overload(directory: Path, seconds: float, text: bool) -> list[Seen]:
     """Kept busy, at 80 %, and at three times as much, of one service."""
-    service = Service(directory, BANDIT_LOG_LEVEL="warning")
+    service = Service(directory, {"BANDIT_LOG_LEVEL": "warning"})
     rows: list[Seen] = []
     bar = tqdm(total=2 + len(SHARES), desc="capacity", disable=None, leave=False)
     try:

@@ -80,7 +80,7 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 async def soak(directory: Path, minutes: float) -> Soak:
     """Run, stop by SIGTERM, and what was seen."""
-    service = Service(directory, descriptors=0, **ENVIRON)
+    service = Service(directory, ENVIRON)
     try:
         host, _, port = (await service.url()).removeprefix("http://").partition(":")
         traffic, pool = Traffic(host, int(port)), Pool(host, int(port), 1000)

@@ -1,24 +1,27 @@
-"""Kill a service under load again and again, and look what is left.
+"""Kill services under load again and again, and look what is left.
 
     python -m loadtest.chaos [--kills 200] [--seed 0] [--keep DIR] [--markdown FILE]
 
-Ends with 1, naming the promise, as soon as one is broken; the seed and `--keep` show it again.
+The kills are made in series, each on a log of its own, some series beside each other: a log that
+grows without end would have its checks take most of the time. Ends with 1, naming the promise, as
+soon as one is broken; the seed of the series and `--keep` show it again.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import json
+import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
 
 from loadtest.chaos.load import Wrong
-from loadtest.chaos.run import Totals, chaos
+from loadtest.chaos.run import Totals, rows, series
 from loadtest.sections import put_section
 
 
@@ -26,36 +29,48 @@ def main() -> int:
     """Run; 0 when every promise held."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--series", type=int, default=25, metavar="N", help="kills of one log")
+    parser.add_argument("--beside", type=int, default=2, metavar="N", help="series at one time")
+    parser.add_argument("--seed", type=int, default=0, help="of the first series; then the next")
     parser.add_argument("--verify-every", type=int, default=10, metavar="N")
-    parser.add_argument("--keep", type=Path, help="directory for the log, which is kept")
+    parser.add_argument("--models", type=Path, help="directory with the exported models")
+    parser.add_argument("--keep", type=Path, help="directory for the logs, which are kept")
     parser.add_argument("--markdown", type=Path, help="write the figures into this file's section")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         directory = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        directory.mkdir(parents=True, exist_ok=True)
         bar = stack.enter_context(tqdm(total=args.kills, unit=" kills", disable=None))
-
-        def tick(totals: Totals) -> None:
-            bar.update(totals.kills - bar.n)
-            bar.set_postfix_str(f"{totals.ledger.acknowledged} acknowledged")
-
-        try:
-            totals = asyncio.run(
-                chaos(directory / "var", args.kills, args.seed, args.verify_every, tick)
+        spawned = multiprocessing.get_context("spawn")
+        pool = stack.enter_context(ProcessPoolExecutor(args.beside, spawned))
+        under_way = [
+            pool.submit(
+                series,
+                directory / f"{args.seed + i}",
+                args.models,
+                min(args.series, args.kills - done),
+                args.seed + i,
+                args.verify_every,
             )
+            for i, done in enumerate(range(0, args.kills, args.series))
+        ]
+        runs: list[Totals] = []
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        try:
+            for each in as_completed(under_way):
+                runs.append(each.result())
+                bar.update(runs[-1].kills)
         except Wrong as error:
-            print(f"seed {args.seed}: {error}", file=sys.stderr)
+            print(error, file=sys.stderr)
             return 1
-    rows = totals.rows()
+    table = rows(sorted(runs, key=lambda each: each.seed))
     if args.json:
-        print(json.dumps(dict(rows)))
+        print(json.dumps(dict(table)))
     else:
-        print("\n".join(f"{name:40} {value}" for name, value in rows))
+        print("\n".join(f"{name:50} {value}" for name, value in table))
     if args.markdown is not None:
-        table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-        put_section(args.markdown, "chaos", "\n".join(table))
+        lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in table)]
+        put_section(args.markdown, "chaos", "\n".join(lines))
     return 0
 
 

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import signal
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import psutil
+
+from loadtest.forks import fork, start
 
 
 def _children(pid: int) -> list[psutil.Process]:
@@ -23,36 +21,24 @@ def _children(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _few(descriptors: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-
 class Service:
     """One process on a free port. Its log is `stderr.log` in its data directory."""
 
-    def __init__(self, data_dir: Path, *, descriptors: int = 0, **environ: str) -> None:
-        """descriptors: its `ulimit -n`, where that is not to be this process's."""
+    def __init__(
+        self, data_dir: Path, environ: dict[str, str], *, descriptors: int = 0, forked: bool = False
+    ) -> None:
+        """environ: settings beside those of this process.
+
+        descriptors: its `ulimit -n`, where that is not to be this process's.
+        forked: by a process that has imported the service, which spares most of a start.
+        """
         data_dir.mkdir(exist_ok=True)
         self.ready = data_dir / "ready.json"
         self.ready.unlink(missing_ok=True)
         self.stderr = data_dir / "stderr.log"
-        with self.stderr.open("ab") as log:
-            self.popen = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "bandit_service.cli",
-                    "serve",
-                    "--port",
-                    "0",
-                    "--ready-file",
-                    str(self.ready),
-                ],
-                env=os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ},  # noqa: TID251 - passed on
-                stdout=log,
-                stderr=log,
-                preexec_fn=partial(_few, descriptors) if descriptors else None,
-            )
+        arguments = ["serve", "--port", "0", "--ready-file", str(self.ready)]
+        whole = os.environ | {"BANDIT_DATA_DIR": str(data_dir)} | environ  # noqa: TID251 - passed on
+        self.popen = (fork if forked else start)(arguments, whole, self.stderr, descriptors)
 
     async def url(self, within_s: float = 60.0) -> str:
         """Where it listens, once it does; RuntimeError with its last words when it ended."""
@@ -71,6 +57,10 @@ class Service:
             for child in children:  # one that stands still would not see that the service is gone
                 with contextlib.suppress(psutil.Error):
                     child.kill()
+            self.popen.wait(30)
+            for child in children:  # ours where the service was forked, and to be taken note of
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.pid, 0)
         self.popen.wait(30)
 
     def terminate(self) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random  # noqa: TID251 - the moments of the kills, from a printed seed
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import aiohttp
 
+from bandit_service import settings
+from bandit_service.embedding.backends import export
 from loadtest.chaos.gateway import provided, routed
-from loadtest.chaos.load import Client, Ledger, OverStream, Sender, settle, worker
+from loadtest.chaos.load import Client, Ledger, OverStream, Sender, Wrong, settle, worker
 from loadtest.chaos.process import Service
 from loadtest.chaos.trouble import DESCRIPTORS, crowd, damage, hurting_children, switching
 from loadtest.chaos.verify import Found, same_state, verify
@@ -47,26 +50,35 @@ class Totals:
     beside: Counter[str] = field(default_factory=Counter)
     found: Found | None = None
 
-    def rows(self) -> list[tuple[str, str]]:
-        """For a table."""
-        assert self.found is not None
-        phases = ", ".join(f"{n} {name}" for name, n in sorted(self.moments.items()))
-        return [
-            ("kills", f"{self.kills} ({phases}), seed {self.seed}"),
-            ("decisions answered, all found", str(len(self.ledger.decided))),
-            ("outcomes acknowledged, all found once", str(self.ledger.acknowledged)),
-            (
-                "costs told by the gateway, all found",
-                str(len(self.ledger.costs) + self.ledger.embedded),
-            ),
-            ("sent again after a kill, and converged", str(self.ledger.resolved)),
-            ("sent twice, applied once", str(self.ledger.duplicates)),
-            ("events in the log at the end", str(self.found.events)),
-            ("verifications of log and fold", str(self.verified)),
-            ("of those, compared with the next service's state", str(self.compared)),
-            *((f"beside it: {name}", str(n)) for name, n in sorted(self.beside.items())),
-            ("restart, median s", f"{median(self.recoveries_s):.2f}"),
-        ]
+
+def rows(runs: Sequence[Totals]) -> list[tuple[str, str]]:
+    """What all runs together saw, for a table."""
+    found = [each.found for each in runs if each.found is not None]
+    ledgers = [each.ledger for each in runs]
+    phases = sum((each.moments for each in runs), Counter[str]())
+    beside = sum((each.beside for each in runs), Counter[str]())
+    told = ", ".join(f"{n} {name}" for name, n in sorted(phases.items()))
+    starts = [each for run in runs for each in run.recoveries_s]
+    return [
+        ("kills", f"{sum(each.kills for each in runs)} ({told})"),
+        ("logs, each from its beginning", f"{len(runs)}, seeds from {runs[0].seed}"),
+        ("decisions answered, all found", str(sum(len(each.decided) for each in ledgers))),
+        ("outcomes acknowledged, all found once", str(sum(each.acknowledged for each in ledgers))),
+        (
+            "costs told by the gateway, all found",
+            str(sum(len(each.costs) + each.embedded for each in ledgers)),
+        ),
+        ("sent again after a kill, and converged", str(sum(each.resolved for each in ledgers))),
+        ("sent twice, applied once", str(sum(each.duplicates for each in ledgers))),
+        ("events in the logs at the end", str(sum(each.events for each in found))),
+        ("verifications of log and fold", str(sum(each.verified for each in runs))),
+        (
+            "of those, compared with the next service's state",
+            str(sum(each.compared for each in runs)),
+        ),
+        *((f"beside it: {name}", str(n)) for name, n in sorted(beside.items())),
+        ("restart, median s", f"{median(starts):.2f}"),
+    ]
 
 
 async def chaos(
@@ -74,9 +86,12 @@ async def chaos(
 ) -> Totals:
     """Kill a service `kills` times. Raises load.Wrong as soon as a promise is broken."""
     totals, rng = Totals(seed), random.Random(seed)  # noqa: S311 - moments, no secrets
+    packaged = settings.read(None, {}).embedding.model
+    # As a directory it is loaded as it is; by its name all of it is hashed at each start.
+    model = {"BANDIT_EMBEDDING_MODEL": str(export("onnx", packaged, data / "models"))}
     while totals.kills < kills:
         async with provided() as upstream:
-            await _round(data, totals, rng, upstream)
+            await _round(data, totals, rng, upstream | model)
         totals.kills += 1
         if totals.kills % _DAMAGE_EVERY == 0:
             await asyncio.to_thread(damage, data, rng, totals.beside)
@@ -88,10 +103,31 @@ async def chaos(
     return totals
 
 
-async def _round(data: Path, totals: Totals, rng: random.Random, upstream: dict[str, str]) -> None:
+def series(
+    directory: Path, models: Path | None, kills: int, seed: int, verify_every: int
+) -> Totals:
+    """The kills of one log, in a process of its own. Raises load.Wrong naming the seed."""
+    data = directory / "var"
+    data.mkdir(parents=True)
+    if models is not None:
+        (data / "models").symlink_to(models.resolve(), target_is_directory=True)
+
+    def tick(totals: Totals) -> None:
+        if totals.kills % verify_every == 0:
+            said = f"seed {seed}: {totals.kills} kills, {totals.ledger.acknowledged} acknowledged"
+            print(said, file=sys.stderr, flush=True)
+
+    try:
+        return asyncio.run(chaos(data, kills, seed, verify_every, tick))
+    except Wrong as error:
+        raise Wrong(f"seed {seed}: {error}") from None
+
+
+async def _round(data: Path, totals: Totals, rng: random.Random, environ: dict[str, str]) -> None:
     begun = time.perf_counter()
     crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
-    service = Service(data, descriptors=DESCRIPTORS if crowded else 0, **ENVIRON, **upstream)
+    few = DESCRIPTORS if crowded else 0
+    service = Service(data, ENVIRON | environ, descriptors=few, forked=True)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
     totals.moments[
         "while starting"

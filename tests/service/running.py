@@ -19,7 +19,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core.world import World
 from bandit_service.http import frame
-from tests.service.forks import fork, start
+from loadtest.forks import fork, start
 
 DIM = 384
 

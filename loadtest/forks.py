@@ -1,9 +1,10 @@
 """A process that has imported the service, and forks one whenever it is asked.
 
-To import the service costs a second of a processor, and the tests start it more than a hundred
-times. What is forked is as real as what is started: it has a process of its own, its own settings
-and its own end, and can be killed. Run as a module this is that process; a line of standard input
-is a request, a line of standard output the number of the process that it became.
+To import the service costs a second of a processor, and the tests and the kills of
+`loadtest.chaos` start it hundreds of times. What is forked is as real as what is started: it has a
+process of its own, its own settings and its own end, and can be killed. Run as a module this is
+that process; a line of standard input is a request, a line of standard output the number of the
+process that it became.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: who asked becomes the parent of what was forked
 
+# What a service imports only when it is there to be needed, and always needs.
+_LATE = ("onnxruntime", "river.drift.page_hinkley", "sqlite3", "tokenizers")
+
 
 class Forked:
-    """As much of `subprocess.Popen` as the tests use, for a child that something else forked."""
+    """As much of `subprocess.Popen` as is used here, for a child that something else forked."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -57,32 +62,42 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(arguments: list[str], environ: dict[str, str], log: Path) -> Forked:
+def fork(arguments: list[str], environ: dict[str, str], log: Path, descriptors: int = 0) -> Forked:
     """`bandit-service` with these arguments and nothing but this environment.
 
-    log: what it says on both outputs is added there.
+    log: what it says on both outputs is added there. descriptors: its `ulimit -n`, where that is
+    not to be this process's.
     """
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = (descriptors,) * 2 if descriptors else resource.getrlimit(resource.RLIMIT_NOFILE)
     asked = {"arguments": arguments, "environ": environ, "log": str(log), "files": files}
     server.stdin.write(json.dumps(asked) + "\n")
     server.stdin.flush()
     return Forked(int(server.stdout.readline()))
 
 
-def start(arguments: list[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    arguments: list[str], environ: dict[str, str], log: Path, descriptors: int = 0
+) -> subprocess.Popen[bytes]:
     """The same, started from nothing."""
     command = [sys.executable, "-m", "bandit_service.cli", *arguments]
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (descriptors,) * 2)
     with log.open("ab") as said:
-        return subprocess.Popen(command, env=environ, stdout=said, stderr=said)
+        return subprocess.Popen(
+            command,
+            env=environ,
+            stdout=said,
+            stderr=said,
+            preexec_fn=few if descriptors else None,
+        )
 
 
 @cache
 def _server() -> subprocess.Popen[str]:
     ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
-    command = [sys.executable, "-m", "tests.service.forks"]
+    command = [sys.executable, "-m", "loadtest.forks"]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.kill)
     return server
@@ -92,6 +107,9 @@ def _serve() -> int:
     """Until standard input ends; in a forked process what the service's command came to."""
     from bandit_service.cli import main
     from bandit_service.cli.commands import serve  # noqa: F401 - all that it imports
+
+    for late in _LATE:
+        import_module(late)
 
     while line := sys.stdin.readline():
         told, tell = os.pipe()
