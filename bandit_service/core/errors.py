@@ -85,7 +85,7 @@ class Unknown(ServiceError):
 
 
 class NotThere(ServiceError):
-    """A call of OpenAI's or Anthropic's that this service has not; the others work."""
+    """A call of OpenAI's or Anthropic's that this service has not, or that its log cannot do."""
 
     status, type, code = 501, "not_implemented_error", "not_implemented"
 

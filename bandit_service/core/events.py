@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bandit_service.core.experiments.spec import Experiment, Rules
-from bandit_service.core.fields import doc
+from bandit_service.core.fields import Word, doc
 from policies import SURFACE, ArmId, Vector
 
 
@@ -25,7 +25,13 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     id: Annotated[
-        ArmId, doc("The name of the arm; 1 to 128 printable characters.", ArmId("gpt-5-mini"))
+        ArmId,
+        doc(
+            "The name of the arm; 1 to 128 printable characters.",
+            ArmId("gpt-5-mini"),
+            minLength=1,
+            maxLength=128,
+        ),
     ]
     usd_per_mtok_in: Annotated[
         float, doc("Price of a million prompt tokens, USD.", 0.25, minimum=0, maximum=1e5)
@@ -44,12 +50,22 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         doc("Seconds of a usual answer, until one was measured.", 1.5, minimum=0, maximum=86_400),
     ] = None
     capabilities: Annotated[
-        tuple[str, ...], doc("What it can do; a query may require these.", ["json", "vision"])
+        tuple[Word, ...],
+        doc("What it can do; a query may require these.", ["json", "vision"], maxItems=64),
     ] = ()
-    tags: Annotated[tuple[str, ...], doc("Words for people and policies.", ["cheap"])] = ()
-    upstream: Annotated[str, doc("Id of the upstream that serves it.", "openai")] = ""
+    tags: Annotated[
+        tuple[Word, ...], doc("Words for people and policies.", ["cheap"], maxItems=64)
+    ] = ()
+    upstream: Annotated[str, doc("Id of the upstream that serves it.", "openai", maxLength=256)] = (
+        ""
+    )
     model: Annotated[
-        str, doc("Its name at the upstream; the arm's id if empty.", "gpt-5-mini-2025-08-07")
+        str,
+        doc(
+            "Its name at the upstream; the arm's id if empty.",
+            "gpt-5-mini-2025-08-07",
+            maxLength=256,
+        ),
     ] = ""
     usd_per_mtok_cached_in: Annotated[
         float | None,
@@ -91,8 +107,12 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = None
     aliases: Annotated[
-        tuple[str, ...],
-        doc("Other names that its provider may give the model; `*` for any.", ["gpt-5-mini-eu"]),
+        tuple[Word, ...],
+        doc(
+            "Other names that its provider may give the model; `*` for any.",
+            ["gpt-5-mini-eu"],
+            maxItems=64,
+        ),
     ] = ()
 
 

@@ -36,6 +36,8 @@ Seconds = Annotated[float, Meta(ge=0.0, le=MAX_LATENCY_S)]
 """How long one answer took."""
 Id = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 64})]
 """What a configured record is called."""
+Word = Annotated[str, Meta(extra_json_schema={"maxLength": MAX_NAME})]
+"""One of some texts of a configured record."""
 Reward = Annotated[float, Meta(ge=-1.0, le=1.0)]
 """The scalar that policies learn from."""
 
@@ -55,21 +57,37 @@ def stated(kind: type[msgspec.Struct]) -> Mapping[str, Mapping[str, Any]]:
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
     return {
-        field.name: field.type.extra_json_schema
+        field.name: _schema(field.type)
         for field in described.fields
         if isinstance(field.type, inspect.Metadata) and field.type.extra_json_schema
     }
 
 
+def _schema(kind: inspect.Metadata) -> Mapping[str, Any]:
+    schema, inner = kind.extra_json_schema or {}, kind.type
+    if isinstance(inner, inspect.VarTupleType) and isinstance(inner.item_type, inspect.Metadata):
+        return schema | {"items": inner.item_type.extra_json_schema}
+    return schema
+
+
 def out_of_range(record: msgspec.Struct, name: str) -> str:
-    """What is wrong with a value beyond the bounds that `doc` states, "" if nothing is."""
+    """What is wrong with a value beyond the bounds that `doc` states, "" if nothing is.
+
+    A text that must not be empty is a name, and so must be printable.
+    """
     value, schema = getattr(record, name), stated(type(record))[name]
     if value is None:
         return ""
     if (choices := schema.get("enum")) is not None:
         return "" if value in choices else f"must be one of {', '.join(choices)}, got {value!r}"
+    if (most := schema.get("maxItems")) is not None:
+        longest = schema["items"]["maxLength"]
+        fits = len(value) <= most and all(len(each) <= longest for each in value)
+        return "" if fits else f"must be at most {most} texts of at most {longest} characters each"
     if (most := schema.get("maxLength")) is not None:
-        least = schema.get("minLength", 0)
+        if (least := schema.get("minLength")) is None:
+            fits = len(value) <= most
+            return "" if fits else f"must have at most {most} characters, got {len(value)}"
         fits = least <= len(value) <= most and value.isprintable()
         return "" if fits else f"must be {least} to {most} printable characters, got {value!r}"
     low, above, high = map(schema.get, ("minimum", "exclusiveMinimum", "maximum"))
@@ -94,7 +112,7 @@ def _plain(bound: float | None) -> str:
 
 def ranged(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     """The fields of a struct whose bounds `doc` states."""
-    words = {"maximum", "minimum", "exclusiveMinimum", "enum", "maxLength"}
+    words = {"maximum", "minimum", "exclusiveMinimum", "enum", "maxLength", "maxItems"}
     return tuple(name for name, schema in stated(kind).items() if words & schema.keys())
 
 

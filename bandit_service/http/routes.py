@@ -315,7 +315,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/units/{unit}", "admin", operations.forget_unit,
           "Erase all that is kept of a unit", "Also from the log's files and from snapshots.",
           answer=run.Erased, parameters=(given.UNIT, given.TENANT),
-          errors=(errors.Refused, *_DOWN)),
+          errors=(errors.Refused, errors.NotThere, *_DOWN)),
     Route("POST", "/v1/snapshots", "admin", operations.snapshot, "Make a snapshot now",
           "Of everything up to now.", answer=run.Snapshot, errors=_DOWN),
     # --- calls of other dialects that are not there ------------------------------------

@@ -117,9 +117,6 @@ def keys_of(
     return tuple(keys)
 
 
-_WORDS, _CHARS = 64, 256
-
-
 class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -136,15 +133,6 @@ def _check_arm(strict: ArmSpec) -> None:
     check_stated(strict)
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
-    if not 1 <= len(strict.id) <= 128 or not strict.id.isprintable():
-        raise ValueError(f"id: must be 1 to 128 printable characters, got {strict.id!r}")
-    for name in ("capabilities", "tags", "aliases"):
-        words = getattr(strict, name)
-        if len(words) > _WORDS or any(len(word) > _CHARS for word in words):
-            raise ValueError(f"{name}: at most {_WORDS} of at most {_CHARS} characters each")
-    for name in ("model", "upstream"):
-        if len(getattr(strict, name)) > _CHARS:
-            raise ValueError(f"{name}: must have at most {_CHARS} characters")
 
 
 def check_upstream_of(named: str, upstreams: Collection[str]) -> None:

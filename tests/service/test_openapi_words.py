@@ -72,6 +72,13 @@ def test_bounds_that_are_enforced_are_published() -> None:
     assert bounds("ArmSpec", "context_window") == (1, 10**9)
     assert bounds("ExperimentSpec", "min_units") == (2, 10_000_000)
     assert SCHEMAS["DecideRequest"]["properties"]["unit"]["maxLength"] == 256
+    arm = SCHEMAS["ArmSpec"]["properties"]
+    assert [arm[name]["maxLength"] for name in ("id", "model", "upstream")] == [128, 256, 256]
+    assert (arm["tags"]["maxItems"], arm["tags"]["items"]["maxLength"]) == (64, 256)
+
+
+def test_a_unit_that_a_log_cannot_erase_is_in_the_document() -> None:
+    assert "501" in WHOLE["paths"]["/v1/units/{unit}"]["delete"]["responses"]
 
 
 def test_the_comparison_of_two_documents_sees_what_vanished_and_what_is_the_same() -> None:

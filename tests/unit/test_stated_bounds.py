@@ -7,17 +7,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from bandit_service.core.events import ArmSpec
 from bandit_service.core.fields import check_stated, out_of_range, ranged, stated
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.keys import ApiKey
 from bandit_service.settings.upstreams import UpstreamSpec
+from policies import ArmId
 
 SOUND: tuple[msgspec.Struct, ...] = (
     BudgetSpec(scope="tenant", per="day", usd=1.0),
     JudgeSpec(id="j", kind="exact"),
     ApiKey(id="k", hash="0" * 64, scopes=("read",)),
     UpstreamSpec(id="u", base_url="https://localhost"),
+    ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0),
 )
 STATED = [(record, name) for record in SOUND for name in ranged(type(record))]
 
@@ -40,15 +43,16 @@ def test_a_value_at_each_bound_is_allowed_and_one_beyond_is_not(
         "enum": (schema.get("enum", ("",))[-1], "other"),
         "minLength": ("x" * schema.get("minLength", 0), ""),
         "maxLength": ("x" * schema.get("maxLength", 0), "x" * (schema.get("maxLength", 0) + 1)),
+        "maxItems": (("x",) * schema.get("maxItems", 0), ("x",) * (schema.get("maxItems", 0) + 1)),
     }
     for word, (allowed, beyond) in edges.items():
         if word in schema:
             assert not out_of_range(msgspec.structs.replace(record, **{name: allowed}), name)
-            assert _mistake(record, **{name: beyond}).startswith(f"{name}: must be ")
+            assert _mistake(record, **{name: beyond}).startswith(f"{name}: must ")
 
 
 def test_a_mistake_names_the_field_the_value_and_what_is_allowed() -> None:
-    budget, judge, key, upstream = SOUND
+    budget, judge, key, upstream, arm = SOUND
     assert [
         _mistake(budget, usd=0.0),
         _mistake(budget, usd=float("nan")),
@@ -61,6 +65,9 @@ def test_a_mistake_names_the_field_the_value_and_what_is_allowed() -> None:
         _mistake(upstream, kind="opena"),
         _mistake(upstream, idle_s=0.0),
         _mistake(upstream, resend=9),
+        _mistake(arm, id="a\nb"),
+        _mistake(arm, tags=("x" * 257,)),
+        _mistake(arm, model="x" * 257),
     ] == [
         "usd: must be above 0 and at most 1000000000, got 0",
         "usd: must be above 0 and at most 1000000000, got nan",
@@ -73,4 +80,7 @@ def test_a_mistake_names_the_field_the_value_and_what_is_allowed() -> None:
         "kind: must be one of openai, anthropic, responses, got 'opena'",
         "idle_s: must be above 0 and at most 86400, got 0",
         "resend: must be from 0 to 5, got 9",
+        "id: must be 1 to 128 printable characters, got 'a\\nb'",
+        "tags: must be at most 64 texts of at most 256 characters each",
+        "model: must have at most 256 characters, got 257",
     ]
