@@ -15,7 +15,8 @@ from bandit_service.core.learner import Learner, beside
 from bandit_service.runtime.folding import FoldFailed
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.writer import Prepare, Writer
+from bandit_service.runtime.turn import Prepare
+from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings, policy_key
 
 _log = logging.getLogger("bandit.beside")

@@ -1,5 +1,8 @@
 """The only writer: take what came in one turn of the loop, append once, apply each in order.
 
+`turn.py` checks the commands of a turn, `group_commit.py` makes them durable, `live_world.py`
+applies them, `backlog.py` keeps what cannot be written yet.
+
 Everything here runs on the event loop's thread, and between checking an event against the
 world and applying it there is no await; so there is no lock, and the order of the log is the
 order in which the world changed. Only the fsync leaves the loop, which an outcome's answer waits
@@ -16,12 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
 
 from bandit_service import clock, logs
 from bandit_service.core import events as ev
@@ -29,73 +29,18 @@ from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
+from bandit_service.runtime.backlog import Backlog
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
 from bandit_service.runtime.supervisor import Kept, Supervisor
+from bandit_service.runtime.turn import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
-_CATCH_UP = 500
 _TURNS = 4
 """Turns of the loop that the patient wait for company, at most; the second one where none comes."""
-Prepare = Callable[[], ev.AnyEvent | None]
-
-Q = TypeVar("Q", contravariant=True)
-
-
-class Among(Protocol[Q]):
-    """Prepares commands of one kind together, `most` of them at once.
-
-    What each becomes is what it would become alone, in the world that all before it left.
-    """
-
-    most: int
-
-    @property
-    def alone(self) -> bool:
-        """Whether each must be applied before the next is prepared, as the world is now."""
-        ...
-
-    def prepare(self, asked: Sequence[Q], /) -> Sequence[ev.AnyEvent | Exception]:
-        """The event of each, or what went wrong with it."""
-        ...
-
-
-@dataclass(slots=True)
-class _Command:
-    """What to check against the world and append. Two with one key never share a batch.
-
-    asked: what `among` is to prepare, in the place of `prepare`. late: it comes after all others of
-    its turn.
-    """
-
-    done: Done
-    durable: bool
-    key: str = ""
-    late: bool = False
-    prepare: Prepare | None = None
-    among: Among[Any] | None = None
-    asked: Any = None
-
-
 _late = attrgetter("late")
-
-_Ready = tuple[_Command, ev.AnyEvent, Record]
-
-
-@dataclass(slots=True)
-class _Turn:
-    """The commands of a turn as far as they are taken.
-
-    batch: is prepared and to be appended; keys: theirs; others: whether any was prepared by itself.
-    together: the newest, which are to be prepared at once.
-    """
-
-    batch: list[_Ready] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
-    others: bool = False
-    together: list[_Command] = field(default_factory=list)
 
 
 class Writer:
@@ -121,11 +66,9 @@ class Writer:
         self._syncing = self.group_commit(
             log, sync_interval_s, telemetry.metrics.log_sync.observe, self._break
         )
-        self._max_backlog = max_backlog
+        self._backlog = Backlog(max_backlog, telemetry.metrics)
         self._ids = clock.Ids(world.ts)
-        self._commands: list[_Command] = []
-        self._backlog: OrderedDict[str, ev.Decided] = OrderedDict()
-        self._full: Full | None = None
+        self._commands: list[Command] = []
         self._committing: Kept | None = None
 
     def start(self) -> None:
@@ -169,12 +112,11 @@ class Writer:
     @property
     def degraded(self) -> str:
         """Why nothing can be written now, "" when it can."""
-        return "" if self._full is None else str(self._full)
+        return "" if self._backlog.full is None else str(self._backlog.full)
 
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
-        waiting = self._backlog.get(decision_id)
-        return waiting is not None and tenant in (None, waiting.tenant)
+        return self._backlog.holds(decision_id, tenant)
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False
@@ -188,7 +130,7 @@ class Writer:
         `prepare` found nothing to do; or what went wrong, and then nothing was changed.
         """
         done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
-        self._submit(_Command(done, durable, key, late, prepare), patient=late)
+        self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
     def submit_among(
@@ -204,9 +146,9 @@ class Writer:
 
         patient: and with others of the next ones, if nothing else is submitted.
         """
-        self._submit(_Command(done, durable, among=among, asked=asked), patient)
+        self._submit(Command(done, durable, among=among, asked=asked), patient)
 
-    def _submit(self, command: _Command, patient: bool) -> None:
+    def _submit(self, command: Command, patient: bool) -> None:
         if not self._commands:
             asyncio.get_running_loop().call_soon(self._gather, _TURNS if patient else 0, 0)
         self._commands.append(command)
@@ -255,70 +197,15 @@ class Writer:
         else:
             self.tasks.well("flush")
 
-    def _take(self, commands: list[_Command]) -> None:
-        turn = _Turn()
+    def _take(self, commands: list[Command]) -> None:
         self._catch_up()
         commands.sort(key=_late)  # what came first stays first
+        turn = Turn(self._record, self._commit, self._settle)
         for command in commands:
-            if command.done.cancelled():  # whoever asked has left, and nothing is written yet
-                continue
-            if command.among is not None:
-                self._take_among(turn, command, command.among)
-            elif command.prepare is not None:
-                self._take_one(turn, command, command.prepare)
-        self._commit(turn)
+            turn.take(command)
+        turn.commit()
 
-    def _take_one(self, turn: _Turn, command: _Command, prepare: Prepare) -> None:
-        self._prepare_together(turn)
-        if command.key and command.key in turn.keys:
-            self._commit(turn)  # what this one is checked against must be applied first
-        try:
-            event = prepare()
-            ready = None if event is None else (command, event, self._record(event))
-        except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
-            fail(command.done, error)
-            return
-        if ready is None:
-            self._settle(command, None)
-            return
-        turn.batch.append(ready)
-        turn.keys.add(command.key)
-        turn.others = True
-
-    def _take_among(self, turn: _Turn, command: _Command, among: Among[Any]) -> None:
-        if turn.others or ((turn.batch or turn.together) and among.alone):
-            self._commit(turn)  # it sees what came before it
-        waiting = turn.together
-        if waiting and (waiting[0].among is not among or len(waiting) >= among.most):
-            self._prepare_together(turn)
-        turn.together.append(command)
-
-    def _prepare_together(self, turn: _Turn) -> None:
-        commands, turn.together = turn.together, []
-        if not commands:
-            return
-        among = commands[0].among
-        assert among is not None
-        try:
-            made = among.prepare([command.asked for command in commands])
-        except Exception as error:  # noqa: BLE001 - a bug of all of them, and of no other command
-            made = [error] * len(commands)
-        for command, event in zip(commands, made, strict=True):
-            if isinstance(event, Exception):
-                fail(command.done, event)
-                continue
-            try:
-                turn.batch.append((command, event, self._record(event)))
-            except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
-                fail(command.done, error)
-
-    def _commit(self, turn: _Turn) -> None:
-        """Append and apply what is taken by now; the turn goes on with nothing taken."""
-        self._prepare_together(turn)
-        batch, turn.batch = turn.batch, []
-        turn.keys, turn.others = set(), False
-        if not batch:
-            return
+    def _commit(self, batch: Sequence[Ready]) -> None:
         begun = time.perf_counter()
         try:
             self._append([record for _, _, record in batch])
@@ -340,8 +227,8 @@ class Writer:
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
     def _append(self, records: Sequence[Record]) -> None:
-        if self._full is not None and self._backlog:
-            raise self._full.with_traceback(None)
+        if self._backlog.full is not None and self._backlog:
+            raise self._backlog.full.with_traceback(None)
         if self.broken.done():
             raise Closed(self.broken.result())
         before = self.log.last
@@ -353,11 +240,10 @@ class Writer:
             raise
 
     def _failed(self, error: StoreError) -> None:
-        if not isinstance(error, Full):
+        if isinstance(error, Full):
+            self._backlog.filled(error)
+        else:
             self._break(error)
-        elif self._full is None:
-            self._full = error
-            _log.error("the log cannot be written", extra={"why": str(error)})
 
     def damaged(self, error: StoreError) -> None:
         """A record of before is not as it was written: the service is to end and say so."""
@@ -372,37 +258,31 @@ class Writer:
             _log.critical("the log is broken", extra={"why": why})
             self.broken.set_result(why)
 
-    def _put_off(self, command: _Command, event: ev.AnyEvent, error: StoreError) -> None:
+    def _put_off(self, command: Command, event: ev.AnyEvent, error: StoreError) -> None:
         if not isinstance(event, ev.Decided) or not isinstance(error, Full):
             fail(command.done, Unavailable(f"the event log cannot be written: {error}"))
             return
-        self._backlog[event.id] = event
-        if len(self._backlog) > self._max_backlog:
-            self._backlog.popitem(last=False)
-            self._telemetry.metrics.unlogged.inc()
-        self._telemetry.metrics.log_backlog.set(len(self._backlog))
+        self._backlog.put(event)
         if not command.done.done():
             command.done.set_result(event)
 
     def _catch_up(self) -> None:
         """Append the decisions that were answered while nothing could be written."""
-        if self._full is None:
+        if self._backlog.full is None:
             return
         try:
-            while self._backlog:
-                events = [each for _, each in zip(range(_CATCH_UP), self._backlog.values())]  # noqa: B905
+            for events in self._backlog.oldest():
                 self.log.append([self._record(event) for event in events])
                 for event in events:
-                    del self._backlog[event.id]
+                    self._backlog.written(event)
                     self.apply(event)
                 self._syncing.appended()
         except StoreError as error:
             self._failed(error)
             return
         finally:
-            self._telemetry.metrics.log_backlog.set(len(self._backlog))
-        self._full = None
-        _log.warning("the log can be written again", extra={"offset": self.log.last})
+            self._backlog.count()
+        self._backlog.emptied(self.log.last)
 
     def _record(self, event: ev.AnyEvent) -> Record:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
@@ -415,7 +295,7 @@ class Writer:
     def _cannot_apply(self, kind: str) -> None:
         self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")
 
-    def _settle(self, command: _Command, event: ev.AnyEvent | None) -> None:
+    def _settle(self, command: Command, event: ev.AnyEvent | None = None) -> None:
         if command.durable:
             self._syncing.wait(command.done, event)
         elif not command.done.done():

@@ -1,0 +1,136 @@
+"""The commands of one turn of the loop: checked in their order, in as few batches as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from bandit_service.core import events as ev
+from bandit_service.runtime.group_commit import Done, fail
+from store import Record
+
+Prepare = Callable[[], ev.AnyEvent | None]
+
+Q = TypeVar("Q", contravariant=True)
+
+
+class Among(Protocol[Q]):
+    """Prepares commands of one kind together, `most` of them at once.
+
+    What each becomes is what it would become alone, in the world that all before it left.
+    """
+
+    most: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether each must be applied before the next is prepared, as the world is now."""
+        ...
+
+    def prepare(self, asked: Sequence[Q], /) -> Sequence[ev.AnyEvent | Exception]:
+        """The event of each, or what went wrong with it."""
+        ...
+
+
+@dataclass(slots=True)
+class Command:
+    """What to check against the world and append. Two with one key never share a batch.
+
+    asked: what `among` is to prepare, in the place of `prepare`. late: it comes after all others of
+    its turn.
+    """
+
+    done: Done
+    durable: bool
+    key: str = ""
+    late: bool = False
+    prepare: Prepare | None = None
+    among: Among[Any] | None = None
+    asked: Any = None
+
+
+Ready = tuple[Command, ev.AnyEvent, Record]
+
+
+class Turn:
+    """Takes commands, and commits a batch wherever the next one must see it applied.
+
+    record: makes the record of an event. commit: appends and applies a batch. nothing: is called
+    with a command that found nothing to do.
+    """
+
+    def __init__(
+        self,
+        record: Callable[[ev.AnyEvent], Record],
+        commit: Callable[[Sequence[Ready]], None],
+        nothing: Callable[[Command], None],
+    ) -> None:
+        self._record = record
+        self._commit_batch = commit
+        self._nothing = nothing
+        self._batch: list[Ready] = []
+        self._keys: set[str] = set()
+        self._others = False  # whether any of the batch was prepared by itself
+        self._together: list[Command] = []  # the newest, which are to be prepared at once
+
+    def take(self, command: Command) -> None:
+        """The next command, unless whoever asked has left: nothing is written yet."""
+        if command.done.cancelled():
+            return
+        if command.among is not None:
+            self._take_among(command, command.among)
+        elif command.prepare is not None:
+            self._take_one(command, command.prepare)
+
+    def commit(self) -> None:
+        """Append and apply what is taken by now; the turn goes on with nothing taken."""
+        self._prepare_together()
+        batch, self._batch = self._batch, []
+        self._keys, self._others = set(), False
+        if batch:
+            self._commit_batch(batch)
+
+    def _take_one(self, command: Command, prepare: Prepare) -> None:
+        self._prepare_together()
+        if command.key and command.key in self._keys:
+            self.commit()  # what this one is checked against must be applied first
+        try:
+            event = prepare()
+            ready = None if event is None else (command, event, self._record(event))
+        except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+            fail(command.done, error)
+            return
+        if ready is None:
+            self._nothing(command)
+            return
+        self._batch.append(ready)
+        self._keys.add(command.key)
+        self._others = True
+
+    def _take_among(self, command: Command, among: Among[Any]) -> None:
+        if self._others or ((self._batch or self._together) and among.alone):
+            self.commit()  # it sees what came before it
+        waiting = self._together
+        if waiting and (waiting[0].among is not among or len(waiting) >= among.most):
+            self._prepare_together()
+        self._together.append(command)
+
+    def _prepare_together(self) -> None:
+        commands, self._together = self._together, []
+        if not commands:
+            return
+        among = commands[0].among
+        assert among is not None
+        try:
+            made = among.prepare([command.asked for command in commands])
+        except Exception as error:  # noqa: BLE001 - a bug of all of them, and of no other command
+            made = [error] * len(commands)
+        for command, event in zip(commands, made, strict=True):
+            if isinstance(event, Exception):
+                fail(command.done, event)
+                continue
+            try:
+                self._batch.append((command, event, self._record(event)))
+            except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+                fail(command.done, error)
