@@ -29,9 +29,11 @@ ENVIRON = {
     "BANDIT_SNAPSHOTS_EVERY_EVENTS": "150",
     "BANDIT_LOG_LEVEL": "warning",
     "BANDIT_REWARD_MAX_PENDING": "1000000",
-    "BANDIT_SNAPSHOTS_STALLED_S": "2",
 }
+# Within a round a child that stands still is ended; or one that is only slow gets to its end.
+_STALLED_S = ("2", "20")
 _WORKERS, _ROUTED = 6, 3
+_STARTS_S = 600.0
 _DAMAGE_EVERY, _CROWD_EVERY = 3, 4
 
 
@@ -127,7 +129,8 @@ async def _round(data: Path, totals: Totals, rng: random.Random, environ: dict[s
     begun = time.perf_counter()
     crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
     few = DESCRIPTORS if crowded else 0
-    service = Service(data, ENVIRON | environ, descriptors=few, forked=True)
+    environ = ENVIRON | environ | {"BANDIT_SNAPSHOTS_STALLED_S": rng.choice(_STALLED_S)}
+    service = Service(data, environ, descriptors=few, forked=True)
     phase = rng.choices(["start", "load", "stop"], [1, 8, 1])[0]
     totals.moments[
         "while starting"
@@ -141,7 +144,7 @@ async def _round(data: Path, totals: Totals, rng: random.Random, environ: dict[s
         service.kill()
         return
     try:
-        url = await service.url()
+        url = await service.url(_STARTS_S)
         totals.recoveries_s.append(time.perf_counter() - begun)
         timeout = aiohttp.ClientTimeout(total=30.0)
         async with aiohttp.ClientSession(timeout=timeout) as session, StreamClient(url) as stream:
