@@ -114,7 +114,8 @@ def every_mistake(
     fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
-    mistakes = [f"{name}: {unknown(name, kind)}" for name in item if name not in fields]
+    # A name in MessagePack may be a number.
+    mistakes = [f"{name}: {unknown(str(name), kind)}" for name in item if name not in fields]
     given = {name: value for name, value in item.items() if name in fields and value is not None}
     mended: set[str] = set()
 

@@ -50,6 +50,7 @@ def _use(value: Any) -> None:
 @example(b"[" * 100_000)
 @example(b"\xdd\xff\xff\xff\xff")
 @example(b"\xc7\xff\x01")
+@example(b"\x81\x00\x80")
 def test_any_bytes_are_a_value_or_refused(body: bytes) -> None:
     for decode in (wire.decode_json, wire.decode_msgpack):
         with suppress(ServiceError):
