@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from bandit_service.embedding import (
     open_backend,
 )
 from bandit_service.embedding import backends as backends_module
-from tests.tools import needed
+from tests.apart import Run, apart
+from tests.tools import needed_apart
+from tests.unit.embedding import of_torch
 
 MODEL = "all-MiniLM-L6-v2"
 SUBJECTS = ("the moon", "sourdough bread", "a binary tree", "inflation", "the French Revolution")
@@ -69,13 +72,20 @@ class TestOnnx(BackendSuite):
         return open_backend("onnx", MODEL, models)
 
 
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """In another process, where torch may be."""
+    for package in ("sentence_transformers", "transformers", "model2vec"):
+        needed_apart(package)
+    with apart() as run:
+        yield run
+
+
 @pytest.mark.torch
-@pytest.mark.filterwarnings("ignore")
 class TestTorch(BackendSuite):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-        needed("sentence_transformers")
-        return open_backend("torch", MODEL, tmp_path_factory.mktemp("none"))
+    def backend(self, run: Run) -> Backend:
+        return of_torch.Torch(run, MODEL)
 
     def test_the_float_graph_is_the_same_model(self, backend: Backend) -> None:
         directory = models.directory_of(MODEL)
@@ -91,14 +101,10 @@ class TestTorch(BackendSuite):
             mine = session.run(None, feed)[0][0]
             assert float(mine @ vector) > 0.9999
 
-    def test_tokens_are_the_same(self) -> None:
-        transformers = needed("transformers")
-        directory = models.directory_of(MODEL)
-        theirs = transformers.AutoTokenizer.from_pretrained(str(directory))
-        mine = models.tokenizer_of(directory)
-        for text in TEXTS + ODD:
-            expected = theirs(text, truncation=True, max_length=256)["input_ids"]
-            assert mine.encode(text) == expected
+    def test_tokens_are_the_same(self, run: Run) -> None:
+        mine = models.tokenizer_of(models.directory_of(MODEL))
+        theirs = run(of_torch.token_ids, MODEL, TEXTS + ODD)
+        assert [mine.encode(text) for text in TEXTS + ODD] == theirs
 
     def test_int8_keeps_the_neighbours(self, backend: Backend, models: Path) -> None:
         quantised = open_backend("onnx", MODEL, models)
@@ -111,25 +117,18 @@ class TestTorch(BackendSuite):
 
 
 @pytest.mark.torch
-@pytest.mark.filterwarnings("ignore")
 class TestStatic(BackendSuite):
     @pytest.fixture(scope="class")
-    def backend(self, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    def backend(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Backend:
         """A table distilled by model2vec, of a model cut down to one layer, so that it is quick."""
-        model2vec = needed("model2vec.distill")
-        transformers = needed("transformers")
-        source = tmp_path_factory.mktemp("tiny")
+        source, made = tmp_path_factory.mktemp("tiny"), tmp_path_factory.mktemp("made")
         shutil.copytree(models.directory_of(MODEL), source, dirs_exist_ok=True)
-        del model2vec
-        config = transformers.AutoConfig.from_pretrained(str(source), num_hidden_layers=1)
-        cut = transformers.AutoModel.from_pretrained(str(source), config=config)
-        cut.save_pretrained(str(source))
-        return open_backend("static", str(source), tmp_path_factory.mktemp("made"))
+        run(of_torch.distilled, str(source), made)
+        return open_backend("static", str(source), made)
 
-    def test_it_is_what_model2vec_says(self, backend: Backend) -> None:
+    def test_it_is_what_model2vec_says(self, backend: Backend, run: Run) -> None:
         assert isinstance(backend, backends_module.StaticBackend)
-        static = needed("model2vec").StaticModel.from_pretrained(str(backend.directory))
-        theirs = static.encode(TEXTS)
+        theirs = run(of_torch.looked_up, str(backend.directory), TEXTS)
         theirs = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
         assert np.allclose(backend.encode(TEXTS), theirs, atol=1e-3)  # they keep float16
 

@@ -6,7 +6,6 @@ import math
 import sys
 import tarfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +17,11 @@ from hypothesis import strategies as st
 
 from bandit_service.statistics import offpolicy_sequence, ope, reward_model
 from bandit_service.statistics.ope import Modelled
+from tests.apart import apart
 from tests.fuzz.effort import effort
 from tests.open_bandit import archive, clicks
 from tests.shared_data import vectors
-from tests.tools import needed
+from tests.tools import needed, needed_apart
 
 W = np.array([2.0, 0.5, 0.5, 1.0])
 R = np.array([1.0, 0.0, 1.0, 0.5])
@@ -139,29 +139,29 @@ def test_ips_snips_and_the_sequence_agree_with_vw_estimators() -> None:
     assert found == pytest.approx(theirs[2].get(alpha=0.05), abs=1e-8)
 
 
-@pytest.fixture
-def obp_estimators(tmp_path: Path) -> Iterator[Any]:
-    """The estimators of obp, out of its source package: as a whole it wants an older Python."""
-    needed("torch")
-    needed("sklearn")
+def _values_by_obp(directory: Path, logged: dict[str, Any], given: Any) -> list[float]:
+    """What obp's estimators make of a log, in a process of its own, since they bring torch.
+
+    obp as a whole wants an older Python: only these files of its source package are imported.
+    """
     with tarfile.open(archive()) as tar:
-        tar.extractall(tmp_path, filter="data")
-    before = set(sys.modules)
+        tar.extractall(directory, filter="data")
     for name, below in (("obp", "obp"), ("obp.ope", "obp/ope")):
         package = ModuleType(name)
-        package.__path__ = [str(tmp_path / "obp-0.5.7" / below)]
+        package.__path__ = [str(directory / "obp-0.5.7" / below)]
         sys.modules[name] = package
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid escapes in its docstrings
         from obp.ope import estimators
 
-    yield estimators
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "obp":
-            del sys.modules[name]
+    made = [getattr(estimators, name)(**parameters) for name, parameters in given]
+    return [float(each.estimate_policy_value(**logged)) for each in made]
 
 
-def test_every_estimator_agrees_with_obp(obp_estimators: Any) -> None:
+def test_every_estimator_agrees_with_obp(tmp_path: Path) -> None:
+    needed_apart("torch")
+    needed_apart("sklearn")
+    archive()  # or it is skipped here
     arm, r, p, target, q = a_log(2000, seed=6)
     at = np.arange(len(arm))
     w = target[at, arm, 0] / p
@@ -170,17 +170,20 @@ def test_every_estimator_agrees_with_obp(obp_estimators: Any) -> None:
         "reward": r, "action": arm, "pscore": p, "action_dist": target,
         "position": np.zeros(len(arm), int), "estimated_rewards_by_reg_model": q,
     }  # fmt: skip
-    for theirs, mine in (
-        (obp_estimators.InverseProbabilityWeighting(), ope.ips(w, r)),
-        (obp_estimators.InverseProbabilityWeighting(lambda_=3.0), ope.clipped_ips(w, r, 3.0)),
-        (obp_estimators.SelfNormalizedInverseProbabilityWeighting(), ope.snips(w, r)),
-        (obp_estimators.DirectMethod(), ope.direct(model)),
-        (obp_estimators.DoublyRobust(), ope.doubly_robust(w, r, model)),
-        (obp_estimators.SelfNormalizedDoublyRobust(), ope.self_normalised_dr(w, r, model)),
-        (obp_estimators.SwitchDoublyRobust(lambda_=3.0), ope.switch_dr(w, r, model, 3.0)),
-        (obp_estimators.DoublyRobustWithShrinkage(lambda_=9.0), ope.shrunk_dr(w, r, model, 9.0)),
-    ):
-        assert mine.value == pytest.approx(theirs.estimate_policy_value(**logged), rel=1e-12)
+    pairs = [
+        (("InverseProbabilityWeighting", {}), ope.ips(w, r)),
+        (("InverseProbabilityWeighting", {"lambda_": 3.0}), ope.clipped_ips(w, r, 3.0)),
+        (("SelfNormalizedInverseProbabilityWeighting", {}), ope.snips(w, r)),
+        (("DirectMethod", {}), ope.direct(model)),
+        (("DoublyRobust", {}), ope.doubly_robust(w, r, model)),
+        (("SelfNormalizedDoublyRobust", {}), ope.self_normalised_dr(w, r, model)),
+        (("SwitchDoublyRobust", {"lambda_": 3.0}), ope.switch_dr(w, r, model, 3.0)),
+        (("DoublyRobustWithShrinkage", {"lambda_": 9.0}), ope.shrunk_dr(w, r, model, 9.0)),
+    ]
+    with apart() as run:
+        theirs = run(_values_by_obp, tmp_path, logged, [given for given, _ in pairs])
+    for value, (_, mine) in zip(theirs, pairs, strict=True):
+        assert mine.value == pytest.approx(value, rel=1e-12)
 
 
 def test_the_bootstrap_is_as_wide_as_the_standard_error_says() -> None:
