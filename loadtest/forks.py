@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -111,6 +112,8 @@ def _serve() -> int:
     for late in _LATE:
         import_module(late)
 
+    gc.collect()
+    gc.freeze()  # what is forked need not look at all this, nor copy it
     while line := sys.stdin.readline():
         told, tell = os.pipe()
         between = os.fork()

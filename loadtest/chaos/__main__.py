@@ -4,7 +4,8 @@
 
 The kills are made in series, each on a log of its own, some series beside each other: a log that
 grows without end would have its checks take most of the time. Ends with 1, naming the promise, as
-soon as one is broken; the seed of the series and `--keep` show it again.
+soon as one is broken; the seed of the series and `--keep` show it again. Ctrl-C ends it with the
+figures of the series that had ended.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ def main() -> int:
         except Wrong as error:
             print(error, file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("stopped: the figures are of the series that had ended", file=sys.stderr)
+    if not runs:
+        return 1
     table = rows(sorted(runs, key=lambda each: each.seed))
     if args.json:
         print(json.dumps(dict(table)))
