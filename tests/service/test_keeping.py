@@ -92,9 +92,9 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
             new = await client.decide(embedding=a_vector(len(served)))
             served.add(new["policy"])
             await client.reward(new["decision_id"], quality=0.5)
-            await client.post(
-                "/v1/rewards", {"decision_id": ids.pop(), "quality": 0.35, "correction": True}
-            )
+            if ids:  # a slow machine may need more rounds than there are old decisions
+                corrected = {"decision_id": ids.pop(), "quality": 0.35, "correction": True}
+                await client.post("/v1/rewards", corrected)
             _, now = await client.get("/v1/policies")
             return bool(now["serving"]["name"] == "epsilon_greedy")
 
