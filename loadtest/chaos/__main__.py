@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="write the figures into this file's section")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.keep is not None and args.keep.exists() and any(args.keep.iterdir()):
+        parser.error(f"--keep: must be empty or not there, got {args.keep}")
     with ExitStack() as stack:
         directory = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bar = stack.enter_context(tqdm(total=args.kills, unit=" kills", disable=None))
