@@ -82,6 +82,7 @@ def run() -> Iterator[Run]:
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
 class TestTorch(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, run: Run) -> Backend:
@@ -117,6 +118,7 @@ class TestTorch(BackendSuite):
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
 class TestStatic(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Backend:
