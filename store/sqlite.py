@@ -189,6 +189,7 @@ class SqliteLog:
                 crc = row[3]
             if damage or not rows:
                 raise Corrupt(seq + 1, damage or f"it is missing, but the head says {self._seq}")
+            rows = []  # gone before the next are read, so that never two such lists are held
             self._check()
 
     def _crc_after(self, seq: int) -> Any:

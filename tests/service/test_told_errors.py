@@ -35,7 +35,7 @@ def _chunk(content: str | None, finish: str | None = None, **beside: Any) -> dic
     return {
         "id": "t",
         "object": "chat.completion.chunk",
-        "model": "m",
+        "model": "alpha",
         "choices": [choice],
     } | beside
 

@@ -69,13 +69,13 @@ def test_a_correction_takes_the_first_values_place_everywhere() -> None:
     world = _world()
     apply(world, _decided("d"))
     _report(world, "d", quality=0.9, cost_usd=0.01)
-    assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(0.8)}
+    assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(0.8, abs=2**-16)}
     assert _report(world, "d", correction=True, quality=0.4).reward == pytest.approx(0.3)
     learner = world.learners["epsilon_greedy"]
-    assert learner.state.total == {"a": pytest.approx(0.3)}
+    assert learner.state.total == {"a": pytest.approx(0.3, abs=2**-16)}
     assert learner.state.count == {"a": 1.0}
     assert _report(world, "d", correction=True, cost_usd=0.02).reward == pytest.approx(0.2)
-    assert learner.state.total == {"a": pytest.approx(0.2)}
+    assert learner.state.total == {"a": pytest.approx(0.2, abs=2**-16)}
     assert (
         world.arms[ArmId("a")].observed_usd,
         world.arms[ArmId("a")].costs,
@@ -142,7 +142,7 @@ def test_silence_teaches_the_default_once_and_only_where_nothing_was_said() -> N
     ids = ("silent", "rewarded", "billed", "unheard of")
     apply(world, ev.DecisionsExpired(ts=3.0, ids=ids, default_reward=-0.25))
     state = world.learners["epsilon_greedy"].state
-    assert state.total == {"a": pytest.approx(0.8 - 0.25 - 0.25)}
+    assert state.total == {"a": pytest.approx(0.8 - 0.25 - 0.25, abs=2**-16)}
     assert state.count == {"a": 3.0}
     assert not world.pending.decisions
     dropped = _world()
@@ -218,7 +218,7 @@ def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> 
 
     _report(world, "d", cost_usd=0.01)
     assert said(0.9, provisional=True) is not None
-    assert (learner.state.total, pending.provisional) == ({"a": pytest.approx(0.8)}, True)
+    assert (learner.state.total, pending.provisional) == ({"a": pytest.approx(0.8, abs=2**-16)}, True)
     again = snapshot.restore(
         snapshot.read(snapshot.dump(world)),
         {"epsilon_greedy": policies.load("epsilon_greedy")},
@@ -229,7 +229,7 @@ def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> 
     superseding = said(0.4)
     assert superseding is not None
     assert superseding.correction
-    assert (learner.state.total, learner.state.count) == ({"a": pytest.approx(0.3)}, {"a": 1.0})
+    assert (learner.state.total, learner.state.count) == ({"a": pytest.approx(0.3, abs=2**-16)}, {"a": 1.0})
     assert not pending.provisional
     assert said(0.4) is None
     for late in (0.5, 0.9):
@@ -256,7 +256,7 @@ def test_a_users_reward_takes_the_place_of_a_judges_quality() -> None:
     apply(world, _expect(decision_rewarded(world.pending.decisions["d"], "d", judged, RULE, 2.0)))
     told = Reported(Signals(reward=-0.5))
     apply(world, _expect(decision_rewarded(world.pending.decisions["d"], "d", told, RULE, 2.0)))
-    assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(-0.5)}
+    assert world.learners["epsilon_greedy"].state.total == {"a": pytest.approx(-0.5, abs=2**-16)}
 
 
 def _expect(event: ev.Rewarded | None) -> ev.Rewarded:
