@@ -30,6 +30,7 @@ from loadtest.monitor_traffic import config, traffic
 from loadtest.prometheus import PrometheusFailed, prometheus
 
 _SPEED = 8.0
+_REDIRECTS = ("--redirect-rate", "0.05")
 FAILED = (DemoFailed, PrometheusFailed, StreamError, aiohttp.ClientError, ConnectionError)
 
 
@@ -39,7 +40,7 @@ def watched(
 ) -> Iterator[tuple[str, str]]:
     """URLs of a service in front of the recorded upstream, and of a Prometheus that scrapes it."""
     written = scratch / "monitor.toml"
-    with recorded_upstream(data, _SPEED, scratch) as upstream:
+    with recorded_upstream(data, _SPEED, scratch, *_REDIRECTS) as upstream:
         written.write_text(config(recorded, upstream, data_dir, scratch), encoding="utf-8")
         with serving(written) as url, prometheus(url, scratch / "prometheus") as watching:
             yield url, watching

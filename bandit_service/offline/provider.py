@@ -103,13 +103,24 @@ def tokens_of(cost_usd: float, prompt: int, spec: ArmSpec) -> tuple[int, int]:
 
 
 class RecordedUpstream:
-    """The server's handlers. speed: times faster than recorded. fail_rate: share of 503."""
+    """The server's handlers.
+
+    speed: times faster than recorded. fail_rate: share of 503. redirect_rate: share that the next
+    recorded model answers in the place of the one asked for, and says so, as providers do that
+    fall back.
+    """
 
     def __init__(
-        self, recorded: Recorded, speed: float = 1.0, fail_rate: float = 0.0, seed: int = 0
+        self,
+        recorded: Recorded,
+        speed: float = 1.0,
+        fail_rate: float = 0.0,
+        redirect_rate: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._answers = Answers(recorded)
-        self._speed, self._fail_rate, self._seed = speed, fail_rate, seed
+        self._speed, self._seed = speed, seed
+        self._fail_rate, self._redirect_rate = fail_rate, redirect_rate
         self._numbers = itertools.count()
 
     def app(self) -> web.Application:
@@ -155,6 +166,9 @@ class RecordedUpstream:
         number = next(self._numbers)
         if chance.uniform(self._seed, str(number)) < self._fail_rate:
             raise _refused(503, "this failure was asked for", None)
+        if chance.uniform(self._seed, f"redirect {number}") < self._redirect_rate:
+            names = list(self._answers.arms)
+            arm = names[(names.index(arm) + 1) % len(names)]
         answer = await asyncio.to_thread(self._answers.answer, arm, text)
         if answer is None:
             raise _refused(503, f"{arm!r} has no recorded answer to this query", None)

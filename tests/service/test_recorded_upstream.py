@@ -39,8 +39,12 @@ RECORDED = Recorded(
 
 
 @asynccontextmanager
-async def _upstream(fail_rate: float = 0.0, speed: float = 1000.0) -> AsyncIterator[str]:
-    server = RecordedUpstream(RECORDED, speed=speed, fail_rate=fail_rate)
+async def _upstream(
+    fail_rate: float = 0.0, speed: float = 1000.0, redirect_rate: float = 0.0
+) -> AsyncIterator[str]:
+    server = RecordedUpstream(
+        RECORDED, speed=speed, fail_rate=fail_rate, redirect_rate=redirect_rate
+    )
     runner = web.AppRunner(server.app(), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -113,6 +117,13 @@ async def test_errors_have_the_official_clients_shape() -> None:
     ):
         with pytest.raises(openai.InternalServerError, match="asked for"):
             await asking.completions.create(model="big", prompt="x")
+    async with (
+        _upstream(redirect_rate=1.0) as url,
+        openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as asking,
+    ):
+        other = await asking.completions.create(model="big", prompt=RECORDED.texts[0])
+        assert other.model == "small"
+        assert other.choices[0].text.startswith("small was recorded")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +132,7 @@ async def test_errors_have_the_official_clients_shape() -> None:
         (["--data", "none.jsonl"], "none.jsonl"),
         (["--speed", "0"], "--speed: must be above 0"),
         (["--fail-rate", "2"], "--fail-rate: from 0 to 1"),
+        (["--redirect-rate", "-1"], "--redirect-rate: from 0 to 1"),
     ],
 )
 def test_what_cannot_be_served_is_told_without_a_traceback(

@@ -218,7 +218,10 @@ def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> 
 
     _report(world, "d", cost_usd=0.01)
     assert said(0.9, provisional=True) is not None
-    assert (learner.state.total, pending.provisional) == ({"a": pytest.approx(0.8, abs=2**-16)}, True)
+    assert (learner.state.total, pending.provisional) == (
+        {"a": pytest.approx(0.8, abs=2**-16)},
+        True,
+    )
     again = snapshot.restore(
         snapshot.read(snapshot.dump(world)),
         {"epsilon_greedy": policies.load("epsilon_greedy")},
@@ -229,7 +232,10 @@ def test_a_users_word_takes_the_place_of_a_judges_and_no_judges_of_a_users() -> 
     superseding = said(0.4)
     assert superseding is not None
     assert superseding.correction
-    assert (learner.state.total, learner.state.count) == ({"a": pytest.approx(0.3, abs=2**-16)}, {"a": 1.0})
+    assert (learner.state.total, learner.state.count) == (
+        {"a": pytest.approx(0.3, abs=2**-16)},
+        {"a": 1.0},
+    )
     assert not pending.provisional
     assert said(0.4) is None
     for late in (0.5, 0.9):

@@ -40,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-rate", type=float, default=0.0, help="share of requests answered with 503"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the failures")
+    parser.add_argument(
+        "--redirect-rate",
+        type=float,
+        default=0.0,
+        help="share of requests that another model answers, which says so",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of failures and redirects")
     parser.add_argument(
         "--ready-file",
         type=Path,
@@ -53,8 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal; 2 where the arguments or the recording cannot be used."""
-    if not args.speed > 0.0 or not 0.0 <= args.fail_rate <= 1.0:
-        wrong = "--speed: must be above 0" if not args.speed > 0.0 else "--fail-rate: from 0 to 1"
+    wrong = "" if args.speed > 0.0 else "--speed: must be above 0"
+    for name, rate in (("fail", args.fail_rate), ("redirect", args.redirect_rate)):
+        if not 0.0 <= rate <= 1.0:
+            wrong = wrong or f"--{name}-rate: from 0 to 1"
+    if wrong:
         print(f"upstream: {wrong}", file=sys.stderr)
         return 2
     try:
@@ -67,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace, recorded: Recorded) -> None:
-    upstream = RecordedUpstream(recorded, args.speed, args.fail_rate, args.seed)
+    upstream = RecordedUpstream(recorded, args.speed, args.fail_rate, args.redirect_rate, args.seed)
     runner = web.AppRunner(upstream.app(), shutdown_timeout=1.0)
     await runner.setup()
     try:
