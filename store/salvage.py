@@ -141,9 +141,10 @@ def take_place(repaired: Path, path: Path, number: int) -> Path:
             damaged.hardlink_to(path)  # at no time is there no log in this place
             if wal.exists():
                 wal.rename(f"{damaged}-wal")
-            if mark.exists():  # which the new log may fall short of
-                mark.rename(f"{damaged}-synced")
             repaired.replace(path)
+            # until then a start is refused by it: the old main file lacks what the WAL held
+            if mark.exists():  # and the new log may fall short of it
+                mark.rename(f"{damaged}-synced")
             sync_directory(path.parent)
         except OSError as error:
             raise Full(f"{path} cannot be replaced ({error.strerror})") from None

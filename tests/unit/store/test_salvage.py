@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -486,6 +487,30 @@ def test_it_takes_the_place_of_the_damaged_one(tmp_path: Path) -> None:
     assert Path(f"{kept}-wal").read_bytes() == b"old"
     assert {each.name for each in tmp_path.iterdir()} == {path.name, kept.name, f"{kept.name}-wal"}
     assert [body for _, body in _read(path)] == _without(5)
+
+
+def test_a_kill_before_it_is_in_its_place_leaves_no_shorter_log_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, path = SqliteLog(tmp_path / "open.db"), tmp_path / "events.db"
+    log.append(records(1, 9))
+    log.sync()
+    for ending in ("", "-wal", "-synced"):  # as a kill leaves them: all records are in the WAL
+        shutil.copy(f"{log.path}{ending}", f"{path}{ending}")
+    log.close()
+    repaired = tmp_path / "new.db"
+    repair(path, repaired)
+
+    def killed(*_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        take_place(repaired, path, 1)
+    with pytest.raises(Corrupt, match="it ends at 0, but 9 events were on disk"):
+        SqliteLog(path)
+    take_place(repaired, path, 2)
+    assert len(_read(path)) == 9
 
 
 def test_writes_over_nothing(tmp_path: Path) -> None:
