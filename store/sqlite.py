@@ -236,6 +236,9 @@ class SqliteLog:
             return 0  # of a row that was trimmed
         if damage or not rows or not _batch.proven(rows[0]):
             raise Corrupt(max(first, self._base + 1), damage or "its checksum does not match")
+        _, wrong = _batch.bodies(rows[0], max(first, self._base + 1), None)
+        if wrong is not None:  # an owner that is damaged names nobody, and a seal would hide it
+            raise wrong
         found = [
             each
             for each in _batch.records(rows[0])

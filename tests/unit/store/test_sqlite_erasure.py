@@ -18,7 +18,7 @@ import pytest
 
 from bandit_service.testing.log_records import contents, owned
 from loadtest.old_log import OldWriter, as_format_1
-from store import Full, Offset, Record
+from store import Corrupt, Full, Offset, Record
 from store.sqlite import SqliteLog
 
 _ROOT = Path(__file__).parents[3]
@@ -193,4 +193,23 @@ def test_trimming_a_file_of_format_1_leaves_nothing_of_it(tmp_path: Path) -> Non
         log.trim(Offset(upto))
         log.forget("nobody", log.last)
         assert _there(path) == set(range(upto + 1, 1501))
+    log.close()
+
+
+@pytest.mark.parametrize("of", ["time", "owner"])
+def test_an_erasure_in_a_damaged_row_is_refused(tmp_path: Path, of: str) -> None:
+    """Else it seals what is damaged as if it were whole, or finds nothing and reports success."""
+    path = tmp_path / "events.db"
+    log = SqliteLog(path)
+    log.append([_marked(1, "bob", 100), _marked(2, "ann", 100), _marked(3, "bob", 100)])
+    log.close()
+    content = bytearray(path.read_bytes())
+    owner = content.index(b"ann[mark000002]")
+    content[owner if of == "owner" else owner - len("e2decision") - 24] ^= 1
+    path.write_bytes(content)
+    log = SqliteLog(path)
+    with pytest.raises(Corrupt, match="damaged at offset 2"):
+        log.forget("ann", log.last)
+    with pytest.raises(Corrupt, match="damaged at offset 2"):
+        contents(log)
     log.close()
