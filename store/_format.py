@@ -78,14 +78,17 @@ def found_format(db: sqlite3.Connection, path: Path) -> int:
 
 
 def prepare(db: sqlite3.Connection, epoch: int) -> None:
-    """Make what is missing, within the caller's transaction, and write the epoch."""
+    """Make what is missing, within the caller's transaction, and write the epoch.
+
+    The head of records is never made: if it is missing, it was lost, and `read_head` says so.
+    """
     for statement in SCHEMA.split(";"):
         if statement.strip():
             db.execute(statement)
     db.execute("DROP TABLE IF EXISTS migration")  # of the old log that this one was made of
     db.execute(
-        "INSERT INTO head (one, seq, epoch, crc, format) VALUES (1, 0, ?, 0, ?) "
-        "ON CONFLICT DO NOTHING",
+        "INSERT INTO head (one, seq, epoch, crc, format) SELECT 1, 0, ?, 0, ? "
+        "WHERE NOT EXISTS (SELECT 1 FROM batch) ON CONFLICT DO NOTHING",
         (epoch, FORMAT),
     )
     db.execute("UPDATE head SET epoch = ? WHERE one = 1", (epoch,))

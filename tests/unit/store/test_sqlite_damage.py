@@ -69,6 +69,16 @@ def _asked(path: Path, query: str) -> Any:
     return found
 
 
+def test_a_head_that_is_lost_is_not_made_again(tmp_path: Path) -> None:
+    """A repair would trust it."""
+    path = _closed(tmp_path / "events.db", 10)
+    Path(f"{path}-synced").unlink(missing_ok=True)
+    _changed(path, "DELETE FROM head")
+    with pytest.raises(Corrupt, match="the row that holds the end of the log is damaged"):
+        SqliteLog(path)
+    assert _asked(path, "SELECT count(*) FROM head") == (0,)
+
+
 def _damage(path: Path) -> int:
     """The offset that opening or replaying names."""
     with pytest.raises(Corrupt, match="the log is damaged at offset") as found:
@@ -114,7 +124,7 @@ def test_any_flipped_byte_of_a_record_is_an_error_or_harmless(tmp_path: Path) ->
 
 
 _HEAD = [
-    ("DELETE FROM head", 1),
+    ("DELETE FROM head", 0),
     ("UPDATE head SET seq = 12", 11),
     ("UPDATE head SET seq = 8", 9),
     ("UPDATE head SET crc = crc + 1", 10),
