@@ -43,6 +43,11 @@ class Calibrations:
             self._count()
             self._policy, self._arms = event.policy, arms
             self._of = self.policies.setdefault(event.policy, Calibration())
+        # raised here and now: what waits is counted in the fold of another event
+        if len(event.propensities) != len(arms):
+            raise ValueError(f"{len(event.propensities)} propensities of {len(arms)} arms")
+        if not -len(arms) <= event.drawn < len(arms):
+            raise IndexError(f"arm {event.drawn} of {len(arms)}")
         self._waiting.append(event.propensities)
         self._drawn.append(event.drawn)
 

@@ -76,7 +76,8 @@ class Calibration:
         other, as `add` does; numpy's own sum would not.
         """
         p = np.array(propensities)
-        if len(p) == 1 or p.min() <= 0.0 or p.max() >= 1.0:
+        by_chance = p.min() > 0.0 and p.max() < 1.0  # neither with a NaN
+        if len(p) == 1 or not by_chance or len(set(arms)) < len(arms):
             for row, at in zip(propensities, drawn, strict=True):
                 self.add(zip(arms, row, strict=True), arms[at])
             return
