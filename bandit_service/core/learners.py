@@ -37,14 +37,15 @@ class Learners(dict[str, Learner]):
 
     @contextmanager
     def in_blocks(self) -> Iterator[None]:
-        """While a log is folded, those that can learn many outcomes at once do so."""
+        """While a log is folded, those that can learn many outcomes at once do so.
+
+        What waits when an error ends the fold is not learned: the world is of no use any more.
+        """
         for learner in self.values():
             learner.learn_in_blocks()
-        try:
-            yield
-        finally:
-            for learner in self.values():
-                learner.learn_at_once()
+        yield
+        for learner in self.values():
+            learner.learn_at_once()
 
     def folded(self) -> dict[str, KeptLearner]:
         """All of them, as they are kept."""

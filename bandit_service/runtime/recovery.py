@@ -220,15 +220,19 @@ def _folded(
 ) -> Recovered:
     """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
     world, total, erased, unknown = start.world, log.last, start.erased, 0
-    with world.learners.in_blocks():
-        for offset, body in log.replay(begin or Offset(0)):
-            erased += not body
-            if offset > start.after:
-                unknown += not body
-                world = _applied(world, int(offset), body)
-                world.history.take_changes()
-            if progress is not None and (offset % 500 == 0 or offset == total):
-                progress(int(offset), int(total))
+    offset = after = begin or Offset(0)
+    try:
+        with world.learners.in_blocks():
+            for offset, body in log.replay(after):
+                erased += not body
+                if offset > start.after:
+                    unknown += not body
+                    world = _applied(world, int(offset), body)
+                    world.history.take_changes()
+                if progress is not None and (offset % 500 == 0 or offset == total):
+                    progress(int(offset), int(total))
+    except OF_THE_MACHINE as error:  # of the last lessons, which are learned after their events
+        raise _not_applied(f"the events up to offset {offset}", error) from None
     world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return replace(start, world=world, erased=erased, unknown=unknown)
 
@@ -244,10 +248,14 @@ def _applied(world: World, offset: int, body: bytes) -> World:
             "wrote it, or a newer one"
         ) from None
     except OF_THE_MACHINE as error:
-        raise NotApplied(
-            f"the event at offset {offset} cannot be applied ({type(error).__name__}); give the "
-            "process more memory, or configure another policy"
-        ) from None
+        raise _not_applied(f"the event at offset {offset}", error) from None
+
+
+def _not_applied(what: str, error: Exception) -> NotApplied:
+    return NotApplied(
+        f"{what} cannot be applied ({type(error).__name__}); give the process more memory, or "
+        "configure another policy"
+    )
 
 
 def task_arguments(policy: PolicySettings, settings: Settings) -> dict[str, Any]:
