@@ -6,7 +6,7 @@ data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -86,11 +86,21 @@ def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> Wo
 
     A policy that was not there begins with nothing learned. ValueError when it is no world.
     """
-    makers = {Learners: partial(_learners, by_label=by_label, serving=serving)}
-    try:
-        return codec.load(kept.world, World, makers)
-    except (*codec.UNREADABLE, ValueError) as error:
-        raise _unreadable(error) from None
+    return _world(kept, partial(_learners, by_label=by_label, serving=serving))
+
+
+def restore_untaught(kept: Kept, policy: Policy[Any], serving: str) -> World:
+    """The world that was kept, with this policy alone, which has learned nothing.
+
+    Of what policies had learned nothing is read, so it may be of another fold of theirs.
+    """
+
+    def untaught(_: dict[str, KeptLearner]) -> Learners:
+        made = Learners({serving: Learner(policy, policy.init())})
+        made.serving = serving
+        return made
+
+    return _world(kept, untaught)
 
 
 def restore_before(
@@ -118,6 +128,13 @@ def dump_learner(learner: Learner) -> bytes:
 def load_learner(data: bytes, policy: Policy[Any]) -> Learner:
     """The learner that `dump_learner` made `data` from."""
     return codec.load(data, KeptLearner).with_policy(policy)
+
+
+def _world(kept: Kept, learners: Callable[[dict[str, KeptLearner]], Learners]) -> World:
+    try:
+        return codec.load(kept.world, World, {Learners: learners})
+    except (*codec.UNREADABLE, ValueError) as error:
+        raise _unreadable(error) from None
 
 
 def _learners(

@@ -277,21 +277,24 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
 def _beginning(
     task: Task, policy: policies.Policy[Any], snapshots: FileSnapshots
 ) -> tuple[int, World, bytes]:
-    by_name = {task.policy: policy}
+    """From where on, and the world there; as at a start, what it cannot read is not there."""
+    by_name, found, why = {task.policy: policy}, None, ""
     if task.begin == "newest":
         found = snapshots.latest(task.key)
-        if found is not None and found[0] >= task.first - 1:
-            kept = snapshot.read(found[1])
-            return int(found[0]), snapshot.restore(kept, by_name, task.policy), kept.mark
     elif task.first > 1:
-        base = snapshots.oldest(task.base_key)
-        if base is not None and base[0] >= task.first - 1:
-            kept = snapshot.read(base[1])
-            world = snapshot.restore(kept, by_name, task.policy)
-            world.learners[task.policy] = Learner(policy, policy.init())
-            return int(base[0]), world, kept.mark
+        found = snapshots.oldest(task.base_key)
+    if found is not None and found[0] >= task.first - 1:
+        try:
+            kept = snapshot.read(found[1])
+            if task.begin == "newest":
+                world = snapshot.restore(kept, by_name, task.policy)
+            else:
+                world = snapshot.restore_untaught(kept, policy, task.policy)
+            return int(found[0]), world, kept.mark
+        except (ValueError, TypeError) as error:
+            why = f" (that of event {found[0]} is unusable: {error})"
     if task.first > 1:
-        raise SystemExit(f"the log begins at {task.first} and no snapshot reaches it")
+        raise SystemExit(f"the log begins at {task.first} and no snapshot reaches it{why}")
     return 0, new_world(by_name, task.policy, task.capacity, task.per_item), b""
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from bandit_service.core import snapshot
+import policies
+from bandit_service.core import codec, snapshot
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
 from bandit_service.core.learner import Learner
 from bandit_service.core.world import World, new_world
+from bandit_service.runtime import folding
 from bandit_service.testing.wrong_policies import Honest
-from policies import fold_of
+from policies import ArmId, fold_of
 from policies.epsilon_greedy import EpsilonGreedy
+from store import Offset
+from store.snapshots import FileSnapshots
 
 
 @dataclass(frozen=True)
@@ -49,3 +57,72 @@ def test_so_is_the_state_of_a_policy_that_the_log_described(
     monkeypatch.setattr(EpsilonGreedy, "fold", 1, raising=False)
     with pytest.raises(ValueError, match="EpsilonGreedy is of its fold 0"):
         snapshot.restore(snapshot.read(kept), {"own": Honest()}, "own")
+
+
+def _events() -> list[bytes]:
+    specs = [ev.ArmSpec(id=ArmId(id), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0) for id in "abc"]
+    return [ev.encode(ev.ArmAdded(ts=0.0, arm=spec, source="api")) for spec in specs]
+
+
+def _folded(task: folding.Task, after: int) -> tuple[int, folding.Folded]:
+    """From where on the folding process wanted events, and what it made of those after `after`."""
+    chunk, sink = list(enumerate(_events(), 1))[after:], io.BytesIO()
+    folding.fold(io.BytesIO(b"".join(map(folding.framed, (task, chunk, [])))), sink)
+    sink.seek(0)
+    begin = folding.read_frame(sink, folding.Begin)
+    return begin.after, folding.read_frame(sink, folding.Folded)
+
+
+def _kept(directory: Path, name: str, beside: str, upto: int) -> FileSnapshots:
+    """A snapshot of the first events, with a policy that the log described."""
+    world = new_world({name: policies.load(name)}, name, 10, 10)
+    for body in _events()[:upto]:
+        apply(world, ev.decode(body))
+    policy = policies.load(beside)
+    world.learners[f"beside:{beside}"] = Learner(policy, policy.init(), name=beside)
+    snapshots = FileSnapshots(directory)
+    snapshots.save(Offset(upto), "key", snapshot.dump(world))
+    return snapshots
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"), [("epsilon_greedy", "uniform"), ("uniform", "epsilon_greedy")]
+)
+def test_the_folding_process_then_begins_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, beside: str
+) -> None:
+    """As the start did; else there would be no snapshot, and no erasure, until a clean stop."""
+    snapshots = _kept(tmp_path, name, beside, 2)
+    monkeypatch.setattr(EpsilonGreedy, "fold", 1, raising=False)
+    task = folding.Task(name, {}, "key", 10, 10, str(tmp_path), 3)
+    after, folded = _folded(task, 0)
+    assert (after, folded.at) == (0, 3)
+    found = snapshots.latest("key")
+    assert found is not None
+    world = snapshot.restore(snapshot.read(found[1]), {name: policies.load(name)}, name)
+    assert (found[0], list(world.arms)) == (3, ["a", "b", "c"])
+
+
+def test_where_the_log_begins_later_it_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kept(tmp_path, "epsilon_greedy", "uniform", 2)
+    monkeypatch.setattr(EpsilonGreedy, "fold", 1, raising=False)
+    task = folding.Task("epsilon_greedy", {}, "key", 10, 10, str(tmp_path), 3, first=2)
+    with pytest.raises(SystemExit, match=r"begins at 2 and no snapshot reaches it .*of its fold 0"):
+        _folded(task, 1)
+
+
+@pytest.mark.parametrize("name", ["epsilon_greedy", "uniform"])
+def test_a_policy_that_begins_fresh_needs_nothing_that_others_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    _kept(tmp_path, "epsilon_greedy", "epsilon_greedy", 2)
+    monkeypatch.setattr(EpsilonGreedy, "fold", 1, raising=False)
+    fresh: dict[str, Any] = {"begin": "fresh", "base_key": "key", "first": 2, "save": False}
+    task = folding.Task(name, {}, "other", 10, 10, str(tmp_path), 3, **fresh)
+    after, folded = _folded(task, 2)
+    assert (after, folded.at) == (2, 3)
+    policy = policies.load(name)
+    learner = snapshot.load_learner(folded.learner, policy)
+    assert codec.dump(learner.state) == codec.dump(policy.init())
