@@ -22,7 +22,7 @@ from store._ids import Ids, write
 from store._old_rows import OldLog
 from store._opening import closed_on_failure, opened
 from store._protocols import Record
-from store.errors import Corrupt, Full
+from store.errors import Corrupt, Full, StoreError
 
 _log = logging.getLogger("bandit.store")
 _AT_ONCE = 8192  # records of a transaction: so much is done again after a kill
@@ -39,7 +39,7 @@ def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
     """Make the log that `db` has open one of this format; a connection to that, `db` is closed.
 
     Raises Corrupt, naming the record, where one is not as it was written, and Full where there is
-    no space; both leave the old log as it was.
+    no space; whatever is raised leaves the old log as it was.
     """
     with closed_on_failure(path, db):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that all of it is in one file
@@ -57,16 +57,25 @@ def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
         except Corrupt:
             remove(new)  # it is not gone on with: a repair comes first
             raise
-        except (sqlite3.DatabaseError, OSError) as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise Full(
                 f"{new} cannot be written ({error}); the log gets a new format, for which about "
                 f"{old.size_bytes} bytes must be free beside it"
+            ) from None
+        except sqlite3.DatabaseError as error:
+            remove(new)
+            raise StoreError(
+                f"{new} does not hold what was written to it ({error}); the log is as it was, and "
+                "gets a new format at the next start: check the disk"
             ) from None
     try:
         with held(new):  # nobody opens it before the old one is closed
             new.replace(path)
             sync_directory(path.parent)
             db.close()  # which deletes the WAL of this name, and that is empty
+    except StoreError:  # of `held`
+        db.close()
+        raise
     except OSError as error:
         db.close()
         raise Full(f"{path} cannot be replaced ({error.strerror})") from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from bandit_service.runtime.supervisor import Kept
@@ -58,12 +58,25 @@ class LogCheck:
             while not await self._read(Offset(first_of(self._writer.log) - 1)):
                 pass
         except Corrupt as error:
-            with suppress(OSError):
-                self._note.write_text(f"{error}\n", encoding="utf-8")
+            self._ask(error)
             self._writer.damaged(error)
             return
         seconds = round(time.monotonic() - begun, 3)
         _log.info("the log is verified", extra={"upto": self._upto, "seconds": seconds})
+
+    def _ask(self, damage: Corrupt) -> None:
+        """Write the note; without it the next start would serve again until it finds the same."""
+        try:
+            with self._note.open("w", encoding="utf-8") as note:
+                note.write(f"{damage}\n")
+                note.flush()
+                os.fsync(note.fileno())
+        except OSError as error:
+            _log.error(
+                "the note that makes a start verify the whole log cannot be written; "
+                'set log.verify = "all" until the log is repaired',
+                extra={"path": str(self._note), "why": error.strerror},
+            )
 
     async def _read(self, after: Offset) -> bool:
         """All records from there on; False where retention deleted some meanwhile."""

@@ -15,7 +15,7 @@ import pytest
 
 from bandit_service.testing.log_records import contents, expected, owned, record, records
 from loadtest.old_log import OldWriter, as_format_1
-from store import Corrupt, Full, Locked, Offset, Record, Unsupported, open_to_read
+from store import Corrupt, Full, Locked, Offset, Record, StoreError, Unsupported, open_to_read
 from store import _migrate as migrate
 from store.sqlite import SqliteLog
 
@@ -243,6 +243,43 @@ def test_a_damaged_beginning_of_the_new_log_is_made_again(tmp_path: Path) -> Non
     migrate.beside(path).write_bytes(content)
     log = SqliteLog(path)
     assert contents(log, 200) == _left(2000)
+    log.close()
+
+
+def test_a_disk_that_gives_back_something_else_is_not_told_as_a_full_one(tmp_path: Path) -> None:
+    path = _old(tmp_path / "events.db", 500)
+    before = path.read_bytes()
+
+    def differs(*_: object) -> None:
+        raise sqlite3.DatabaseError("its checksum does not match")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrate, "_verify", differs)
+        with pytest.raises(StoreError, match="does not hold what was written to it") as found:
+            SqliteLog(path)
+    assert "must be free" not in str(found.value)
+    assert {each.name for each in tmp_path.iterdir()} == {path.name}
+    assert path.read_bytes() == before
+    log = SqliteLog(path)
+    assert contents(log, 50) == _left(500)
+    log.close()
+
+
+@pytest.mark.parametrize("refused", [Locked("new"), Full("new")])
+def test_a_new_log_that_cannot_be_held_lets_go_of_the_old_one(
+    tmp_path: Path, refused: StoreError
+) -> None:
+    path = _old(tmp_path / "events.db", 500)
+
+    def held(_: Path) -> None:
+        raise refused
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrate, "held", held)
+        with pytest.raises(type(refused)):
+            SqliteLog(path)
+    log = SqliteLog(path)  # while the error, and so the connection, is still there
+    assert contents(log, 50) == _left(500)
     log.close()
 
 
