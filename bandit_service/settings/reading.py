@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,10 @@ PREFIX = "BANDIT_"
 URL, KEY = f"{PREFIX}URL", f"{PREFIX}KEY"
 """Which service commands and clients ask, and with which key; no settings of a service."""
 DEFAULT_URL = "http://127.0.0.1:8080"
-
+_LINK = re.compile(
+    rf"{PREFIX}SERVICE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+"""What Kubernetes sets in each pod beside a Service of our name (enableServiceLinks)."""
 
 _OLD_FLOOR = 0.01
 """What exploration.floor was where a file set its bound alone, and is there."""
@@ -50,7 +54,9 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     overrides = {
         key: value
         for key, value in environ.items()
-        if key.startswith(PREFIX) and key not in (f"{PREFIX}CONFIG", URL, KEY)
+        if key.startswith(PREFIX)
+        and key not in (f"{PREFIX}CONFIG", URL, KEY)
+        and not _LINK.fullmatch(key)
     }
     known = rules()
     values: dict[str, Any] = {}

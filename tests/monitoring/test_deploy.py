@@ -109,6 +109,7 @@ def test_the_service_monitor_finds_the_service() -> None:
     assert workload["spec"]["replicas"] == 1  # the log has one writer
     pod = workload["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["enableServiceLinks"] is False  # variables that begin as our settings do
     (container,) = pod["containers"]
     paths = {row.path for row in ROUTES}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

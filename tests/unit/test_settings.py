@@ -35,6 +35,19 @@ def test_the_environment_overrides_the_file_which_overrides_the_default(tmp_path
     assert chosen.policy.parameters == {"blend": 0.2}
 
 
+def test_what_kubernetes_sets_in_a_pod_is_no_setting(tmp_path: Path) -> None:
+    links = {
+        "SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "8080", "SERVICE_PORT_HTTP": "8080",
+        "PORT": "tcp://10.0.0.1:8080", "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "PORT_8080_TCP_PROTO": "tcp", "PORT_8080_TCP_PORT": "8080",
+        "PORT_8080_TCP_ADDR": "10.0.0.1",
+    }  # fmt: skip
+    environ = {f"BANDIT_SERVICE_{name}": value for name, value in links.items()}
+    assert _read(tmp_path, "", **environ).server.host == "127.0.0.1"
+    with pytest.raises(settings.BadSettings, match="BANDIT_SERVICE_HOST: no such setting"):
+        _read(tmp_path, "", BANDIT_SERVICE_HOST="0.0.0.0")
+
+
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     text = """
     log_level = "loud"
