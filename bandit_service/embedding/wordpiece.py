@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import Any
 
-_UNKNOWN_WORDS = 100_000
+_CHARACTERS = 10_000
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -26,7 +26,7 @@ class NotBert(Exception):
 class WordPiece:
     """`encode` gives the ids of a text, [CLS] and [SEP] among them, at most `most` of them.
 
-    Linear in the text. NotBert for a tokenizer of another kind.
+    Linear in the text, of which nothing is kept. NotBert for a tokenizer of another kind.
     """
 
     def __init__(self, described: dict[str, Any], most: int) -> None:
@@ -49,7 +49,6 @@ class WordPiece:
         marks = [re.escape(mark) for mark in sorted(self._special, key=len, reverse=True)]
         self._split = re.compile(f"({'|'.join(marks)})") if marks else None
         self._characters = _Characters(cleaning)
-        self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
         """The ids of the beginning of a text, as many as are read."""
@@ -61,7 +60,11 @@ class WordPiece:
             else:
                 for word in part.translate(self._characters).split(" "):
                     if word:
-                        ids += self._known.get(word) or self._pieces(word)
+                        whole = self._vocabulary.get(word)
+                        if whole is None or len(word) > self._longest:
+                            ids += self._pieces(word)
+                        else:
+                            ids.append(whole)
                     if len(ids) >= room:
                         break
             if len(ids) >= room:
@@ -84,13 +87,14 @@ class WordPiece:
             else:
                 pieces = self._unknown
                 break
-        if len(self._known) < _UNKNOWN_WORDS:
-            self._known[word] = pieces
         return pieces
 
 
 class _Characters(dict[int, str]):
-    """What becomes of each character: nothing, a space, a word of its own, or lower case."""
+    """What becomes of each character: nothing, a space, a word of its own, or lower case.
+
+    The first 10,000 that are met are kept: a language has fewer, and Unicode a million.
+    """
 
     def __init__(self, cleaning: dict[str, Any]) -> None:
         super().__init__()
@@ -101,7 +105,9 @@ class _Characters(dict[int, str]):
         self._bare = self._lower if bare is None else bool(bare)
 
     def __missing__(self, code: int) -> str:
-        self[code] = made = self._made(chr(code))
+        made = self._made(chr(code))
+        if len(self) < _CHARACTERS:
+            self[code] = made
         return made
 
     def _made(self, character: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import unicodedata
@@ -43,6 +44,20 @@ def test_latin_texts_have_the_same_tokens(text: str) -> None:
 )  # fmt: skip
 def test_odd_texts_have_the_same_tokens(text: str) -> None:
     assert OURS.encode(text) == THEIRS.encode(text).ids
+
+
+def test_nothing_of_a_text_is_kept() -> None:
+    """Neither its words, which would outlive an erasure, nor every character that there is."""
+    ours = WordPiece(DESCRIBED, 64)
+    before = copy.deepcopy(vars(ours))
+    ours.encode("my password is hunter2-xyzzy")
+    for code in range(0x10000, 0x10000 + 20_000):
+        ours.encode(chr(code))
+    after = vars(ours)
+    characters, first = after.pop("_characters"), before.pop("_characters")
+    assert after == before
+    assert all(isinstance(code, int) for code in characters)
+    assert len(first) < len(characters) <= 10_000
 
 
 def test_every_character_of_the_first_plane_is_taken_alike_or_is_younger_than_unicode_8() -> None:
