@@ -17,8 +17,8 @@ from pathlib import Path
 NEXT = "0.2.0"
 """What the first tag is to be, or the next one where no tag can be seen."""
 UNKNOWN = f"{NEXT}.dev0"
-GIVEN = "BANDIT_BUILD_VERSION"
-"""The variable that sets it where nothing else is known, as in an image."""
+GIVEN = "HATCH_BANDIT_SERVICE_VERSION"
+"""The variable that sets it, whatever git says, as for an image. No setting of the service."""
 
 _DESCRIBED = re.compile(
     r"v(?P<tag>\d+(?:\.\d+)*)(?:-(?P<after>\d+)-g(?P<commit>[0-9a-f]+))?(?P<dirty>-dirty)?"
@@ -37,6 +37,8 @@ def of(described: str) -> str:
     ('0.2.0', '0.2.0')
     >>> of("v0.2.0-3-gabc123"), of("v0.2.0-0-gabc123-dirty")
     ('0.2.1.dev3+gabc123', '0.2.1.dev0+gabc123.dirty')
+    >>> of("v0.2.0-rc1-0-gabc123")
+    ''
     """
     found = _DESCRIBED.fullmatch(described)
     if found is None:
@@ -66,19 +68,24 @@ def _checked_out(root: Path) -> str:
     if not top or Path(top).resolve() != root.resolve():
         return ""
     described = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*", "--dirty")
-    if described:
-        return of(described)
+    if found := of(described):
+        return found
     commits, commit = _git(root, "rev-list", "--count", "HEAD"), _git(root, "describe", "--always")
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     return f"{NEXT}.dev{commits}+" + _local(commit, dirty) if commit else ""
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git prints; "" where it fails or is not there."""
+    """What git prints of `root`; "" where it fails or is not there.
+
+    Within a hook of git the environment names another repository.
+    """
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607 - the git of whoever builds
             cwd=root,
+            env=environ,
             capture_output=True,
             text=True,
             check=False,
