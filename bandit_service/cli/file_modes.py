@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import tomllib
 from pathlib import Path
 
+from bandit_service.parsing.inputs import text_of
 from bandit_service.settings import Settings
 
 _OTHERS = 0o004
@@ -15,7 +17,9 @@ def open_to_others(settings: Settings, config: Path | None) -> list[Path]:
     files = [Path(settings.server.tls_key)] if settings.server.tls_key else []
     if settings.security.keys_file:
         beside = Path() if config is None else config.parent
-        files.append(beside / settings.security.keys_file)
+        file = beside / settings.security.keys_file
+        with contextlib.suppress(OSError):  # it was there when the settings were read
+            files += [file] if tomllib.loads(text_of(file)).get("keys") else []
     if config is not None and settings.keys:
         files.append(config)
     found = []

@@ -54,7 +54,17 @@ def exposure(settings: Settings) -> str:
         return "server.tls_cert: must be set together with server.tls_key"
     if server.tls_client_ca and not server.tls_cert:
         return "server.tls_client_ca: needs server.tls_cert and server.tls_key"
-    if server.insecure or _is_loopback(server.host):
+    if _is_loopback(server.host):
+        return ""
+    keyless = settings.security.keys_file and settings.origins["keys"].startswith("default and ")
+    if server.insecure and keyless and not settings.keys:
+        return (
+            f"security.keys_file: {settings.security.keys_file} has no [[keys]], and server.host "
+            f"{server.host!r} is reached from other machines, which could do everything; add a key "
+            "(`bandit-service keys new`), or say keys = [] beside [security], or BANDIT_KEYS=[], "
+            "where that is meant"
+        )
+    if server.insecure:
         return ""
     missing = [
         what

@@ -83,8 +83,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     keys = tables.keys_of(given["keys"], "", mistakes)
     if file := values["security.keys_file"]:
         more = Path(file) if path is None else path.parent / file
-        there = _document(more, mistakes).get("keys", [])
-        keys += tables.keys_of(there, f"{more}: ", mistakes, keys)
+        keys += tables.keys_of_file(_document(more, mistakes), more, mistakes, keys)
         origins["keys"] += f" and {more}"
     variables = [PREFIX + key.replace(".", "_").upper() for key in (*known, *TABLES)]
     mistakes += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -93,6 +94,18 @@ def arms_of(items: Any, mistakes: list[str]) -> tuple[ArmSpec, ...]:
             mistakes.append(f"arms[{i}].id: duplicate id {arm.id!r}")
         arms.append(arm)
     return tuple(arms)
+
+
+def keys_of_file(
+    document: dict[str, Any], path: Path, mistakes: list[str], known: tuple[ApiKey, ...]
+) -> tuple[ApiKey, ...]:
+    """The keys of a keys_file, which has nothing else: a misspelt table must not mean no key."""
+    mistakes += [
+        f"{path}: {name}: no such name{did_you_mean(name, ['keys'])}; it has [[keys]] only"
+        for name in document
+        if name != "keys"
+    ]
+    return keys_of(document.get("keys", []), f"{path}: ", mistakes, known)
 
 
 def keys_of(

@@ -75,9 +75,8 @@ def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_pat
 
     (compose,) = _documents("compose.yaml")
     service = compose["services"]["bandit-service"]
-    (mounted,) = service["configs"]
-    assert service["command"][-1] == mounted["target"]
-    text = (DEPLOY / compose["configs"][mounted["source"]]["file"]).read_text(encoding="utf-8")
+    mounted = {target: source for source, target, *_ in (v.split(":") for v in service["volumes"])}
+    text = (DEPLOY / mounted[service["command"][-1]]).read_text(encoding="utf-8")
     (secret,) = service["secrets"]
     assert f'"{secret["target"]}"' in text
     default = re.findall(r":-(.*)}$", compose["secrets"][secret["source"]]["file"])
@@ -134,6 +133,22 @@ def test_settings_in_the_files_are_settings() -> None:
                 assert name in known, (path, name)
 
 
+def test_without_a_key_compose_serves_its_loopback_and_a_pod_nobody(tmp_path: Path) -> None:
+    (compose,) = _documents("compose.yaml")
+    here = tmp_path / "bandit.toml"
+    here.write_text(f'[security]\nkeys_file = "{DEPLOY / "keys.toml"}"\n')
+    environ = compose["services"]["bandit-service"]["environment"]
+    assert settings.exposure(settings.read(here, environ)) == ""
+    pod = settings.read(here, _environ_of_the_pod())
+    assert "keys.toml has no [[keys]]" in settings.exposure(pod)
+
+
+def _environ_of_the_pod() -> dict[str, str]:
+    _, _, workload = _documents("kubernetes/bandit-service.yaml")
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
 def _borders(environ: dict[str, str], keys: bool) -> Borders:
     server = settings.read(None, environ).server
     return Borders.of(server.allowed_hosts, server.allowed_origins, server.host, False, keys)
@@ -146,10 +161,7 @@ def test_who_asks_by_the_files_names_is_served() -> None:
     (scraped,) = _documents("prometheus/prometheus.yaml")
     for host in (*scraped["scrape_configs"][0]["static_configs"][0]["targets"], "127.0.0.1:8080"):
         borders.cross(Headers([host]), "open")
-    _, _, workload = _documents("kubernetes/bandit-service.yaml")
-    (container,) = workload["spec"]["template"]["spec"]["containers"]
-    environ = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    pods = _borders(environ, keys=True)
+    pods = _borders(_environ_of_the_pod(), keys=True)
     for host in ("10.244.0.7:8080", "172.17.0.3:8080", "192.168.3.4:8080", "[fd00::7]:8080"):
         pods.cross(Headers([host]), "open")
         pods.cross(Headers([host]), "")
@@ -167,7 +179,7 @@ def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
         for mount in service["volumes"]:
             source = mount.split(":")[0]
             if source.startswith("."):
-                assert (DEPLOY / source).is_dir()
+                assert (DEPLOY / source).exists()
             else:
                 assert source in compose["volumes"]
     build = compose["services"]["bandit-service"]["build"]

@@ -22,7 +22,8 @@ _WHO = ("-c", "user.name=n", "-c", "user.email=e@example.invalid", "-c", "commit
 
 def _git(where: Path, *arguments: str) -> str:
     command = ["git", *_WHO, *arguments]
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    ours = os.environ.items()  # noqa: TID251 - passed on
+    environ = {key: value for key, value in ours if not key.startswith("GIT_")}
     done = subprocess.run(
         command, cwd=where, env=environ, capture_output=True, text=True, check=True
     )

@@ -488,9 +488,10 @@ async def test_no_file_of_the_service_is_for_other_users(tmp_path: Path, models:
 
 async def test_a_file_of_keys_that_others_can_read_is_told(tmp_path: Path, models: Path) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text("")
+    keys.write_text(f'[[keys]]\nid = "a"\nhash = "{"0" * 64}"\nscopes = ["read"]\n')
     keys.chmod(0o644)
     more = {"BANDIT_SECURITY_KEYS_FILE": str(keys), "BANDIT_LOG_LEVEL": "warning"}
     async with _running(tmp_path / "var", models, **more) as (_, process):
         told = [line for line in _lines(process) if "can read a file" in line["message"]]
         assert [line["path"] for line in told] == [str(keys)]
+        assert f"chmod 400 {keys}" in told[0]["why"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bandit_service import cli, settings
+from bandit_service.cli.file_modes import open_to_others
 
 
 def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
@@ -46,6 +47,47 @@ def test_what_kubernetes_sets_in_a_pod_is_no_setting(tmp_path: Path) -> None:
     assert _read(tmp_path, "", **environ).server.host == "127.0.0.1"
     with pytest.raises(settings.BadSettings, match="BANDIT_SERVICE_HOST: no such setting"):
         _read(tmp_path, "", BANDIT_SERVICE_HOST="0.0.0.0")
+
+
+@pytest.mark.parametrize("text", ["[[key]]\nid = 'a'", "[keys_file]", "id = 'a'"])
+def test_a_keys_file_has_keys_only(tmp_path: Path, text: str) -> None:
+    """A table that is misspelt would be no key, and without keys everybody may do everything."""
+    (tmp_path / "keys.toml").write_text(text)
+    with pytest.raises(settings.BadSettings, match=r"keys\.toml: \w+: no such name"):
+        _read(tmp_path, "[security]\nkeys_file = 'keys.toml'")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "refused"),
+    [
+        ("", "0.0.0.0", True),
+        ("keys = []", "0.0.0.0", False),
+        ("", "127.0.0.1", False),
+    ],
+)
+def test_a_keys_file_without_a_key_is_refused_where_others_reach(
+    tmp_path: Path, text: str, host: str, refused: bool
+) -> None:
+    (tmp_path / "keys.toml").write_text("# none yet")
+    chosen = _read(
+        tmp_path,
+        f"{text}\n[security]\nkeys_file = 'keys.toml'\n",
+        BANDIT_SERVER_HOST=host,
+        BANDIT_SERVER_INSECURE="true",
+    )
+    assert ("keys.toml has no [[keys]]" in settings.exposure(chosen)) == refused
+
+
+def test_a_file_that_others_can_read_is_told_of_where_it_has_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text("# none yet")
+    file.chmod(0o644)
+    text = "[security]\nkeys_file = 'keys.toml'"
+    config = tmp_path / "config.toml"
+    assert open_to_others(_read(tmp_path, text), config) == []
+    file.write_text(f"[[keys]]\nid = 'a'\nhash = '{'0' * 64}'\nscopes = ['read']")
+    config.chmod(0o600)
+    assert open_to_others(_read(tmp_path, text), config) == [file]
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

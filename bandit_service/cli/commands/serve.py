@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         server = dataclasses.replace(server, port=args.port)
     logs.configure(chosen.log_level, sys.stderr, chosen.log_format)
     for file in open_to_others(chosen, args.config):
-        told = {"path": str(file), "why": f"chmod 600 {file}"}
+        told = {"path": str(file), "why": f"chown {os.getuid()} {file} && chmod 400 {file}"}
         _log.warning("other users can read a file with keys", extra=told)
     return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
 
