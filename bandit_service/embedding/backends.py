@@ -51,7 +51,7 @@ def export(backend: str, model: str, cache_dir: Path) -> Path:
         return models.directory_of(model)
     if backend == "onnx" and (packaged := models.ready(model)) is not None:
         return packaged
-    directory = models.directory_of(model)
+    directory = models.directory_of(model, backend=backend)
     if backend == "onnx" and (directory / "model.onnx").exists():
         return directory
     name = directory.parent.name if directory.name == "model" else directory.name
@@ -217,8 +217,10 @@ def beginning(text: str, tokens: int) -> str:
 def _need(what: str, extra: str, *packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
+            first = "install a CPU build of torch, else pip brings CUDA on Linux, and then "
             raise ModelUnavailable(
-                f"embedding.backend: {what} needs the package {package}; run: {install(extra)}"
+                f"embedding.backend: {what} needs the package {package}; "
+                f"{first * (extra == 'torch')}run: {install(extra)}"
             )
 
 

