@@ -171,7 +171,13 @@ async def behind(
     """The official client, the service's own and two providers: alpha's and beta's."""
     async with wires() as (alpha, url_a), wires() as (beta, url_b):
         arms = [
-            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": id}
+            {
+                "id": id,
+                "usd_per_mtok_in": 1.0,
+                "usd_per_mtok_out": 4.0,
+                "upstream": id,
+                "aliases": ["m"],
+            }
             for id in ("alpha", "beta")
         ]
         upstreams = [
