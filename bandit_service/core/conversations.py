@@ -187,8 +187,8 @@ class Conversations:
 
     def _visited(self, decided: ev.Decided, now: Visit, owner: str) -> None:
         before = self._visits(decided.conversation)
-        self.begun += not before
-        self.went_on += bool(before)
+        self.begun += not decided.before  # it may begin anew in words that were asked before
+        self.went_on += bool(decided.before)
         visits = (*(each for each in before if each.arm != now.arm), now)
         self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner)
         self.talks.move_to_end(decided.conversation)

@@ -108,6 +108,19 @@ def test_a_conversation_that_was_silent_too_long_begins_anew() -> None:
     assert a_query(world, ts=3607.0).turn.before == ""  # type: ignore[union-attr]
 
 
+def test_a_first_message_that_comes_again_and_again_is_no_conversation_that_goes_on() -> None:
+    world = a_world()
+    for i in range(50):
+        turn = world.conversations.turn(TALK, 100, world.arms, 9.0 * i, 3600.0, begins=True)
+        query = a_query(world, 100, turn=turn)
+        apply(world, decide(world, query, Recalled(), f"{i}", 9.0 * i, NONE))
+        told = ev.Rewarded(ts=9.0 * i, decision_id=f"{i}", cost_usd=0.01, prompt_tokens=100)
+        apply(world, told)
+    found = world.conversations
+    assert (found.begun, found.went_on, len(found.talks)) == (50, 0, 1)
+    assert found.later < 1.0
+
+
 def test_the_oldest_leave_and_the_bound_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "MOST", 3)
     world = a_world()
