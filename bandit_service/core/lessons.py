@@ -9,7 +9,7 @@ import msgspec
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.arm_record import relative_price
+from bandit_service.core.arm_record import ArmRecord, relative_price
 from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.history import View
 from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
@@ -65,12 +65,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     record = world.arms.get(what.arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
-    if isinstance(subject, ev.Decided):
-        listed, expected, price = subject.list_cost_usd, subject.expected_cost_usd, subject.price
-    else:
-        listed = record.list_cost_usd(subject.tokens)
-        expected = record.expected_cost_usd(subject.tokens)
-        price = relative_price(record.spec, world.catalogue.dearest_price())
+    listed, expected, price = _asked_usd(world, subject, record, pending)
     what = msgspec.structs.replace(
         what,
         ts=world.ts,
@@ -81,7 +76,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     )
     context = context_of(world, subject)
     if pending is not None and event.correction:
-        corrected = _corrected(event, pending, after, context)
+        corrected = _corrected(world, event, pending, after, context)
         return what if corrected is None else _teaching(world, what, corrected)
     lesson = policies.Rewarded(
         context=context,
@@ -97,19 +92,37 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     return _teaching(world, what, lesson)
 
 
+def _asked_usd(
+    world: World, subject: Subject, record: ArmRecord, pending: Pending | None
+) -> tuple[float, float, float]:
+    """What a query costs by list price and is expected to cost, and the price, of this arm.
+
+    As the decision has it, unless another arm than the decision's answered.
+    """
+    if isinstance(subject, ev.Decided) and (pending is None or pending.redirected is None):
+        return subject.list_cost_usd, subject.expected_cost_usd, subject.price
+    price = relative_price(record.spec, world.catalogue.dearest_price())
+    tokens = subject.tokens
+    return record.list_cost_usd(tokens), record.expected_cost_usd(tokens), price
+
+
 def _corrected(
-    event: ev.Rewarded, pending: Pending, after: Mapping[str, float], context: Context
+    world: World,
+    event: ev.Rewarded,
+    pending: Pending,
+    after: Mapping[str, float],
+    context: Context,
 ) -> policies.Rewarded | Correction | None:
     """The new values in the place of the old ones: exact in sums, lost elsewhere."""
     if event.reward is None:
         return None
     if not pending.settled:  # it brought quality or reward for the first time
-        return _lesson(context, pending, {**after, "reward": event.reward})
+        return _lesson(world, context, pending, {**after, "reward": event.reward})
     values = {name: after.get(name, value) for name, value in pending.learned.items()}
     if event.quality is not None:
         values["quality"] = event.quality
-    old = _lesson(context, pending, pending.learned)
-    return Correction(old, _lesson(context, pending, {**values, "reward": event.reward}))
+    old = _lesson(world, context, pending, pending.learned)
+    return Correction(old, _lesson(world, context, pending, {**values, "reward": event.reward}))
 
 
 def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -> Resolved:
@@ -124,17 +137,20 @@ def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -
     if pending.settled or reward is None or pending.arm not in world.arms:
         return what
     values = {**pending.signals, "reward": reward}
-    return _teaching(world, what, _lesson(context_of(world, decided), pending, values))
+    return _teaching(world, what, _lesson(world, context_of(world, decided), pending, values))
 
 
-def _lesson(context: Context, pending: Pending, values: Mapping[str, float]) -> policies.Rewarded:
-    decided = pending.decided
+def _lesson(
+    world: World, context: Context, pending: Pending, values: Mapping[str, float]
+) -> policies.Rewarded:
+    record = world.arms[pending.arm]
+    _, expected, price = _asked_usd(world, pending.decided, record, pending)
     return policies.Rewarded(
         context=context,
         arm=pending.arm,
         propensity=pending.propensity,
-        price=decided.price,
-        expected_cost_usd=decided.expected_cost_usd,
+        price=price,
+        expected_cost_usd=expected,
         quality=values.get("quality"),
         cost_usd=values.get("cost_usd"),
         latency_s=values.get("latency_s"),

@@ -42,7 +42,8 @@ class PendingDecisions:
 
     @takes(ev.Redirected)
     def _redirected(self, event: ev.Redirected, what: Resolved) -> None:
-        if what.pending is not None:
+        """Too late where its own arm was taught: a correction has to take back what that was."""
+        if what.pending is not None and not what.pending.learned:
             what.pending.redirected = event.arm
 
     @takes(ev.Rewarded)

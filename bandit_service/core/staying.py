@@ -62,7 +62,10 @@ class Stay:
         scores = proposal.scores - (self.cost_usd - self.warm) / worth
         better = scores > scores[self.at]
         p = np.where(better, proposal.propensities, 0.0)
-        p[self.at] = 1.0 - p.sum()
+        total = float(p.sum())
+        p[self.at] = max(0.0, 1.0 - total)
+        if total > 1.0:  # by rounding
+            p /= total
         return replace(proposal, scores=scores, propensities=p)
 
     def scaled(self, floor: float) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,10 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.conversations import PRIOR, PRIOR_TOKENS, Turn
 from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
-from bandit_service.core.staying import REASONS, then
+from bandit_service.core.learner import Correction, Lesson
+from bandit_service.core.lessons import parts
+from bandit_service.core.resolve import resolve
+from bandit_service.core.staying import REASONS, Stay, then
 from bandit_service.core.world import World, new_world
 from policies import ArmId
 
@@ -333,3 +337,46 @@ def test_of_one_that_expires_nothing_is_learned_of_its_arm_either() -> None:
     apply(world, ev.Redirected(ts=5.5, decision_id="d", model="m"))
     apply(world, ev.DecisionsExpired(ts=9.0, ids=("d",), default_reward=0.5))
     assert (world.arms[A].live, world.unapplied) == (0, 0)
+
+
+def test_another_arm_is_taught_with_its_own_prices() -> None:
+    world = a_world(a=(1.0, 0.1), b=(9.0, 0.9))
+    event = decide(world, a_query(world, talk="", arms=(A,), prompt=0), Recalled(), "d", 5.0, NONE)
+    apply(world, event)
+    apply(world, ev.Redirected(ts=5.5, decision_id="d", model="m", arm=B))
+    usual = world.arms[B].expected_cost_usd(10)
+    told = ev.Rewarded(ts=6.0, decision_id="d", quality=1.0, reward=1.0)
+    (lesson,) = taught(world, told)
+    assert isinstance(lesson, policies.Rewarded)
+    assert (lesson.arm, lesson.expected_cost_usd) == (B, usual)
+    assert lesson.price == 1.0, "it is the dearest"
+    apply(world, msgspec.structs.replace(told, cost_usd=world.arms[B].list_cost_usd(10)))
+    assert world.arms[B].expected_cost_usd(10) == pytest.approx(usual), "it costs what it is to"
+    (changed,) = taught(world, msgspec.structs.replace(told, correction=True, quality=0.5))
+    assert isinstance(changed, Correction)
+    assert changed.before.price == changed.after.price == lesson.price
+
+
+def test_a_redirect_after_its_arm_was_taught_leaves_the_lesson_there() -> None:
+    world = a_world()
+    apply(world, decide(world, a_query(world, arms=(A,)), Recalled(), "d", 5.0, NONE))
+    told = ev.Rewarded(ts=5.2, decision_id="d", quality=1.0, reward=1.0)
+    apply(world, told)
+    apply(world, ev.Redirected(ts=5.5, decision_id="d", model="m", arm=B))
+    (changed,) = taught(world, msgspec.structs.replace(told, correction=True, reward=0.0))
+    assert isinstance(changed, Correction)
+    assert changed.before.arm == changed.after.arm == A
+
+
+def taught(world: World, event: ev.Rewarded) -> tuple[Lesson, ...]:
+    (what,) = parts(world, resolve(world, event))
+    return what.lessons
+
+
+def test_a_share_is_never_below_zero_whatever_rounding_does() -> None:
+    stay = Stay(0, np.ones(4), np.zeros(4))
+    over = np.array([0.0, 0.7, 0.2, 0.1 + 1e-15])
+    scores = np.array([0.0, 1.0, 1.0, 1.0])
+    p = stay.keep(policies.Proposal(scores=scores, propensities=over), 1.0).propensities
+    assert p.min() >= 0.0
+    assert p.sum() == pytest.approx(1.0)
