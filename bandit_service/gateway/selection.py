@@ -5,14 +5,21 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import Sent, Turn
-from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
+from bandit_service.core.errors import (
+    BudgetExhausted,
+    Busy,
+    NoEligibleArm,
+    Refused,
+    Unavailable,
+    Unknown,
+)
 from bandit_service.core.pool import Pool
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
@@ -85,6 +92,11 @@ class ArmSelector:
         while True:
             try:
                 selection = await self._drawn(request, tried, duel_of, refused)
+            except (NoEligibleArm, BudgetExhausted):
+                if not request.in_loop:
+                    raise
+                request = replace(request, in_loop=False)  # the loop's arm cannot, others may
+                continue
             except (Refused, Busy):
                 if not refused:
                     raise
@@ -103,7 +115,7 @@ class ArmSelector:
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
         unsuited = resources.upstreams.unsuited(request.asked)
         turn = self._turn(request, now)
-        offer = self._offer(request, tried, unsuited, turn)
+        offer = self._offer(request, tried, unsuited, turn, duel_of)
         offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
@@ -172,13 +184,15 @@ class ArmSelector:
         tried: list[str],
         unsuited: Mapping[str, Refused],
         turn: Turn | None,
+        duel_of: str,
     ) -> _Offer:
         """The arms that may be drawn.
 
         Each has an upstream that takes this request, was not tried yet, has room for one more call,
         and answers. If none of them answers, all are offered: a masked arm is better than none. In
-        a tool loop it is the arm that called the tool alone, whether it answers or not; where
-        thinking is signed, the arms of the provider that signed it.
+        a tool loop it is the arm that called the tool alone, whether it answers or not, unless a
+        constraint or the budget leaves it out; where thinking is signed, the arms of the provider
+        that signed it.
         """
         routing = request.routing
         specs = self._callable()
@@ -200,7 +214,7 @@ class ArmSelector:
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
-        reason, barred = "fallback" if tried else "", dict[str, str]()
+        reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
         if turn is not None and turn.before in specs:
             if request.signed:
                 barred = self._other_vendors(turn.before, ids, specs)
@@ -211,7 +225,7 @@ class ArmSelector:
                         f"{turn.before!r}, none of whose arms may be called now"
                     )
                 reason = reason or ("signed_thinking" if barred else "")
-            if request.in_loop and turn.before in ids:
+            if request.in_loop and turn.before in ids and not duel_of:
                 barred |= {id: _IN_LOOP for id in ids if id != turn.before}
                 return _Offer(self._with_room([turn.before], specs), "tool_loop", barred)
         ids, now = self._with_room(ids, specs), time.monotonic()

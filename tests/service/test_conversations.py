@@ -176,6 +176,35 @@ def test_a_tool_loop_goes_on_elsewhere_only_where_its_arm_failed(
     assert answer.headers["x-bandit-reason"] == "fallback"
 
 
+def test_a_tool_loop_goes_on_elsewhere_where_its_arm_may_no_longer_be_drawn(
+    chat: openai.OpenAI, service: Any
+) -> None:
+    turns: list[Any] = [{"role": "user", "content": "Weather in the fog?"}]
+    answer = _completion(chat, turns, tools=[FUNCTION])
+    arm, message = answer.headers["x-arm"], answer.parse().choices[0].message
+    turns.append(message.model_dump(exclude_none=True))
+    turns += [
+        {"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in message.tool_calls
+    ]
+    url = service[0]
+    known = next(each for each in _asked(url, "/v1/arms")["arms"] if each["id"] == arm)
+    names = ("usd_per_mtok_in", "usd_per_mtok_out", "upstream", "model", "usd_per_mtok_cached_in")
+    spec = {name: known[name] for name in (*names, "context_window", "capabilities")}
+    _put(url, f"/v1/arms/{arm}", spec | {"capabilities": []})
+    try:
+        answer = _completion(chat, turns, tools=[FUNCTION])
+    finally:
+        _put(url, f"/v1/arms/{arm}", spec)
+    assert answer.headers["x-arm"] != arm
+    decided = _asked(url, f"/v1/decisions/{answer.parse().id}")
+    assert decided["excluded"][arm] == "requires tools"
+
+
+def _put(url: str, path: str, body: Any) -> None:
+    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+
+
 def test_signed_thinking_goes_to_no_other_vendor(
     messages: anthropic.Anthropic, service: Any
 ) -> None:
