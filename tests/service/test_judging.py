@@ -160,6 +160,8 @@ async def test_a_duel_is_judged_and_the_user_gets_one_answer(tmp_path: Path, mod
             # the second answer's decision has its own outcome
             second = await signals_of(client, kept["answers"][1]["decision_id"], 3)
             assert second["cost_usd"] > 0.0
+            _, decided = await client.get(f"/v1/decisions/{kept['answers'][1]['decision_id']}")
+            assert decided["reason"] == "drawn", "no arm failed before it"
             assert second["quality"] == 0.5
             _, explained = await client.post("/v1/explain", {"query": "Hello there"})
             scores = {row["id"]: row["score"] for row in explained["arms"]}
@@ -190,3 +192,32 @@ async def test_users_compare_a_duel_that_no_judge_does(tmp_path: Path, models: P
         assert status == 200
         _, state = await client.get("/v1/policies/eagle/state")
         assert state["comparisons"] == 1
+
+
+@pytest.mark.parametrize("both", [True, False])
+async def test_a_duel_with_an_answer_of_another_model_is_none(
+    both: bool, tmp_path: Path, models: Path
+) -> None:
+    environ = {"BANDIT_DUELS_SHARE": "1.0", "BANDIT_POLICY_NAME": "eagle"}
+    async with a_gateway(tmp_path, models, **environ) as (client, provider):
+        first = ""
+        own = provider._answer
+
+        def redirected(body: dict[str, Any]) -> dict[str, Any]:
+            nonlocal first
+            other = both or bool(first)
+            first = first or body["model"]
+            return own(body) | ({"model": "quite-another"} if other else {})
+
+        provider._answer = redirected  # type: ignore[method-assign]
+        async with _official(client) as asking:
+            raw = await asking.chat.completions.with_raw_response.create(
+                model="auto", messages=HELLO
+            )
+            if both:
+                assert "x-duel" not in raw.headers
+            else:
+                await _until_counted(client, 'bandit_duels_total{result="none"}')
+        status, _ = await client.get(f"/v1/duels/{raw.headers['x-decision-id']}")
+        assert status == 404
+        assert len(provider.seen) == (1 if both else 2)
