@@ -220,12 +220,13 @@ class Calls:
         sent: learns whether the connection had served before.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=spec.connect_s)
+        request = self._request(head, more, body)  # what it cannot hold costs no connection
         deadline = Deadline(self._loop, spec.first_byte_s, spec.total_s)
         try:
             with deadline:
                 connection = await self._connector.connect(head.request, [], timeout)
                 try:
-                    return await self._answered(connection, head, more, body, deadline, sent)
+                    return await self._answered(connection, head, request, deadline, sent)
                 except BaseException:
                     connection.close()
                     raise
@@ -244,8 +245,7 @@ class Calls:
         self,
         connection: Connection,
         head: Head,
-        more: Mapping[str, str],
-        body: bytes,
+        request: bytes,
         deadline: Deadline,
         sent: Sent,
     ) -> Answer:
@@ -260,7 +260,7 @@ class Calls:
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection is closing")
-        transport.write(self._request(head, more, body))
+        transport.write(request)
         status = 100
         while 100 <= status < 200 and status != 101:
             message, content = await protocol.read()

@@ -153,8 +153,17 @@ class ChatRequest:
 def forwarded(
     headers: Mapping[str, str], names: Sequence[str] = ("traceparent", "tracestate")
 ) -> dict[str, str]:
-    """The client's headers that go on to the provider."""
-    return {name: headers[name] for name in names if name in headers}
+    """The client's headers that go on to the provider, but for what is not UTF-8."""
+    return {name: headers[name] for name in names if name in headers and _is_utf8(headers[name])}
+
+
+def _is_utf8(value: str) -> bool:
+    """Whether a header's bytes were UTF-8; others come as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def of_chat(
@@ -266,10 +275,8 @@ def _routing(
 def header(headers: Mapping[str, str], name: str) -> str | None:
     """A header's text. Raises Refused if its bytes are not UTF-8, which no event could hold."""
     value = headers.get(name)
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise Refused(f"{name}: must be UTF-8", param=name) from None
+    if not _is_utf8(value or ""):
+        raise Refused(f"{name}: must be UTF-8", param=name)
     return value
 
 

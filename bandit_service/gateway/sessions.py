@@ -97,7 +97,8 @@ def _name(headers: Mapping[str, str], own: Mapping[str, Any], user: str) -> list
     """The rung that holds, and the name there; empty if none does."""
     for name, *more in AGENTS:
         if value := headers.get(name):
-            return [name, value, *(headers.get(each, "") for each in more)]
+            values = (value, *(headers.get(each, "") for each in more))
+            return [name, *map(_utf8, values)]
     if key := _text(own.get("prompt_cache_key")):
         return ["prompt_cache_key", key]
     metadata = own.get("metadata")
@@ -127,6 +128,11 @@ def _of_claude(user_id: str) -> str:
             return user_id
         return _text(said.get("session_id")) or user_id
     return user_id.rpartition(_OF_CLAUDE)[2] or user_id
+
+
+def _utf8(value: str) -> str:
+    """A header's text, of which bytes that are not UTF-8 came as lone surrogates."""
+    return value.encode(errors="backslashreplace").decode()
 
 
 def _text(value: object) -> str:

@@ -347,6 +347,25 @@ async def test_a_header_that_is_no_utf_8_is_named_and_not_an_error_of_ours(
         assert not provider.seen
 
 
+@pytest.mark.parametrize("name", ["session-id", "x-claude-code-agent-id", "traceparent"])
+async def test_a_header_of_others_that_is_no_utf_8_does_no_harm(
+    tmp_path: Path, models: Path, name: str
+) -> None:
+    body = json.dumps({"model": "alpha", "messages": HELLO}).encode()
+    async with a_gateway(tmp_path, models) as (client, provider):
+        host = client.url.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        lines = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            f"x-claude-code-session-id: s\r\nContent-Length: {len(body)}\r\n{name}: "
+        )
+        writer.write(lines.encode() + b"\xe9\r\n\r\n" + body)
+        answer = await reader.read()
+        writer.close()
+        assert b" 200 " in answer.split(b"\r\n")[0], answer
+        assert "traceparent" not in {each.lower() for each in provider.headers[0]}
+
+
 async def test_the_upstreams_key_is_in_no_log_and_no_answer(
     tmp_path: Path, models: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,20 @@ async def test_a_line_break_in_a_header_is_refused(name: str) -> None:
             calls.head(spec, "http://127.0.0.1:1/v1", {name: "a\r\nHost: elsewhere"})
 
 
+async def test_a_header_that_cannot_be_said_costs_no_connection() -> None:
+    seen: list[bytes] = []
+    async with _a_provider(seen) as url, aiohttp.ClientSession() as session:
+        calls, spec = Calls(session, 8190), UpstreamSpec(id="p", base_url="http://x/v1")
+        head = calls.head(spec, url, {})
+        assert head is not None
+        await (await calls.post(head, {}, _BODY, spec, Sent())).content.read()
+        with pytest.raises(UnicodeEncodeError):
+            await calls.post(head, {"traceparent": "\udce9"}, _BODY, spec, Sent())
+        sent = Sent()
+        await (await calls.post(head, {}, _BODY, spec, sent)).content.read()
+    assert sent.reused
+
+
 async def test_what_says_how_it_is_sent_is_left_to_the_session() -> None:
     async with aiohttp.ClientSession() as session:
         calls, spec = Calls(session, 8190), UpstreamSpec(id="p", base_url="http://x/v1")
