@@ -260,7 +260,7 @@ class Gateway:
             return
         served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)
         self._judges.judge(served)
-        if exchange.duel:
+        if exchange.duel and not exchange.other:
             self.duels.begin(served, lambda: self._second(request, exchange.decided))
 
     async def _second(self, request: ChatRequest, first: ev.Decided) -> ServedAnswer | None:
@@ -284,8 +284,8 @@ class Gateway:
             return None
         except Failed:
             return None
-        text = answer_text(answer)
-        if text is None:
+        text = None if exchange.other else answer_text(answer)
+        if text is None:  # another arm's model is not compared in this one's place
             return None
         served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)
         self._judges.judge(served)
