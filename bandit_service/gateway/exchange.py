@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from bandit_service import logs
 from bandit_service.core import events as ev
 from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
@@ -40,6 +41,8 @@ from bandit_service.telemetry import tracing
 
 _log = logging.getLogger("bandit.gateway")
 _LONGEST_NAME = 200
+_seldom = logs.Seldom(60.0)
+"""A provider may answer with another model each time: a line a minute for each arm."""
 
 
 class Exchange:
@@ -159,7 +162,9 @@ class Exchange:
         offered = [record.spec for record in self._resources.router.world.offered()]
         self.by = arm_of(self.other, offered, self.spec.upstream)
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
-        _log.warning("another model answered", extra={"arm": self.spec.id, "model": self.other})
+        if (more := _seldom(self.spec.id)) is not None:
+            told = {"arm": self.spec.id, "model": self.other, "more": more or None}
+            _log.warning("another model answered", extra=told)
 
     @property
     def priced(self) -> ev.ArmSpec:

@@ -76,7 +76,7 @@ class RoutedExchange(Exchange):
             headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
         if self.other.isascii() and self.other.isprintable() and self.other:
             headers["x-answered-model"] = self.other
-        return headers | {"x-duel": self.decided.id} if self.duel else headers
+        return headers | {"x-duel": self.decided.id} if self.duel and not self.other else headers
 
     def error(self, failed: Failed) -> UpstreamError:
         """The error that the client gets, with the decision in its headers."""
@@ -182,10 +182,9 @@ class RoutedExchange(Exchange):
     async def _learned(self, signals: Signals, guess_usd: float) -> bool:
         """Whether the cost is in the log. guess_usd: what is booked if no cost was seen."""
         usd = signals.cost_usd
-        if self.other:
-            await self._redirected()
-            if self.by is None:  # it is nobody's to learn from, and has to be paid
-                return await self._account.book(guess_usd if usd is None else usd)
+        if self.other and (not await self._redirected() or self.by is None):
+            # it is nobody's to learn from, or would be learned of the wrong arm, and has to be paid
+            return await self._account.book(guess_usd if usd is None else usd)
         written = signals == Signals() or await self._observed(signals)
         if usd is None and guess_usd > 0.0:
             usd = guess_usd
@@ -194,8 +193,8 @@ class RoutedExchange(Exchange):
             return written
         return await self._account.book(usd)
 
-    async def _redirected(self) -> None:
-        """Write down that another model answered, before anything is learned."""
+    async def _redirected(self) -> bool:
+        """Write down that another model answered, before anything is learned: whether it is."""
         writer, by = self._resources.router.writer, self.by
         try:
             await writer.submit(
@@ -211,6 +210,8 @@ class RoutedExchange(Exchange):
             )
         except ServiceError as error:
             _log.error("not written", extra={"decision_id": self.decided.id, "why": error.message})
+            return False
+        return True
 
     async def _observed(self, signals: Signals) -> bool:
         router = self._resources.router
