@@ -158,6 +158,11 @@ class Conversations:
         before = ArmId("") if last is None else last.arm
         return Turn(conversation, before, tuple(cached), tuple(warm), self.later)
 
+    def answered_last(self, conversation: str) -> ArmId:
+        """The arm that answered last, however long ago; "" if none is known."""
+        visits = self._visits(conversation)
+        return visits[-1].arm if visits else ArmId("")
+
     @property
     def later(self) -> float:
         """How many turns of a conversation are expected to follow one."""

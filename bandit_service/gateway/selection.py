@@ -215,14 +215,16 @@ class ArmSelector:
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
-        if turn is not None and turn.before in specs:
-            if request.signed:
-                barred = self._other_vendors(turn.before, ids, specs)
+        if turn is not None:
+            known = self._resources.router.world.conversations
+            signer = turn.before or known.answered_last(turn.conversation)
+            if request.signed and signer in specs:  # a signature outlasts what is cached
+                barred = self._other_vendors(signer, ids, specs)
                 ids = [id for id in ids if id not in barred]
                 if not ids:
                     raise Unavailable(
                         f"the thinking in this conversation is signed by the provider of "
-                        f"{turn.before!r}, none of whose arms may be called now"
+                        f"{signer!r}, none of whose arms may be called now"
                     )
                 reason = reason or ("signed_thinking" if barred else "")
             if request.in_loop and turn.before in ids and not duel_of:

@@ -12,6 +12,7 @@ import anthropic
 import openai
 import pytest
 
+from bandit_service.core.conversations import Conversations, Turn
 from tests.service.dialects import SIGNED, Provider, running
 from tests.service.provider import ARMS, HELLO, a_gateway
 
@@ -221,6 +222,26 @@ def test_signed_thinking_goes_to_no_other_vendor(
             model="auto", max_tokens=9, messages=turns
         )
         assert answer.headers["x-arm"] == "claude"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_signature_binds_however_long_the_conversation_was_silent(
+    chat: openai.OpenAI, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = Conversations.turn
+
+    def anew(self: Conversations, *what: Any, **more: Any) -> Turn:
+        return turn(self, *what[:4], -1.0, **more)
+
+    if silent:
+        monkeypatch.setattr(Conversations, "turn", anew)
+    turns: list[Any] = [{"role": "user", "content": f"Reason first {silent}"}]
+    chat.chat.completions.create(model="chat", messages=turns)
+    turns += [SAID | {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, MORE]
+    for _ in range(2):
+        answer = _completion(chat, turns)
+        told = answer.headers["x-arm"], answer.headers["x-bandit-reason"]
+        assert told == ("chat", "signed_thinking")
 
 
 async def test_it_survives_a_restart_and_costs_are_part_of_the_score(

@@ -13,12 +13,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bandit_service import settings
+from bandit_service import logs, settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
+from bandit_service.core.errors import Unavailable
+from bandit_service.gateway import exchange
+from bandit_service.runtime.writer import Writer
 from store import Full
 from store.sqlite import SqliteLog
-from tests.service.provider import HELLO, a_provider, until
+from tests.service.provider import HELLO, a_gateway, a_provider, until
 from tests.service.running import Client, Process, serving
 
 _USAGE = {"prompt_tokens": 1000, "completion_tokens": 100}
@@ -321,3 +324,30 @@ async def test_where_nothing_can_be_written_no_cost_is_told(
         assert (status, "hello" in text, "x-cost-usd" in headers) == (200, True, False)
         full.clear()
         assert "x-cost-usd" in (await ask(client))[1]
+
+
+async def test_a_redirect_that_is_not_written_is_paid_and_nobody_learns_of_it(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exchange, "_seldom", logs.Seldom(60.0))
+    submit = Writer.submit
+
+    def full(self: Writer, prepare: Any, **more: Any) -> Any:
+        if "_redirected" in getattr(prepare, "__qualname__", ""):
+            raise Unavailable("no space")
+        return submit(self, prepare, **more)
+
+    monkeypatch.setattr(Writer, "submit", full)
+    async with a_gateway(tmp_path, models) as (client, provider):
+        own = provider._answer
+        monkeypatch.setattr(provider, "_answer", lambda body: own(body) | {"model": "beta"})
+        before = (await client.get("/v1/arms"))[1]["arms"]
+        for _ in range(3):
+            asked = {"model": "alpha", "messages": HELLO}
+            _, answer = await client.post("/v1/chat/completions", asked)
+            _, decided = await client.get(f"/v1/decisions/{answer['id']}")
+            assert decided["signals"] == {}
+        after = (await client.get("/v1/arms"))[1]["arms"]
+        assert [each["observed"] for each in after] == [each["observed"] for each in before]
+    told = [each for each in caplog.records if each.message == "another model answered"]
+    assert len(told) == 1, "a provider may do so each time"
