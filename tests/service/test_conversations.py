@@ -228,10 +228,11 @@ def test_signed_thinking_goes_to_no_other_vendor(
 def test_a_signature_binds_however_long_the_conversation_was_silent(
     chat: openai.OpenAI, silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turn = Conversations.turn
+    turn: Any = Conversations.turn
 
     def anew(self: Conversations, *what: Any, **more: Any) -> Turn:
-        return turn(self, *what[:4], -1.0, **more)
+        made: Turn = turn(self, *what[:4], -1.0, **more)
+        return made
 
     if silent:
         monkeypatch.setattr(Conversations, "turn", anew)
