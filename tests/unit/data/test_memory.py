@@ -60,4 +60,4 @@ def test_memory_does_not_grow_with_the_log(
     _peak(log, 500, kind, tmp_path)  # what is made once
     quarter, whole = (_peak(log, upto, kind, tmp_path) for upto in (EVENTS // 4, EVENTS))
     assert whole < 1.5 * quarter  # it would be four times as much
-    assert whole < 0.5 * log.size_bytes
+    assert whole < 0.6 * log.size_bytes
