@@ -1,10 +1,11 @@
-"""Making files and their names durable."""
+"""Making files and their names durable, and what of a database is in use."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,3 +71,11 @@ def held(path: Path) -> Iterator[None]:
         raise Locked(path) from None
     finally:
         os.close(descriptor)
+
+
+def bytes_in_use(db: sqlite3.Connection) -> int:
+    """The pages of a database that hold something."""
+    used, free = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+    )
+    return int(used - free) * PAGE

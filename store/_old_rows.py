@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from store._disk import PAGE
+from store._disk import bytes_in_use
 from store._format import TYPES, UNREADABLE, Head, agree, agree_on_base, read_head
 from store._protocols import START, Offset, Record
 from store.errors import Closed, Corrupt, Trimmed, Unsupported
@@ -178,11 +178,7 @@ class OldLog:
     @property
     def size_bytes(self) -> int:
         """The pages in use."""
-        db = self._opened()
-        used, free = (
-            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
-        )
-        return int(used - free) * PAGE
+        return bytes_in_use(self._opened())
 
     def _read(self, query: str, values: tuple[object, ...]) -> tuple[list[Any], str]:
         """All rows up to the first that cannot be read, and why that one cannot ("" if none)."""

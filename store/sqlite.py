@@ -26,7 +26,7 @@ from typing import Any
 
 from store import _batch, _mark
 from store._batch import Row
-from store._disk import PAGE, sync_data, sync_directory
+from store._disk import PAGE, bytes_in_use, sync_data, sync_directory
 from store._format import (
     AT,
     OLD,
@@ -336,11 +336,7 @@ class SqliteLog:
     def size_bytes(self) -> int:
         """The pages in use; what was freed is used again before the file grows."""
         self._check()
-        used, free = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count")
-        )
-        return int(used - free) * PAGE
+        return bytes_in_use(self._db)
 
     def _read(
         self, query: str, values: tuple[object, ...], most_bytes: int = 0

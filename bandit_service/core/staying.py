@@ -80,9 +80,7 @@ def stay_of(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -
     """Of the next turn of a conversation; None if its arm of before is not eligible."""
     if turn.before not in arms.ids:
         return None
-    warm = dict(turn.warm)
-    costs = [one.expected_prompt_usd(prompt, warm.get(one.spec.id, 0)) for one in records]
-    lowest: Floats = np.minimum(np.array(costs), arms.cost_usd)
+    lowest = _warm(turn, prompt, records, arms)
     extra: Floats = arms.cost_usd - lowest
     at = arms.ids.index(turn.before)
     extra[at] = 0.0
@@ -92,11 +90,17 @@ def stay_of(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -
 
 def begun_at(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Floats:
     """(K,) USD of a turn on each arm of a conversation that begins, over the turns to come."""
-    warm = dict(turn.warm)
-    costs = [one.expected_prompt_usd(prompt, warm.get(one.spec.id, 0)) for one in records]
-    lowest = np.minimum(np.array(costs), arms.cost_usd)
+    lowest = _warm(turn, prompt, records, arms)
     spread: Floats = lowest + (arms.cost_usd - lowest) / (1.0 + turn.later)
     return spread
+
+
+def _warm(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Floats:
+    """(K,) USD of the query on each arm had the conversation been there."""
+    there = dict(turn.warm)
+    costs = [one.expected_prompt_usd(prompt, there.get(one.spec.id, 0)) for one in records]
+    lowest: Floats = np.minimum(np.array(costs), arms.cost_usd)
+    return lowest
 
 
 def then(catalogue: Catalogue, decided: ev.Decided) -> tuple[Arms, Stay | None]:
