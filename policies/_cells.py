@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies import _grouping
-from policies._grid import rounded
+from policies._grid import TARGET, WEIGHT, rounded
 from policies._types import ArmId, Arms, Floats, Vector
 
 GRID = 1024.0
 """Steps of a feature in 1: products of features of norm up to 3.9 stay below 2²⁴, exact in
 float32."""
-_SUM = 65_536.0 * 16.0
+_SUM = TARGET * WEIGHT
 _HEAVY = 1000
 """From so many queries on, a cell's centre forgets half of them, so that it can follow others."""
 _SAME = 0.001 * GRID * GRID
@@ -204,14 +204,14 @@ class Cells:
     def add(self, row: int, column: int, quality: float, weight: float) -> None:
         """One outcome of `weight`, a multiple of 1/16; the quality is one of 2⁻¹⁶."""
         self._add(row, column, weight, weight * quality)
-        self.squares[column] += weight * rounded(quality * quality, 65_536)
+        self.squares[column] += weight * rounded(quality * quality, TARGET)
 
     def revise(self, row: int, column: int, before: float, after: float) -> None:
         """An outcome that turned out to be another one."""
         if row == len(self.mass) or self.n[row, column] == 0.0:
             row = len(self.mass) + 1  # its cell has moved on: the arm over all stays right
         self._add(row, column, 0.0, after - before)
-        self.squares[column] += rounded(after * after, 65_536) - rounded(before * before, 65_536)
+        self.squares[column] += rounded(after * after, TARGET) - rounded(before * before, TARGET)
 
     def _add(self, row: int, column: int, weight: float, quality: float) -> None:
         sums = self.sums

@@ -18,9 +18,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from policies._grid import FEATURE
 from policies._types import Floats, Vector
 
-_GRID = 16_384.0
 _Q = 11  # Paley's matrix of order q + 1 = 12
 _SQUARES = frozenset(i * i % _Q for i in range(1, _Q))
 
@@ -34,8 +34,8 @@ def along(embedding: Vector, m: int) -> Floats:
     x = embedding.astype(np.float64)
     if m >= x.size:
         return x
-    found: Floats = directions(x.size, m) @ np.rint(x * _GRID)
-    found *= 1.0 / (_GRID * np.sqrt(float(m)))
+    found: Floats = directions(x.size, m) @ np.rint(x * FEATURE)
+    found *= 1.0 / (FEATURE * np.sqrt(float(m)))
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from policies._cells import Cells, Int64s, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
-from policies._grid import rounded
+from policies._grid import TARGET, rounded, weight_of
 from policies._protocol import OwnAlarms
 from policies._types import (
     ArmId,
@@ -263,7 +263,7 @@ class Nested:
                 self._observe(state, event.context, [(event.arm, y, 1.0)])
         elif self.comparison_weight > 0.0:
             two_arms(event)
-            won, weight = 0.5 if event.tie else 1.0, rounded(self.comparison_weight, 16)
+            won, weight = 0.5 if event.tie else 1.0, weight_of(self.comparison_weight)
             outcomes = [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
             self._observe(state, event.context, outcomes)
         return state
@@ -306,7 +306,7 @@ class Nested:
         if quality is None:
             cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
             quality = reward + cost / event.context.willingness_to_pay
-        return rounded(min(1.0, max(0.0, finite("quality", quality))), 65_536)
+        return rounded(min(1.0, max(0.0, finite("quality", quality))), TARGET)
 
     def _observe(
         self, state: Cells, context: Context, outcomes: list[tuple[ArmId, float, float]]

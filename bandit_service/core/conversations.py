@@ -150,8 +150,9 @@ class Conversations:
             there = self._expected(arm, visit, prompt, ts)
             if there:
                 cached.append((arm, there))
-            here = int(self.share(arm, 0) * prompt)
-            if last is not None:
+            if last is None:
+                here = int(self.share(arm, 0) * prompt)
+            else:
                 here = self._expected(arm, last, prompt, ts)
             if here := max(there, here):
                 warm.append((arm, here))

@@ -55,7 +55,7 @@ class Stay:
     @property
     def cost_usd(self) -> Floats:
         """(K,) of a turn on each arm, with its part of what a switch costs."""
-        return self.warm + self.extra / (1.0 + self.later)
+        return _spread(self.warm, self.extra, self.later)
 
     def keep(self, proposal: Proposal, worth: float) -> Proposal:
         """The proposal over warm costs, with what a switch costs. worth: USD of one quality."""
@@ -91,8 +91,13 @@ def stay_of(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -
 def begun_at(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Floats:
     """(K,) USD of a turn on each arm of a conversation that begins, over the turns to come."""
     lowest = _warm(turn, prompt, records, arms)
-    spread: Floats = lowest + (arms.cost_usd - lowest) / (1.0 + turn.later)
-    return spread
+    return _spread(lowest, arms.cost_usd - lowest, turn.later)
+
+
+def _spread(warm: Floats, extra: Floats, later: float) -> Floats:
+    """(K,) USD of this turn, of a cost that the turns to come share."""
+    usd: Floats = warm + extra / (1.0 + later)
+    return usd
 
 
 def _warm(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Floats:
@@ -108,13 +113,13 @@ def then(catalogue: Catalogue, decided: ev.Decided) -> tuple[Arms, Stay | None]:
     records = [catalogue.arms[id] for id in decided.arms]
     if not decided.prompt_tokens:
         return catalogue.priced(records, decided.tokens), None
-    turn = turn_of(decided)
-    cached = (0,) * len(records) if turn is None else turn.listed(turn.cached, decided.arms)
+    cached = decided.cached_tokens or (0,) * len(records)
     costs = [
         record.expected_prompt_usd(decided.prompt_tokens, tokens)
-        for record, tokens in zip(records, cached or (0,) * len(records), strict=True)
+        for record, tokens in zip(records, cached, strict=True)
     ]
     arms = catalogue.costing(records, costs)
+    turn = turn_of(decided)
     if turn is None:
         return arms, None
     stay = stay_of(turn, decided.prompt_tokens, records, arms)

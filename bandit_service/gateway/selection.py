@@ -172,7 +172,7 @@ class ArmSelector:
         return resources.router.world.conversations.turn(
             request.conversation,
             request.size.prompt,
-            [spec.id for spec in self.models()],
+            [spec.id for spec in self._callable().values()],
             now,
             resources.settings.sticky_s,
             begins=request.begins,
