@@ -22,6 +22,8 @@ DOWN = "unreachable-model"
 _USERS, _TALKS, _IN_FLIGHT = 300, 40, 32
 _MOST_CHARS = 300  # longer ones take the model too long beside everything else that runs here
 _BEGIN_S, _SNAPSHOT_S = 60.0, 60.0
+_MAX_TOKENS = 1_000
+"""Without it a request may cost what the longest answer does, and the budget refuses most."""
 
 
 def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
@@ -170,6 +172,7 @@ class _Users:
         body: dict[str, Any] = {
             "model": "auto",
             "messages": [{"role": "user", "content": self._recorded.texts[row]}],
+            "max_tokens": _MAX_TOKENS,
         }
         if i % 2:
             body |= {"stream": True, "stream_options": {"include_usage": True}}

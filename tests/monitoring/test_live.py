@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,8 @@ def test_make_monitor_ends_cleanly_on_an_interrupt(tmp_path: Path, models: Path)
         start_new_session=True,
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(3)]
-    assert "http://127.0.0.1:" in lines[0], process.communicate()
+    lines = list(takewhile(lambda line: not line.startswith("Ctrl-C"), process.stdout))
+    assert any("http://127.0.0.1:" in line for line in lines), process.communicate()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them at once
     rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, "ended\n"), errors
