@@ -26,6 +26,9 @@ MOST = 50_000
 KEPT_S = 86_400.0
 MOST_VISITS = 4
 """Arms of one conversation that are remembered; the one that answered longest ago leaves."""
+MOST_CALLS = 64
+"""Calls of tools of one conversation that are remembered: several may be under way that opened in
+the same words, as sub-agents do, and each is bound to the arm that called."""
 AGES_S = (60.0, 300.0, 3600.0)
 """Ages of a cached prompt that are told apart: up to each of these, and beyond."""
 PRIOR = (0.9, 0.9, 0.5, 0.1, 0.0)
@@ -47,10 +50,13 @@ class Visit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Talk(msgspec.Struct, frozen=True, gc=False):
-    """A conversation. visits: one for each arm, newest last. owner: whose it is."""
+    """A conversation. visits: one for each arm, newest last. owner: whose it is. calls: hashes of
+    the calls of tools, newest last, each with the arm that called.
+    """
 
     visits: tuple[Visit, ...]
     owner: str = ""
+    calls: tuple[tuple[str, ArmId], ...] = ()
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
@@ -112,14 +118,15 @@ class Conversations:
         last = next((each for each in visits if each.arm == decided.arm), None)
         if event.cached_tokens is not None:
             self._learn(decided, last, event.prompt_tokens, event.cached_tokens)
-        self._visited(decided, Visit(decided.arm, event.ts, event.prompt_tokens), what.owner)
+        visit = Visit(decided.arm, event.ts, event.prompt_tokens)
+        self._visited(decided, visit, what.owner, event.calls)
 
     @takes(ev.Redirected)
     def _redirected(self, event: ev.Redirected, what: Resolved) -> None:
         """Its provider goes on with the conversation, in a cache of which nothing is known."""
         decided = what.decided
         if event.prompt_tokens and decided is not None and decided.conversation:
-            self._visited(decided, Visit(decided.arm, event.ts, 0), what.owner)
+            self._visited(decided, Visit(decided.arm, event.ts, 0), what.owner, event.calls)
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
@@ -164,6 +171,12 @@ class Conversations:
         visits = self._visits(conversation)
         return visits[-1].arm if visits else ArmId("")
 
+    def called(self, conversation: str, calls: Sequence[str]) -> ArmId:
+        """The arm that called one of these tools last; "" if none is known."""
+        talk = self.talks.get(conversation)
+        newest = () if talk is None else reversed(talk.calls)
+        return next((arm for call, arm in newest if call in calls), ArmId(""))
+
     @property
     def later(self) -> float:
         """How many turns of a conversation are expected to follow one."""
@@ -191,12 +204,16 @@ class Conversations:
         kept = 0.5 if of + could > MOST_TOKENS else 1.0
         by_age[age] = (kept * before + min(float(cached), could), kept * of + could)
 
-    def _visited(self, decided: ev.Decided, now: Visit, owner: str) -> None:
-        before = self._visits(decided.conversation)
+    def _visited(
+        self, decided: ev.Decided, now: Visit, owner: str, called: tuple[str, ...]
+    ) -> None:
+        talk = self.talks.get(decided.conversation)
+        before, calls = ((), ()) if talk is None else (talk.visits, talk.calls)
+        calls = (*calls, *((call, now.arm) for call in called))[-MOST_CALLS:]
         self.begun += not decided.before  # it may begin anew in words that were asked before
         self.went_on += bool(decided.before)
         visits = (*(each for each in before if each.arm != now.arm), now)
-        self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner)
+        self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner, calls)
         self.talks.move_to_end(decided.conversation)
         self._shrink(now.ts)
 

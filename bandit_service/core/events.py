@@ -317,7 +317,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     provisional: a judge's word, in whose place any later one of the user comes.
     prior: taught beforehand, by a warm start.
     prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
-    there, None if that was not reported; set by the service where the arm answered.
+    there, None if that was not reported; set by the service where the arm answered. calls: hashes
+    of the ids of the tools that it called.
     """
 
     decision_id: str = ""
@@ -336,6 +337,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     prior: bool = False
     prompt_tokens: int = 0
     cached_tokens: int | None = None
+    calls: tuple[str, ...] = ()
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -386,13 +388,14 @@ class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     """Another model answered than the arm's: what comes of the decision says nothing of that arm.
 
     model: as the provider names it. arm: the one that has this model, which gets what is reported;
-    "" if none has. prompt_tokens: of the prompt that was sent.
+    "" if none has. prompt_tokens: of the prompt that was sent. calls: as of `Rewarded`.
     """
 
     decision_id: str
     model: str
     arm: ArmId = ArmId("")
     prompt_tokens: int = 0
+    calls: tuple[str, ...] = ()
 
 
 class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_changed"):

@@ -103,11 +103,19 @@ def check_signals(signals: Signals) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What the service saw of an answer beside its signals: as of `events.Rewarded`."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int | None = None
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """A reward as it was sent, and the digest by which a resend is recognised.
 
-    provisional: it is a judge's, which the user's own takes the place of. prompt_tokens,
-    cached_tokens: as of `events.Rewarded`.
+    provisional: it is a judge's, which the user's own takes the place of.
     """
 
     signals: Signals
@@ -115,8 +123,7 @@ class Reported:
     digest: str = field(default="")
     correction: bool = False
     provisional: bool = False
-    prompt_tokens: int = 0
-    cached_tokens: int | None = None
+    served: Served = Served()
 
 
 def keyed_by(tenant: str, key: str) -> str:
@@ -196,8 +203,9 @@ def decision_rewarded(
         correction=correction,
         provisional=report.provisional,
         metrics={name: value for name, value in new.items() if name not in SIGNALS},
-        prompt_tokens=report.prompt_tokens,
-        cached_tokens=report.cached_tokens,
+        prompt_tokens=report.served.prompt_tokens,
+        cached_tokens=report.served.cached_tokens,
+        calls=report.served.calls,
     )
 
 

@@ -34,6 +34,7 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.spans import CallSpan
 from bandit_service.gateway.streamed_answer import events_of
+from bandit_service.gateway.turns import calls_in
 from bandit_service.gateway.upstreams import end, read_answer
 from bandit_service.gateway.usage import answer_bytes, usage_in
 from bandit_service.parsing.inputs import whole
@@ -51,8 +52,8 @@ class Exchange:
     purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
     reported. other: the model that answered in the place of the arm's, "" if none did; by: the arm
     that has the model that answered, None if none has. received: bytes of the answer so far; None
-    if nothing of it was seen. raw: the whole answer as it came. cost_usd: the cost, once it is
-    known and in the log.
+    if nothing of it was seen. calls: the ids of the tools that it calls. raw: the whole answer as
+    it came. cost_usd: the cost, once it is known and in the log.
     """
 
     decision_id = ""
@@ -73,6 +74,7 @@ class Exchange:
         self.other = ""
         self.by: ev.ArmSpec | None = spec
         self.received: int | None = None
+        self.calls: tuple[str, ...] = ()
         self.raw: dict[str, Any] = {}
         self.cost_usd: float | None = None
         self._resources = resources
@@ -138,7 +140,9 @@ class Exchange:
             self.usage = usage_in(answer)
             self.heard(answer.get("model"))
             if path != EMBEDDINGS:
-                self.received = answer_bytes(self._choices(answer))
+                choices = self._choices(answer)
+                self.received = answer_bytes(choices)
+                self.calls = tuple(calls_in(choices, "message"))
             span.answered(answer)
         return answer
 

@@ -41,7 +41,7 @@ from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
-from bandit_service.gateway.turns import begins, in_tool_loop, is_signed
+from bandit_service.gateway.turns import begins, hashed, is_signed, open_calls
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
@@ -86,6 +86,7 @@ class Gateway:
         If the client leaves before its answer begins, the call ends there, upstream too.
         """
         conversation = self._conversation(client, asked, routing, caller)
+        calls = open_calls(asked.body) if conversation else None
         request = ChatRequest(
             asked,
             size_of(asked.body, asked.own, asked.lost is not None),
@@ -94,7 +95,8 @@ class Gateway:
             conversation,
             forwarded(client.headers),
             forwarded(client.headers, asked.front.OWN_HEADERS),
-            bool(conversation) and in_tool_loop(asked.body),
+            calls is not None,
+            hashed(conversation, calls or ()),
             bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
             not routing.named and begins(asked.body),
         )

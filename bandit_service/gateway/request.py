@@ -101,8 +101,9 @@ class ChatRequest:
 
     caller: id of the key. conversation: the hash of its name, "" if it is not to keep its model.
     headers: those of the client that go on to any provider; own_headers: to one of the client's
-    dialect. in_loop: a tool's result is on its way to the arm that called it. signed: it holds
-    thinking that only the provider that signed it can read. begins: no model has answered yet.
+    dialect. in_loop: a tool's result is on its way to the arm that called it; calls: the hashes of
+    these calls. signed: it holds thinking that only the provider that signed it can read. begins:
+    no model has answered yet.
     """
 
     asked: Asked
@@ -113,6 +114,7 @@ class ChatRequest:
     headers: dict[str, str]
     own_headers: dict[str, str]
     in_loop: bool = False
+    calls: tuple[str, ...] = ()
     signed: bool = False
     begins: bool = False
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, UpstreamError
-from bandit_service.core.outcomes import Signals
+from bandit_service.core.outcomes import Served, Signals
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.exchange import Exchange
@@ -20,6 +20,7 @@ from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.turns import MOST_CALLS, hashed
 from bandit_service.gateway.usage import counts_of, merged
 from policies import ArmId
 
@@ -56,7 +57,7 @@ class RoutedExchange(Exchange):
         self.duel = duel
         self.first_token_at: float | None = None
         self._before = before
-        self._sent: tuple[int, int | None] = (0, None)
+        self._served = Served()
         self._rejected_at = 0.0
 
     @property
@@ -155,7 +156,8 @@ class RoutedExchange(Exchange):
         cost = cost_by(usage, counts, self.priced)
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
         if self.decided.conversation:
-            self._sent = prompt_of(counts, self.size.prompt)
+            calls = hashed(self.decided.conversation, self.calls[:MOST_CALLS])
+            self._served = Served(*prompt_of(counts, self.size.prompt), calls)
         resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))
         seconds = now - self._started
         first_s = seconds if self.first_token_s is None else self.first_token_s
@@ -203,7 +205,8 @@ class RoutedExchange(Exchange):
                     decision_id=self.decided.id,
                     model=self.other,
                     arm=ArmId("") if by is None else by.id,
-                    prompt_tokens=self._sent[0],
+                    prompt_tokens=self._served.prompt_tokens,
+                    calls=self._served.calls,
                 ),
                 key=self.decided.id,
                 durable=False,
@@ -216,7 +219,7 @@ class RoutedExchange(Exchange):
     async def _observed(self, signals: Signals) -> bool:
         router = self._resources.router
         try:
-            status = await router.observe(self.decided.id, signals, prompt=self._sent)
+            status = await router.observe(self.decided.id, signals, served=self._served)
         except ServiceError as error:
             _log.error(
                 "outcome not learned", extra={"decision_id": self.decided.id, "why": error.message}

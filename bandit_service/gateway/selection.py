@@ -168,15 +168,18 @@ class ArmSelector:
         """What is known of the request's conversation; None if it is not to keep its model."""
         if not request.conversation:
             return None
-        resources = self._resources
-        return resources.router.world.conversations.turn(
+        known = self._resources.router.world.conversations
+        turn = known.turn(
             request.conversation,
             request.size.prompt,
             [spec.id for spec in self._callable().values()],
             now,
-            resources.settings.sticky_s,
+            self._resources.settings.sticky_s,
             begins=request.begins,
         )
+        if request.in_loop and (arm := known.called(request.conversation, request.calls)):
+            return msgspec.structs.replace(turn, before=arm)  # others may have opened alike
+        return turn
 
     def _offer(
         self,

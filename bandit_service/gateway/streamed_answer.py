@@ -14,6 +14,7 @@ from bandit_service.gateway.failures import Failed, raise_for_error, reported_fa
 from bandit_service.gateway.providers import Teller, front_of
 from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
+from bandit_service.gateway.turns import MOST_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import json_of, whole
 
@@ -30,7 +31,7 @@ class StreamedAnswer:
     that have begun, and whether each said why it stopped. finished: all of them did, or the stream
     said that it is done. received: bytes of their text. spoke: one of them said something, or why
     it stopped. done: the stream said that it is done. complete: all of it came, and the client was
-    there. broken: why it ended before its end.
+    there. broken: why it ended before its end. calls: the ids of the tools that it calls.
     renamed: says chunks to a client to whom they go as they came, but for their id.
     """
 
@@ -50,6 +51,7 @@ class StreamedAnswer:
     choices: dict[str, bool] = field(default_factory=dict)
     received: int = 0
     spoke: bool = False
+    calls: list[str] = field(default_factory=list)
 
     def whole_text(self) -> str | None:
         """The text as far as it came; None if it is not kept."""
@@ -200,6 +202,8 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
 
 def _note(answer: StreamedAnswer, choices: list[Any]) -> None:
     answer.received += answer_bytes(choices)
+    if len(answer.calls) < MOST_CALLS:
+        answer.calls += (id for id in calls_in(choices, "delta") if id not in answer.calls)
     for each in choices:
         if not isinstance(each, dict):
             continue

@@ -65,6 +65,7 @@ async def pass_on(
         error = upstream_error(exchange.spec.id, failed)
         await stream.end(rest.unsent + answer.teller.fail(error.status, error.body()))
         return
+    exchange.calls = tuple(answer.calls)
     await exchange.answered(answer.usage, answer.received)
     answer.complete = True
     await stream.end(rest.unsent + answer.teller.end(done=False))

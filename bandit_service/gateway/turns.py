@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
+from bandit_service.gateway.providers import plain_id
 from bandit_service.settings.upstreams import UpstreamSpec
 
+MOST_CALLS = 16
+"""Calls of tools in one answer that are remembered."""
+_MOST_ID = 256
 
-def in_tool_loop(body: Mapping[str, Any]) -> bool:
-    """Whether a model called tools and has not answered since: it waits for what they gave.
+
+def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The ids of the tools that a model called and has not answered since, when it waits for what
+    they gave; None if it waits for nothing. A call of before tools had ids has none.
 
     >>> call = {"role": "assistant", "tool_calls": [{"id": "1"}]}
     >>> asked, gave = {"role": "user", "content": "?"}, {"role": "tool", "content": "!"}
-    >>> in_tool_loop({"messages": [asked, call, gave]})
-    True
+    >>> open_calls({"messages": [asked, call, gave]})
+    ('1',)
     >>> said = {"role": "assistant", "content": "."}
-    >>> in_tool_loop({"messages": [asked, call, gave, said, asked]})
-    False
+    >>> open_calls({"messages": [asked, call, gave, said, asked]}) is None
+    True
     """
-    messages = body.get("messages")
-    turns: Sequence[object] = messages if isinstance(messages, list) else ()
-    for each in reversed(turns):
-        if isinstance(each, Mapping) and each.get("role") == "assistant":
-            return bool(each.get("tool_calls") or each.get("function_call"))
-    return False
+    for each in reversed([*_objects(body.get("messages"))]):
+        if each.get("role") == "assistant":
+            waits = each.get("tool_calls") or each.get("function_call")
+            return tuple(_call_ids(each)) if waits else None
+    return None
+
+
+def calls_in(choices: object, said: str) -> Iterator[str]:
+    """The ids of the tools that an answer, or a piece of one, calls. said: "message" or "delta"."""
+    for choice in _objects(choices):
+        if isinstance(message := choice.get(said), Mapping):
+            yield from _call_ids(message)
+
+
+def _call_ids(message: Mapping[str, Any]) -> Iterator[str]:
+    for call in _objects(message.get("tool_calls")):
+        if isinstance(id := call.get("id"), str) and 0 < len(id) <= _MOST_ID:
+            yield id
+
+
+def hashed(conversation: str, ids: Iterable[str]) -> tuple[str, ...]:
+    """Calls as the log has them: hashes, which are of one conversation only, and the same whether
+    an id comes back as the provider gave it or as a dialect of narrower ids tells it.
+    """
+    return tuple(
+        blake2b(f"{conversation} {plain_id(id)}".encode(), digest_size=8).hexdigest() for id in ids
+    )
 
 
 def begins(body: Mapping[str, Any]) -> bool:

@@ -329,20 +329,16 @@ class Router:
         decision_id: str,
         signals: outcomes.Signals,
         provisional: bool = False,
-        prompt: tuple[int, int | None] = (0, None),
+        served: outcomes.Served | None = None,
     ) -> str:
         """What the service itself saw of an answer, as `reward`; but nobody is told that it is
         kept, so it waits for no disk: a power cut loses what it loses of decisions. It is never
         turned away for what else is under way, since what it cost is owed.
 
-        provisional: it is a judge's, and the user's own may take its place. prompt: its
-        tokens, and the cached ones of them, as of `events.Rewarded`.
+        provisional: it is a judge's, and the user's own may take its place.
         """
         outcomes.check_signals(signals)
-        tokens, cached = prompt
-        report = Reported(
-            signals, provisional=provisional, prompt_tokens=tokens, cached_tokens=cached
-        )
+        report = Reported(signals, provisional=provisional, served=served or outcomes.Served())
         return await self._learn(
             lambda: self._rewarded(self._pending(decision_id, None), decision_id, report),
             key=decision_id,

@@ -8,6 +8,7 @@ say, tool results without a call, thinking that it did not sign.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -183,10 +184,13 @@ def _check_responses(body: Json, headers: dict[str, str]) -> None:
 
 # --- what it says: two calls of the first tool, then what they gave; else a greeting
 
+_numbers = itertools.count()
+"""Of calls, whose ids are never the same."""
+
 
 def _said(body: Json, results: list[str], tools: list[str]) -> tuple[str, list[Json]]:
     if tools and not results and body.get("tool_choice") not in ("none", {"type": "none"}):
-        return "", [{"id": f"call_{city}", "name": tools[0], "city": city}
+        return "", [{"id": f"call_{city}_{next(_numbers)}", "name": tools[0], "city": city}
                     for city in ("Oslo", "Rome")]  # fmt: skip
     if results:
         return f"Seen: {'; '.join(results)}", []

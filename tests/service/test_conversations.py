@@ -43,6 +43,9 @@ def messages(service: tuple[str, Provider]) -> Iterator[anthropic.Anthropic]:
         yield made
 
 
+TOOL: Any = [{"name": "weather", "input_schema": {"type": "object"}}]
+
+
 def _asked(url: str, path: str) -> Any:
     with urllib.request.urlopen(f"{url}{path}", timeout=30) as answer:
         return json.load(answer)
@@ -155,6 +158,70 @@ def test_a_tool_loop_is_never_switched(chat: openai.OpenAI, service: Any) -> Non
         assert decided["propensities"] == {arm: 1.0}
         assert set(decided["excluded"]) == {"chat", "claude", "resp"} - {arm}
         assert all("tool's result" in why for why in decided["excluded"].values())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_loops_that_opened_alike_go_on_each_where_its_tool_was_called(
+    chat: openai.OpenAI, messages: anthropic.Anthropic, stream: bool
+) -> None:
+    """As sub-agents of one task do, all of whose first messages are the same."""
+
+    def completed(turns: list[Any]) -> tuple[str, list[Any]]:
+        answer = _completion(chat, turns, tools=[FUNCTION], stream=stream)
+        if not stream:
+            message = answer.parse().choices[0].message.model_dump(exclude_none=True)
+        else:
+            deltas = [chunk.choices[0].delta for chunk in answer.parse() if chunk.choices]
+            calls: dict[int, Any] = {}
+            for each in (call for delta in deltas for call in delta.tool_calls or ()):
+                call = calls.setdefault(each.index, each)
+                if call is not each:
+                    call.function.arguments += each.function.arguments
+            message = {"role": "assistant", "tool_calls": [
+                call.model_dump(exclude={"index"}) for call in calls.values()]}  # fmt: skip
+        told = [{"role": "tool", "tool_call_id": call["id"], "content": "rain"}
+                for call in message["tool_calls"]]  # fmt: skip
+        return answer.headers["x-arm"], [*turns, message, *told]
+
+    def told(turns: list[Any]) -> tuple[str, list[Any]]:
+        asked: Any = {
+            "model": "auto", "max_tokens": 100, "messages": turns,
+            "tools": TOOL,
+        }  # fmt: skip
+        if stream:
+            with messages.messages.stream(**asked) as events:
+                message, arm = events.get_final_message(), events.response.headers["x-arm"]
+        else:
+            answer = messages.messages.with_raw_response.create(**asked)
+            message, arm = answer.parse(), answer.headers["x-arm"]
+        content = [
+            block.model_dump(exclude_none=True, exclude={"caller"}) for block in message.content
+        ]
+        results = [{"type": "tool_result", "tool_use_id": block["id"], "content": "rain"}
+                   for block in content if block["type"] == "tool_use"]  # fmt: skip
+        said = [{"role": "assistant", "content": content}, {"role": "user", "content": results}]
+        return arm, [*turns, *said]
+
+    for front in (completed, told):
+        start = [{"role": "user", "content": f"Which weather, by {front.__name__} {stream}?"}]
+        loops: dict[str, list[Any]] = {}
+        for _ in range(60):  # by chance one arm alone once in 10^28 times
+            arm, turns = front(start)
+            loops.setdefault(arm, turns)
+            if len(loops) == 3:
+                break
+        assert len(loops) == 3
+        for arm, turns in [*loops.items(), *loops.items()]:
+            if front is completed:
+                answer = _completion(chat, turns, tools=[FUNCTION])
+            else:
+                answer = messages.messages.with_raw_response.create(
+                    model="auto", max_tokens=100, messages=turns,
+                    tools=TOOL,
+                )  # fmt: skip
+            assert (answer.headers["x-arm"], answer.headers["x-bandit-reason"]) == (
+                arm, "tool_loop"
+            )  # fmt: skip
 
 
 def test_a_tool_loop_goes_on_elsewhere_only_where_its_arm_failed(

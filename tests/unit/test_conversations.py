@@ -56,14 +56,16 @@ def answered(
     cached: int | None = None,
     talk: str = TALK,
     unit: str = "",
+    calls: tuple[str, ...] = (),
 ) -> None:
     """A turn of the conversation, answered by this arm."""
     id = f"{talk} {ts}"
     query = a_query(world, prompt, ts, talk=talk, arms=(arm,), unit=unit)
     apply(world, decide(world, query, Recalled(), id, ts, NONE))
     told = ev.Rewarded(
-        ts=ts + 1.0, decision_id=id, cost_usd=0.01, prompt_tokens=prompt, cached_tokens=cached
-    )
+        ts=ts + 1.0, decision_id=id, cost_usd=0.01, prompt_tokens=prompt, cached_tokens=cached,
+        calls=calls,
+    )  # fmt: skip
     apply(world, told)
 
 
@@ -155,6 +157,22 @@ def test_how_much_is_found_is_learned_for_each_arm_and_age() -> None:
     answered(world, ts=5.0, cached=5000, talk=OTHER)  # a prompt that conversations share
     assert share(A, 4) == pytest.approx(5000 / (PRIOR_TOKENS + 20_000))
     assert a_query(world, talk="third").turn.cached == ((A, 714),)  # type: ignore[union-attr]
+
+
+def test_who_called_a_tool_is_known_and_the_oldest_calls_leave() -> None:
+    world = a_world()
+    answered(world, A, calls=("1", "2"))
+    answered(world, B, 6.0, calls=("3",))
+    known = world.conversations
+    assert [known.called(TALK, (call,)) for call in "1234"] == [A, A, B, ""]
+    assert known.called(OTHER, ("1",)) == ""
+    assert known.called(TALK, ()) == ""
+    kept = snapshot.read(snapshot.dump(world))
+    again = snapshot.restore(kept, {"uniform": policies.load("uniform")}, "uniform")
+    assert again.conversations.called(TALK, ("3",)) == B
+    for i in range(conversations.MOST_CALLS):
+        answered(world, B, 7.0 + i, calls=(f"more {i}",))
+    assert (known.called(TALK, ("3",)), known.called(TALK, ("more 0",))) == ("", B)
 
 
 def test_what_is_forgotten_of_a_unit_is_forgotten_here() -> None:

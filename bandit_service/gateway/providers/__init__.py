@@ -21,11 +21,12 @@ from bandit_service.gateway.providers._base import (
     HttpRequest,
     Provider,
     Teller,
+    plain_id,
 )
 
 __all__ = [
     "EventDecoder", "Front", "Heard", "HttpRequest", "Provider", "Teller",
-    "front_of", "names", "provider_of",
+    "front_of", "names", "plain_id", "provider_of",
 ]  # fmt: skip
 
 
