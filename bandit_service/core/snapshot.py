@@ -103,6 +103,11 @@ def restore_untaught(kept: Kept, policy: Policy[Any], serving: str) -> World:
     return _world(kept, untaught)
 
 
+def restore_unlearned(kept: Kept) -> World:
+    """The world that was kept, without policies: of whatever fold they are, none is read."""
+    return _world(kept, lambda _: Learners())
+
+
 def restore_before(
     kept: Kept, version: int, by_label: Mapping[str, Policy[Any]], serving: str
 ) -> tuple[World, list[str]]:

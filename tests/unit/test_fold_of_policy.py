@@ -15,6 +15,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.learner import Learner
 from bandit_service.core.world import World, new_world
+from bandit_service.offline.offpolicy.sources import world_of
 from bandit_service.runtime import folding
 from bandit_service.testing.wrong_policies import Honest
 from policies import ArmId, fold_of
@@ -101,6 +102,16 @@ def test_the_folding_process_then_begins_with_the_log(
     assert found is not None
     world = snapshot.restore(snapshot.read(found[1]), {name: policies.load(name)}, name)
     assert (found[0], list(world.arms)) == (3, ["a", "b", "c"])
+
+
+def test_off_policy_estimates_need_nothing_of_what_policies_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _kept(tmp_path, "epsilon_greedy", "epsilon_greedy", 2).latest("key")
+    assert found is not None
+    monkeypatch.setattr(EpsilonGreedy, "fold", 1, raising=False)
+    world = world_of(found)
+    assert (list(world.arms), dict(world.learners)) == (["a", "b"], {})
 
 
 def test_where_the_log_begins_later_it_says_what_is_wrong(

@@ -99,8 +99,8 @@ def beginning(first: int, asked: Asked, snapshots: Path | None) -> tuple[int, Wo
 
 
 def world_of(found: tuple[Offset, bytes]) -> World:
-    """A snapshot's world without experiments, whose learners would only cost time."""
-    world = snapshot.restore(snapshot.read(found[1]), {}, "")
+    """A snapshot's world without policies and experiments, which would only cost time."""
+    world = snapshot.restore_unlearned(snapshot.read(found[1]))
     world.experiments.trials.clear()
     world.experiments.specs.clear()
     return world
