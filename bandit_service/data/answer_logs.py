@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bandit_service.parsing.inputs import plain, worded
 
 COLUMNS = ("query", "model", "quality", "cost_usd")
 OPTIONAL = ("query_id", "task", "in_tok", "out_tok", "latency_s")
+WAY_OUT = "name the scale, as with --scale {scale}"
 _NUMBERS = ("quality", "cost_usd", "in_tok", "out_tok", "latency_s")
 
 
@@ -42,25 +43,45 @@ def load_long(
     are left out and told. scale: of the column quality, [0, 1] where none is given.
     most_left_out: the largest share of lines. BadRecording where the whole cannot be used.
     """
+    left_out = LeftOut(path, most_left_out, WAY_OUT)
+    found = lines(path, COLUMNS, OPTIONAL, lambda name: name in _NUMBERS)
+    rows = (
+        (path.name, line, Malformed(fields.why) if isinstance(fields, Unread) else fields)
+        for line, fields in found
+    )
+    queries = gathered(rows, scale or Scale(), left_out)
+    return recorded_from(path, queries, left_out, prices)
+
+
+def gathered(
+    rows: Iterable[tuple[str, int, Mapping[str, Any] | Malformed]],
+    scale: Scale,
+    left_out: LeftOut,
+) -> list[Query]:
+    """The queries with their answers, of rows by file and line; or why a row is none."""
     queries: dict[str, Query] = {}
-    models: set[str] = set()
-    left_out = LeftOut(path, most_left_out, "name the scale, as with --scale {scale}")
-    taken = 0
-    for line, fields in lines(path, COLUMNS, OPTIONAL, lambda name: name in _NUMBERS):
+    for file, line, fields in rows:
         try:
-            models.add(_add(queries, fields, scale or Scale()))
-            taken += 1
+            _add(queries, fields, scale)
         except Malformed as error:
-            left_out.add(path.name, line, error)
-    bad = left_out.checked(taken)
+            left_out.add(file, line, error)
+    return list(queries.values())
+
+
+def recorded_from(
+    path: Path, queries: Sequence[Query], left_out: LeftOut, prices: Prices | None
+) -> Recorded:
+    """The recording that is named as the file; BadRecording where too much was left out."""
+    bad = left_out.checked(sum(len(query.answers) for query in queries))
+    models = {model for query in queries for model in query.answers}
     name = unpacked_name(path.name).rpartition(".")[0]
-    return recorded_of(name, models, list(queries.values()), bad, prices, path)
+    return recorded_of(name, models, queries, bad, prices, path)
 
 
-def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Unread, scale: Scale) -> str:
-    """Add one line's answer to its query, and say whose it is."""
-    if isinstance(fields, Unread):
-        raise Malformed(fields.why)
+def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Malformed, scale: Scale) -> None:
+    """Add one row's answer to its query."""
+    if isinstance(fields, Malformed):
+        raise fields
     text, model = (_text(name, fields.get(name)) for name in ("query", "model"))
     quality = scale.quality("quality", fields.get("quality"))
     cost = number_within("cost_usd", fields.get("cost_usd"), MAX_COST_USD)
@@ -83,7 +104,6 @@ def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Unread, scale: S
         raise Malformed(f"model: {model!r} was there before for query {id!r}; the first is kept")
     query.answers[model] = answer
     queries[id] = query
-    return model
 
 
 def _identity(id: Any, text: str) -> str:

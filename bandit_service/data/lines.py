@@ -46,13 +46,15 @@ def lines(
     needed: Sequence[str],
     known: Sequence[str] = (),
     numbers: _Numbers = lambda _: False,
+    wholes: Sequence[str] = (),
 ) -> Lines:
     """The rows of a table with the numbers of their lines from 1, or of their rows in Parquet.
 
     CSV with any of the usual delimiters, JSON as lines or as one list, Parquet; the first two also
     packed. A CSV row counts where it begins. Columns that are needed or known are found in any
-    case. numbers: which columns may have decimal commas. BadRecording where the file cannot be
-    read, or, having a header, lacks a column of `needed`.
+    case. numbers: which columns may have decimal commas. wholes: names by which an object of JSON
+    is known that may be the whole file. BadRecording where the file cannot be read, or, having a
+    header, lacks a column of `needed`.
     """
     name = unpacked_name(path.name).lower()
     if not name.endswith(SUFFIXES):
@@ -67,7 +69,7 @@ def lines(
         return _parquet(path, needed, known)
     if name.endswith(_CSV):
         return _csv(path, needed, known, numbers)
-    return _json(path, needed, known)
+    return _json(path, (*needed, *known), wholes)
 
 
 def header_of(path: Path, needed: Sequence[str] = ()) -> list[str]:
@@ -111,14 +113,13 @@ def _csv(path: Path, needed: Sequence[str], known: Sequence[str], numbers: _Numb
             yield at[0], dict(zip(header, cells, strict=True))
 
 
-def _json(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
-    names = (*needed, *known)
+def _json(path: Path, names: Sequence[str], wholes: Sequence[str]) -> Lines:
     at = [0]
     with _told(path, at), _ticking(path) as (file, tick):
         bodies: Iterable[bytes] = file
         if file.peek(_EVERY).lstrip()[:1] == b"[" or unpacked_name(path.name).endswith(".json"):
             whole = file.read()
-            found = _list_in(path, whole)
+            found = _list_in(path, whole, wholes)
             if found is not None:
                 yield from ((i, _object(value, names)) for i, value in enumerate(found, 1))
                 return
@@ -134,14 +135,16 @@ def _json(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
                     yield at[0], _object(value, names)
 
 
-def _list_in(path: Path, whole: bytes) -> list[Any] | None:
-    """The list that the whole file is; None where it is lines."""
+def _list_in(path: Path, whole: bytes, wholes: Sequence[str]) -> list[Any] | None:
+    """The list that the whole file is, or its only object; None where it is lines."""
     try:
         value = json_of(whole)
     except ValueError:
         return None
     if isinstance(value, list):
         return value if any(isinstance(each, dict) for each in value) else None
+    if isinstance(value, dict) and any(name in value for name in wholes):
+        return [value]
     if isinstance(value, dict) and all(isinstance(each, dict | list) for each in value.values()):
         raise BadRecording(
             f"{path}: must be a list of objects, or an object a line; it is one object of columns "

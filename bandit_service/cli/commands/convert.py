@@ -1,4 +1,4 @@
-"""Convert logs with one line per answer, or RouterBench's files, to a recording.
+"""Convert logs with one line per answer, other tools' exports, or RouterBench to a recording.
 
 Write NAME.jsonl.gz and NAME.meta.json, which replay, evaluate and tune read.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from bandit_service.cli.options import USAGE_ERROR, bounded
-from bandit_service.data import answer_logs, routerbench
-from bandit_service.data.convert import read_prices, suffix_of, write
+from bandit_service.data import answer_logs, exports, routerbench
+from bandit_service.data.convert import Prices, read_prices, suffix_of, write
+from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
 
-_SHOWN = 5
+_SHOWN, _REASONS = 5, 8
+_SAID = {"routerbench": "RouterBench", "long": "a line per answer"}
 _EPILOG = f"""\
 formats:
   long         one line per query and model, with the columns
@@ -25,6 +28,13 @@ formats:
                .parquet; cells separated by comma, semicolon, tab or bar; UTF-8 or UTF-16
   routerbench  the wide table of RouterBench, .pkl or .csv, with sample_id, prompt, eval_name
                and for each model the columns MODEL and MODEL|total_cost
+  langfuse     traces, observations and scores: pages of its API, or exports
+  litellm      the table LiteLLM_SpendLogs, with prompts kept
+  openai-batch the requests and the answers of batches
+  otel         spans and evaluation events of OpenTelemetry's GenAI conventions, OTLP in JSON
+  tensorzero   the tables ChatInference, ModelInference and feedback
+               These are of .csv, .jsonl, .json or .parquet too. Further files and tables of the
+               same export come with --with, scores by another tool with --scores.
 
 quality:
   From 0 to 1, or true and false. For ratings of another scale, --scale must name the worst and
@@ -36,7 +46,9 @@ prices:
 
 examples:
   bandit-service convert logs.csv --to traffic.jsonl.gz --prices prices.toml
-  bandit-service convert routerbench_0shot.pkl --to routerbench.jsonl.gz"""
+  bandit-service convert routerbench_0shot.pkl --to routerbench.jsonl.gz
+  bandit-service convert traces.jsonl --from langfuse --with scores.jsonl --metric helpful \\
+    --to traffic.jsonl.gz"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +66,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="format",
-        choices=("long", "routerbench"),
-        help="the format of INPUT (default: detected from its name and its header)",
+        choices=("long", "routerbench", *exports.names()),
+        help="the format of INPUT (default: long or routerbench, by its name and its header)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="more",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a further file of the same export; may be given several times",
+    )
+    parser.add_argument(
+        "--metric", default="", metavar="NAME", help="whose scores are the quality, in an export"
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="a table of scores of an export's answers, with the columns id and quality",
     )
     parser.add_argument(
         "--scale",
@@ -80,11 +110,7 @@ def run(args: argparse.Namespace) -> int:
         suffix_of(args.to)
         scale = Scale() if args.scale is None else _scale(*args.scale)
         prices = None if args.prices is None else read_prices(args.prices)
-        wide = args.format == "routerbench" or (
-            args.format is None and args.input.is_file() and routerbench.looks_like(args.input)
-        )
-        load = routerbench.load_routerbench if wide else answer_logs.load_long
-        recorded = load(args.input, prices, scale, args.max_left_out)
+        kind, recorded = _loaded(args, prices, scale)
     except BadRecording as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -92,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     told = "as given" if prices is not None else "estimated: cost over tokens, in and out alike"
     about = {
         "prices": told,
-        "source": f"{args.input.name}, {'RouterBench' if wide else 'a line per answer'}",
+        "source": f"{args.input.name}, {_SAID.get(kind, kind)}",
         "left_out": len(recorded.left_out),
         **({} if args.scale is None else {"scale": args.scale}),
     }
@@ -105,6 +131,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _loaded(
+    args: argparse.Namespace, prices: Prices | None, scale: Scale | None
+) -> tuple[str, Recorded]:
+    """The format, and the recording."""
+    if args.format in exports.names():
+        return args.format, exports.load(
+            args.format,
+            [args.input, *args.more],
+            prices,
+            scale,
+            args.max_left_out,
+            metric=args.metric,
+            scores=args.scores,
+        )
+    for option, given in (("with", args.more), ("metric", args.metric), ("scores", args.scores)):
+        if given:
+            raise BadRecording(
+                f"--{option}: is of exports; name one with --from: {', '.join(exports.names())}"
+            )
+    wide = args.format == "routerbench" or (
+        args.format is None and args.input.is_file() and routerbench.looks_like(args.input)
+    )
+    load = routerbench.load_routerbench if wide else answer_logs.load_long
+    name = "routerbench" if wide else "long"
+    return name, load(args.input, prices, scale, args.max_left_out)
+
+
 def _scale(worst: float, best: float) -> Scale:
     try:
         return Scale(worst, best)
@@ -115,5 +168,9 @@ def _scale(worst: float, best: float) -> Scale:
 def _tell(left_out: Sequence[BadRow]) -> None:
     for bad in left_out[:_SHOWN]:
         print(f"skipped {bad}", file=sys.stderr)
-    if left_out:
-        print(f"{len(left_out)} rows were skipped", file=sys.stderr)
+    if not left_out:
+        return
+    print(f"{len(left_out)} rows were skipped", file=sys.stderr)
+    for why, n in Counter(bad.reason for bad in left_out).most_common(_REASONS):
+        if n > 1:
+            print(f"  {n} of them: {why}", file=sys.stderr)
