@@ -16,6 +16,8 @@ from hypothesis import settings
 from bandit_service import logs
 from bandit_service.app import assembly, service
 from bandit_service.embedding import Backend, export, open_backend
+from loadtest import postgres as postgres_server
+from tests import shared_log
 
 # The same examples every time, and as long as they take; `make fuzz` has a profile of its own.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -71,3 +73,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models")
     export("onnx", "all-MiniLM-L6-v2", directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Postgres]:
+    """A PostgreSQL that lives as long as the tests; none may stop it."""
+    shared_log.wanted()
+    with postgres_server.running() as server:
+        yield server

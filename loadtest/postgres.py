@@ -1,0 +1,144 @@
+"""A PostgreSQL of one's own on loopback, from the programs of the distribution."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+INSTALL = "postgresql is not there: apt-get install --no-install-recommends postgresql"
+_STARTS_S = 30.0
+
+
+class PostgresFailed(Exception):
+    """It did not start."""
+
+
+def programs() -> Path | None:
+    """The directory with `initdb` and `postgres`, the newest one there is; None without them."""
+    versions = [each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if versions:
+        return max(versions, key=lambda each: int(each.parent.name))
+    found = shutil.which("initdb")
+    return None if found is None or shutil.which("postgres") is None else Path(found).parent
+
+
+class Postgres:
+    """A server in a directory of its own; `kill` and `start` as often as is wanted."""
+
+    def __init__(self, directory: Path, bin: Path) -> None:
+        self._directory, self._bin = directory, bin
+        self._password = secrets.token_hex(8)
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        secret = directory / "password"
+        secret.write_text(self._password)
+        self._own(directory, secret)
+        self._run("initdb", "-D", str(self._data), "-U", "bandit", "--auth=scram-sha-256",
+                  f"--pwfile={secret}", "--encoding=UTF8", "--locale=C")  # fmt: skip
+        self.start()
+
+    @property
+    def dsn(self) -> str:
+        """What a client connects by."""
+        return f"postgresql://bandit:{self._password}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        with (self._directory / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port),
+                 "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._directory}",
+                 "-c", "shared_buffers=32MB", "-c", "max_connections=50"],
+                stdout=log, stderr=log, cwd=self._directory, start_new_session=True, **_user(),
+            )  # fmt: skip
+        last = time.monotonic() + _STARTS_S
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > last:
+                told = (self._directory / "server.log").read_text(errors="replace")[-2000:]
+                raise PostgresFailed("postgres did not start\n" + told)
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it; whoever is connected is cut off."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it as a power cut would: what was not flushed is not looked after."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    def _run(self, name: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._bin / name), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self._directory,
+            **_user(),
+        )
+        if done.returncode:
+            raise PostgresFailed(f"{name} failed\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def _own(self, *paths: Path) -> None:
+        if os.geteuid() == 0:
+            for path in paths:
+                shutil.chown(path, _USER, _USER)
+
+
+_USER = "postgres"
+
+
+def _user() -> dict[str, Any]:
+    """It does not run as root; the distribution's package made a user for it."""
+    if os.geteuid() != 0:
+        return {}
+    who = pwd.getpwnam(_USER)
+    return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """A new server on a free port, gone at the end with all that was in it."""
+    bin = programs()
+    if bin is None:
+        raise PostgresFailed(INSTALL)
+    with tempfile.TemporaryDirectory(prefix="bandit-pg-") as directory:
+        server = Postgres(Path(directory), bin)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,184 @@
+"""What the log in PostgreSQL consists of: tables, and procedures that commit by themselves.
+
+A procedure holds the head only until its first commit, which flushes nothing; so a client that
+stands still in the middle holds nobody up. The second commit is flushed, and what it says is
+durable stands before it in the WAL (docs/adr/0017).
+"""
+
+VERSION = 1
+"""Of these statements; a database that has another is refused."""
+
+FENCED, CONFLICT, OTHER_KEY, NO_LOG = "BF001", "BF003", "BF004", "BF002"
+
+TABLES = """
+CREATE TABLE bandit_schema (version int NOT NULL);
+INSERT INTO bandit_schema VALUES (1);
+CREATE TABLE bandit_head (
+  log text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, chain bytea NOT NULL DEFAULT ''
+) WITH (fillfactor = 50);
+CREATE TABLE bandit_log (
+  log text NOT NULL, seq bigint NOT NULL, eid bytea NOT NULL, at double precision NOT NULL,
+  ts double precision NOT NULL, kind text NOT NULL, owner bytea NOT NULL, subject bytea,
+  crc bigint NOT NULL, chain bytea, body bytea NOT NULL, PRIMARY KEY (log, seq));
+ALTER TABLE bandit_log ALTER body SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX bandit_log_eid ON bandit_log (log, eid);
+CREATE INDEX bandit_log_subject ON bandit_log (log, subject, seq) WHERE subject IS NOT NULL;
+CREATE TABLE bandit_replica (
+  log text NOT NULL, id int NOT NULL, name text NOT NULL, epoch bigint NOT NULL,
+  seen timestamptz NOT NULL, closed_at bigint, durable bigint NOT NULL DEFAULT 0,
+  settled double precision NOT NULL DEFAULT 0, applied bigint NOT NULL DEFAULT 0,
+  digest text NOT NULL DEFAULT '', key text NOT NULL, PRIMARY KEY (log, id), UNIQUE (log, name)
+) WITH (fillfactor = 50);
+CREATE TABLE bandit_lease (
+  log text NOT NULL, role text NOT NULL, holder int NOT NULL, epoch bigint NOT NULL,
+  expires timestamptz NOT NULL, PRIMARY KEY (log, role)) WITH (fillfactor = 50);
+"""
+
+PUT = """
+CREATE PROCEDURE bandit_put(INOUT s bigint, l text, r int, e bigint, led text, led_epoch bigint,
+  until float8, eids bytea[], tss float8[], kinds text[], owners bytea[], subjects bytea[],
+  seens bigint[], crcs bigint[], bodies bytea[]) LANGUAGE plpgsql AS $$
+DECLARE n int := cardinality(eids); c bytea; t float8 := extract(epoch FROM clock_timestamp());
+BEGIN
+  SET LOCAL synchronous_commit = off;
+  SET LOCAL enable_seqscan = off;
+  UPDATE bandit_head SET seq = seq + n,
+    chain = sha256(chain || int8send(seq + n) || convert_to(array_to_string(crcs, ','), 'UTF8'))
+    WHERE log = l RETURNING seq, chain INTO s, c;
+  IF s IS NULL THEN RAISE EXCEPTION 'no log' USING ERRCODE = 'BF002'; END IF;
+  IF NOT EXISTS (SELECT 1 FROM bandit_replica
+       WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL)
+     OR led <> '' AND NOT EXISTS (SELECT 1 FROM bandit_lease
+       WHERE log = l AND role = led AND holder = r AND epoch = led_epoch)
+  THEN RAISE EXCEPTION 'fenced' USING ERRCODE = 'BF001'; END IF;
+  IF EXISTS (SELECT 1 FROM unnest(subjects, seens) AS u(subject, seen)
+       WHERE u.subject IS NOT NULL AND EXISTS (SELECT 1 FROM bandit_log x
+         WHERE x.log = l AND x.subject = u.subject AND x.seq > u.seen))
+  THEN RAISE EXCEPTION 'conflict' USING ERRCODE = 'BF003'; END IF;
+  INSERT INTO bandit_log SELECT l, s - n + i, u.eid, t, u.ts, u.kind, u.owner, u.subject, u.crc,
+      CASE WHEN i = n THEN c END, u.body
+    FROM unnest(eids, tss, kinds, owners, subjects, crcs, bodies)
+      WITH ORDINALITY AS u(eid, ts, kind, owner, subject, crc, body, i);
+  COMMIT;
+  SET LOCAL synchronous_commit = on;
+  UPDATE bandit_replica SET durable = greatest(durable, s), settled = greatest(settled, until),
+    seen = clock_timestamp() WHERE log = l AND id = r AND epoch = e;
+  COMMIT;
+END $$
+"""
+
+BEAT = """
+CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint,
+  hash text) LANGUAGE plpgsql AS $$
+DECLARE upto bigint;
+BEGIN
+  SET LOCAL synchronous_commit = on;
+  SELECT seq INTO upto FROM bandit_head WHERE log = l;
+  UPDATE bandit_replica SET durable = greatest(durable, upto), settled = greatest(settled, until),
+    applied = done, digest = hash, seen = clock_timestamp()
+    WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  ok := FOUND;
+  COMMIT;
+END $$
+"""
+
+JOIN = """
+CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT other text, l text, n text,
+  k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
+DECLARE done bigint;
+BEGIN
+  INSERT INTO bandit_head (log) VALUES (l) ON CONFLICT DO NOTHING;
+  SELECT seq INTO done FROM bandit_head WHERE log = l FOR UPDATE;
+  SELECT x.key INTO other FROM bandit_replica x WHERE x.log = l AND x.name <> n
+    AND x.closed_at IS NULL AND x.seen > clock_timestamp() - alive AND x.key <> k LIMIT 1;
+  IF other IS NULL THEN
+    SELECT x.id INTO slot FROM bandit_replica x WHERE x.log = l AND x.name = n;
+    IF slot IS NULL THEN
+      SELECT x.id INTO slot FROM bandit_replica x WHERE x.log = l AND x.closed_at IS NOT NULL
+        AND x.seen < clock_timestamp() - gone ORDER BY x.id LIMIT 1;
+    END IF;
+    IF slot IS NULL THEN
+      SELECT coalesce(max(x.id), 0) + 1 INTO slot FROM bandit_replica x WHERE x.log = l;
+    END IF;
+    INSERT INTO bandit_replica AS x (log, id, name, epoch, seen, key)
+      VALUES (l, slot, n, 1, clock_timestamp(), k)
+      ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
+        seen = clock_timestamp(), settled = CASE WHEN x.settled = 'infinity' THEN 0 ELSE x.settled END
+      RETURNING x.epoch INTO bandit_join.epoch;
+  END IF;
+  COMMIT;
+END $$
+"""
+
+LEAVE = """
+CREATE PROCEDURE bandit_leave(l text, r int, e bigint) LANGUAGE plpgsql AS $$
+DECLARE s bigint;
+BEGIN
+  SET LOCAL synchronous_commit = on;
+  SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
+  UPDATE bandit_replica SET closed_at = s, settled = 'infinity', durable = greatest(durable, s),
+    seen = clock_timestamp() WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  DELETE FROM bandit_lease WHERE log = l AND holder = r;
+  COMMIT;
+END $$
+"""
+
+CLOSE_STALE = """
+CREATE PROCEDURE bandit_close_stale(INOUT n int, l text, age interval) LANGUAGE plpgsql AS $$
+DECLARE s bigint;
+BEGIN
+  n := 0;
+  IF EXISTS (SELECT 1 FROM bandit_replica
+       WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age) THEN
+    SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
+    UPDATE bandit_replica SET closed_at = s WHERE (log, id) IN (
+      SELECT log, id FROM bandit_replica
+        WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age
+        FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS n = ROW_COUNT;
+  END IF;
+  COMMIT;
+END $$
+"""
+
+LEAD = """
+CREATE PROCEDURE bandit_lead(INOUT got bigint, l text, ro text, h int, e bigint, ttl interval)
+LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO bandit_lease AS x VALUES (l, ro, h, 1, clock_timestamp() + ttl)
+  ON CONFLICT (log, role) DO UPDATE SET holder = h, expires = clock_timestamp() + ttl,
+    epoch = x.epoch + CASE WHEN x.holder = h AND x.epoch = e THEN 0 ELSE 1 END
+  WHERE x.holder = h AND x.epoch = e OR x.expires < clock_timestamp()
+  RETURNING x.epoch INTO got;
+  COMMIT;
+END $$
+"""
+
+SCHEMA = (TABLES, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
+
+TAIL = """
+SELECT seq, eid, ts, kind, owner, crc, chain, body FROM bandit_log WHERE log = $1 AND seq > $2
+AND seq <= (SELECT max(durable) FROM bandit_replica WHERE log = $1) ORDER BY seq LIMIT $3
+"""
+FIND = "SELECT eid, seq FROM bandit_log WHERE log = $1 AND eid = ANY($2::bytea[])"
+CONFLICTS = """
+SELECT i, (SELECT max(seq) FROM bandit_log x
+  WHERE x.log = $1 AND x.subject = u.subject AND x.seq > u.seen)
+FROM unnest($2::bytea[], $3::bigint[]) WITH ORDINALITY AS u(subject, seen, i)
+WHERE u.subject IS NOT NULL
+"""
+STATE = """
+SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
+  coalesce((SELECT max(durable) FROM bandit_replica WHERE log = $1), 0) AS horizon,
+  coalesce((SELECT min(settled) FROM bandit_replica WHERE log = $1
+    AND (closed_at IS NULL OR seen > clock_timestamp() - $2::interval)), 0) AS settled,
+  extract(epoch FROM clock_timestamp())::float8 AS now
+"""
+REPLICAS = """
+SELECT r.id, r.name, r.epoch, r.applied, r.digest, r.durable, r.settled,
+  extract(epoch FROM clock_timestamp() - r.seen)::float8 AS unseen, r.closed_at, r.key,
+  array(SELECT role FROM bandit_lease x
+    WHERE x.log = r.log AND x.holder = r.id AND x.expires > clock_timestamp()) AS roles
+FROM bandit_replica r WHERE r.log = $1 ORDER BY r.id
+"""
+CHAIN_AT = "SELECT chain FROM bandit_log WHERE log = $1 AND seq = $2"

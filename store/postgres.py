@@ -1,0 +1,338 @@
+"""A `SharedLog` in PostgreSQL 14 or newer, by asyncpg. See docs/adr/0017.
+
+The head is a row: its lock orders the appends of all processes, and it is held for one statement.
+Durable is what a flushed commit after it covers; `tail` gives nothing beyond that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from store import _postgres_sql as sql
+from store._format import check_record
+from store._protocols import Offset, Record
+from store._shared import (
+    Entry,
+    Fenced,
+    Lease,
+    LogState,
+    Membership,
+    OtherKey,
+    Outdated,
+    Replica,
+    Tailed,
+    Unfit,
+    Unsure,
+)
+from store.errors import Corrupt, Duplicate, StoreError
+
+_OLDEST = 14
+_GONE = timedelta(days=1)
+
+
+class PostgresLog:
+    """One named log of a database. Two calls at a time at most wait for each other: an append has
+    a connection of its own, and so have all other calls.
+
+    timeout_s: of every call. alive_s: a replica that was silent for less is there. lost_after_s:
+    what a replica that was closed may still bring is waited for so long.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        name: str = "main",
+        *,
+        timeout_s: float = 3.0,
+        alive_s: float = 5.0,
+        lost_after_s: float = 600.0,
+    ) -> None:
+        self.name = name
+        self.member = Membership(0, 0)
+        self._dsn = dsn
+        self._timeout_s = timeout_s
+        self._alive = timedelta(seconds=alive_s)
+        self._lost_after = timedelta(seconds=lost_after_s)
+        self._writing: Any = None
+        self._reading: Any = None
+        self._write_lock, self._read_lock = asyncio.Lock(), asyncio.Lock()
+
+    async def connect(self) -> None:
+        """Connect, and make the tables where there are none. Unsure, or Unfit for a database that
+        cannot hold them.
+        """
+        self._drop()
+        async with self._told():
+            self._writing = await self._connection()
+            self._reading = await self._connection()
+            await self._prepare_schema()
+
+    async def join(self, name: str, key: str) -> Membership:
+        """Take the slot of this name, or a free one, under a new epoch."""
+        async with self._write_lock, self._told():
+            row = await self._writing.fetchrow(
+                "CALL bandit_join(NULL::int, NULL::bigint, NULL::text, $1, $2, $3, $4, $5)",
+                self.name,
+                name,
+                key,
+                self._alive,
+                _GONE,
+            )
+        if row["other"] is not None:
+            raise OtherKey(row["other"])
+        self.member = Membership(row["slot"], row["epoch"])
+        return self.member
+
+    async def append(
+        self, entries: Sequence[Entry], settled: float, lease: Lease | None = None
+    ) -> Offset:
+        """One call of `bandit_put`."""
+        for each in entries:
+            check_record(each.record)
+        ids: set[str] = set()
+        for each in entries:
+            if each.record.eid in ids:
+                raise Duplicate(each.record.eid)
+            ids.add(each.record.eid)
+        if not entries:
+            return Offset((await self.state()).head)
+        records = [each.record for each in entries]
+        subjects = [each.subject or None for each in entries]
+        seens = [each.seen for each in entries]
+        async with self._write_lock:
+            try:
+                async with self._told():
+                    found: int = await self._writing.fetchval(
+                        "CALL bandit_put(NULL::bigint, $1, $2, $3, $4, $5, $6, $7::bytea[], "
+                        "$8::float8[], $9::text[], $10::bytea[], $11::bytea[], $12::bigint[], "
+                        "$13::bigint[], $14::bytea[])",
+                        self.name,
+                        self.member.slot,
+                        self.member.epoch,
+                        "" if lease is None else lease.role,
+                        0 if lease is None else lease.epoch,
+                        settled,
+                        [each.eid.encode() for each in records],
+                        [each.ts for each in records],
+                        [each.kind for each in records],
+                        [each.owner.encode() for each in records],
+                        subjects,
+                        seens,
+                        [zlib.crc32(each.body) for each in records],
+                        [each.body for each in records],
+                    )
+            except _Conflict:
+                async with self._told():
+                    rows = await self._writing.fetch(sql.CONFLICTS, self.name, subjects, seens)
+                raise Outdated(
+                    {i - 1: Offset(seq) for i, seq in rows if seq is not None}
+                ) from None
+            except _NotUnique:
+                known = await self._find(self._writing, [each.eid for each in records])
+                raise Duplicate(next(iter(known), records[0].eid)) from None
+        return Offset(found)
+
+    async def beat(self, settled: float, applied: int, digest: str) -> None:
+        """One call of `bandit_beat`. Fenced where this replica was closed."""
+        member = self.member
+        async with self._read_lock, self._told():
+            there = await self._reading.fetchval(
+                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5, $6)",
+                self.name,
+                member.slot,
+                member.epoch,
+                settled,
+                applied,
+                digest,
+            )
+        if not there:
+            raise Fenced("this replica was silent for too long and was closed")
+
+    async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
+        """At least one whole append, if any is durable, even if that is more than `most`."""
+        while True:
+            async with self._read_lock, self._told():
+                rows = await self._reading.fetch(sql.TAIL, self.name, int(after), most)
+            while rows and rows[-1]["chain"] is None:
+                rows.pop()
+            if rows or most >= 1 << 20:
+                return _checked(int(after), rows)
+            async with self._read_lock, self._told():
+                more = await self._reading.fetch(sql.TAIL, self.name, int(after), 1)
+            if not more:
+                return []
+            most *= 4
+
+    async def find(self, eids: Sequence[str]) -> dict[str, Offset]:
+        """By the index of ids."""
+        async with self._read_lock:
+            return await self._find(self._reading, eids)
+
+    async def state(self) -> LogState:
+        """One query."""
+        async with self._read_lock, self._told():
+            row = await self._reading.fetchrow(sql.STATE, self.name, self._lost_after)
+        return LogState(row["head"], row["horizon"], row["settled"], row["now"])
+
+    async def replicas(self) -> list[Replica]:
+        """One query."""
+        async with self._read_lock, self._told():
+            rows = await self._reading.fetch(sql.REPLICAS, self.name)
+        return [
+            Replica(
+                slot=row["id"],
+                name=row["name"],
+                epoch=row["epoch"],
+                applied=row["applied"],
+                digest=row["digest"],
+                durable=row["durable"],
+                settled=row["settled"],
+                unseen_s=row["unseen"],
+                closed=row["closed_at"] is not None,
+                key=row["key"],
+                roles=tuple(row["roles"]),
+            )
+            for row in rows
+        ]
+
+    async def chain_at(self, offset: Offset) -> bytes:
+        """Of the row that has this offset."""
+        async with self._read_lock, self._told():
+            found = await self._reading.fetchval(sql.CHAIN_AT, self.name, int(offset))
+        return found or b""
+
+    async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
+        """One call of `bandit_lead`."""
+        async with self._read_lock, self._told():
+            epoch = await self._reading.fetchval(
+                "CALL bandit_lead(NULL::bigint, $1, $2, $3, $4, $5)",
+                self.name,
+                role,
+                self.member.slot,
+                0 if held is None else held.epoch,
+                timedelta(seconds=ttl_s),
+            )
+        return None if epoch is None else Lease(role, epoch)
+
+    async def close_silent(self, ttl_s: float) -> int:
+        """One call of `bandit_close_stale`."""
+        async with self._read_lock, self._told():
+            closed: int = await self._reading.fetchval(
+                "CALL bandit_close_stale(NULL::int, $1, $2)", self.name, timedelta(seconds=ttl_s)
+            )
+        return closed
+
+    async def leave(self) -> None:
+        """One call of `bandit_leave`."""
+        async with self._write_lock, self._told():
+            await self._writing.execute(
+                "CALL bandit_leave($1, $2, $3)", self.name, self.member.slot, self.member.epoch
+            )
+
+    async def close(self) -> None:
+        """Close both connections; what is under way on them fails."""
+        self._drop()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _drop(self) -> None:
+        for one in (self._writing, self._reading):
+            if one is not None:
+                one.terminate()
+        self._writing = self._reading = None
+
+    async def _connection(self) -> Any:
+        import asyncpg
+
+        return await asyncpg.connect(
+            self._dsn,
+            timeout=self._timeout_s,
+            command_timeout=self._timeout_s,
+            server_settings={
+                "application_name": "bandit-service",
+                "statement_timeout": str(int(self._timeout_s * 1000)),
+                "idle_in_transaction_session_timeout": str(int(self._timeout_s * 1000)),
+            },
+        )
+
+    async def _prepare_schema(self) -> None:
+        db = self._writing
+        if db.get_server_version().major < _OLDEST:
+            raise Unfit(
+                f"the database is PostgreSQL {db.get_server_version().major}; "
+                f"{_OLDEST} or newer is needed"
+            )
+        if await db.fetchval("SELECT to_regclass('bandit_schema')") is None:
+            async with db.transaction():
+                await db.execute("SELECT pg_advisory_xact_lock(7246533)")  # two that start at once
+                if await db.fetchval("SELECT to_regclass('bandit_schema')") is None:
+                    for statement in sql.SCHEMA:
+                        await db.execute(statement)
+        found = await db.fetchval("SELECT version FROM bandit_schema")
+        if found != sql.VERSION:
+            raise Unfit(
+                f"the tables in the database have version {found}, this program knows "
+                f"{sql.VERSION}; use the program that made them"
+            )
+
+    async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
+        async with self._told():
+            rows = await db.fetch(sql.FIND, self.name, [each.encode() for each in eids])
+        return {bytes(row["eid"]).decode(): Offset(row["seq"]) for row in rows}
+
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """Errors of the database become ours. A driver raises many kinds when a connection dies
+        under it, so whatever is not known to have changed nothing is Unsure.
+        """
+        try:
+            yield
+        except (StoreError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            raise _ours(error) from None
+
+
+class _Conflict(StoreError):
+    """A subject has a newer record."""
+
+
+class _NotUnique(StoreError):
+    """An id is there."""
+
+
+def _ours(error: Exception) -> StoreError:
+    match getattr(error, "sqlstate", None):
+        case sql.FENCED:
+            return Fenced("this replica was closed, or its role is another's now")
+        case sql.CONFLICT:
+            return _Conflict("conflict")
+        case "23505":
+            return _NotUnique("not unique")
+        case "42501":
+            return Unfit(f"the database refuses it: {error}")
+        case "28P01" | "28000" | "3D000":
+            return Unfit(f"the database lets nobody in by this DSN: {error}")
+        case state:
+            what = f" ({state})" if state else ""
+            return Unsure(f"the database did not do it: {type(error).__name__}: {error}{what}")
+
+
+def _checked(after: int, rows: Sequence[Any]) -> list[Tailed]:
+    found = []
+    for row in rows:
+        after += 1
+        body = bytes(row["body"])
+        if row["seq"] != after:
+            raise Corrupt(after, "it is missing in the database")
+        if zlib.crc32(body) != row["crc"]:
+            raise Corrupt(after, "its checksum in the database does not match")
+        eid, owner = bytes(row["eid"]).decode(), bytes(row["owner"]).decode()
+        record = Record(eid, row["kind"], row["ts"], body, owner)
+        found.append(Tailed(Offset(after), record, row["chain"] or b""))
+    return found

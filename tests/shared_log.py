@@ -1,0 +1,81 @@
+"""A PostgreSQL for the tests, and its log with the synchronous face that `LogSuite` knows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from loadtest import postgres
+from store import START, Closed, Offset, Record
+from store._shared import Entry
+from store.postgres import PostgresLog
+from tests.tools import missing, needed
+
+T = TypeVar("T")
+
+
+def wanted() -> None:
+    """Skip where there is no PostgreSQL, but fail where CI is set."""
+    needed("asyncpg")
+    if postgres.programs() is None:
+        missing(postgres.INSTALL)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What it gives, run on a loop that outlives the call."""
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result(30)
+
+
+class Synchronous:
+    """An `EventLog` over `PostgresLog`: one replica that reads what is durable."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._log = PostgresLog(dsn, name)
+        self._closed = False
+        run(self._log.connect())
+        run(self._log.join("one", "key"))
+
+    def append(self, records: Sequence[Record]) -> Offset:
+        self._check()
+        return run(self._log.append([Entry(each) for each in records], 0.0))
+
+    def sync(self) -> Offset:
+        self._check()
+        run(self._log.beat(0.0, 0, ""))
+        return Offset(run(self._log.state()).horizon)
+
+    def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
+        self._check()
+        return self._replayed(after)
+
+    def _replayed(self, after: Offset) -> Iterator[tuple[Offset, bytes]]:
+        # not from within an append: a tail begins where one ended
+        at = START
+        while found := run(self._log.tail(at)):
+            for each in found:
+                at = each.offset
+                if at > after:
+                    yield at, each.record.body
+
+    @property
+    def last(self) -> Offset:
+        return Offset(run(self._log.state()).head)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            run(self._log.close())
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed
