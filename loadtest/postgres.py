@@ -36,8 +36,8 @@ def programs() -> Path | None:
 class Postgres:
     """A server in a directory of its own; `kill` and `start` as often as is wanted."""
 
-    def __init__(self, directory: Path, bin: Path) -> None:
-        self._directory, self._bin = directory, bin
+    def __init__(self, directory: Path, programs_in: Path) -> None:
+        self._directory, self._bin = directory, programs_in
         self._password = secrets.token_hex(8)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +45,7 @@ class Postgres:
         secret.write_text(self._password)
         self._own(directory, secret)
         self._run("initdb", "-D", str(self._data), "-U", "bandit", "--auth=scram-sha-256",
-                  f"--pwfile={secret}", "--encoding=UTF8", "--locale=C")  # fmt: skip
+                  f"--pwfile={secret}", "--no-sync", "--encoding=UTF8", "--locale=C")  # fmt: skip
         self.start()
 
     @property
@@ -58,7 +58,8 @@ class Postgres:
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port),
-                 "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._directory}",
+                 "-c", "listen_addresses=127.0.0.1",
+                 "-c", f"unix_socket_directories={self._directory}",
                  "-c", "shared_buffers=32MB", "-c", "max_connections=50"],
                 stdout=log, stderr=log, cwd=self._directory, start_new_session=True, **_user(),
             )  # fmt: skip
@@ -127,11 +128,11 @@ def _user() -> dict[str, Any]:
 @contextmanager
 def running() -> Iterator[Postgres]:
     """A new server on a free port, gone at the end with all that was in it."""
-    bin = programs()
-    if bin is None:
+    found = programs()
+    if found is None:
         raise PostgresFailed(INSTALL)
     with tempfile.TemporaryDirectory(prefix="bandit-pg-") as directory:
-        server = Postgres(Path(directory), bin)
+        server = Postgres(Path(directory), found)
         try:
             yield server
         finally:

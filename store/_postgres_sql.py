@@ -26,8 +26,9 @@ CREATE INDEX bandit_log_subject ON bandit_log (log, subject, seq) WHERE subject 
 CREATE TABLE bandit_replica (
   log text NOT NULL, id int NOT NULL, name text NOT NULL, epoch bigint NOT NULL,
   seen timestamptz NOT NULL, closed_at bigint, durable bigint NOT NULL DEFAULT 0,
-  settled double precision NOT NULL DEFAULT 0, applied bigint NOT NULL DEFAULT 0,
-  digest text NOT NULL DEFAULT '', key text NOT NULL, PRIMARY KEY (log, id), UNIQUE (log, name)
+  settled double precision NOT NULL DEFAULT 0, clean boolean NOT NULL DEFAULT false,
+  applied bigint NOT NULL DEFAULT 0, digest text NOT NULL DEFAULT '', key text NOT NULL,
+  PRIMARY KEY (log, id), UNIQUE (log, name)
 ) WITH (fillfactor = 50);
 CREATE TABLE bandit_lease (
   log text NOT NULL, role text NOT NULL, holder int NOT NULL, epoch bigint NOT NULL,
@@ -83,8 +84,8 @@ END $$
 """
 
 JOIN = """
-CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT other text, l text, n text,
-  k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT settled float8,
+  INOUT other text, l text, n text, k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
 DECLARE done bigint;
 BEGIN
   INSERT INTO bandit_head (log) VALUES (l) ON CONFLICT DO NOTHING;
@@ -103,8 +104,8 @@ BEGIN
     INSERT INTO bandit_replica AS x (log, id, name, epoch, seen, key)
       VALUES (l, slot, n, 1, clock_timestamp(), k)
       ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
-        seen = clock_timestamp(), settled = CASE WHEN x.settled = 'infinity' THEN 0 ELSE x.settled END
-      RETURNING x.epoch INTO bandit_join.epoch;
+        clean = false, seen = clock_timestamp()
+      RETURNING x.epoch, x.settled INTO bandit_join.epoch, bandit_join.settled;
   END IF;
   COMMIT;
 END $$
@@ -116,7 +117,7 @@ DECLARE s bigint;
 BEGIN
   SET LOCAL synchronous_commit = on;
   SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
-  UPDATE bandit_replica SET closed_at = s, settled = 'infinity', durable = greatest(durable, s),
+  UPDATE bandit_replica SET closed_at = s, clean = true, durable = greatest(durable, s),
     seen = clock_timestamp() WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
   DELETE FROM bandit_lease WHERE log = l AND holder = r;
   COMMIT;
@@ -171,7 +172,8 @@ STATE = """
 SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
   coalesce((SELECT max(durable) FROM bandit_replica WHERE log = $1), 0) AS horizon,
   coalesce((SELECT min(settled) FROM bandit_replica WHERE log = $1
-    AND (closed_at IS NULL OR seen > clock_timestamp() - $2::interval)), 0) AS settled,
+    AND (closed_at IS NULL OR NOT clean AND seen > clock_timestamp() - $2::interval)), 0)
+    AS settled,
   extract(epoch FROM clock_timestamp())::float8 AS now
 """
 REPLICAS = """

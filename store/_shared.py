@@ -33,10 +33,14 @@ class Tailed:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a replica is to the log until it leaves, or is closed for being silent."""
+    """What a replica is to the log until it leaves, or is closed for being silent.
+
+    settled: what this slot said of that before.
+    """
 
     slot: int
     epoch: int
+    settled: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica as the log knows it. unseen_s: how long it was silent. closed: it may not append."""
+    """A replica as the log knows it. unseen_s: how long it was silent. closed: it is out."""
 
     slot: int
     name: str

@@ -53,7 +53,7 @@ class PostgresLog:
         lost_after_s: float = 600.0,
     ) -> None:
         self.name = name
-        self.member = Membership(0, 0)
+        self.member = Membership(0, 0, 0.0)
         self._dsn = dsn
         self._timeout_s = timeout_s
         self._alive = timedelta(seconds=alive_s)
@@ -76,7 +76,8 @@ class PostgresLog:
         """Take the slot of this name, or a free one, under a new epoch."""
         async with self._write_lock, self._told():
             row = await self._writing.fetchrow(
-                "CALL bandit_join(NULL::int, NULL::bigint, NULL::text, $1, $2, $3, $4, $5)",
+                "CALL bandit_join(NULL::int, NULL::bigint, NULL::float8, NULL::text, "
+                "$1, $2, $3, $4, $5)",
                 self.name,
                 name,
                 key,
@@ -85,7 +86,7 @@ class PostgresLog:
             )
         if row["other"] is not None:
             raise OtherKey(row["other"])
-        self.member = Membership(row["slot"], row["epoch"])
+        self.member = Membership(row["slot"], row["epoch"], row["settled"])
         return self.member
 
     async def append(
@@ -129,9 +130,7 @@ class PostgresLog:
             except _Conflict:
                 async with self._told():
                     rows = await self._writing.fetch(sql.CONFLICTS, self.name, subjects, seens)
-                raise Outdated(
-                    {i - 1: Offset(seq) for i, seq in rows if seq is not None}
-                ) from None
+                raise Outdated({i - 1: Offset(seq) for i, seq in rows if seq is not None}) from None
             except _NotUnique:
                 known = await self._find(self._writing, [each.eid for each in records])
                 raise Duplicate(next(iter(known), records[0].eid)) from None

@@ -9,8 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from loadtest import postgres
-from store import START, Closed, Offset, Record
-from store._shared import Entry
+from store import START, Closed, Entry, Offset, Record
 from store.postgres import PostgresLog
 from tests.tools import missing, needed
 

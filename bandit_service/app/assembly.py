@@ -15,6 +15,7 @@ import numpy as np
 
 import policies
 import store
+from bandit_service.app.sharing import folded_for_all, open_link, open_shared, shared_writer
 from bandit_service.core import snapshot
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
@@ -106,13 +107,17 @@ async def running_router(
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
     log = open_log(settings)
+    shared = open_shared(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
     opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
+        link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
         recovered = recover(log, settings, snapshots, progress)
+        if link is not None:
+            recovered = folded_for_all(recovered, log, settings, progress)
         world, recovery_s = recovered.world, time.perf_counter() - begun
         _log.info(
             "recovered",
@@ -157,12 +162,16 @@ async def running_router(
         index = _index(world, settings, backend.dim)
         watch = drift_watch(settings, world.learners[world.serving].policy)
         telemetry.learning.drift.watched = watch is not None
-        writer = Writer(
-            world,
-            log,
-            telemetry,
-            sync_interval_s=settings.log.sync_interval_s,
-            max_backlog=settings.log.max_backlog,
+        writer = (
+            Writer(
+                world,
+                log,
+                telemetry,
+                sync_interval_s=settings.log.sync_interval_s,
+                max_backlog=settings.log.max_backlog,
+            )
+            if link is None
+            else shared_writer(world, log, telemetry, link, settings)
         )
         router = Router(
             writer=writer,
@@ -177,10 +186,13 @@ async def running_router(
             writer, snapshots, settings, telemetry, recovered.policy, recovered.after
         )
         check = LogCheck(writer, note_of(settings), recovered.unread)
+        if link is not None:
+            await link.join()
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
         try:
+            await writer.caught_up()
             await _reconcile(router, maintenance, settings)
             router.warm()
             maintenance.start()
@@ -196,6 +208,8 @@ async def running_router(
     finally:
         if opening is not None:  # what refused the start is told
             await asyncio.gather(opening, return_exceptions=True)
+        if shared is not None:
+            await shared.close()
         log.close()
 
 

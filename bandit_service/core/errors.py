@@ -184,6 +184,20 @@ class Unavailable(ServiceError):
     retry_after_s: int = 5
 
 
+class NotYet(Unavailable):
+    """The decision is not known at this replica yet: it may still come from another."""
+
+    retry_after_s = 1
+
+    @classmethod
+    def of(cls, decision_id: str) -> NotYet:
+        """The refusal of what names a decision that may still come."""
+        return cls(
+            f"decision_id: {decision_id!r} is not known here yet; send it again in a second",
+            param="decision_id",
+        )
+
+
 def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
     """The field that a value was refused for, and what was wrong with it.
 

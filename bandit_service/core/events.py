@@ -223,6 +223,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     shadows: of logs of before; now an event of its own has them.
     excluded: offered arms that a constraint took out, and why; without those that the request did
     not allow.
+    seen: up to which offset of the log the world was folded that it was made of; 0 where that is
+    the one before it, as where one process appends.
     """
 
     id: str
@@ -267,6 +269,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     warm_tokens: tuple[int, ...] = ()
     switch_usd: tuple[float, ...] = ()
     later_turns: float = 0.0
+    seen: int = 0
 
     @property
     def why(self) -> str:

@@ -72,6 +72,7 @@ async def explain(request: web.Request) -> web.Response:
 async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and what came back for it."""
     caller, router = request[CALLER], request.app[ROUTER]
+    await router.writer.arrived(request.match_info["id"])
     pending = router.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items

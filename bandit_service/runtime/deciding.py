@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.decide import (
@@ -150,7 +151,9 @@ class Deciding:
     def _drawn(self, lot: Lot) -> ev.Decided | Exception:
         try:
             ts = self._writer.now()
-            return drawn(lot, self._writer.new_id(ts), ts, self._explore)
+            event = drawn(lot, self._writer.new_id(ts), ts, self._explore)
+            seen = self._writer.seen
+            return replace(event, seen=seen) if seen else event
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             return error
 

@@ -33,7 +33,14 @@ class DriftAlarms:
             self._append(alarm)
 
     def _append(self, alarm: ev.DriftDetected) -> None:
-        """After all that is being applied, which came before it in the log."""
+        """After all that is being applied, which came before it in the log.
+
+        Of several processes on one log only one writes it; the others find it once more, until they
+        hear of it.
+        """
+        if not self._writer.keeps:
+            self._watch.forget(alarm.arm)
+            return
 
         def done(appended: asyncio.Future[ev.AnyEvent | None]) -> None:
             if not appended.cancelled() and appended.exception() is not None:

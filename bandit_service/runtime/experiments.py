@@ -15,7 +15,7 @@ import msgspec
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.errors import Conflict, NotThere, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
 from bandit_service.core.experiments.records import ExperimentRecords
@@ -98,6 +98,7 @@ class Experiments:
 
         configured: what the configuration says, where the change comes from it.
         """
+        self._refuse_shared()
         created = False
 
         def prepare() -> ev.AnyEvent | None:
@@ -207,6 +208,7 @@ class Experiments:
 
     async def set_rules(self, rules: Rules, by: str, why: str, source: str = "api") -> None:
         """The kill switch and the hold-out."""
+        self._refuse_shared()
 
         def prepare() -> ev.AnyEvent | None:
             self.check_rules(rules)
@@ -226,6 +228,10 @@ class Experiments:
             self._check_arm("holdout_arm", rules.holdout_arm)
 
     # --- inside ---------------------------------------------------------------------------
+
+    def _refuse_shared(self) -> None:
+        if self._writer.shared:
+            raise NotThere("a log of several replicas has no experiments yet")
 
     def _own(self, id: str) -> tuple[Experiment, Trial]:
         if id == HOLDOUT:

@@ -20,7 +20,7 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.errors import Conflict, NotThere, Refused
 from bandit_service.core.learner import Learner, teach
 from bandit_service.runtime.folding import (
     Folded,
@@ -205,8 +205,14 @@ class Maintenance:
     def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
         """Begin to fold the past for another policy, or other parameters; it serves when done.
 
-        Raises Refused for what is no policy, and Conflict while another is folded.
+        Raises Refused for what is no policy, Conflict while another is folded, and NotThere where
+        other replicas would go on with the one of before.
         """
+        if self._writer.shared:
+            raise NotThere(
+                "a log of several replicas changes its policy only while all of them are stopped: "
+                "configure it, stop them, and start them again"
+            )
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
             raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")

@@ -34,6 +34,7 @@ from bandit_service.core.errors import (
     Busy,
     Expired,
     NotThere,
+    NotYet,
     Refused,
     TooLarge,
     Unavailable,
@@ -238,6 +239,7 @@ class Router:
         """
         if request.decision_id is not None:
             wire.refuse_more(request)
+            await self.writer.arrived(request.decision_id)
             query = self._again(self._pending(request.decision_id, tenant).decided)
         else:
             wire.check_constraints(request)
@@ -439,9 +441,10 @@ class Router:
         # oldest one kept was forgotten.
         oldest = next(iter(self.world.pending.decisions), decision_id)
         made = clock.time_of(decision_id)
-        if made is not None and (
-            made < self.writer.now() - self.rules.ttl_s or decision_id < oldest
-        ):
+        late = made is not None and made < self.writer.now() - self.rules.ttl_s
+        if not late and self.writer.may_come(decision_id):
+            raise NotYet.of(decision_id)
+        if made is not None and (late or decision_id < oldest):
             raise Expired(
                 f"decision_id: {decision_id!r} has expired; "
                 f"reward.ttl_s is {self.rules.ttl_s:g}, "
@@ -502,6 +505,8 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
+        if self.writer.shared:
+            raise NotThere("a log of several replicas cannot erase the records of a unit yet")
         if not can_erase(self.writer.log):
             raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(

@@ -47,6 +47,8 @@ class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop."""
 
     group_commit = GroupCommit
+    shared = False
+    """Whether other processes append to the same log."""
 
     def __init__(
         self,
@@ -117,6 +119,26 @@ class Writer:
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)
+
+    @property
+    def seen(self) -> int:
+        """Up to which offset the world is folded, where other processes append, too."""
+        return 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process does what is done once for all that share a log."""
+        return True
+
+    def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
+        """Whether a decision that the world has not may still come, from another process."""
+        return False
+
+    async def caught_up(self) -> None:
+        """Wait until all is applied that the log has by now, of other processes too."""
+
+    async def arrived(self, decision_id: str) -> None:
+        """Wait for a decision that may still come."""
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False

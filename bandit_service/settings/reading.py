@@ -16,7 +16,7 @@ from bandit_service.core.fields import check_stated
 from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.settings import tables
+from bandit_service.settings import shared, tables
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.rule import Rule
@@ -101,7 +101,9 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
+        "dsn": shared.dsn_of(values, environ, path, mistakes),
     }
+    mistakes += shared.not_yet(values, found)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)

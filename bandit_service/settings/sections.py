@@ -178,7 +178,16 @@ class RewardSettings:
 class LogSettings:
     """Where events are kept."""
 
-    path: str = setting("events.sqlite3", "file of the event log, relative to data_dir")
+    engine: str = setting(
+        "sqlite",
+        "what orders and keeps the log: a file of one process, or a PostgreSQL that several "
+        "processes share (docs/scale.md)",
+        choices=("sqlite", "postgres"),
+    )
+    path: str = setting(
+        "events.sqlite3",
+        "file of the event log, or of this process' copy of it, relative to data_dir",
+    )
     sync_interval_s: float = setting(
         0.5,
         "a power cut loses at most the decisions of this long; acknowledged rewards are never lost",
@@ -195,6 +204,53 @@ class LogSettings:
         10_000,
         "decisions kept in memory while the disk is full; beyond it the oldest is lost",
         low=0,
+    )
+    dsn_env: str = setting(
+        "", "environment variable that holds the postgresql:// address of the database"
+    )
+    dsn_file: str = setting("", "file that holds it, relative to the configuration file")
+    name: str = setting(
+        "main", "name of the log in the database; all replicas of one service share it"
+    )
+    spool: str = setting(
+        "spool.sqlite3",
+        "file of the answered decisions that the database has not yet, relative to data_dir",
+    )
+    max_spool: int = setting(
+        100_000,
+        "decisions kept there while the database is gone; beyond it the oldest is lost",
+        low=1,
+    )
+    max_batch: int = setting(256, "events in one append to the database", low=1, high=10_000)
+    poll_s: float = setting(
+        0.005, "how often to ask the database for the events of others", low=0.001, high=1
+    )
+    timeout_s: float = setting(
+        3.0, "after this time a call of the database is given up and tried again", low=0.1, high=60
+    )
+    park_s: float = setting(
+        2.0,
+        "how long an outcome waits for a decision that may still come from a replica; then 503",
+        low=0,
+        high=60,
+    )
+    max_parked: int = setting(10_000, "outcomes that wait so at a time; beyond it 503", low=0)
+    lost_after_s: float = setting(
+        600.0,
+        "how long the decisions of a replica that was killed may still come: an unknown id gets "
+        "503 and not 404 meanwhile",
+        low=1,
+    )
+    replica_ttl_s: float = setting(
+        5.0, "a replica that is silent for this long may not append until it joins again", low=1
+    )
+    lease_ttl_s: float = setting(
+        3.0,
+        "after this time another replica does what the one that does it for all does not",
+        low=2,
+    )
+    max_skew_s: float = setting(
+        0.5, "most difference between the clocks of this machine and the database", low=0.01
     )
 
 

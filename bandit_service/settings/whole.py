@@ -104,6 +104,7 @@ class Settings:
     judges: tuple[JudgeSpec, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     keys: tuple[ApiKey, ...] = ()
+    dsn: str = field(default="", repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -255,6 +255,10 @@ class Metrics:
         self.unlogged = make.counter(
             "bandit_decisions_unlogged_total", "Decisions lost because the backlog was full."
         )
+        self.log_conflicts = make.counter(
+            "bandit_log_conflicts_total",
+            "Events checked again because another replica was first.",
+        )
         self.snapshot_offset = make.gauge(
             "bandit_snapshot_offset", "Offset of the newest snapshot."
         )

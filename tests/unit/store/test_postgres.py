@@ -11,8 +11,19 @@ import pytest
 from bandit_service.testing.log_records import record, records
 from bandit_service.testing.logs import LogSuite
 from loadtest.postgres import Postgres
-from store import Duplicate, EventLog, Offset, Record
-from store._shared import Entry, Fenced, OtherKey, Outdated, Unfit, Unsure
+from store import (
+    Duplicate,
+    Entry,
+    EventLog,
+    Fenced,
+    Offset,
+    OtherKey,
+    Outdated,
+    Record,
+    Tailed,
+    Unfit,
+    Unsure,
+)
 from store.postgres import PostgresLog
 from tests.shared_log import Synchronous
 
@@ -69,8 +80,8 @@ async def test_appends_of_several_writers_have_one_order_without_gaps(joined: Jo
         assert own == sorted(own)
 
 
-async def _all(log: PostgresLog) -> list[object]:
-    found: list[object] = []
+async def _all(log: PostgresLog) -> list[Tailed]:
+    found: list[Tailed] = []
     at = Offset(0)
     while some := await log.tail(at):
         found += some
@@ -97,7 +108,9 @@ async def test_nobody_reads_what_is_not_durable_and_a_beat_settles_it(joined: Jo
     await one.append(_entries(1, 3), 0.0)
     # as an append leaves it whose process was killed before it was settled
     await one._writing.execute("UPDATE bandit_replica SET durable = 1 WHERE log = $1", one.name)
-    await one._writing.execute("UPDATE bandit_log SET chain = 'x' WHERE log = $1 AND seq = 1", one.name)
+    await one._writing.execute(
+        "UPDATE bandit_log SET chain = 'x' WHERE log = $1 AND seq = 1", one.name
+    )
     assert [each.offset for each in await other.tail(Offset(0))] == [1]
     await other.beat(0.0, 1, "")
     assert [each.offset for each in await other.tail(Offset(0))] == [1, 2, 3]
@@ -219,7 +232,7 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
 
 async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> None:
     nowhere = PostgresLog("postgresql://bandit:x@127.0.0.1:9/postgres")
-    with pytest.raises(Unsure, match="ConnectionRefused|refused"):
+    with pytest.raises(Unsure, match="ConnectionRefused"):
         await nowhere.connect()
     wrong = PostgresLog(postgres.dsn.replace("bandit:", "bandit:not"))
     with pytest.raises(Unfit, match="lets nobody in"):

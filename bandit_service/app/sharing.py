@@ -1,0 +1,119 @@
+"""A log that several processes share, opened as the settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bandit_service.core.world import World
+from bandit_service.parsing.extras import install
+from bandit_service.runtime.recovery import Progress, Recovered, replayed, snapshot_key
+from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.shared.checkpoint import Checkpoint
+from bandit_service.runtime.shared.copying import copied
+from bandit_service.runtime.shared.link import Link, LinkRules
+from bandit_service.runtime.shared.spool import Spool
+from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
+from bandit_service.settings import BadSettings, Settings
+from bandit_service.telemetry.telemetry import Telemetry
+from store import EventLog, SharedLog, StoreError, first_of
+
+
+def open_shared(settings: Settings) -> SharedLog | None:
+    """The log in the database, not connected yet; None where this process has its own."""
+    chosen = settings.log
+    if chosen.engine == "sqlite":
+        return None
+    try:
+        import asyncpg  # noqa: F401 - the adapter's; said here, where it is asked for
+    except ImportError as error:
+        raise BadSettings(
+            [f'log.engine: "postgres" needs asyncpg: {install("postgres")} ({error})']
+        ) from None
+    from store.postgres import PostgresLog
+
+    return PostgresLog(
+        settings.dsn,
+        chosen.name,
+        timeout_s=chosen.timeout_s,
+        alive_s=chosen.replica_ttl_s,
+        lost_after_s=chosen.lost_after_s,
+    )
+
+
+async def open_link(
+    shared: SharedLog, copy: EventLog, settings: Settings, progress: Progress | None
+) -> Link:
+    """Connect, and bring the copy up to the log; the replica has not joined yet."""
+    chosen = settings.log
+    if first_of(copy) > 1:
+        raise StoreError(
+            f"{Path(settings.data_dir) / chosen.path} begins at offset {first_of(copy)}: its "
+            "oldest events were deleted, and a copy of a log has all of them; use another data_dir"
+        )
+    checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
+    try:
+        await shared.connect()
+        await copied(shared, copy, checkpoint, progress)
+    except BaseException:
+        await shared.close()
+        raise
+    rules = LinkRules(
+        key=snapshot_key(settings.policy, settings),
+        alive_s=chosen.replica_ttl_s,
+        lease_s=chosen.lease_ttl_s,
+        max_skew_s=chosen.max_skew_s,
+    )
+    return Link(shared, checkpoint, rules)
+
+
+def folded_for_all(
+    recovered: Recovered, log: EventLog, settings: Settings, progress: Progress | None
+) -> Recovered:
+    """The same world as on every other replica: for the configured policy, from the whole log.
+
+    Raises StoreError for a log with something in it that replicas cannot do yet.
+    """
+    wanted, _ = wanted_policy(recovered.world, settings)
+    if recovered.policy != wanted or recovered.unknown or recovered.anew:
+        recovered = replayed(log, settings, wanted, progress)
+    _refuse(recovered.world)
+    return recovered
+
+
+def _refuse(world: World) -> None:
+    records = world.experiments
+    live = [id for id, trial in records.trials.items() if trial.status not in ("stopped", "draft")]
+    beside = world.deciding()[1:]
+    if live or records.rules.holdout_share:
+        raise StoreError(
+            "the log has experiments under way or a hold-out, which several replicas cannot do "
+            "yet; stop them before the log is shared"
+        )
+    if beside:
+        raise StoreError(
+            f"the log has policies that learn beside the serving one ({', '.join(beside)}), which "
+            "several replicas cannot do yet; take them out of the configuration before it is shared"
+        )
+
+
+def shared_writer(
+    world: World, log: EventLog, telemetry: Telemetry, link: Link, settings: Settings
+) -> SharedWriter:
+    """The writer of a replica."""
+    chosen = settings.log
+    return SharedWriter(
+        world,
+        log,
+        telemetry,
+        link,
+        Spool(Path(settings.data_dir) / chosen.spool),
+        SharedRules(
+            max_batch=chosen.max_batch,
+            poll_s=chosen.poll_s,
+            timeout_s=chosen.timeout_s,
+            park_s=chosen.park_s,
+            max_parked=chosen.max_parked,
+            max_spool=chosen.max_spool,
+        ),
+        sync_interval_s=chosen.sync_interval_s,
+    )

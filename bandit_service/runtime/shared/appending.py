@@ -1,0 +1,182 @@
+"""What is to be appended to the shared log: in its order, in batches, until it is there.
+
+An append whose end is unknown is looked for by its ids, and only what is missing is appended again:
+so nothing is lost, and nothing stands in the log twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from bandit_service.core import events as ev
+from bandit_service.runtime.shared.link import Link
+from store import Duplicate, Entry, Fenced, Offset, Outdated, StoreError
+
+_FIND = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An entry with its event. led: only while this replica has the part of the keeper."""
+
+    entry: Entry
+    event: ev.AnyEvent
+    led: bool = False
+
+
+class Appender:
+    """`run` until cancelled. outdated: told of what another was first with, and of its offset.
+    refused: told of what only the keeper may append, where this replica is it no more. found: told
+    of what the log has already, and of its offset.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        most: int,
+        now: Callable[[], float],
+        outdated: Callable[[Outgoing, Offset], None],
+        refused: Callable[[Outgoing], None],
+        found: Callable[[Outgoing, Offset], None],
+    ) -> None:
+        self._link = link
+        self._most = most
+        self._now = now
+        self._outdated = outdated
+        self._refused = refused
+        self._found = found
+        self._queue: deque[Outgoing] = deque()
+        self._under_way = 0
+        self._unsure = False
+        self._wake = asyncio.Event()
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.appended = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def put(self, outgoing: Outgoing) -> None:
+        """One more, after all others."""
+        self._queue.append(outgoing)
+        self.empty.clear()
+        self._wake.set()
+
+    def put_left(self, found: Sequence[Outgoing]) -> None:
+        """What an earlier process may have appended or not, before all others."""
+        self._queue.extendleft(reversed(found))
+        if self._queue:
+            self._unsure = True
+            self.empty.clear()
+            self._wake.set()
+
+    def drop_oldest(self) -> Outgoing | None:
+        """Give up the oldest decision that waits, unless it may be under way."""
+        for i, each in enumerate(self._queue):
+            if i >= self._under_way and isinstance(each.event, ev.Decided):
+                del self._queue[i]
+                return each
+        return None
+
+    def settled(self) -> float:
+        """Before this moment nothing is waiting that was answered."""
+        return self._settled(0)
+
+    def _settled(self, after: int) -> float:
+        for each in islice(self._queue, after, None):
+            if isinstance(each.event, ev.Decided):
+                return _floor(each.event.ts)
+        return _floor(self._now())
+
+    async def run(self) -> None:
+        """Append whatever comes, for as long as the log is up."""
+        while True:
+            await self._wake.wait()
+            await self._link.up.wait()
+            try:
+                if self._unsure:
+                    await self._look_for()
+                    self._unsure = False
+                if self._queue:
+                    await self._append()
+            except Duplicate:
+                self._unsure = True
+            except StoreError as error:
+                self._unsure = True
+                self._link.down(error)
+            finally:
+                self._under_way = 0
+            if not self._queue:
+                self._wake.clear()
+                self.empty.set()
+
+    async def _append(self) -> None:
+        batch = self._batch()
+        lease = self._link.lease if batch[0].led else None
+        if batch[0].led and lease is None:
+            self._refuse(batch)
+            return
+        self._under_way = len(batch)
+        settled = self._settled(len(batch))
+        try:
+            await self._link.shared.append([each.entry for each in batch], settled, lease)
+        except Outdated as error:
+            self._under_way = 0
+            self._remove(batch[i] for i in error.newer)
+            for i, newer in error.newer.items():
+                self._outdated(batch[i], newer)
+            return
+        except Fenced:
+            if lease is None:
+                raise
+            self._under_way = 0
+            self._link.lease_lost()
+            self._refuse(batch)
+            return
+        for _ in batch:
+            self._queue.popleft()
+        self.appended.set()
+
+    def _batch(self) -> list[Outgoing]:
+        """The next ones, which are all the keeper's or none."""
+        led, batch, size = self._queue[0].led, list[Outgoing](), 0
+        for each in islice(self._queue, self._most):
+            size += len(each.entry.record.body)
+            if each.led != led or (batch and size > 16 << 20):
+                break
+            batch.append(each)
+        return batch
+
+    def _refuse(self, batch: Sequence[Outgoing]) -> None:
+        self._remove(batch)
+        for each in batch:
+            self._refused(each)
+
+    async def _look_for(self) -> None:
+        """Take out what the log has."""
+        waiting = list(self._queue)
+        for first in range(0, len(waiting), _FIND):
+            some = waiting[first : first + _FIND]
+            known = await self._link.shared.find([each.entry.record.eid for each in some])
+            there = [each for each in some if each.entry.record.eid in known]
+            self._remove(there)
+            for each in there:
+                self._found(each, known[each.entry.record.eid])
+        self.appended.set()
+
+    def _remove(self, gone: Sequence[Outgoing] | Iterator[Outgoing]) -> None:
+        eids = {each.entry.record.eid for each in gone}
+        if eids:
+            kept = [each for each in self._queue if each.entry.record.eid not in eids]
+            self._queue.clear()
+            self._queue.extend(kept)
+
+
+def _floor(ts: float) -> float:
+    """The millisecond that an id made at this moment carries, or an earlier one."""
+    return int(ts * 1000) / 1000

@@ -1,0 +1,57 @@
+"""What a replica knows of itself: its name, and a place where its copy is that of the log."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from store import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An offset where an append ended, and the chain of the log up to there, in hex."""
+
+    offset: int = 0
+    chain: str = ""
+
+
+class Checkpoint:
+    """A small file beside the copy. A lost one costs a comparison of the whole copy."""
+
+    def __init__(self, path: Path, log: str) -> None:
+        self._path, self._log = path, log
+        self.name, self.place = str(uuid.uuid4()), Place()
+        if path.exists():
+            self._read()
+        self._written = self.place
+        self.write()
+
+    def _read(self) -> None:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            self.name, of = str(found["name"]), str(found["log"])
+            self.place = Place(int(found["place"]["offset"]), str(found["place"]["chain"]))
+        except (ValueError, LookupError, TypeError):
+            return  # as if it were lost
+        if of != self._log:
+            raise StoreError(
+                f"{self._path} is of the log {of!r}, and log.name is {self._log!r}; "
+                "use another data_dir"
+            )
+
+    def save(self, place: Place) -> None:
+        """Write it down, if it is another one."""
+        if place != self._written:
+            self.place = place
+            self.write()
+
+    def write(self) -> None:
+        """A reader finds the file of before or this one."""
+        partial = self._path.with_name(self._path.name + ".partial")
+        text = json.dumps({"name": self.name, "log": self._log, "place": asdict(self.place)})
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(self._path)
+        self._written = self.place

@@ -1,0 +1,66 @@
+"""A replica's own copy of the shared log, made the same before the start goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
+from store import EventLog, Offset, SharedLog, StoreError
+
+_AT_ONCE = 2000
+
+
+class OtherLog(StoreError):
+    """The copy is not of the log in the database."""
+
+
+async def copied(
+    shared: SharedLog,
+    copy: EventLog,
+    checkpoint: Checkpoint,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Append to the copy what it lacks. Raises OtherLog where it has what the log has not."""
+    state = await shared.state()
+    await _compared(shared, copy, checkpoint.place, state.horizon)
+    at = copy.last
+    while rows := await shared.tail(at, _AT_ONCE):
+        at = copy.append([each.record for each in rows])
+        if progress is not None:
+            progress(int(at), max(int(at), state.horizon))
+        checkpoint.place = Place(int(at), rows[-1].chain.hex())
+    copy.sync()
+    checkpoint.write()
+
+
+async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: int) -> None:
+    if copy.last > horizon:
+        raise OtherLog(
+            f"this data_dir has a log of {copy.last} events, the database one of {horizon}; "
+            "docs/scale.md says what to do where a failover lost records, or where the directory "
+            "was served without the database before"
+        )
+    at = Offset(0)
+    if 0 < place.offset <= copy.last:
+        if (await shared.chain_at(Offset(place.offset))).hex() != place.chain:
+            raise _other(place.offset)
+        at = Offset(place.offset)
+    ours = copy.replay(at)
+    while at < copy.last:
+        rows = await shared.tail(at, _AT_ONCE)
+        if not rows:
+            raise _other(int(at) + 1)
+        for each in rows:
+            found = next(ours, None)
+            if found is None:
+                return
+            at = found[0]
+            if found[1] != each.record.body:
+                raise _other(int(at))
+
+
+def _other(offset: int) -> OtherLog:
+    return OtherLog(
+        f"the log in this data_dir and that in the database differ at or before {offset}; "
+        "docs/scale.md says what to do"
+    )

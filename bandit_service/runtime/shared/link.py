@@ -1,0 +1,150 @@
+"""The connection to the shared log: made again whenever it breaks, and alive in between.
+
+Each time the replica joins under a new epoch. So what an earlier connection had under way is either
+in the log by then, or is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bandit_service import clock
+from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
+from store import Lease, Offset, OtherKey, SharedLog, StoreError
+
+_log = logging.getLogger("bandit.replica")
+KEEPER = "keeper"
+_BEAT_S, _ROUNDS = 0.2, 5
+_AGAIN_S, _MOST_AGAIN_S = 0.1, 2.0
+
+
+class ClockOff(StoreError):
+    """The clock of this machine is not that of the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRules:
+    """What of the settings a link reads."""
+
+    key: str
+    alive_s: float
+    lease_s: float
+    max_skew_s: float
+
+
+class Link:
+    """`up` while the log can be asked. place: up to where it is applied here, of whole appends.
+
+    settled: before which moment all that was answered is durable. applied: the newest offset
+    applied. ends: called where the process cannot go on. The writer sets these three.
+    """
+
+    def __init__(self, shared: SharedLog, checkpoint: Checkpoint, rules: LinkRules) -> None:
+        self.shared = shared
+        self.up = asyncio.Event()
+        self.why = "the database was not asked yet"
+        self.place = checkpoint.place
+        self.lease: Lease | None = None
+        self.lost = 0
+        self.floor_ts = 0.0
+        self.settled: Callable[[], float] = lambda: 0.0
+        self.applied: Callable[[], int] = lambda: 0
+        self.ends: Callable[[str], None] = lambda _: None
+        self._checkpoint = checkpoint
+        self._rules = rules
+        self._fell = asyncio.Event()
+
+    async def join(self) -> None:
+        """Become a replica of the log; raises why that cannot be."""
+        member = await self.shared.join(self._checkpoint.name, self._rules.key)
+        self.floor_ts = member.settled
+        skew = clock.now() - (await self.shared.state()).now
+        if abs(skew) > self._rules.max_skew_s:
+            raise ClockOff(
+                f"the clock of this machine is {abs(skew):.1f} s "
+                f"{'ahead of' if skew > 0 else 'behind'} that of the database; "
+                f"log.max_skew_s is {self._rules.max_skew_s:g}: set the clock"
+            )
+        place = self.place
+        if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
+            self.ends(
+                f"the log in the database is not the one that was read up to {place.offset}: it "
+                "went back, as in a failover that lost records; docs/scale.md says what to do"
+            )
+            return
+        self.why = ""
+        self._fell.clear()
+        self.up.set()
+        _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
+
+    def down(self, error: Exception) -> None:
+        """The log could not be asked; it is tried again."""
+        if not self.why:
+            self.why = str(error)
+            self.lost += 1
+            _log.error("the shared log cannot be reached", extra={"why": self.why})
+        self.lease = None
+        self.up.clear()
+        self._fell.set()
+
+    async def reconnect_forever(self) -> None:
+        """Join again whenever the connection is down."""
+        wait_s = _AGAIN_S
+        while True:
+            await self._fell.wait()
+            try:
+                await self.shared.connect()
+                await self.join()
+                wait_s = _AGAIN_S
+            except OtherKey as error:
+                self.ends(f"{error}, and this one may not stand beside it")
+                return
+            except StoreError as error:
+                self.why = str(error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(_MOST_AGAIN_S, 2 * wait_s)
+
+    async def beat_forever(self) -> None:
+        """Say that this replica is alive; take the part of who does what is done once for all."""
+        rounds = 0
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._fell.wait(), _BEAT_S)
+            await self.up.wait()
+            try:
+                await self.shared.beat(self.settled(), self.applied(), "")
+                if rounds % _ROUNDS == 0:
+                    await self._upkeep()
+            except StoreError as error:
+                self.down(error)
+            rounds += 1
+
+    async def _upkeep(self) -> None:
+        closed = await self.shared.close_silent(self._rules.alive_s)
+        if closed:
+            _log.warning("replicas were silent and are closed", extra={"replicas": closed})
+        before = self.lease
+        self.lease = await self.shared.lead(KEEPER, before, self._rules.lease_s)
+        if self.lease is not None and before is None:
+            _log.info("keeper", extra={"epoch": self.lease.epoch})
+        self._checkpoint.save(self.place)
+
+    def lease_lost(self) -> None:
+        """An append by the lease was refused."""
+        self.lease = None
+
+    async def leave(self) -> None:
+        """Leave cleanly: nothing that was answered is missing in the log."""
+        try:
+            await self.shared.leave()
+        except StoreError as error:
+            _log.warning("not left", extra={"why": str(error)})
+        self._checkpoint.save(self.place)
+
+    def at(self, place: Place) -> None:
+        """Applied up to here."""
+        self.place = place

@@ -1,0 +1,91 @@
+"""Outcomes of decisions that this replica has not yet, until they come or cannot come any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+from bandit_service import clock
+from bandit_service.core.errors import NotYet
+from bandit_service.runtime.group_commit import fail
+from bandit_service.runtime.turn import Command
+from store import LogState
+
+_AHEAD_S = 5.0
+"""No clock of a replica is so far ahead, so an id that is was made up."""
+
+
+class Parking:
+    """By decision. again: is given what is to be prepared again. applied: the newest offset."""
+
+    def __init__(
+        self,
+        park_s: float,
+        most: int,
+        again: Callable[[Command], None],
+        applied: Callable[[], int],
+    ) -> None:
+        self._park_s = park_s
+        self._most = most
+        self._again = again
+        self._applied = applied
+        self._waiting: dict[str, list[tuple[float, Command]]] = {}
+        self._count = 0
+        self._absent_before = 0.0
+        self._state: LogState | None = None
+        self.parked = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return self._count
+
+    def may_come(self, decision_id: str) -> bool:
+        """Whether a decision that the world has not may be another replica's, under way."""
+        made = clock.time_of(decision_id)
+        return made is not None and self._absent_before <= made < clock.now() + _AHEAD_S
+
+    def put(self, decision_id: str, command: Command, refusal: NotYet) -> None:
+        """Keep it until the decision comes; the refusal, where too many wait."""
+        if self._count >= self._most:
+            fail(command.done, refusal)
+            return
+        self._waiting.setdefault(decision_id, []).append((time.monotonic() + self._park_s, command))
+        self._count += 1
+        self.parked.set()
+
+    def came(self, decision_id: str) -> None:
+        """The decision is applied: what waited for it is prepared again."""
+        for _, command in self._taken(decision_id):
+            self._again(command)
+
+    def learned(self, state: LogState) -> None:
+        """All that was answered before `state.settled` is in the log up to `state.horizon`."""
+        if self._state is None:
+            self._state = state
+
+    def look(self) -> None:
+        """Let go of what waited for too long, and of what waits for nothing."""
+        if self._state is not None and self._applied() >= self._state.horizon:
+            self._absent_before = max(self._absent_before, self._state.settled)
+            self._state = None
+            for id in [each for each in self._waiting if not self.may_come(each)]:
+                self.came(id)
+        now = time.monotonic()
+        late = [id for id, waiting in self._waiting.items() if waiting[0][0] <= now]
+        for id in late:
+            for _, command in self._taken(id):
+                fail(command.done, NotYet.of(id))
+        if not self._waiting:
+            self.parked.clear()
+
+    def fail_all(self, error: Callable[[], Exception]) -> None:
+        """Nothing can come now."""
+        for id in list(self._waiting):
+            for _, command in self._taken(id):
+                fail(command.done, error())
+
+    def _taken(self, id: str) -> Iterator[tuple[float, Command]]:
+        taken = self._waiting.pop(id, [])
+        self._count -= len(taken)
+        return iter(taken)

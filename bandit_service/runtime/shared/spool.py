@@ -1,0 +1,55 @@
+"""Decisions that were answered and are not in the shared log yet, with the kernel of this machine.
+
+So the death of the process loses none: the next start appends what it finds here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import store
+from bandit_service.core import events as ev
+from store import Offset, Record, can_trim, first_of
+
+
+class Spool:
+    """A log in a file of its own, whose beginning is deleted once the shared log has it."""
+
+    def __init__(self, path: Path) -> None:
+        self._log = store.open_log(path)
+        self._kept: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many decisions the shared log has not."""
+        return len(self._kept)
+
+    def left(self) -> Iterator[ev.Decided]:
+        """What an earlier process kept here, oldest first; it is kept until it is dropped."""
+        for at, body in self._log.replay(Offset(first_of(self._log) - 1)):
+            event = ev.decode(body)
+            assert isinstance(event, ev.Decided)
+            self._kept[event.id] = int(at)
+            yield event
+
+    def keep(self, records: Sequence[Record]) -> None:
+        """Hand them to the kernel; Full where that cannot be."""
+        last = int(self._log.append(records))
+        for at, each in enumerate(records, last - len(records) + 1):
+            self._kept[each.eid] = at
+
+    def drop(self, id: str) -> None:
+        """The shared log has it."""
+        self._kept.pop(id, None)
+
+    def trim(self) -> None:
+        """Delete what is not needed any more, up to the oldest that is."""
+        if not can_trim(self._log):
+            return
+        upto = next(iter(self._kept.values()), int(self._log.last) + 1) - 1
+        while upto >= self._log.first and self._log.trim(Offset(upto)):
+            pass
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._log.close()

@@ -1,0 +1,458 @@
+"""The writer of one of several processes on one log.
+
+A decision is made of what is applied here, kept in the spool, answered, and appended soon after. An
+outcome is checked against what is applied here, appended with the offset up to where that was, and
+answered when it came back in its place in the log and was applied. If another replica wrote of the
+same decision in between, the log refuses it, and it is checked again.
+
+So the world is the fold of a durable prefix of the log at any moment, as on every other replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from bandit_service import clock
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Expired, NotYet, ServiceError, Unavailable
+from bandit_service.core.world import World
+from bandit_service.runtime.group_commit import fail
+from bandit_service.runtime.live_world import Then
+from bandit_service.runtime.shared.appending import Appender, Outgoing
+from bandit_service.runtime.shared.checkpoint import Place
+from bandit_service.runtime.shared.link import Link
+from bandit_service.runtime.shared.parking import Parking
+from bandit_service.runtime.shared.spool import Spool
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.turn import Command, Ready, Turn
+from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.telemetry import Telemetry
+from store import Entry, EventLog, Full, Offset, StoreError, Tailed
+
+_log = logging.getLogger("bandit.replica")
+_SLICE = 32
+"""Records that are applied in one turn of the loop."""
+_PAGE = 512
+_TRIM_S, _FULL_S, _ABSENT_S = 1.0, 1.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRules:
+    """What of the settings the writer of a replica reads."""
+
+    max_batch: int
+    poll_s: float
+    timeout_s: float
+    park_s: float
+    max_parked: int
+    max_spool: int
+
+
+@dataclass(slots=True)
+class _Own:
+    """An event of this replica that the log has not given back yet, and who waits for it."""
+
+    event: ev.AnyEvent
+    command: Command | None = None
+
+
+class SharedWriter(Writer):
+    """Make one inside the running loop, `start`, then wait until it `caught_up`."""
+
+    shared = True
+
+    def __init__(
+        self,
+        world: World,
+        log: EventLog,
+        telemetry: Telemetry,
+        link: Link,
+        spool: Spool,
+        rules: SharedRules,
+        *,
+        sync_interval_s: float,
+    ) -> None:
+        super().__init__(
+            world, log, telemetry, sync_interval_s=sync_interval_s, max_backlog=rules.max_spool
+        )
+        self.link = link
+        self.applied_ts = world.ts
+        self._rules = rules
+        self._spool = spool
+        self._ids = clock.Ids()
+        self._now = 0.0
+        self._own: dict[str, _Own] = {}
+        self._keys: dict[str, deque[Command]] = {}
+        self._again: list[tuple[int, Command]] = []
+        self._led = 0
+        self._spool_full = ""
+        self._applied = int(log.last)
+        self._appender = Appender(
+            link, rules.max_batch, self.now, self._outdated, self._refused, self._found
+        )
+        self._parking = Parking(
+            rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
+        )
+        self._running: list[Kept] = []
+        link.settled, link.applied = self._appender.settled, lambda: self._applied
+        link.ends = self._end
+
+    def start(self) -> None:
+        """Begin to append, to read and to be there for the others."""
+        super().start()
+        left = [self._outgoing(event, "") for event in self._spool.left()]
+        for each in left:
+            self._own[each.entry.record.eid] = _Own(each.event)
+        self._appender.put_left(left)
+        if left:
+            _log.info("decisions of before are appended", extra={"decisions": len(left)})
+        keep = self.tasks.keep
+        self._running = [
+            keep("append", self._appender.run, self._end),
+            keep("tail", self._tail_forever, self._end),
+            keep("beat", self.link.beat_forever),
+            keep("connect", self.link.reconnect_forever),
+            keep("park", self._park_forever),
+            keep("spool", self._trim_forever),
+        ]
+
+    async def caught_up(self) -> None:
+        """Wait until all is applied that is in the log now, and what was left is in it."""
+        await self._appender.empty.wait()
+        while True:
+            await self.link.up.wait()
+            with suppress(StoreError):
+                horizon = (await self.link.shared.state()).horizon
+                break
+            await asyncio.sleep(_ABSENT_S)
+        await self._until(lambda: self._applied >= horizon)
+
+    async def _until(self, there: Callable[[], bool]) -> None:
+        """Look after each poll whether it is so."""
+        while not there():  # noqa: ASYNC110 - no event is set by each of what it may ask for
+            await asyncio.sleep(self._rules.poll_s)
+
+    async def close(self) -> None:
+        """Append what is under way, leave, stop."""
+        self._flush()
+        self._flush()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._rules.timeout_s):
+                await self._appender.empty.wait()
+                await self._until(lambda: all(own.command is None for own in self._own.values()))
+        for task in self._running:
+            await task.end()
+        if self.link.up.is_set() and not self._appender:
+            await self.link.leave()
+        elif self._appender:
+            _log.warning("decisions wait in the spool", extra={"decisions": len(self._spool)})
+        with suppress(StoreError):
+            self._spool.trim()
+        self._spool.close()
+        await self.link.shared.close()
+        await super().close()
+
+    def now(self) -> float:
+        """UTC seconds of this machine, which never go back, not even at a restart."""
+        self._now = max(clock.now(), self._now, self.link.floor_ts)
+        return self._now
+
+    @property
+    def degraded(self) -> str:
+        """Why outcomes cannot be written now, "" when they can."""
+        if self.link.why:
+            return f"the shared log cannot be reached: {self.link.why}"
+        return self._spool_full or super().degraded
+
+    @property
+    def seen(self) -> int:
+        """The offset up to which the world is folded."""
+        return self._applied
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this replica does what is done once for all."""
+        return self.link.lease is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Decisions that were answered here and are not in the log yet."""
+        return len(self._spool)
+
+    @property
+    def parked(self) -> int:
+        """Outcomes that wait for their decision."""
+        return len(self._parking)
+
+    def may_come(self, decision_id: str) -> bool:
+        """Whether a decision that the world has not may still come."""
+        if decision_id in self.world.pending.decisions:
+            return False
+        return decision_id in self._own or self._parking.may_come(decision_id)
+
+    async def arrived(self, decision_id: str) -> None:
+        """Wait until the decision is here, if it may come, for as long as an outcome would."""
+        if self.may_come(decision_id):
+            with suppress(ServiceError):
+                await self.submit(lambda: self._looked_for(decision_id), key=decision_id)
+
+    def _looked_for(self, decision_id: str) -> None:
+        if self.may_come(decision_id):
+            raise NotYet.of(decision_id)
+
+    def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
+        """Append what only the keeper appends; False where another is it, or the last is under way.
+
+        They are applied when they come back.
+        """
+        if then is not None or self._led or not self.keeps:
+            return not events
+        for event in events:
+            outgoing = self._outgoing(event, "", led=True)
+            self._own[outgoing.entry.record.eid] = _Own(event)
+            self._led += 1
+            self._appender.put(outgoing)
+        return True
+
+    # --- what came in one turn of the loop ------------------------------------------------
+
+    def _take(self, commands: list[Command]) -> None:
+        commands.sort(key=lambda command: command.late)
+        turn = Turn(self._record, self._commit, self._settle)
+        for command in commands:
+            if command.among is not None:
+                turn.take(command)
+            elif command.key and command.key in self._keys:
+                self._keys[command.key].append(command)
+            else:
+                self._check(command)
+        turn.commit()
+
+    def _commit(self, batch: Sequence[Ready]) -> None:
+        """Decisions: with the kernel, answered, and to be appended."""
+        begun = time.perf_counter()
+        if self.broken.done():
+            for command, _, _ in batch:
+                fail(command.done, Unavailable(f"the service ends: {self.broken.result()}"))
+            return
+        try:
+            self._spool.keep([record for _, _, record in batch])
+            self._spool_full = ""
+        except Full as error:
+            self._spool_full = f"decisions are kept in memory only: {error}"
+        for command, event, record in batch:
+            self._own[record.eid] = _Own(event)
+            self._appender.put(Outgoing(Entry(record), event))
+            if not command.done.done():
+                command.done.set_result(event)
+        self._bound_spool()
+        took_s = (time.perf_counter() - begun) / len(batch)
+        self._telemetry.stage("record", took_s, len(batch))
+
+    def _bound_spool(self) -> None:
+        while not self.link.up.is_set() and len(self._appender) > self._rules.max_spool:
+            gone = self._appender.drop_oldest()
+            if gone is None:
+                return
+            self._own.pop(gone.entry.record.eid, None)
+            self._spool.drop(gone.entry.record.eid)
+            self._telemetry.metrics.unlogged.inc()
+
+    def _check(self, command: Command) -> None:
+        """Check against what is applied here; it is under way from then on, or answered."""
+        if command.done.cancelled() or command.prepare is None:
+            self._next_of(command.key)
+            return
+        try:
+            event = command.prepare()
+            if event is not None and not self._takes(command):
+                raise Unavailable(self.degraded)
+            outgoing = None if event is None else self._outgoing(event, command.key)
+        except NotYet as error:
+            if self.link.up.is_set():
+                self._parking.put(command.key, command, error)
+            else:
+                fail(command.done, Unavailable(self.degraded))
+            self._next_of(command.key)
+            return
+        except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
+            fail(command.done, error)
+            self._next_of(command.key)
+            return
+        if outgoing is None:
+            if not command.done.done():
+                command.done.set_result(None)
+            self._next_of(command.key)
+            return
+        if command.key:
+            self._keys.setdefault(command.key, deque())
+        self._own[outgoing.entry.record.eid] = _Own(outgoing.event, command)
+        self._appender.put(outgoing)
+
+    def _takes(self, command: Command) -> bool:
+        """Whether it can be written, or may wait until it can because nobody is told that it is."""
+        if not self.link.why:
+            return True
+        return not command.durable and len(self._appender) < self._rules.max_spool
+
+    def _next_of(self, key: str) -> None:
+        """What waits for the outcome before it may be checked now."""
+        waiting = self._keys.get(key)
+        if waiting is None:
+            return
+        if not waiting:
+            del self._keys[key]
+            return
+        following = waiting.popleft()
+        asyncio.get_running_loop().call_soon(self._check, following)
+
+    def _prepare_again(self, command: Command) -> None:
+        if command.key and command.key in self._keys:
+            self._keys[command.key].append(command)
+        else:
+            self._check(command)
+
+    def _outgoing(self, event: ev.AnyEvent, key: str, led: bool = False) -> Outgoing:
+        record = self._record(event)
+        subject = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return Outgoing(Entry(record, subject if key else b"", self._applied), event, led)
+
+    def _outdated(self, outgoing: Outgoing, newer: Offset) -> None:
+        """Another replica was first: it is checked again once what that one wrote is applied."""
+        own = self._own.pop(outgoing.entry.record.eid, None)
+        self._telemetry.metrics.log_conflicts.inc()
+        if own is not None and own.command is not None:
+            self._again.append((int(newer), own.command))
+            self._check_outdated()
+
+    def _check_outdated(self) -> None:
+        due = [command for newer, command in self._again if newer <= self._applied]
+        if due:
+            self._again = [one for one in self._again if one[0] > self._applied]
+            for command in due:
+                self._check(command)
+
+    def _found(self, outgoing: Outgoing, offset: Offset) -> None:
+        """The log has it; where it was applied here before, it will not come back."""
+        if offset <= self._applied:
+            eid = outgoing.entry.record.eid
+            self._own.pop(eid, None)
+            self._spool.drop(eid)
+
+    def _refused(self, outgoing: Outgoing) -> None:
+        self._own.pop(outgoing.entry.record.eid, None)
+        self._led -= 1
+
+    # --- what comes out of the log --------------------------------------------------------
+
+    async def _tail_forever(self) -> None:
+        shared, appended = self.link.shared, self._appender.appended
+        while not self.broken.done():
+            await self.link.up.wait()
+            try:
+                rows = await shared.tail(self.log.last, _PAGE)
+            except StoreError as error:
+                self.link.down(error)
+                continue
+            for first in range(0, len(rows), _SLICE):
+                await self._apply_slice(rows[first : first + _SLICE])
+                await asyncio.sleep(0)
+            if rows:
+                self.link.at(Place(self._applied, rows[-1].chain.hex()))
+            if len(rows) >= _PAGE:
+                continue
+            self.tasks.well("tail")
+            appended.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(appended.wait(), self._rules.poll_s)
+
+    async def _apply_slice(self, rows: Sequence[Tailed]) -> None:
+        events = [self._decoded(row) for row in rows]
+        while True:
+            try:
+                self.log.append([row.record for row in rows])
+                break
+            except Full as error:
+                self.tasks.failed("tail", error)
+                await asyncio.sleep(_FULL_S)
+        begun = time.perf_counter()
+        self._syncing.appended()
+        for row, event in zip(rows, events, strict=True):
+            self._apply_one(row, event)
+        self._check_outdated()
+        self._telemetry.applied(time.perf_counter() - begun, self.log.last)
+
+    def _decoded(self, row: Tailed) -> ev.AnyEvent:
+        own = self._own.get(row.record.eid)
+        if own is not None:
+            return own.event
+        try:
+            return ev.decode(row.record.body)
+        except codec.UNREADABLE:
+            self._end(
+                f"the event at offset {row.offset} is not known to this version; use the version "
+                "that wrote it, or a newer one"
+            )
+            raise StoreError(f"the event at offset {row.offset} cannot be read") from None
+
+    def _apply_one(self, row: Tailed, event: ev.AnyEvent) -> None:
+        left = self._has_left(event)
+        why = self.apply(event)
+        self._applied = int(row.offset)
+        self.applied_ts = event.ts
+        own = self._own.pop(row.record.eid, None)
+        if isinstance(event, ev.Decided):
+            self._spool.drop(event.id)
+            self._parking.came(event.id)
+        if own is None:
+            return
+        if own.command is None:
+            self._led -= not isinstance(event, ev.Decided)
+            return
+        done = own.command.done
+        if why:
+            fail(done, ServiceError(why))
+        elif left:
+            fail(done, Expired(f"decision_id: {left!r} has expired", param="decision_id"))
+        elif not done.done():
+            done.set_result(event)
+        self._next_of(own.command.key)
+
+    def _has_left(self, event: ev.AnyEvent) -> str:
+        """The decision that an outcome is of, where it left while the outcome was under way."""
+        if isinstance(event, ev.Rewarded | ev.Compared):
+            id = event.decision_id
+            if id and id not in self.world.pending.decisions:
+                return id
+        return ""
+
+    # --- beside ---------------------------------------------------------------------------
+
+    async def _park_forever(self) -> None:
+        while True:
+            await self._parking.parked.wait()
+            if self.link.up.is_set():
+                with suppress(StoreError):
+                    self._parking.learned(await self.link.shared.state())
+            else:
+                self._parking.fail_all(lambda: Unavailable(self.degraded))
+            self._parking.look()
+            await asyncio.sleep(_ABSENT_S)
+
+    async def _trim_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_TRIM_S)
+            self._spool.trim()
+            if not self.link.up.is_set():
+                for own in self._own.values():
+                    if own.command is not None and own.command.durable:
+                        fail(own.command.done, Unavailable(self.degraded))
+            self.tasks.well("spool")
