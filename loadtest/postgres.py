@@ -66,6 +66,7 @@ class Postgres:
         last = time.monotonic() + _STARTS_S
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > last:
+                self.stop()
                 told = (self._directory / "server.log").read_text(errors="replace")[-2000:]
                 raise PostgresFailed("postgres did not start\n" + told)
             time.sleep(0.02)
@@ -90,7 +91,7 @@ class Postgres:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+        return lines[:1] == [str(self._process.pid)] and lines[-1].strip() == "ready"
 
     @property
     def _data(self) -> Path:

@@ -157,6 +157,11 @@ END $$
 
 SCHEMA = (TABLES, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
 
+THERE = """
+SELECT 1 FROM pg_class WHERE relname = 'bandit_schema' AND pg_table_is_visible(oid)
+"""
+"""Not to_regclass: that would answer from a cache that another's commit has not reached."""
+
 TAIL = """
 SELECT seq, eid, ts, kind, owner, crc, chain, body FROM bandit_log WHERE log = $1 AND seq > $2
 AND seq <= (SELECT max(durable) FROM bandit_replica WHERE log = $1) ORDER BY seq LIMIT $3

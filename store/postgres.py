@@ -266,10 +266,10 @@ class PostgresLog:
                 f"the database is PostgreSQL {db.get_server_version().major}; "
                 f"{_OLDEST} or newer is needed"
             )
-        if await db.fetchval("SELECT to_regclass('bandit_schema')") is None:
+        if await db.fetchval(sql.THERE) is None:
             async with db.transaction():
                 await db.execute("SELECT pg_advisory_xact_lock(7246533)")  # two that start at once
-                if await db.fetchval("SELECT to_regclass('bandit_schema')") is None:
+                if await db.fetchval(sql.THERE) is None:
                     for statement in sql.SCHEMA:
                         await db.execute(statement)
         found = await db.fetchval("SELECT version FROM bandit_schema")

@@ -1,0 +1,131 @@
+"""kill -9 of one of three services on one log, under load on all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251 - who is killed and rewarded where, from a fixed seed
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bandit_service import settings
+from bandit_service.app import assembly
+from bandit_service.core import events as ev
+from bandit_service.runtime import recovery
+from loadtest.postgres import Postgres
+from tests.service.running import Client, Process, a_vector
+from tests.service.test_replicas import shared
+
+
+class _Ledger:
+    """What was answered, and what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.decided: list[str] = []
+        self.rewarded: dict[str, float] = {}
+        self.wrong: list[Any] = []
+
+
+async def _traffic(urls: list[str], ledger: _Ledger, worker: int, stop: asyncio.Event) -> None:
+    """Decide at any, and reward at any other until one acknowledges it; some of them twice."""
+    chance = random.Random(worker)
+    async with aiohttp.ClientSession() as session:
+        clients = [Client(session, url) for url in urls]
+        i = 1000 * worker
+        while not stop.is_set():
+            i += 1
+            try:
+                decided = await chance.choice(clients).decide(embedding=a_vector(i))
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.01)
+                continue
+            id, quality = decided["decision_id"], (i % 10) / 10
+            ledger.decided.append(id)
+            if chance.random() < 0.2:
+                both = await asyncio.gather(
+                    *(_rewarded(clients, ledger, id, quality, chance) for _ in range(2))
+                )
+                if both.count("accepted") > 1:
+                    ledger.wrong.append((id, both))
+            else:
+                await _rewarded(clients, ledger, id, quality, chance)
+
+
+async def _rewarded(
+    clients: list[Client], ledger: _Ledger, id: str, quality: float, chance: random.Random
+) -> str:
+    async with asyncio.timeout(90):
+        while True:
+            body = {"decision_id": id, "quality": quality}
+            try:
+                status, told = await chance.choice(clients).post("/v1/rewards", body)
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.01)
+                continue
+            if status == 200:
+                ledger.rewarded[id] = quality
+                return str(told["results"][0]["status"])
+            if status != 503:
+                ledger.wrong.append((status, told))
+                return "refused"
+
+
+async def test_kill_9_of_one_of_three_loses_nothing_acknowledged(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    environ = shared(tmp_path, postgres)
+    started = [Process(tmp_path / f"r{i}", models, **environ) for i in range(3)]
+    urls = [await each.url() for each in started]
+    ledger, stop = _Ledger(), asyncio.Event()
+    workers = [asyncio.create_task(_traffic(urls, ledger, w, stop)) for w in range(6)]
+    await _until(lambda: len(ledger.rewarded) > 60)
+    started[1].kill()
+    killed_at = len(ledger.rewarded)
+    await _until(lambda: len(ledger.rewarded) > killed_at + 60)
+    # what it had answered and not appended is in its spool, and comes at its next start
+    started[1] = Process(tmp_path / "r1", models, **environ)
+    urls[1] = await started[1].url()
+    stop.set()
+    await asyncio.gather(*workers)
+    async with aiohttp.ClientSession() as session:
+        for url in urls:
+            for id, quality in list(ledger.rewarded.items())[-5:]:
+                assert await Client(session, url).reward(id, quality=quality) == "duplicate"
+    assert [await asyncio.to_thread(each.stop) for each in started] == [0, 0, 0]
+    assert not ledger.wrong
+    _holds(tmp_path, ledger, environ)
+
+
+async def _until(there: Any) -> None:
+    async with asyncio.timeout(120):
+        while not there():
+            await asyncio.sleep(0.02)
+
+
+def _holds(path: Path, ledger: _Ledger, environ: dict[str, str]) -> None:
+    """Each copy has the log, each acknowledged outcome once; all worlds are one."""
+    bodies, live, replayed = [], set(), set()
+    for i in range(3):
+        chosen = settings.read(None, {"BANDIT_DATA_DIR": str(path / f"r{i}"), **environ})
+        log = assembly.open_log(chosen)
+        try:
+            bodies.append([body for _, body in log.replay()])
+            snapshots = assembly.open_snapshots(chosen)
+            went_on = recovery.recover(log, chosen, snapshots)
+            assert went_on.after == log.last  # the snapshot of the world as it served
+            live.add(went_on.world.digest())
+            replayed.add(recovery.replayed(log, chosen).world.digest())
+        finally:
+            log.close()
+    assert len(live) == 1
+    assert live == replayed
+    assert bodies[0] == bodies[1] == bodies[2]
+    events = [ev.decode(body) for body in bodies[0]]
+    decided = [event.id for event in events if isinstance(event, ev.Decided)]
+    rewarded = [event for event in events if isinstance(event, ev.Rewarded)]
+    assert len(set(decided)) == len(decided)
+    assert set(ledger.decided) <= set(decided)
+    found = {event.decision_id: event.quality for event in rewarded}
+    assert len(found) == len(rewarded)
+    assert ledger.rewarded.items() <= found.items()
