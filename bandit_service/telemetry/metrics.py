@@ -72,7 +72,7 @@ class Declared:
     labels: tuple[str, ...]
 
 
-class _Maker:
+class Maker:
     """Makes metrics in one registry, and remembers what was declared."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -130,7 +130,7 @@ class Metrics:
     """Every metric of the service, an attribute each, made in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        make = _Maker(registry)
+        make = Maker(registry)
         self.registry = registry
         self.declared = make.declared
         # --- traffic
@@ -254,10 +254,6 @@ class Metrics:
         )
         self.unlogged = make.counter(
             "bandit_decisions_unlogged_total", "Decisions lost because the backlog was full."
-        )
-        self.log_conflicts = make.counter(
-            "bandit_log_conflicts_total",
-            "Events checked again because another replica was first.",
         )
         self.snapshot_offset = make.gauge(
             "bandit_snapshot_offset", "Offset of the newest snapshot."

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from bandit_service import clock
 from bandit_service.core.world import World
-from loadtest.postgres import Postgres
+from bandit_service.runtime.shared.copying import OtherLog
+from loadtest.postgres import Postgres, running
+from store import StoreError
+from tests import shared_log
 from tests.service.running import Client, a_vector, opened
-
-pytestmark = pytest.mark.usefixtures("postgres")
 
 
 @asynccontextmanager
@@ -67,10 +68,85 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         await same(worlds)
         assert [world.rewards for world in worlds] == [12] * 3
         assert all(world.decisions == 12 for world in worlds)
-        begun = time.monotonic()
-        status, _ = await clients[0].post(
-            "/v1/rewards",
-            {"decision_id": "0199aaaa-0000-7000-8000-000000000000", "quality": 1.0},
-        )
-        assert status in (404, 410)
-        assert time.monotonic() - begun < 2.0
+        # what was made up is unknown as soon as nobody can still bring it
+        made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
+        status, told = await clients[0].post("/v1/rewards", made_up)
+        assert status in (404, 410), told
+        status, told = await clients[1].get(f"/v1/decisions/{id}")
+        assert (status, told["signals"]) == (200, {"quality": 0.5})
+
+
+async def test_what_needs_one_process_is_refused(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    async with replicas(1, tmp_path, models, postgres) as [(client, _)]:
+        for method, path, body in (
+            ("PUT", "/v1/policy", {"name": "uniform"}),
+            ("DELETE", "/v1/units/someone", None),
+            ("PUT", "/v1/experiment-rules", {"stopped": True}),
+        ):
+            status, told = await client.call(method, path, body)
+            assert (status, told["error"]["code"]) == (501, "not_implemented"), told
+        # and another policy beside it
+        with pytest.raises(StoreError, match="another replica of this log folds by"):
+            async with opened(
+                tmp_path / "other",
+                models,
+                **shared(tmp_path, postgres),
+                BANDIT_POLICY_NAME="uniform",
+            ):
+                pass
+
+
+async def test_a_directory_with_a_log_of_its_own_is_refused(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    async with opened(tmp_path / "alone", models) as (client, _):
+        await client.decide()
+    with pytest.raises(OtherLog, match="this data_dir has a log of"):
+        async with opened(tmp_path / "alone", models, **shared(tmp_path, postgres)):
+            pass
+
+
+async def test_without_the_database_decisions_go_on_and_nothing_is_lost(
+    tmp_path: Path, models: Path
+) -> None:
+    shared_log.wanted()
+    with running() as server:
+        environ = shared(tmp_path, server) | {"BANDIT_LOG_TIMEOUT_S": "3"}
+        async with AsyncExitStack() as stack:
+            found = [
+                await stack.enter_async_context(opened(tmp_path / f"r{i}", models, **environ))
+                for i in range(2)
+            ]
+            (one, _), (other, _) = found
+            before = (await one.decide())["decision_id"]
+            assert await other.reward(before, quality=1.0) == "accepted"
+            server.kill()
+            during = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(5)]
+            status, told = await other.post(
+                "/v1/rewards", {"decision_id": during[0], "quality": 1.0}
+            )
+            assert (status, told["error"]["code"]) == (503, "unavailable")
+            status, told = await one.get("/readyz")
+            assert (status, told["status"]) == (200, "degraded")
+            assert "the shared log cannot be reached" in told["why"]
+            server.start()
+            for id in during:
+                assert await patiently(other, id, 0.5) == "accepted"
+            assert await same([world for _, world in found])
+            assert [world.rewards for _, world in found] == [6, 6]
+            status, told = await one.get("/readyz")
+            assert (status, told["status"]) == (200, "ready")
+
+
+async def patiently(client: Client, id: str, quality: float) -> str:
+    """The status of a reward, once it is taken."""
+    async with asyncio.timeout(60):
+        while True:
+            body = {"decision_id": id, "quality": quality}
+            status, told = await client.post("/v1/rewards", body)
+            if status == 200:
+                return str(told["results"][0]["status"])
+            assert status == 503, told
+            await asyncio.sleep(0.05)

@@ -7,6 +7,7 @@ so nothing is lost, and nothing stands in the log twice.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Outgoing:
 class Appender:
     """`run` until cancelled. outdated: told of what another was first with, and of its offset.
     refused: told of what only the keeper may append, where this replica is it no more. found: told
-    of what the log has already, and of its offset.
+    of what the log has already, and of its offset. took_s: called with the seconds of each append.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Appender:
         outdated: Callable[[Outgoing, Offset], None],
         refused: Callable[[Outgoing], None],
         found: Callable[[Outgoing, Offset], None],
+        took_s: Callable[[float], None],
     ) -> None:
         self._link = link
         self._most = most
@@ -49,6 +51,7 @@ class Appender:
         self._outdated = outdated
         self._refused = refused
         self._found = found
+        self._took_s = took_s
         self._queue: deque[Outgoing] = deque()
         self._under_way = 0
         self._unsure = False
@@ -122,7 +125,7 @@ class Appender:
             self._refuse(batch)
             return
         self._under_way = len(batch)
-        settled = self._settled(len(batch))
+        settled, begun = self._settled(len(batch)), time.perf_counter()
         try:
             await self._link.shared.append([each.entry for each in batch], settled, lease)
         except Outdated as error:
@@ -138,6 +141,7 @@ class Appender:
             self._link.lease_lost()
             self._refuse(batch)
             return
+        self._took_s(time.perf_counter() - begun)
         for _ in batch:
             self._queue.popleft()
         self.appended.set()

@@ -49,7 +49,7 @@ class Link:
         self.why = "the database was not asked yet"
         self.place = checkpoint.place
         self.lease: Lease | None = None
-        self.lost = 0
+        self.lost = self.epoch = 0
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
         self.applied: Callable[[], int] = lambda: 0
@@ -61,7 +61,7 @@ class Link:
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
         member = await self.shared.join(self._checkpoint.name, self._rules.key)
-        self.floor_ts = member.settled
+        self.floor_ts, self.epoch = member.settled, member.epoch
         skew = clock.now() - (await self.shared.state()).now
         if abs(skew) > self._rules.max_skew_s:
             raise ClockOff(

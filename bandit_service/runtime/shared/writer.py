@@ -34,6 +34,7 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.turn import Command, Ready, Turn
 from bandit_service.runtime.writer import Writer
+from bandit_service.telemetry.replica_metrics import ReplicaMetrics
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Entry, EventLog, Full, Offset, StoreError, Tailed
 
@@ -84,19 +85,26 @@ class SharedWriter(Writer):
             world, log, telemetry, sync_interval_s=sync_interval_s, max_backlog=rules.max_spool
         )
         self.link = link
-        self.applied_ts = world.ts
         self._rules = rules
         self._spool = spool
+        self._metrics = ReplicaMetrics(telemetry.metrics.registry)
+        telemetry.looks.append(self._look)
         self._ids = clock.Ids()
         self._now = 0.0
         self._own: dict[str, _Own] = {}
         self._keys: dict[str, deque[Command]] = {}
         self._again: list[tuple[int, Command]] = []
-        self._led = 0
+        self._led = self._lost = 0
         self._spool_full = ""
         self._applied = int(log.last)
         self._appender = Appender(
-            link, rules.max_batch, self.now, self._outdated, self._refused, self._found
+            link,
+            rules.max_batch,
+            self.now,
+            outdated=self._outdated,
+            refused=self._refused,
+            found=self._found,
+            took_s=self._metrics.append.observe,
         )
         self._parking = Parking(
             rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
@@ -181,16 +189,6 @@ class SharedWriter(Writer):
     def keeps(self) -> bool:
         """Whether this replica does what is done once for all."""
         return self.link.lease is not None
-
-    @property
-    def in_flight(self) -> int:
-        """Decisions that were answered here and are not in the log yet."""
-        return len(self._spool)
-
-    @property
-    def parked(self) -> int:
-        """Outcomes that wait for their decision."""
-        return len(self._parking)
 
     def may_come(self, decision_id: str) -> bool:
         """Whether a decision that the world has not may still come."""
@@ -328,7 +326,7 @@ class SharedWriter(Writer):
     def _outdated(self, outgoing: Outgoing, newer: Offset) -> None:
         """Another replica was first: it is checked again once what that one wrote is applied."""
         own = self._own.pop(outgoing.entry.record.eid, None)
-        self._telemetry.metrics.log_conflicts.inc()
+        self._metrics.conflicts.inc()
         if own is not None and own.command is not None:
             self._again.append((int(newer), own.command))
             self._check_outdated()
@@ -388,6 +386,7 @@ class SharedWriter(Writer):
         for row, event in zip(rows, events, strict=True):
             self._apply_one(row, event)
         self._check_outdated()
+        self._metrics.lag.observe(max(0.0, clock.now() - events[-1].ts))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
     def _decoded(self, row: Tailed) -> ev.AnyEvent:
@@ -407,7 +406,6 @@ class SharedWriter(Writer):
         left = self._has_left(event)
         why = self.apply(event)
         self._applied = int(row.offset)
-        self.applied_ts = event.ts
         own = self._own.pop(row.record.eid, None)
         if isinstance(event, ev.Decided):
             self._spool.drop(event.id)
@@ -435,6 +433,17 @@ class SharedWriter(Writer):
         return ""
 
     # --- beside ---------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Set every gauge."""
+        made = self._metrics
+        made.up.set(float(self.link.up.is_set()))
+        made.lost.inc(self.link.lost - self._lost)
+        self._lost = self.link.lost
+        made.spool.set(len(self._spool))
+        made.parked.set(len(self._parking))
+        made.keeper.set(float(self.keeps))
+        made.epoch.set(self.link.epoch)
 
     async def _park_forever(self) -> None:
         while True:

@@ -1,0 +1,44 @@
+"""Metrics of a process that is one of several on one log; docs/scale.md lists them."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from bandit_service.telemetry.metrics import DISK_BUCKETS, Maker
+
+LAG_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class ReplicaMetrics:
+    """Made only where the log is shared: another process has nothing to say by them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        make = Maker(registry)
+        self.declared = make.declared
+        self.lag = make.histogram(
+            "bandit_replica_lag_seconds",
+            "Time from an event to its application on this replica.",
+            LAG_BUCKETS,
+        )
+        self.append = make.histogram(
+            "bandit_log_shared_append_seconds",
+            "Time of one append to the shared log, until it is durable.",
+            DISK_BUCKETS,
+        )
+        self.conflicts = make.counter(
+            "bandit_log_conflicts_total", "Events checked again because another replica was first."
+        )
+        self.lost = make.counter(
+            "bandit_log_lost_total", "How often the shared log could not be reached any more."
+        )
+        self.up = make.gauge("bandit_log_up", "1 while the shared log can be reached, otherwise 0.")
+        self.spool = make.gauge(
+            "bandit_spool_decisions", "Answered decisions that the shared log has not yet."
+        )
+        self.parked = make.gauge(
+            "bandit_rewards_parked", "Outcomes waiting for a decision of another replica."
+        )
+        self.keeper = make.gauge(
+            "bandit_keeper", "1 on the replica that does what is done once for all, otherwise 0."
+        )
+        self.epoch = make.gauge("bandit_replica_epoch", "How often this replica joined the log.")

@@ -1,0 +1,253 @@
+"""A shared log in memory whose calls can fail in every way, and replicas on it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import policies
+from bandit_service import clock, wire
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.world import World, new_world
+from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
+from bandit_service.runtime.shared.link import Link, LinkRules
+from bandit_service.runtime.shared.spool import Spool
+from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
+from bandit_service.telemetry.telemetry import Telemetry
+from store import (
+    Duplicate,
+    Entry,
+    Fenced,
+    Lease,
+    LogState,
+    Membership,
+    Offset,
+    Outdated,
+    Record,
+    Replica,
+    Tailed,
+    Unsure,
+)
+from store.history import ExactIndex
+from store.memory import MemoryLog
+
+DIM = 4
+
+
+class Engine:
+    """What all replicas share. down: nobody reaches it. unsure: the next append of each replica of
+    these names is not answered, and done if True.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Record, bytes, bytes]] = []
+        self.members: dict[str, list[Any]] = {}  # name: slot, epoch, settled, closed, clean
+        self.leases: dict[str, tuple[str, int]] = {}
+        self.down = False
+        self.unsure: dict[str, bool] = {}
+
+    def chain(self, offset: int) -> bytes:
+        """Of the records up to here."""
+        return self.records[offset - 1][2] if 0 < offset <= len(self.records) else b""
+
+
+class MemoryShared:
+    """A `SharedLog` on an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name = ""
+        self.member = Membership(0, 0, 0.0)
+
+    def _check(self) -> None:
+        if self.engine.down:
+            raise Unsure("it is down")
+
+    async def connect(self) -> None:
+        await asyncio.sleep(0)
+        self._check()
+
+    async def join(self, name: str, key: str) -> Membership:
+        self._check()
+        self.name = name
+        before = self.engine.members.setdefault(name, [len(self.engine.members) + 1, 0, 0.0, 0, 0])
+        before[1], before[3], before[4] = before[1] + 1, False, False
+        self.member = Membership(before[0], before[1], before[2])
+        return self.member
+
+    def _member(self) -> list[Any]:
+        found = self.engine.members[self.name]
+        if found[1] != self.member.epoch or found[3]:
+            raise Fenced("closed")
+        return found
+
+    async def append(
+        self, entries: Sequence[Entry], settled: float, lease: Lease | None = None
+    ) -> Offset:
+        await asyncio.sleep(0)
+        self._check()
+        done = self.engine.unsure.pop(self.name, None)
+        if done is not False:
+            self._put(entries, settled, lease)
+        if done is not None:
+            raise Unsure("no answer")
+        await asyncio.sleep(0)
+        return Offset(len(self.engine.records))
+
+    def _put(self, entries: Sequence[Entry], settled: float, lease: Lease | None) -> None:
+        member, records = self._member(), self.engine.records
+        if lease is not None and self.engine.leases.get(lease.role) != (self.name, lease.epoch):
+            raise Fenced("not the keeper")
+        there = {record.eid for record, _, _ in records}
+        for each in entries:
+            if each.record.eid in there:
+                raise Duplicate(each.record.eid)
+        newer = {}
+        for i, each in enumerate(entries):
+            of = [
+                at for at, one in enumerate(records, 1) if each.subject and one[1] == each.subject
+            ]
+            if of and of[-1] > each.seen:
+                newer[i] = Offset(of[-1])
+        if newer:
+            raise Outdated(newer)
+        for each in entries:
+            before = records[-1][2] if records else b""
+            chain = hashlib.sha256(before + each.record.body).digest()
+            records.append((each.record, each.subject, chain))
+        member[2] = max(member[2], settled)
+
+    async def beat(self, settled: float, applied: int, digest: str) -> None:
+        self._check()
+        member = self._member()
+        member[2] = max(member[2], settled)
+
+    async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
+        self._check()
+        some = self.engine.records[after : after + most]
+        return [
+            Tailed(Offset(at), record, chain)
+            for at, (record, _, chain) in enumerate(some, int(after) + 1)
+        ]
+
+    async def find(self, eids: Sequence[str]) -> Mapping[str, Offset]:
+        self._check()
+        there = {record.eid: Offset(at) for at, (record, _, _) in enumerate(self.engine.records, 1)}
+        return {eid: there[eid] for eid in eids if eid in there}
+
+    async def state(self) -> LogState:
+        self._check()
+        head = len(self.engine.records)
+        open_ = [each[2] for each in self.engine.members.values() if not each[4]]
+        return LogState(head, head, min(open_, default=0.0), clock.now())
+
+    async def replicas(self) -> list[Replica]:
+        return []
+
+    async def chain_at(self, offset: Offset) -> bytes:
+        self._check()
+        return self.engine.chain(int(offset))
+
+    async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
+        self._check()
+        now = self.engine.leases.get(role)
+        if now is None:
+            now = self.engine.leases[role] = (self.name, 1)
+        return Lease(role, now[1]) if now[0] == self.name else None
+
+    async def close_silent(self, ttl_s: float) -> int:
+        return 0
+
+    async def leave(self) -> None:
+        self._check()
+        member = self._member()
+        member[3] = member[4] = True
+
+    async def close(self) -> None:
+        pass
+
+
+class _Embedder:
+    dim = DIM
+    waiting = 0
+
+
+class Running:
+    """One replica: `decide` and `reward` as a client would, `die` as by kill -9."""
+
+    def __init__(self, engine: Engine, path: Path, ttl_s: float = 1000.0) -> None:
+        self.shared = MemoryShared(engine)
+        self._path, self._ttl_s = path, ttl_s
+
+    async def start(self, **rules: Any) -> Running:
+        self._path.mkdir(exist_ok=True)
+        checkpoint = Checkpoint(self._path / "replica.json", "main")
+        self.name = checkpoint.name
+        link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
+        world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
+        telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
+        chosen = {"max_batch": 8, "poll_s": 0.001, "timeout_s": 1.0, "park_s": 1.0} | rules
+        self.spool = Spool(self._path / "spool.sqlite3")
+        self.writer = SharedWriter(
+            world,
+            MemoryLog(),
+            telemetry,
+            link,
+            self.spool,
+            SharedRules(**({"max_parked": 100, "max_spool": 100} | chosen)),
+            sync_interval_s=60.0,
+        )
+        link.place = Place()  # its copy is in memory, and begins anew
+        self.router = Router(
+            writer=self.writer,
+            index=ExactIndex(DIM),
+            embedder=_Embedder(),  # type: ignore[arg-type]  # every query brings its embedding
+            telemetry=telemetry,
+            rules=RouterRules(
+                Exploration(), RewardRule(), 0, self._ttl_s, None, 1000, 10, 100, 1000, 1.0
+            ),
+        )
+        await link.join()
+        await self.router.start()
+        await self.writer.caught_up()
+        return self
+
+    @property
+    def world(self) -> World:
+        return self.writer.world
+
+    async def decide(self, i: int = 0) -> str:
+        vector = np.eye(DIM)[i % DIM].tolist()
+        return (await self.router.decide(wire.DecideRequest(embedding=vector))).id
+
+    async def reward(self, id: str, quality: float = 0.5, **more: Any) -> str:
+        return await self.router.reward(wire.RewardRequest(decision_id=id, quality=quality, **more))
+
+    async def die(self) -> None:
+        """What it has in memory is gone; its files stay, and nobody else is told."""
+        for task in (*self.writer._running, self.router._sweeping, self.writer._committing):
+            if task is not None:
+                await task.end()
+        self.spool.close()
+
+    async def close(self) -> None:
+        await self.router.close()
+
+
+async def same(*replicas: Running) -> str:
+    """The digest of all, once all have all."""
+    last = len(replicas[0].shared.engine.records)
+    async with asyncio.timeout(10):
+        for each in replicas:
+            while each.writer.seen < last:
+                await asyncio.sleep(0.001)
+    digests = {each.world.digest() for each in replicas}
+    assert len(digests) == 1, digests
+    return digests.pop()

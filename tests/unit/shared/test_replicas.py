@@ -1,0 +1,233 @@
+"""Replicas on one log, as a client sees them, through every failure of the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bandit_service import clock
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Expired, NotYet, Unavailable, Unknown
+from policies import ArmId
+from tests.unit.shared.memory import Engine, Running, same
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def start(engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts replicas by name; the first one brings an arm."""
+    started: list[Running] = []
+
+    async def starting(name: str, **rules: Any) -> Running:
+        one = await Running(engine, tmp_path / name).start(**rules)
+        started.append(one)
+        if not one.world.arms:
+            spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
+            await one.router.put_arm(spec)
+        return one
+
+    yield starting
+    engine.down = False
+    for one in started:
+        if not one.writer.tasks.failing and not one.writer.broken.done():
+            await one.close()
+
+
+async def test_a_decision_of_one_is_rewarded_at_another_before_it_is_there(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    for i in range(20):
+        assert await other.reward(await one.decide(i)) == "accepted"
+    await same(one, other)
+    assert one.world.rewards == 20
+    assert {event.seen > 0 for event in _events(one, ev.Decided)} == {True}
+
+
+def _events(one: Running, kind: type[Any]) -> list[Any]:
+    events = [ev.decode(record.body) for record, _, _ in one.shared.engine.records]
+    return [event for event in events if isinstance(event, kind)]
+
+
+async def test_the_same_outcome_at_two_at_once_counts_once(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    for i in range(20):
+        id = await one.decide(i)
+        told = await asyncio.gather(one.reward(id), other.reward(id), other.reward(id))
+        assert sorted(told) == ["accepted", "duplicate", "duplicate"]
+    await same(one, other)
+    assert len(_events(one, ev.Rewarded)) == 20
+
+
+async def test_of_two_values_at_once_one_is_a_conflict(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    id = await one.decide()
+    told = await asyncio.gather(
+        one.reward(id, 0.25), other.reward(id, 0.75), return_exceptions=True
+    )
+    assert [each for each in told if each == "accepted"] == ["accepted"]
+    assert len([each for each in told if isinstance(each, Conflict)]) == 1
+    assert len(_events(one, ev.Rewarded)) == 1
+    assert await other.reward(id, 0.75, correction=True) in ("accepted", "duplicate")
+    await same(one, other)
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_an_append_without_an_answer_is_there_once(start: Start, done: bool) -> None:
+    one, other = await start("one"), await start("other")
+    for i in range(5):
+        one.shared.engine.unsure[one.name] = done
+        id = await one.decide(i)
+        assert await other.reward(id) == "accepted"
+        one.shared.engine.unsure[one.name] = done
+        assert await one.reward(id, correction=True, quality=0.1) == "accepted"
+    await same(one, other)
+    assert len(_events(one, ev.Decided)) == 5
+    assert len(_events(one, ev.Rewarded)) == 10
+    assert await other.reward(id, 0.1) == "duplicate"
+
+
+async def test_without_the_log_decisions_go_on_and_outcomes_do_not(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    before = await one.decide()
+    assert await one.reward(before) == "accepted"
+    one.shared.engine.down = True
+    during = [await one.decide(i) for i in range(5)]
+    async with asyncio.timeout(5):
+        while not one.writer.degraded:
+            await asyncio.sleep(0.001)
+    with pytest.raises(Unavailable, match="the shared log cannot be reached"):
+        await one.reward(before, correction=True, quality=0.1)
+    with pytest.raises(Unavailable):
+        await one.reward(during[0])
+    assert len(one.spool) == 5
+    one.shared.engine.down = False
+    for id in during:
+        assert await _patiently(other, id) == "accepted"
+    await same(one, other)
+    assert one.writer.degraded == ""
+    assert len(one.spool) == 0
+    assert [event.id for event in _events(one, ev.Decided)] == [before, *during]
+
+
+async def _patiently(one: Running, id: str) -> str:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await one.reward(id)
+            except Unavailable:
+                await asyncio.sleep(0.01)
+
+
+async def test_what_was_answered_and_not_appended_comes_at_the_next_start(start: Start) -> None:
+    one, other = await start("one"), await start("other", park_s=0.05)
+    appended = await one.decide()
+    await same(one, other)
+    one.shared.engine.down = True
+    answered = [await one.decide(i) for i in range(3)]
+    await one.die()
+    one.shared.engine.down = False
+    with pytest.raises(NotYet):  # it may still come, so it is not unknown
+        await _when_up(other, answered[0])
+    again = await start("one")
+    assert [event.id for event in _events(again, ev.Decided)] == [appended, *answered]
+    for id in answered:
+        assert await other.reward(id) == "accepted"
+    await same(again, other)
+
+
+async def _when_up(one: Running, id: str) -> str:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await one.reward(id)
+            except NotYet:
+                raise
+            except Unavailable:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_id_that_nobody_gave_is_unknown_soon(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    for id in ("nonsense", "7b1f2c3e-0000-4000-8000-000000000000"):
+        with pytest.raises(Unknown):
+            await other.reward(id)
+    made_up = clock.Ids().new(clock.now())
+    with pytest.raises((Unknown, Expired)):
+        await other.reward(made_up)
+    with pytest.raises((Unknown, Expired)):
+        await one.reward(made_up)
+    with pytest.raises(Expired):
+        await one.reward(clock.Ids().new(clock.now() - 2000.0))
+
+
+async def test_one_that_was_closed_joins_again_and_loses_nothing(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    epoch = one.writer.link.epoch
+    one.shared.engine.members[one.name][3] = True
+    ids = [await one.decide(i) for i in range(3)]
+    for id in ids:
+        assert await _patiently(other, id) == "accepted"
+    await same(one, other)
+    assert one.writer.link.epoch > epoch
+
+
+async def test_a_log_that_went_back_ends_the_process(start: Start) -> None:
+    one = await start("one")
+    for i in range(3):
+        await one.reward(await one.decide(i))
+    engine = one.shared.engine
+    engine.down = True
+    async with asyncio.timeout(5):
+        while not one.writer.link.why:
+            await asyncio.sleep(0.001)
+    del engine.records[-2:]
+    engine.down = False
+    why = await asyncio.wait_for(one.writer.broken, 5)
+    assert "it went back" in why
+    await one.die()
+
+
+async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    id = await one.decide()
+    await same(one, other)
+    async with asyncio.timeout(5):
+        while not one.writer.keeps:
+            await asyncio.sleep(0.01)
+    later = clock.now() + 5000.0
+    assert other.router.sweep(later) == 0
+    assert one.router.sweep(later) == 1
+    assert one.router.sweep(later) == 0  # it is under way
+    async with asyncio.timeout(5):
+        while not _events(one, ev.DecisionsExpired):
+            await asyncio.sleep(0.001)
+    await same(one, other)
+    assert len(_events(one, ev.DecisionsExpired)) == 1
+    with pytest.raises((Expired, Unknown)):
+        await other.reward(id)
+
+
+async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    id = await other.decide()
+    await same(one, other)
+    async with asyncio.timeout(5):
+        while not one.writer.keeps:
+            await asyncio.sleep(0.01)
+    one.shared.engine.unsure[other.name] = False  # so that the other appends after the keeper
+    coming = asyncio.ensure_future(other.reward(id))
+    await asyncio.sleep(0)
+    one.router.sweep(clock.now() + 5000.0)
+    with pytest.raises(Expired):
+        await coming
+    assert await same(one, other)
+    assert one.world.rewards == other.world.rewards
