@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bandit_service.core.world import World
+import policies
+from bandit_service.core.world import World, new_world
 from bandit_service.parsing.extras import install
 from bandit_service.runtime.recovery import Progress, Recovered, replayed, snapshot_key
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.link import Link, LinkRules
+from bandit_service.runtime.shared.migrating import migrated
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.settings import BadSettings, Settings
@@ -64,6 +66,15 @@ async def open_link(
         max_skew_s=chosen.max_skew_s,
     )
     return Link(shared, checkpoint, rules)
+
+
+async def migrate(
+    shared: SharedLog, log: EventLog, settings: Settings, progress: Progress | None = None
+) -> int:
+    """Put the log of one process into the database; how many events it had not."""
+    key = snapshot_key(settings.policy, settings)
+    cheap = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
+    return await migrated(shared, log, key, cheap, progress)
 
 
 def folded_for_all(

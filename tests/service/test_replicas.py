@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service import clock
+from bandit_service import cli, clock
 from bandit_service.core.world import World
 from bandit_service.runtime.shared.copying import OtherLog
 from loadtest.postgres import Postgres, running
@@ -138,6 +138,28 @@ async def test_without_the_database_decisions_go_on_and_nothing_is_lost(
             assert [world.rewards for _, world in found] == [6, 6]
             status, told = await one.get("/readyz")
             assert (status, told["status"]) == (200, "ready")
+
+
+async def test_a_log_of_one_process_is_migrated_and_taken_back(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "r0"
+    async with opened(alone, models) as (client, _):
+        ids = [(await client.decide(embedding=a_vector(i)))["decision_id"] for i in range(4)]
+        assert await client.reward(ids[0], quality=1.0) == "accepted"
+    environ = shared(tmp_path, postgres)
+    for name, value in (environ | {"BANDIT_DATA_DIR": str(alone)}).items():
+        monkeypatch.setenv(name, value)
+    assert await asyncio.to_thread(cli.main, ["migrate"]) == 0
+    assert await asyncio.to_thread(cli.main, ["migrate"]) == 0  # there is nothing left to do
+    async with replicas(2, tmp_path, models, postgres) as found:
+        other, _ = found[1]
+        assert await other.reward(ids[0], quality=1.0) == "duplicate"
+        assert await other.reward(ids[1], quality=0.5) == "accepted"
+        digest = await same([world for _, world in found])
+    async with opened(alone, models) as (client, world):
+        assert world.digest() == digest
+        assert await client.reward(ids[1], quality=0.5) == "duplicate"
 
 
 async def patiently(client: Client, id: str, quality: float) -> str:

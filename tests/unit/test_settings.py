@@ -221,3 +221,54 @@ def test_what_an_arm_says_of_itself_has_a_bound(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         settings.arm_spec(arm | {field: value})
     assert settings.arm_spec(arm | {"tags": ["x" * 256] * 64}).tags
+
+
+_SHARED = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "THE_DSN"}
+
+
+def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere() -> None:
+    dsn = "postgresql://bandit:topsecret@db/bandit"
+    found = settings.read(None, _SHARED | {"THE_DSN": f" {dsn}\n"})
+    assert found.dsn == dsn
+    assert "topsecret" not in repr(found)
+    assert settings.digest_of(found) == settings.digest_of(
+        settings.read(None, _SHARED | {"THE_DSN": "postgresql://other"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({"THE_DSN": ""}, "log.dsn_env: there is no THE_DSN in the environment"),
+        ({"THE_DSN": "topsecret"}, "log.dsn_env: must be postgresql://USER:PASSWORD@HOST:PORT/"),
+        (
+            {"BANDIT_LOG_DSN_ENV": ""},
+            'log.dsn_env: log.engine = "postgres" needs this or log.dsn_file',
+        ),
+        (
+            {"BANDIT_LOG_DSN_ENV": "", "BANDIT_LOG_DSN_FILE": "no-such-file"},
+            "log.dsn_file: no-such-file cannot be read",
+        ),
+        (
+            {"BANDIT_LOG_ENGINE": "sqlite"},
+            'log.dsn_env: is only for log.engine = "postgres"',
+        ),
+        (
+            {"BANDIT_RETENTION_MAX_AGE_S": "60"},
+            'retention.max_age_s: does not work with log.engine = "postgres" yet',
+        ),
+        (
+            {"BANDIT_BUDGETS": '[{"scope": "service", "per": "day", "usd": 1}]'},
+            'budgets: does not work with log.engine = "postgres" yet',
+        ),
+        (
+            {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
+            'policies: does not work with log.engine = "postgres" yet',
+        ),
+    ],
+)
+def test_what_a_shared_log_needs_or_cannot_is_refused(environ: dict[str, str], why: str) -> None:
+    with pytest.raises(settings.BadSettings) as refused:
+        settings.read(None, _SHARED | {"THE_DSN": "postgresql://bandit@db/bandit"} | environ)
+    assert any(each.startswith(why) for each in refused.value.mistakes), refused.value.mistakes
+    assert "topsecret" not in str(refused.value)

@@ -45,8 +45,13 @@ async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: in
         if (await shared.chain_at(Offset(place.offset))).hex() != place.chain:
             raise _other(place.offset)
         at = Offset(place.offset)
+    await same_until(shared, copy, at, copy.last)
+
+
+async def same_until(shared: SharedLog, copy: EventLog, at: Offset, last: Offset) -> None:
+    """Raise OtherLog where the two differ after `at` and up to `last`."""
     ours = copy.replay(at)
-    while at < copy.last:
+    while at < last:
         rows = await shared.tail(at, _AT_ONCE)
         if not rows:
             raise _other(int(at) + 1)

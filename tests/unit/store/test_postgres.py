@@ -237,3 +237,19 @@ async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> 
     wrong = PostgresLog(postgres.dsn.replace("bandit:", "bandit:not"))
     with pytest.raises(Unfit, match="lets nobody in"):
         await wrong.connect()
+
+
+async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgres) -> None:
+    first = PostgresLog(postgres.dsn)
+    await first.connect()
+    await first._writing.execute("DROP SCHEMA IF EXISTS twice CASCADE; CREATE SCHEMA twice")
+    await first.close()
+    logs = [PostgresLog(f"{postgres.dsn}?options=-csearch_path%3Dtwice") for _ in range(4)]
+    await asyncio.gather(*(log.connect() for log in logs))
+    await asyncio.gather(*(log.join(f"r{i}", "key") for i, log in enumerate(logs)))
+    assert sorted(log.member.slot for log in logs) == [1, 2, 3, 4]
+    await logs[0]._writing.execute("UPDATE bandit_schema SET version = 99")
+    with pytest.raises(Unfit, match="have version 99, this program knows 1"):
+        await logs[1].connect()
+    for log in logs:
+        await log.close()

@@ -1,0 +1,55 @@
+"""Copy the log of a stopped service into its PostgreSQL, so that several processes can share it.
+
+The configuration names both: log.path in data_dir is copied into the database of log.dsn_env or
+log.dsn_file, as the log log.name. Cut off, it goes on where it was when it is run again. The
+directory is that of a replica from then on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from tqdm import tqdm
+
+from bandit_service import settings
+from bandit_service.app import assembly, sharing
+from bandit_service.cli import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bandit-service migrate`."""
+    options.config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Copy what is missing; 0."""
+    chosen = settings.read(args.config)
+    shared = sharing.open_shared(chosen)
+    if shared is None:
+        raise settings.BadSettings(
+            ['log.engine: must be "postgres", with the database to copy into (docs/scale.md)']
+        )
+    log = assembly.open_log(chosen)
+    bar: tqdm[Any] = tqdm(
+        total=int(log.last), desc="migrating", unit=" events", disable=None, leave=False
+    )
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    async def copied() -> int:
+        try:
+            return await sharing.migrate(shared, log, chosen, progress)
+        finally:
+            await shared.close()
+
+    try:
+        count = asyncio.run(copied())
+    finally:
+        bar.close()
+        log.close()
+    print(f"{count} events copied; the log {chosen.log.name!r} in the database has all of them")
+    return 0
