@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from store import EventLog, Offset, SharedLog, StoreError
 
-_AT_ONCE = 2000
+_AT_ONCE = 1000
 
 
 class OtherLog(StoreError):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bandit_service import clock
-from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
+from bandit_service.runtime.shared.checkpoint import Checkpoint
 from store import Lease, Offset, OtherKey, SharedLog, StoreError
 
 _log = logging.getLogger("bandit.replica")
@@ -144,7 +144,3 @@ class Link:
         except StoreError as error:
             _log.warning("not left", extra={"why": str(error)})
         self._checkpoint.save(self.place)
-
-    def at(self, place: Place) -> None:
-        """Applied up to here."""
-        self.place = place

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -45,12 +47,18 @@ class Parking:
         made = clock.time_of(decision_id)
         return made is not None and self._absent_before <= made < clock.now() + _AHEAD_S
 
-    def put(self, decision_id: str, command: Command, refusal: NotYet) -> None:
-        """Keep it until the decision comes; the refusal, where too many wait."""
+    def put(
+        self, decision_id: str, command: Command, refusal: NotYet, *, patient: bool = False
+    ) -> None:
+        """Keep it until the decision comes; the refusal, where too many wait.
+
+        patient: it waits for as long as the decision takes.
+        """
         if self._count >= self._most:
             fail(command.done, refusal)
             return
-        self._waiting.setdefault(decision_id, []).append((time.monotonic() + self._park_s, command))
+        until = math.inf if patient else time.monotonic() + self._park_s
+        self._waiting.setdefault(decision_id, []).append((until, command))
         self._count += 1
         self.parked.set()
 
@@ -71,19 +79,27 @@ class Parking:
             self._state = None
             for id in [each for each in self._waiting if not self.may_come(each)]:
                 self.came(id)
-        now = time.monotonic()
-        late = [id for id, waiting in self._waiting.items() if waiting[0][0] <= now]
-        for id in late:
-            for _, command in self._taken(id):
-                fail(command.done, NotYet.of(id))
+        self._let_go(time.monotonic(), NotYet.of)
         if not self._waiting:
             self.parked.clear()
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
-        """Nothing can come now."""
-        for id in list(self._waiting):
-            for _, command in self._taken(id):
-                fail(command.done, error())
+        """Nothing can come now; what is patient stays."""
+        self._let_go(sys.float_info.max, lambda _: error())
+
+    def _let_go(self, now: float, error: Callable[[str], Exception]) -> None:
+        late = [
+            id for id, waiting in self._waiting.items() if any(each[0] <= now for each in waiting)
+        ]
+        for id in late:
+            waiting = list(self._taken(id))
+            kept = [each for each in waiting if each[0] > now]
+            if kept:
+                self._waiting[id] = kept
+                self._count += len(kept)
+            for until, command in waiting:
+                if until <= now:
+                    fail(command.done, error(id))
 
     def _taken(self, id: str) -> Iterator[tuple[float, Command]]:
         taken = self._waiting.pop(id, [])

@@ -18,19 +18,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 from bandit_service import clock
-from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Expired, NotYet, ServiceError, Unavailable
 from bandit_service.core.world import World
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
-from bandit_service.runtime.shared.checkpoint import Place
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
 from bandit_service.runtime.shared.spool import Spool
+from bandit_service.runtime.shared.tailing import Came, Tailer
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.turn import Command, Ready, Turn
 from bandit_service.runtime.writer import Writer
@@ -39,10 +39,7 @@ from bandit_service.telemetry.telemetry import Telemetry
 from store import Entry, EventLog, Full, Offset, StoreError, Tailed
 
 _log = logging.getLogger("bandit.replica")
-_SLICE = 32
-"""Records that are applied in one turn of the loop."""
-_PAGE = 512
-_TRIM_S, _FULL_S, _ABSENT_S = 1.0, 1.0, 0.1
+_TRIM_S, _ABSENT_S = 1.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +106,15 @@ class SharedWriter(Writer):
         self._parking = Parking(
             rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
         )
+        self._tailer = Tailer(
+            link,
+            log,
+            self.tasks,
+            self._appender.appended,
+            rules.poll_s,
+            own=self._own_event,
+            apply=self._apply_slice,
+        )
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
         link.ends = self._end
@@ -125,7 +131,7 @@ class SharedWriter(Writer):
         keep = self.tasks.keep
         self._running = [
             keep("append", self._appender.run, self._end),
-            keep("tail", self._tail_forever, self._end),
+            keep("tail", self._tailer.run, self._end),
             keep("beat", self.link.beat_forever),
             keep("connect", self.link.reconnect_forever),
             keep("park", self._park_forever),
@@ -262,6 +268,7 @@ class SharedWriter(Writer):
                 return
             self._own.pop(gone.entry.record.eid, None)
             self._spool.drop(gone.entry.record.eid)
+            self._parking.came(gone.entry.record.eid)  # and finds that it does not
             self._telemetry.metrics.unlogged.inc()
 
     def _check(self, command: Command) -> None:
@@ -275,10 +282,7 @@ class SharedWriter(Writer):
                 raise Unavailable(self.degraded)
             outgoing = None if event is None else self._outgoing(event, command.key)
         except NotYet as error:
-            if self.link.up.is_set():
-                self._parking.put(command.key, command, error)
-            else:
-                fail(command.done, Unavailable(self.degraded))
+            self._park(command, error)
             self._next_of(command.key)
             return
         except Exception as error:  # noqa: BLE001 - one command's bug is not the others'
@@ -294,6 +298,24 @@ class SharedWriter(Writer):
             self._keys.setdefault(command.key, deque())
         self._own[outgoing.entry.record.eid] = _Own(outgoing.event, command)
         self._appender.put(outgoing)
+        if not command.durable and not command.done.done():
+            command.done.set_result(outgoing.event)
+
+    def _park(self, command: Command, error: NotYet) -> None:
+        """Keep it until its decision is here.
+
+        What the service saw of its own decision waits for as long as the decision itself does, and
+        nobody waits for it: it is not to hold up an answer while the log is gone.
+        """
+        own = self._own.get(command.key)
+        if own is not None and not command.durable:
+            self._parking.put(command.key, command, error, patient=True)
+            if not command.done.done():
+                command.done.set_result(own.event)
+        elif self.link.up.is_set():
+            self._parking.put(command.key, command, error)
+        else:
+            fail(command.done, Unavailable(self.degraded))
 
     def _takes(self, command: Command) -> bool:
         """Whether it can be written, or may wait until it can because nobody is told that it is."""
@@ -351,56 +373,18 @@ class SharedWriter(Writer):
 
     # --- what comes out of the log --------------------------------------------------------
 
-    async def _tail_forever(self) -> None:
-        shared, appended = self.link.shared, self._appender.appended
-        while not self.broken.done():
-            await self.link.up.wait()
-            try:
-                rows = await shared.tail(self.log.last, _PAGE)
-            except StoreError as error:
-                self.link.down(error)
-                continue
-            for first in range(0, len(rows), _SLICE):
-                await self._apply_slice(rows[first : first + _SLICE])
-                await asyncio.sleep(0)
-            if rows:
-                self.link.at(Place(self._applied, rows[-1].chain.hex()))
-            if len(rows) >= _PAGE:
-                continue
-            self.tasks.well("tail")
-            appended.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(appended.wait(), self._rules.poll_s)
-
-    async def _apply_slice(self, rows: Sequence[Tailed]) -> None:
-        events = [self._decoded(row) for row in rows]
-        while True:
-            try:
-                self.log.append([row.record for row in rows])
-                break
-            except Full as error:
-                self.tasks.failed("tail", error)
-                await asyncio.sleep(_FULL_S)
+    def _apply_slice(self, came: Sequence[Came]) -> None:
         begun = time.perf_counter()
         self._syncing.appended()
-        for row, event in zip(rows, events, strict=True):
+        for row, event in came:
             self._apply_one(row, event)
         self._check_outdated()
-        self._metrics.lag.observe(max(0.0, clock.now() - events[-1].ts))
+        self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
-    def _decoded(self, row: Tailed) -> ev.AnyEvent:
-        own = self._own.get(row.record.eid)
-        if own is not None:
-            return own.event
-        try:
-            return ev.decode(row.record.body)
-        except codec.UNREADABLE:
-            self._end(
-                f"the event at offset {row.offset} is not known to this version; use the version "
-                "that wrote it, or a newer one"
-            )
-            raise StoreError(f"the event at offset {row.offset} cannot be read") from None
+    def _own_event(self, eid: str) -> ev.AnyEvent | None:
+        own = self._own.get(eid)
+        return None if own is None else own.event
 
     def _apply_one(self, row: Tailed, event: ev.AnyEvent) -> None:
         left = self._has_left(event)
@@ -461,7 +445,12 @@ class SharedWriter(Writer):
             await asyncio.sleep(_TRIM_S)
             self._spool.trim()
             if not self.link.up.is_set():
-                for own in self._own.values():
-                    if own.command is not None and own.command.durable:
-                        fail(own.command.done, Unavailable(self.degraded))
+                self._fail_under_way()
             self.tasks.well("spool")
+
+    def _fail_under_way(self) -> None:
+        """Tell whoever waits; what they sent may be appended yet, and then is a duplicate."""
+        under_way = [own.command for own in self._own.values() if own.command is not None]
+        for command in chain(under_way, *self._keys.values()):
+            if command.durable:
+                fail(command.done, Unavailable(self.degraded))

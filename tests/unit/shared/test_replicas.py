@@ -12,7 +12,9 @@ import pytest
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Expired, NotYet, Unavailable, Unknown
+from bandit_service.core.outcomes import Signals
 from policies import ArmId
+from store import Record
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -231,3 +233,52 @@ async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) ->
         await coming
     assert await same(one, other)
     assert one.world.rewards == other.world.rewards
+
+
+async def test_what_the_gateway_saw_holds_up_no_answer_and_is_not_lost(start: Start) -> None:
+    one, other = await start("one"), await start("other")
+    one.shared.engine.down = True
+    ids = [await one.decide(i) for i in range(3)]
+    async with asyncio.timeout(1):
+        for id in ids:
+            assert await one.router.observe(id, Signals(cost_usd=0.01)) == "accepted"
+    async with asyncio.timeout(5):
+        while not one.writer.degraded:
+            await asyncio.sleep(0.001)
+    async with asyncio.timeout(1):
+        assert await one.router.observe(ids[0], Signals(latency_s=0.5)) == "accepted"
+    one.shared.engine.down = False
+    async with asyncio.timeout(5):
+        while len(_events(one, ev.Rewarded)) < 4:
+            await asyncio.sleep(0.001)
+    await same(one, other)
+    found = [one.world.pending.decisions[id].signals for id in ids]
+    assert found == [{"cost_usd": 0.01, "latency_s": 0.5}, *[{"cost_usd": 0.01}] * 2]
+
+
+async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> None:
+    one = await start("one", max_spool=3)
+    one.shared.engine.down = True
+    async with asyncio.timeout(5):
+        while not one.writer.degraded:
+            await asyncio.sleep(0.001)
+    ids = [await one.decide(i) for i in range(5)]
+    assert len(one.spool) == 3
+    one.shared.engine.down = False
+    assert await _patiently(one, ids[-1]) == "accepted"
+    assert [event.id for event in _events(one, ev.Decided)] == ids[2:]
+    assert one.writer._telemetry.metrics.unlogged._value.get() == 2
+
+
+async def test_an_event_that_this_version_cannot_read_ends_the_process(start: Start) -> None:
+    one = await start("one")
+    await one.reward(await one.decide())
+    events = one.world.events
+    record = Record("new", "unheard_of", clock.now(), b"\x81\xa4kind\xaaunheard_of")
+    one.shared.engine.records.append((record, b"", b"chain"))
+    why = await asyncio.wait_for(one.writer.broken, 5)
+    assert f"the event at offset {events + 1} is not known to this version" in why
+    assert one.world.events == events  # it is never skipped
+    with pytest.raises(Unavailable, match="the service ends"):
+        await one.decide()
+    await one.die()

@@ -1,0 +1,100 @@
+"""What comes out of the shared log, in its order: kept in this process' copy, then applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from bandit_service.core import codec
+from bandit_service.core import events as ev
+from bandit_service.runtime.shared.checkpoint import Place
+from bandit_service.runtime.shared.link import Link
+from bandit_service.runtime.supervisor import Supervisor
+from store import EventLog, Full, StoreError, Tailed
+
+_PAGE = 512
+_SLICE = 32
+"""Records that are applied in one turn of the loop."""
+_FULL_S = 1.0
+
+Came = tuple[Tailed, ev.AnyEvent]
+
+
+class Tailer:
+    """`run` until the process ends. appended: set where there is something new to read.
+
+    own: the event of a record that this process made, None for another's. apply: is given what is
+    in the copy by then.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        copy: EventLog,
+        tasks: Supervisor,
+        appended: asyncio.Event,
+        poll_s: float,
+        *,
+        own: Callable[[str], ev.AnyEvent | None],
+        apply: Callable[[Sequence[Came]], None],
+    ) -> None:
+        self._link = link
+        self._copy = copy
+        self._tasks = tasks
+        self._appended = appended
+        self._poll_s = poll_s
+        self._own = own
+        self._apply = apply
+
+    async def run(self) -> None:
+        """Read whatever is durable, for as long as the log is up."""
+        while True:
+            await self._link.up.wait()
+            try:
+                rows = await self._link.shared.tail(self._copy.last, _PAGE)
+            except StoreError as error:
+                self._link.down(error)
+                continue
+            for first in range(0, len(rows), _SLICE):
+                if not await self._apply_slice(rows[first : first + _SLICE]):
+                    return
+                await asyncio.sleep(0)
+            if rows:
+                self._link.place = Place(int(self._copy.last), rows[-1].chain.hex())
+            if len(rows) < _PAGE:
+                self._tasks.well("tail")
+                self._appended.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._appended.wait(), self._poll_s)
+
+    async def _apply_slice(self, rows: Sequence[Tailed]) -> bool:
+        """Whether all of it could be read."""
+        came = self._decoded(rows)
+        while came:
+            try:
+                self._copy.append([row.record for row, _ in came])
+            except Full as error:
+                self._tasks.failed("tail", error)
+                await asyncio.sleep(_FULL_S)
+            else:
+                self._apply(came)  # with no await in between: what is in the copy is applied
+                break
+        return len(came) == len(rows)
+
+    def _decoded(self, rows: Sequence[Tailed]) -> list[Came]:
+        """Those up to the first one that this version cannot read."""
+        found: list[Came] = []
+        for row in rows:
+            event = self._own(row.record.eid)
+            if event is None:
+                try:
+                    event = ev.decode(row.record.body)
+                except codec.UNREADABLE:
+                    self._link.ends(
+                        f"the event at offset {row.offset} is not known to this version; use the "
+                        "version that wrote it, or a newer one"
+                    )
+                    break
+            found.append((row, event))
+        return found
