@@ -368,6 +368,24 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
              "time() - max by (instance) (bandit_log_last_event_timestamp_seconds)",
              "{{instance}}", low=0),
     )),
+    ("Several processes on one log", (
+        Panel("From an event to its application", "s", (
+            (_quantile("0.5", "bandit_replica_lag_seconds"), "p50"),
+            (_quantile("0.99", "bandit_replica_lag_seconds"), "p99")), log=True),
+        Panel("Append until it is durable", "s", (
+            (_quantile("0.5", "bandit_log_shared_append_seconds"), "p50"),
+            (_quantile("0.99", "bandit_log_shared_append_seconds"), "p99")), log=True),
+        Panel("Replicas", "short", (
+            ("sum(bandit_log_up)", "reach the log"),
+            ("sum(bandit_keeper)", "keeper"),
+            ("max by (instance) (bandit_replica_epoch)", "joined {{instance}}")), low=0),
+        Panel("What waits", "short", (
+            ("sum(bandit_spool_decisions)", "decisions to be appended"),
+            ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),
+        Panel("Conflicts and lost connections", "short", (
+            ("sum(rate(bandit_log_conflicts_total[$__rate_interval]))", "checked again, per second"),
+            ("sum(rate(bandit_log_lost_total[$__rate_interval]))", "lost, per second")), low=0),
+    )),
     ("Snapshots and recovery", (
         Panel("Snapshots", "s", (
             ("time() - max(bandit_snapshot_timestamp_seconds)", "age of the newest"),

@@ -27,7 +27,7 @@ CREATE TABLE bandit_replica (
   log text NOT NULL, id int NOT NULL, name text NOT NULL, epoch bigint NOT NULL,
   seen timestamptz NOT NULL, closed_at bigint, durable bigint NOT NULL DEFAULT 0,
   settled double precision NOT NULL DEFAULT 0, clean boolean NOT NULL DEFAULT false,
-  applied bigint NOT NULL DEFAULT 0, digest text NOT NULL DEFAULT '', key text NOT NULL,
+  applied bigint NOT NULL DEFAULT 0, key text NOT NULL,
   PRIMARY KEY (log, id), UNIQUE (log, name)
 ) WITH (fillfactor = 50);
 CREATE TABLE bandit_lease (
@@ -69,14 +69,14 @@ END $$
 """
 
 BEAT = """
-CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint,
-  hash text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint
+) LANGUAGE plpgsql AS $$
 DECLARE upto bigint;
 BEGIN
   SET LOCAL synchronous_commit = on;
   SELECT seq INTO upto FROM bandit_head WHERE log = l;
   UPDATE bandit_replica SET durable = greatest(durable, upto), settled = greatest(settled, until),
-    applied = done, digest = hash, seen = clock_timestamp()
+    applied = done, seen = clock_timestamp()
     WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
   ok := FOUND;
   COMMIT;
@@ -182,7 +182,7 @@ SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
   extract(epoch FROM clock_timestamp())::float8 AS now
 """
 REPLICAS = """
-SELECT r.id, r.name, r.epoch, r.applied, r.digest, r.durable, r.settled,
+SELECT r.id, r.name, r.epoch, r.applied, r.durable, r.settled,
   extract(epoch FROM clock_timestamp() - r.seen)::float8 AS unseen, r.closed_at, r.key,
   array(SELECT role FROM bandit_lease x
     WHERE x.log = r.log AND x.holder = r.id AND x.expires > clock_timestamp()) AS roles

@@ -71,7 +71,6 @@ class Replica:
     name: str
     epoch: int
     applied: int
-    digest: str
     durable: int
     settled: float
     unseen_s: float
@@ -102,7 +101,7 @@ class SharedLog(Protocol):
         """
         ...
 
-    async def beat(self, settled: float, applied: int, digest: str) -> None:
+    async def beat(self, settled: float, applied: int) -> None:
         """Say that this replica is alive; what others left not durable becomes so."""
         ...
 

@@ -136,18 +136,17 @@ class PostgresLog:
                 raise Duplicate(next(iter(known), records[0].eid)) from None
         return Offset(found)
 
-    async def beat(self, settled: float, applied: int, digest: str) -> None:
+    async def beat(self, settled: float, applied: int) -> None:
         """One call of `bandit_beat`. Fenced where this replica was closed."""
         member = self.member
         async with self._read_lock, self._told():
             there = await self._reading.fetchval(
-                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5, $6)",
+                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5)",
                 self.name,
                 member.slot,
                 member.epoch,
                 settled,
                 applied,
-                digest,
             )
         if not there:
             raise Fenced("this replica was silent for too long and was closed")
@@ -188,7 +187,6 @@ class PostgresLog:
                 name=row["name"],
                 epoch=row["epoch"],
                 applied=row["applied"],
-                digest=row["digest"],
                 durable=row["durable"],
                 settled=row["settled"],
                 unseen_s=row["unseen"],

@@ -50,7 +50,7 @@ class Synchronous:
 
     def sync(self) -> Offset:
         self._check()
-        run(self._log.beat(0.0, 0, ""))
+        run(self._log.beat(0.0, 0))
         return Offset(run(self._log.state()).horizon)
 
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:

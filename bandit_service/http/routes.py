@@ -25,6 +25,7 @@ from bandit_service.http import (
     operations,
     outcomes,
     page,
+    replicas,
     stream,
 )
 from bandit_service.http import parameters as given
@@ -244,7 +245,8 @@ ROUTES: tuple[Route, ...] = (
           "Fold the past for another policy, which serves when that is done",
           "The old policy serves meanwhile; GET /v1/policies tells how far it is.",
           answer=arms.Policies, statuses=(202,), body=wire.PolicyRequest,
-          sent={"name": "eagle", "parameters": {}}, errors=(*_BODY, errors.Conflict)),
+          sent={"name": "eagle", "parameters": {}},
+          errors=(*_BODY, errors.Conflict, errors.NotThere)),
     Route("GET", "/v1/policies/{name}/state", "totals", catalogue.policy_state,
           "Size and hash of the state", "To compare replicas.",
           answer=arms.PolicyState, parameters=(given.POLICY,), errors=_FOUND),
@@ -260,6 +262,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/drift", "totals", drift.drift,
           "What is watched for drift, and the newest alarms", "docs/drift.md.",
           answer=run.Drift, errors=_DOWN),
+    Route("GET", "/v1/replicas", "totals", replicas.replicas,
+          "Who shares the log, and how far each is",
+          "Empty where one process has the log for itself: docs/scale.md.",
+          answer=run.Replicas, errors=_DOWN),
     # --- experiments -------------------------------------------------------------------
     Route("GET", "/v1/experiments", "read", experiments.list_experiments,
           "Every experiment, and the rules over all",
@@ -270,7 +276,8 @@ ROUTES: tuple[Route, ...] = (
     _of_experiment("PUT", "", "admin", experiments.put_experiment,
                    "Make a draft, or change an experiment",
                    description="A share that is left out stays what a ramp made it.",
-                   statuses=(200, 201), body=PublicExperiment, sent=_EXPERIMENT, errors=_CHANGED),
+                   statuses=(200, 201), body=PublicExperiment, sent=_EXPERIMENT,
+                   errors=(*_CHANGED, errors.NotThere)),
     _of_experiment("PATCH", "", "admin", experiments.patch_experiment,
                    "Ramp, change the weights, or release a held variant",
                    description="Send at least one of `share`, `weights` and `release`.",
@@ -310,7 +317,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/v1/experiment-rules", "admin", experiments.put_rules,
           "Set the kill switch and the hold-out", "What is left out stays.", answer=Rules,
           body=Rules, sent={"stopped": True, "why": "an outage"},
-          errors=(*_BODY, errors.Unknown)),
+          errors=(*_BODY, errors.Unknown, errors.NotThere)),
     # --- upkeep ------------------------------------------------------------------------
     Route("DELETE", "/v1/units/{unit}", "admin", operations.forget_unit,
           "Erase all that is kept of a unit", "Also from the log's files and from snapshots.",

@@ -35,7 +35,7 @@ from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorl
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.runtime.turn import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Closed, EventLog, Full, Offset, Record, StoreError
+from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _TURNS = 4
@@ -129,6 +129,15 @@ class Writer:
     def keeps(self) -> bool:
         """Whether this process does what is done once for all that share a log."""
         return True
+
+    @property
+    def slot(self) -> int:
+        """The number of this process among those that share the log; 0 where none does."""
+        return 0
+
+    async def replicas(self) -> list[Replica]:
+        """Who shares the log."""
+        return []
 
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
         """Whether a decision that the world has not may still come, from another process."""

@@ -68,6 +68,10 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         await same(worlds)
         assert [world.rewards for world in worlds] == [12] * 3
         assert all(world.decisions == 12 for world in worlds)
+        _, told = await clients[1].get("/v1/replicas")
+        assert [row["open"] for row in told["replicas"]] == [True] * 3
+        assert sorted(row["slot"] for row in told["replicas"]) == [1, 2, 3]
+        assert told["this"] == 2
         # what was made up is unknown as soon as nobody can still bring it
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)

@@ -31,6 +31,27 @@ class Snapshot(msgspec.Struct, kw_only=True, frozen=True):
     bytes: Annotated[int, doc("Its size.", 1_204_333)]
 
 
+class ReplicaRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One replica, as the shared log knows it."""
+
+    slot: Annotated[int, doc("Its number, which it keeps over restarts.", 1)]
+    epoch: Annotated[int, doc("How often it joined.", 3)]
+    open: Annotated[bool, doc("Whether it may append; false once it left or was silent.", True)]
+    unseen_s: Annotated[float, doc("Seconds since its last sign of life.", 0.12)]
+    applied: Annotated[int, doc("Up to which offset it said that it has learned.", 12_040)]
+    behind: Annotated[int, doc("How many events that is behind the log.", 3)]
+    roles: Annotated[list[str], doc("What it does for all replicas.", ["keeper"])]
+    folds_by: Annotated[str, doc("Its policy and history settings, hashed.", "5b2c9d-20000-32-12")]
+
+
+class Replicas(msgspec.Struct, kw_only=True, frozen=True):
+    """Who shares the log; nobody where one process has it for itself."""
+
+    this: Annotated[int, doc("The slot of the replica that answers; 0 for none.", 1)]
+    newest: Annotated[int, doc("The newest durable offset.", 12_043)]
+    replicas: Annotated[list[ReplicaRow], doc("Every replica that joined, by slot.")]
+
+
 class BudgetRow(msgspec.Struct, kw_only=True, frozen=True):
     """One budget of one account in its present window."""
 

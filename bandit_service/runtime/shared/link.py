@@ -49,7 +49,7 @@ class Link:
         self.why = "the database was not asked yet"
         self.place = checkpoint.place
         self.lease: Lease | None = None
-        self.lost = self.epoch = 0
+        self.lost = self.epoch = self.slot = 0
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
         self.applied: Callable[[], int] = lambda: 0
@@ -61,7 +61,7 @@ class Link:
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
         member = await self.shared.join(self._checkpoint.name, self._rules.key)
-        self.floor_ts, self.epoch = member.settled, member.epoch
+        self.slot, self.epoch, self.floor_ts = member.slot, member.epoch, member.settled
         skew = clock.now() - (await self.shared.state()).now
         if abs(skew) > self._rules.max_skew_s:
             raise ClockOff(
@@ -116,7 +116,7 @@ class Link:
                 await asyncio.wait_for(self._fell.wait(), _BEAT_S)
             await self.up.wait()
             try:
-                await self.shared.beat(self.settled(), self.applied(), "")
+                await self.shared.beat(self.settled(), self.applied())
                 if rounds % _ROUNDS == 0:
                     await self._upkeep()
             except StoreError as error:

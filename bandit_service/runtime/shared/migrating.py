@@ -41,7 +41,7 @@ async def migrated(
     head = (await shared.state()).head
     if head > log.last:
         raise OtherLog(f"the log in the database has {head} events, this one {log.last}")
-    await shared.beat(0.0, 0, "")  # what an earlier try appended is durable from here on
+    await shared.beat(0.0, 0)  # what an earlier try appended is durable from here on
     await same_until(shared, log, Offset(0), Offset(head))
     batch, ids = list[Entry](), clock.Ids()
     for at, body in log.replay():

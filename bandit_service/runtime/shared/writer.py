@@ -36,7 +36,7 @@ from bandit_service.runtime.turn import Command, Ready, Turn
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.replica_metrics import ReplicaMetrics
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Entry, EventLog, Full, Offset, StoreError, Tailed
+from store import Entry, EventLog, Full, Offset, Replica, StoreError, Tailed
 
 _log = logging.getLogger("bandit.replica")
 _TRIM_S, _ABSENT_S = 1.0, 0.1
@@ -190,6 +190,18 @@ class SharedWriter(Writer):
     def seen(self) -> int:
         """The offset up to which the world is folded."""
         return self._applied
+
+    @property
+    def slot(self) -> int:
+        """The number of this replica."""
+        return self.link.slot
+
+    async def replicas(self) -> list[Replica]:
+        """Who shares the log; Unavailable where it cannot be asked."""
+        try:
+            return await self.link.shared.replicas()
+        except StoreError as error:
+            raise Unavailable(f"the shared log cannot be reached: {error}") from None
 
     @property
     def keeps(self) -> bool:

@@ -124,7 +124,7 @@ class MemoryShared:
             records.append((each.record, each.subject, chain))
         member[2] = max(member[2], settled)
 
-    async def beat(self, settled: float, applied: int, digest: str) -> None:
+    async def beat(self, settled: float, applied: int) -> None:
         self._check()
         member = self._member()
         member[2] = max(member[2], settled)

@@ -112,7 +112,7 @@ async def test_nobody_reads_what_is_not_durable_and_a_beat_settles_it(joined: Jo
         "UPDATE bandit_log SET chain = 'x' WHERE log = $1 AND seq = 1", one.name
     )
     assert [each.offset for each in await other.tail(Offset(0))] == [1]
-    await other.beat(0.0, 1, "")
+    await other.beat(0.0, 1)
     assert [each.offset for each in await other.tail(Offset(0))] == [1, 2, 3]
 
 
@@ -122,12 +122,12 @@ async def test_a_silent_replica_is_closed_and_appends_no_more_until_it_joins(
     one, other = await joined("one"), await joined("other")
     assert await other.close_silent(60.0) == 0
     await asyncio.sleep(0.05)
-    await other.beat(0.0, 0, "")
+    await other.beat(0.0, 0)
     assert await other.close_silent(0.04) == 1
     with pytest.raises(Fenced):
         await one.append(_entries(1, 1), 0.0)
     with pytest.raises(Fenced):
-        await one.beat(0.0, 0, "")
+        await one.beat(0.0, 0)
     assert (await other.state()).head == 0
     before = one.member
     await one.join("one", "key")
@@ -169,9 +169,9 @@ async def test_a_lease_has_one_holder_and_its_epoch_fences_the_one_before(joined
 
 async def test_settled_is_that_of_the_slowest_and_not_of_who_left(joined: Joined) -> None:
     one, other = await joined("one"), await joined("other")
-    await one.beat(100.0, 0, "")
+    await one.beat(100.0, 0)
     assert (await one.state()).settled == 0.0
-    await other.beat(50.0, 0, "")
+    await other.beat(50.0, 0)
     assert (await one.state()).settled == 50.0
     await other.leave()
     assert (await one.state()).settled == 100.0
