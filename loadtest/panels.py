@@ -383,8 +383,8 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),
         Panel("Conflicts and lost connections", "short", (
-            ("sum(rate(bandit_log_conflicts_total[$__rate_interval]))", "checked again, per second"),
-            ("sum(rate(bandit_log_lost_total[$__rate_interval]))", "lost, per second")), low=0),
+            (_rate("bandit_log_conflicts_total"), "checked again, per second"),
+            (_rate("bandit_log_lost_total"), "lost, per second")), low=0),
     )),
     ("Snapshots and recovery", (
         Panel("Snapshots", "s", (
