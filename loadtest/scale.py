@@ -26,7 +26,6 @@ import aiohttp
 import numpy as np
 
 from loadtest import postgres
-from loadtest.forks import start
 
 DIM = 384
 _AWAY_S, _PATIENCE_S = 1.0, 120.0
@@ -62,14 +61,24 @@ class Replica:
     async def begin(self) -> None:
         """Start it, and wait until it is ready."""
         self._ready.unlink(missing_ok=True)
-        arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
-        self.process = start(arguments, self._environ, self.directory / "log")
+        self.process = self._started()
         while not self._ready.exists():
             if (code := self.process.poll()) is not None:
-                said = "" if code < 0 else (self.directory / "log").read_text()[-1000:]
-                raise Ended(f"it ended while it started ({code})\n{said}")
+                tail = "" if code < 0 else (self.directory / "log").read_text()[-1000:]
+                raise Ended(f"it ended while it started ({code})\n{tail}")
             await asyncio.sleep(0.05)
         self.url = str(json.loads(self._ready.read_text())["url"])
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
+        with (self.directory / "log").open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "bandit_service.cli", *arguments],
+                env=self._environ,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,  # Ctrl-C is for this program, which ends them
+            )
 
     async def keep(self) -> None:
         """Start it again, until cancelled."""

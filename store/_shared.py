@@ -158,7 +158,10 @@ class OtherKey(StoreError):
     """An open replica of this log folds by another key; `key` is that one."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"another replica of this log folds by {key!r}")
+        super().__init__(
+            f"another replica of this log folds by {key!r}: stop all, and start all with one policy "
+            "and one history"
+        )
         self.key = key
 
 

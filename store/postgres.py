@@ -246,16 +246,22 @@ class PostgresLog:
     async def _connection(self) -> Any:
         import asyncpg
 
-        return await asyncpg.connect(
-            self._dsn,
-            timeout=self._timeout_s,
-            command_timeout=self._timeout_s,
-            server_settings={
-                "application_name": "bandit-service",
-                "statement_timeout": str(int(self._timeout_s * 1000)),
-                "idle_in_transaction_session_timeout": str(int(self._timeout_s * 1000)),
-            },
-        )
+        try:
+            return await asyncpg.connect(
+                self._dsn,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                server_settings={
+                    "application_name": "bandit-service",
+                    "statement_timeout": str(int(self._timeout_s * 1000)),
+                    "idle_in_transaction_session_timeout": str(int(self._timeout_s * 1000)),
+                },
+            )
+        except ValueError:  # whose message repeats a part of the address, maybe of its password
+            raise Unfit(
+                "the address of the database cannot be read; what is special in its user and its "
+                "password must be percent-encoded"
+            ) from None
 
     async def _prepare_schema(self) -> None:
         db = self._writing

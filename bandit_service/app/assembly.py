@@ -162,6 +162,8 @@ async def running_router(
         index = _index(world, settings, backend.dim)
         watch = drift_watch(settings, world.learners[world.serving].policy)
         telemetry.learning.drift.watched = watch is not None
+        if link is not None:
+            await link.join()
         writer = (
             Writer(
                 world,
@@ -186,8 +188,6 @@ async def running_router(
             writer, snapshots, settings, telemetry, recovered.policy, recovered.after
         )
         check = LogCheck(writer, note_of(settings), recovered.unread)
-        if link is not None:
-            await link.join()
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()

@@ -22,6 +22,10 @@ _BEAT_S, _ROUNDS = 0.2, 5
 _AGAIN_S, _MOST_AGAIN_S = 0.1, 2.0
 
 
+class WentBack(StoreError):
+    """The log lost records that were read."""
+
+
 class ClockOff(StoreError):
     """The clock of this machine is not that of the database."""
 
@@ -71,11 +75,10 @@ class Link:
             )
         place = self.place
         if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
-            self.ends(
+            raise WentBack(
                 f"the log in the database is not the one that was read up to {place.offset}: it "
                 "went back, as in a failover that lost records; docs/scale.md says what to do"
             )
-            return
         self.why = ""
         self._fell.clear()
         self.up.set()
@@ -100,8 +103,8 @@ class Link:
                 await self.shared.connect()
                 await self.join()
                 wait_s = _AGAIN_S
-            except OtherKey as error:
-                self.ends(f"{error}, and this one may not stand beside it")
+            except (OtherKey, WentBack) as error:
+                self.ends(str(error))
                 return
             except StoreError as error:
                 self.why = str(error)

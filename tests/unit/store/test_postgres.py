@@ -237,6 +237,10 @@ async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> 
     wrong = PostgresLog(postgres.dsn.replace("bandit:", "bandit:not"))
     with pytest.raises(Unfit, match="lets nobody in"):
         await wrong.connect()
+    odd = PostgresLog("postgresql://bandit:top/secret@127.0.0.1:9/postgres")
+    with pytest.raises(Unfit, match="must be percent-encoded") as refused:
+        await odd.connect()
+    assert "top" not in str(refused.value)
 
 
 async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgres) -> None:
