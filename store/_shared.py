@@ -159,8 +159,8 @@ class OtherKey(StoreError):
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"another replica of this log folds by {key!r}: stop all, and start all with one policy "
-            "and one history"
+            f"another replica of this log folds by {key!r}: stop all, and start all with one "
+            "policy and one history"
         )
         self.key = key
 
