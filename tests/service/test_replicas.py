@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from bandit_service.runtime.shared.copying import OtherLog
 from loadtest.postgres import Postgres, running
 from store import StoreError
 from tests import shared_log
+from tests.service.provider import a_provider
 from tests.service.running import Client, a_vector, opened
 
 
@@ -100,6 +102,34 @@ async def test_what_needs_one_process_is_refused(
                 BANDIT_POLICY_NAME="uniform",
             ):
                 pass
+
+
+async def test_what_a_gateway_call_cost_is_learned_by_all(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    async with a_provider() as provider:
+        arms = [
+            {"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0, "upstream": "p"}
+            for id in ("a", "b")
+        ]
+        environ = {
+            "BANDIT_ARMS": json.dumps(arms),
+            "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),
+        }
+        async with replicas(2, tmp_path, models, postgres, **environ) as found:
+            (one, _), (other, world) = found
+            for i in range(4):
+                status, told = await (one, other)[i % 2].post(
+                    "/v1/chat/completions",
+                    {"model": "auto", "messages": [{"role": "user", "content": f"Why {i}?"}]},
+                )
+                assert status == 200, told
+            async with asyncio.timeout(30):
+                while world.rewards < 4:
+                    await asyncio.sleep(0.01)
+            await same([each for _, each in found])
+            pending = world.pending.decisions
+            assert [set(pending[id].signals) for id in pending] == [{"cost_usd", "latency_s"}] * 4
 
 
 async def test_a_directory_with_a_log_of_its_own_is_refused(

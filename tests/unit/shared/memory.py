@@ -193,7 +193,7 @@ class Running:
         link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-        chosen = {"max_batch": 8, "poll_s": 0.001, "timeout_s": 1.0, "park_s": 1.0} | rules
+        chosen = {"max_batch": 8, "poll_s": 0.001, "timeout_s": 1.0, "park_s": 10.0} | rules
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(
             world,

@@ -121,9 +121,11 @@ async def test_a_silent_replica_is_closed_and_appends_no_more_until_it_joins(
 ) -> None:
     one, other = await joined("one"), await joined("other")
     assert await other.close_silent(60.0) == 0
-    await asyncio.sleep(0.05)
-    await other.beat(0.0, 0)
-    assert await other.close_silent(0.04) == 1
+    silent = (
+        "UPDATE bandit_replica SET seen = seen - interval '1 h' WHERE log = $1 AND name = 'one'"
+    )
+    await other._writing.execute(silent, other.name)
+    assert await other.close_silent(60.0) == 1
     with pytest.raises(Fenced):
         await one.append(_entries(1, 1), 0.0)
     with pytest.raises(Fenced):
@@ -154,11 +156,12 @@ async def test_who_folds_otherwise_may_not_join_beside_an_open_replica(joined: J
 
 async def test_a_lease_has_one_holder_and_its_epoch_fences_the_one_before(joined: Joined) -> None:
     one, other = await joined("one"), await joined("other")
-    held = await one.lead("keeper", None, 0.05)
+    held = await one.lead("keeper", None, 60.0)
     assert held is not None
     assert await other.lead("keeper", None, 60.0) is None
-    assert await one.lead("keeper", held, 0.05) == held
-    await asyncio.sleep(0.06)
+    assert await one.lead("keeper", held, 60.0) == held
+    over = "UPDATE bandit_lease SET expires = expires - interval '1 h' WHERE log = $1"
+    await one._writing.execute(over, one.name)
     taken = await other.lead("keeper", None, 60.0)
     assert taken is not None
     assert taken.epoch == held.epoch + 1
@@ -225,7 +228,7 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
     await asyncio.sleep(0.1)
     begun = asyncio.get_running_loop().time()
     await other.append(_entries(1, 1), 0.0)
-    assert asyncio.get_running_loop().time() - begun < 1.0
+    assert asyncio.get_running_loop().time() - begun < 2.5
     transport.resume_reading()
     await standing
 
