@@ -116,7 +116,8 @@ class Link:
         rounds = 0
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._fell.wait(), _BEAT_S)
+                async with asyncio.timeout(_BEAT_S):
+                    await self._fell.wait()
             await self.up.wait()
             try:
                 await self.shared.beat(self.settled(), self.applied())

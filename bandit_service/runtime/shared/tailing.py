@@ -17,12 +17,14 @@ _PAGE = 512
 _SLICE = 32
 """Records that are applied in one turn of the loop."""
 _FULL_S = 1.0
+_LONGER, _SELDOM = 1.5, 10
+"""Where nothing comes it is asked for less often, each time by this, so many times at most."""
 
 Came = tuple[Tailed, ev.AnyEvent]
 
 
 class Tailer:
-    """`run` until the process ends. appended: set where there is something new to read.
+    """`run` until the process ends. wanted: set where something new is there, or waited for.
 
     own: the event of a record that this process made, None for another's. apply: is given what is
     in the copy by then.
@@ -33,7 +35,7 @@ class Tailer:
         link: Link,
         copy: EventLog,
         tasks: Supervisor,
-        appended: asyncio.Event,
+        wanted: asyncio.Event,
         poll_s: float,
         *,
         own: Callable[[str], ev.AnyEvent | None],
@@ -42,13 +44,14 @@ class Tailer:
         self._link = link
         self._copy = copy
         self._tasks = tasks
-        self._appended = appended
+        self._wanted = wanted
         self._poll_s = poll_s
         self._own = own
         self._apply = apply
 
     async def run(self) -> None:
         """Read whatever is durable, for as long as the log is up."""
+        wait_s = self._poll_s
         while True:
             await self._link.up.wait()
             try:
@@ -62,11 +65,15 @@ class Tailer:
                 await asyncio.sleep(0)
             if rows:
                 self._link.place = Place(int(self._copy.last), rows[-1].chain.hex())
+                wait_s = self._poll_s
             if len(rows) < _PAGE:
                 self._tasks.well("tail")
-                self._appended.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._appended.wait(), self._poll_s)
+                self._wanted.clear()
+                with suppress(TimeoutError):  # not by wait_for, which may swallow a cancellation
+                    async with asyncio.timeout(wait_s):
+                        await self._wanted.wait()
+                more = self._poll_s if self._wanted.is_set() else _LONGER * wait_s
+                wait_s = min(more, _SELDOM * self._poll_s)
 
     async def _apply_slice(self, rows: Sequence[Tailed]) -> bool:
         """Whether all of it could be read."""

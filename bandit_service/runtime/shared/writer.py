@@ -319,6 +319,7 @@ class SharedWriter(Writer):
         What the service saw of its own decision waits for as long as the decision itself does, and
         nobody waits for it: it is not to hold up an answer while the log is gone.
         """
+        self._appender.appended.set()  # what it waits for may be there
         own = self._own.get(command.key)
         if own is not None and not command.durable:
             self._parking.put(command.key, command, error, patient=True)
