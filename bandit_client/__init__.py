@@ -28,6 +28,7 @@ from bandit_client.answers import (
     Rules,
     Snapshot,
     Status,
+    Vote,
     WeighedArm,
 )
 from bandit_client.asynchronous import AsyncClient
@@ -98,6 +99,7 @@ __all__ = [
     "Unavailable",
     "Undelivered",
     "Unknown",
+    "Vote",
     "WeighedArm",
     "__version__",
 ]

@@ -25,7 +25,7 @@ from bandit_client.answers.catalogue import (
     Snapshot,
     Status,
 )
-from bandit_client.answers.decisions import Decision, Explanation, Result, Results
+from bandit_client.answers.decisions import Decision, Explanation, Result, Results, Vote
 from bandit_client.answers.experiments import Experiment, Experiments, Rules
 from bandit_client.answers.results import ExperimentResults
 
@@ -58,6 +58,7 @@ _policies, _state = reader(Policies), reader(PolicyState)
 _experiment, _experiments = reader(Experiment), reader(Experiments)
 _concluded, _rules = reader(ExperimentResults), reader(Rules)
 _snapshot, _erased = reader(Snapshot), reader(Erased)
+_vote = reader(Vote)
 
 
 # --- deciding and learning -------------------------------------------------------------------
@@ -100,6 +101,16 @@ def compare(winner: str, loser: str, fields: Mapping[str, Any]) -> Call[Result]:
 def comparisons(items: Iterable[Mapping[str, Any]]) -> Call[list[Result]]:
     """A list of comparisons, of which a resend is recognised."""
     return Call("POST", "/v1/comparisons", _each, [keyed(plain_fields(item)) for item in items])
+
+
+def vote(token: str | Decision, vote: str | None) -> Call[Vote]:
+    """A user's vote by its token, which a resend repeats; None asks how it stands."""
+    if isinstance(token, Decision):
+        if token.feedback_token is None:
+            raise ValueError("token: this decision has no feedback token")
+        token = token.feedback_token
+    path = f"/v1/feedback/{_part('token', token)}"
+    return Call("GET", path, _vote) if vote is None else Call("POST", path, _vote, {"vote": vote})
 
 
 def asked(query: str | None, fields: Mapping[str, Any]) -> dict[str, Any]:

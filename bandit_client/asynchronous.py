@@ -35,6 +35,7 @@ from bandit_client.answers import (
     Rules,
     Snapshot,
     Status,
+    Vote,
 )
 from bandit_client.errors import Lost, QueueFull
 from bandit_client.fields import (
@@ -220,6 +221,13 @@ class AsyncClient:
     def delivery(self) -> Delivery:
         """How many queued rewards wait, were delivered, and were lost so far."""
         return self._live().outbox.delivery
+
+    async def vote(self, token: str | Decision, vote: str | None = None) -> Vote:
+        """A user's vote by the token of an answer: "up", "down", or "neutral", which takes it back.
+
+        Without a vote: the one that stands. No key is needed.
+        """
+        return await self._run(_calls.vote(token, vote))
 
     async def compare(
         self,

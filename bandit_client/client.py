@@ -37,6 +37,7 @@ from bandit_client.answers import (
     Rules,
     Snapshot,
     Status,
+    Vote,
 )
 from bandit_client.errors import Lost
 from bandit_client.fields import (
@@ -215,6 +216,13 @@ class Client:
     def delivery(self) -> Delivery:
         """How many queued rewards wait, were delivered, and were lost so far."""
         return self._live().outbox.delivery
+
+    def vote(self, token: str | Decision, vote: str | None = None) -> Vote:
+        """A user's vote by the token of an answer: "up", "down", or "neutral", which takes it back.
+
+        Without a vote: the one that stands. No key is needed.
+        """
+        return self._run(_calls.vote(token, vote))
 
     def compare(
         self,

@@ -9,7 +9,14 @@ from bandit_client.answers.catalogue import (
     Snapshot,
     Status,
 )
-from bandit_client.answers.decisions import Decision, Expected, Explanation, Result, WeighedArm
+from bandit_client.answers.decisions import (
+    Decision,
+    Expected,
+    Explanation,
+    Result,
+    Vote,
+    WeighedArm,
+)
 from bandit_client.answers.experiments import Experiment, Experiments, ExperimentSpec, Rules
 from bandit_client.answers.results import ExperimentResults
 
@@ -30,5 +37,6 @@ __all__ = [
     "Rules",
     "Snapshot",
     "Status",
+    "Vote",
     "WeighedArm",
 ]

@@ -114,6 +114,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     expected: What was expected of the arm.
     experiment: The experiment that the unit takes part in.
     variant: The unit's variant of that experiment.
+    feedback_token: Who has it may vote on the answer at /v1/feedback/{token}. Only in the answer.
     fallback: Why the decision was made without context or by chance alone.
     reason: Why this arm; the same as the header x-bandit-reason.
     stayed: True if it is the arm that the conversation had before.
@@ -144,6 +145,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     expected: Expected
     experiment: str | None = None
     variant: str | None = None
+    feedback_token: str | None = None
     fallback: str | None = None
     reason: str | None = None
     stayed: bool | None = None
@@ -219,3 +221,14 @@ class Results(msgspec.Struct, kw_only=True, frozen=True):
     """
 
     results: list[Result]
+
+
+class Vote(msgspec.Struct, kw_only=True, frozen=True):
+    """A user's vote on one answer.
+
+    vote: The vote as it stands.
+    expires: Until when it can be changed, ISO 8601.
+    """
+
+    vote: str
+    expires: str

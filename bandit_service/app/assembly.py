@@ -30,6 +30,7 @@ from bandit_service.observe.snapshots import Shown
 from bandit_service.parsing.extras import install
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
+from bandit_service.runtime.feedback import open_feedback
 from bandit_service.runtime.learner_log import LearnerLog
 from bandit_service.runtime.log_check import LogCheck, note_of, verifies_all
 from bandit_service.runtime.maintenance import Maintenance
@@ -112,6 +113,7 @@ async def running_router(
     opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:
         _check_retention(log, settings)
+        feedback = open_feedback(settings)
         begun = time.perf_counter()
         link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
@@ -181,6 +183,7 @@ async def running_router(
             embedder=embedder,
             telemetry=telemetry,
             rules=RouterRules.of(settings),
+            feedback=feedback,
         )
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)

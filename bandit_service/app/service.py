@@ -22,6 +22,7 @@ from bandit_service.app.assembly import (
 from bandit_service.app.gauges import ServiceGauges
 from bandit_service.core.errors import ServiceError
 from bandit_service.http import experiments as experiments_http
+from bandit_service.http import feedback as feedback_http
 from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
 from bandit_service.http import live as live_http
@@ -124,6 +125,9 @@ def application(
         2 * settings.embedding.batch_size,
         settings.server.max_in_flight,
         telemetry.overloaded,
+    )
+    app[feedback_http.LIMITS] = feedback_http.VoteLimits(
+        settings.feedback.rate_per_s, time.monotonic()
     )
     app[frame.DRAINING] = asyncio.Event()
     app[ENDING] = Ending()

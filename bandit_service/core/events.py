@@ -322,6 +322,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
     there, None if that was not reported; set by the service where the arm answered. calls: hashes
     of the ids of the tools that it called.
+    revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
+    `quality` and `reward` are then what was expected at the decision, in the place of what came.
     """
 
     decision_id: str = ""
@@ -341,6 +343,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     prompt_tokens: int = 0
     cached_tokens: int | None = None
     calls: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):

@@ -130,7 +130,7 @@ def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -
     pending, reward = world.pending.decisions.get(event.ids[part]), event.default_reward
     if pending is None:
         return Resolved(event, number, part=part)
-    decided, settled = pending.decided, pending.learned.get("reward")
+    decided, settled = pending.decided, pending.reward
     what = Resolved(
         event, number, pending, decided, pending.signals, settled, part=part, ts=world.ts
     )
@@ -160,6 +160,8 @@ def _lesson(
 
 def _signals_with(pending: Pending, event: ev.Rewarded) -> dict[str, float]:
     """The signals that are known of a decision with those that this event brings."""
+    if event.revoked:
+        return {name: one for name, one in pending.signals.items() if name not in event.revoked}
     signals = dict(pending.signals)
     for name in ("quality", "cost_usd", "latency_s"):
         value = getattr(event, name)

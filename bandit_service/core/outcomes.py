@@ -23,6 +23,8 @@ from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
 from policies import ArmId
 
+VOTE = "vote"
+"""The metric that a user's vote is beside the quality that it says."""
 MOST_METRICS = 8
 MOST_VALUE = 1e9
 
@@ -178,7 +180,7 @@ def decision_rewarded(
             )
     if not new:
         return None
-    correction = report.correction or supersedes
+    correction = report.correction or supersedes or (pending.revoked and bool(worth & new.keys()))
     for name in ("reward", "quality"):
         if pending.settled and name in new and not correction:
             raise Conflict(
@@ -187,8 +189,8 @@ def decision_rewarded(
                 param=name,
             )
     known = {**pending.signals, **new}
-    settles = (pending.settled and correction) or (
-        not pending.settled and ("quality" in new or "reward" in new)
+    settles = (pending.settled and correction and bool(worth & known.keys())) or (
+        not pending.settled and bool(worth & new.keys())
     )
     return ev.Rewarded(
         ts=ts,
@@ -206,6 +208,42 @@ def decision_rewarded(
         prompt_tokens=report.served.prompt_tokens,
         cached_tokens=report.served.cached_tokens,
         calls=report.served.calls,
+    )
+
+
+def decision_voted(
+    pending: Pending, decision_id: str, vote: float | None, rule: RewardRule, ts: float
+) -> ev.Rewarded | None:
+    """The event for a user's vote on a pending decision; None where nothing changes.
+
+    vote: the quality that it says; None takes an earlier vote back. The last one counts, also in
+    the place of a judge's grade.
+
+    Raises Conflict where the grade is not a vote's.
+    """
+    before = pending.signals.get(VOTE)
+    graded = "reward" if "reward" in pending.signals else "quality"
+    if before is None and graded in pending.signals and not pending.provisional:
+        raise Conflict(f"vote: {graded} was already reported for this answer, by other means")
+    if vote is None:
+        return None if before is None else _revoked(pending, decision_id, rule, ts)
+    report = Reported(Signals(quality=vote, metrics={VOTE: vote}), correction=before is not None)
+    return decision_rewarded(pending, decision_id, report, rule, ts)
+
+
+def _revoked(pending: Pending, decision_id: str, rule: RewardRule, ts: float) -> ev.Rewarded:
+    """A vote is taken back: the policies get what they expected in its place."""
+    decided, worth = pending.decided, ("quality", "reward", VOTE)
+    expected = 0.5 if decided.expected_quality is None else decided.expected_quality
+    quality = min(1.0, max(0.0, expected))
+    left = {name: one for name, one in pending.signals.items() if name not in worth}
+    return ev.Rewarded(
+        ts=ts,
+        decision_id=decision_id,
+        quality=quality,
+        reward=_scalar({**left, "quality": quality}, decided, rule),
+        correction=True,
+        revoked=tuple(name for name in worth if name in pending.signals),
     )
 
 

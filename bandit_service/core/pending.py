@@ -97,6 +97,8 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
             values = ((name, getattr(learned, name)) for name in SIGNALS)
             pending.learned = {name: value for name, value in values if value is not None}
+            if event.revoked:
+                pending.learned["revoked"] = 1.0
 
 
 def _note_pair(pending: Pending, event: ev.Compared) -> None:

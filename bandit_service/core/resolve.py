@@ -17,13 +17,14 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             pending = _pending(world, event)
             if pending is None:
                 return Resolved(event, number, None, event.subject)
-            settled = pending.learned.get("reward")
-            return Resolved(event, number, pending, pending.decided, dict(pending.signals), settled)
+            settled = pending.reward
+            before, revoked = dict(pending.signals), pending.revoked
+            return Resolved(event, number, pending, pending.decided, before, settled, revoked)
         case ev.Shadowed() | ev.Redirected():
             pending = world.pending.decisions.get(event.decision_id)
             if pending is None:
                 return Resolved(event, number)
-            settled = pending.learned.get("reward")
+            settled = pending.reward
             return Resolved(event, number, pending, pending.decided, settled=settled)
         case ev.Spent() if not event.judge:
             pending = world.pending.decisions.get(event.decision_id)

@@ -26,7 +26,8 @@ class Pending:
     """A decision that may still be rewarded, and the signals that already came back.
 
     learned: what the policies and the history were taught when it was settled: `reward`, and
-    `quality` and `cost_usd` and `latency_s` as far as they were known. Empty until then.
+    `quality` and `cost_usd` and `latency_s` as far as they were known; and `revoked` where these
+    are what was expected, since what came was taken back. Empty until then.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
@@ -54,8 +55,18 @@ class Pending:
 
     @property
     def settled(self) -> bool:
-        """Whether its scalar reward is known."""
+        """Whether the policies were taught a scalar reward."""
         return "reward" in self.learned
+
+    @property
+    def revoked(self) -> bool:
+        """Whether its grade was taken back, and none came since."""
+        return "revoked" in self.learned
+
+    @property
+    def reward(self) -> float | None:
+        """Its scalar reward; None where none came, or where it was taken back."""
+        return None if self.revoked else self.learned.get("reward")
 
 
 class Resolved(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +75,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     number: how many events there are with this one. pending: the decision that it makes, or that it
     is about while that may be rewarded. subject: that decision, or else the query that the event
     itself carries. before, settled: the signals and the scalar reward that were known before.
+    revoked: there was a reward, which was taken back.
 
     The rest is known when the event is applied (`lessons.parts`). part: which of the decisions
     that one event lets leave this is about. ts: the latest time of any event. after: the signals
@@ -79,6 +91,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     subject: Subject | None = None
     before: Mapping[str, float] = {}
     settled: float | None = None
+    revoked: bool = False
     part: int = 0
     ts: float = 0.0
     after: dict[str, float] = {}

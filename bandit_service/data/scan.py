@@ -69,6 +69,12 @@ class Outcomes:
     def rewarded(self, event: ev.Rewarded) -> None:
         """Add what one event says; a correction's values take the place of earlier ones."""
         outcome = self.of(event.decision_id) or Outcome()
+        if event.revoked:
+            for name in {*event.revoked, "reward", "reward_ts"} & set(_COLUMNS):
+                setattr(outcome, name, None)
+            outcome.corrected, outcome.settled = True, False
+            self._keep(event.decision_id, outcome)
+            return
         for name in _VALUES:
             if (value := getattr(event, name)) is not None:
                 setattr(outcome, name, value)

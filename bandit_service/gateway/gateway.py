@@ -219,7 +219,7 @@ class Gateway:
             else:
                 told = _told(asked, answer, exchange)
         self._judge(request, exchange, answer_text(answer))
-        headers = exchange.headers()
+        headers = exchange.answer_headers()
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
         return Reply(msgspec.json.encode(told), headers)
@@ -238,7 +238,7 @@ class Gateway:
             renamed=Renamed(exchange.decided.id, hidden) if plain else None,
             text=[] if self._judges or exchange.duel else None,
         )
-        stream.headers = exchange.headers()
+        stream.headers = exchange.answer_headers()
         max_bytes = self._resources.settings.max_answer_bytes
         async with (
             exchange,

@@ -24,6 +24,7 @@ from bandit_service.gateway.turns import MOST_CALLS, hashed
 from bandit_service.gateway.usage import counts_of, merged
 from policies import ArmId
 
+FEEDBACK_HEADER = "x-feedback-token"
 _log = logging.getLogger("bandit.gateway")
 
 
@@ -78,6 +79,11 @@ class RoutedExchange(Exchange):
         if self.other.isascii() and self.other.isprintable() and self.other:
             headers["x-answered-model"] = self.other
         return headers | {"x-duel": self.decided.id} if self.duel and not self.other else headers
+
+    def answer_headers(self) -> dict[str, str]:
+        """The same of an answer, on which its user may vote."""
+        token = self._resources.router.feedback.token(self.decided)
+        return self.headers() | ({FEEDBACK_HEADER: token} if token else {})
 
     def error(self, failed: Failed) -> UpstreamError:
         """The error that the client gets, with the decision in its headers."""

@@ -58,7 +58,7 @@ ANYBODY = Caller()
 
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
     """Token bucket: `burst` at most, refilled by `rate_per_s`."""
 
     rate_per_s: float
@@ -87,7 +87,7 @@ class Gate:
     keys: Sequence[ApiKey] = ()
     open_metrics: bool = True
     window: int = 1000
-    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+    _buckets: dict[str, Bucket] = field(default_factory=dict)
     _recent: deque[str] = field(default_factory=deque)
     _counts: Counter[str] = field(default_factory=Counter)
     _under_way: Counter[str] = field(default_factory=Counter)
@@ -115,6 +115,18 @@ class Gate:
         if scope != "stream":
             caller.needs("read" if scope in ("metrics", "totals") else scope)
         return caller
+
+    def delegated(self, key: str, utc: float) -> Caller:
+        """Who is meant where a token that a decision of this key got is sent in its place.
+
+        Raises Denied where the key could not teach any more.
+        """
+        if not self.keys or not key:
+            return ANYBODY
+        found = next((one for one in self.keys if one.id == key), None)
+        if found is None or "reward" not in found.scopes or utc >= expiry_of(found):
+            raise Denied("the key that asked for this answer may not reward it", reason="token")
+        return Caller(found.id, found.tenant or None, frozenset(found.scopes))
 
     def again(self, caller: Caller, utc: float, now: float) -> None:
         """One more request of a caller that was admitted; raises as `admit` does."""
@@ -181,7 +193,7 @@ class Gate:
         if not key.rate_per_s:
             return
         most = float(key.burst or max(1.0, key.rate_per_s))
-        bucket = self._buckets.setdefault(key.id, _Bucket(key.rate_per_s, most, most, now))
+        bucket = self._buckets.setdefault(key.id, Bucket(key.rate_per_s, most, most, now))
         wait = bucket.take(now)
         if wait:
             raise RateLimited(f"more than {key.rate_per_s:g} requests a second", wait)

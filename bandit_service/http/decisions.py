@@ -85,7 +85,7 @@ async def decision(request: web.Request) -> web.Response:
     body.tokens = decided.tokens
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
-    body.settled = pending.settled
+    body.settled = pending.reward is not None
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit
@@ -99,15 +99,23 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
     event = await router.decide(
         asked, caller=caller.key, look=seen.append if asked.explain else None
     )
-    body = decision_of(event)
+    body = answer_of(router, event)
     if seen:
         _explain(body, event, caller)
         body.arms = weighed_arms(seen[0])
     return body
 
 
+def answer_of(router: Router, decided: ev.Decided) -> Decision:
+    """The answer to a decide, with the token by which its user may vote."""
+    body = decision_of(decided)
+    if token := router.feedback.token(decided):
+        body.feedback_token = token
+    return body
+
+
 def decision_of(decided: ev.Decided) -> Decision:
-    """The answer to a decide."""
+    """What every answer says of a decision."""
     n, quality, latency_s = (
         decided.expected_count,
         decided.expected_quality,

@@ -57,7 +57,7 @@ class Learning:
             asked = wire.convert(item, wire.RewardRequest)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
-            router.count_reward(_named(item), _outcome(error))
+            router.count_reward(_named(item), outcome_of(error))
             raise
         router.count_reward(asked.decision_id, status)
         logs.decision_id.set(asked.decision_id or "")
@@ -131,7 +131,8 @@ def _named(item: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _outcome(error: ServiceError) -> str:
+def outcome_of(error: ServiceError) -> str:
+    """As what an outcome that got this error is counted."""
     match error:
         case Unknown():
             return "unknown"

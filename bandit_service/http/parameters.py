@@ -19,6 +19,8 @@ EXPERIMENT = _named("id", "The id of the experiment.", "cheaper-models")
 MODEL = _named("id", "The id of the model.", "auto")
 POLICY = _named("name", "The name of the policy.", "metallm")
 UNIT = _named("unit", "The unit that is erased.", "user-17")
+TOKEN = _named("token", "As the answer's x-feedback-token.",
+               "AdO2x3QAaSzfwAGS8bZ8Hnqqnb5fDWsaLD1eXmJcGq8v0pQyB2kQ6VtbXv9qkgqS1bU")  # fmt: skip
 TENANT = Parameter("tenant", "query", _STRING, "The tenant of the unit.", "acme")
 WHY = Parameter("why", "query", _STRING | {"maxLength": 1_000},
                 "The reason, recorded in the log.", "not needed any more")  # fmt: skip

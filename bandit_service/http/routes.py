@@ -20,6 +20,7 @@ from bandit_service.http import (
     drift,
     events,
     experiments,
+    feedback,
     gateway,
     live,
     operations,
@@ -41,6 +42,7 @@ _DOWN = (errors.Unavailable,)
 _BODY = (errors.Refused, errors.TooSlow, errors.TooLarge, *_DOWN)
 _FOUND = (errors.Unknown, *_DOWN)
 _LEARNED = (*_BODY, errors.Unknown, errors.Conflict, errors.Expired, errors.Busy)
+_VOTED = (errors.Refused, errors.Forbidden, errors.Unknown, errors.Expired)
 _CHANGED = (*_BODY, errors.Unknown, errors.Conflict)
 _PASSED = (*_BODY, errors.Unknown, errors.UpstreamError, errors.OutOfTime)
 _ROUTED = (*_PASSED, errors.NoEligibleArm)
@@ -166,6 +168,17 @@ ROUTES: tuple[Route, ...] = (
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
           answer=made.Decision, parameters=(given.DECISION,), errors=(*_FOUND, errors.Expired)),
+    Route("GET", "/v1/feedback/{token}", "", feedback.show,
+          "The page on which a user votes on one answer",
+          "A page for a browser, and the vote as it stands for a program. The token is the right "
+          "to vote on this answer, so no key is needed. A GET never votes.",
+          answer=learned.Vote, content=(_HTML,), parameters=(given.TOKEN,), errors=_VOTED),
+    Route("POST", "/v1/feedback/{token}", "", feedback.vote,
+          "Vote on one answer: up, down, or neutral, which takes a vote back",
+          "JSON, or a form. The last vote counts.",
+          answer=learned.Vote, body=wire.VoteRequest, sent={"vote": "up"},
+          parameters=(given.TOKEN,),
+          errors=(*_VOTED, *_BODY, errors.Conflict, errors.Denied, errors.RateLimited)),
     Route("GET", "/v1/stream", "stream", stream.stream,
           "WebSocket, subprotocol bandit.v1, MessagePack maps; see docs/api.md",
           "Decide, reward and compare on one connection; each message needs its own scope.",

@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
-from bandit_service.http.decisions import decided, decision_of
+from bandit_service.http.decisions import answer_of, decided
 from bandit_service.http.ending import cut_after_s
 from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
 from bandit_service.http.gathering import gather
@@ -199,7 +199,7 @@ class _Connection:
         made = asked.made
         if isinstance(made, ev.Decided):
             self._told(200)
-            return answer(asked.id, decision_of(made))
+            return answer(asked.id, answer_of(self._learning.router, made))
         if not isinstance(made, ServiceError):
             _log.error("internal error", exc_info=made)
             made = ServiceError("internal error; search the log for it")
@@ -247,11 +247,11 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                told: Decision | Result = await decided(self._learning.router, asked, caller)
+                made: Decision | Result = await decided(self._learning.router, asked, caller)
             elif op == "reward":
-                told = await self._learning.reward(body)
+                made = await self._learning.reward(body)
             else:
-                told = await self._learning.compare(body)
+                made = await self._learning.compare(body)
         except ServiceError as error:
             await self._refuse(id, error)
         except asyncio.CancelledError:
@@ -263,7 +263,7 @@ class _Connection:
             await self._refuse(id, ServiceError("internal error; search the log for it"))
         else:
             self._told(200)
-            await self._send({"id": id, **msgspec.to_builtins(told)})
+            await self._send({"id": id, **msgspec.to_builtins(made)})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
         await self._write(self._refused(id, error))

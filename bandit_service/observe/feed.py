@@ -126,7 +126,8 @@ class ActivityFeeds:
 
 def _recalled(pending: Pending, number: int) -> Iterator[Resolved]:
     """A decision of before the start, and all that came back for it as one reward."""
-    decided, known = pending.decided, pending.learned or pending.signals
+    decided = pending.decided
+    known = pending.signals if pending.revoked else pending.learned or pending.signals
     yield Resolved(decided, number, pending, decided)
     values = {name: known[name] for name in (*SIGNALS, "reward") if name in known}
     if values:

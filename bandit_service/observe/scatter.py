@@ -58,7 +58,7 @@ def scatter(pendings: list[Pending], before: Plane | None) -> tuple[dict[str, An
             "x": round(float(x), 4),
             "y": round(float(y), 4),
             "arm": one.decided.arm,
-            "reward": one.learned.get("reward"),
+            "reward": one.reward,
         }
         for one, (x, y) in zip(shown, at, strict=True)
     ]

@@ -244,7 +244,7 @@ def _decision(pending: Pending) -> dict[str, Any]:
         "variant": decided.variant,
         "fallback": decided.fallback,
         "excluded": len(decided.excluded),
-        "reward": pending.learned.get("reward"),
+        "reward": pending.reward,
         "signals": len(pending.signals),
     }
 

@@ -47,6 +47,7 @@ from bandit_service.core.staying import turn_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
 from bandit_service.runtime.deciding import Deciding
+from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.shadows import Shadows
@@ -116,8 +117,10 @@ class Router:
         embedder: EmbeddingStage,
         telemetry: Telemetry,
         rules: RouterRules,
+        feedback: Feedback | None = None,
     ) -> None:
         self.rules = rules
+        self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
@@ -348,6 +351,17 @@ class Router:
             admit=False,
             late=True,
         )
+
+    async def vote(self, decision_id: str, vote: float | None, tenant: str) -> str:
+        """A user's vote on a decision of this tenant, as `reward`; None takes it back."""
+        rule = self.rules.reward
+
+        def prepare() -> ev.Rewarded | None:
+            pending, now = self._pending(decision_id, tenant), self.writer.now()
+            self._shadows.before(decision_id)
+            return outcomes.decision_voted(pending, decision_id, vote, rule, now)
+
+        return await self._learn(prepare, key=decision_id)
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
         self._shadows.before(id)

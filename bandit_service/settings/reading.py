@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import policies
+from bandit_service.core.feedback import MIN_SECRET
 from bandit_service.core.fields import check_stated
 from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
@@ -102,6 +103,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
         "dsn": shared.dsn_of(values, environ, path, mistakes),
+        "feedback_secrets": _secrets(values["feedback.secret_env"], environ, mistakes),
     }
     mistakes += shared.not_yet(values, found)
     _settle_floor(values, origins, mistakes)
@@ -120,6 +122,22 @@ def service_asked(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
     """The URL and the key of the service that a command asks where it is told neither."""
     environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
     return environ.get(URL) or DEFAULT_URL, environ.get(KEY, "")
+
+
+def _secrets(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> tuple[str, ...]:
+    """The secrets of feedback tokens that a variable has; no message has any part of one."""
+    if not variable:
+        return ()
+    found = tuple(environ.get(variable, "").split())
+    if not found:
+        mistakes.append(f"feedback.secret_env: there is no {variable} in the environment")
+    for i, one in enumerate(found, 1):
+        if len(one.encode(errors="surrogateescape")) < MIN_SECRET:
+            mistakes.append(
+                f"feedback.secret_env: secret {i} of {variable} must have at least {MIN_SECRET} "
+                f"characters, got {len(one)}"
+            )
+    return found
 
 
 def _add_policies(directory: str, beside: Path | None, mistakes: list[str]) -> None:

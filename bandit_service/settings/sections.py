@@ -175,6 +175,27 @@ class RewardSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedbackSettings:
+    """Signed tokens by which a user may vote on one answer, without an API key."""
+
+    ttl_s: float = setting(
+        86_400.0,
+        "how long a feedback token is good; 0 makes none, and its paths answer 404",
+        low=0,
+        high=31_536_000,
+    )
+    secret_env: str = setting(
+        "",
+        "environment variable with the secrets that sign tokens, of at least 32 characters each, "
+        "separated by spaces: the first one signs, the others are still good; empty: the file "
+        "feedback.secret in data_dir, which is made",
+    )
+    rate_per_s: float = setting(
+        50.0, "maximum votes per second of all tokens together; beyond it 429", low=0.1, high=1e5
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Where events are kept."""
 

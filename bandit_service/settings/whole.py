@@ -22,6 +22,7 @@ from bandit_service.settings.sections import (
     Embedding,
     ExperimentSettings,
     ExplorationSettings,
+    FeedbackSettings,
     GatewaySettings,
     HistorySettings,
     LogSettings,
@@ -67,7 +68,10 @@ DEFAULT_ARMS = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, checked. `origins` tells where each value came from."""
+    """All settings, checked. `origins` tells where each value came from.
+
+    feedback_secrets: what the environment variable `feedback.secret_env` has; in no log, no repr.
+    """
 
     data_dir: str = setting("var", "directory of the log and of exported models")
     policies_dir: str = setting(
@@ -87,6 +91,7 @@ class Settings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
     log: LogSettings = field(default_factory=LogSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -105,6 +110,7 @@ class Settings:
     experiments: tuple[Experiment, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     dsn: str = field(default="", repr=False)
+    feedback_secrets: tuple[str, ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -33,6 +33,7 @@ from bandit_service.wire.requests import (
     PolicyRequest,
     Query,
     RewardRequest,
+    VoteRequest,
     WhatIfRequest,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "PolicyRequest",
     "Query",
     "RewardRequest",
+    "VoteRequest",
     "WhatIfRequest",
     "arm_ids",
     "check_constraints",

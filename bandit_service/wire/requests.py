@@ -100,6 +100,15 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
         )
 
 
+class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A user's vote on one answer."""
+
+    vote: Annotated[
+        str,
+        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral"]),
+    ]
+
+
 class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
     """Which of two arms did better: for a decision, or self-contained with a query."""
 

@@ -76,6 +76,20 @@ def test_decide_and_learn(client: Client) -> None:
         client.decision(text.decision_id)
 
 
+def test_a_user_votes_by_token(client: Client) -> None:
+    decision = client.decide(embedding=a_vector(40))
+    assert decision.feedback_token
+    assert client.vote(decision).vote == "neutral"
+    assert client.vote(decision.feedback_token, "up").vote == "up"
+    assert client.decision(decision.decision_id).signals == {"quality": 1.0, "vote": 1.0}
+    assert client.vote(decision, "neutral").vote == "neutral"
+    assert client.decision(decision.decision_id).settled is False
+    with pytest.raises(Invalid, match="up, down, neutral"):
+        client.vote(decision, "yes")
+    with pytest.raises(ValueError, match="token: this decision has no feedback token"):
+        client.vote(client.decision(decision.decision_id))
+
+
 def test_the_catalogue_and_the_experiments(client: Client) -> None:
     made = client.put_arm("extra/one", usd_per_mtok_in=1.0, usd_per_mtok_out=2.0, tags=["new"])
     assert (made.source, made.tags, made.retired) == ("api", ["new"], False)

@@ -1,20 +1,24 @@
-"""Create API keys."""
+"""Create API keys, and change the secret of feedback tokens."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from pathlib import Path
 
 import msgspec
 
+from bandit_service import settings
+from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR
+from bandit_service.runtime import feedback
 from bandit_service.settings import keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `keys`."""
-    actions = parser.add_subparsers(required=True, metavar="new")
+    actions = parser.add_subparsers(required=True, dest="action", metavar="{new,rotate-feedback}")
     new = actions.add_parser(
         "new", help="print a new key, once, and its entry for the configuration"
     )
@@ -22,10 +26,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scopes = ", ".join(keys.SCOPES)
     new.add_argument("--scopes", required=True, help=f"comma-separated scopes: {scopes}")
     new.add_argument("--tenant", default="", help="limit the key to this tenant")
+    rotate = actions.add_parser(
+        "rotate-feedback",
+        help="sign feedback tokens with a new secret; tokens of the old one stay good",
+    )
+    options.config(rotate)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a key and its entry; 2 where the entry would be refused."""
+    """Do what was asked; 2 where it would be refused."""
+    return _rotate(args) if args.action == "rotate-feedback" else _new(args)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    chosen = settings.read(args.config)
+    path = Path(chosen.data_dir) / feedback.NAME
+    if chosen.feedback.secret_env:
+        print(
+            f"bandit-service: feedback.secret_env: the secrets are those of "
+            f"{chosen.feedback.secret_env}; put a new one first there",
+            file=sys.stderr,
+        )
+        return USAGE_ERROR
+    try:
+        count = feedback.rotate(path, chosen.feedback.ttl_s)
+    except (OSError, ValueError) as error:
+        print(f"bandit-service: {path}: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"{path}: a new secret signs; {count - 1} older are still good")
+    return 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    """Print a key and its entry."""
     key, hashed = keys.new_key()
     entry = keys.ApiKey(
         id=args.id, hash=hashed, scopes=tuple(args.scopes.split(",")), tenant=args.tenant

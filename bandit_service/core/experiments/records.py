@@ -6,7 +6,7 @@ the hold-out, which is measured as an experiment of two variants in which nobody
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -135,12 +135,18 @@ class ExperimentRecords:
         decided = what.decided
         if decided is None or not what.known or not self.trials:
             return
+        if event.revoked:
+            for name in dict.fromkeys((*event.revoked, "reward")):
+                before = what.settled if name == "reward" else what.before.get(name)
+                self._revoked(decided, name, before)
+            return
         values = {name: getattr(event, name) for name in ("quality", "cost_usd", "latency_s")}
         for name, value in (values | event.metrics).items():
             if value is not None:
                 self._valued(decided, name, value, what.before.get(name), what.ts)
         if event.reward is not None:
-            self._valued(decided, "reward", event.reward, what.settled, what.ts)
+            before, again = what.settled, what.revoked
+            self._valued(decided, "reward", event.reward, before, what.ts, again=again)
 
     @takes(ev.DecisionsExpired)
     def _expired(self, event: ev.DecisionsExpired, what: Resolved) -> None:
@@ -148,13 +154,36 @@ class ExperimentRecords:
             self._valued(what.decided, "reward", event.default_reward, None, what.ts)
 
     def _valued(
-        self, decided: ev.Decided, name: str, value: float, before: float | None, ts: float
+        self,
+        decided: ev.Decided,
+        name: str,
+        value: float,
+        before: float | None,
+        ts: float,
+        *,
+        again: bool = False,
     ) -> None:
-        """One value came back for a decision, or took the place of `before`."""
+        """One value came back for a decision, or took the place of `before`.
+
+        again: there was one that was taken back, by which shadows were judged.
+        """
+        for each, spec, state in self._where(decided, name):
+            trial.valued(state, spec, each, name, value, before, ts)
+        if name == "reward" and before is None and not again:
+            self._worth(decided, decided.shadows, value)
+
+    def _revoked(self, decided: ev.Decided, name: str, before: float | None) -> None:
+        """A value was taken back, where there was one."""
+        if before is not None:
+            for each, _, state in self._where(decided, name):
+                trial.revoked(state, each, name, before)
+
+    def _where(
+        self, decided: ev.Decided, name: str
+    ) -> Iterator[tuple[ev.Decided, Experiment, Trial]]:
+        """Where a metric of a decision counts: in its experiment, and in the hold-out."""
         for each in (None if decided.experiment == HOLDOUT else decided, self._held_out(decided)):
             if each is not None and each.experiment in self.trials:
                 spec, state = self.specs[each.experiment], self.trials[each.experiment]
                 if name in spec.names():
-                    trial.valued(state, spec, each, name, value, before, ts)
-        if name == "reward" and before is None:
-            self._worth(decided, decided.shadows, value)
+                    yield each, spec, state

@@ -29,6 +29,9 @@ _GROWTH = 1.08
 LATENCY_STEP = 1.05
 """Bounds of the latency histogram grow by this factor: quantiles are right within 5 %."""
 
+_REVOKED = (0.0, 0)
+"""The (s, n) of a unit whose every value was taken back; what comes then is not its first."""
+
 
 @dataclass(slots=True)
 class Member:
@@ -242,17 +245,15 @@ def valued(
     ts: float,
 ) -> None:
     """A metric's value came back for a decision, or took the place of `before`."""
-    side, member = trial.sides.get(event.variant), trial.members.get(event.member)
-    if side is None or member is None or member.out or event.split <= 0.0:
+    found = _counted(trial, event)
+    if found is None:
         return
-    if member.variant != event.variant:
-        return
-    if trial.begun is None or event.ts < trial.begun:
-        return  # of an experiment of the same name that was before
+    side, member = found
     old = member.sums.get(metric, (0.0, 0))
     new = old[0] + value - (before or 0.0), old[1] + (before is None)
+    again = member.sums.get(metric) == _REVOKED
     member.sums[metric] = new
-    first = new[1] == 1 and before is None
+    first = new[1] == 1 and before is None and not again
     if first:
         scored(trial, spec, member, metric, value)
     if member.mixed:
@@ -269,6 +270,42 @@ def valued(
     _guard(spec, side, metric, value, first=first)
     if metric == spec.primary:
         _plot(trial, spec, event.variant, ts)
+
+
+def revoked(trial: Trial, event: ev.Decided, metric: str, before: float) -> None:
+    """A value that counted is taken back: out of the sums of its unit.
+
+    As with a correction, what a guardrail saw and a unit's first outcome in scores stay.
+    """
+    found = _counted(trial, event)
+    if found is None:
+        return
+    side, member = found
+    old = member.sums.get(metric, (0.0, 0))
+    if not old[1]:
+        return
+    new = (old[0] - before, old[1] - 1) if old[1] > 1 else _REVOKED
+    member.sums[metric] = new
+    if member.mixed:
+        return
+    side.sums.setdefault(metric, Sums()).change(old, new)
+    if metric == "reward":
+        side.rewards -= 1
+    if metric == "latency_s":
+        bucket = latency_bucket(before)
+        side.latency[bucket] = side.latency.get(bucket, 0) - 1
+
+
+def _counted(trial: Trial, event: ev.Decided) -> tuple[Side, Member] | None:
+    """The side and the unit for which what comes of a decision counts; None where it does not."""
+    side, member = trial.sides.get(event.variant), trial.members.get(event.member)
+    if side is None or member is None or member.out or event.split <= 0.0:
+        return None
+    if member.variant != event.variant:
+        return None
+    if trial.begun is None or event.ts < trial.begun:
+        return None  # of an experiment of the same name that was before
+    return side, member
 
 
 def scored(trial: Trial, spec: Experiment, member: Member, metric: str, y: float) -> None:

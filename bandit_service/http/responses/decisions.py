@@ -14,6 +14,7 @@ from bandit_service.core.staying import REASONS as _WHY
 from policies import ArmId
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
+_VOTE = "AdO2x3QAaSzfwAGS8bZ8Hnqqnb5fDWsaLD1eXmJcGq8v0pQyB2kQ6VtbXv9qkgqS1bU"
 
 
 REASONS = tuple(_WHY)
@@ -85,6 +86,12 @@ class Decision(msgspec.Struct, kw_only=True):
     ] = UNSET
     variant: Annotated[
         str | UnsetType, doc("The unit's variant of that experiment.", "treatment")
+    ] = UNSET
+    feedback_token: Annotated[
+        str | UnsetType,
+        doc(
+            "Who has it may vote on the answer at /v1/feedback/{token}. Only in the answer.", _VOTE
+        ),
     ] = UNSET
     fallback: Annotated[
         str | UnsetType,

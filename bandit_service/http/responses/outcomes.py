@@ -38,6 +38,15 @@ class Error(msgspec.Struct, kw_only=True, frozen=True):
     error: Annotated[ErrorDetail, doc("What was wrong.")]
 
 
+class Vote(msgspec.Struct, kw_only=True, frozen=True):
+    """A user's vote on one answer."""
+
+    vote: Annotated[str, doc("The vote as it stands.", "up", enum=["up", "down", "neutral"])]
+    expires: Annotated[
+        str, doc("Until when it can be changed, ISO 8601.", "2026-01-02T12:00:00+00:00")
+    ]
+
+
 class MessageErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
     """What was wrong, in the shape that Anthropic's clients read."""
 

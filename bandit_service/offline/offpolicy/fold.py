@@ -219,7 +219,9 @@ class LogEvaluation:
 
     def _valued(self, row: _Row, event: ev.Rewarded) -> None:
         value = getattr(event, self.asked.metric)
-        if value is not None:
+        if event.revoked and self.asked.metric in (*event.revoked, "reward"):
+            row.value, row.by_default = None, False
+        elif value is not None:
             row.value, row.by_default = value, False
 
     def _expired(self, id: str, default: float | None) -> None:
