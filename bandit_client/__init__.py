@@ -14,6 +14,8 @@ from bandit_client._stream import AsyncStream
 from bandit_client.answers import (
     Arm,
     Decision,
+    DecisionList,
+    DecisionRow,
     Erased,
     Expected,
     Experiment,
@@ -69,6 +71,8 @@ __all__ = [
     "Client",
     "Conflict",
     "Decision",
+    "DecisionList",
+    "DecisionRow",
     "Delivery",
     "Denied",
     "Erased",

@@ -25,7 +25,14 @@ from bandit_client.answers.catalogue import (
     Snapshot,
     Status,
 )
-from bandit_client.answers.decisions import Decision, Explanation, Result, Results, Vote
+from bandit_client.answers.decisions import (
+    Decision,
+    DecisionList,
+    Explanation,
+    Result,
+    Results,
+    Vote,
+)
 from bandit_client.answers.experiments import Experiment, Experiments, Rules
 from bandit_client.answers.results import ExperimentResults
 
@@ -58,7 +65,7 @@ _policies, _state = reader(Policies), reader(PolicyState)
 _experiment, _experiments = reader(Experiment), reader(Experiments)
 _concluded, _rules = reader(ExperimentResults), reader(Rules)
 _snapshot, _erased = reader(Snapshot), reader(Erased)
-_vote = reader(Vote)
+_vote, _decisions = reader(Vote), reader(DecisionList)
 
 
 # --- deciding and learning -------------------------------------------------------------------
@@ -81,6 +88,18 @@ def explain(
 def decision(id: str) -> Call[Decision]:
     """The record of a decision."""
     return Call("GET", f"/v1/decisions/{_part('decision_id', id)}", _decision)
+
+
+def decisions(
+    tags: Sequence[str], arm: str | None, before: str | None, limit: int | None
+) -> Call[DecisionList]:
+    """The newest decisions, or those older than one."""
+    if isinstance(tags, str):
+        raise ValueError("tags: must be a list of tags, got one text")
+    given = {"arm": arm, "before": before, "limit": limit}
+    query = [("tag", tag) for tag in tags]
+    query += [(name, str(value)) for name, value in given.items() if value is not None]
+    return Call("GET", "/v1/decisions" + (f"?{urlencode(query)}" if query else ""), _decisions)
 
 
 def reward(decision: str | Decision | None, fields: Mapping[str, Any]) -> Call[Result]:

@@ -23,6 +23,7 @@ from bandit_client._stream import AsyncStream
 from bandit_client.answers import (
     Arm,
     Decision,
+    DecisionList,
     Erased,
     Experiment,
     ExperimentResults,
@@ -175,6 +176,20 @@ class AsyncClient:
     async def decision(self, id: str) -> Decision:
         """The record of a decision: why this arm, and what came back."""
         return await self._run(_calls.decision(id))
+
+    async def decisions(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        arm: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> DecisionList:
+        """The newest decisions that may still be rewarded, of these tags and this arm.
+
+        before: only older ones; `next` of the answer before.
+        """
+        return await self._run(_calls.decisions(tags, arm, before, limit))
 
     async def reward(
         self,

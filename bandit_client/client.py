@@ -25,6 +25,7 @@ from bandit_client._thread import LoopThread
 from bandit_client.answers import (
     Arm,
     Decision,
+    DecisionList,
     Erased,
     Experiment,
     ExperimentResults,
@@ -176,6 +177,20 @@ class Client:
     def decision(self, id: str) -> Decision:
         """The record of a decision: why this arm, and what came back."""
         return self._run(_calls.decision(id))
+
+    def decisions(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        arm: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> DecisionList:
+        """The newest decisions that may still be rewarded, of these tags and this arm.
+
+        before: only older ones; `next` of the answer before.
+        """
+        return self._run(_calls.decisions(tags, arm, before, limit))
 
     def reward(
         self,

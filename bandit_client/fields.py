@@ -30,7 +30,7 @@ class DecideFields(TypedDict, total=False):
     willingness_to_pay: USD that one unit of quality is worth. requires: capabilities that the arm
     must have. policy: which of the policies that learn decides. unit: who asks, what experiments
     keep together; session, conversation: other units of experiments. tenant: for whom. explain:
-    also say why.
+    also say why. tags: words of your own, by which decisions are found.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -46,6 +46,7 @@ class DecideFields(TypedDict, total=False):
     session: str
     conversation: str
     explain: bool
+    tags: Sequence[str]
 
 
 class RewardFields(Query, total=False):

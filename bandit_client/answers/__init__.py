@@ -11,6 +11,8 @@ from bandit_client.answers.catalogue import (
 )
 from bandit_client.answers.decisions import (
     Decision,
+    DecisionList,
+    DecisionRow,
     Expected,
     Explanation,
     Result,
@@ -23,6 +25,8 @@ from bandit_client.answers.results import ExperimentResults
 __all__ = [
     "Arm",
     "Decision",
+    "DecisionList",
+    "DecisionRow",
     "Erased",
     "Expected",
     "Experiment",

@@ -127,6 +127,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     neighbours: Similar past queries. Empty for a key that is limited to one tenant.
     excluded: Arms that a constraint excluded, with the reason.
     untried: Eligible arms that had no outcome yet.
+    tags: The tags that came with the query.
     ts: When it was decided, UTC seconds.
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
@@ -158,6 +159,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     neighbours: list[Neighbour] | None = None
     excluded: dict[str, str] | None = None
     untried: list[str] | None = None
+    tags: list[str] | None = None
     ts: float | None = None
     tokens: int | None = None
     willingness_to_pay: float | None = None
@@ -232,3 +234,45 @@ class Vote(msgspec.Struct, kw_only=True, frozen=True):
 
     vote: str
     expires: str
+
+
+class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One decision of a list; `decision` has all of it.
+
+    decision_id: Id of the decision.
+    ts: When it was decided, UTC seconds.
+    arm: The arm that was drawn.
+    propensity: The probability with which it was drawn.
+    policy: The policy that decided.
+    tags: Its tags.
+    unit: The unit that asked, or empty.
+    tenant: The tenant that asked, or empty.
+    experiment: The experiment that the unit takes part in, or empty.
+    variant: The unit's variant of it, or empty.
+    signals: The signals reported so far.
+    reward: Its reward; null while there is none.
+    """
+
+    decision_id: str
+    ts: float
+    arm: str
+    propensity: float
+    policy: str
+    tags: list[str]
+    unit: str
+    tenant: str
+    experiment: str
+    variant: str
+    signals: dict[str, float]
+    reward: float | None
+
+
+class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
+    """Decisions that may still be rewarded, newest first.
+
+    decisions: At most `limit`; fewer says nothing of the rest.
+    next: Send it as `before` for those that are older; null: there are none.
+    """
+
+    decisions: list[DecisionRow]
+    next: str | None

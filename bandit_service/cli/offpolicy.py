@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service import settings
+from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
 from bandit_service.core import events as ev
 from bandit_service.data import dsjson, open_bandit
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same on a table like the Open Bandit Dataset's, CSV or Parquet",
     )
     add("--experiment", default="", metavar="ID", help="only decisions of this experiment's units")
+    options.tags(log, "only decisions with this tag")
     add("--since", type=_moment, metavar="TIME", help="only decisions from this time on, ISO 8601")
     add("--until", type=_moment, metavar="TIME", help="only decisions before this time")
     add(
@@ -203,6 +205,7 @@ def _asked(
     return Asked(
         candidates=candidates,
         experiment=args.experiment,
+        tags=tuple(args.tag),
         since=args.since,
         until=args.until,
         frozen=args.frozen,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import policies
+from bandit_service.core.errors import Refused
 from bandit_service.core.prior import strength_of
+from bandit_service.core.tags import tags_of
 from bandit_service.offline.candidates import Candidate, checked, parsed
 from bandit_service.parsing.inputs import text_of
 from bandit_service.settings import Settings, service_asked
@@ -36,6 +38,20 @@ def config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
     )
+
+
+def tags(parser: Any, what: str) -> None:
+    """`--tag`, repeatable: a decision has to have all of them."""
+    parser.add_argument(
+        "--tag", action="append", default=[], type=_tag, metavar="TAG", help=f"{what}; repeatable"
+    )
+
+
+def _tag(text: str) -> str:
+    try:
+        return tags_of([text])[0]
+    except Refused as refused:
+        raise argparse.ArgumentTypeError(refused.message.removeprefix("tags: ")) from None
 
 
 def service(parser: argparse.ArgumentParser, key: str, *, suppressed: bool = False) -> None:

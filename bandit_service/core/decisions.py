@@ -65,6 +65,14 @@ class Decisions(MutableMapping[str, Pending]):
         """So many, newest first."""
         return [self[id] for id in list(islice(reversed(self._kept), most))]
 
+    def older_than(self, id: str | None) -> Iterator[str]:
+        """The ids from the newest on, or from the first that is older than this one on.
+
+        Ids sort by their age; one that has left is as good as any other.
+        """
+        newest = reversed(self._kept)
+        return newest if id is None else (each for each in newest if each < id)
+
     def of_owner(self, owner: str) -> list[str]:
         """The ids of an owner's decisions. O(n), and none of them is decoded for good."""
         return [id for id, one in self._kept.items() if _owner_of(one) == owner]

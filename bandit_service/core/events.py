@@ -225,6 +225,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     not allow.
     seen: up to which offset of the log the world was folded that it was made of; 0 where that is
     the one before it, as where one process appends.
+    tags: words of the client's, sorted, by which decisions are found; nothing is chosen by them.
     """
 
     id: str
@@ -270,6 +271,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     switch_usd: tuple[float, ...] = ()
     later_turns: float = 0.0
     seen: int = 0
+    tags: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:

@@ -51,6 +51,7 @@ DECISIONS = _schema(
         "settled": _FLAG,
         "corrected": _FLAG,
         "expired": _FLAG,
+        "tags": pa.list_(_TEXT),
     },
     expected_quality=_REAL,
     expected_deviation=_REAL,

@@ -8,7 +8,7 @@ them up, decision by decision. So the memory that is taken does not grow with th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -113,6 +113,7 @@ class Counts:
     forgotten: int = 0
     unrewarded: int = 0
     elsewhere: int = 0
+    untagged: int = 0
 
     def wrote(self, what: str) -> None:
         """Count one line or row."""
@@ -127,6 +128,7 @@ class Counts:
                 ("erased", self.erased),
                 ("of units that are to be erased", self.forgotten),
                 ("unrewarded decisions", self.unrewarded),
+                ("decisions without the tags", self.untagged),
                 ("outcomes of decisions that are not in this export", self.elsewhere),
             )
             if count
@@ -137,13 +139,21 @@ class Counts:
 class Scan:
     """A source read once, to be read again by `events`. Close it, or use it in `with`.
 
-    joined: whether outcomes are kept, by decision.
+    joined: whether outcomes are kept, by decision. tags: only decisions that have all of these,
+    with what came of them.
     """
 
     def __init__(
-        self, source: Source, after: int, *, joined: bool, progress: Progress | None = None
+        self,
+        source: Source,
+        after: int,
+        *,
+        joined: bool,
+        progress: Progress | None = None,
+        tags: Iterable[str] = (),
     ) -> None:
         self.after = after
+        self._tags = frozenset(tags)
         self.counts = Counts()
         self._outcomes = Outcomes()
         self.dim = 0
@@ -176,12 +186,15 @@ class Scan:
     def events(self) -> Iterator[tuple[int, ev.AnyEvent]]:
         """Every event that may be shown, in order, and those of arms from the beginning on."""
         hidden: set[str] = set()
+        tagged: set[str] = set()
         for offset, event in self._source.events(self._from):
             self._progress(1)
             if event is None:
                 self.counts.erased += offset > self.after
             elif self._is_hidden(offset, event, hidden):
                 self.counts.forgotten += offset > self.after
+            elif self._tags and not self._is_tagged(event, tagged):
+                self.counts.untagged += offset > self.after and isinstance(event, ev.Decided)
             elif offset > self.after or isinstance(event, ev.ArmAdded | ev.ArmUpdated):
                 yield offset, event
 
@@ -218,6 +231,22 @@ class Scan:
         if isinstance(event, ev.Decided):
             hidden.add(event.id)
         return True
+
+    def _is_tagged(self, event: ev.AnyEvent, tagged: set[str]) -> bool:
+        """Whether it is a decision with the tags, comes of one, or is about no decision."""
+        match event:
+            case ev.Decided():
+                if self._tags <= set(event.tags):
+                    tagged.add(event.id)
+                return event.id in tagged
+            case ev.DecisionsExpired():
+                ours = not tagged.isdisjoint(event.ids)
+                tagged.difference_update(event.ids)  # nothing comes of them any more
+                return ours
+            case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Spent():
+                return event.decision_id in tagged
+            case _:
+                return True
 
     def __enter__(self) -> Scan:
         return self

@@ -2,8 +2,9 @@
 
 Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
 `x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit`, `x-tenant`,
-`x-session` and `x-conversation`. The policy NAME decides `auto:NAME`. A name that is not `auto` is
-an arm, called directly. If no conversation is named, a hash of how it began identifies it.
+`x-session`, `x-conversation` and `x-tags`, the last also in the body's `metadata`. The policy NAME
+decides `auto:NAME`. A name that is not `auto` is an arm, called directly. If no conversation is
+named, a hash of how it began identifies it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
+from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
 from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
@@ -26,7 +28,7 @@ from bandit_service.settings.upstreams import UpstreamSpec
 
 AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
-_TEXTS = ("arms", "unit", "tenant", "session", "conversation")
+_TEXTS = ("arms", "unit", "tenant", "session", "conversation", "tags")
 
 
 _OF_STREAMS = ("stream", "stream_options")
@@ -173,10 +175,12 @@ def of_chat(
     headers: Mapping[str, str],
     deciding: Sequence[str],
     unit: str = "",
+    own: Mapping[str, Any] | None = None,
 ) -> RoutingRequest:
     """From a chat completion: its user turns are embedded, its parts say what it requires.
 
-    unit: who asks, if the client says so in another place than `user`.
+    unit: who asks, if the client says so in another place than `user`. own: the body as it came,
+    where that is in another dialect.
     """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -187,7 +191,7 @@ def of_chat(
         text = text_of_messages(messages)
     except ValueError:
         text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
-    return _routing(body, headers, deciding, text, _requires(body, messages), unit)
+    return _routing(body, headers, deciding, text, _requires(body, messages), unit, own)
 
 
 def of_completion(
@@ -233,6 +237,7 @@ def _routing(
     text: str,
     requires: list[str],
     unit: str = "",
+    own: Mapping[str, Any] | None = None,
 ) -> RoutingRequest:
     model, _, query = model_of(body).partition("?")
     auto, _, policy = model.partition(":")
@@ -266,12 +271,30 @@ def _routing(
             max_latency_s=_number("max_latency_s", given),
             willingness_to_pay=_number("willingness_to_pay", given),
             policy="" if direct else policy,
+            tags=_tags(given.get("tags", ""), body if own is None else own),
         ),
         direct,
         unquote(header(headers, "x-expected-answer") or ""),
         given.get("conversation", ""),
         user if isinstance(user, str) else "",
     )
+
+
+def _tags(text: str, body: Mapping[str, Any]) -> list[str]:
+    """The tags of the header or the model's name, and those of `metadata.tags`."""
+    found = tags_of(listed(text), "x-tags")
+    metadata = body.get("metadata")
+    more = metadata.get("tags") if isinstance(metadata, Mapping) else None
+    if isinstance(more, str):
+        more = listed(more)
+    if more is None:
+        return list(found)
+    if not (isinstance(more, list) and all(isinstance(each, str) for each in more)):
+        raise Refused(
+            "metadata.tags: must be a list of texts, or one text with commas between the tags",
+            param="metadata.tags",
+        )
+    return list(tags_of((*found, *more), "metadata.tags"))
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:

@@ -11,13 +11,17 @@ from msgspec import UNSET
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
-from bandit_service.core.errors import OutOfTime
+from bandit_service.core.errors import OutOfTime, Refused
 from bandit_service.core.explanation import belief, weighed_arms
+from bandit_service.core.resolved import Pending
+from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import while_there
 from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
 from bandit_service.http.responses.decisions import (
     Decision,
+    DecisionList,
+    DecisionRow,
     Expected,
     Explanation,
     Neighbour,
@@ -25,6 +29,11 @@ from bandit_service.http.responses.decisions import (
 )
 from bandit_service.runtime.router import Router
 from policies import Outcome
+
+_FILTERS = {"tag", "arm", "limit", "before"}
+_USUAL, _MOST = 50, 500
+_LOOKED_AT = 2_000
+"""So many decisions one answer looks at: no request holds the loop for long."""
 
 
 async def decide(request: web.Request) -> web.Response:
@@ -81,6 +90,7 @@ async def decision(request: web.Request) -> web.Response:
     for each in neighbours:  # as they are known now; what has left is without
         item = remembered.get(each.id)
         each.outcomes = outcomes_of(item.outcomes if item is not None else ())
+    body.tags = decided.tags
     body.ts = decided.ts
     body.tokens = decided.tokens
     body.willingness_to_pay = decided.willingness_to_pay
@@ -91,6 +101,56 @@ async def decision(request: web.Request) -> web.Response:
     body.unit = decided.unit
     body.tenant = decided.tenant
     return reply(body)
+
+
+async def list_decisions(request: web.Request) -> web.Response:
+    """GET /v1/decisions: the newest ones with these tags, of one arm."""
+    caller, pending = request[CALLER], request.app[ROUTER].world.pending.decisions
+    query = request.rel_url.query
+    if unknown := sorted(set(query) - _FILTERS):
+        raise Refused(
+            f"{unknown[0]}: no such parameter; there are {', '.join(sorted(_FILTERS))}",
+            param=unknown[0],
+        )
+    wanted = frozenset(tags_of(query.getall("tag", []), "tag"))
+    limit = _limit_of(query.get("limit", str(_USUAL)))
+    rows: list[DecisionRow] = []
+    older, last = pending.older_than(query.get("before")), ""
+    for seen, id in enumerate(older):
+        if len(rows) == limit or seen == _LOOKED_AT:
+            return reply(DecisionList(decisions=rows, next=last))
+        one, last = pending[id], id
+        if (
+            caller.tenant in (None, one.decided.tenant)
+            and wanted <= set(one.decided.tags)
+            and query.get("arm", one.decided.arm) == one.decided.arm
+        ):
+            rows.append(_row(one))
+    return reply(DecisionList(decisions=rows, next=None))
+
+
+def _limit_of(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MOST):
+        raise Refused(f"limit: must be a number from 1 to {_MOST}, got {text!r}", param="limit")
+    return int(text)
+
+
+def _row(pending: Pending) -> DecisionRow:
+    decided = pending.decided
+    return DecisionRow(
+        decision_id=decided.id,
+        ts=decided.ts,
+        arm=decided.arm,
+        propensity=decided.propensity,
+        policy=decided.policy,
+        tags=decided.tags,
+        unit=decided.unit,
+        tenant=decided.tenant,
+        experiment=decided.experiment,
+        variant=decided.variant,
+        signals=pending.signals,
+        reward=pending.reward,
+    )
 
 
 async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> Decision:

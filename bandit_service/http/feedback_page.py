@@ -11,8 +11,8 @@ from hashlib import sha256
 from html import escape
 
 STYLE = """
-:root { color-scheme: light dark; --ground: #f4f6f8; --panel: #fff; --ink: #14181f; --muted: #566171;
-  --line: #8a94a3; --accent: #1f4fc0; --on: #fff; }
+:root { color-scheme: light dark; --ground: #f4f6f8; --panel: #fff; --ink: #14181f;
+  --muted: #566171; --line: #8a94a3; --accent: #1f4fc0; --on: #fff; }
 @media (prefers-color-scheme: dark) { :root { --ground: #0e1217; --panel: #161b22; --ink: #e8ecf1;
   --muted: #9eabba; --line: #6b7683; --accent: #82abff; --on: #0e1217; } }
 * { box-sizing: border-box; }

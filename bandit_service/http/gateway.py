@@ -177,7 +177,7 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     own = await _object(request)
     heard = heard_of(front_of(kind), own)
     deciding = request.app[ROUTER].world.deciding()
-    routing = of_chat(heard.body, request.headers, deciding, heard.unit)
+    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own)
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
 
 

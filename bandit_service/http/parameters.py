@@ -32,3 +32,11 @@ AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip
 LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1},
                   "Most events of one answer.", 500)  # fmt: skip
+TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},
+                "Only decisions with this tag; of several, with all of them.",
+                ["checkout"])  # fmt: skip
+OF_ARM = Parameter("arm", "query", _STRING, "Only decisions of this arm.", "gpt-5-mini")
+BEFORE = Parameter("before", "query", _STRING, "Only decisions older than this one.",
+                   "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")  # fmt: skip
+MOST_DECISIONS = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500},
+                           "Most decisions of one answer; 50 if left out.", 50)  # fmt: skip

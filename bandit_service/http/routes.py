@@ -164,6 +164,13 @@ ROUTES: tuple[Route, ...] = (
           sent={"query": _QUERY, "winner": "gpt-5-mini", "loser": "o3"},
           answered={"results": [{"decision_id": None, "status": "accepted"}]},
           many=True, errors=_LEARNED),
+    Route("GET", "/v1/decisions", "read", decisions.list_decisions,
+          "The newest decisions, by tag or arm",
+          "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
+          "older ones with `before`.",
+          answer=made.DecisionList,
+          parameters=(given.TAG, given.OF_ARM, given.BEFORE, given.MOST_DECISIONS),
+          errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/decisions/{id}", "read", decisions.decision,
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",

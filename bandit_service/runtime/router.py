@@ -44,6 +44,7 @@ from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
 from bandit_service.core.staying import turn_of
+from bandit_service.core.tags import tags_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
 from bandit_service.runtime.deciding import Deciding
@@ -286,6 +287,7 @@ class Router:
             policy=request.policy,
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
+            tags=tags_of(request.tags),
         )
 
     # --- learn ----------------------------------------------------------------------------

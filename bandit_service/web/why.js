@@ -138,6 +138,7 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Prompt, estimated", decision.tokens ? `${decision.tokens} tokens` : null],
       ["Fallback", decision.fallback ?? null],
       ["Experiment", path(decision)],
+      ["Tags", (decision.tags ?? []).join(", ")],
     ]),
     block("Arms that could be drawn", weighedTable(arms, decision.arm)),
     excludedBlock(decision.excluded ?? {}, arms.map((arm) => arm.id)),

@@ -9,6 +9,7 @@ import msgspec
 from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
 from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
 from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
+from bandit_service.core.tags import LONGEST_TAG, MOST_TAGS, PATTERN
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 _WORTH = "USD that one unit of quality is worth; the service's setting if left out."
@@ -57,6 +58,15 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
         str, doc("The policy that decides, of those that learn; the serving one if empty.", "")
     ] = ""
     explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
+    tags: Annotated[
+        list[str],
+        doc(
+            "Words of your own, recorded to find and slice decisions; nothing is chosen by them.",
+            ["checkout", "team:search"],
+            maxItems=MOST_TAGS,
+            items={"type": "string", "minLength": 1, "maxLength": LONGEST_TAG, "pattern": PATTERN},
+        ),
+    ] = []
 
 
 class ExplainRequest(DecideRequest, kw_only=True, forbid_unknown_fields=True):

@@ -76,6 +76,21 @@ def test_decide_and_learn(client: Client) -> None:
         client.decision(text.decision_id)
 
 
+def test_decisions_are_found_by_tag(client: Client) -> None:
+    made = [
+        client.decide(embedding=a_vector(60 + i), tags=[f"mine{i}", "mine"]).decision_id
+        for i in range(3)
+    ]
+    found = client.decisions(tags=["mine"], limit=2)
+    assert [one.decision_id for one in found.decisions] == made[:0:-1]
+    assert found.decisions[0].tags == ["mine", "mine2"]
+    rest = client.decisions(tags=["mine"], before=found.next)
+    assert [one.decision_id for one in rest.decisions] == made[:1]
+    assert client.decision(made[0]).tags == ["mine", "mine0"]
+    with pytest.raises(ValueError, match="tags: must be a list"):
+        client.decisions(tags="mine")
+
+
 def test_a_user_votes_by_token(client: Client) -> None:
     decision = client.decide(embedding=a_vector(40))
     assert decision.feedback_token

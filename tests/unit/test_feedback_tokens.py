@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service import settings
+from bandit_service import clock, settings
 from bandit_service.cli import main
 from bandit_service.core.errors import Expired, Forbidden, Refused
 from bandit_service.core.feedback import FeedbackTokens, SigningKey
@@ -143,7 +143,7 @@ def test_a_secret_is_dropped_when_no_token_of_it_can_be_good(
     path, now = tmp_path / feedback.NAME, 1_000_000.0
     counts = []
     for later in (0.0, 10.0, 20.0, 130.0):
-        monkeypatch.setattr(feedback.clock, "now", lambda later=later: now + later)
+        monkeypatch.setattr(clock, "now", lambda later=later: now + later)
         counts.append(feedback.rotate(path, 100.0))
     # at 130 s the first two were replaced 120 and 110 s ago, the third signed until now
     assert counts == [1, 2, 3, 2]

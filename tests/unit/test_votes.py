@@ -31,7 +31,7 @@ UP, DOWN, NEUTRAL = 1.0, 0.0, None
 def _vote(world: World, event: ev.Decided, vote: float | None) -> ev.Rewarded | None:
     found = decision_voted(world.pending.decisions[event.id], event.id, vote, RULE, world.ts)
     if found is not None:
-        apply(world, ev.decode(ev.encode(found)))  # type: ignore[arg-type]
+        apply(world, ev.decode(ev.encode(found)))
     return found
 
 

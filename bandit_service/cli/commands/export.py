@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR, key_for
 from bandit_service.data import dsjson, jsonl, open_bandit
 from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
     add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
+    options.tags(parser, "export only decisions with this tag, and what came of them")
     add(
         "--to",
         type=Path,
@@ -152,7 +154,10 @@ def _export(source: Source, args: argparse.Namespace) -> str:
         file=sys.stderr,
         total=2 * max(0, source.last - max(source.first - 1, 0 if joined else args.after)),
     )
-    with bar, Scan(source, args.after, joined=joined, progress=bar.update) as scan:
+    with (
+        bar,
+        Scan(source, args.after, joined=joined, progress=bar.update, tags=args.tag) as scan,
+    ):
         if args.format == "parquet":
             from bandit_service.data import parquet
 

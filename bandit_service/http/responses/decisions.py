@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -138,6 +138,9 @@ class Decision(msgspec.Struct, kw_only=True):
     untried: Annotated[
         list[str] | UnsetType, doc("Eligible arms that had no outcome yet.", ["mistral-large"])
     ] = UNSET
+    tags: Annotated[
+        Sequence[str] | UnsetType, doc("The tags that came with the query.", ["checkout"])
+    ] = UNSET
     ts: Annotated[float | UnsetType, doc("When it was decided, UTC seconds.", 1764345600.0)] = UNSET
     tokens: Annotated[int | UnsetType, doc("Estimated tokens of the query.", 42)] = UNSET
     willingness_to_pay: Annotated[
@@ -192,3 +195,34 @@ class Duel(msgspec.Struct, kw_only=True, frozen=True):
 
     decision_id: Annotated[str, doc("Id to send with the comparison.", _ID)]
     answers: Annotated[list[Duelist], doc("Both answers; the first was shown to the client.")]
+
+
+class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One decision of a list; `GET /v1/decisions/{id}` has all of it."""
+
+    decision_id: Annotated[str, doc("Id of the decision.", _ID)]
+    ts: Annotated[float, doc("When it was decided, UTC seconds.", 1764345600.0)]
+    arm: Annotated[str, doc("The arm that was drawn.", "gpt-5-mini")]
+    propensity: Annotated[float, doc("The probability with which it was drawn.", 0.92)]
+    policy: Annotated[str, doc("The policy that decided.", "metallm")]
+    tags: Annotated[Sequence[str], doc("Its tags.", ["checkout"])]
+    unit: Annotated[str, doc("The unit that asked, or empty.", "user-17")]
+    tenant: Annotated[str, doc("The tenant that asked, or empty.", "acme")]
+    experiment: Annotated[
+        str, doc("The experiment that the unit takes part in, or empty.", "cheaper-models")
+    ]
+    variant: Annotated[str, doc("The unit's variant of it, or empty.", "treatment")]
+    signals: Annotated[
+        Mapping[str, float],
+        doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
+    ]
+    reward: Annotated[float | None, doc("Its reward; null while there is none.", 0.893)]
+
+
+class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
+    """Decisions that may still be rewarded, newest first."""
+
+    decisions: Annotated[list[DecisionRow], doc("At most `limit`; fewer says nothing of the rest.")]
+    next: Annotated[
+        str | None, doc("Send it as `before` for those that are older; null: there are none.", _ID)
+    ]

@@ -59,7 +59,8 @@ _ELSEWHERE = (
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be evaluated, and on which decisions.
 
-    experiment: only decisions of this one's units. since, until: of decisions, UTC seconds.
+    experiment: only decisions of this one's units. tags: only those that have all of these.
+    since, until: of decisions, UTC seconds.
     frozen: the candidates stop learning where the window begins (`frozen_at`: or at this event).
     metric: what is estimated. most: the newest decisions that are kept. explore: the floor that
     every candidate gets. capacity, per_item: of the history.
@@ -67,6 +68,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     candidates: tuple[Candidate, ...]
     experiment: str = ""
+    tags: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
     frozen: bool = False
@@ -182,6 +184,8 @@ class LogEvaluation:
         if asked.until is not None and event.ts >= asked.until:
             return
         if asked.experiment and event.experiment != asked.experiment:
+            return
+        if not set(asked.tags) <= set(event.tags):
             return
         self.decisions += 1
         if why := _why_not(world, event):

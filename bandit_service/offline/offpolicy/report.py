@@ -112,6 +112,8 @@ def report(along: LogEvaluation, how: How) -> dict[str, Any]:
             "value": None,
         },
     }
+    if asked.tags:
+        body["tags"] = list(asked.tags)
     looks = ope.explored(sample.least, sample.offered)
     body["exploration"] = {
         "share": looks.share,
@@ -213,6 +215,8 @@ def shown(found: dict[str, Any]) -> str:
         f"{log['used']} of {log['decisions']} decisions, of {log['units']} units, by "
         f"{found['metric']}; the policies learn: {found['learning']}"
     ]
+    if found.get("tags"):
+        lines.append(f"  only decisions with the tags {', '.join(found['tags'])}")
     lines += [f"  left out: {count} {why}" for why, count in log["left_out"].items()]
     if log["without_outcome"]:
         lines.append(f"  left out: {log['without_outcome']} without an outcome, as if by chance")
