@@ -118,7 +118,10 @@ def _claimed(request: web.Request) -> tuple[Claim, Pending]:
     router = request.app[ROUTER]
     tokens = router.feedback.tokens
     if not tokens.keys:
-        raise Unknown("this service makes no feedback tokens (feedback.ttl_s is 0)")
+        raise Unknown(
+            "this service makes no feedback tokens: feedback.ttl_s is 0, or it shares its log and "
+            "has no feedback.secret_env"
+        )
     claim = tokens.read(request.match_info["token"], clock.now())
     pending = router.find(claim.decision_id)
     if not claim.is_of(pending.decided.tenant):

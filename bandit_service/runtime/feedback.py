@@ -75,6 +75,9 @@ class Feedback:
 def open_feedback(settings: Settings) -> Feedback:
     """The tokens as the settings say; the file is made where it is wanted and not there.
 
+    Where several processes share a log, only secrets of the environment make tokens: one process'
+    file is no other's, and its users' votes would be refused there.
+
     BadSettings for a file that others may read, or that has no secrets.
     """
     chosen = settings.feedback
@@ -84,6 +87,9 @@ def open_feedback(settings: Settings) -> Feedback:
     if settings.keys:
         delegates = frozenset(key.id for key in settings.keys if "reward" in key.scopes)
     path, found = None, settings.feedback_secrets
+    if not found and settings.log.engine != "sqlite":
+        _log.warning("no feedback tokens: a shared log needs feedback.secret_env")
+        return Feedback.none()
     if not found:
         path = Path(settings.data_dir) / NAME
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
@@ -13,7 +14,7 @@ from bandit_service.cli import main
 from bandit_service.core.errors import Expired, Forbidden, Refused
 from bandit_service.core.feedback import FeedbackTokens, SigningKey
 from bandit_service.runtime import feedback
-from bandit_service.settings import BadSettings, Settings, digest_of
+from bandit_service.settings import BadSettings, LogSettings, Settings, digest_of
 
 ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 NEW, OLD = (SigningKey.of(letter * 32) for letter in (b"n", b"o"))
@@ -107,6 +108,14 @@ def test_the_file_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(BadSettings, match="other users can read or write it; chmod 600"):
         feedback.open_feedback(chosen)
+
+
+def test_where_processes_share_a_log_only_a_shared_secret_makes_tokens(tmp_path: Path) -> None:
+    chosen = Settings(data_dir=str(tmp_path), log=LogSettings(engine="postgres"))
+    assert not feedback.open_feedback(chosen).tokens.keys
+    assert list(tmp_path.iterdir()) == []
+    shared = dataclasses.replace(chosen, feedback_secrets=("s" * 32,))
+    assert feedback.open_feedback(shared).tokens.keys == (SigningKey.of(b"s" * 32),)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "2026-01-01T00:00:00+00:00 abc\n", "x\n"])
