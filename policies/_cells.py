@@ -7,6 +7,7 @@ they are added, on any processor and with any BLAS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,6 +21,8 @@ from policies._types import ArmId, Arms, Floats, Vector
 GRID = 1024.0
 """Steps of a feature in 1: products of features of norm up to 3.9 stay below 2²⁴, exact in
 float32."""
+EXACT = 2.0**24
+"""Squared norm, in steps, up to which they do."""
 _SUM = TARGET * WEIGHT
 _HEAVY = 1000
 """From so many queries on, a cell's centre forgets half of them, so that it can follow others."""
@@ -50,6 +53,40 @@ class GroupSums:
     s: Floats
     group_n: Floats
     group_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Outcomes of B queries in order. row, group: (B,) where each query belongs.
+
+    Of each outcome: query: of which it is; columns: of its arm; quality; weight; worth: one times
+    the other; counted: whether its row is a cell's.
+    """
+
+    row: Int64s
+    group: Int64s
+    query: Int64s
+    columns: Int64s
+    quality: Floats
+    weight: Floats
+    worth: Floats
+    counted: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        state: Cells,
+        row: Int64s,
+        group: Int64s,
+        outcomes: Sequence[Sequence[tuple[ArmId, float, float]]],
+    ) -> Told:
+        """Arms that are new get a column."""
+        query = np.array([i for i, some in enumerate(outcomes) for _ in some])
+        columns = np.array([state.column(arm) for some in outcomes for arm, _, _ in some])
+        quality = np.array([y for some in outcomes for _, y, _ in some])
+        weight = np.array([w for some in outcomes for _, _, w in some])
+        counted = row[query] < state.used
+        return cls(row, group, query, columns, quality, weight, weight * quality, counted)
 
 
 @dataclass
@@ -108,10 +145,7 @@ class Cells:
         none = len(self.mass)
         if self.used == 0:
             return np.full(len(x), none), np.full(len(x), self.groups)
-        if x.shape[1] != self.centres.shape[1]:
-            raise ValueError(
-                f"embedding: must have {self.centres.shape[1]} features, got {x.shape[1]}"
-            )
+        self.fits(x)
         if self._search is None or self._norms is None:
             self._search = self.centres[: self.used].astype(np.float32)
             self._norms = np.add.reduce(self._search * self._search, axis=1)
@@ -126,6 +160,36 @@ class Cells:
         if blank.any():
             cell, group = np.where(blank, none, cell), np.where(blank, self.groups, group)
         return cell, group
+
+    def fits(self, x: Vector) -> None:
+        """ValueError unless queries have as many features as those before."""
+        if self.used and x.shape[1] != self.centres.shape[1]:
+            raise ValueError(
+                f"embedding: must have {self.centres.shape[1]} features, got {x.shape[1]}"
+            )
+
+    def rows(self, x: Vector) -> tuple[Int64s, Int64s]:
+        """(B,) the row and the group of each of (B, d) queries, up to the first of a new cell."""
+        if not self.centres.size:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        cell, group = self.find(x)
+        none = cell == len(self.mass)
+        if none.any():
+            blank = ~x.any(axis=1)
+            new = np.flatnonzero(none & ~blank)
+            stop = int(new[0]) if len(new) else len(x)
+            cell = np.where(blank, len(self.mass) + 1, cell)[:stop]
+        return cell, group[: len(cell)]
+
+    def place_many(self, row: Int64s, x: Vector) -> None:
+        """Queries of cells that are there, and of none, whose outcomes came."""
+        row, x = row[row < self.used], x[row < self.used]
+        if not len(row):
+            return
+        order = np.argsort(row, kind="stable")
+        cells, starts = np.unique(row[order], return_index=True)
+        self.mass[cells] += np.diff(starts, append=len(row))
+        self.sums_x[cells] += np.add.reduceat(x[order].astype(np.int32), starts)
 
     def place(self, x: Vector, cell: int, group: int, cells: int, groups: int) -> int:
         """The row of a query whose outcome came: its cell, which is a new one where it had none."""
@@ -205,6 +269,21 @@ class Cells:
         """One outcome of `weight`, a multiple of 1/16; the quality is one of 2⁻¹⁶."""
         self._add(row, column, weight, weight * quality)
         self.squares[column] += weight * rounded(quality * quality, TARGET)
+
+    def add_many(self, told: Told) -> None:
+        """Many outcomes at once, to the same bits."""
+        sums, at, weight, worth = self.sums, told.columns, told.weight, told.worth
+        row = told.row[told.query]
+        np.add.at(self.n, (row, at), weight)
+        np.add.at(self.s, (row, at), worth)
+        np.add.at(sums.n, at, weight)
+        np.add.at(sums.s, at, worth)
+        np.add.at(self.squares, at, weight * (np.rint(told.quality**2 * TARGET) / TARGET))
+        inside = told.counted
+        spot = told.group[told.query][inside], at[inside]
+        np.add.at(sums.group_n, spot, weight[inside])
+        np.add.at(sums.group_s, spot, worth[inside])
+        self.changed()
 
     def revise(self, row: int, column: int, before: float, after: float) -> None:
         """An outcome that turned out to be another one."""

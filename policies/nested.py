@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from policies._cells import Cells, Int64s, on_grid
+from policies._cells import EXACT, Cells, Int64s, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._grid import TARGET, rounded, weight_of
@@ -25,12 +25,10 @@ from policies._types import (
     Rewarded,
     Vector,
 )
+from policies._watch import COIN, LEAST_COIN, Watch
 
 __all__ = ["Nested"]
 
-_COIN = 0.2
-"""p(1 - p) where p is not known yet."""
-_LEAST_COIN = 0.03
 _FIRST, _GROWTH = 20, 1.5
 _MOST_NOISE = 1.2
 _NOISE_PRIOR = (7.2, 8.0)
@@ -39,6 +37,8 @@ _LINE = 4.0
 """How many arms the prior of the price line's level counts as."""
 _EVIDENCE = 20.0
 """How many cells' evidence a spread's setting counts as."""
+_AT_ONCE = 128
+"""How many outcomes are learned together at most: each is compared with those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Nested:
 
     def _line(self, n: Floats, s: Floats, price: Floats, noise: float) -> Floats:
         """(K,) the prior mean of each arm: ridge regression of the arms' means on 1 and price."""
-        each = 1.0 / (n + noise * _COIN / self.prior_variance)
+        each = 1.0 / (n + noise * COIN / self.prior_variance)
         w, wm = n * each, (s - self.prior * n) * each
         ridge = self.prior_variance / self.slope_variance
         wp = w * price
@@ -240,7 +240,7 @@ class Nested:
         q_g and the arms' means hang on each other; two rounds settle them.
         """
         if state._eased is None:
-            sums, coin = state.sums, state.noise * _COIN
+            sums, coin = state.sums, state.noise * COIN
             k = coin / self.prior_variance
             w = 1.0 / (state.spread[0] * sums.group_n + coin)
             lack = np.add.reduce(sums.group_s * w, axis=1)
@@ -257,15 +257,34 @@ class Nested:
 
     def learn(self, state: Cells, event: Rewarded | Compared) -> Cells:
         """One outcome of the arm played, or a part of one of each arm compared."""
-        if isinstance(event, Rewarded):
-            if event.reward is not None:
-                y = self._quality(event, finite("reward", event.reward))
-                self._observe(state, event.context, [(event.arm, y, 1.0)])
-        elif self.comparison_weight > 0.0:
-            two_arms(event)
-            won, weight = 0.5 if event.tie else 1.0, weight_of(self.comparison_weight)
-            outcomes = [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
-            self._observe(state, event.context, outcomes)
+        outcomes = self._outcomes(event)
+        if outcomes:
+            self._observe(state, on_grid(self._features(event.context)[None]), outcomes)
+        return state
+
+    def learn_many(self, state: Cells, events: Sequence[Rewarded | Compared]) -> Cells:
+        """`learn` of each: those together between which no cell begins, moves or is grouped anew.
+
+        Sums of numbers on a grid are the same bits in any order, so it is the same state.
+        """
+        told = [(one.context, found) for one in events if (found := self._outcomes(one))]
+        if not told:
+            return state
+        x = on_grid(self._features(Contexts.of([context for context, _ in told])))
+        if (np.add.reduce(x * x, axis=1) > EXACT).any():
+            raise ValueError("embedding: is too long for exact products")
+        state.fits(x)
+        start = 0
+        while start < len(told):
+            # the outcome that a grouping is due with, and those of which each brings a slice of it
+            together = min(state.due - state.outcomes - 1, _AT_ONCE, len(told) - start)
+            stop = start + max(together, 1)
+            outcomes = [found for _, found in told[start:stop]]
+            learned = self._observe_many(state, x[start:stop], outcomes) if together > 0 else 0
+            if not learned:
+                self._observe(state, x[start : start + 1], outcomes[0])
+                learned = 1
+            start += learned
         return state
 
     def correct(self, state: Cells, before: Rewarded, after: Rewarded) -> Cells:
@@ -308,58 +327,71 @@ class Nested:
             quality = reward + cost / event.context.willingness_to_pay
         return rounded(min(1.0, max(0.0, finite("quality", quality))), TARGET)
 
+    def _outcomes(self, event: Rewarded | Compared) -> list[tuple[ArmId, float, float]]:
+        """What an event says of which arms: quality and weight."""
+        if isinstance(event, Rewarded):
+            if event.reward is None:
+                return []
+            return [(event.arm, self._quality(event, finite("reward", event.reward)), 1.0)]
+        if self.comparison_weight == 0.0:
+            return []
+        two_arms(event)
+        won, weight = 0.5 if event.tie else 1.0, weight_of(self.comparison_weight)
+        return [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
+
     def _observe(
-        self, state: Cells, context: Context, outcomes: list[tuple[ArmId, float, float]]
+        self, state: Cells, x: Vector, outcomes: list[tuple[ArmId, float, float]]
     ) -> None:
-        x = on_grid(self._features(context)[None])
+        """The outcomes of one query, (1, d) on the grid."""
         cell, group = (int(found[0]) for found in state.find(x))
         cell = state.place(x[0], cell, group, self.cells, self.groups)
+        watch = self._watch
         for arm, quality, weight in outcomes:
             column = state.column(arm)
-            if self.alarm > 0.0 and weight == 1.0:
-                self._watch(state, arm, column, group, quality)
+            if self.alarm > 0.0 and weight == 1.0 and watch.sees(state, column, group, quality):
+                state.fade(arm, self.keep)
+                state.alarms[column] += 1.0
+                state.up[column] = state.down[column] = state.since[column] = 0.0
             state.add(cell, column, quality, weight)
         state.outcomes += 1
         if state.outcomes >= state.due and state.used and state.regroup(self.groups):
             state.due = int(state.outcomes * _GROWTH) + 1
             self._learn_spreads(state)
 
-    def _watch(self, state: Cells, arm: ArmId, column: int, group: int, quality: float) -> None:
-        """The two sums of how surprising an arm's outcomes are, and the alarm."""
-        m, v = self._believed(state, column, group)
-        z = (quality - m) / math.sqrt(v + state.noise * max(m * (1.0 - m), _LEAST_COIN))
-        up = max(0.0, float(state.up[column]) + z - self.allowance)
-        down = max(0.0, float(state.down[column]) - z - self.allowance)
-        state.since[column] += 1.0
-        if max(up, down) > self.alarm and state.sums.n[column] > 10.0:
-            state.fade(arm, self.keep)
-            state.alarms[column] += 1.0
-            up = down = state.since[column] = 0.0
-        state.up[column], state.down[column] = up, down
+    def _observe_many(
+        self, state: Cells, x: Vector, outcomes: list[list[tuple[ArmId, float, float]]]
+    ) -> int:
+        """The same of (B, d) queries before the next grouping; how many it learned.
 
-    def _believed(self, state: Cells, column: int, group: int) -> tuple[float, float]:
-        """Mean and variance of one arm in one group by its own outcomes alone, which is cheap."""
-        sums, h = state.sums, state.spread[0]
-        k = state.noise * _COIN / self.prior_variance
-        n = float(sums.n[column])
-        m = (float(sums.s[column]) + k * self.prior) / (n + k)
-        v = state.noise * _COIN / (n + k)
-        k = state.noise * max(m * (1.0 - m), _LEAST_COIN) / h
-        n = float(sums.group_n[group, column])
-        share = k / (n + k)
-        m = (float(sums.group_s[group, column]) + k * m) / (n + k)
-        return m, h * share + share * share * v + state.spread[1]
+        It stops before a query that begins a cell, and before an outcome that raises an alarm.
+        """
+        row, group = state.rows(x)
+        stop = len(row)
+        while stop:
+            told = Told.of(state, row[:stop], group[:stop], outcomes[:stop])
+            sound = self._watch.sees_many(state, told) if self.alarm > 0.0 else stop
+            if sound == stop:
+                state.place_many(row[:stop], x[:stop])
+                state.add_many(told)
+                state.outcomes += stop
+                break
+            stop = sound
+        return stop
+
+    @property
+    def _watch(self) -> Watch:
+        return Watch(self.prior, self.prior_variance, self.alarm, self.allowance)
 
     def _learn_spreads(self, state: Cells) -> None:
         """ρ and both h again, by moments, from what is counted."""
         sums, used = state.sums, state.used
         p = sums.s / np.maximum(sums.n, 1e-9)
         seen = np.add.reduce(np.maximum(state.squares - sums.s * p, 0.0))
-        coins = np.add.reduce(sums.n * np.maximum(p * (1.0 - p), _LEAST_COIN))
+        coins = np.add.reduce(sums.n * np.maximum(p * (1.0 - p), LEAST_COIN))
         state.noise = min(
             _MOST_NOISE, (_NOISE_PRIOR[0] + float(seen)) / (_NOISE_PRIOR[1] + float(coins))
         )
-        k = state.noise * _COIN / self.prior_variance
+        k = state.noise * COIN / self.prior_variance
         arms = np.broadcast_to((sums.s + k * self.prior) / (sums.n + k), sums.group_n.shape)
         groups, state.spread[0] = _moments(
             state.noise,
@@ -384,7 +416,7 @@ class Nested:
 
 def _variance(noise: float, mean: Floats) -> Floats:
     """s² of outcomes of these means."""
-    variance: Floats = noise * np.maximum(mean * (1.0 - mean), _LEAST_COIN)
+    variance: Floats = noise * np.maximum(mean * (1.0 - mean), LEAST_COIN)
     return variance
 
 
