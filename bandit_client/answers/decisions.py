@@ -126,6 +126,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     neighbours: Similar past queries. Empty for a key that is limited to one tenant.
     excluded: Arms that a constraint excluded, with the reason.
     untried: Eligible arms that had no outcome yet.
+    effort_asked: How much the client asked the model to reason.
+    effort: How much the arm's provider was asked to reason.
     ts: When it was decided, UTC seconds.
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
@@ -156,6 +158,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     neighbours: list[Neighbour] | None = None
     excluded: dict[str, str] | None = None
     untried: list[str] | None = None
+    effort_asked: str | None = None
+    effort: str | None = None
     ts: float | None = None
     tokens: int | None = None
     willingness_to_pay: float | None = None

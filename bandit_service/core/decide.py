@@ -54,6 +54,7 @@ class Query:
     outside: the query takes part in no experiment, since its arm or its policy was named.
     policy: the one that is to decide, the serving one where none is named.
     masked: why arms are not in `arms` though the request allows them.
+    effort_asked, efforts: as of `conversations.Sent`.
     """
 
     embedding: Vector
@@ -77,6 +78,8 @@ class Query:
     policy: str = ""
     masked: Mapping[ArmId, str] = field(default_factory=dict)
     surface: bytes = b""
+    effort_asked: str = ""
+    efforts: Mapping[ArmId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,6 +489,8 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         warm_tokens=() if turn is None else turn.listed(turn.warm, pot.ids),
         switch_usd=lot.switch_usd,
         later_turns=0.0 if turn is None else turn.later,
+        effort_asked=query.effort_asked,
+        effort=query.efforts.get(record.spec.id, ""),
     )
 
 

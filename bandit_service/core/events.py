@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import numpy as np
 
+from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
 from policies import SURFACE, ArmId, Vector
@@ -114,6 +115,18 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             maxItems=64,
         ),
     ] = ()
+    family: Annotated[
+        str,
+        doc(
+            "Arms of one family share what is learned, as a prior; empty: of none.",
+            "gpt-5",
+            maxLength=128,
+        ),
+    ] = ""
+    request: Annotated[
+        ArmRequest,
+        doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
+    ] = NOTHING
 
 
 class Event(
@@ -223,6 +236,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     shadows: of logs of before; now an event of its own has them.
     excluded: offered arms that a constraint took out, and why; without those that the request did
     not allow.
+    effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
+    provider is asked; empty where nothing is said.
     """
 
     id: str
@@ -267,6 +282,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     warm_tokens: tuple[int, ...] = ()
     switch_usd: tuple[float, ...] = ()
     later_turns: float = 0.0
+    effort_asked: str = ""
+    effort: str = ""
 
     @property
     def why(self) -> str:

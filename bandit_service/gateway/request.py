@@ -103,6 +103,7 @@ class ChatRequest:
     headers: those of the client that go on to any provider; own_headers: to one of the client's
     dialect. in_loop: a tool's result is on its way to the arm that called it. signed: it holds
     thinking that only the provider that signed it can read. begins: no model has answered yet.
+    pins: the client's parameters are to be what is sent, whatever an arm sets.
     """
 
     asked: Asked
@@ -115,6 +116,7 @@ class ChatRequest:
     in_loop: bool = False
     signed: bool = False
     begins: bool = False
+    pins: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
