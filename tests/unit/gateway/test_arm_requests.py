@@ -27,10 +27,11 @@ UPSTREAMS = {
 }
 
 
-def sent(kind: str, request: ArmRequest, path: str = CHAT, **body: Any) -> Json:
+def sent(kind: str, request: ArmRequest, /, **body: Any) -> Json:
     """What a chat completion becomes at an upstream of this kind."""
     upstream = UPSTREAMS[kind]
     asked = {"model": "m", "messages": HELLO, **body}
+    path = "/completions" if "prompt" in body else CHAT
     made = translation.request_of(provider_of(kind), upstream, path, asked)
     return dict(translation.configured(upstream.spec, path, made.body, request))
 
@@ -100,7 +101,7 @@ def test_what_cannot_be_said_is_refused_by_its_field() -> None:
             sent(kind, request, **body)
         assert refused.value.param == field
     with pytest.raises(Refused, match="a text completion has none"):
-        sent("openai", ArmRequest(reasoning_effort="low"), "/completions", prompt="a")
+        sent("openai", ArmRequest(reasoning_effort="low"), prompt="a")
 
 
 def _arm(id: str, kind: str = "openai", **request: Any) -> ArmSpec:
@@ -120,7 +121,9 @@ def _chat(**body: Any) -> Asked:
 
 def test_requested_and_used_effort_of_each_arm() -> None:
     arms = (_arm("plain"), _arm("high", reasoning_effort="high"), _arm("claude", "anthropic"))
-    fit = _fit(_chat(reasoning_effort="low"), *arms, _arm("deep", "anthropic", thinking_budget=4096))
+    fit = _fit(
+        _chat(reasoning_effort="low"), *arms, _arm("deep", "anthropic", thinking_budget=4096)
+    )
     assert fit.effort_asked == "low"
     assert fit.efforts == {"plain": "low", "high": "high", "deep": "4096 tokens"}  # claude: dropped
     nothing = _fit(_chat(), *arms)
