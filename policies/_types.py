@@ -7,7 +7,7 @@ Shapes: K eligible arms, d embedding dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NewType
 
 import numpy as np
@@ -29,19 +29,24 @@ class Arms:
     first_price: (K,) what a million tokens, one part in and two out, cost when the arm was first
               listed, in USD; 0 where that is not known. What a prior of skill reads: a later
               promotion says nothing of how good a model is.
+    family:   K names, "" for an arm of no family; None where no family has two arms. What is
+              known of one arm of a family is a prior for the others.
+    kin:      the arms of these families that are not eligible, retired ones too.
     """
 
     ids: tuple[ArmId, ...]
     cost_usd: Floats
     price: Floats
     first_price: Floats | None = None
+    family: tuple[str, ...] | None = None
+    kin: Arms | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, cost_usd: Sequence[Floats] | Floats) -> Arms:
         """The same arms for `propose_many`, with what each of B queries costs on them."""
-        return Arms(self.ids, np.asarray(cost_usd), self.price, self.first_price)
+        return replace(self, cost_usd=np.asarray(cost_usd))
 
     def one_row(self) -> Arms:
         """The same for `propose_many` of one query."""

@@ -11,6 +11,7 @@ import numpy as np
 from policies._cells import EXACT, Cells, Int64s, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
+from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
 from policies._protocol import OwnAlarms
 from policies._types import (
@@ -55,6 +56,8 @@ class Nested:
             q = Σ (s_k − n_k·m_k)/(h·n_k + s²) / (1/g + Σ n_k/(h·n_k + s²))
             (how much harder the cell is for all arms),   m_k ← m_k + q;   κ = s²(m_k)/h;
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
+    family: of t₀ and of each h its arms have the share f in common: it is the g of a q of their own
+            at every level, and what is left of t₀ and h is for each arm
     "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
     "thompson": score_k = m_k − cost_k / willingness to pay, and
                 p_k = P(k is the best) of independent N(score_k, kappa²·v_k), by quadrature
@@ -78,6 +81,7 @@ class Nested:
         what was expected, all but `keep` of what is known of it is forgotten; 0 for never.
     allowance: how many of them each outcome may deviate before it counts, >= 0.
     keep: share that an alarm leaves, in [0, 1].
+    family: f in [0, 1), how like each other the arms of one family are; 0 takes them as strangers.
     comparison_weight: in [0, 1], how much of an outcome a comparison is, the winner's quality
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
 
@@ -119,6 +123,7 @@ class Nested:
     allowance: float = 0.5
     keep: float = 0.1
     comparison_weight: float = 0.5
+    family: float = 0.5
 
     reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
@@ -149,6 +154,7 @@ class Nested:
         within("allowance", self.allowance, 0.0)
         within("keep", self.keep, 0.0, 1.0)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
+        within("family", self.family, 0.0, 0.999)
 
     @staticmethod
     def examples() -> list[Nested]:
@@ -175,7 +181,7 @@ class Nested:
             raise ValueError("arms: no eligible arm to propose from")
         x = on_grid(self._features(contexts))
         at = state.columns_of(arms.ids)
-        mean, variance = self._estimate(state, x, at, arms)
+        mean, variance = self._estimate(state, x, arms)
         net = mean - arms.cost_usd / contexts.willingness_to_pay[:, None]
         deviation = np.sqrt(variance)
         width = self._kappa * deviation
@@ -197,15 +203,27 @@ class Nested:
             return of.embedding
         return np.concatenate([of.embedding, np.float32(self.surface) * of.surface], axis=-1)
 
-    def _estimate(self, state: Cells, x: Vector, at: Int64s, arms: Arms) -> tuple[Floats, Floats]:
+    def _estimate(self, state: Cells, x: Vector, arms: Arms) -> tuple[Floats, Floats]:
         """(B, K) mean and variance of each arm's quality on each query."""
+        k, every = len(arms), with_kin(arms)
+        kin = KinOf(every, self.family) if self.family else None
+        mean, variance = self._estimate_all(state, x, every, kin)
+        return mean[:, :k], variance[:, :k]
+
+    def _estimate_all(
+        self, state: Cells, x: Vector, arms: Arms, kin: KinOf | None
+    ) -> tuple[Floats, Floats]:
+        at = state.columns_of(arms.ids)
         sums, (wide, narrow) = state.sums, state.spread
         n, s = sums.n[at], self._eased(state)[at]
         line = self._line(n, s, state.price_of(arms), state.noise)
         noise = _variance(state.noise, line)
-        k = noise / self.prior_variance
+        unsure, varies = np.zeros(1), np.array([self.prior_variance])
+        if kin:
+            line, unsure, varies = kin.told(noise, line, n, s, self.prior_variance)
+        k = noise / varies
         each = 1.0 / (n + k)
-        m, v = (s + k * line) * each, noise * each
+        m, v = (s + k * line) * each, noise * each + (k * each) ** 2 * unsure
         cell, group = state.find(x)
         at_group, at_cell = (group[:, None], at), (cell[:, None], at)
         m, v = _down(
@@ -216,9 +234,10 @@ class Nested:
             sums.group_s[at_group],
             wide,
             self.group_shared,
+            kin,
         )
         return _down(
-            state.noise, m, v, state.n[at_cell], state.s[at_cell], narrow, self.cell_shared
+            state.noise, m, v, state.n[at_cell], state.s[at_cell], narrow, self.cell_shared, kin
         )
 
     def _line(self, n: Floats, s: Floats, price: Floats, noise: float) -> Floats:
@@ -421,13 +440,23 @@ def _variance(noise: float, mean: Floats) -> Floats:
 
 
 def _down(
-    noise: float, m: Floats, v: Floats, n: Floats, s: Floats, h: float, g: float
+    noise: float,
+    m: Floats,
+    v: Floats,
+    n: Floats,
+    s: Floats,
+    spread: float,
+    g: float,
+    kin: KinOf | None,
 ) -> tuple[Floats, Floats]:
     """One level down the tree: what is believed of arms above, and their counts in the cell."""
-    one = _variance(noise, m)
+    one, h = _variance(noise, m), np.array([spread])
     each = 1.0 / (h * n + one)
     lack = np.add.reduce((s - m * n) * each, axis=-1, keepdims=True)
     m = m + lack / (1.0 / g + np.add.reduce(n * each, axis=-1, keepdims=True))
+    if kin:
+        m, unsure, h = kin.told(one, m, n, s, spread)
+        v, each = v + unsure, 1.0 / (h * n + one)
     share = one * each
     return h * s * each + share * m, h * share + share * share * v
 

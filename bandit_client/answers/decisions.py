@@ -128,6 +128,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     excluded: Arms that a constraint excluded, with the reason.
     untried: Eligible arms that had no outcome yet.
     tags: The tags that came with the query.
+    effort_asked: How much the client asked the model to reason.
+    effort: How much the arm's provider was asked to reason.
     ts: When it was decided, UTC seconds.
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
@@ -160,6 +162,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     excluded: dict[str, str] | None = None
     untried: list[str] | None = None
     tags: list[str] | None = None
+    effort_asked: str | None = None
+    effort: str | None = None
     ts: float | None = None
     tokens: int | None = None
     willingness_to_pay: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord, relative_price
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, Lesson
-from bandit_service.core.pool import Pool
+from bandit_service.core.pool import Pool, families
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Arms
 
@@ -29,7 +29,7 @@ class Catalogue:
     def pool(self) -> Pool:
         """The arms that are offered, compiled."""
         if self._pool is None:
-            self._pool = Pool(self.offered())
+            self._pool = Pool(self.offered(), self._every())
         return self._pool
 
     def offered(self) -> list[ArmRecord]:
@@ -43,12 +43,19 @@ class Catalogue:
     def costing(self, records: Sequence[ArmRecord], cost_usd: Sequence[float]) -> Arms:
         """These arms, with what a query costs on each."""
         dearest = self.dearest_price()
+        family, kin = families(records, self._every(), dearest)
         return Arms(
             ids=tuple(record.spec.id for record in records),
             cost_usd=np.array(cost_usd),
             price=np.array([relative_price(record.spec, dearest) for record in records]),
             first_price=np.array([record.first_price for record in records]),
+            family=family,
+            kin=kin,
         )
+
+    def _every(self) -> Iterator[ArmRecord]:
+        """All arms there ever were, in the canonical order."""
+        return (self.arms[id] for id in sorted(self.arms))
 
     def dearest_price(self) -> float:
         """The highest list price (in + out, USD per million tokens) of any offered arm."""

@@ -12,7 +12,7 @@ Names of conversations are hashes (`gateway/sessions.py`); the newest `MOST` are
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -87,11 +87,17 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """What the gateway knows of a query. prompt: all of its tokens. reason: as of `Query`."""
+    """What the gateway knows of a query. prompt: all of its tokens. reason: as of `Query`.
+
+    effort_asked: how much the client asks the model to reason. efforts: how much each arm's
+    provider would be asked, where anything is.
+    """
 
     prompt: int
     turn: Turn | None = None
     reason: str = ""
+    effort_asked: str = ""
+    efforts: Mapping[ArmId, str] = {}
 
 
 @dataclass

@@ -55,6 +55,7 @@ class Query:
     policy: the one that is to decide, the serving one where none is named.
     masked: why arms are not in `arms` though the request allows them.
     tags: the client's own words, which go into the record and change nothing.
+    effort_asked, efforts: as of `conversations.Sent`.
     """
 
     embedding: Vector
@@ -79,6 +80,8 @@ class Query:
     masked: Mapping[ArmId, str] = field(default_factory=dict)
     surface: bytes = b""
     tags: tuple[str, ...] = ()
+    effort_asked: str = ""
+    efforts: Mapping[ArmId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,6 +492,8 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         switch_usd=lot.switch_usd,
         later_turns=0.0 if turn is None else turn.later,
         tags=query.tags,
+        effort_asked=query.effort_asked,
+        effort=query.efforts.get(record.spec.id, ""),
     )
 
 

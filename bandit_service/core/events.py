@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import numpy as np
 
+from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
 from policies import SURFACE, ArmId, Vector
@@ -114,6 +115,18 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             maxItems=64,
         ),
     ] = ()
+    family: Annotated[
+        str,
+        doc(
+            "Arms of one family share what is learned, as a prior; empty: of none.",
+            "gpt-5",
+            maxLength=128,
+        ),
+    ] = ""
+    request: Annotated[
+        ArmRequest,
+        doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
+    ] = NOTHING
 
 
 class Event(
@@ -226,6 +239,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     seen: up to which offset of the log the world was folded that it was made of; 0 where that is
     the one before it, as where one process appends.
     tags: words of the client's, sorted, by which decisions are found; nothing is chosen by them.
+    effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
+    provider is asked; empty where nothing is said.
     """
 
     id: str
@@ -272,6 +287,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     later_turns: float = 0.0
     seen: int = 0
     tags: tuple[str, ...] = ()
+    effort_asked: str = ""
+    effort: str = ""
 
     @property
     def why(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from bandit_service.core.arm_record import ArmRecord, list_price, relative_price
@@ -12,12 +14,14 @@ class Pool:
     """All of it but what rewards change: ids, prices, and how long a query may be for every arm.
 
     ids: in the canonical order. dearest: the highest list price. price: relative to it. room:
-    tokens of the longest query that every arm takes.
+    tokens of the longest query that every arm takes. family, kin: as of `policies.Arms`.
     """
 
-    __slots__ = ("dearest", "first_price", "ids", "price", "prices", "records", "room")
+    __slots__ = (
+        "dearest", "family", "first_price", "ids", "kin", "price", "prices", "records", "room",
+    )  # fmt: skip
 
-    def __init__(self, records: list[ArmRecord]) -> None:
+    def __init__(self, records: list[ArmRecord], every: Iterable[ArmRecord] = ()) -> None:
         self.records = records
         self.ids = tuple(record.spec.id for record in records)
         self.dearest = max((list_price(record.spec) for record in records), default=0.0)
@@ -28,11 +32,36 @@ class Pool:
             (one.spec.context_window - one.spec.expected_output_tokens for one in records),
             default=-1,
         )
+        self.family, self.kin = families(records, every, self.dearest)
 
     def arms(self, tokens: int) -> Arms:
         """All of them, with what a query of so many tokens costs on each."""
         costs = np.array([record.expected_cost_usd(tokens) for record in self.records])
-        return Arms(self.ids, costs, self.price, self.first_price)
+        return Arms(self.ids, costs, self.price, self.first_price, self.family, self.kin)
+
+
+def families(
+    records: Sequence[ArmRecord], every: Iterable[ArmRecord], dearest: float
+) -> tuple[tuple[str, ...] | None, Arms | None]:
+    """The family of each of these arms, and those of every arm that are of their families too."""
+    named = {record.spec.family for record in records} - {""}
+    if not named:
+        return None, None
+    here = {record.spec.id for record in records}
+    kin = [one for one in every if one.spec.family in named and one.spec.id not in here]
+    names = tuple(record.spec.family for record in records)
+    of_one = [name for name in (*names, *(one.spec.family for one in kin)) if name]
+    if len(of_one) == len(named):
+        return None, None  # none has a second arm
+    if not kin:
+        return names, None
+    return names, Arms(
+        ids=tuple(one.spec.id for one in kin),
+        cost_usd=_fixed([0.0] * len(kin)),
+        price=_fixed([relative_price(one.spec, dearest) for one in kin]),
+        first_price=_fixed([one.first_price for one in kin]),
+        family=tuple(one.spec.family for one in kin),
+    )
 
 
 def _fixed(values: list[float]) -> Floats:

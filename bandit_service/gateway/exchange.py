@@ -119,7 +119,7 @@ class Exchange:
         upstream = upstreams.spec(self.spec.upstream)
         body = {**body, "model": self.spec.model or self.spec.id}
         if tracing.current() is None:
-            response = await upstreams.begin(upstream.id, path, body, headers)
+            response = await upstreams.begin(upstream.id, path, body, headers, self.spec.request)
             try:
                 yield response, CallSpan(None)
             finally:
@@ -127,7 +127,8 @@ class Exchange:
             return
         ids = self.decision_id, self.purpose, self.conversation
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
-            async with upstreams.send(upstream.id, path, body, span.onward(headers)) as response:
+            sent = upstreams.send(upstream.id, path, body, span.onward(headers), self.spec.request)
+            async with sent as response:
                 yield response, span
 
     async def whole(

@@ -24,6 +24,7 @@ from bandit_service.core.errors import (
     stopped,
 )
 from bandit_service.gateway import counting, streaming
+from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.event_stream import EventStream
@@ -99,6 +100,7 @@ class Gateway:
             hashed(conversation, calls or ()),
             bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
             not routing.named and begins(asked.body),
+            pinned(client.headers),
         )
         with client.waiting():
             if not asked.body.get("stream"):

@@ -51,6 +51,7 @@ def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
     If the client sets no limit, that is the arm's `max_output_tokens`, else `limit`, which is sent
     in its place, else all that its window has left.
     """
+    size = size.configured(spec.request)
     prices = [spec.usd_per_mtok_in, spec.usd_per_mtok_cache_write or 0.0]
     dearest = max(*prices, hour_price(spec) if size.hour else 0.0)
     window = max(1, spec.context_window - size.prompt)
@@ -73,6 +74,7 @@ def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
     received: bytes of the answer that arrived; None if none was seen, which counts as much as the
     arm usually answers.
     """
+    size = size.configured(spec.request)
     if received is None:
         usual = spec.expected_output_tokens
         tokens = size.answers * (usual if size.limit is None else min(usual, size.limit))

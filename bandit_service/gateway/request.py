@@ -106,6 +106,7 @@ class ChatRequest:
     dialect. in_loop: a tool's result is on its way to the arm that called it; calls: the hashes of
     these calls. signed: it holds thinking that only the provider that signed it can read. begins:
     no model has answered yet.
+    pins: the client's parameters are to be what is sent, whatever an arm sets.
     """
 
     asked: Asked
@@ -119,6 +120,7 @@ class ChatRequest:
     calls: tuple[str, ...] = ()
     signed: bool = False
     begins: bool = False
+    pins: bool = False
 
     @property
     def body(self) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
+from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.usage import number, plain
 
@@ -55,6 +56,28 @@ class Size:
     thinking: int = 0
     extra: int = 0
     hour: bool = False
+
+    def configured(self, request: ArmRequest) -> Size:
+        """The same request as an arm asks it.
+
+        >>> Size(10, None, 1).configured(ArmRequest(output_limit=50, thinking_budget=2000))
+        Size(prompt=10, limit=50, answers=1, other_limit=0, thinking=2000, extra=0, hour=False)
+        """
+        if request == NOTHING or not self.answers:
+            return self
+        limits = _Limits()
+        limits.look(request.extra_body)
+        limit, most, budget = self.limit, request.output_limit, request.thinking_budget
+        if most is not None:
+            limit = most if limit is None else min(limit, most)
+        return replace(
+            self,
+            limit=limit,
+            answers=self.answers * limits.answers,
+            other_limit=max(self.other_limit, limits.other_limit),
+            thinking=max(self.thinking if budget is None else budget, limits.thinking),
+            extra=self.extra + limits.extra,
+        )
 
 
 def size_of(

@@ -113,9 +113,9 @@ class ArmSelector:
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
-        unsuited = resources.upstreams.unsuited(request.asked)
+        fit = resources.upstreams.fit(request.asked, self._callable(), request.pins)
         turn = self._turn(request, now)
-        offer = self._offer(request, tried, unsuited, turn, duel_of)
+        offer = self._offer(request, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
@@ -131,7 +131,13 @@ class ArmSelector:
             arms=arms,
             willingness_to_pay=budgets.worth(world.spend, worth, tenant, caller, now),
         )
-        sent = Sent(request.size.prompt, None if duel_of else turn, offer.reason)
+        sent = Sent(
+            request.size.prompt,
+            None if duel_of else turn,
+            offer.reason,
+            fit.effort_asked,
+            fit.efforts,
+        )
         waiting = f"waiting {next(self._numbers)}"
         budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
         try:
@@ -140,7 +146,7 @@ class ArmSelector:
                 caller,
                 duel_of,
                 routing.direct,
-                self._masked(routing, tried, offer, arms, unsuited),
+                self._masked(routing, tried, offer, arms, fit.unsuited),
                 bounded=False,
                 sent=sent,
             )
@@ -159,6 +165,7 @@ class ArmSelector:
         spec = arm.spec
         output_limit = self._resources.upstreams.output_limit(spec.upstream)
         usd = max_usd(spec, size, output_limit)
+        size = size.configured(spec.request)
         if usd <= left or size.limit or spec.max_output_tokens or output_limit:
             return usd
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
@@ -205,13 +212,13 @@ class ArmSelector:
             if named[0] not in specs:
                 there_are = ", ".join([AUTO, *specs])
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
-            if refused := unsuited.get(specs[named[0]].upstream):
+            if refused := unsuited.get(named[0]):
                 raise refused
             return _Offer(self._with_room(named, specs), "direct")
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
-        if ids and all(specs[id].upstream in unsuited for id in ids):
-            raise unsuited[specs[ids[0]].upstream]
-        ids = [id for id in ids if specs[id].upstream not in unsuited]
+        if ids and all(id in unsuited for id in ids):
+            raise unsuited[ids[0]]
+        ids = [id for id in ids if id not in unsuited]
         if named is not None and not set(named) <= set(specs):
             unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
@@ -276,7 +283,7 @@ class ArmSelector:
                 reason = offer.barred[spec.id]
             elif spec.id in offer.ids:
                 reason = "no budget has money for it"
-            elif refused := unsuited.get(spec.upstream):
+            elif refused := unsuited.get(spec.id):
                 reason = f"its provider cannot be asked this: {refused.message[:_TOLD]}"
             else:
                 reason = "masked: its calls fail or are refused, or it is busy"

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from bandit_service.core import events as ev
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.streamed_answer import StreamedAnswer
@@ -116,9 +118,10 @@ def calling(
     }
     if body.get("stream"):
         attributes["gen_ai.request.stream"] = True
+    asked = {**body, **msgspec.to_builtins(spec.request)}
     for name, attribute in ASKED.items():
-        if type(body.get(name)) in (int, float):
-            attributes[attribute] = body[name]
+        if type(asked.get(name)) in (int, float):
+            attributes[attribute] = asked[name]
     if decision_id:
         attributes["bandit.decision_id"] = decision_id
     if conversation:

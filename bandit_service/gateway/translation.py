@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bandit_service import clock
+from bandit_service.core.arm_request import NOTHING, ArmRequest, unsayable
 from bandit_service.core.errors import Refused
 from bandit_service.gateway.failures import Failed
-from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider
-from bandit_service.settings.upstreams import Upstream
+from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider, provider_of
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
 """What reading an answer raises where a value is of another type than the API's."""
@@ -35,6 +36,22 @@ def request_of(
     except Refused:
         raise
     except Exception as error:  # noqa: BLE001 - it concerns this dialect, and no other
+        raise _unsayable(error) from None
+
+
+def configured(
+    upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
+) -> Mapping[str, Any]:
+    """A request of the upstream's dialect as an arm asks it; Refused if that cannot be said."""
+    if request == NOTHING:
+        return body
+    if wrong := unsayable(request, upstream.kind):
+        raise Refused(wrong, param=wrong.partition(":")[0])
+    try:
+        return provider_of(upstream.kind).configured(upstream, path, body, request)
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
         raise _unsayable(error) from None
 
 

@@ -23,8 +23,10 @@ import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bandit_service import clock
-from bandit_service.core.errors import Refused
+from bandit_service.core.arm_request import NOTHING, ArmRequest
+from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
+from bandit_service.gateway.arm_fit import ArmFit, fit_of
 from bandit_service.gateway.calls import Calls, Response, Sent
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
@@ -53,7 +55,6 @@ class Upstreams:
         max_header_bytes: int = 65_536,
     ) -> None:
         self._upstreams = dict(upstreams)
-        self._kinds = frozenset(each.spec.kind for each in self._upstreams.values())
         self._sent_again = sent_again
         self._max_header_bytes = max_header_bytes
         tracing = aiohttp.TraceConfig()
@@ -86,16 +87,9 @@ class Upstreams:
         """One provider's settings."""
         return self._upstreams[id].spec
 
-    def unsuited(self, asked: Asked) -> dict[str, Refused]:
-        """The upstreams whose dialect cannot carry this request, each with the reason."""
-        refusals = {kind: asked.unsaid(kind) for kind in self._kinds}
-        if not any(refusals.values()):
-            return {}
-        return {
-            id: refused
-            for id, each in self._upstreams.items()
-            if (refused := refusals[each.spec.kind]) is not None
-        }
+    def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
+        """What of these arms, whose upstreams are all here, a request suits."""
+        return fit_of(asked, specs, self._upstreams, pins)
 
     def answer_of(self, id: str, answer: dict[str, Any]) -> dict[str, Any]:
         """An upstream's whole answer in OpenAI's shape. Raises Failed."""
@@ -116,23 +110,36 @@ class Upstreams:
 
     @asynccontextmanager
     async def send(
-        self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
+        self,
+        id: str,
+        path: str,
+        body: Mapping[str, Any],
+        extra: Mapping[str, str],
+        asking: ArmRequest = NOTHING,
     ) -> AsyncIterator[Response]:
-        """The answer to a POST, once its head says 200. Raises Failed or Rejected."""
-        response = await self.begin(id, path, body, extra)
+        """The answer to a POST, once its head says 200. Raises Failed or Rejected.
+
+        asking: what the arm sets in it.
+        """
+        response = await self.begin(id, path, body, extra, asking)
         try:
             yield response
         finally:
             end(response)
 
     async def begin(
-        self, id: str, path: str, body: Mapping[str, Any], extra: Mapping[str, str]
+        self,
+        id: str,
+        path: str,
+        body: Mapping[str, Any],
+        extra: Mapping[str, str],
+        asking: ArmRequest = NOTHING,
     ) -> Response:
         """As `send`; whoever gets the answer is to `end` it."""
         upstream = self._upstreams[id]
         spec = upstream.spec
         request = translation.request_of(self._provider(id), upstream, path, body)
-        data = msgspec.json.encode(request.body)
+        data = msgspec.json.encode(translation.configured(spec, path, request.body, asking))
         try:
             response = await self._response(upstream, request, data, extra)
         except (TimeoutError, aiohttp.ServerTimeoutError):

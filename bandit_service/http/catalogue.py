@@ -48,9 +48,9 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
     try:
         spec = settings.arm_spec(body | {"id": id})
-        settings.check_upstream_of(
-            spec.upstream, [each.spec.id for each in request.app[SETTINGS].upstreams]
-        )
+        kinds = {each.spec.id: each.spec.kind for each in request.app[SETTINGS].upstreams}
+        settings.check_upstream_of(spec.upstream, kinds)
+        settings.check_sayable(spec, kinds)
     except ValueError as error:
         raise Refused(str(error), param=str(error).split(":")[0]) from None
     router = request.app[ROUTER]

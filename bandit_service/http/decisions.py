@@ -224,6 +224,10 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
         body.stayed, body.before = decided.stayed, decided.before
     if decided.switch_usd:
         body.switch_usd = dict(zip(decided.arms, decided.switch_usd, strict=True))
+    if decided.effort_asked:
+        body.effort_asked = decided.effort_asked
+    if decided.effort:
+        body.effort = decided.effort
     body.untried = [decided.arms[k] for k in decided.untried]
     return neighbours
 

@@ -195,6 +195,7 @@ class Router:
             query.caller = caller
             if sent is not None:
                 query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
+                query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
             event = await self._deciding.decide(query, look, patient=not bounded)

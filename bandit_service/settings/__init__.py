@@ -34,7 +34,12 @@ from bandit_service.settings.sections import (
     SnapshotSettings,
     TracingSettings,
 )
-from bandit_service.settings.tables import BesideSpec, arm_spec, check_upstream_of
+from bandit_service.settings.tables import (
+    BesideSpec,
+    arm_spec,
+    check_sayable,
+    check_upstream_of,
+)
 from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
 
 __all__ = [
@@ -62,6 +67,7 @@ __all__ = [
     "SnapshotSettings",
     "TracingSettings",
     "arm_spec",
+    "check_sayable",
     "check_upstream_of",
     "digest_of",
     "experiment_rules",

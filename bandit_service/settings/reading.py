@@ -168,6 +168,7 @@ def _check_references(
         mistakes.append(
             f"duels.judge: there is no [[judges]] with id {judge!r}{did_you_mean(judge, judges)}"
         )
+    place = {item.get("id"): i for i, item in enumerate(_tables(given["arms"]))}
     for i, item in enumerate(_tables(given["arms"])):
         named = item.get("upstream")
         if named and isinstance(named, str):
@@ -175,6 +176,12 @@ def _check_references(
                 tables.check_upstream_of(named, upstreams)
             except ValueError as error:
                 mistakes.append(f"arms[{i}].{error}")
+    kinds = {each.spec.id: each.spec.kind for each in found["upstreams"]}
+    for arm in found["arms"]:
+        try:
+            tables.check_sayable(arm, kinds)
+        except ValueError as error:
+            mistakes.append(f"arms[{place[arm.id]}].{error}")
     keys += [key.id for key in found["keys"]]
     for i, item in enumerate(_tables(given["budgets"])):
         id = item.get("id", "*")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import policies
+from bandit_service.core.arm_request import NOTHING, ArmRequest, check_request, unsayable
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments import checks
@@ -130,8 +131,12 @@ def keys_of(
     return tuple(keys)
 
 
-class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _StrictRequest(ArmRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    request: _StrictRequest = _StrictRequest()
 
 
 def arm_spec(item: Any) -> ArmSpec:
@@ -139,11 +144,19 @@ def arm_spec(item: Any) -> ArmSpec:
     strict, wrong = every_mistake(item, _StrictArm, _check_arm)
     if strict is None:
         raise Mistakes(wrong)
-    return ArmSpec(**{name: getattr(strict, name) for name in ArmSpec.__struct_fields__})
+    fields = {name: getattr(strict, name) for name in ArmSpec.__struct_fields__}
+    asked = {name: getattr(strict.request, name) for name in ArmRequest.__struct_fields__}
+    request = ArmRequest(**asked)
+    return ArmSpec(**fields | {"request": NOTHING if request == NOTHING else request})
 
 
 def _check_arm(strict: ArmSpec) -> None:
     check_stated(strict)
+    try:
+        check_stated(strict.request)
+        check_request(strict.request)
+    except ValueError as error:
+        raise ValueError(f"request.{error}") from None
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
 
@@ -154,6 +167,12 @@ def check_upstream_of(named: str, upstreams: Collection[str]) -> None:
         there_are = f"there are {', '.join(upstreams)}" if upstreams else "none is configured"
         meant = did_you_mean(named, upstreams)
         raise ValueError(f"upstream: there is no [[upstreams]] {named!r}{meant}; {there_are}")
+
+
+def check_sayable(arm: ArmSpec, upstreams: Mapping[str, str]) -> None:
+    """ValueError where an arm's request cannot be said to its upstream. upstreams: kind by id."""
+    if wrong := unsayable(arm.request, upstreams.get(arm.upstream, "openai")):
+        raise ValueError(f"request.{wrong}")
 
 
 def check_policy(name: str, parameters: dict[str, Any], mistakes: list[str]) -> None:

@@ -110,6 +110,11 @@ function conversationOf(decision) {
   return dearest > 0 ? `${said}; a switch would cost up to ${usd(dearest)}` : said;
 }
 
+function effortOf({ effort, effort_asked: asked }) {
+  if (!asked) return effort ? `the arm asks for ${effort}` : null;
+  return asked === effort ? `${effort}, as the client asks` : `${effort || "as the model likes"}; the client asks for ${asked}`;
+}
+
 function path(decision) {
   const steps = (decision.steps ?? []).map((step) => STEPS[step] ?? step);
   return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
@@ -128,6 +133,7 @@ export function decisionView(decision, form = null, weighed = null) {
     facts([
       ["Chance", `${percent(decision.propensity, 1)}, ${chanceOf(decision)}`],
       ["Why this arm", REASONS[decision.reason] ?? decision.reason ?? null],
+      ["Reasoning", effortOf(decision)],
       ["Conversation", conversationOf(decision)],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],

@@ -14,6 +14,7 @@ import pkgutil
 from functools import cache
 from typing import cast
 
+from bandit_service.gateway.providers._asking import Asks
 from bandit_service.gateway.providers._base import (
     EventDecoder,
     Front,
@@ -25,7 +26,7 @@ from bandit_service.gateway.providers._base import (
 )
 
 __all__ = [
-    "EventDecoder", "Front", "Heard", "HttpRequest", "Provider", "Teller",
+    "Asks", "EventDecoder", "Front", "Heard", "HttpRequest", "Provider", "Teller",
     "front_of", "names", "plain_id", "provider_of",
 ]  # fmt: skip
 

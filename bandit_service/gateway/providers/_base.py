@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from bandit_service.core.arm_request import ArmRequest
 from bandit_service.core.errors import Refused
-from bandit_service.settings.upstreams import Upstream
+from bandit_service.gateway.providers._asking import Asks
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 Json = dict[str, Any]
 
@@ -56,6 +58,16 @@ class Provider(Protocol):
 
     def request(self, upstream: Upstream, path: str, body: Mapping[str, Any], /) -> HttpRequest:
         """The request as this provider takes it. Raises Refused as `check` does."""
+        ...
+
+    def configured(
+        self, upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest, /
+    ) -> Json:
+        """A request of this dialect as an arm asks it. Raises Refused, naming the field."""
+        ...
+
+    def asks(self, body: Mapping[str, Any], /) -> Asks:
+        """What a request of this dialect says of what an arm may set."""
         ...
 
     def answer(self, answer: Json, created: int, /) -> Json:

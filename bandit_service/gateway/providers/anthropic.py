@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bandit_service.core.arm_request import ArmRequest
 from bandit_service.gateway.providers import (
     _anthropic_answer,
     _anthropic_heard,
     _anthropic_request,
     _anthropic_told,
 )
-from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, event, headers_of
-from bandit_service.settings.upstreams import Upstream
+from bandit_service.gateway.providers._asking import Asks, limited, merged, plain_fields
+from bandit_service.gateway.providers._base import (
+    Heard,
+    HttpRequest,
+    Json,
+    event,
+    headers_of,
+    refused,
+)
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 VERSION = "2023-06-01"
 OWN_PATH = "/messages"
@@ -43,6 +52,52 @@ def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpReque
     if own:
         return HttpRequest(base + path, headers, _anthropic_heard.unsigned(dict(body)))
     return HttpRequest(base + OWN_PATH, headers, _anthropic_request.request(path, body))
+
+
+def configured(
+    _upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
+) -> Json:
+    """A request as an arm asks it.
+
+    Thinking comes on top of the answer's limit, which it would be a part of at the API. What the
+    API does not take beside it is left out where it only steers, and else refused.
+    """
+    if path == COUNT_PATH:
+        return dict(body)
+    said = dict(body) | plain_fields(request)
+    effort, budget = request.reasoning_effort, request.thinking_budget
+    if effort == "none" or budget == 0:
+        said["thinking"] = {"type": "disabled"}
+    if effort is not None and effort != "none":
+        said = merged(said, {"output_config": {"effort": effort}})
+    if budget:
+        choice = said.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") in ("any", "tool"):
+            raise refused("tool_choice", "the arm lets the model think, which may then not be told "
+                          "to call a tool")  # fmt: skip
+        said["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        for name in ("temperature", "top_p", "top_k"):
+            said.pop(name, None)
+    limit = limited(said.get("max_tokens"), request)
+    if budget and isinstance(limit, int) and limit <= budget:
+        limit += budget
+    said["max_tokens"] = limit
+    return merged(said, request.extra_body)
+
+
+def asks(body: Mapping[str, Any]) -> Asks:
+    """What a request says of what an arm may set."""
+    thinking, config = body.get("thinking"), body.get("output_config")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
+        budget = 0
+    return Asks(
+        config.get("effort") if isinstance(config, Mapping) else None,
+        budget,
+        body.get("max_tokens"),
+        body.get("temperature"),
+        body.get("service_tier"),
+    )
 
 
 def answer(answer: Json, created: int) -> Json:

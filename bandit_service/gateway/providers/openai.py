@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, encoded, headers_of
-from bandit_service.settings.upstreams import Upstream
+from bandit_service.core.arm_request import ArmRequest
+from bandit_service.gateway.providers._asking import Asks, limited, merged, plain_fields
+from bandit_service.gateway.providers._base import (
+    Heard,
+    HttpRequest,
+    Json,
+    encoded,
+    headers_of,
+    refused,
+)
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 OWN_PATH = "/chat/completions"
 OWN_HEADERS = ()
+LIMITS = ("max_completion_tokens", "max_tokens")
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader of event streams skips."""
 
@@ -38,6 +48,36 @@ def check(path: str, body: Mapping[str, Any]) -> None:
 def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpRequest:
     """The client's body at the same path under the configured address."""
     return HttpRequest(upstream.spec.base_url.rstrip("/") + path, headers_of(upstream), body)
+
+
+def configured(
+    upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
+) -> Json:
+    """A request as an arm asks it."""
+    if path == "/embeddings":
+        return merged(body, request.extra_body)
+    said = dict(body) | plain_fields(request)
+    if request.reasoning_effort is not None:
+        if path != OWN_PATH:
+            raise refused("reasoning_effort", "the arm sets it, and a text completion has none")
+        said["reasoning_effort"] = request.reasoning_effort
+    if request.output_limit is not None:
+        there = [name for name in LIMITS if said.get(name) is not None]
+        usual = upstream.limit_field if path == OWN_PATH else "max_tokens"
+        said |= {name: limited(said.get(name), request) for name in there or [usual]}
+    return merged(said, request.extra_body)
+
+
+def asks(body: Mapping[str, Any]) -> Asks:
+    """What a request says of what an arm may set."""
+    thinking = body.get("thinking")  # of Anthropic's, which some servers take
+    return Asks(
+        body.get("reasoning_effort"),
+        thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None,
+        next((body[name] for name in LIMITS if body.get(name) is not None), None),
+        body.get("temperature"),
+        body.get("service_tier"),
+    )
 
 
 def answer(answer: Json, _created: int) -> Json:

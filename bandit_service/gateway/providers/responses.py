@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bandit_service.core.arm_request import ArmRequest
 from bandit_service.gateway.providers import (
     _responses_answer,
     _responses_heard,
     _responses_request,
     _responses_told,
 )
+from bandit_service.gateway.providers._asking import Asks, limited, merged, plain_fields
 from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, headers_of
-from bandit_service.settings.upstreams import Upstream
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 OWN_PATH = "/responses"
 OWN_HEADERS = ()
@@ -41,6 +43,30 @@ def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpReque
     else:
         sent = _responses_request.request(path, body)
     return HttpRequest(upstream.spec.base_url.rstrip("/") + OWN_PATH, headers_of(upstream), sent)
+
+
+def configured(
+    _upstream: UpstreamSpec, _path: str, body: Mapping[str, Any], request: ArmRequest
+) -> Json:
+    """A request as an arm asks it."""
+    said = dict(body) | plain_fields(request)
+    if request.reasoning_effort is not None:
+        said = merged(said, {"reasoning": {"effort": request.reasoning_effort}})
+    if request.output_limit is not None:
+        said["max_output_tokens"] = limited(said.get("max_output_tokens"), request)
+    return merged(said, request.extra_body)
+
+
+def asks(body: Mapping[str, Any]) -> Asks:
+    """What a request says of what an arm may set."""
+    reasoning = body.get("reasoning")
+    return Asks(
+        reasoning.get("effort") if isinstance(reasoning, Mapping) else None,
+        None,
+        body.get("max_output_tokens"),
+        body.get("temperature"),
+        body.get("service_tier"),
+    )
 
 
 def answer(answer: Json, created: int) -> Json:

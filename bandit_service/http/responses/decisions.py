@@ -141,6 +141,12 @@ class Decision(msgspec.Struct, kw_only=True):
     tags: Annotated[
         Sequence[str] | UnsetType, doc("The tags that came with the query.", ["checkout"])
     ] = UNSET
+    effort_asked: Annotated[
+        str | UnsetType, doc("How much the client asked the model to reason.", "low")
+    ] = UNSET
+    effort: Annotated[
+        str | UnsetType, doc("How much the arm's provider was asked to reason.", "high")
+    ] = UNSET
     ts: Annotated[float | UnsetType, doc("When it was decided, UTC seconds.", 1764345600.0)] = UNSET
     tokens: Annotated[int | UnsetType, doc("Estimated tokens of the query.", 42)] = UNSET
     willingness_to_pay: Annotated[
