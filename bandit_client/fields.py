@@ -105,7 +105,8 @@ class ArmFields(TypedDict, total=False):
     """How an arm is configured; the two prices must be there.
 
     usd_per_mtok_in, usd_per_mtok_out: prices of a million tokens of prompts and of answers.
-    upstream, model: what serves it, for the gateway; docs/gateway.md has the others.
+    upstream, model: what serves it, for the gateway; request: what every request to it asks, such
+    as a reasoning effort; family: of arms that share what is learned. docs/gateway.md has the rest.
     """
 
     usd_per_mtok_in: float
@@ -123,6 +124,8 @@ class ArmFields(TypedDict, total=False):
     usd_per_mtok_cache_write_1h: float
     max_output_tokens: int
     aliases: Sequence[str]
+    family: str
+    request: Mapping[str, Any]
 
 
 class RulesFields(TypedDict, total=False):

@@ -52,6 +52,8 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     max_output_tokens: Most tokens of an answer; a budget reserves these where a request sets no
         limit.
     aliases: Other names that its provider may give the model; `*` for any.
+    family: What arms have in common that share what is learned; "" for none.
+    request: What every request to it asks, such as a reasoning effort.
     retired: Whether it is no longer offered.
     source: Where its configuration comes from.
     observed: What was measured of it.
@@ -73,6 +75,8 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     usd_per_mtok_cache_write_1h: float | None = None
     max_output_tokens: int | None = None
     aliases: list[str] = []
+    family: str = ""
+    request: dict[str, Any] = {}
     retired: bool
     source: str
     observed: Observed
