@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies._cells import EXACT, Cells, Int64s, Told, on_grid
+from policies._cells import EXACT, Cells, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
@@ -358,9 +358,7 @@ class Nested:
         won, weight = 0.5 if event.tie else 1.0, weight_of(self.comparison_weight)
         return [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
 
-    def _observe(
-        self, state: Cells, x: Vector, outcomes: list[tuple[ArmId, float, float]]
-    ) -> None:
+    def _observe(self, state: Cells, x: Vector, outcomes: list[tuple[ArmId, float, float]]) -> None:
         """The outcomes of one query, (1, d) on the grid."""
         cell, group = (int(found[0]) for found in state.find(x))
         cell = state.place(x[0], cell, group, self.cells, self.groups)
