@@ -139,14 +139,17 @@ def _schemas(rows: list[Route]) -> dict[str, Any]:
 
 
 def _renamed(value: Any, published: dict[str, str]) -> Any:
-    """A schema whose references use the published names."""
+    """A schema whose references use the published names, and whose words allow null with it."""
     if isinstance(value, dict):
-        return {
+        found = {
             key: _REF + published.get(each.removeprefix(_REF), each.removeprefix(_REF))
             if key == "$ref" and isinstance(each, str)
             else _renamed(each, published)
             for key, each in value.items()
         }
+        if "enum" in found and {"type": "null"} in found.get("anyOf", ()):
+            found["enum"] = [*found["enum"], None]
+        return found
     return [_renamed(each, published) for each in value] if isinstance(value, list) else value
 
 
