@@ -107,7 +107,8 @@ async def test_beyond_the_queue_of_texts_a_stream_is_told_at_once(
             assert {answer["error"]["code"] for answer in answers} == {"busy"}
             stopped.go.set()
             answers = [msgspec.msgpack.decode(await socket.receive_bytes()) for _ in range(10)]
-            assert all("decision_id" in answer for answer in answers)
+            # the queue's eight, and two more if the model had taken these from it by then
+            assert sum("decision_id" in answer for answer in answers) in (8, 9, 10)
 
 
 async def test_a_stream_that_is_not_read_from_costs_bounded_memory(
