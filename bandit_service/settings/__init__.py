@@ -13,7 +13,13 @@ from bandit_service.settings.derived import (
     not_configured,
     policy_key,
 )
-from bandit_service.settings.reading import PREFIX, BadSettings, read, service_asked
+from bandit_service.settings.reading import (
+    PREFIX,
+    BadSettings,
+    read,
+    service_asked,
+    variables_there,
+)
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.sections import (
     DriftSettings,
@@ -79,4 +85,5 @@ __all__ = [
     "read",
     "rules",
     "service_asked",
+    "variables_there",
 ]

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,12 @@ def _secrets(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> 
                 f"characters, got {len(one)}"
             )
     return found
+
+
+def variables_there(names: Iterable[str], environ: Mapping[str, str] | None = None) -> list[str]:
+    """Which of these variables have a value; none of the values is given."""
+    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    return [name for name in names if environ.get(name, "").strip()]
 
 
 def _add_policies(directory: str, beside: Path | None, mistakes: list[str]) -> None:

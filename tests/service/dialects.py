@@ -395,9 +395,15 @@ COST = ((PROMPT - CACHED) * 1.0 + CACHED * 0.5 + ANSWER * 4.0) / 1e6
 
 @asynccontextmanager
 async def pair(
-    tmp_path: Path, models: Path, arms: Mapping[str, str] = ARMS, **environ: str
+    tmp_path: Path,
+    models: Path,
+    arms: Mapping[str, str] = ARMS,
+    requests: Mapping[str, Json] | None = None,
+    **environ: str,
 ) -> AsyncIterator[tuple[str, Provider]]:
-    """The gateway's address, and the provider; arms: the dialect of each."""
+    """The gateway's address, and the provider; arms: the dialect of each; requests: what each is
+    asked, too.
+    """
     provider = Provider()
     runner = web.AppRunner(provider.app(), shutdown_timeout=0.1)
     await runner.setup()
@@ -411,7 +417,8 @@ async def pair(
     specs = [
         {"id": id, "upstream": kind, "model": f"{id}-large", "usd_per_mtok_in": 1.0,
          "usd_per_mtok_cached_in": 0.5, "usd_per_mtok_out": 4.0, "context_window": 200_000,
-         "max_output_tokens": 64_000, "capabilities": ["tools", "json", "vision"]}
+         "max_output_tokens": 64_000, "capabilities": ["tools", "json", "vision"],
+         "request": (requests or {}).get(id, {})}
         for id, kind in arms.items()
     ]  # fmt: skip
     environ = {
