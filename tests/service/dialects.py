@@ -444,7 +444,7 @@ def running(tmp_path: Path, models: Path, **environ: str) -> Iterator[tuple[str,
 
     async def main() -> None:
         loops.append(asyncio.get_running_loop())
-        async with pair(tmp_path, models, ARMS, **environ) as made:
+        async with pair(tmp_path, models, ARMS, None, **environ) as made:
             there.append(made)
             ready.set()
             await over.wait()
