@@ -464,6 +464,7 @@ class SharedWriter(Writer):
     def _fail_under_way(self) -> None:
         """Tell whoever waits; what they sent may be appended yet, and then is a duplicate."""
         under_way = [own.command for own in self._own.values() if own.command is not None]
-        for command in chain(under_way, *self._keys.values()):
+        again = (command for _, command in self._again)
+        for command in chain(under_way, again, *self._keys.values()):
             if command.durable:
                 fail(command.done, Unavailable(self.degraded))

@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from policies import ArmId
-from store import Record
+from store import Outdated, Record
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -80,6 +80,34 @@ async def test_of_two_values_at_once_one_is_a_conflict(start: Start) -> None:
     assert len(_events(one, ev.Rewarded)) == 1
     assert await other.reward(id, 0.75, correction=True) in ("accepted", "duplicate")
     await same(one, other)
+
+
+async def test_who_waits_to_be_checked_again_is_told_that_the_log_is_gone(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await start("one"), await start("other")
+    id = await one.decide()
+    assert await one.reward(id) == "accepted"
+    await same(one, other)
+    append, engine = one.shared.append, one.shared.engine
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    async def refused_last(*what: Any) -> Any:
+        try:
+            return await append(*what)
+        except Outdated:
+            engine.down = True
+            raise
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.shared, "tail", nothing)
+        patched.setattr(one.shared, "append", refused_last)
+        assert await other.reward(id, 0.7, correction=True) == "accepted"
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(10):
+                await one.reward(id, 0.9, correction=True)
 
 
 @pytest.mark.parametrize("done", [True, False])
