@@ -105,7 +105,9 @@ BEGIN
       VALUES (l, slot, n, 1, clock_timestamp(), k)
       ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
         clean = false, seen = clock_timestamp()
-      RETURNING x.epoch, x.settled INTO bandit_join.epoch, bandit_join.settled;
+      RETURNING x.epoch INTO bandit_join.epoch;
+    -- its ids come after whatever the others take as settled, whatever its clock says
+    SELECT max(x.settled) INTO bandit_join.settled FROM bandit_replica x WHERE x.log = l;
   END IF;
   COMMIT;
 END $$
@@ -132,7 +134,8 @@ BEGIN
   IF EXISTS (SELECT 1 FROM bandit_replica
        WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age) THEN
     SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
-    UPDATE bandit_replica SET closed_at = s WHERE (log, id) IN (
+    -- what it may still bring is waited for from now on, however long nobody was there
+    UPDATE bandit_replica SET closed_at = s, seen = clock_timestamp() WHERE (log, id) IN (
       SELECT log, id FROM bandit_replica
         WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age
         FOR UPDATE SKIP LOCKED);

@@ -271,7 +271,10 @@ class LogSettings:
         low=2,
     )
     max_skew_s: float = setting(
-        0.5, "most difference between the clocks of this machine and the database", low=0.01
+        0.5,
+        "most difference between the clocks of this machine and the database",
+        low=0.01,
+        high=2.0,
     )
 
 

@@ -36,12 +36,19 @@ def dsn_of(
             mistakes.append(f"log.dsn_file: {path} cannot be read")
             return ""
     found = found.strip()
-    if urlsplit(found).scheme not in ("postgresql", "postgres"):
+    if not _is_address(found):
         mistakes.append(
             f"log.{key}: must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE (what it is, is not "
             "shown)"
         )
     return found
+
+
+def _is_address(dsn: str) -> bool:
+    try:
+        return urlsplit(dsn).scheme in ("postgresql", "postgres")
+    except ValueError:  # whose message has parts of it
+        return False
 
 
 def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

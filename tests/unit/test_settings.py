@@ -241,6 +241,7 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
     [
         ({"THE_DSN": ""}, "log.dsn_env: there is no THE_DSN in the environment"),
         ({"THE_DSN": "topsecret"}, "log.dsn_env: must be postgresql://USER:PASSWORD@HOST:PORT/"),
+        ({"THE_DSN": "postgresql://u:p[topsecret]x@h/d"}, "log.dsn_env: must be postgresql://USER"),
         (
             {"BANDIT_LOG_DSN_ENV": ""},
             'log.dsn_env: log.engine = "postgres" needs this or log.dsn_file',

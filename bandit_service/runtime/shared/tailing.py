@@ -11,7 +11,7 @@ from bandit_service.core import events as ev
 from bandit_service.runtime.shared.checkpoint import Place
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.supervisor import Supervisor
-from store import EventLog, Full, StoreError, Tailed
+from store import Corrupt, EventLog, Full, StoreError, Tailed
 
 _PAGE = 512
 _SLICE = 32
@@ -56,6 +56,9 @@ class Tailer:
             await self._link.up.wait()
             try:
                 rows = await self._link.shared.tail(self._copy.last, _PAGE)
+            except Corrupt as error:  # which no other connection mends
+                self._link.ends(f"the log in the database is damaged: {error}")
+                return
             except StoreError as error:
                 self._link.down(error)
                 continue

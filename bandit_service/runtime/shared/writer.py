@@ -184,7 +184,19 @@ class SharedWriter(Writer):
         """Why outcomes cannot be written now, "" when they can."""
         if self.link.why:
             return f"the shared log cannot be reached: {self.link.why}"
+        if self._is_stuck:
+            return "this process cannot keep its copy of the shared log: its disk is full"
         return self._spool_full or super().degraded
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether what is sent can come back and be applied."""
+        return self.link.up.is_set() and not self._is_stuck
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether nothing that comes can be applied, so that no outcome can be answered."""
+        return "tail" in self.tasks.failing
 
     @property
     def seen(self) -> int:
@@ -247,7 +259,10 @@ class SharedWriter(Writer):
             if command.among is not None:
                 turn.take(command)
             elif command.key and command.key in self._keys:
-                self._keys[command.key].append(command)
+                if self._takes(command):
+                    self._keys[command.key].append(command)
+                else:
+                    fail(command.done, Unavailable(self.degraded))
             else:
                 self._check(command)
         turn.commit()
@@ -285,7 +300,8 @@ class SharedWriter(Writer):
 
     def _check(self, command: Command) -> None:
         """Check against what is applied here; it is under way from then on, or answered."""
-        if command.done.cancelled() or command.prepare is None:
+        answered = command.done.done() if command.durable else command.done.cancelled()
+        if answered or command.prepare is None:  # who was told that it failed may have sent another
             self._next_of(command.key)
             return
         try:
@@ -325,14 +341,14 @@ class SharedWriter(Writer):
             self._parking.put(command.key, command, error, patient=True)
             if not command.done.done():
                 command.done.set_result(own.event)
-        elif self.link.up.is_set():
+        elif self._goes_on:
             self._parking.put(command.key, command, error)
         else:
             fail(command.done, Unavailable(self.degraded))
 
     def _takes(self, command: Command) -> bool:
         """Whether it can be written, or may wait until it can because nobody is told that it is."""
-        if not self.link.why:
+        if not (self.link.why or self._is_stuck):
             return True
         return not command.durable and len(self._appender) < self._rules.max_spool
 
@@ -445,7 +461,7 @@ class SharedWriter(Writer):
     async def _park_forever(self) -> None:
         while True:
             await self._parking.parked.wait()
-            if self.link.up.is_set():
+            if self._goes_on:
                 with suppress(StoreError):
                     self._parking.learned(await self.link.shared.state())
             else:
@@ -457,7 +473,7 @@ class SharedWriter(Writer):
         while True:
             await asyncio.sleep(_TRIM_S)
             self._spool.trim()
-            if not self.link.up.is_set():
+            if not self._goes_on:
                 self._fail_under_way()
             self.tasks.well("spool")
 

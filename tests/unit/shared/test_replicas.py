@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from policies import ArmId
-from store import Outdated, Record
+from store import Corrupt, Full, Outdated, Record
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -110,6 +110,77 @@ async def test_who_waits_to_be_checked_again_is_told_that_the_log_is_gone(
                 await one.reward(id, 0.9, correction=True)
 
 
+async def test_what_was_told_to_have_failed_is_not_applied_later(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender may have sent another word since, which counts."""
+    one, other = await start("one"), await start("other")
+    id = await one.decide()
+    assert await one.reward(id) == "accepted"
+    await same(one, other)
+    engine, append = one.shared.engine, one.shared.append
+    held = asyncio.Event()
+
+    async def slow(*what: Any) -> Any:
+        await held.wait()
+        return await append(*what)
+
+    monkeypatch.setattr(one.shared, "append", slow)
+    under_way = asyncio.create_task(one.reward(id, 0.6, correction=True))
+    await asyncio.sleep(0)
+    waits = asyncio.create_task(one.reward(id, 0.7, correction=True))
+    await asyncio.sleep(0.01)
+    engine.down = True
+    told = await asyncio.gather(under_way, waits, return_exceptions=True)
+    assert [type(each) for each in told] == [Unavailable, Unavailable]
+    engine.down = False
+    assert await _patiently(other, id, quality=0.9, correction=True) == "accepted"
+    held.set()
+    monkeypatch.undo()
+    again = await one.decide()
+    assert await _patiently(one, again) == "accepted"
+    await same(one, other)
+    values = [event.quality for event in _events(one, ev.Rewarded) if event.decision_id == id]
+    assert 0.7 not in values
+
+
+async def test_a_damaged_log_ends_the_process(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another connection would find the same damage, again and again."""
+    one = await start("one")
+
+    async def damaged(*_: Any) -> list[Any]:
+        raise Corrupt(7, "its checksum in the database does not match")
+
+    monkeypatch.setattr(one.shared, "tail", damaged)
+    async with asyncio.timeout(10):
+        why = await one.writer.broken
+    assert "the log in the database is damaged" in str(why)
+    assert "7" in str(why)
+
+
+async def test_where_nothing_can_be_applied_outcomes_are_refused(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    id = await one.decide()
+    await same(one)
+
+    def full(*_: Any) -> Any:
+        raise Full("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.writer.log, "append", full)
+        with pytest.raises(Unavailable, match="its disk is full"):
+            async with asyncio.timeout(10):
+                await one.reward(id)
+        assert "its disk is full" in one.writer.degraded
+    async with asyncio.timeout(10):
+        while one.writer.degraded:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("done", [True, False])
 async def test_an_append_without_an_answer_is_there_once(start: Start, done: bool) -> None:
     one, other = await start("one"), await start("other")
@@ -148,11 +219,11 @@ async def test_without_the_log_decisions_go_on_and_outcomes_do_not(start: Start)
     assert [event.id for event in _events(one, ev.Decided)] == [before, *during]
 
 
-async def _patiently(one: Running, id: str) -> str:
+async def _patiently(one: Running, id: str, **more: Any) -> str:
     async with asyncio.timeout(10):
         while True:
             try:
-                return await one.reward(id)
+                return await one.reward(id, **more)
             except Unavailable:
                 await asyncio.sleep(0.01)
 
