@@ -14,6 +14,7 @@ from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
 from policies._protocol import OwnAlarms
+from policies._spreads import WIDER, moments, shifted, specialists, variance
 from policies._types import (
     ArmId,
     Arms,
@@ -36,8 +37,6 @@ _NOISE_PRIOR = (7.2, 8.0)
 """The noise before any outcome: 7.2 observed where 8 were expected."""
 _LINE = 4.0
 """How many arms the prior of the price line's level counts as."""
-_EVIDENCE = 20.0
-"""How many cells' evidence a spread's setting counts as."""
 _AT_ONCE = 128
 """How many outcomes are learned together at most: each is compared with those before it."""
 
@@ -56,6 +55,9 @@ class Nested:
             q = Σ (s_k − n_k·m_k)/(h·n_k + s²) / (1/g + Σ n_k/(h·n_k + s²))
             (how much harder the cell is for all arms),   m_k ← m_k + q;   κ = s²(m_k)/h;
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
+    specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
+            as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
+            is the sum of squared errors when each outcome is predicted from the others of its group
     family: of t₀ and of each h its arms have the share f in common: it is the g of a q of their own
             at every level, and what is left of t₀ and h is for each arm
     "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
@@ -77,6 +79,7 @@ class Nested:
     group_spread, cell_spread: h > 0 before any outcome; then learned, within a factor of 20 below
         and 10 above.
     group_shared, cell_shared: g > 0.
+    specialists: P₀ in [0, 0.5], that they are before any outcome; 0 for never.
     alarm: when an arm's latest outcomes are, summed up, so many standard deviations above or below
         what was expected, all but `keep` of what is known of it is forgotten; 0 for never.
     allowance: how many of them each outcome may deviate before it counts, >= 0.
@@ -95,7 +98,8 @@ class Nested:
     A correction is exact, but where the query's cell has moved since: then for the arm over all.
 
     Source: our own; hierarchical normal model (Gelman et al. 2013, chapter 5), k-means++ (Arthur
-    and Vassilvitskii 2007), UCB on its posterior.
+    and Vassilvitskii 2007), UCB on its posterior, errors of predictions that leave one out (PRESS,
+    Allen 1974).
 
     >>> from policies import ArmId
     >>> policy, arms = Nested(), Arms(("a", "b"), np.zeros(2), np.ones(2))
@@ -119,6 +123,7 @@ class Nested:
     cell_spread: float = 0.004
     group_shared: float = 0.1
     cell_shared: float = 0.06
+    specialists: float = 0.02
     alarm: float = 10.0
     allowance: float = 0.5
     keep: float = 0.1
@@ -150,6 +155,7 @@ class Nested:
             value = getattr(self, name)
             above(name, value, 1e-8)
             within(name, value, 0.0, 100.0)
+        within("specialists", self.specialists, 0.0, 0.5)
         within("alarm", self.alarm, 0.0)
         within("allowance", self.allowance, 0.0)
         within("keep", self.keep, 0.0, 1.0)
@@ -217,7 +223,7 @@ class Nested:
         sums, (wide, narrow) = state.sums, state.spread
         n, s = sums.n[at], self._eased(state)[at]
         line = self._line(n, s, state.price_of(arms), state.noise)
-        noise = _variance(state.noise, line)
+        noise = variance(state.noise, line)
         unsure, varies = np.zeros(1), np.array([self.prior_variance])
         if kin:
             line, unsure, varies = kin.told(noise, line, n, s, self.prior_variance)
@@ -410,7 +416,7 @@ class Nested:
         )
         k = state.noise * COIN / self.prior_variance
         arms = np.broadcast_to((sums.s + k * self.prior) / (sums.n + k), sums.group_n.shape)
-        groups, state.spread[0] = _moments(
+        groups, state.spread[0] = moments(
             state.noise,
             arms,
             sums.group_n,
@@ -419,7 +425,7 @@ class Nested:
             self.group_spread,
             self.group_shared,
         )
-        _, state.spread[1] = _moments(
+        _, state.spread[1] = moments(
             state.noise,
             groups[state.group[:used]],
             state.n[:used],
@@ -428,13 +434,20 @@ class Nested:
             self.cell_spread,
             self.cell_shared,
         )
+        if self.specialists:
+            starts = self.group_spread, self.cell_spread
+            found = specialists(
+                state.noise,
+                arms,
+                sums,
+                state.spread[0],
+                starts[0],
+                self.group_shared,
+                self.specialists,
+            )
+            for level, start in enumerate(starts):
+                state.spread[level] += found * (WIDER * start - state.spread[level])
         state.changed()
-
-
-def _variance(noise: float, mean: Floats) -> Floats:
-    """s² of outcomes of these means."""
-    variance: Floats = noise * np.maximum(mean * (1.0 - mean), LEAST_COIN)
-    return variance
 
 
 def _down(
@@ -448,34 +461,11 @@ def _down(
     kin: KinOf | None,
 ) -> tuple[Floats, Floats]:
     """One level down the tree: what is believed of arms above, and their counts in the cell."""
-    one, h = _variance(noise, m), np.array([spread])
+    one, h = variance(noise, m), np.array([spread])
     each = 1.0 / (h * n + one)
-    lack = np.add.reduce((s - m * n) * each, axis=-1, keepdims=True)
-    m = m + lack / (1.0 / g + np.add.reduce(n * each, axis=-1, keepdims=True))
+    m = shifted(m, n, s, each, g)
     if kin:
         m, unsure, h = kin.told(one, m, n, s, spread)
         v, each = v + unsure, 1.0 / (h * n + one)
     share = one * each
     return h * s * each + share * m, h * share + share * share * v
-
-
-def _moments(
-    noise: float, parent: Floats, n: Floats, s: Floats, h: float, start: float, g: float
-) -> tuple[Floats, float]:
-    """What is believed in each cell, and the spread that its deviations from above tell.
-
-    h ← (E·h₀ + Σ ω(r²/lever − s²/n))/(E + Σ ω),  r = s/n − parent − q,  ω = (n·h/(h·n + s²))²
-    """
-    one = _variance(noise, parent)
-    each = 1.0 / (h * n + one)
-    w = n * each
-    below = 1.0 / g + np.add.reduce(w, axis=1)[:, None]
-    parent = parent + np.add.reduce((s - parent * n) * each, axis=1)[:, None] / below
-    weight, some = (w * h) ** 2, np.maximum(n, 1e-9)
-    lever = np.maximum(1.0 - w / below, 0.2)
-    excess = np.where(n > 0.0, (s / some - parent) ** 2 / lever - one / some, 0.0)
-    found = (_EVIDENCE * start + float(np.add.reduce(weight * excess, axis=None))) / (
-        _EVIDENCE + float(np.add.reduce(weight, axis=None))
-    )
-    share = one * each
-    return h * s * each + share * parent, min(max(found, 0.05 * start), 10.0 * start)

@@ -101,7 +101,7 @@ OURS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "embedding": {"surface": 0.0},
             "steady": {"alarm": 0.0},
             "no-price": {"slope": 0.0, "slope_variance": 1e-6},
-            "specialists": {"explore": "ucb", "group_spread": 0.08, "cell_spread": 0.03},
+            "alike": {"specialists": 0.0},
         }
     }
 )
