@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bandit_service.core import codec
-from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded
+from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded, _spreads
 from policies._cells import Cells
 from policies.nested import Nested
 
@@ -107,6 +107,43 @@ def test_context_tells_when_two_arms_are_good_at_different_things() -> None:
     for kind in range(2):
         found = policy.propose(state, Context(ends[kind], 10, 0.1), PAIR)
         assert found.propensities.tolist() == [1.0 - kind, float(kind)]
+
+
+def test_errors_of_predictions_that_leave_one_out_are_those_of_leaving_each_out() -> None:
+    """Allen's closed form beside the loop that it stands for, on coins and with nothing shared."""
+    rng, h, rho = np.random.default_rng(4), 0.02, 1.0
+    told = [(g, k, float(rng.random() < 0.4)) for g in range(3) for k in range(2) for _ in range(7)]
+    parent, cells = np.full((3, 2), 0.5), np.zeros((2, 3, 2))
+    for g, k, y in told:
+        cells[:, g, k] += 1.0, y
+    n, s = cells
+    found = _spreads._errors(rho, parent, n, s, h, 1e-12)
+    one = rho * 0.25 / h
+    each = [(s[g, k] - y + one * 0.5) / (n[g, k] - 1 + one) - y for g, k, y in told]
+    assert found == pytest.approx(sum(error**2 for error in each))
+
+
+@pytest.mark.parametrize(("special", "low", "high"), [(True, 0.05, 0.16), (False, 0.0, 0.012)])
+def test_it_finds_out_whether_the_arms_are_specialists(
+    special: bool, low: float, high: float
+) -> None:
+    """Six kinds of queries: either each is one arm's own, or all arms are as good in some of them.
+
+    Without the hypothesis the spread of specialists is still below 0.03 after 150 outcomes.
+    """
+    arms = [ArmId(f"arm{i}") for i in range(6)]
+    rng, ends = np.random.default_rng(1), np.eye(8, dtype=np.float32)
+    policy, state = Nested(surface=0.0), Nested(surface=0.0).init()
+    old, before = Nested(surface=0.0, specialists=0.0), Nested(surface=0.0).init()
+    for _ in range(150):
+        kind, k = int(rng.integers(6)), int(rng.integers(6))
+        x = ends[kind] + 0.1 * rng.normal(size=8).astype(np.float32)
+        context = Context((x / np.linalg.norm(x)).astype(np.float32), 10, 0.1)
+        chance = float(kind == k) if special else (0.2, 0.9)[kind % 2]
+        event = _told(context, arms[k], float(rng.random() < chance))
+        state, before = policy.learn(state, event), old.learn(before, event)
+    assert low <= state.spread[0] <= high
+    assert before.spread[0] < 0.03
 
 
 def test_a_price_line_lets_the_dearer_arm_be_expected_better() -> None:
