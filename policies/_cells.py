@@ -105,6 +105,8 @@ class Cells:
     (M, d), how many queries came to each, and their sum. group: (M,) the group of each cell, of
     which there are `groups`. middles: (C, d) the groups' centres. draft: a grouping under way.
     spread: by how much an arm's quality varies between groups, and between the cells of a group.
+    special: how much smaller squared errors are if the arms are specialists, when the cells were
+    grouped last; faded: that of outcomes which are no longer counted.
     noise: the variance of an outcome, in those of a coin.
     """
 
@@ -127,6 +129,8 @@ class Cells:
     middles: Int16s = field(default_factory=lambda: np.zeros((0, 0), np.int16))
     draft: _grouping.Draft = field(default_factory=_grouping.Draft)
     spread: list[float] = field(default_factory=list)
+    special: float = 0.0
+    faded: float = 0.0
     noise: float = 0.0
     _sums: GroupSums | None = None
     _search: Vector | None = None
@@ -309,6 +313,8 @@ class Cells:
         column = self.columns.get(arm)
         if column is None:
             return
+        share = float(self.sums.n[column]) / max(float(np.add.reduce(self.sums.n)), 1.0)
+        self.faded += (1.0 - keep) * min(share, 1.0) * (self.special - self.faded)
         for table in (self.n, self.s, self.squares):
             table[..., column] = np.rint(table[..., column] * _SUM * keep) / _SUM
         self.up[column] *= keep

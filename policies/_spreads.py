@@ -58,24 +58,20 @@ def moments(
     return h * s * each + share * parent, min(max(found, 0.05 * start), 10.0 * start)
 
 
-def specialists(
-    noise: float,
-    arms: Floats,
-    sums: GroupSums,
-    spread: float,
-    start: float,
-    g: float,
-    before: float,
+def evidence(
+    noise: float, arms: Floats, sums: GroupSums, alike: float, start: float, g: float
 ) -> float:
-    """P(the arms are specialists), whose h is `WIDER` times `start`, and not of h = `spread`.
-
-    P = 1/(1 + (1 − P₀)/P₀·exp((L_wide − L)/(2·0.1))), P₀ = before, L the squared errors where each
-    outcome is predicted from the others of its group.
-    """
-    wide, narrow = (
-        _errors(noise, arms, sums.group_n, sums.group_s, h, g) for h in (WIDER * start, spread)
+    """L − L_wide: how much smaller squared errors are with h = `WIDER` · `start` than with `alike`,
+    where each outcome is predicted from the others of its group."""
+    narrow, wide = (
+        _errors(noise, arms, sums.group_n, sums.group_s, h, g) for h in (alike, WIDER * start)
     )
-    against = (1.0 - before) / before * math.exp(min(max(_ERRORS * (wide - narrow), -50.0), 50.0))
+    return narrow - wide
+
+
+def probability(evidence: float, before: float) -> float:
+    """P(the arms are specialists) = 1/(1 + (1 − P₀)/P₀·exp(−5·evidence)), P₀ = before."""
+    against = (1.0 - before) / before * math.exp(min(max(-_ERRORS * evidence, -50.0), 50.0))
     return round(_STEPS / (1.0 + against)) / _STEPS
 
 

@@ -14,7 +14,7 @@ from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
 from policies._protocol import OwnAlarms
-from policies._spreads import WIDER, moments, shifted, specialists, variance
+from policies._spreads import WIDER, evidence, moments, probability, shifted, variance
 from policies._types import (
     ArmId,
     Arms,
@@ -57,7 +57,8 @@ class Nested:
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
     specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
             as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
-            is the sum of squared errors when each outcome is predicted from the others of its group
+            is the sum of squared errors when each outcome, also one that was forgotten since, is
+            predicted from the others of its group
     family: of t₀ and of each h its arms have the share f in common: it is the g of a q of their own
             at every level, and what is left of t₀ and h is for each arm
     "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
@@ -130,6 +131,7 @@ class Nested:
     comparison_weight: float = 0.5
     family: float = 0.5
 
+    fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "what_fades_is_one_arms_alone": "how hard a group is, and the price line, all arms tell"
@@ -436,15 +438,10 @@ class Nested:
         )
         if self.specialists:
             starts = self.group_spread, self.cell_spread
-            found = specialists(
-                state.noise,
-                arms,
-                sums,
-                state.spread[0],
-                starts[0],
-                self.group_shared,
-                self.specialists,
+            state.special = state.faded + evidence(
+                state.noise, arms, sums, state.spread[0], starts[0], self.group_shared
             )
+            found = probability(state.special, self.specialists)
             for level, start in enumerate(starts):
                 state.spread[level] += found * (WIDER * start - state.spread[level])
         state.changed()

@@ -144,6 +144,11 @@ def test_it_finds_out_whether_the_arms_are_specialists(
         state, before = policy.learn(state, event), old.learn(before, event)
     assert low <= state.spread[0] <= high
     assert before.spread[0] < 0.03
+    known = state.special
+    for arm in arms:
+        state = policy.forget(state, arm, 0.02)
+    # what the outcomes said of the pool stays, when what they said of each arm has faded
+    assert state.faded == pytest.approx(0.98 * known, rel=0.05)
 
 
 def test_a_price_line_lets_the_dearer_arm_be_expected_better() -> None:
