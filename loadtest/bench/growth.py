@@ -8,6 +8,7 @@ and gigabytes. Each row is measured in a process of its own, so that its memory 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import math
 import multiprocessing
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,12 +163,10 @@ def measured(cell: Cell) -> Row:
     """CPU time of a decision alone and in a turn with others, of an outcome, of the world's start
     from a snapshot without the process's own; and what of memory the world and its index take.
     """
-    gc.collect()
-    before = psutil.Process().memory_info().rss
+    before = _resident()
     with uncollected():
         world, index = _filled(cell)
-    gc.collect()
-    megabytes = (psutil.Process().memory_info().rss - before) / 1e6
+    megabytes = (_resident() - before) / 1e6
     gc.freeze()
     asked = vectors(TOGETHER * TURNS * 2, seed=2, dim=cell.dim)
     half = len(asked) // 2
@@ -176,6 +176,14 @@ def measured(cell: Cell) -> Row:
     start_s = _start(world, cell)
     figures = (1e6 * alone, 1e6 * together, 1e6 * learned, megabytes, 1e3 * start_s)
     return {"to": cell.size} | dict(zip(COLUMNS, figures, strict=True))
+
+
+def _resident() -> int:
+    """Bytes of memory that are in use; what is free in the heap goes back before, where it can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
 
 
 def _filled(cell: Cell) -> tuple[World, HybridIndex]:
