@@ -189,7 +189,7 @@ bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the
 bench-gateway: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## what the gateway adds, beside a bare proxy and LiteLLM's; writes docs/performance.md
 	@$(BIN)/python -m loadtest.bench.gateway --markdown docs/performance.md
 
-bench-growth: $(VENV)/.test ## how decide, learn, memory and start grow, with exponents; writes docs/performance.md (WHOLE=1: to a million)
+bench-growth: $(VENV)/.test ## how decide, learn, memory and start grow, with exponents; writes docs/performance.md (WHOLE=1: to a million past queries)
 	@$(BIN)/python -m loadtest.bench.growth $(if $(WHOLE),--whole) --markdown docs/performance.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
