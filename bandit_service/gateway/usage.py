@@ -94,7 +94,7 @@ def counts_of(usage: object) -> Counts | None:
     >>> counts_of({"prompt_tokens": 5, "completion_tokens": 2.0, "cached_tokens": 3})
     Counts(fresh=2, cached=3, kept=0, kept_hour=0, answer=2)
     """
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     reported = _read(usage)
     reported.written = max(reported.written, reported.minutes + reported.hour)
@@ -148,8 +148,8 @@ def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
     """
     if later is None:
         return earlier
-    if isinstance(earlier, Mapping):
-        if not isinstance(later, Mapping) or not depth:
+    if isinstance(earlier, dict):
+        if not isinstance(later, dict) or not depth:
             return earlier
         names = dict.fromkeys((*earlier, *later))
         return {name: merged(earlier.get(name), later.get(name), depth - 1) for name in names}
@@ -168,7 +168,7 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
     usage = answer.get("usage")
     choices = answer.get("choices")
     for each in (answer.get("x_groq"), *(choices if isinstance(choices, list) else ())):
-        if isinstance(each, Mapping) and isinstance(each.get("usage"), Mapping):
+        if isinstance(each, dict) and isinstance(each.get("usage"), dict):
             usage = merged(usage, each["usage"])
     return answer.get("usageMetadata") if usage is None else usage
 
@@ -304,7 +304,7 @@ def _counts(
     """Every number that may be a count, with its name and the names of what it stands in."""
     for key, value in usage.items():
         name = plain(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if len(path) < _DEPTH:
                 yield from _counts(value, (*path, name))
         elif (tokens := count(value)) is not None:
