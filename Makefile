@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -188,6 +188,9 @@ bench-ope: $(VENV)/.demo var/models/.exported ## off-policy estimates beside the
 
 bench-gateway: $(VENV)/.test $(LITELLM)/.proxy var/models/.exported ## what the gateway adds, beside a bare proxy and LiteLLM's; writes docs/performance.md
 	@$(BIN)/python -m loadtest.bench.gateway --markdown docs/performance.md
+
+bench-growth: $(VENV)/.test ## how decide, learn, memory and start grow, with exponents; writes docs/performance.md (WHOLE=1: to a million past queries)
+	@$(BIN)/python -m loadtest.bench.growth $(if $(WHOLE),--whole) --markdown docs/performance.md
 
 bench-embed: $(VENV)/.test var/models/.exported ## embedding backends: speed and neighbour agreement
 	@$(BIN)/python -m loadtest.bench.embed

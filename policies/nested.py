@@ -214,7 +214,7 @@ class Nested:
     def _estimate(self, state: Cells, x: Vector, arms: Arms) -> tuple[Floats, Floats]:
         """(B, K) mean and variance of each arm's quality on each query."""
         k, every = len(arms), with_kin(arms)
-        kin = KinOf(every, self.family) if self.family else None
+        kin = KinOf(every, self.family) if self.family and every.family else None
         mean, variance = self._estimate_all(state, x, every, kin)
         return mean[:, :k], variance[:, :k]
 

@@ -129,7 +129,7 @@ class Snapshots(Protocol):
         """Keep `state`, the fold of everything up to `at`, under `key`."""
         ...
 
-    def latest(self, key: str) -> tuple[Offset, bytes] | None:
+    def latest(self, key: str) -> tuple[Offset, bytes | bytearray] | None:
         """The newest valid one under `key`; one that fails its checksum is skipped."""
         ...
 

@@ -40,7 +40,8 @@ def _check_load(
     if vectors.shape != (len(ids), dim):
         raise ValueError(f"vectors: must have shape ({len(ids)}, {dim}), got {vectors.shape}")
     found = np.array(ids, np.int64)
-    if len(np.unique(found)) != len(found):
+    ordered = np.sort(found)
+    if (ordered[1:] == ordered[:-1]).any():
         raise ValueError("ids: must be unique")
     return found
 

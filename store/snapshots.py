@@ -12,8 +12,11 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import TypeAlias
 
 from store._disk import close_to_others, sync_directory
 from store._protocols import Offset
@@ -26,6 +29,9 @@ _FIXED = struct.Struct("<IqQQ")
 _SHORTEST = len(_MAGIC) + _DIGEST + _FIXED.size
 _NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
 _PARTIAL = ".partial"
+_PIECE = 1 << 22
+
+State: TypeAlias = bytes | bytearray
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -94,7 +100,7 @@ class FileSnapshots:
             return self._path(key, at).stat().st_mtime
         return None
 
-    def latest(self, key: str) -> tuple[Offset, bytes] | None:
+    def latest(self, key: str) -> tuple[Offset, State] | None:
         """The newest valid one of `key`; those passed over are in `skipped`."""
         for path in self._paths(key):
             found, state = _read(path)
@@ -104,7 +110,7 @@ class FileSnapshots:
                 return found.offset, state
         return None
 
-    def oldest(self, key: str) -> tuple[Offset, bytes] | None:
+    def oldest(self, key: str) -> tuple[Offset, State] | None:
         """The oldest valid one of `key`."""
         for path in reversed(self._paths(key)):
             found, state = _read(path)
@@ -120,7 +126,7 @@ class FileSnapshots:
         """All files, by key and then newest first, each read and checked."""
         return [_read(path)[0] for path in self._paths()]
 
-    def valid(self) -> Iterator[tuple[str, Offset, bytes]]:
+    def valid(self) -> Iterator[tuple[str, Offset, State]]:
         """All that are valid, of every key, newest first; each file is read when it is due."""
         for path in sorted(self._paths(), key=_offset, reverse=True):
             found, state = _read(path)
@@ -185,31 +191,53 @@ def _offset(path: Path) -> Offset:
     return Offset(int(path.name[-len(".snapshot") - 20 : -len(".snapshot")]))
 
 
-def _read(path: Path) -> tuple[Found, bytes]:
+def _read(path: Path) -> tuple[Found, State]:
     """What a file is, and the state in it, which is read once and not copied."""
+    at = len(_MAGIC) + _DIGEST
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(_SHORTEST)
-            keyed = _FIXED.unpack_from(head, len(_MAGIC) + _DIGEST)[2] if size >= _SHORTEST else 0
+            keyed = _FIXED.unpack_from(head, at)[2] if size >= _SHORTEST else 0
             name = file.read(min(keyed, size))
-            state = file.read()
+            digest = hashlib.blake2b(head[at:] + name, digest_size=_DIGEST)
+            state = _hashed(file, max(0, size - len(head) - len(name)), digest)
     except OSError as error:
         return Found(path, "", _offset(path), 0, f"it cannot be read ({error.strerror})"), b""
-    why = _wrong(path, size, head, name, state)
+    why = _wrong(path, size, head, digest.digest())
     return Found(path, "" if why else name.decode(), _offset(path), size, why), state
 
 
-def _wrong(path: Path, size: int, head: bytes, name: bytes, state: bytes) -> str:
-    """Why it is no valid snapshot; "" where it is one."""
+def _hashed(file: BufferedReader, size: int, digest: hashlib.blake2b) -> State:
+    """So many bytes, fewer at the end of the file. A large state is hashed on another thread while
+    the rest is read, since the two take about as long.
+    """
+    if size <= _PIECE:
+        state = file.read(size)
+        digest.update(state)
+        return state
+    made = bytearray(size)
+    pieces = memoryview(made)
+    done = 0
+    with ThreadPoolExecutor(1) as hashing:
+        while done < size:
+            piece = pieces[done : done + _PIECE]
+            read = len(piece) and file.readinto(piece)
+            if not read:
+                break
+            hashing.submit(digest.update, piece[:read])
+            done += read
+    return made if done == size else bytes(pieces[:done])
+
+
+def _wrong(path: Path, size: int, head: bytes, found: bytes) -> str:
+    """Why it is no valid snapshot, whose digest was found to be this; "" where it is one."""
     at = len(_MAGIC) + _DIGEST
     if size < _SHORTEST:
         return f"it has {size} bytes, fewer than any snapshot"
     if not head.startswith(_MAGIC):
         return "it is not a snapshot"
-    digest = hashlib.blake2b(head[at:] + name, digest_size=_DIGEST)
-    digest.update(state)
-    if digest.digest() != head[len(_MAGIC) : at]:
+    if found != head[len(_MAGIC) : at]:
         return "its checksum does not match"
     known, offset, keyed, length = _FIXED.unpack_from(head, at)
     if known != FORMAT:

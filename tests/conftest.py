@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def _what_a_start_costs_is_paid_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(assembly, "open_backend", shared)
-        light = SimpleNamespace(collect=lambda: gc.collect(0), freeze=int, unfreeze=int)
+        light = SimpleNamespace(freeze=int, unfreeze=int)
         patched.setattr(service, "gc", light)
         yield
 

@@ -17,6 +17,7 @@ import policies
 import store
 from bandit_service.app.sharing import folded_for_all, open_link, open_shared, shared_writer
 from bandit_service.core import snapshot
+from bandit_service.core.apply import uncollected
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway.budgets import Budgets
@@ -327,7 +328,8 @@ def open_live(
     """What the page shows, from here on and of the newest pending decisions."""
     tenants = {key.tenant for key in settings.keys if key.tenant}
     feeds = ActivityFeeds(tenants, telemetry.learning.fold)
-    feeds.recall(router.world)
+    with uncollected():
+        feeds.recall(router.world)
     router.writer.listen(feeds.heard)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

@@ -221,8 +221,8 @@ async def serving(
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            # What was recovered lives as long as the process: the collector need not look at it.
-            gc.collect()
+            # What was recovered lives as long as the process: the collector need not look at it. It
+            # does not look now either, since next to nothing of it is garbage.
             gc.freeze()
             _log.info("serving", extra={"url": url})
             yield url, app

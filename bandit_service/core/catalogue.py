@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 
 import numpy as np
 
@@ -42,7 +43,10 @@ class Catalogue:
 
     def costing(self, records: Sequence[ArmRecord], cost_usd: Sequence[float]) -> Arms:
         """These arms, with what a query costs on each."""
-        dearest = self.dearest_price()
+        pool = self.pool()
+        if len(records) == len(pool.records) and all(map(is_, records, pool.records)):
+            return pool.costing(np.array(cost_usd))
+        dearest = pool.dearest
         family, kin = families(records, self._every(), dearest)
         return Arms(
             ids=tuple(record.spec.id for record in records),

@@ -11,6 +11,7 @@ Names of conversations are hashes (`gateway/sessions.py`); the newest `MOST` are
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -237,4 +238,4 @@ def age_of(seconds: float) -> int:
     >>> age_of(10.0), age_of(120.0), age_of(1e6)
     (0, 1, 3)
     """
-    return sum(seconds > limit for limit in AGES_S)
+    return bisect_left(AGES_S, seconds)

@@ -297,18 +297,15 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
     query, arms, always, learner = posed.query, posed.arms, posed.always, posed.learner
     context = _context(world, query, posed.recalled, learner, shown)
     stay, planned = None, arms.cost_usd
-    if always is None and query.turn is not None:
-        stay = stay_of(query.turn, query.prompt, posed.records, arms)
     if always is not None:  # a fixed arm is just that: neither proposal nor floor
         eye = np.eye(len(arms))[always]
         proposal, fallback = Proposal(scores=eye, propensities=eye), query.fallback
     else:
         offered = arms
-        if stay is not None:
-            planned, offered = stay.cost_usd, replace(arms, cost_usd=stay.warm)
-        elif query.turn is not None:
-            planned = begun_at(query.turn, query.prompt, posed.records, arms)
-            offered = replace(arms, cost_usd=planned)
+        if query.turn is not None:
+            stay, costs = conversing(query.turn, posed)
+            planned = costs if stay is None else stay.cost_usd
+            offered = replace(arms, cost_usd=costs)
         proposal, fallback = proposed(learner, context, offered, query.fallback)
     propensities = proposal.propensities
     if always is None:
@@ -334,6 +331,15 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
         noted(world, posed),
         query.willingness_to_pay,
     )
+
+
+def conversing(turn: Turn, posed: Posed) -> tuple[Stay | None, Floats]:
+    """What a switch costs, None where there is no arm to stay with, and (K,) USD of the turn as the
+    policy is to see it.
+    """
+    records, arms, prompt = posed.records, posed.arms, posed.query.prompt
+    stay = stay_of(turn, prompt, records, arms)
+    return stay, begun_at(turn, prompt, records, arms) if stay is None else stay.warm
 
 
 def lot_of(query: Query, recalled: Recalled, weighed: Weighed) -> Lot:
@@ -362,9 +368,14 @@ def lot_of(query: Query, recalled: Recalled, weighed: Weighed) -> Lot:
         weighed.part,
         weighed.steps,
         weighed.excluded,
-        () if weighed.stay is None else tuple(weighed.stay.extra.tolist()),
+        switch_usd_of(weighed.stay),
         weighed.fixed,
     )
+
+
+def switch_usd_of(stay: Stay | None) -> tuple[float, ...]:
+    """What a switch to each arm costs, as the decision's record has it."""
+    return () if stay is None else tuple(stay.extra.tolist())
 
 
 def _listed(values: Floats | None) -> list[float] | None:

@@ -2,7 +2,8 @@
 
 A snapshot has tens of thousands of them, and most leave without a further word. So one that comes
 from a snapshot is decoded when it is asked for, and written into the next snapshot as it stands if
-it never is.
+it never is. Until then it is a view of the snapshot's bytes, since copying all of them would be
+most of what a start takes; the last view to leave frees these bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import msgspec
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.resolved import Pending
+
+_FEW = 2_000
+"""Fewer are copied, so that a few do not keep the bytes of a large world."""
 
 
 class _Whose(msgspec.Struct):
@@ -37,14 +41,14 @@ class Decisions(MutableMapping[str, Pending]):
 
     __slots__ = ("_kept",)
 
-    def __init__(self, kept: Iterable[tuple[str, Pending | bytes]] = ()) -> None:
-        self._kept: OrderedDict[str, Pending | bytes] = OrderedDict(kept)
+    def __init__(self, kept: Iterable[tuple[str, Pending | msgspec.Raw]] = ()) -> None:
+        self._kept: OrderedDict[str, Pending | msgspec.Raw] = OrderedDict(kept)
 
     def __getitem__(self, id: str) -> Pending:
         found = self._kept[id]
-        if type(found) is bytes:
+        if isinstance(found, msgspec.Raw):
             found = self._kept[id] = codec.load(found, Pending)
-        return found  # type: ignore[return-value]
+        return found
 
     def __setitem__(self, id: str, pending: Pending) -> None:
         self._kept[id] = pending
@@ -80,16 +84,18 @@ class Decisions(MutableMapping[str, Pending]):
     def folded(self) -> dict[str, msgspec.Raw]:
         """Each in its encoding."""
         return {
-            id: msgspec.Raw(one if type(one) is bytes else codec.dump(one))
+            id: one if isinstance(one, msgspec.Raw) else msgspec.Raw(codec.dump(one))
             for id, one in self._kept.items()
         }
 
     @classmethod
     def unfolded(cls, kept: dict[str, msgspec.Raw]) -> Decisions:
         """Those of which `folded` gave this."""
-        return cls((id, bytes(one)) for id, one in kept.items())
+        if len(kept) < _FEW:
+            return cls((id, msgspec.Raw(bytes(one))) for id, one in kept.items())
+        return cls(kept.items())
 
 
-def _owner_of(one: Pending | bytes) -> str:
-    of = _whose.decode(one).decided if type(one) is bytes else one.decided  # type: ignore[union-attr]
+def _owner_of(one: Pending | msgspec.Raw) -> str:
+    of = _whose.decode(one).decided if isinstance(one, msgspec.Raw) else one.decided
     return ev.owner_of(of.tenant, of.unit)

@@ -14,6 +14,7 @@ from binascii import Error
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from uuid import UUID
 
@@ -132,5 +133,6 @@ def _mac(key: SigningKey, body: bytes) -> bytes:
     return hmac.digest(key.secret, body, "sha256")[:_MAC]
 
 
+@lru_cache(maxsize=1024)
 def _tenant_hash(tenant: str) -> bytes:
     return blake2b(tenant.encode(), digest_size=8).digest()

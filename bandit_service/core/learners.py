@@ -21,19 +21,27 @@ class Learners(dict[str, Learner]):
 
     What follows is not folded, but chosen by whoever opens the world. serving: the label of the one
     that decides. serving_key: what its state was folded for. awaited: the names of policies that
-    are to learn beside it once their past is folded.
+    are to learn beside it once their past is folded. elsewhere: how many policies, not among these,
+    are to be taught what is taught here.
     """
 
     def __init__(self, by_label: Mapping[str, Learner] | None = None) -> None:
         super().__init__(by_label or {})
         self.serving = self.serving_key = ""
         self.awaited: set[str] = set()
+        self.elsewhere = 0
 
     def serve(self, name: str, key: str, learner: Learner) -> None:
         """Let a learner decide in the place of the one that does."""
         self.pop(self.serving, None)
         self[name] = learner
         self.serving, self.serving_key = name, key
+
+    def read_neighbours(self) -> bool:
+        """Whether any that is taught may look at the neighbours of what it is taught with."""
+        if self.elsewhere:
+            return True
+        return any(policies.reads_neighbours(one.policy) for one in self.values())
 
     @contextmanager
     def in_blocks(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Rec
 from bandit_service.core.learners import loaded, policies_key
 from bandit_service.core.resolved import Pending, Resolved, Subject
 from bandit_service.core.world import World
-from policies import ArmId, Context
+from policies import ArmId, Context, Neighbour
 
 
 def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolved]:
@@ -37,7 +37,7 @@ def _prepared(world: World, what: Resolved) -> Resolved:
         case ev.Rewarded() if what.subject is not None:
             return _rewarded(world, event, what, what.subject)
         case ev.Compared() if what.subject is not None:
-            context = context_of(world, what.subject)
+            context = _taught(world, what.subject)
             compared = policies.Compared(context, event.winner, event.loser, event.tie)
             return _teaching(world, what, Recompared(compared) if event.correction else compared)
         case ev.DriftDetected() if event.keep < 1.0 and event.arm in world.arms:
@@ -74,7 +74,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
         listed_usd=listed,
         guessed_usd=0.0 if pending is None else pending.guessed_usd,
     )
-    context = context_of(world, subject)
+    context = _taught(world, subject)
     if pending is not None and event.correction:
         corrected = _corrected(world, event, pending, after, context)
         return what if corrected is None else _teaching(world, what, corrected)
@@ -137,7 +137,7 @@ def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -
     if pending.settled or reward is None or pending.arm not in world.arms:
         return what
     values = {**pending.signals, "reward": reward}
-    return _teaching(world, what, _lesson(world, context_of(world, decided), pending, values))
+    return _teaching(world, what, _lesson(world, _taught(world, decided), pending, values))
 
 
 def _lesson(
@@ -224,11 +224,21 @@ def context_of(world: World, of: Subject, learner: Learner | None = None) -> Con
 
     learner: the one that is to see it, where it may not see all.
     """
+    view = view_of(learner)
+    return _context(of, world.history.neighbours(of.neighbours, of.similarities, view))
+
+
+def _taught(world: World, of: Subject) -> Context:
+    """The context that every policy is taught with; no neighbours where none looks at them."""
+    return context_of(world, of) if world.learners.read_neighbours() else _context(of, ())
+
+
+def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
     return Context(
         embedding=ev.unpack(of.embedding),
         tokens=of.tokens,
         willingness_to_pay=of.willingness_to_pay,
-        neighbours=world.history.neighbours(of.neighbours, of.similarities, view_of(learner)),
+        neighbours=neighbours,
         surface=ev.surface_of(of.surface),
     )
 

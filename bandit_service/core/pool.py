@@ -36,8 +36,11 @@ class Pool:
 
     def arms(self, tokens: int) -> Arms:
         """All of them, with what a query of so many tokens costs on each."""
-        costs = np.array([record.expected_cost_usd(tokens) for record in self.records])
-        return Arms(self.ids, costs, self.price, self.first_price, self.family, self.kin)
+        return self.costing(np.array([record.expected_cost_usd(tokens) for record in self.records]))
+
+    def costing(self, cost_usd: Floats) -> Arms:
+        """All of them, with what a query costs on each."""
+        return Arms(self.ids, cost_usd, self.price, self.first_price, self.family, self.kin)
 
 
 def families(

@@ -73,7 +73,7 @@ def dump(world: World, mark: bytes = b"") -> bytes:
     return _encoder.encode(Kept(mark, *said, msgspec.Raw(codec.dump(world))))
 
 
-def read(data: bytes) -> Kept:
+def read(data: bytes | bytearray) -> Kept:
     """The head of what `dump` wrote; ValueError when `data` is no snapshot of this version."""
     try:
         return _decoder.decode(data)

@@ -19,16 +19,19 @@ from bandit_service.core.decide import (
     Pot,
     Query,
     Recalled,
+    conversing,
     lot_of,
     noted,
     one_by_one,
     pose,
     steps_of,
+    switch_usd_of,
     untried_of,
     weigh_posed,
     who_decides,
 )
 from bandit_service.core.lessons import view_of
+from bandit_service.core.staying import Stay
 from bandit_service.core.world import World
 from policies import (
     ArmId,
@@ -53,7 +56,7 @@ def weigh_many(
     for at, (query, recalled) in enumerate(asked):
         try:
             posed = pose(world, query, recalled, offers)
-            if apart or posed.always is not None or query.turn is not None:
+            if apart or posed.always is not None:
                 found[at] = _alone(world, posed, explore)
                 continue
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
@@ -96,8 +99,8 @@ def _in_one(
     first = some[0]
     learner, k = first.learner, len(first.arms)
     vectors = np.array([one.query.embedding for one in some], "<f4")
-    costs = np.array([one.arms.cost_usd for one in some])
-    arms = first.arms.rows(costs)
+    stays, shown = _stays(some)
+    arms = first.arms.rows(np.array(shown))
     proposals = policy.propose_many(learner.state, _contexts(world, some, vectors), arms)
     proper(proposals, len(some), k)
     count = None if proposals.count is None else proposals.count.tolist()
@@ -107,7 +110,12 @@ def _in_one(
     packed, width = vectors.tobytes(), 4 * vectors.shape[1]
     quality, deviation = _rows(proposals.quality), _rows(proposals.deviation)
     propensities = explore.added(proposals.propensities).tolist()
-    scores, cost_rows = proposals.scores.tolist(), costs.tolist()
+    scores = proposals.scores.tolist()
+    for i, stay in enumerate(stays):
+        if stay is not None:
+            worth = some[i].query.willingness_to_pay
+            kept, settled = explore.settled(proposals[i], stay, worth)
+            scores[i], propensities[i] = kept.scores.tolist(), settled.tolist()
     return [
         Lot(
             one.query,
@@ -116,16 +124,30 @@ def _in_one(
             packed[i * width : (i + 1) * width],
             propensities[i],
             scores[i],
-            cost_rows[i],
+            one.arms.cost_usd.tolist(),
             None if quality is None else quality[i],
             None if deviation is None else deviation[i],
             one.query.fallback,
             one.part,
             steps_of(world, one.query, one.part, False),
             noted(world, one),
+            switch_usd_of(stays[i]),
         )
         for i, one in enumerate(some)
     ]
+
+
+def _stays(some: Sequence[Posed]) -> tuple[list[Stay | None], list[Floats]]:
+    """What a switch costs in each query's conversation, and (K,) what the policy sees of costs."""
+    stays: list[Stay | None] = []
+    shown: list[Floats] = []
+    for one in some:
+        stay, costs = None, one.arms.cost_usd
+        if one.query.turn is not None:
+            stay, costs = conversing(one.query.turn, one)
+        stays.append(stay)
+        shown.append(costs)
+    return stays, shown
 
 
 def _contexts(world: World, some: Sequence[Posed], vectors: Vector) -> Contexts:

@@ -115,16 +115,16 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[tuple[Response, CallSpan]]:
         """Send the body to the arm's upstream, within a span. Raises Failed or Rejected."""
-        upstreams = self._resources.upstreams
-        upstream = upstreams.spec(self.spec.upstream)
-        body = {**body, "model": self.spec.model or self.spec.id}
         if tracing.current() is None:
-            response = await upstreams.begin(upstream.id, path, body, headers, self.spec.request)
+            response = await self._begun(path, body, headers)
             try:
                 yield response, CallSpan(None)
             finally:
                 end(response)
             return
+        upstreams = self._resources.upstreams
+        upstream = upstreams.spec(self.spec.upstream)
+        body = {**body, "model": self.spec.model or self.spec.id}
         ids = self.decision_id, self.purpose, self.conversation
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
             sent = upstreams.send(upstream.id, path, body, span.onward(headers), self.spec.request)
@@ -135,16 +135,35 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
         """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
+        if tracing.current() is None:
+            response = await self._begun(path, body, headers)
+            try:
+                return await self._read(response, path)
+            finally:
+                end(response)
         async with self.sent(path, body, headers) as (response, span):
-            self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
-            answer = self._resources.upstreams.answer_of(self.spec.upstream, self.raw)
-            self.usage = usage_in(answer)
-            self.heard(answer.get("model"))
-            if path != EMBEDDINGS:
-                choices = self._choices(answer)
-                self.received = answer_bytes(choices)
-                self.calls = tuple(calls_in(choices, "message"))
+            answer = await self._read(response, path)
             span.answered(answer)
+        return answer
+
+    async def _begun(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Response:
+        """The answer's head, within no span; it is to be ended."""
+        body = {**body, "model": self.spec.model or self.spec.id}
+        upstreams, spec = self._resources.upstreams, self.spec
+        return await upstreams.begin(spec.upstream, path, body, headers, spec.request)
+
+    async def _read(self, response: Response, path: str) -> dict[str, Any]:
+        """The whole answer in OpenAI's shape, with what it says noted."""
+        self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
+        answer = self._resources.upstreams.answer_of(self.spec.upstream, self.raw)
+        self.usage = usage_in(answer)
+        self.heard(answer.get("model"))
+        if path != EMBEDDINGS:
+            choices = self._choices(answer)
+            self.received = answer_bytes(choices)
+            self.calls = tuple(calls_in(choices, "message"))
         return answer
 
     def chunks(self, response: Response, own: bool = False) -> AsyncIterator[list[bytes]]:

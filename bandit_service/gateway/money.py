@@ -139,11 +139,11 @@ def _bill(usage: object) -> float | None:
     """What the provider says that it takes. Where it asked another with the client's own key, that
     one's bill comes on top.
     """
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     bill = _largest(usage)
     details = usage.get("cost_details")
-    if bill is not None and usage.get("is_byok") is True and isinstance(details, Mapping):
+    if bill is not None and usage.get("is_byok") is True and isinstance(details, dict):
         bill += _usd(details.get("upstream_inference_cost")) or 0.0
     return bill
 
@@ -155,7 +155,7 @@ def _largest(reported: Mapping[str, object]) -> float | None:
 
 def _usd(value: object) -> float | None:
     """A sum, as a number or the text of one; of an object that lists its parts their total."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _largest(value)
     if isinstance(value, str):
         try:

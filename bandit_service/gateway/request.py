@@ -29,7 +29,8 @@ from bandit_service.settings.upstreams import UpstreamSpec
 AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 _TEXTS = ("arms", "unit", "tenant", "session", "conversation", "tags")
-
+_PREFERENCES = {name: f"x-{name.replace('_', '-')}" for name in (*_NUMBERS, *_TEXTS)}
+"""The header of each."""
 
 _OF_STREAMS = ("stream", "stream_options")
 
@@ -148,7 +149,7 @@ class ChatRequest:
     def stream_options(self) -> dict[str, Any]:
         """What the client asks of a stream."""
         options = self.body.get("stream_options")
-        return dict(options) if isinstance(options, Mapping) else {}
+        return dict(options) if isinstance(options, dict) else {}
 
     @property
     def may_duel(self) -> bool:
@@ -165,6 +166,8 @@ def forwarded(
 
 def _is_utf8(value: str) -> bool:
     """Whether a header's bytes were UTF-8; others come as lone surrogates."""
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -250,13 +253,12 @@ def _routing(
             f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
         )
     given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
-    for name in (*_NUMBERS, *_TEXTS):
-        value = header(headers, f"x-{name.replace('_', '-')}")
+    for name, named in _PREFERENCES.items():
+        value = header(headers, named)
         if value is not None:
             given.setdefault(name, value)
-    unknown = set(given) - {*_NUMBERS, *_TEXTS}
-    if unknown:
-        allowed = ", ".join((*_NUMBERS, *_TEXTS))
+    if unknown := given.keys() - _PREFERENCES.keys():
+        allowed = ", ".join(_PREFERENCES)
         raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
     user = unit or body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
@@ -286,7 +288,7 @@ def _tags(text: str, body: Mapping[str, Any]) -> list[str]:
     """The tags of the header or the model's name, and those of `metadata.tags`."""
     found = tags_of(listed(text), "x-tags")
     metadata = body.get("metadata")
-    more = metadata.get("tags") if isinstance(metadata, Mapping) else None
+    more = metadata.get("tags") if isinstance(metadata, dict) else None
     if isinstance(more, str):
         more = listed(more)
     if more is None:

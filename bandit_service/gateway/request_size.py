@@ -134,7 +134,7 @@ class _Limits:
                 continue
             name = plain(key)
             thinks = "think" in name or "reason" in name
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 if depth:
                     self.look(value, within or thinks, depth - 1)
             elif count := _count(value):
@@ -184,7 +184,7 @@ def _of_own(value: object) -> int:
     length = 0
     while waiting:
         each = waiting.pop()
-        if isinstance(each, Mapping):
+        if isinstance(each, dict):
             encoded = each.get("type") == "base64" or "file_data" in each
             url = each.get("image_url")
             if encoded or (isinstance(url, str) and url.startswith("data:")):
@@ -216,7 +216,7 @@ def _kept_an_hour(body: Mapping[str, Any]) -> bool:
 
 
 def _for_an_hour(part: object) -> bool:
-    kept = part.get("cache_control") if isinstance(part, Mapping) else None
+    kept = part.get("cache_control") if isinstance(part, dict) else None
     return isinstance(kept, dict) and kept.get("ttl") == "1h"
 
 

@@ -102,7 +102,7 @@ def _name(headers: Mapping[str, str], own: Mapping[str, Any], user: str) -> list
     if key := _text(own.get("prompt_cache_key")):
         return ["prompt_cache_key", key]
     metadata = own.get("metadata")
-    if isinstance(metadata, Mapping):
+    if isinstance(metadata, dict):
         for name in _METADATA:
             if value := _text(metadata.get(name)):
                 return [f"metadata.{name}", value]
@@ -146,7 +146,7 @@ def _first(body: Mapping[str, Any]) -> Iterator[Any]:
         yield _plain(body.get("prompt"))
         return
     for each in messages:
-        if isinstance(each, Mapping) and each.get("role") == "user":
+        if isinstance(each, dict) and each.get("role") == "user":
             yield _plain(each.get("content"))
             return
 
@@ -155,7 +155,7 @@ def _system(body: Mapping[str, Any]) -> Iterator[Any]:
     """What stands before the first message of the user."""
     messages = body.get("messages")
     for each in messages if isinstance(messages, list) else ():
-        if not isinstance(each, Mapping) or each.get("role") == "user":
+        if not isinstance(each, dict) or each.get("role") == "user":
             return
         yield _plain(each.get("content"))
 
@@ -166,7 +166,7 @@ def _plain(content: Any) -> Any:
         return content
     parts = [
         {name: value for name, value in each.items() if name != "cache_control"}
-        if isinstance(each, Mapping)
+        if isinstance(each, dict)
         else each
         for each in content
     ]

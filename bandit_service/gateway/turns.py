@@ -37,7 +37,7 @@ def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
 def calls_in(choices: object, said: str) -> Iterator[str]:
     """The ids of the tools that an answer, or a piece of one, calls. said: "message" or "delta"."""
     for choice in _objects(choices):
-        if isinstance(message := choice.get(said), Mapping):
+        if isinstance(message := choice.get(said), dict):
             yield from _call_ids(message)
 
 
@@ -93,5 +93,5 @@ def vendor_of(upstream: UpstreamSpec) -> tuple[str, str]:
 
 def _objects(value: object) -> Iterator[Mapping[str, Any]]:
     for each in value if isinstance(value, list) else ():
-        if isinstance(each, Mapping):
+        if isinstance(each, dict):
             yield each

@@ -33,6 +33,9 @@ _ANSWER = frozenset(
 )
 _TOTAL = frozenset({"totaltokens", "totaltokencount"})
 _TOOLS = "tooluseprompttokencount"
+_PROMPTS, _ANSWERS, _TOTALS = "prompt", "answer", "total"
+_REASONING, _CACHE, _OF_TOOLS, _OTHER = "reasoning", "cache", "tools", "other"
+"""What a count is of."""
 _MONEY = ("cost", "price", "usd", "saving", "discount", "percent", "ratio", "ttl", "storage")
 _APART = frozenset({"cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens"})
 """Where these stand beside `input_tokens`, that is without them, as Anthropic and Bedrock count."""
@@ -91,7 +94,7 @@ def counts_of(usage: object) -> Counts | None:
     >>> counts_of({"prompt_tokens": 5, "completion_tokens": 2.0, "cached_tokens": 3})
     Counts(fresh=2, cached=3, kept=0, kept_hour=0, answer=2)
     """
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     reported = _read(usage)
     reported.written = max(reported.written, reported.minutes + reported.hour)
@@ -145,8 +148,8 @@ def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
     """
     if later is None:
         return earlier
-    if isinstance(earlier, Mapping):
-        if not isinstance(later, Mapping) or not depth:
+    if isinstance(earlier, dict):
+        if not isinstance(later, dict) or not depth:
             return earlier
         names = dict.fromkeys((*earlier, *later))
         return {name: merged(earlier.get(name), later.get(name), depth - 1) for name in names}
@@ -165,7 +168,7 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
     usage = answer.get("usage")
     choices = answer.get("choices")
     for each in (answer.get("x_groq"), *(choices if isinstance(choices, list) else ())):
-        if isinstance(each, Mapping) and isinstance(each.get("usage"), Mapping):
+        if isinstance(each, dict) and isinstance(each.get("usage"), dict):
             usage = merged(usage, each["usage"])
     return answer.get("usageMetadata") if usage is None else usage
 
@@ -229,26 +232,56 @@ _plain = lru_cache(maxsize=2048)(_made_plain)
 def _read(usage: Mapping[str, Any]) -> _Reported:
     reported = _Reported()
     for path, name, tokens in _counts(usage, ()):
-        details = any("detail" in each for each in path)
-        if "reason" in name or "think" in name or "thought" in name:
-            reported.reasoning = max(reported.reasoning, tokens)
-            reported.gemini |= name == "thoughtstokencount"
-        elif details and any(each.startswith(("completion", "output", "cand")) for each in path):
-            continue  # other parts of the answer
-        elif "cach" in name or "ephemeral" in name:
-            _note_cache(reported, name, tokens, details)
-        elif details or any("cach" in each for each in path):
-            continue  # other parts of the prompt
-        elif name in _PROMPT:
+        of = _meaning(path, name)
+        if of is _PROMPTS:
             reported.prompt = max(reported.prompt, tokens)
             reported.inclusive |= name.startswith("prompt") and tokens > 0
-        elif name in _ANSWER:
+        elif of is _ANSWERS:
             reported.answer = max(reported.answer, tokens)
-        elif name in _TOTAL:
+        elif of is _TOTALS:
             reported.total = max(reported.total or 0, tokens)
-        elif name == _TOOLS:
+        elif of is _REASONING:
+            reported.reasoning = max(reported.reasoning, tokens)
+            reported.gemini |= name == "thoughtstokencount"
+        elif of is _CACHE:
+            _note_cache(reported, name, tokens, _of_details(path))
+        elif of is _OF_TOOLS:
             reported.tools = tokens
     return reported
+
+
+def _meaning(path: tuple[str, ...], name: str) -> str:
+    """What a count is of, by its name and the names of what it stands in."""
+    short = len(name) <= _SHORT and (not path or max(map(len, path)) <= _SHORT)
+    return _meant(path, name) if short else _read_meaning(path, name)
+
+
+def _read_meaning(path: tuple[str, ...], name: str) -> str:
+    if any(each in name for each in _MONEY):
+        return _OTHER
+    details = _of_details(path)
+    if "reason" in name or "think" in name or "thought" in name:
+        return _REASONING
+    if details and any(each.startswith(("completion", "output", "cand")) for each in path):
+        return _OTHER  # other parts of the answer
+    if "cach" in name or "ephemeral" in name:
+        return _CACHE
+    if details or any("cach" in each for each in path):
+        return _OTHER  # other parts of the prompt
+    if name in _PROMPT:
+        return _PROMPTS
+    if name in _ANSWER:
+        return _ANSWERS
+    if name in _TOTAL:
+        return _TOTALS
+    return _OF_TOOLS if name == _TOOLS else _OTHER
+
+
+_meant = lru_cache(maxsize=2048)(_read_meaning)
+
+
+def _of_details(path: tuple[str, ...]) -> bool:
+    return any("detail" in each for each in path)
 
 
 def _note_cache(reported: _Reported, name: str, tokens: int, details: bool) -> None:
@@ -268,13 +301,13 @@ def _note_cache(reported: _Reported, name: str, tokens: int, details: bool) -> N
 def _counts(
     usage: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], str, int]]:
-    """Every count with its name and the names of what it stands in; no sums of money."""
+    """Every number that may be a count, with its name and the names of what it stands in."""
     for key, value in usage.items():
         name = plain(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if len(path) < _DEPTH:
                 yield from _counts(value, (*path, name))
-        elif (tokens := count(value)) is not None and not any(each in name for each in _MONEY):
+        elif (tokens := count(value)) is not None:
             yield path, name, tokens
 
 

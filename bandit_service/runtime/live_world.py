@@ -54,9 +54,12 @@ class LiveWorld:
         """What every policy is taught from here on, for one whose past is folded elsewhere."""
         taught = list[Lesson]()
         self._lessons.append(taught)
+        learners = self.world.learners
+        learners.elsewhere += 1
         try:
             yield taught
         finally:
+            learners.elsewhere -= 1
             self._lessons = [one for one in self._lessons if one is not taught]
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:

@@ -85,7 +85,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
-WITH_PAST = ("http", "turns", "query", "start", "fold")
+WITH_PAST = ("http", "turns", "query", "start", "fold", "gateway")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[int, int, str]] = {
 }
 
 
-def _experiment(i: int, of: int, shadows: int, scheme: str) -> Experiment:
+def an_experiment(i: int, of: int, shadows: int, scheme: str) -> Experiment:
     """Two isolated copies of the serving policy; each but the last takes no unit."""
     shades = tuple(Variant(key=f"shade{k}", shadow=True) for k in range(shadows))
     return Experiment(
@@ -57,7 +57,7 @@ def _experiment(i: int, of: int, shadows: int, scheme: str) -> Experiment:
     )
 
 
-def _run(world: World, spec: Experiment) -> None:
+def run_experiment(world: World, spec: Experiment) -> None:
     """The experiment, its policies beginning with what the serving one knows."""
     state = codec.dump(world.learners[world.serving].state)
     apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="starting"))
@@ -85,7 +85,7 @@ def bench_experiments(
     for name, (count, shadows, scheme) in CASES.items():
         world, index = filled(Settings().policy.name, past)
         for i in range(count):
-            _run(world, _experiment(i, count, shadows, scheme))
+            run_experiment(world, an_experiment(i, count, shadows, scheme))
         stages: dict[str, list[float]] = {one: [] for one in ("assign", "decide", "apply")}
         waiting: list[Pending] = []
         later: list[float] = []

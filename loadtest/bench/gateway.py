@@ -38,7 +38,7 @@ from loadtest.sections import put_section
 ROUNDS, EACH, PAST = 5, 60, 10_000
 CONCURRENCY = (1, 16)
 ALONE = 5
-"""A caller alone asks so many times as often: the clock of a process's CPU goes by 10 ms."""
+"""A caller alone asks so many times as often, so that a round of its is no shorter."""
 BARE = "bare aiohttp proxy"
 _HELD = "explain how a steam engine turns heat into motion, and why its efficiency is bounded"
 

@@ -10,6 +10,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ _HANDSHAKE = (
 )
 _POST = "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
 _IDLE, _LOOK_S = 0.2, 0.5
+_SCHEDULED = 2
+"""In the number of a clock, as clock_getcpuclockid(3) makes it: the CPU time of a process."""
 _PIECE, _LAST_CHUNK = 1 << 16, b"0\r\n\r\n"
 
 
@@ -87,6 +90,9 @@ async def idle(process: psutil.Process) -> None:
 
 
 def _cpu_s(process: psutil.Process) -> float:
+    """CPU time of a process, by its own clock where there is one: others count by 10 ms."""
+    with suppress(OSError):
+        return time.clock_gettime((~process.pid << 3) | _SCHEDULED)
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -1,15 +1,22 @@
-"""Processes: how long a start takes, and what goes on beside serving."""
+"""Processes: how long a start takes, and what goes on beside serving.
+
+`python -m loadtest.bench.start --beside DIR` compares a start from a snapshot with that of another
+checkout, by turns on the same files; that one must read this version's log and snapshots.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 from tqdm import tqdm
 
@@ -48,13 +55,19 @@ def link_models(directory: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _started(data: Path, verify: str = "background") -> AsyncIterator[tuple[str, Row]]:
-    """A service on the log in `data`: its URL, and what its start took."""
+async def _started(
+    data: Path, verify: str = "background", checkout: Path | None = None
+) -> AsyncIterator[tuple[str, Row]]:
+    """A service on the log in `data`: its URL, and what its start took. checkout: whose service,
+    by its whole path.
+    """
     link_models(data)
     ready = data / "ready.json"
     await asyncio.to_thread(ready.unlink, True)
     begun = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
+        "/usr/bin/env",
+        f"PYTHONPATH={checkout or Path.cwd()}",
         sys.executable,
         "-m",
         "bandit_service.cli",
@@ -66,6 +79,7 @@ async def _started(data: Path, verify: str = "background") -> AsyncIterator[tupl
         "--ready-file",
         str(ready),
         stderr=asyncio.subprocess.DEVNULL,
+        cwd=checkout,
     )
     try:
         url = json.loads(await appears(ready, process))["url"]
@@ -103,6 +117,27 @@ async def bench_start(directory: Path, past: int = PENDING) -> list[Row]:
     for row in rows:
         row["x empty"] = row["ready after s"] / rows[0]["ready after s"]
         row["x CPU of empty"] = row["CPU s"] / rows[0]["CPU s"]
+    return rows
+
+
+async def bench_starts(directory: Path, past: int, beside: Path, turns: int) -> list[Row]:
+    """Medians of starts from one snapshot of `past` pending decisions, of this checkout and another
+    by turns; the first turn does not count.
+    """
+    await asyncio.to_thread(write_log, directory / "events.sqlite3", 2 * past)
+    ways = {"before": beside, "now": Path.cwd()}
+    found: dict[str, list[Row]] = {what: [] for what in ways}
+    for _ in range(turns + 1):
+        for what, checkout in ways.items():
+            async with _started(directory, checkout=checkout) as (_, row):
+                found[what].append(row)
+    rows: list[Row] = [
+        {"what": what, "pending": past}
+        | {name: float(np.median([row[name] for row in some[1:]])) for name in some[0]}
+        for what, some in found.items()
+    ]
+    for row in rows:
+        row["x CPU of before"] = row["CPU s"] / rows[0]["CPU s"]
     return rows
 
 
@@ -155,3 +190,27 @@ def write_log(path: Path, events: int) -> None:
             batch = []
     log.append(batch)
     log.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Starts of two checkouts by turns."""
+    from loadtest.bench.tables import show
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--past", type=int, default=PENDING, help="pending decisions")
+    parser.add_argument("--turns", type=int, default=5, help="starts of each that count")
+    parser.add_argument(
+        "--beside",
+        type=lambda path: Path(path).resolve(),
+        required=True,
+        help="a checkout whose service is started too",
+    )
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as directory:
+        rows = asyncio.run(bench_starts(Path(directory), args.past, args.beside, args.turns))
+    print(show(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ from loadtest.bench.start import appears
 from loadtest.bench.world import PAST, Row, vectors
 
 ROUNDS, EACH, ECHOED, IN_FLIGHT = 12, 1500, 30_000, 32
-"""An echo is so short that more of them are needed for a clock of 10 ms."""
+"""An echo is so short that more of them are needed."""
 
 
 async def bench_turns(directory: Path, past: int = PAST) -> list[Row]:

@@ -30,7 +30,7 @@ from loadtest.bench.world import (
 )
 
 ROUNDS, DECIDES, ECHOES, AT_ONCE = 8, 1500, 10_000, 32
-"""An echo is so short that more of them are needed for a clock of 10 ms."""
+"""An echo is so short that more of them are needed."""
 
 
 async def bench_http(directory: Path, past: int = PAST) -> list[Row]:

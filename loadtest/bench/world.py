@@ -28,10 +28,10 @@ DIM, ARMS, PAST, NEIGHBOURS = 384, 11, 10_000, 20
 Row = dict[str, Any]
 
 
-def vectors(n: int, seed: int = 0) -> Vector:
+def vectors(n: int, seed: int = 0, dim: int = DIM) -> Vector:
     """Unit vectors in a hundred clusters with 24 directions in each, about as real texts lie."""
     fixed = np.random.default_rng(0)
-    centres, plane = fixed.normal(size=(100, DIM)), fixed.normal(size=(24, DIM))
+    centres, plane = fixed.normal(size=(100, dim)), fixed.normal(size=(24, dim))
     rng = np.random.default_rng(seed + 1)
     raw = centres[rng.integers(100, size=n)] + 0.3 * rng.normal(size=(n, 24)) @ plane
     unit: Vector = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
@@ -40,11 +40,12 @@ def vectors(n: int, seed: int = 0) -> Vector:
 
 def specs(n: int = ARMS) -> list[ev.ArmSpec]:
     """A pool whose prices span two orders of magnitude."""
+    step = (ARMS - 1) / max(n - 1, 1)
     return [
         ev.ArmSpec(
             id=ArmId(f"arm-{i:02d}"),
-            usd_per_mtok_in=0.1 * 1.5**i,
-            usd_per_mtok_out=0.3 * 1.5**i,
+            usd_per_mtok_in=0.1 * 1.5 ** (i * step),
+            usd_per_mtok_out=0.3 * 1.5 ** (i * step),
         )
         for i in range(n)
     ]
@@ -80,16 +81,19 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def filled_world(name: str, past: int, capacity: int | None = None) -> tuple[World, HybridIndex]:
+def filled_world(
+    name: str, past: int, capacity: int | None = None, *, arms: int = ARMS, dim: int = DIM
+) -> tuple[World, HybridIndex]:
     """A world in which `past` queries were decided and rewarded, and its index, built."""
     world = new_world({name: policies.load(name)}, name, capacity or max(past, 1))
-    for spec in specs():
+    pool = specs(arms)
+    for spec in pool:
         apply(world, ev.ArmAdded(ts=0.0, arm=spec, source="config"))
-    some = vectors(past)
+    some = vectors(past, dim=dim)
     rng = np.random.default_rng(1)
     learned = min(past, 2000)
     for i in range(past):
-        arm = specs()[int(rng.integers(ARMS))].id if i < learned else ArmId("arm-00")
+        arm = pool[int(rng.integers(arms))].id if i < learned else ArmId("arm-00")
         if i < learned:
             subject = ev.Subject(embedding=ev.pack(some[i]), tokens=25, willingness_to_pay=0.1)
             quality = float(rng.random())
@@ -107,7 +111,7 @@ def filled_world(name: str, past: int, capacity: int | None = None) -> tuple[Wor
         else:  # what is remembered beyond that needs no further learning to be looked up
             skip(world)  # an event each, so that none of the numbers comes again
             world.history.remember(some[i], Outcome(arm, 0.5, 0.5))
-    index = HybridIndex(DIM, world.history.capacity, rows=world.history)
+    index = HybridIndex(dim, world.history.capacity, rows=world.history)
     ids, stored = world.history.vectors()
     world.history.take_changes()
     index.load(np.array(ids, np.int64), stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,8 +18,9 @@ from bandit_service import clock, wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.conversations import Sent, Turn
+from bandit_service.core.decide import Exploration, Lot, Query, Recalled, lot_of, weigh
 from bandit_service.core.experiments.spec import Rules
-from bandit_service.core.world import new_world
+from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime import deciding, shadows
 from bandit_service.runtime.router import Router, RouterRules
@@ -55,7 +56,7 @@ _decides = st.fixed_dictionaries(
     },
 )
 _commands = st.one_of(
-    st.tuples(st.just("decide"), _decides, st.sampled_from([None, None, "a", "b"])),
+    st.tuples(st.just("decide"), _decides, st.sampled_from([None, "", "a", "b", "gone"])),
     st.tuples(st.just("decide"), _decides, st.none()),
     st.tuples(
         st.just("reward"),
@@ -89,7 +90,12 @@ class _Live:
         world = new_world({name: policies.load(name)}, name, CAPACITY)
         for arm in MANY_ARMS[:3] + MANY_ARMS[4:]:
             price = 1.0 + MANY_ARMS.index(arm)
-            spec = ev.ArmSpec(id=ArmId(arm), usd_per_mtok_in=price, usd_per_mtok_out=price)
+            spec = ev.ArmSpec(
+                id=ArmId(arm),
+                usd_per_mtok_in=price,
+                usd_per_mtok_out=price,
+                usd_per_mtok_cached_in=price / 10,
+            )
             world = apply(world, ev.ArmAdded(ts=1.0, arm=spec, source="api"))
         world = apply(world, ev.PolicyJoined(ts=1.0, policy="knn", key="knn", parameters=b"{}"))
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
@@ -108,8 +114,12 @@ class _Live:
         match verb:
             case "decide":
                 asked = wire.DecideRequest(**which)
-                turn = Turn("talk", what, (), ((what, 400),)) if what else None
-                return router.decide(asked, sent=Sent(500, turn) if turn else None)
+                if what is None:
+                    return router.decide(asked)
+                cached = ((ArmId(what), 250),) if what == "b" else ()
+                warm = tuple((ArmId(arm), 350 - 10 * i) for i, arm in enumerate(MANY_ARMS))
+                turn = Turn("talk", what, cached, warm, 2.5)
+                return router.decide(asked, sent=Sent(400 + 10 * len(what), turn))
             case "reward":
                 id = self.decided[which % len(self.decided)] if self.decided else "none"
                 return router.reward(wire.RewardRequest(decision_id=id, **what))
@@ -185,6 +195,19 @@ def _bits() -> Callable[[int], int]:
     return lambda k: int.from_bytes(chance.bytes(-(-k // 8)), "big") >> -k % 8
 
 
+def _weighed_alone(
+    world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
+) -> list[Lot | Exception]:
+    """What `weigh_many` is to equal."""
+    found: list[Lot | Exception] = []
+    for query, recalled in asked:
+        try:
+            found.append(lot_of(query, recalled, weigh(world, query, recalled, explore)))
+        except Exception as error:  # noqa: BLE001 - it is compared, too
+            found.append(error)
+    return found
+
+
 def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
     ways = []
     for together in (True, False):
@@ -194,6 +217,8 @@ def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
             patch.setattr(deciding, "MOST_TOGETHER", most)
             # when a shadow looks hangs on the clock, and each look is an event with a number
             patch.setattr(shadows, "seen", lambda _world, _decided: False)
+            if not together:
+                patch.setattr(deciding, "weigh_many", _weighed_alone)
             ways.append(asyncio.run(_played(name, turns, together)))
     one, other = ways
     assert one[0] == other[0], "answers"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+
+import msgspec
 import pytest
 
 from bandit_service.core import codec
@@ -38,8 +41,33 @@ def _kept() -> Decisions:
     return codec.load(codec.dump(made), Decisions)
 
 
+def _alive(most_few: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether what decisions came from lives on with them."""
+    monkeypatch.setattr("bandit_service.core.decisions._FEW", most_few)
+
+    class _Bytes(bytearray):
+        """Which can be looked after."""
+
+    dumped = _Bytes(codec.dump(Decisions([("x", _pending("x")), ("y", _pending("y"))])))
+    watched = weakref.ref(dumped)
+    kept = Decisions.unfolded(msgspec.msgpack.decode(dumped, type=dict[str, msgspec.Raw]))
+    del dumped
+    lives = watched() is not None
+    assert kept["x"] == _pending("x")
+    kept.clear()
+    assert watched() is None
+    return lives
+
+
+def test_many_are_views_of_the_snapshot_and_a_few_are_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not _alive(3, monkeypatch)
+    assert _alive(2, monkeypatch)
+
+
 def _encoded(decisions: Decisions) -> list[str]:
-    return [id for id, one in decisions._kept.items() if type(one) is bytes]
+    return [id for id, one in decisions._kept.items() if isinstance(one, msgspec.Raw)]
 
 
 def test_one_is_decoded_when_it_is_asked_for_and_then_it_is_itself() -> None:

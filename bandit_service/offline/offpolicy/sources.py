@@ -98,7 +98,7 @@ def beginning(first: int, asked: Asked, snapshots: Path | None) -> tuple[int, Wo
     return first - 1, new_world({}, "", asked.capacity, asked.per_item)
 
 
-def world_of(found: tuple[Offset, bytes]) -> World:
+def world_of(found: tuple[Offset, bytes | bytearray]) -> World:
     """A snapshot's world without policies and experiments, which would only cost time."""
     world = snapshot.restore_unlearned(snapshot.read(found[1]))
     world.experiments.trials.clear()

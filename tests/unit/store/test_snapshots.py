@@ -34,6 +34,14 @@ def _two(directory: Path) -> tuple[FileSnapshots, Path]:
     return snapshots, newer
 
 
+@pytest.fixture(params=["in one piece", "in pieces"])
+def _read_so(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is read and hashed at once, or in pieces as a large one is."""
+    if request.param == "in pieces":
+        monkeypatch.setattr("store.snapshots._PIECE", 3)
+
+
+@pytest.mark.usefixtures("_read_so")
 def test_cut_at_any_byte_it_is_skipped(tmp_path: Path) -> None:
     snapshots, newer = _two(tmp_path)
     whole = newer.read_bytes()
@@ -47,6 +55,7 @@ def test_cut_at_any_byte_it_is_skipped(tmp_path: Path) -> None:
     assert snapshots.latest("world") == (2, b"state 2")
 
 
+@pytest.mark.usefixtures("_read_so")
 def test_with_any_byte_flipped_it_is_skipped(tmp_path: Path) -> None:
     snapshots, newer = _two(tmp_path)
     whole = newer.read_bytes()
