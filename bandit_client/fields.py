@@ -106,7 +106,8 @@ class ArmFields(TypedDict, total=False):
 
     usd_per_mtok_in, usd_per_mtok_out: prices of a million tokens of prompts and of answers.
     upstream, model: what serves it, for the gateway; request: what every request to it asks, such
-    as a reasoning effort; family: of arms that share what is learned. docs/gateway.md has the rest.
+    as a reasoning effort; family: of arms that share what is learned; kind: chat, embedding or
+    judge; routed: whether a policy may choose it. docs/gateway.md and docs/arms.md have the rest.
     """
 
     usd_per_mtok_in: float
@@ -126,6 +127,9 @@ class ArmFields(TypedDict, total=False):
     aliases: Sequence[str]
     family: str
     request: Mapping[str, Any]
+    kind: str
+    routed: bool
+    dimensions: int
 
 
 class RulesFields(TypedDict, total=False):

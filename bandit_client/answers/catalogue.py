@@ -54,6 +54,9 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     aliases: Other names that its provider may give the model; `*` for any.
     family: What arms have in common that share what is learned; "" for none.
     request: What every request to it asks, such as a reasoning effort.
+    kind: What it is for: chat, embedding or judge.
+    routed: Whether it may be chosen; if not, it answers only who names it.
+    dimensions: Of kind embedding: numbers in each of its vectors.
     retired: Whether it is no longer offered.
     source: Where its configuration comes from.
     observed: What was measured of it.
@@ -77,6 +80,9 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     aliases: list[str] = []
     family: str = ""
     request: dict[str, Any] = {}
+    kind: str = "chat"
+    routed: bool = True
+    dimensions: int | None = None
     retired: bool
     source: str
     observed: Observed

@@ -78,7 +78,7 @@ class ServiceGauges:
         """What serves each arm, and whether it answers."""
         info: set[tuple[str, ...]] = set()
         up: dict[tuple[str, ...], float] = {}
-        for record in self._router.world.offered():
+        for record in self._router.world.catalogue.present():
             spec = record.spec
             label = (self._telemetry.arm_label(spec.id),)
             if label != (metrics.OTHER,):  # of which there may be any number, of many upstreams

@@ -11,9 +11,10 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import is_named_only, not_for_chat
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import Turn
-from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
+from bandit_service.core.errors import NoEligibleArm, Refused, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
     assigned,
@@ -137,15 +138,18 @@ class Recalled:
 def eligible(world: World, query: Query) -> list[ArmRecord]:
     """The arms left after the hard constraints, in the canonical order.
 
-    Raises Unknown for an arm of the allow-list that was never there, and NoEligibleArm saying
-    which constraint excluded which arm.
+    Raises Unknown for an arm of the allow-list that was never there, Refused for one that is not
+    for chat, and NoEligibleArm saying which constraint excluded which arm.
     """
     for id in query.arms or ():
         if id not in world.arms:
             raise Unknown(f"arms: no arm {id!r}; GET /v1/arms lists them", param="arms")
+        if wrong := not_for_chat(world.arms[id].spec):
+            raise Refused(f"arms: {wrong}", param="arms")
     left: list[ArmRecord] = []
     excluded = [f"{id}: retired" for id in query.arms or () if world.arms[id].retired]
-    for record in world.offered():
+    excluded += _unrouted(world, query)
+    for record in world.catalogue.open_to(query.arms):
         why = _excluded(record, query)
         if why:
             excluded.append(f"{record.spec.id}: {why}")
@@ -156,6 +160,18 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
             raise NoEligibleArm("there is no arm: add one with PUT /v1/arms/{id}", param="arms")
         raise NoEligibleArm("no arm is eligible; " + "; ".join(excluded), param=_relax(query))
     return left
+
+
+def _unrouted(world: World, query: Query) -> list[str]:
+    """Which arms of a list a policy may not choose, and what to do about it."""
+    if query.arms is None or len(query.arms) == 1:
+        return []
+    records = (world.arms[id] for id in query.arms)
+    return [
+        f"{one.spec.id}: routed = false, so it has to be named alone"
+        for one in records
+        if not one.retired and is_named_only(one.spec)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +444,8 @@ def _context(
 
 def left_out(world: World, query: Query) -> dict[ArmId, str]:
     """Why each arm that is not eligible is not."""
-    reasons = ((record.spec.id, _excluded(record, query)) for record in world.offered())
+    records = world.catalogue.open_to(query.arms)
+    reasons = ((record.spec.id, _excluded(record, query)) for record in records)
     return {id: why for id, why in reasons if why}
 
 

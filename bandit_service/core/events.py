@@ -18,6 +18,9 @@ from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
 from policies import SURFACE, ArmId, Vector
 
+ARM_KINDS = ("chat", "embedding", "judge")
+"""What an arm is for: only those for chat are chosen by a policy."""
+
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that may be chosen, as it is configured.
@@ -127,6 +130,27 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ArmRequest,
         doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
     ] = NOTHING
+    kind: Annotated[
+        str,
+        doc(
+            "What it is for: chat; embedding, for /v1/embeddings alone; judge, for [[judges]] "
+            "alone.",
+            "chat",
+            enum=ARM_KINDS,
+        ),
+    ] = "chat"
+    routed: Annotated[
+        bool, doc("Whether it may be chosen; if not, it answers only who names it.", True)
+    ] = True
+    dimensions: Annotated[
+        int | None,
+        doc(
+            "Of kind embedding: numbers in each of its vectors.",
+            1_536,
+            minimum=1,
+            maximum=10**6,
+        ),
+    ] = None
 
 
 class Event(

@@ -97,7 +97,7 @@ class World:
         return learner.key or self.learners.serving_key or self.policy.key
 
     def offered(self) -> list[ArmRecord]:
-        """Arms that are not retired, in the canonical order."""
+        """Arms that a policy may choose, in the canonical order."""
         return self.catalogue.offered()
 
     def deciding(self) -> list[str]:

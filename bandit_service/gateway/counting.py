@@ -20,10 +20,10 @@ from bandit_service.gateway.upstreams import read_answer
 async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Reply:
     """The count of the named arm, if its provider speaks this dialect; else the service's guess.
 
-    Raises Unknown if there is no such arm, and UpstreamError.
+    Raises Unknown if there is no such arm, Refused if it is not for chat, and UpstreamError.
     """
     model = model_of(asked.own)
-    spec = None if is_auto(model) else resources.callable_arm(model)
+    spec = None if is_auto(model) else resources.chat_arm(model)
     if spec is None and not is_auto(model):
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
     if spec is None or resources.upstreams.spec(spec.upstream).kind != asked.kind:

@@ -164,8 +164,9 @@ class Exchange:
         if not answered_by_other(self.spec, upstream, model):
             return
         self.other = whole(str(model).strip())[:_LONGEST_NAME]
-        offered = [record.spec for record in self._resources.router.world.offered()]
-        self.by = arm_of(self.other, offered, self.spec.upstream)
+        present = [one.spec for one in self._resources.router.world.catalogue.present()]
+        alike = [spec for spec in present if spec.kind == self.spec.kind]
+        self.by = arm_of(self.other, alike, self.spec.upstream)
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
         if (more := _seldom(self.spec.id)) is not None:
             told = {"arm": self.spec.id, "model": self.other, "more": more or None}

@@ -27,11 +27,11 @@ from bandit_service.gateway import counting, streaming
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
+from bandit_service.gateway.embedding import Embedding
 from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.passthrough import Passthrough
 from bandit_service.gateway.providers import Teller
 from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, forwarded
 from bandit_service.gateway.request_size import size_of
@@ -60,7 +60,7 @@ class Gateway:
     ) -> None:
         self.health = resources.health
         self.budgets = resources.budgets
-        self.passthrough = Passthrough(resources)
+        self.embedding = Embedding(resources)
         self._resources = resources
         self._judges = JudgePool(judges, resources)
         self.duels = Duels(duels, resources, self._judges)
@@ -72,8 +72,8 @@ class Gateway:
         await self._resources.close()
 
     def models(self) -> list[ev.ArmSpec]:
-        """The arms that can be called."""
-        return self._selector.models()
+        """The arms that clients can name, of every kind."""
+        return self._resources.models()
 
     async def count_tokens(self, client: Client, asked: Asked) -> Reply:
         """How many tokens a request of the Messages API has."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import JUDGE, not_for_chat
+from bandit_service.core.errors import Refused
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Upstreams
@@ -35,6 +37,18 @@ class Resources:
         if record is None or record.retired or record.spec.upstream not in self.upstreams:
             return None
         return record.spec
+
+    def chat_arm(self, id: str) -> ev.ArmSpec | None:
+        """The same of an arm for chat. Raises Refused, saying what it is for, if it is not."""
+        spec = self.callable_arm(id)
+        if spec is not None and (wrong := not_for_chat(spec)):
+            raise Refused(f"model: {wrong}", param="model")
+        return spec
+
+    def models(self) -> list[ev.ArmSpec]:
+        """The arms that clients can name, of every kind."""
+        specs = (record.spec for record in self.router.world.catalogue.present())
+        return [spec for spec in specs if spec.upstream in self.upstreams and spec.kind != JUDGE]
 
     async def finish(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Do this to its end, even if the caller is cancelled meanwhile."""

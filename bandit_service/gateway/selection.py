@@ -64,18 +64,21 @@ class ArmSelector:
         self._of_pool: Pool | None = None
         self._specs: dict[str, ev.ArmSpec] = {}
 
-    def models(self) -> list[ev.ArmSpec]:
-        """The arms that can be called."""
-        return list(self._callable().values())
-
-    def _callable(self) -> dict[str, ev.ArmSpec]:
-        """The same by their ids, made anew when the catalogue has changed."""
-        pool, upstreams = self._resources.router.world.catalogue.pool(), self._resources.upstreams
-        if pool is not self._of_pool:
+    def _callable(self, routing: RoutingRequest) -> dict[str, ev.ArmSpec]:
+        """By their ids the arms that can be called for this request: those that a policy may
+        choose, and the one that it names.
+        """
+        resources = self._resources
+        pool = resources.router.world.catalogue.pool()
+        if pool is not self._of_pool:  # the catalogue has changed
             specs = (record.spec for record in pool.records)
-            self._specs = {spec.id: spec for spec in specs if spec.upstream in upstreams}
+            self._specs = {spec.id: spec for spec in specs if spec.upstream in resources.upstreams}
             self._of_pool = pool
-        return self._specs
+        named = routing.decide.arms
+        if not routing.direct or named is None or named[0] in self._specs:
+            return self._specs
+        spec = resources.chat_arm(named[0])
+        return self._specs if spec is None else {**self._specs, spec.id: spec}
 
     async def select(
         self, request: ChatRequest, tried: list[str], *, duel_of: str = "", refused: bool = False
@@ -113,8 +116,9 @@ class ArmSelector:
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
-        fit = resources.upstreams.fit(request.asked, self._callable(), request.pins)
-        turn = self._turn(request, now)
+        specs = self._callable(routing)
+        fit = resources.upstreams.fit(request.asked, specs, request.pins)
+        turn = self._turn(request, specs, now)
         offer = self._offer(request, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
@@ -171,7 +175,9 @@ class ArmSelector:
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)
 
-    def _turn(self, request: ChatRequest, now: float) -> Turn | None:
+    def _turn(
+        self, request: ChatRequest, specs: Mapping[str, ev.ArmSpec], now: float
+    ) -> Turn | None:
         """What is known of the request's conversation; None if it is not to keep its model."""
         if not request.conversation:
             return None
@@ -179,7 +185,7 @@ class ArmSelector:
         turn = known.turn(
             request.conversation,
             request.size.prompt,
-            [spec.id for spec in self._callable().values()],
+            [spec.id for spec in specs.values()],
             now,
             self._resources.settings.sticky_s,
             begins=request.begins,
@@ -205,7 +211,7 @@ class ArmSelector:
         that signed it.
         """
         routing = request.routing
-        specs = self._callable()
+        specs = self._callable(routing)
         named = routing.decide.arms
         if routing.direct:
             assert named is not None
@@ -221,6 +227,11 @@ class ArmSelector:
         ids = [id for id in ids if id not in unsuited]
         if named is not None and not set(named) <= set(specs):
             unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
+            if self._resources.chat_arm(unknown) is not None:
+                raise Refused(
+                    f"arms: {unknown!r} is chosen by no policy (routed = false); name it as model",
+                    param="arms",
+                )
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
@@ -270,11 +281,11 @@ class ArmSelector:
         unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
-        named = routing.decide.arms
-        if len(arms) == len(self._callable()):
+        named, specs = routing.decide.arms, self._callable(routing)
+        if len(arms) == len(specs):
             return {}
         reasons: dict[ArmId, str] = {}
-        for spec in self._callable().values():
+        for spec in specs.values():
             if spec.id in arms or (named is not None and spec.id not in named):
                 continue
             if spec.id in tried:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
@@ -46,17 +49,30 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id", id) != id:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
-    try:
+    chosen = request.app[SETTINGS]
+    with _refusing():
         spec = settings.arm_spec(body | {"id": id})
-        kinds = {each.spec.id: each.spec.kind for each in request.app[SETTINGS].upstreams}
+        kinds = {each.spec.id: each.spec.kind for each in chosen.upstreams}
         settings.check_upstream_of(spec.upstream, kinds)
         settings.check_sayable(spec, kinds)
-    except ValueError as error:
-        raise Refused(str(error), param=str(error).split(":")[0]) from None
     router = request.app[ROUTER]
-    created = await router.put_arm(spec)
+
+    def check(arms: list[ArmSpec]) -> None:
+        with _refusing():
+            settings.check_arm_among(arms, chosen.judges)
+
+    created = await router.put_arm(spec, check=check)
     arm = arm_of(router.world.arms[spec.id], own_alarms(router.world).get(spec.id))
     return reply(arm, 201 if created else 200)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise Refused for a ValueError that names its field."""
+    try:
+        yield
+    except ValueError as error:
+        raise Refused(str(error), param=str(error).split(":")[0]) from None
 
 
 async def delete_arm(request: web.Request) -> web.Response:

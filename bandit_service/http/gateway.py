@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from bandit_service import wire
+from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import fields
@@ -21,11 +22,9 @@ from bandit_service.gateway.request import (
     AUTO,
     CHAT,
     COMPLETIONS,
-    EMBEDDINGS,
     Asked,
     RoutingRequest,
     header,
-    is_auto,
     model_of,
     of_chat,
     of_completion,
@@ -74,17 +73,14 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    """POST /v1/embeddings: to the arm that is named."""
+    """POST /v1/embeddings: to the arm that is named, or to one of those that embed."""
     body = await _body(request)
-    arm = model_of(body)
-    if is_auto(arm):
-        raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
     caller = request[CALLER]
     tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    passthrough = request.app[GATEWAY].passthrough
-    client = _Client(request)
-    return _whole(await passthrough.answer(client, EMBEDDINGS, body, arm, tenant, caller.key))
+    embedding = request.app[GATEWAY].embedding
+    answer = await embedding.answer(_Client(request), body, model_of(body), tenant, caller.key)
+    return _whole(answer)
 
 
 async def models(request: web.Request) -> web.Response:
@@ -127,6 +123,8 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
     """What can be sent as `model`, with the arm that it is."""
     beside = (f"{AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
     arms = request.app[GATEWAY].models()
+    if speaks_anthropic(request):  # whose clients know no other kind
+        arms = [spec for spec in arms if not not_for_chat(spec)]
     return {AUTO: None, **dict.fromkeys(beside), **{spec.id: spec for spec in arms}}
 
 
@@ -141,6 +139,8 @@ def _model(id: str, arm: ArmSpec | None) -> Model:
     }
     return msgspec.structs.replace(
         model,
+        kind=arm.kind,
+        dimensions=arm.dimensions or UNSET,
         context_window=arm.context_window,
         max_output_tokens=arm.max_output_tokens or UNSET,
         capabilities=arm.capabilities,

@@ -472,8 +472,16 @@ class Router:
 
     # --- catalogue ------------------------------------------------------------------------
 
-    async def put_arm(self, spec: ev.ArmSpec, source: str = "api") -> bool:
-        """Add or replace an arm; True when it is new or back. Nothing happens if it is the same."""
+    async def put_arm(
+        self,
+        spec: ev.ArmSpec,
+        source: str = "api",
+        check: Callable[[list[ev.ArmSpec]], None] = lambda _: None,
+    ) -> bool:
+        """Add or replace an arm; True when it is new or back. Nothing happens if it is the same.
+
+        check: is shown the arms that there would be, and raises what stands against them.
+        """
         existed = False
 
         def prepare() -> ev.AnyEvent | None:
@@ -486,6 +494,8 @@ class Router:
             most = self.rules.max_arms
             if record is None and source == "api" and len(self.world.arms) >= most:
                 raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
+            there = self.world.catalogue.present()
+            check([spec, *(one.spec for one in there if one.spec.id != spec.id)])
             kind = ev.ArmUpdated if existed else ev.ArmAdded
             return kind(ts=self.writer.now(), arm=spec, source=source)
 

@@ -13,6 +13,7 @@ from bandit_service.settings.derived import (
     not_configured,
     policy_key,
 )
+from bandit_service.settings.pool import check_arm_among, pool_mistakes
 from bandit_service.settings.reading import (
     PREFIX,
     BadSettings,
@@ -73,6 +74,7 @@ __all__ = [
     "SnapshotSettings",
     "TracingSettings",
     "arm_spec",
+    "check_arm_among",
     "check_sayable",
     "check_upstream_of",
     "digest_of",
@@ -82,6 +84,7 @@ __all__ = [
     "load_policy",
     "not_configured",
     "policy_key",
+    "pool_mistakes",
     "read",
     "rules",
     "service_asked",

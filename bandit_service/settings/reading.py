@@ -20,6 +20,7 @@ from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
+from bandit_service.settings.pool import pool_mistakes
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -188,6 +189,7 @@ def _check_references(
             tables.check_sayable(arm, kinds)
         except ValueError as error:
             mistakes.append(f"arms[{place[arm.id]}].{error}")
+    mistakes += pool_mistakes(found["arms"], found["judges"])
     keys += [key.id for key in found["keys"]]
     for i, item in enumerate(_tables(given["budgets"])):
         id = item.get("id", "*")

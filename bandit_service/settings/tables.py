@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 import policies
+from bandit_service.core.arm_kinds import misconfigured
 from bandit_service.core.arm_request import NOTHING, ArmRequest, check_request, unsayable
 from bandit_service.core.errors import Refused
 from bandit_service.core.events import ArmSpec
@@ -157,6 +158,8 @@ def _check_arm(strict: ArmSpec) -> None:
         check_request(strict.request)
     except ValueError as error:
         raise ValueError(f"request.{error}") from None
+    if wrong := misconfigured(strict):
+        raise ValueError(wrong)
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
 

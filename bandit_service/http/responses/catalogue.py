@@ -7,9 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bandit_service.core.arm_kinds import CHAT, EMBEDDING
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.answers import Calibrated
 from bandit_service.core.fields import doc
+
+MODEL_KINDS = (CHAT, EMBEDDING)
 
 
 class Observed(msgspec.Struct, kw_only=True, frozen=True):
@@ -51,6 +54,10 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
     object: Annotated[str, doc("Always `model`.", "model")]
     created: Annotated[int, doc("Always 0.", 0)]
     owned_by: Annotated[str, doc("Always `bandit`.", "bandit")]
+    kind: Annotated[
+        str,
+        doc("`embedding` is for `/v1/embeddings`, `chat` for the rest.", "chat", enum=MODEL_KINDS),
+    ] = CHAT
     context_window: Annotated[
         int | UnsetType, doc("Of an arm: most tokens of prompt and answer.", 128_000)
     ] = UNSET
@@ -59,6 +66,9 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
     ] = UNSET
     capabilities: Annotated[
         tuple[str, ...] | UnsetType, doc("Of an arm: what it can do.", ["json", "vision"])
+    ] = UNSET
+    dimensions: Annotated[
+        int | UnsetType, doc("Of an embedding arm: numbers in each of its vectors.", 1_536)
     ] = UNSET
     prices: Annotated[
         dict[str, float] | UnsetType,
