@@ -107,7 +107,8 @@ class ArmFields(TypedDict, total=False):
     usd_per_mtok_in, usd_per_mtok_out: prices of a million tokens of prompts and of answers.
     upstream, model: what serves it, for the gateway; request: what every request to it asks, such
     as a reasoning effort; family: of arms that share what is learned; kind: chat, embedding or
-    judge; routed: whether a policy may choose it. docs/gateway.md and docs/arms.md have the rest.
+    judge; routed: whether a policy may choose it; deployments: upstreams in the place of one.
+    docs/gateway.md and docs/arms.md have the rest.
     """
 
     usd_per_mtok_in: float
@@ -130,6 +131,7 @@ class ArmFields(TypedDict, total=False):
     kind: str
     routed: bool
     dimensions: int
+    deployments: Sequence[Mapping[str, Any]]
 
 
 class RulesFields(TypedDict, total=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bandit_service.core.deployments import calls_of
 from bandit_service.core.events import ArmSpec
 
 CHAT, EMBEDDING, JUDGE = "chat", "embedding", "judge"
@@ -88,4 +89,4 @@ def grades_itself(judge: ArmSpec, arms: Iterable[ArmSpec]) -> str:
 
 def _called(spec: ArmSpec) -> set[tuple[str, str]]:
     """Upstream and model's name there; nothing of an arm that is not called."""
-    return {(spec.upstream, spec.model or spec.id)} if spec.upstream else set()
+    return {(each.upstream, each.model or each.id) for each in calls_of(spec)}

@@ -22,6 +22,52 @@ ARM_KINDS = ("chat", "embedding", "judge")
 """What an arm is for: only those for chat are chosen by a policy."""
 
 
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of several upstreams that serve the model of an arm. What is left out is the arm's."""
+
+    id: Annotated[str, doc("Its name; the id of its upstream if empty.", "eu", maxLength=128)] = ""
+    upstream: Annotated[str, doc("Id of the upstream.", "azure-eu", maxLength=256)]
+    model: Annotated[
+        str, doc("The model's name there; the arm's if empty.", "gpt-5-mini-eu", maxLength=256)
+    ] = ""
+    priority: Annotated[
+        int,
+        doc(
+            "The lowest is called first, the next where none of it answers.",
+            0,
+            minimum=0,
+            maximum=1_000,
+        ),
+    ] = 0
+    weight: Annotated[
+        float,
+        doc(
+            "Its share of the calls among those of one priority.",
+            1.0,
+            exclusiveMinimum=0,
+            maximum=1e6,
+        ),
+    ] = 1.0
+    max_running: Annotated[
+        int, doc("Most calls at a time there; 0 for no bound.", 0, minimum=0, maximum=10**6)
+    ] = 0
+    usd_per_mtok_in: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.25, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_out: Annotated[
+        float | None, doc("Its own price, as of an arm.", 2.0, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cached_in: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.025, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cache_write: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.3, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cache_write_1h: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.5, minimum=0, maximum=1e5)
+    ] = None
+
+
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that may be chosen, as it is configured.
 
@@ -151,6 +197,14 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             maximum=10**6,
         ),
     ] = None
+    deployments: Annotated[
+        tuple[Deployment, ...],
+        doc(
+            "Upstreams that serve the same model, in the place of `upstream`.",
+            [{"upstream": "azure-eu"}, {"upstream": "azure-us"}],
+            maxItems=16,
+        ),
+    ] = ()
 
 
 class Event(
@@ -364,7 +418,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     prior: taught beforehand, by a warm start.
     prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
     there, None if that was not reported; set by the service where the arm answered. calls: hashes
-    of the ids of the tools that it called.
+    of the ids of the tools that it called. deployment: the one of the arm's that answered.
     revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
     `quality` and `reward` are then what was expected at the decision, in the place of what came.
     """
@@ -387,6 +441,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     cached_tokens: int | None = None
     calls: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
+    deployment: str = ""
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):

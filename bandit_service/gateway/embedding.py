@@ -14,7 +14,9 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.arm_kinds import JUDGE, embedders, not_for_chat
+from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Busy, Refused, ServiceError, Unknown
+from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
@@ -90,7 +92,7 @@ class Embedding:
         well = [
             spec
             for spec in arms
-            if health.available(spec.id, now) and not health.full(spec.id, spec.max_running)
+            if deployments.available(spec, health, now) and not deployments.full(spec, health)
         ]
         return sorted(well or arms, key=lambda spec: (likely_usd(spec, size), spec.id))
 
@@ -105,24 +107,32 @@ class Embedding:
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
-        if resources.health.full(arm, spec.max_running):
+        if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
-        router, usd = resources.router, max_usd(spec, size)
+        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
         now = router.writer.now()
         resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
         account = CallerAccount(resources, router.writer.new_id(now), usd, tenant, key)
         headers = {"x-arm": str(arm)}
+        exchange = Exchange(resources, spec, size, account, key=account.id)
+
+        async def ask() -> dict[str, Any]:
+            answer = await exchange.whole(EMBEDDINGS, body, forwarded(client.headers))
+            exchange.usage = _of_the_prompt(exchange.usage)
+            if not body.get("dimensions") and (wrong := wrong_length(answer, spec.dimensions)):
+                raise _failed(wrong, exchange.usage)
+            return answer
+
         try:
-            async with Exchange(resources, spec, size, account) as exchange:
+            async with exchange:
                 with client.waiting():
-                    answer = await exchange.whole(EMBEDDINGS, body, forwarded(client.headers))
-                exchange.usage = _of_the_prompt(exchange.usage)
-                if not body.get("dimensions") and (wrong := wrong_length(answer, spec.dimensions)):
-                    raise _failed(wrong, exchange.usage)
-                cost = cost_usd(exchange.usage, spec)
+                    answer = await exchange.over(ask)
+                cost = cost_usd(exchange.usage, exchange.spec)
                 resources.telemetry.passed(arm, likely_usd(spec, size) if cost is None else cost)
         except Failed as failed:
             raise upstream_error(arm, failed) from None
+        if exchange.deployment:
+            headers["x-deployment"] = exchange.deployment
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
         return Reply(msgspec.json.encode(answer), headers)

@@ -183,6 +183,7 @@ class Gateway:
             selection.max_usd,
             duel=request.may_duel and self.duels.drawn(selection.decided.id),
             before=[each for each, _ in refused],
+            vendor=selection.vendor,
         )
 
     async def _unanswered(
@@ -212,23 +213,37 @@ class Gateway:
         if stream is not None:
             await self._streamed(stream, request, exchange)
             return None
-        asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream)
         async with exchange:
-            answer = await exchange.whole(said.path, said.body, said.headers)
-            if asked.passes(upstream.kind):
-                told = exchange.raw | {"id": exchange.decided.id}
-            else:
-                told = _told(asked, answer, exchange)
+            answer, told = await exchange.over(lambda: self._whole(request, exchange))
         self._judge(request, exchange, answer_text(answer))
         headers = exchange.answer_headers()
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
         return Reply(msgspec.json.encode(told), headers)
 
+    async def _whole(
+        self, request: ChatRequest, exchange: RoutedExchange
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer in OpenAI's shape, and as the client is told it."""
+        asked, upstream = request.asked, self._upstream(exchange)
+        said = request.to(upstream)
+        answer = await exchange.whole(said.path, said.body, said.headers)
+        if asked.passes(upstream.kind):
+            return answer, exchange.raw | {"id": exchange.decided.id}
+        return answer, _told(asked, answer, exchange)
+
     async def _streamed(
         self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
     ) -> None:
+        async with exchange:
+            answer = await exchange.over(lambda: self._passed_on(stream, request, exchange))
+        if answer.complete:
+            self._judge(request, exchange, answer.whole_text())
+
+    async def _passed_on(
+        self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
+    ) -> StreamedAnswer:
+        """The stream, once it has ended. Raises Failed or Rejected before its first word."""
         asked, upstream = request.asked, self._upstream(exchange)
         said = request.to(upstream)
         hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
@@ -242,18 +257,14 @@ class Gateway:
         )
         stream.headers = exchange.answer_headers()
         max_bytes = self._resources.settings.max_answer_bytes
-        async with (
-            exchange,
-            exchange.sent(said.path, said.body, said.headers) as (response, span),
-        ):
+        async with exchange.sent(said.path, said.body, said.headers) as (response, span):
             try:
                 await streaming.pass_on(stream, response, exchange, answer, max_bytes)
             except Failed as failed:  # before it began, but its cost may have been reported
                 failed.usage = failed.usage or answer.usage
                 raise
             span.streamed(answer, exchange.first_token_s)
-        if answer.complete:
-            self._judge(request, exchange, answer.whole_text())
+        return answer
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return self._resources.upstreams.spec(exchange.spec.upstream)
@@ -276,13 +287,18 @@ class Gateway:
             request.size,
             selection.max_usd,
             purpose="duel",
+            vendor=selection.vendor,
         )
-        upstream = self._upstream(exchange)
-        said = request.to(upstream, whole=True)
-        own = request.own_headers if request.asked.passes(upstream.kind) else {}
+
+        async def ask() -> dict[str, Any]:
+            upstream = self._upstream(exchange)
+            said = request.to(upstream, whole=True)
+            own = request.own_headers if request.asked.passes(upstream.kind) else {}
+            return await exchange.whole(said.path, said.body, own)
+
         try:
             async with exchange:
-                answer = await exchange.whole(said.path, said.body, own)
+                answer = await exchange.over(ask)
         except Rejected:
             await exchange.outdone()  # the first arm answered it
             return None

@@ -11,7 +11,8 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
-from bandit_service.core.conversations import Sent, Turn
+from bandit_service.core.conversations import KEPT_S, Sent, Turn
+from bandit_service.core.deployments import calls_of, name_of
 from bandit_service.core.errors import (
     BudgetExhausted,
     Busy,
@@ -21,6 +22,7 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.pool import Pool
+from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
@@ -38,21 +40,23 @@ _SELDOM = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A decision, and the most that its call may cost."""
+    """A decision, and the most that its call may cost. vendor: as of `RoutedExchange`."""
 
     decided: ev.Decided
     max_usd: float
+    vendor: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
     """The arms that may be drawn. reason: of `staying.REASONS`, where it is known before the draw.
-    barred: why the conversation keeps others out.
+    barred: why the conversation keeps others out. vendor: who signed its thinking.
     """
 
     ids: list[str]
     reason: str = ""
     barred: Mapping[str, str] = field(default_factory=dict)
+    vendor: tuple[str, str] | None = None
 
 
 class ArmSelector:
@@ -72,7 +76,7 @@ class ArmSelector:
         pool = resources.router.world.catalogue.pool()
         if pool is not self._of_pool:  # the catalogue has changed
             specs = (record.spec for record in pool.records)
-            self._specs = {spec.id: spec for spec in specs if spec.upstream in resources.upstreams}
+            self._specs = {spec.id: spec for spec in specs if resources.serves(spec)}
             self._of_pool = pool
         named = routing.decide.arms
         if not routing.direct or named is None or named[0] in self._specs:
@@ -105,8 +109,8 @@ class ArmSelector:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
-            arm = selection.decided.arm
-            if not resources.health.full(arm, resources.router.world.arms[arm].spec.max_running):
+            spec = resources.router.world.arms[selection.decided.arm].spec
+            if not deployments.full(spec, resources.health):
                 return selection
             # other requests took its last place meanwhile
 
@@ -158,7 +162,7 @@ class ArmSelector:
             budgets.settle(waiting)
         if decided.before:
             resources.telemetry.conversation_went_on(decided.stayed, decided.why)
-        return Selection(decided, costs[decided.arm])
+        return Selection(decided, costs[decided.arm], offer.vendor)
 
     def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
         """What is held for a call.
@@ -166,7 +170,9 @@ class ArmSelector:
         If nothing bounds its answer, that is all that the budget has left, if that is several times
         what the call usually costs.
         """
-        spec = arm.spec
+        return max(self._max_usd_at(arm, each, size, left) for each in self._calls(arm.spec))
+
+    def _max_usd_at(self, arm: ArmRecord, spec: ev.ArmSpec, size: Size, left: float) -> float:
         output_limit = self._resources.upstreams.output_limit(spec.upstream)
         usd = max_usd(spec, size, output_limit)
         size = size.configured(spec.request)
@@ -174,6 +180,10 @@ class ArmSelector:
             return usd
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)
+
+    def _calls(self, spec: ev.ArmSpec) -> list[ev.ArmSpec]:
+        """The arm as it may be called, at each upstream that is configured."""
+        return [each for each in calls_of(spec) if each.upstream in self._resources.upstreams]
 
     def _turn(
         self, request: ChatRequest, specs: Mapping[str, ev.ArmSpec], now: float
@@ -220,7 +230,8 @@ class ArmSelector:
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
             if refused := unsuited.get(named[0]):
                 raise refused
-            return _Offer(self._with_room(named, specs), "direct")
+            _, vendor = self._signer(request, turn, specs)
+            return _Offer(self._with_room(named, specs), "direct", vendor=vendor)
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
         if ids and all(id in unsuited for id in ids):
             raise unsuited[ids[0]]
@@ -236,11 +247,10 @@ class ArmSelector:
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
+        signer, vendor = self._signer(request, turn, specs)
         if turn is not None:
-            known = self._resources.router.world.conversations
-            signer = turn.before or known.answered_last(turn.conversation)
-            if request.signed and signer in specs:  # a signature outlasts what is cached
-                barred = self._other_vendors(signer, ids, specs)
+            if vendor is not None:
+                barred = self._other_vendors(vendor, ids, specs)
                 ids = [id for id in ids if id not in barred]
                 if not ids:
                     raise Unavailable(
@@ -250,24 +260,44 @@ class ArmSelector:
                 reason = reason or ("signed_thinking" if barred else "")
             if request.in_loop and turn.before in ids and not duel_of:
                 barred |= {id: _IN_LOOP for id in ids if id != turn.before}
-                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred)
-        ids, now = self._with_room(ids, specs), time.monotonic()
-        answering = [id for id in ids if self._resources.health.available(id, now)]
-        return _Offer(answering or ids, reason, barred)
+                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred, vendor)
+        ids, now, health = self._with_room(ids, specs), time.monotonic(), self._resources.health
+        answering = [id for id in ids if deployments.available(specs[id], health, now)]
+        return _Offer(answering or ids, reason, barred, vendor)
+
+    def _signer(
+        self, request: ChatRequest, turn: Turn | None, specs: Mapping[str, ev.ArmSpec]
+    ) -> tuple[str, tuple[str, str] | None]:
+        """The arm whose provider signed the conversation's thinking, and who that is."""
+        if turn is None or not request.signed:
+            return "", None
+        router, upstreams = self._resources.router, self._resources.upstreams
+        known = router.world.conversations
+        signer = turn.before or known.answered_last(turn.conversation)
+        if signer not in specs:
+            return signer, None
+        spec, now = specs[signer], router.writer.now()
+        # a signature outlasts what is cached
+        last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
+        at = next((each for each in spec.deployments if name_of(each) == last), None)
+        upstream = at.upstream if at is not None else self._calls(spec)[0].upstream
+        return signer, vendor_of(upstreams.spec(upstream)) if upstream in upstreams else None
 
     def _other_vendors(
-        self, before: str, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
+        self, signed: tuple[str, str], ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
     ) -> dict[str, str]:
-        """The arms whose provider cannot read what that of the arm of before signed."""
+        """The arms none of whose providers can read what this one signed."""
         spec = self._resources.upstreams.spec
-        signed = vendor_of(spec(specs[before].upstream))
-        others = (id for id in ids if vendor_of(spec(specs[id].upstream)) != signed)
-        return dict.fromkeys(others, _SIGNED)
+        return {
+            id: _SIGNED
+            for id in ids
+            if all(vendor_of(spec(each.upstream)) != signed for each in self._calls(specs[id]))
+        }
 
     def _with_room(self, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
         """The arms that may be called once more. Raises Busy if there are none."""
         health = self._resources.health
-        free = [id for id in ids if not health.full(id, specs[id].max_running)]
+        free = [id for id in ids if not deployments.full(specs[id], health)]
         if not free:
             raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
         return free

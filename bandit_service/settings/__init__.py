@@ -44,8 +44,7 @@ from bandit_service.settings.sections import (
 from bandit_service.settings.tables import (
     BesideSpec,
     arm_spec,
-    check_sayable,
-    check_upstream_of,
+    check_served,
 )
 from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
 
@@ -75,8 +74,7 @@ __all__ = [
     "TracingSettings",
     "arm_spec",
     "check_arm_among",
-    "check_sayable",
-    "check_upstream_of",
+    "check_served",
     "digest_of",
     "experiment_rules",
     "exploration",

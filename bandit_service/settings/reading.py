@@ -183,6 +183,13 @@ def _check_references(
                 tables.check_upstream_of(named, upstreams)
             except ValueError as error:
                 mistakes.append(f"arms[{i}].{error}")
+        for k, each in enumerate(_tables(item.get("deployments"))):
+            named = each.get("upstream")
+            if named and isinstance(named, str):
+                try:
+                    tables.check_upstream_of(named, upstreams)
+                except ValueError as error:
+                    mistakes.append(f"arms[{i}].deployments[{k}].{error}")
     kinds = {each.spec.id: each.spec.kind for each in found["upstreams"]}
     for arm in found["arms"]:
         try:

@@ -1,7 +1,8 @@
 """Every metric once: its name, help text, labels and buckets, as an attribute of `Metrics`.
 
-Labels are bounded: arms by MOST_ARMS, experiments by MOST_EXPERIMENTS (`other` beyond), everything
-else by the code or the configuration. Never a user's text or id.
+Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, experiments by
+MOST_EXPERIMENTS (`other` beyond), everything else by the code or the configuration. Never a user's
+text or id.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MOST_ESTIMATED = 15
 MOST_PROBABILITIES = 40
 """Probabilities of arms, of all policies together."""
 
+MOST_DEPLOYMENTS = 50
+"""Deployments with series of their own, of all arms together."""
 MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
 """Experiments, and variants of all of them together, with a label of their own."""
 
@@ -507,6 +510,17 @@ class Metrics:
             "bandit_upstream_up",
             "1 offered, 0 masked after failures, 0.5 due for a probe.",
             ("arm",),
+        )
+        self.deployment_up = make.gauges(
+            "bandit_deployment_up",
+            "Of an arm with several deployments: 1 called, 0 masked after failures, 0.5 due for a "
+            "probe.",
+            ("arm", "deployment"),
+        )
+        self.deployment_failures = make.counters(
+            "bandit_deployment_failures_total",
+            "Calls of a deployment that gave no answer, by kind: failed or timeout.",
+            ("arm", "deployment", "kind"),
         )
         self.sent_again = make.counters(
             "bandit_upstream_sent_again_total",

@@ -15,6 +15,7 @@ from bandit_service.cli.arm_tables import arm_table, document, upstream_table, w
 from bandit_service.cli.options import USAGE_ERROR, Usage, config
 from bandit_service.core.arm_kinds import CHAT, EMBEDDING
 from bandit_service.core.arm_request import EFFORTS
+from bandit_service.core.deployments import upstreams_of
 from bandit_service.data.known_models import KnownModel, KnownModels, known_models
 
 _REQUEST = ("thinking_budget", "output_limit", "temperature", "service_tier")
@@ -75,7 +76,7 @@ def _list(args: argparse.Namespace) -> int:
         ]
         more = "".join(f"  {word}" for word in words if word)
         print(
-            f"{arm.id:<28} {arm.upstream or '-':<12} {arm.usd_per_mtok_in:>8g} in "
+            f"{arm.id:<28} {','.join(upstreams_of(arm)) or '-':<12} {arm.usd_per_mtok_in:>8g} in "
             f"{arm.usd_per_mtok_out:>8g} out{more}{f'  {json.dumps(asked)}' if asked else ''}"
         )
     return 0

@@ -30,6 +30,39 @@ class Observed(msgspec.Struct, kw_only=True, frozen=True):
     ] = UNSET
 
 
+STATES = ("closed", "half open", "open")
+
+
+class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether one of an arm's deployments answers."""
+
+    id: Annotated[str, doc("Its name.", "eu")]
+    upstream: Annotated[str, doc("What serves it.", "azure-eu")]
+    state: Annotated[
+        str,
+        doc(
+            "closed: called; open: masked after failures; half open: due for a probe.",
+            "closed",
+            enum=STATES,
+        ),
+    ]
+    running: Annotated[int, doc("Calls under way.", 2)]
+    failures: Annotated[int, doc("Calls that failed since one last answered.", 0)]
+
+
+class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether an arm answers, as this process sees it."""
+
+    state: Annotated[
+        str,
+        doc("As of a deployment; of several that of the best.", "closed", enum=STATES),
+    ]
+    running: Annotated[int, doc("Calls under way.", 3)]
+    deployments: Annotated[
+        list[DeploymentHealth], doc("Each deployment, if the arm has any; else empty.")
+    ]
+
+
 class Arm(ArmSpec, kw_only=True, frozen=True):
     """An arm of the catalogue: its configuration, and what was measured of it."""
 
@@ -39,6 +72,9 @@ class Arm(ArmSpec, kw_only=True, frozen=True):
         doc("Where its configuration comes from.", "config", enum=["config", "api"]),
     ]
     observed: Annotated[Observed, doc("What was measured of it.")]
+    health: Annotated[
+        ArmHealth | UnsetType, doc("Whether it answers; absent if no upstream serves it.")
+    ] = UNSET
 
 
 class Arms(msgspec.Struct, kw_only=True, frozen=True):
