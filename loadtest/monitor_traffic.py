@@ -27,7 +27,8 @@ _MAX_TOKENS = 1_000
 
 
 def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
-    """Recorded arms behind their upstream and one that is down; a budget, a judge, duels, an
+    """Recorded arms behind their upstream, the last also at one that is down, where an arm of its
+    own is; a budget, a judge, duels, an
     experiment with a shadow, and a hold-out. The log is in `scratch`, the models in `data_dir`.
     """
     cheapest = min(recorded.arms, key=lambda arm: arm.usd_per_mtok_out).id
@@ -57,12 +58,15 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         lines += [
             "[[arms]]",
             f"id = {json.dumps(arm.id)}",
-            'upstream = "recorded"',
             f"usd_per_mtok_in = {arm.usd_per_mtok_in!r}",
             f"usd_per_mtok_out = {arm.usd_per_mtok_out!r}",
             f"context_window = {arm.context_window}",
             f"expected_output_tokens = {arm.expected_output_tokens}",
         ]
+        places = ["down", "recorded"] if arm is recorded.arms[-1] else []
+        for i, place in enumerate(places):
+            lines += ["[[arms.deployments]]", f'upstream = "{place}"', f"priority = {i}"]
+        lines += [] if places else ['upstream = "recorded"']
     return "\n".join(lines) + "\n"
 
 

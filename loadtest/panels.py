@@ -322,6 +322,13 @@ UPSTREAMS = Page("Do the providers answer?", (
              "group_left (upstream) bandit_arm_info)", "{{upstream}}", low=0),
         _one("Answers by arm", "reqps", _rate("bandit_upstream_seconds_count", "arm"), "{{arm}}",
              low=0),
+        _one("Deployments: 1 called, 0.5 due for a probe, 0 masked", "short",
+             "min by (arm, deployment) (bandit_deployment_up)", "{{arm}} {{deployment}}", low=0,
+             high=1),
+        _one("Failures by deployment", "reqps",
+             _rate("bandit_deployment_failures_total", "arm, deployment, kind"),
+             "{{arm}} {{deployment}} {{kind}}", low=0,
+             help="Another deployment of the arm was asked, so that its failures are not the arm's."),
         Panel("Sent again, and clients that left", "reqps", (
             (_rate("bandit_upstream_sent_again_total", "upstream"), "sent again: {{upstream}}"),
             (_rate("bandit_clients_left_total"), "clients left")), low=0),

@@ -22,7 +22,7 @@ MOST_ESTIMATED = 15
 MOST_PROBABILITIES = 40
 """Probabilities of arms, of all policies together."""
 
-MOST_DEPLOYMENTS = 50
+MOST_DEPLOYMENTS = 20
 """Deployments with series of their own, of all arms together."""
 MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
 """Experiments, and variants of all of them together, with a label of their own."""
@@ -432,8 +432,8 @@ class Metrics:
         )
         self.arm_info = make.gauges(
             "bandit_arm_info",
-            "An arm that is offered: its upstream and the model's name there, always "
-            "1; both empty where no upstream serves it.",
+            "An arm that is not retired: its upstream (those of its deployments, with commas) and "
+            "the model's name there, always 1; both empty where no upstream serves it.",
             ("arm", "upstream", "model"),
         )
         self.arms_offered = make.gauge("bandit_arms_offered", "Arms that can be chosen.")
