@@ -328,7 +328,7 @@ UPSTREAMS = Page("Do the providers answer?", (
         _one("Failures by deployment", "reqps",
              _rate("bandit_deployment_failures_total", "arm, deployment, kind"),
              "{{arm}} {{deployment}} {{kind}}", low=0,
-             help="Another deployment of the arm was asked, so that its failures are not the arm's."),
+             help="Another deployment was asked, so they are not the arm's failures."),
         Panel("Sent again, and clients that left", "reqps", (
             (_rate("bandit_upstream_sent_again_total", "upstream"), "sent again: {{upstream}}"),
             (_rate("bandit_clients_left_total"), "clients left")), low=0),
