@@ -184,6 +184,10 @@ class Conversations:
         there = (each for each in self._visits(conversation) if each.arm == arm)
         return next((each.deployment for each in there if ts - each.ts <= kept_s), "")
 
+    def answered_by(self, conversation: str) -> tuple[Visit, ...]:
+        """The last answer of each arm that is remembered, oldest first."""
+        return self._visits(conversation)
+
     def called(self, conversation: str, calls: Sequence[str]) -> ArmId:
         """The arm that called one of these tools last; "" if none is known."""
         talk = self.talks.get(conversation)

@@ -52,6 +52,12 @@ def calls_of(spec: ArmSpec) -> Iterator[ArmSpec]:
         yield spec
 
 
+def calls_in(spec: ArmSpec, name: str) -> list[ArmSpec]:
+    """The arm as it is called at the deployment of this name; in every way if it has none such."""
+    at = [called_at(spec, each) for each in spec.deployments if name_of(each) == name]
+    return at or list(calls_of(spec))
+
+
 def upstreams_of(spec: ArmSpec) -> tuple[str, ...]:
     """The upstreams that serve the arm."""
     if spec.deployments:

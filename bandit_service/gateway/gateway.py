@@ -15,6 +15,7 @@ import msgspec
 
 from bandit_service import clock
 from bandit_service.core import events as ev
+from bandit_service.core.deployments import calls_in
 from bandit_service.core.errors import (
     BudgetExhausted,
     Busy,
@@ -42,7 +43,14 @@ from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
-from bandit_service.gateway.turns import begins, hashed, is_signed, open_calls
+from bandit_service.gateway.turns import (
+    begins,
+    has_reasoning,
+    hashed,
+    is_signed,
+    open_calls,
+    vendor_of,
+)
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
@@ -226,7 +234,7 @@ class Gateway:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The answer in OpenAI's shape, and as the client is told it."""
         asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream)
+        said = request.to(upstream, thought=self._thought(request, upstream))
         answer = await exchange.whole(said.path, said.body, said.headers)
         if asked.passes(upstream.kind):
             return answer, exchange.raw | {"id": exchange.decided.id}
@@ -245,7 +253,7 @@ class Gateway:
     ) -> StreamedAnswer:
         """The stream, once it has ended. Raises Failed or Rejected before its first word."""
         asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream)
+        said = request.to(upstream, thought=self._thought(request, upstream))
         hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
         plain = asked.kind == upstream.kind == "openai"
         answer = StreamedAnswer(
@@ -268,6 +276,23 @@ class Gateway:
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return self._resources.upstreams.spec(exchange.spec.upstream)
+
+    def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
+        """Whether this provider may have thought what the request tells of earlier turns: it, or
+        nobody who is known, answered one of them.
+        """
+        if not (request.conversation and has_reasoning(request.body)):
+            return True
+        world, spec = self._resources.router.world, self._resources.upstreams.spec
+        visits = world.conversations.answered_by(request.conversation)
+        calls = (
+            call.upstream
+            for visit in visits
+            if visit.arm in world.arms
+            for call in calls_in(world.arms[visit.arm].spec, visit.deployment)
+        )
+        known = {vendor_of(spec(id)) for id in calls if id in self._resources.upstreams}
+        return not known or vendor_of(upstream) in known
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""
@@ -292,7 +317,8 @@ class Gateway:
 
         async def ask() -> dict[str, Any]:
             upstream = self._upstream(exchange)
-            said = request.to(upstream, whole=True)
+            thought = self._thought(request, upstream)
+            said = request.to(upstream, whole=True, thought=thought)
             own = request.own_headers if request.asked.passes(upstream.kind) else {}
             return await exchange.whole(said.path, said.body, own)
 

@@ -24,6 +24,7 @@ from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.sessions import conversation
 from bandit_service.gateway.translation import refusal
+from bandit_service.gateway.turns import without_reasoning
 from bandit_service.settings.upstreams import UpstreamSpec
 
 AUTO = "auto"
@@ -127,14 +128,19 @@ class ChatRequest:
         """As a chat or text completion."""
         return self.asked.body
 
-    def to(self, upstream: UpstreamSpec, *, whole: bool = False) -> Said:
-        """What is sent to this upstream; whole: not as a stream, whatever the client wants."""
+    def to(self, upstream: UpstreamSpec, *, whole: bool = False, thought: bool = True) -> Said:
+        """What is sent to this upstream; whole: not as a stream, whatever the client wants.
+
+        thought: what was thought in earlier turns may be this provider's.
+        """
         if self.asked.passes(upstream.kind):
             path, body = self.asked.front.OWN_PATH, dict(self.asked.own)
             headers = self.headers | self.own_headers
         else:
             path, body, headers = self.asked.path, dict(self.body), self.headers
             if self.asked.kind != "openai" and upstream.kind == "openai":
+                if not thought:
+                    body = without_reasoning(body)
                 limit = body.pop("max_completion_tokens", None)
                 body |= {} if limit is None else {upstream.limit_field: limit}
             if body.get("stream") and upstream.stream_usage:

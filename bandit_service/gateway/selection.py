@@ -12,7 +12,7 @@ import msgspec
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import KEPT_S, Sent, Turn
-from bandit_service.core.deployments import calls_of, name_of
+from bandit_service.core.deployments import calls_in, calls_of
 from bandit_service.core.errors import (
     BudgetExhausted,
     Busy,
@@ -279,9 +279,8 @@ class ArmSelector:
         spec, now = specs[signer], router.writer.now()
         # a signature outlasts what is cached
         last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
-        at = next((each for each in spec.deployments if name_of(each) == last), None)
-        upstream = at.upstream if at is not None else self._calls(spec)[0].upstream
-        return signer, vendor_of(upstreams.spec(upstream)) if upstream in upstreams else None
+        at = [each.upstream for each in calls_in(spec, last) if each.upstream in upstreams]
+        return signer, vendor_of(upstreams.spec(at[0])) if at else None
 
     def _other_vendors(
         self, signed: tuple[str, str], ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]

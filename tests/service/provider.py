@@ -78,6 +78,9 @@ class Provider:
                 await self._never()
             case "not json":
                 return web.Response(text="<html>", content_type="text/html")
+            case "billed failure":
+                told = {"error": {"message": "overloaded"}, "usage": _USAGE}
+                return web.json_response(told)
             case "no choices":
                 return web.json_response({"ok": True})
             case "rejected":

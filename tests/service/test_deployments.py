@@ -393,6 +393,54 @@ async def test_every_front_reaches_the_other_deployment_of_every_dialect(
         assert [each["state"] for each in health["deployments"]] == ["open", "closed"]
 
 
+async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
+    tmp_path: Path, models: Path
+) -> None:
+    (tmp_path / "key").write_text(dialects.KEY)
+    async with dialects.speaking() as (one, first), dialects.speaking() as (two, second):
+        upstreams = [
+            {"id": id, "kind": "anthropic", "base_url": url, "key_file": str(tmp_path / "key")}
+            for id, url in (("one", first), ("two", second))
+        ]
+        environ = {
+            "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}]),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
+            "BANDIT_POLICY_NAME": "uniform",
+        }
+        async with (
+            serving(tmp_path / "var", models, **environ) as client,
+            anthropic.AsyncAnthropic(base_url=client.url, api_key="none", max_retries=0) as claude,
+        ):
+            turns: list[Any] = [*HELLO]
+            await claude.messages.create(model="auto", max_tokens=9, messages=turns)
+            thought = {"type": "thinking", "thinking": "Hm.", "signature": dialects.SIGNED}
+            said = [thought, {"type": "text", "text": "Hi"}]
+            turns += [{"role": "assistant", "content": said}, MORE]
+            one.how = "overloaded"
+            for model in ("auto", "model"):
+                with pytest.raises(anthropic.APIStatusError, match="gave no answer"):
+                    await claude.messages.create(model=model, max_tokens=9, messages=turns)
+            assert not two.seen
+            raw = await claude.messages.with_raw_response.create(
+                model="auto", max_tokens=9, messages=[*HELLO, SAID, MORE]
+            )
+            assert raw.headers["x-deployment"] == "two", "what is not signed may go anywhere"
+
+
+async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
+    tmp_path: Path, models: Path
+) -> None:
+    budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
+    async with deployed(tmp_path, models, BANDIT_BUDGETS=budgets) as it:
+        it.one.behaviour["model"] = "billed failure"
+        _, headers, _ = await it.ask()
+        signals = await signals_of(it.client, headers["x-decision-id"])
+        assert signals["cost_usd"] == pytest.approx(COST)
+        _, rows = await it.client.get("/v1/budgets")
+        assert rows["budgets"][0]["spent_usd"] == pytest.approx(2 * COST)
+        assert rows["budgets"][0]["held_usd"] == 0.0
+
+
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"upstream": "p"}, "arms[0].upstream: leave it out, since each of the deployments names"),
     ({"deployments": [{"upstream": "q"}]}, "deployments[0].upstream: there is no [[upstreams]]"),
