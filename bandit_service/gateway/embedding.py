@@ -127,8 +127,9 @@ class Embedding:
             async with exchange:
                 with client.waiting():
                     answer = await exchange.over(ask)
-                cost = cost_usd(exchange.usage, exchange.spec)
-                resources.telemetry.passed(arm, likely_usd(spec, size) if cost is None else cost)
+                at = exchange.spec
+                cost = cost_usd(exchange.usage, at)
+                resources.telemetry.passed(arm, likely_usd(at, size) if cost is None else cost)
         except Failed as failed:
             raise upstream_error(arm, failed) from None
         if exchange.deployment:

@@ -125,6 +125,8 @@ class Exchange:
         another only if it says that it cannot do it, as others may be of another version.
         """
         targets = self._targets()
+        if not targets:  # the arm has changed since it was chosen
+            raise Failed("none of the upstreams of its deployments is configured")
         for target in targets[:-1]:
             self._begin_at(target)
             try:
@@ -140,6 +142,8 @@ class Exchange:
         return await ask()
 
     def _targets(self) -> list[Target]:
+        if not self.arm.deployments:
+            return targets_of(self.arm)
         resources = self._resources
         seed, now = resources.router.rules.explore.seed, time.monotonic()
         last = self._last()

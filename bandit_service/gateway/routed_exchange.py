@@ -194,6 +194,7 @@ class RoutedExchange(Exchange):
         counts = counts_of(usage)
         cost = cost_by(usage, counts, self.priced)
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
+        self._served = Served(deployment=self.deployment)
         if self.decided.conversation:
             calls = hashed(self.decided.conversation, self.calls[:MOST_CALLS])
             prompt = prompt_of(counts, self.size.prompt)

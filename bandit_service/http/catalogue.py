@@ -97,7 +97,7 @@ def arm_of(
     """One arm of the catalogue, with what was observed of it by all tenants.
 
     alarms: how often the serving policy found by itself that the arm had changed. of_all: whether
-    what was observed is told.
+    what was observed is told, and health.
     """
     observed = Observed()
     if of_all:
@@ -115,7 +115,7 @@ def arm_of(
         retired=record.retired,
         source=record.source,
         observed=observed,
-        health=_health_of(record.spec, health),
+        health=_health_of(record.spec, health) if of_all else UNSET,
     )
 
 

@@ -259,6 +259,11 @@ async def test_each_deployment_has_its_price_and_its_name_of_the_model(
     async with deployed(tmp_path, models, (dear, *_ONE_THEN_TWO[1:])) as it:
         _, headers, body = await it.ask()
         assert (headers["x-deployment"], it.one.seen[0]["model"]) == ("dear", "model-eu")
+        told = {"model": "auto", "messages": HELLO}
+        keyless = {"x-keep-model": "off"}
+        url = f"{it.client.url}/v1/chat/completions"
+        async with it.client.session.post(url, json=told, headers=keyless) as answer:
+            assert answer.headers["x-deployment"] == "dear"
         assert "x-answered-model" not in headers
         assert float(headers["x-cost-usd"]) == pytest.approx(COST + 100 * 36.0 / 1e6)
         assert json.loads(body)["model"] == "model-eu"

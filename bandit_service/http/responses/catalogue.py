@@ -73,7 +73,8 @@ class Arm(ArmSpec, kw_only=True, frozen=True):
     ]
     observed: Annotated[Observed, doc("What was measured of it.")]
     health: Annotated[
-        ArmHealth | UnsetType, doc("Whether it answers; absent if no upstream serves it.")
+        ArmHealth | UnsetType,
+        doc("Whether it answers; absent if no upstream serves it, and for a tenant's key."),
     ] = UNSET
 
 
