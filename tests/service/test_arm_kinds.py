@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ async def test_the_list_of_models_says_their_kinds(tmp_path: Path, models: Path)
             for each in arms["arms"]
         }
         assert (kinds["critic"], kinds["shy"]) == (("judge", True), ("chat", False))
+
+
+async def test_try_explains_the_arms_that_could_answer(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_gateway(tmp_path, models, **_pool()) as (client, _):
+        asked = ["try", "Hello there", "--url", client.url, "--json"]
+        assert await asyncio.to_thread(cli.main, asked) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert [row["id"] for row in shown["arms"]["arms"]] == ["alpha"]
 
 
 async def test_embeddings_go_to_the_cheapest_arm_that_answers(tmp_path: Path, models: Path) -> None:

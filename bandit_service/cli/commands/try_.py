@@ -13,6 +13,7 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
+from bandit_service.core.arm_kinds import CHAT
 from bandit_service.core.errors import Refused, ServiceError
 from bandit_service.gateway.request import is_auto, of_chat
 
@@ -55,7 +56,8 @@ def _explained(args: argparse.Namespace) -> dict[str, Any]:
     request = of_chat(body, {}, [policy]).decide
     if request.arms is None and not args.no_answer:  # of those that can be called
         listed = _sent(args, "/v1/models")[0]["data"]
-        request.arms = [each["id"] for each in listed if not is_auto(each["id"])]
+        there = [each["id"] for each in listed if each.get("kind", CHAT) == CHAT]
+        request.arms = [id for id in there if not is_auto(id)]
         if not request.arms:
             raise Refused("no arm has an upstream that could answer; --no-answer only decides")
     given = msgspec.to_builtins(request)
