@@ -28,9 +28,10 @@ class DecideFields(TypedDict, total=False):
     messages, embedding: the query in another form. arms: only these arms. max_cost_usd,
     max_latency_s: limits on what the answer is expected to cost, in USD, and to take, in seconds.
     willingness_to_pay: USD that one unit of quality is worth. requires: capabilities that the arm
-    must have. policy: which of the policies that learn decides. unit: who asks, what experiments
-    keep together; session, conversation: other units of experiments. tenant: for whom. explain:
-    also say why. tags: words of your own, by which decisions are found.
+    must have. policy: which of the policies that learn decides. route: by which of the configured
+    routes. unit: who asks, what experiments keep together; session, conversation: other units of
+    experiments. tenant: for whom. explain: also say why. tags: words of your own, by which
+    decisions are found.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -41,6 +42,7 @@ class DecideFields(TypedDict, total=False):
     willingness_to_pay: float
     requires: Sequence[str]
     policy: str
+    route: str
     unit: str
     tenant: str
     session: str

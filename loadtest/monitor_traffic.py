@@ -49,6 +49,8 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         "[[experiments.variants]]", 'key = "linear"', "weight = 0.3", 'policy = "metallm"',
         "[[experiments.variants]]", 'key = "network"', "weight = 0.3", 'policy = "forc"',
         "[[experiments.variants]]", 'key = "shadow"', "shadow = true", 'policy = "epsilon_greedy"',
+        "[[routes]]", 'id = "support"', "willingness_to_pay = 0.2", 'policy = "metallm"',
+        f"arms = {json.dumps([str(arm.id) for arm in recorded.arms])}",
         "[[upstreams]]", 'id = "recorded"', f"base_url = {json.dumps(upstream)}",
         "[[upstreams]]", 'id = "down"', f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
         "[[arms]]", f"id = {json.dumps(DOWN)}", 'upstream = "down"',
@@ -134,6 +136,8 @@ class _Users:
             "query": self._recorded.texts[row], "arms": self._arms,
             "unit": f"user-{self._chance.integers(_USERS)}",
         }  # fmt: skip
+        if i % 6 == 1:
+            asked["route"] = "support"
         if i % 10 == 1:
             async with self._session.post(f"{self._url}/v1/decide", json=asked) as answer:
                 answer.raise_for_status()

@@ -292,6 +292,9 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
         await router.put_arm(spec, "config")
     for id in gone:
         await router.retire_arm(id, "config")
+    await router.set_routes(
+        {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
+    )
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)

@@ -57,6 +57,7 @@ class Query:
     masked: why arms are not in `arms` though the request allows them.
     tags: the client's own words, which go into the record and change nothing.
     effort_asked, efforts: as of `conversations.Sent`.
+    route: by which it is asked; `arms` has its arms then.
     """
 
     embedding: Vector
@@ -83,6 +84,7 @@ class Query:
     tags: tuple[str, ...] = ()
     effort_asked: str = ""
     efforts: Mapping[ArmId, str] = field(default_factory=dict)
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
     if offer is None:
         offer = offers[asked] = _offer(world, query)
     records, arms = offer
-    alone = query.outside or bool(query.duel_of) or bool(query.policy)
+    alone = query.outside or bool(query.duel_of) or bool(query.policy) or bool(query.route)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
     return Posed(query, recalled, records, arms, part, always, _learner(world, query, part))
@@ -398,7 +400,15 @@ def who_decides(world: World, learner: Learner) -> tuple[str, str]:
 
 
 def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
-    """The policy that decides: the one that is named, the variant's, or the serving one."""
+    """The policy that decides: the route's, the one that is named, the variant's, or the serving
+    one.
+    """
+    if query.route:
+        world.routes.find(query.route)
+        learner = world.learners.get(ev.label_of_route(query.route))
+        if learner is None:
+            raise Unavailable(f"route: the policy of {query.route!r} cannot be loaded here")
+        return learner
     if not query.policy or query.policy == world.serving:
         return world.learners[part.learner if part and part.learner else world.serving]
     learner = world.learners.get(beside(query.policy))
@@ -419,7 +429,7 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
     """Which steps of the experiments applied, as the decision's record has them."""
     if not world.experiments.specs or query.duel_of:
         return ()
-    if query.outside or query.policy:
+    if query.outside or query.policy or query.route:
         return ("outside",)
     if part is None:
         return ("stopped",) if world.experiments.rules.stopped else ()
@@ -432,7 +442,9 @@ def _context(
     """What the policy sees. shown: neighbours are wanted also where it does not look at any."""
     near: tuple[Neighbour, ...] = ()
     if shown or reads_neighbours(learner.policy):
-        near = world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner))
+        near = world.history.neighbours(
+            recalled.ids, recalled.similarities, view_of(world, learner)
+        )
     return Context(
         embedding=query.embedding,
         tokens=query.tokens,
@@ -511,6 +523,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         tags=query.tags,
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
+        route=query.route,
     )
 
 

@@ -8,7 +8,7 @@ never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of e
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -207,6 +207,37 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
 
 
+_ROUTE = "route:"
+
+
+def label_of_route(id: str) -> str:
+    """The label of a route's learner, and of what came by the route."""
+    return f"{_ROUTE}{id}"
+
+
+def is_of_route(label: str) -> bool:
+    """Whether a label is a route's; that of a variant has a slash, whatever its experiment's id.
+
+    >>> is_of_route(label_of_route("bot")), is_of_route("route:x/treatment"), is_of_route("")
+    (True, False, False)
+    """
+    return label.startswith(_ROUTE) and "/" not in label
+
+
+class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A name under which clients ask, with its own arms and policy.
+
+    arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
+    is worth; None for the service's. policy, parameters: which decides.
+    """
+
+    id: str
+    arms: tuple[ArmId, ...] = ()
+    willingness_to_pay: float | None = None
+    policy: str
+    parameters: dict[str, Any] = {}
+
+
 class Event(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False
 ):
@@ -271,6 +302,21 @@ class PolicyLeft(Event, frozen=True, kw_only=True, tag="policy_left"):
     policy: str
 
 
+class RouteChanged(Event, frozen=True, kw_only=True, tag="route_changed"):
+    """A route is there from here on, or is as this says. key: hashes policy and parameters: while
+    it is the same, what the route's policy has learned stays; else it begins with nothing.
+    """
+
+    route: RouteSpec
+    key: str
+
+
+class RouteRemoved(Event, frozen=True, kw_only=True, tag="route_removed"):
+    """A route is no more; what its policy knew is gone."""
+
+    id: str
+
+
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a variant that is not served would have done.
 
@@ -319,6 +365,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     tags: words of the client's, sorted, by which decisions are found; nothing is chosen by them.
     effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
     provider is asked; empty where nothing is said.
+    route: by which it was asked for, "" by the default one.
     """
 
     id: str
@@ -367,6 +414,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     tags: tuple[str, ...] = ()
     effort_asked: str = ""
     effort: str = ""
+    route: str = ""
 
     @property
     def why(self) -> str:
@@ -610,6 +658,8 @@ AnyEvent: TypeAlias = (
     | PolicyChanged
     | PolicyJoined
     | PolicyLeft
+    | RouteChanged
+    | RouteRemoved
     | Decided
     | Shadowed
     | Rewarded

@@ -27,8 +27,9 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
     Raises Unknown if there is no such arm, Refused if it is not for chat, and UpstreamError.
     """
     model = model_of(asked.own)
-    spec = None if is_auto(model) else resources.chat_arm(model)
-    if spec is None and not is_auto(model):
+    chosen = is_auto(model, resources.router.world.routes.specs)
+    spec = None if chosen else resources.chat_arm(model)
+    if spec is None and not chosen:
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
     guess = size_of(asked.body, asked.own, asked.lost is not None).prompt
     estimated = Reply(msgspec.json.encode({"input_tokens": guess}), {"x-token-count": "estimated"})

@@ -80,6 +80,8 @@ class RoutedExchange(Exchange):
         }
         if self.deployment:
             headers["x-deployment"] = self.deployment
+        if self.decided.route:
+            headers["x-route"] = self.decided.route
         if self.decided.experiment:
             headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
         if self.other.isascii() and self.other.isprintable() and self.other:

@@ -79,6 +79,9 @@ class ArmSelector:
             self._specs = {spec.id: spec for spec in specs if resources.serves(spec)}
             self._of_pool = pool
         named = routing.decide.arms
+        if route := routing.decide.route:
+            allowed = resources.router.world.routes.find(route, "model").arms
+            return {id: spec for id, spec in self._specs.items() if not allowed or id in allowed}
         if not routing.direct or named is None or named[0] in self._specs:
             return self._specs
         spec = resources.chat_arm(named[0])
@@ -132,6 +135,8 @@ class ArmSelector:
         costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
         arms = budgets.fitting(world.spend, costs, tenant, caller, now)
         worth = routing.decide.willingness_to_pay
+        if worth is None and routing.decide.route:
+            worth = world.routes.find(routing.decide.route, "model").willingness_to_pay
         if worth is None:
             worth = router.rules.reward.willingness_to_pay
         query = msgspec.structs.replace(
@@ -226,7 +231,8 @@ class ArmSelector:
         if routing.direct:
             assert named is not None
             if named[0] not in specs:
-                there_are = ", ".join([AUTO, *specs])
+                routes = self._resources.router.world.routes.specs
+                there_are = ", ".join([AUTO, *routes, *specs])
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
             if refused := unsuited.get(named[0]):
                 raise refused

@@ -17,7 +17,7 @@ from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.errors import Refused
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.events import ArmSpec, is_of_route
 from bandit_service.core.experiments.results import calibrated
 from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
@@ -153,7 +153,8 @@ async def put_policy(request: web.Request) -> web.Response:
 async def policy_state(request: web.Request) -> web.Response:
     """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
     name, world = request.match_info["name"], request.app[ROUTER].world
-    learner = world.learners.get(name if name == world.serving else beside(name))
+    own = name == world.serving or is_of_route(name)
+    learner = world.learners.get(name if own else beside(name))
     if learner is None:
         raise unknown_policy(world, name, "name")
     dumped = codec.dump(learner.state)

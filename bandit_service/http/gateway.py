@@ -43,7 +43,8 @@ GATEWAY = web.AppKey("gateway", Gateway)
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
-    routing = of_chat(body, request.headers, request.app[ROUTER].world.deciding())
+    world = request.app[ROUTER].world
+    routing = of_chat(body, request.headers, world.deciding(), routes=world.routes.specs)
     return await _answer(request, Asked(CHAT, body), routing)
 
 
@@ -68,7 +69,8 @@ async def responses(request: web.Request) -> web.StreamResponse:
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
-    routing = of_completion(body, request.headers, request.app[ROUTER].world.deciding())
+    world = request.app[ROUTER].world
+    routing = of_completion(body, request.headers, world.deciding(), world.routes.specs)
     return await _answer(request, Asked(COMPLETIONS, body), routing)
 
 
@@ -125,7 +127,8 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
     arms = request.app[GATEWAY].models()
     if speaks_anthropic(request):  # whose clients know no other kind
         arms = [spec for spec in arms if not not_for_chat(spec)]
-    return {AUTO: None, **dict.fromkeys(beside), **{spec.id: spec for spec in arms}}
+    routes = dict.fromkeys(request.app[ROUTER].world.routes.specs)
+    return {AUTO: None, **dict.fromkeys(beside), **routes, **{spec.id: spec for spec in arms}}
 
 
 def _model(id: str, arm: ArmSpec | None) -> Model:
@@ -176,8 +179,10 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     """A request in another dialect than OpenAI's chat completions."""
     own = await _object(request)
     heard = heard_of(front_of(kind), own)
-    deciding = request.app[ROUTER].world.deciding()
-    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own)
+    world = request.app[ROUTER].world
+    routing = of_chat(
+        heard.body, request.headers, world.deciding(), heard.unit, own, world.routes.specs
+    )
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
 
 

@@ -447,6 +447,16 @@ class Metrics:
         )
         # --- money
         self.cost = make.counters("bandit_cost_usd_total", "Reported cost by arm, USD.", ("arm",))
+        self.route_decisions = make.counters(
+            "bandit_route_decisions_total",
+            "Decisions by route; those of the default one are of none.",
+            ("route",),
+        )
+        self.route_rewards = make.counters(
+            "bandit_route_rewards_total",
+            "Scalar rewards that a route's policy learned, by route.",
+            ("route",),
+        )
         self.expected_cost = make.counter(
             "bandit_expected_cost_usd_total", "Expected cost of the same decisions, USD."
         )

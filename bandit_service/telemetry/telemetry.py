@@ -157,6 +157,8 @@ class Telemetry:
             elif event.policy == "fixed" or len(event.arms) == 1:
                 mode = "fixed"
             modes[event.policy, mode] += 1
+            if event.route:
+                self.metrics.route_decisions(event.route).inc()
             arms[event.arm] += 1
             if event.experiment:
                 self.experiments.decided(event.experiment, event.variant)
@@ -182,6 +184,10 @@ class Telemetry:
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
         self.learning.heard(what, world)
+        match what.event:
+            case ev.Rewarded(correction=False) as event if event.reward is not None:
+                if what.decided is not None and what.decided.route:
+                    self.metrics.route_rewards(what.decided.route).inc()
         if isinstance(what.event, ev.Shadowed):
             for shadow in what.event.shadows:
                 self.experiments.decided(shadow.experiment, shadow.variant)
