@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import is_named_only
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import KEPT_S, Sent, Turn
 from bandit_service.core.deployments import calls_in, calls_of
@@ -244,7 +245,8 @@ class ArmSelector:
         ids = [id for id in ids if id not in unsuited]
         if named is not None and not set(named) <= set(specs):
             unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
-            if self._resources.chat_arm(unknown) is not None:
+            spec = self._resources.chat_arm(unknown)
+            if spec is not None and is_named_only(spec):
                 raise Refused(
                     f"arms: {unknown!r} is chosen by no policy (routed = false); name it as model",
                     param="arms",

@@ -80,12 +80,18 @@ async def test_a_route_answers_on_every_front_with_its_own_arms_and_worth(
         assert listed == ["auto", "support-bot", "plain", *ARMS]
         with pytest.raises(openai.NotFoundError, match="there are auto, support-bot, plain, alpha"):
             await chat.chat.completions.create(model="nobody", messages=HELLO)
+        with pytest.raises(openai.NotFoundError, match="arms: no 'alpha'; there are beta, gamma"):
+            await chat.chat.completions.create(model="support-bot?arms=alpha", messages=HELLO)
+        narrow = await chat.chat.completions.with_raw_response.create(
+            model="support-bot?arms=gamma", messages=HELLO
+        )
+        assert narrow.headers["x-arm"] == "gamma"
         counted = await claude.messages.count_tokens(model="support-bot", messages=HELLO)
         assert counted.input_tokens > 0
         with pytest.raises(openai.NotFoundError, match="no arm 'support-bot'"):
             await chat.embeddings.create(model="support-bot", input="x")
-        assert await _metric(client, 'bandit_route_decisions_total{route="support-bot"}') == 8.0
-        assert len(provider.seen) == 10
+        assert await _metric(client, 'bandit_route_decisions_total{route="support-bot"}') == 9.0
+        assert len(provider.seen) == 11
 
 
 async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
