@@ -28,9 +28,10 @@ class DecideFields(TypedDict, total=False):
     messages, embedding: the query in another form. arms: only these arms. max_cost_usd,
     max_latency_s: limits on what the answer is expected to cost, in USD, and to take, in seconds.
     willingness_to_pay: USD that one unit of quality is worth. requires: capabilities that the arm
-    must have. policy: which of the policies that learn decides. unit: who asks, what experiments
-    keep together; session, conversation: other units of experiments. tenant: for whom. explain:
-    also say why. tags: words of your own, by which decisions are found.
+    must have. policy: which of the policies that learn decides. route: by which of the configured
+    routes. unit: who asks, what experiments keep together; session, conversation: other units of
+    experiments. tenant: for whom. explain: also say why. tags: words of your own, by which
+    decisions are found.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -41,6 +42,7 @@ class DecideFields(TypedDict, total=False):
     willingness_to_pay: float
     requires: Sequence[str]
     policy: str
+    route: str
     unit: str
     tenant: str
     session: str
@@ -106,7 +108,9 @@ class ArmFields(TypedDict, total=False):
 
     usd_per_mtok_in, usd_per_mtok_out: prices of a million tokens of prompts and of answers.
     upstream, model: what serves it, for the gateway; request: what every request to it asks, such
-    as a reasoning effort; family: of arms that share what is learned. docs/gateway.md has the rest.
+    as a reasoning effort; family: of arms that share what is learned; kind: chat, embedding or
+    judge; routed: whether a policy may choose it; deployments: upstreams in the place of one.
+    docs/gateway.md and docs/arms.md have the rest.
     """
 
     usd_per_mtok_in: float
@@ -126,6 +130,10 @@ class ArmFields(TypedDict, total=False):
     aliases: Sequence[str]
     family: str
     request: Mapping[str, Any]
+    kind: str
+    routed: bool
+    dimensions: int
+    deployments: Sequence[Mapping[str, Any]]
 
 
 class RulesFields(TypedDict, total=False):

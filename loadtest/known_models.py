@@ -29,7 +29,8 @@ MODELS = {
     "openai": (
         "gpt-6-astra", "gpt-6.1-sol*", "gpt-6-luna*", "gpt-5.5", "gpt-5.4-mini*", "gpt-5.4-nano",
         "gpt-5.1", "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano",
-        "gpt-4o", "gpt-4o-mini", "o3", "o4-mini",
+        "gpt-4o", "gpt-4o-mini", "o3", "o4-mini", "text-embedding-3-small",
+        "text-embedding-3-large", "text-embedding-ada-002",
     ),
     "anthropic": (
         "claude-haiku-4-5", "claude-haiku-5-5*", "claude-sonnet-4-6", "claude-sonnet-5-5*",
@@ -37,10 +38,11 @@ MODELS = {
     ),
     "gemini": (
         "gemini-2.5-flash-lite", "gemini-2.5-flash", "gemini-2.5-pro", "gemini-3.1-flash-lite*",
-        "gemini-3.8-flash*", "gemini-4-argon*",
+        "gemini-3.8-flash*", "gemini-4-argon*", "gemini-embedding-001", "gemini-embedding-2",
     ),
     "mistral": (
         "mistral-small-2603*", "mistral-medium-2604", "mistral-large-2512", "mistral-large-4*",
+        "mistral-embed-2312",
     ),
     "deepseek": ("deepseek-v4-flash*", "deepseek-v4-pro*"),
     "xai": ("grok-4.20", "grok-4.5", "grok-4.7*"),
@@ -73,10 +75,16 @@ def row(provider: str, name: str, known: dict[str, Any]) -> dict[str, Any] | Non
         if facts.get(theirs) is not None:
             found[ours] = float(f"{facts[theirs] * 1e6:.6g}")
     found.setdefault("usd_per_mtok_out", 0.0)
+    if facts.get("mode") == "embedding":
+        found["kind"] = "embedding"
+        if facts.get("output_vector_size"):
+            found["dimensions"] = facts["output_vector_size"]
     found["context_window"] = facts["max_input_tokens"]
-    if facts.get("max_output_tokens"):
+    if facts.get("max_output_tokens") and "kind" not in found:
         found["max_output_tokens"] = facts["max_output_tokens"]
-    found["capabilities"] = [ours for ours, theirs in _CAPABILITIES.items() if facts.get(theirs)]
+    if "kind" not in found:
+        able = [ours for ours, theirs in _CAPABILITIES.items() if facts.get(theirs)]
+        found["capabilities"] = able
     dearer = [
         int(key.removeprefix(_DEARER).removesuffix("k_tokens")) * 1000
         for key in facts

@@ -27,7 +27,8 @@ _MAX_TOKENS = 1_000
 
 
 def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
-    """Recorded arms behind their upstream and one that is down; a budget, a judge, duels, an
+    """Recorded arms behind their upstream, the last also at one that is down, where an arm of its
+    own is; a budget, a judge, duels, an
     experiment with a shadow, and a hold-out. The log is in `scratch`, the models in `data_dir`.
     """
     cheapest = min(recorded.arms, key=lambda arm: arm.usd_per_mtok_out).id
@@ -48,6 +49,8 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         "[[experiments.variants]]", 'key = "linear"', "weight = 0.3", 'policy = "metallm"',
         "[[experiments.variants]]", 'key = "network"', "weight = 0.3", 'policy = "forc"',
         "[[experiments.variants]]", 'key = "shadow"', "shadow = true", 'policy = "epsilon_greedy"',
+        "[[routes]]", 'id = "support"', "willingness_to_pay = 0.2", 'policy = "metallm"',
+        f"arms = {json.dumps([str(arm.id) for arm in recorded.arms])}",
         "[[upstreams]]", 'id = "recorded"', f"base_url = {json.dumps(upstream)}",
         "[[upstreams]]", 'id = "down"', f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
         "[[arms]]", f"id = {json.dumps(DOWN)}", 'upstream = "down"',
@@ -57,12 +60,15 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         lines += [
             "[[arms]]",
             f"id = {json.dumps(arm.id)}",
-            'upstream = "recorded"',
             f"usd_per_mtok_in = {arm.usd_per_mtok_in!r}",
             f"usd_per_mtok_out = {arm.usd_per_mtok_out!r}",
             f"context_window = {arm.context_window}",
             f"expected_output_tokens = {arm.expected_output_tokens}",
         ]
+        places = ["down", "recorded"] if arm is recorded.arms[-1] else []
+        for i, place in enumerate(places):
+            lines += ["[[arms.deployments]]", f'upstream = "{place}"', f"priority = {i}"]
+        lines += [] if places else ['upstream = "recorded"']
     return "\n".join(lines) + "\n"
 
 
@@ -130,6 +136,8 @@ class _Users:
             "query": self._recorded.texts[row], "arms": self._arms,
             "unit": f"user-{self._chance.integers(_USERS)}",
         }  # fmt: skip
+        if i % 6 == 1:
+            asked["route"] = "support"
         if i % 10 == 1:
             async with self._session.post(f"{self._url}/v1/decide", json=asked) as answer:
                 answer.raise_for_status()

@@ -29,6 +29,36 @@ class Observed(msgspec.Struct, kw_only=True, frozen=True):
     outcomes_since_alarm: int | None = None
 
 
+class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether one of an arm's deployments answers.
+
+    id: Its name.
+    upstream: What serves it.
+    state: closed: called; open: masked after failures; half open: due for a probe.
+    running: Calls under way.
+    failures: Calls that failed since one last answered.
+    """
+
+    id: str
+    upstream: str
+    state: str
+    running: int
+    failures: int
+
+
+class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether an arm answers, as the process that answered sees it.
+
+    state: As of a deployment; of several that of the best.
+    running: Calls under way.
+    deployments: Each deployment, if the arm has any; else empty.
+    """
+
+    state: str
+    running: int
+    deployments: list[DeploymentHealth]
+
+
 class Arm(msgspec.Struct, kw_only=True, frozen=True):
     """An arm of the catalogue: its configuration, and what was measured of it.
 
@@ -54,9 +84,14 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     aliases: Other names that its provider may give the model; `*` for any.
     family: What arms have in common that share what is learned; "" for none.
     request: What every request to it asks, such as a reasoning effort.
+    kind: What it is for: chat, embedding or judge.
+    routed: Whether it may be chosen; if not, it answers only who names it.
+    dimensions: Of kind embedding: numbers in each of its vectors.
+    deployments: Upstreams that serve the same model, in the place of `upstream`.
     retired: Whether it is no longer offered.
     source: Where its configuration comes from.
     observed: What was measured of it.
+    health: Whether it answers; None if no upstream serves it.
     """
 
     id: str
@@ -77,9 +112,14 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     aliases: list[str] = []
     family: str = ""
     request: dict[str, Any] = {}
+    kind: str = "chat"
+    routed: bool = True
+    dimensions: int | None = None
+    deployments: list[dict[str, Any]] = []
     retired: bool
     source: str
     observed: Observed
+    health: ArmHealth | None = None
 
 
 class Arms(msgspec.Struct, kw_only=True, frozen=True):

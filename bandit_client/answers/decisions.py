@@ -114,6 +114,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     expected: What was expected of the arm.
     experiment: The experiment that the unit takes part in.
     variant: The unit's variant of that experiment.
+    route: The route that decided; None for the default one.
     feedback_token: Who has it may vote on the answer at /v1/feedback/{token}. Only in the answer.
     fallback: Why the decision was made without context or by chance alone.
     reason: Why this arm; the same as the header x-bandit-reason.
@@ -148,6 +149,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     expected: Expected
     experiment: str | None = None
     variant: str | None = None
+    route: str | None = None
     feedback_token: str | None = None
     fallback: str | None = None
     reason: str | None = None

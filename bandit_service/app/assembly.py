@@ -49,6 +49,7 @@ from bandit_service.settings import (
     BadSettings,
     Settings,
     policy_key,
+    pool_mistakes,
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
@@ -271,17 +272,30 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
 
     A configured arm is added or updated when its entry is not what the configuration last
     said; one that came from the configuration and is no longer in it is retired. What the API
-    changed since stays until the arm's own entry changes.
+    changed since stays until the arm's own entry changes. Raises BadSettings, and writes nothing,
+    if all of these arms and the judges cannot be together.
     """
     world = router.world
     configured = {spec.id: spec for spec in settings.arms}
-    for id, spec in configured.items():
-        if world.catalogue.configured.get(id) != spec:
-            await router.put_arm(spec, "config")
-    for id in list(world.catalogue.configured):
-        record = world.arms[id]
-        if id not in configured and record.source == "config" and not record.retired:
-            await router.retire_arm(id, "config")
+    changed = {
+        id: new for id, new in configured.items() if world.catalogue.configured.get(id) != new
+    }
+    gone = [
+        id
+        for id in world.catalogue.configured
+        if id not in configured and world.arms[id].source == "config" and not world.arms[id].retired
+    ]
+    present = {record.spec.id: record.spec for record in world.catalogue.present()}
+    then = [spec for id, spec in (present | changed).items() if id not in gone]
+    if mistakes := pool_mistakes(then, settings.judges):
+        raise BadSettings(mistakes)
+    for spec in changed.values():
+        await router.put_arm(spec, "config")
+    for id in gone:
+        await router.retire_arm(id, "config")
+    await router.set_routes(
+        {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
+    )
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)

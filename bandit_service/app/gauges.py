@@ -10,7 +10,9 @@ from prometheus_client import Gauge
 
 import bandit_service
 from bandit_service import clock
+from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.spend import ends
+from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.http.admission import Admission
@@ -78,20 +80,29 @@ class ServiceGauges:
         """What serves each arm, and whether it answers."""
         info: set[tuple[str, ...]] = set()
         up: dict[tuple[str, ...], float] = {}
-        for record in self._router.world.offered():
+        each_up: dict[tuple[str, ...], float] = {}
+        for record in self._router.world.catalogue.present():
             spec = record.spec
             label = (self._telemetry.arm_label(spec.id),)
             if label != (metrics.OTHER,):  # of which there may be any number, of many upstreams
-                info.add((*label, spec.upstream, spec.upstream and (spec.model or spec.id)))
-            if spec.upstream:
-                state = _STATES[self._health.state(spec.id, now)]
+                served = ",".join(dict.fromkeys(upstreams_of(spec)))
+                info.add((*label, served, served and (spec.model or spec.id)))
+            if upstreams_of(spec):
+                state = _STATES[deployments.state(spec, self._health, now)]
                 up[label] = min(state, up.get(label, state))
+            for target in deployments.targets_of(spec) if spec.deployments else ():
+                at = self._telemetry.deployment_labels(spec.id, target.deployment)
+                state = _STATES[self._health.state(target.key, now)]
+                each_up[at] = min(state, each_up.get(at, state))
         for labels in info:
             self._metrics.arm_info(*labels).set(1)
         self._metrics.arm_info.only(info)
         for labels, state in up.items():
             self._metrics.upstream_up(*labels).set(state)
         self._metrics.upstream_up.only(up)
+        for labels, state in each_up.items():
+            self._metrics.deployment_up(*labels).set(state)
+        self._metrics.deployment_up.only(each_up)
 
     def _look_at_budgets(self, now: float) -> None:
         """One series for each budget, however many tenants and keys: their fullest account."""

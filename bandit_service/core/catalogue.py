@@ -10,6 +10,7 @@ import numpy as np
 
 import policies
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import is_named_only, is_routed
 from bandit_service.core.arm_record import ArmRecord, relative_price
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, Lesson
@@ -33,9 +34,26 @@ class Catalogue:
             self._pool = Pool(self.offered(), self._every())
         return self._pool
 
+    def present(self) -> list[ArmRecord]:
+        """Arms that are not retired, of every kind, in the canonical order."""
+        return [record for record in self._every() if not record.retired]
+
     def offered(self) -> list[ArmRecord]:
-        """Arms that are not retired, in the canonical order."""
-        return [self.arms[id] for id in sorted(self.arms) if not self.arms[id].retired]
+        """Of these the ones that a policy may choose."""
+        return [record for record in self.present() if is_routed(record.spec)]
+
+    def open_to(self, named: Sequence[ArmId] | None) -> list[ArmRecord]:
+        """Arms that a query may get: the offered ones, and one that it names alone.
+
+        named: the only arms that the query allows; None for any.
+        """
+        offered = self.offered()
+        if named is None or len(named) != 1:
+            return offered
+        record = self.arms.get(named[0])
+        if record is None or record.retired or not is_named_only(record.spec):
+            return offered
+        return sorted([*offered, record], key=lambda each: each.spec.id)
 
     def priced(self, records: Sequence[ArmRecord], tokens: int) -> Arms:
         """These arms, with what a query of so many tokens costs on each."""

@@ -29,6 +29,9 @@ _DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
 _PLAIN = (type(None), bool, int, float, str, bytes)
 _ENCODED = msgspec.Raw
 """What is kept as `dump` writes it, until somebody looks: neither written nor read again."""
+IF_ANY: Mapping[str, bool] = {"if_any": True}
+"""`field(metadata=IF_ANY)`: the field is written only if it is true, so that a state that has none
+of it is written as it was before the field was there."""
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding bytes of unknown origin can raise; the last where they are nested without end."""
 
@@ -63,8 +66,11 @@ def _written(value: Any, like: Any) -> Any:
     if hasattr(value, "folded"):
         return _written(value.folded(), _kept_type(kind))
     if dataclasses.is_dataclass(value):
-        kept = _fields(kind)
-        return {name: _written(getattr(value, name), kind) for name, kind in kept.items()}
+        there = [(name, getattr(value, name), kind) for name, kind in _fields(kind).items()]
+        optional = _if_any(kind)
+        return {
+            name: _written(one, kind) for name, one, kind in there if name not in optional or one
+        }
     args = typing.get_args(like)
     if isinstance(value, dict):
         kind = args[1] if len(args) == 2 else Any
@@ -89,8 +95,12 @@ def _shape(like: Any) -> Any:
     if isinstance(like, type) and hasattr(like, "folded"):
         return _shape(_kept_type(like))
     if isinstance(like, type) and dataclasses.is_dataclass(like):
-        kept = [(name, _shape(kind)) for name, kind in _fields(like).items()]
-        return msgspec.defstruct(like.__name__, kept, forbid_unknown_fields=True)
+        optional = _if_any(like)
+        kept = [
+            (name, _shape(kind) | None, None) if name in optional else (name, _shape(kind))
+            for name, kind in _fields(like).items()
+        ]
+        return msgspec.defstruct(like.__name__, kept, forbid_unknown_fields=True, kw_only=True)
     if origin in _DICTS:
         return dict.__class_getitem__((args[0], _shape(args[1])))
     if origin in _LISTS:
@@ -112,8 +122,15 @@ def _made(value: Any, like: Any, makers: Makers) -> Any:
         made = makers.get(like) or like.unfolded  # type: ignore[attr-defined]
         return made(_made(value, _kept_type(like), makers))
     if isinstance(like, type):
-        kept = _fields(like).items()
-        return like(**{name: _made(getattr(value, name), kind, makers) for name, kind in kept})
+        optional = _if_any(like)
+        there = [(name, getattr(value, name), kind) for name, kind in _fields(like).items()]
+        return like(
+            **{
+                name: _made(one, kind, makers)
+                for name, one, kind in there
+                if one is not None or name not in optional
+            }
+        )
     if origin in _DICTS:
         return origin((key, _made(item, args[1], makers)) for key, item in value.items())
     if origin in _LISTS:
@@ -147,7 +164,8 @@ def _native(like: Any) -> bool:
     if not dataclasses.is_dataclass(like):
         return False
     kept = _fields(like)
-    return len(kept) == len(dataclasses.fields(like)) and all(map(_native, kept.values()))
+    whole = len(kept) == len(dataclasses.fields(like)) and not _if_any(like)
+    return whole and all(map(_native, kept.values()))
 
 
 @cache
@@ -156,6 +174,13 @@ def _fields(like: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(like)
     names = (each.name for each in dataclasses.fields(like))
     return {name: hints[name] for name in names if not name.startswith("_")}
+
+
+@cache
+def _if_any(like: Any) -> frozenset[str]:
+    """The fields that are written only if they are true."""
+    fields = dataclasses.fields(like)
+    return frozenset(each.name for each in fields if each.metadata.get("if_any"))
 
 
 @cache

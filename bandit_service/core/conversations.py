@@ -42,12 +42,13 @@ MOST_TOKENS = 5e6
 _NEVER = len(AGES_S) + 1
 
 
-class Visit(msgspec.Struct, frozen=True, gc=False):
-    """The last answer of an arm in a conversation: when, and the tokens of its prompt."""
+class Visit(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The last answer of an arm in a conversation: when, the tokens of its prompt, and where."""
 
     arm: ArmId
     ts: float
     tokens: int
+    deployment: str = ""
 
 
 class Talk(msgspec.Struct, frozen=True, gc=False):
@@ -122,10 +123,11 @@ class Conversations:
         if what.arm != decided.arm:
             return  # another model answered, in a cache that is not known
         visits = self._visits(decided.conversation)
-        last = next((each for each in visits if each.arm == decided.arm), None)
+        at = decided.arm, event.deployment  # another one has not cached what this one has
+        last = next((each for each in visits if (each.arm, each.deployment) == at), None)
         if event.cached_tokens is not None:
             self._learn(decided, last, event.prompt_tokens, event.cached_tokens)
-        visit = Visit(decided.arm, event.ts, event.prompt_tokens)
+        visit = Visit(decided.arm, event.ts, event.prompt_tokens, event.deployment)
         self._visited(decided, visit, what.owner, event.calls)
 
     @takes(ev.Redirected)
@@ -177,6 +179,15 @@ class Conversations:
         """The arm that answered last, however long ago; "" if none is known."""
         visits = self._visits(conversation)
         return visits[-1].arm if visits else ArmId("")
+
+    def deployment_of(self, conversation: str, arm: ArmId, ts: float, kept_s: float) -> str:
+        """Where an arm answered last, not longer ago than that; "" if that is not known."""
+        there = (each for each in self._visits(conversation) if each.arm == arm)
+        return next((each.deployment for each in there if ts - each.ts <= kept_s), "")
+
+    def answered_by(self, conversation: str) -> tuple[Visit, ...]:
+        """The last answer of each arm that is remembered, oldest first."""
+        return self._visits(conversation)
 
     def called(self, conversation: str, calls: Sequence[str]) -> ArmId:
         """The arm that called one of these tools last; "" if none is known."""

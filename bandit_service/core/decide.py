@@ -11,9 +11,10 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import is_named_only, not_for_chat
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import Turn
-from bandit_service.core.errors import NoEligibleArm, Unavailable, Unknown
+from bandit_service.core.errors import NoEligibleArm, Refused, Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
     assigned,
@@ -56,6 +57,7 @@ class Query:
     masked: why arms are not in `arms` though the request allows them.
     tags: the client's own words, which go into the record and change nothing.
     effort_asked, efforts: as of `conversations.Sent`.
+    route: by which it is asked; `arms` has its arms then.
     """
 
     embedding: Vector
@@ -82,6 +84,7 @@ class Query:
     tags: tuple[str, ...] = ()
     effort_asked: str = ""
     efforts: Mapping[ArmId, str] = field(default_factory=dict)
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +140,18 @@ class Recalled:
 def eligible(world: World, query: Query) -> list[ArmRecord]:
     """The arms left after the hard constraints, in the canonical order.
 
-    Raises Unknown for an arm of the allow-list that was never there, and NoEligibleArm saying
-    which constraint excluded which arm.
+    Raises Unknown for an arm of the allow-list that was never there, Refused for one that is not
+    for chat, and NoEligibleArm saying which constraint excluded which arm.
     """
     for id in query.arms or ():
         if id not in world.arms:
             raise Unknown(f"arms: no arm {id!r}; GET /v1/arms lists them", param="arms")
+        if wrong := not_for_chat(world.arms[id].spec):
+            raise Refused(f"arms: {wrong}", param="arms")
     left: list[ArmRecord] = []
     excluded = [f"{id}: retired" for id in query.arms or () if world.arms[id].retired]
-    for record in world.offered():
+    excluded += _unrouted(world, query)
+    for record in world.catalogue.open_to(query.arms):
         why = _excluded(record, query)
         if why:
             excluded.append(f"{record.spec.id}: {why}")
@@ -156,6 +162,18 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
             raise NoEligibleArm("there is no arm: add one with PUT /v1/arms/{id}", param="arms")
         raise NoEligibleArm("no arm is eligible; " + "; ".join(excluded), param=_relax(query))
     return left
+
+
+def _unrouted(world: World, query: Query) -> list[str]:
+    """Which arms of a list a policy may not choose, and what to do about it."""
+    if query.arms is None or len(query.arms) == 1:
+        return []
+    records = (world.arms[id] for id in query.arms)
+    return [
+        f"{one.spec.id}: routed = false, so it has to be named alone"
+        for one in records
+        if not one.retired and is_named_only(one.spec)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +284,7 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
     if offer is None:
         offer = offers[asked] = _offer(world, query)
     records, arms = offer
-    alone = query.outside or bool(query.duel_of) or bool(query.policy)
+    alone = query.outside or bool(query.duel_of) or bool(query.policy) or bool(query.route)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
     return Posed(query, recalled, records, arms, part, always, _learner(world, query, part))
@@ -393,7 +411,15 @@ def who_decides(world: World, learner: Learner) -> tuple[str, str]:
 
 
 def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
-    """The policy that decides: the one that is named, the variant's, or the serving one."""
+    """The policy that decides: the route's, the one that is named, the variant's, or the serving
+    one.
+    """
+    if query.route:
+        world.routes.find(query.route)
+        learner = world.learners.get(ev.label_of_route(query.route))
+        if learner is None:
+            raise Unavailable(f"route: the policy of {query.route!r} cannot be loaded here")
+        return learner
     if not query.policy or query.policy == world.serving:
         return world.learners[part.learner if part and part.learner else world.serving]
     learner = world.learners.get(beside(query.policy))
@@ -414,7 +440,7 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
     """Which steps of the experiments applied, as the decision's record has them."""
     if not world.experiments.specs or query.duel_of:
         return ()
-    if query.outside or query.policy:
+    if query.outside or query.policy or query.route:
         return ("outside",)
     if part is None:
         return ("stopped",) if world.experiments.rules.stopped else ()
@@ -427,7 +453,9 @@ def _context(
     """What the policy sees. shown: neighbours are wanted also where it does not look at any."""
     near: tuple[Neighbour, ...] = ()
     if shown or reads_neighbours(learner.policy):
-        near = world.history.neighbours(recalled.ids, recalled.similarities, view_of(learner))
+        near = world.history.neighbours(
+            recalled.ids, recalled.similarities, view_of(world, learner)
+        )
     return Context(
         embedding=query.embedding,
         tokens=query.tokens,
@@ -439,7 +467,8 @@ def _context(
 
 def left_out(world: World, query: Query) -> dict[ArmId, str]:
     """Why each arm that is not eligible is not."""
-    reasons = ((record.spec.id, _excluded(record, query)) for record in world.offered())
+    records = world.catalogue.open_to(query.arms)
+    reasons = ((record.spec.id, _excluded(record, query)) for record in records)
     return {id: why for id, why in reasons if why}
 
 
@@ -505,6 +534,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         tags=query.tags,
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
+        route=query.route,
     )
 
 

@@ -8,7 +8,7 @@ never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of e
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,6 +17,55 @@ from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
 from policies import SURFACE, ArmId, Vector
+
+ARM_KINDS = ("chat", "embedding", "judge")
+"""What an arm is for: only those for chat are chosen by a policy."""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of several upstreams that serve the model of an arm. What is left out is the arm's."""
+
+    id: Annotated[str, doc("Its name; the id of its upstream if empty.", "eu", maxLength=128)] = ""
+    upstream: Annotated[str, doc("Id of the upstream.", "azure-eu", maxLength=256)]
+    model: Annotated[
+        str, doc("The model's name there; the arm's if empty.", "gpt-5-mini-eu", maxLength=256)
+    ] = ""
+    priority: Annotated[
+        int,
+        doc(
+            "The lowest is called first, the next where none of it answers.",
+            0,
+            minimum=0,
+            maximum=1_000,
+        ),
+    ] = 0
+    weight: Annotated[
+        float,
+        doc(
+            "Its share of the calls among those of one priority.",
+            1.0,
+            exclusiveMinimum=0,
+            maximum=1e6,
+        ),
+    ] = 1.0
+    max_running: Annotated[
+        int, doc("Most calls at a time there; 0 for no bound.", 0, minimum=0, maximum=10**6)
+    ] = 0
+    usd_per_mtok_in: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.25, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_out: Annotated[
+        float | None, doc("Its own price, as of an arm.", 2.0, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cached_in: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.025, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cache_write: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.3, minimum=0, maximum=1e5)
+    ] = None
+    usd_per_mtok_cache_write_1h: Annotated[
+        float | None, doc("Its own price, as of an arm.", 0.5, minimum=0, maximum=1e5)
+    ] = None
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,6 +176,66 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ArmRequest,
         doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
     ] = NOTHING
+    kind: Annotated[
+        str,
+        doc(
+            "What it is for: chat; embedding, for /v1/embeddings alone; judge, for [[judges]] "
+            "alone.",
+            "chat",
+            enum=ARM_KINDS,
+        ),
+    ] = "chat"
+    routed: Annotated[
+        bool, doc("Whether it may be chosen; if not, it answers only who names it.", True)
+    ] = True
+    dimensions: Annotated[
+        int | None,
+        doc(
+            "Of kind embedding: numbers in each of its vectors.",
+            1_536,
+            minimum=1,
+            maximum=10**6,
+        ),
+    ] = None
+    deployments: Annotated[
+        tuple[Deployment, ...],
+        doc(
+            "Upstreams that serve the same model, in the place of `upstream`.",
+            [{"upstream": "azure-eu"}, {"upstream": "azure-us"}],
+            maxItems=16,
+        ),
+    ] = ()
+
+
+_ROUTE = "route:"
+
+
+def label_of_route(id: str) -> str:
+    """The label of a route's learner, and of what came by the route."""
+    return f"{_ROUTE}{id}"
+
+
+def is_of_route(label: str) -> bool:
+    """Whether a label is a route's; that of a variant has a slash, whatever its experiment's id.
+
+    >>> is_of_route(label_of_route("bot")), is_of_route("route:x/treatment"), is_of_route("")
+    (True, False, False)
+    """
+    return label.startswith(_ROUTE) and "/" not in label
+
+
+class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A name under which clients ask, with its own arms and policy.
+
+    arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
+    is worth; None for the service's. policy, parameters: which decides.
+    """
+
+    id: str
+    arms: tuple[ArmId, ...] = ()
+    willingness_to_pay: float | None = None
+    policy: str
+    parameters: dict[str, Any] = {}
 
 
 class Event(
@@ -193,6 +302,21 @@ class PolicyLeft(Event, frozen=True, kw_only=True, tag="policy_left"):
     policy: str
 
 
+class RouteChanged(Event, frozen=True, kw_only=True, tag="route_changed"):
+    """A route is there from here on, or is as this says. key: hashes policy and parameters: while
+    it is the same, what the route's policy has learned stays; else it begins with nothing.
+    """
+
+    route: RouteSpec
+    key: str
+
+
+class RouteRemoved(Event, frozen=True, kw_only=True, tag="route_removed"):
+    """A route is no more; what its policy knew is gone."""
+
+    id: str
+
+
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a variant that is not served would have done.
 
@@ -241,6 +365,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     tags: words of the client's, sorted, by which decisions are found; nothing is chosen by them.
     effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
     provider is asked; empty where nothing is said.
+    route: by which it was asked for, "" by the default one.
     """
 
     id: str
@@ -289,6 +414,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     tags: tuple[str, ...] = ()
     effort_asked: str = ""
     effort: str = ""
+    route: str = ""
 
     @property
     def why(self) -> str:
@@ -340,7 +466,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     prior: taught beforehand, by a warm start.
     prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
     there, None if that was not reported; set by the service where the arm answered. calls: hashes
-    of the ids of the tools that it called.
+    of the ids of the tools that it called. deployment: the one of the arm's that answered.
     revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
     `quality` and `reward` are then what was expected at the decision, in the place of what came.
     """
@@ -363,6 +489,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     cached_tokens: int | None = None
     calls: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
+    deployment: str = ""
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -531,6 +658,8 @@ AnyEvent: TypeAlias = (
     | PolicyChanged
     | PolicyJoined
     | PolicyLeft
+    | RouteChanged
+    | RouteRemoved
     | Decided
     | Shadowed
     | Rewarded

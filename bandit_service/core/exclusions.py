@@ -5,6 +5,8 @@ from __future__ import annotations
 from bandit_service.core import events as ev
 
 DUEL, SINGLE, STAYED, OVERRIDE, FIXED = "duel", "single", "stayed", "override", "fixed"
+ROUTED = "route"
+"""It was another route's, with arms and a policy of its own."""
 REDIRECTED = "redirected"
 """Another model answered, which is known after the decision."""
 
@@ -18,6 +20,8 @@ def no_choice(event: ev.Decided) -> str:
     that an experiment or the hold-out fixed was drawn by the split of units, not for this query,
     and who has an override was no one's chance.
     """
+    if event.route:
+        return ROUTED
     if event.duel_of:
         return DUEL
     if len(event.arms) < 2:

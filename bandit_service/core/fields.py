@@ -81,6 +81,8 @@ def out_of_range(record: msgspec.Struct, name: str) -> str:
     if (choices := schema.get("enum")) is not None:
         return "" if value in choices else f"must be one of {', '.join(choices)}, got {value!r}"
     if (most := schema.get("maxItems")) is not None:
+        if "items" not in schema:
+            return "" if len(value) <= most else f"must have at most {most}, got {len(value)}"
         longest = schema["items"]["maxLength"]
         fits = len(value) <= most and all(len(each) <= longest for each in value)
         return "" if fits else f"must be at most {most} texts of at most {longest} characters each"

@@ -44,7 +44,17 @@ class View:
 
     def shows(self, origin: Origin) -> bool:
         """Whether an outcome of this origin may be seen."""
-        return origin[0] <= self.upto or origin[1] == self.own
+        if origin[1] == self.own:
+            return True
+        return origin[0] <= self.upto and not ev.is_of_route(origin[1])
+
+
+class OutsideRoutes:
+    """What the policies that have no route may see: what came by none."""
+
+    def shows(self, origin: Origin) -> bool:
+        """Whether an outcome of this origin may be seen."""
+        return not ev.is_of_route(origin[1])
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -284,7 +294,10 @@ class History:
         return made
 
     def neighbours(
-        self, ids: Sequence[int], similarities: Sequence[float], view: View | None = None
+        self,
+        ids: Sequence[int],
+        similarities: Sequence[float],
+        view: View | OutsideRoutes | None = None,
     ) -> tuple[Neighbour, ...]:
         """The recalled items with their outcomes, as far as `view` shows them.
 
@@ -336,7 +349,7 @@ class History:
         self._added, self._removed = {}, {}
         return changes
 
-    def _shown(self, origin: Origin, view: View | None, *arms: ArmId) -> bool:
+    def _shown(self, origin: Origin, view: View | OutsideRoutes | None, *arms: ArmId) -> bool:
         """Whether an outcome of these arms may be seen."""
         faded = self.faded
         if faded and any(origin[0] <= faded.get(arm, -1) for arm in arms):

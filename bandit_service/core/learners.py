@@ -77,6 +77,15 @@ class Learners(dict[str, Learner]):
     def _leave(self, event: ev.PolicyLeft, _: Resolved) -> None:
         self.pop(beside(event.policy), None)
 
+    @takes(ev.RouteChanged)
+    def _route(self, event: ev.RouteChanged, what: Resolved) -> None:
+        if what.joining is not None:
+            self[ev.label_of_route(event.route.id)] = what.joining
+
+    @takes(ev.RouteRemoved)
+    def _unroute(self, event: ev.RouteRemoved, _: Resolved) -> None:
+        self.pop(ev.label_of_route(event.id), None)
+
     @takes(ev.VariantSeeded)
     def _seed(self, event: ev.VariantSeeded, what: Resolved) -> None:
         if what.joining is not None:
@@ -93,10 +102,16 @@ class Learners(dict[str, Learner]):
 
     @takes_lessons
     def _teach(self, _: object, what: Resolved) -> None:
-        """Every policy learns; an isolated variant only from its own decisions, and of drift."""
+        """Every policy learns; an isolated variant only from its own decisions, and of drift.
+
+        So does a route's policy, and of a route's decisions no other learns.
+        """
         variant = what.variant
+        of_route = ev.is_of_route(variant)
         for learner in self.values():
             if not learner.own:
+                if of_route:
+                    continue
                 for lesson in what.lessons:
                     teach(learner, lesson)
             elif learner.own == variant and what.own is not None:

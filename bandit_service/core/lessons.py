@@ -11,7 +11,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord, relative_price
 from bandit_service.core.experiments.spec import label_of
-from bandit_service.core.history import View
+from bandit_service.core.history import OutsideRoutes, View
 from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
 from bandit_service.core.learners import loaded, policies_key
 from bandit_service.core.resolved import Pending, Resolved, Subject
@@ -49,6 +49,8 @@ def _prepared(world: World, what: Resolved) -> Resolved:
             if learner is not None:
                 learner.key = event.key
             return msgspec.structs.replace(what, joining=learner)
+        case ev.RouteChanged():
+            return msgspec.structs.replace(what, joining=_routed(world, event))
         case ev.VariantSeeded():
             return msgspec.structs.replace(what, joining=_seeded(world, event))
         case _:
@@ -196,6 +198,18 @@ def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
     return learner
 
 
+def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
+    """A route's policy as it begins; None where it goes on, or cannot be loaded."""
+    route, label = event.route, ev.label_of_route(event.route.id)
+    there = world.learners.get(label)
+    if there is not None and there.key == event.key:
+        return None
+    learner = loaded(route.policy, msgspec.json.encode(route.parameters), b"")
+    if learner is not None:
+        learner.key, learner.own = event.key, label
+    return learner
+
+
 def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
     """The event with its lesson, and with what a variant that learns for itself sees of it."""
     own, learner = None, world.learners.get(what.variant)
@@ -224,7 +238,7 @@ def context_of(world: World, of: Subject, learner: Learner | None = None) -> Con
 
     learner: the one that is to see it, where it may not see all.
     """
-    view = view_of(learner)
+    view = view_of(world, learner)
     return _context(of, world.history.neighbours(of.neighbours, of.similarities, view))
 
 
@@ -243,9 +257,14 @@ def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
     )
 
 
-def view_of(learner: Learner | None) -> View | None:
+_OUTSIDE_ROUTES = OutsideRoutes()
+
+
+def view_of(world: World, learner: Learner | None) -> View | OutsideRoutes | None:
     """What of the history a policy may see; None for all of it."""
-    return View(learner.own, learner.seeded) if learner is not None and learner.own else None
+    if learner is not None and learner.own:
+        return View(learner.own, learner.seeded)
+    return _OUTSIDE_ROUTES if world.routes else None
 
 
 def own_alarms(world: World) -> Mapping[ArmId, policies.OwnAlarms]:

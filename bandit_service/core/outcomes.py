@@ -111,6 +111,7 @@ class Served:
     prompt_tokens: int = 0
     cached_tokens: int | None = None
     calls: tuple[str, ...] = ()
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,7 @@ def decision_rewarded(
         prompt_tokens=report.served.prompt_tokens,
         cached_tokens=report.served.cached_tokens,
         calls=report.served.calls,
+        deployment=report.served.deployment,
     )
 
 

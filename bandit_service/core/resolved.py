@@ -149,8 +149,10 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def variant(self) -> str:
-        """The decision's "experiment/variant", "" outside of experiments."""
+        """What the decision is of: its route's label, or "experiment/variant"; "" of neither."""
         subject = self.subject
+        if isinstance(subject, ev.Decided) and subject.route:
+            return ev.label_of_route(subject.route)
         if isinstance(subject, ev.Decided) and subject.experiment:
             return label_of(subject.experiment, subject.variant)
         return ""

@@ -154,7 +154,7 @@ def _contexts(world: World, some: Sequence[Posed], vectors: Vector) -> Contexts:
     learner = some[0].learner
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(some)
     if reads_neighbours(learner.policy):
-        view, history = view_of(learner), world.history
+        view, history = view_of(world, learner), world.history
         neighbours = [
             history.neighbours(one.recalled.ids, one.recalled.similarities, view) for one in some
         ]

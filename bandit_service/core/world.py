@@ -25,6 +25,7 @@ from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.learners import Learners
 from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.routes import Routes
 from bandit_service.core.spend import Spend
 from policies import ArmId, Policy
 
@@ -50,6 +51,7 @@ class World:
     drift: Drift = field(default_factory=Drift)
     erasures: Erasures = field(default_factory=Erasures)
     conversations: Conversations = field(default_factory=Conversations)
+    routes: Routes = field(default_factory=Routes, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0
@@ -97,7 +99,7 @@ class World:
         return learner.key or self.learners.serving_key or self.policy.key
 
     def offered(self) -> list[ArmRecord]:
-        """Arms that are not retired, in the canonical order."""
+        """Arms that a policy may choose, in the canonical order."""
         return self.catalogue.offered()
 
     def deciding(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from bandit_service.core.arm_kinds import CHAT
 from bandit_service.parsing.suggestions import did_you_mean
 
 _TABLE = Path(__file__).with_name("known_models.toml")
@@ -30,8 +31,8 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KnownModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Facts of one model. dearer_above: tokens of a prompt from which on its prices are higher.
 
-    reasoning: it takes a reasoning effort; no_thinking_budget: and no budget. first: of a first
-    configuration. source: the page that the facts are from.
+    kind, dimensions: as of an arm. reasoning: it takes a reasoning effort; no_thinking_budget: and
+    no budget. first: of a first configuration. source: the page that the facts are from.
     """
 
     model: str
@@ -44,6 +45,8 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     context_window: int
     max_output_tokens: int | None = None
     capabilities: tuple[str, ...] = ()
+    kind: str = CHAT
+    dimensions: int | None = None
     dearer_above: int | None = None
     reasoning: bool = False
     no_thinking_budget: bool = False
@@ -54,7 +57,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """The facts as fields of an arm."""
         facts = msgspec.structs.asdict(self)
         fields = {name: value for name, value in facts.items() if name not in _OWN}
-        return {name: value for name, value in fields.items() if value not in (None, ())}
+        return {name: value for name, value in fields.items() if value not in (None, (), CHAT)}
 
 
 class KnownModels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

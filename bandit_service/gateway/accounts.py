@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bandit_service.core import events as ev
@@ -26,6 +26,10 @@ class Account(Protocol):
 
     async def book(self, usd: float) -> bool:
         """Write a cost down that no outcome reports; whether it is in the log."""
+        ...
+
+    async def book_apart(self, usd: float) -> bool:
+        """The same of a cost that stays, whatever the answer turns out to cost."""
         ...
 
 
@@ -77,3 +81,7 @@ class CallerAccount:
             )
             return False
         return True
+
+    async def book_apart(self, usd: float) -> bool:
+        """An event `spent` of no decision."""
+        return await replace(self, decision_id="").book(usd)

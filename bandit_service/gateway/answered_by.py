@@ -8,10 +8,11 @@ case, in who publishes it, and in the version that an undated name stands for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.events import ArmSpec
 from bandit_service.settings.upstreams import UpstreamSpec
 
@@ -64,9 +65,16 @@ def same_model(asked: str, said: str) -> bool:
 
 def arm_of(said: str, arms: Iterable[ArmSpec], upstream: str) -> ArmSpec | None:
     """The arm whose model answered, that of the same provider first; None if none is known."""
-    known = [each for each in arms if same_model(each.model or each.id, said)]
+    known = [each for each in arms if any(same_model(name, said) for name in _names(each))]
     known += [each for each in arms if said in each.aliases and each not in known]
-    return next((each for each in known if each.upstream == upstream), known[0] if known else None)
+    near = (each for each in known if upstream in upstreams_of(each))
+    return next(near, known[0] if known else None)
+
+
+def _names(spec: ArmSpec) -> Iterator[str]:
+    """What the arm's model is called, wherever it is asked."""
+    yield spec.model or spec.id
+    yield from (each.model for each in spec.deployments if each.model)
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -5,10 +5,14 @@ Nothing is decided, and it costs nothing.
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from bandit_service.core.errors import Unknown
+from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.client import Client, Reply
+from bandit_service.gateway.deployments import Target, in_order
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
 from bandit_service.gateway.providers.anthropic import COUNT_PATH
 from bandit_service.gateway.request import Asked, forwarded, is_auto, model_of
@@ -20,25 +24,50 @@ from bandit_service.gateway.upstreams import read_answer
 async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Reply:
     """The count of the named arm, if its provider speaks this dialect; else the service's guess.
 
-    Raises Unknown if there is no such arm, and UpstreamError.
+    Raises Unknown if there is no such arm, Refused if it is not for chat, and UpstreamError.
     """
     model = model_of(asked.own)
-    spec = None if is_auto(model) else resources.callable_arm(model)
-    if spec is None and not is_auto(model):
+    chosen = is_auto(model, resources.router.world.routes.specs)
+    spec = None if chosen else resources.chat_arm(model)
+    if spec is None and not chosen:
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
-    if spec is None or resources.upstreams.spec(spec.upstream).kind != asked.kind:
-        tokens = size_of(asked.body, asked.own, asked.lost is not None).prompt
-        return Reply(msgspec.json.encode({"input_tokens": tokens}), {"x-token-count": "estimated"})
-    front, headers = asked.front, {"x-arm": spec.id, "x-token-count": "provider"}
+    guess = size_of(asked.body, asked.own, asked.lost is not None).prompt
+    estimated = Reply(msgspec.json.encode({"input_tokens": guess}), {"x-token-count": "estimated"})
+    if spec is None:
+        return estimated
+    own = forwarded(client.headers) | forwarded(client.headers, asked.front.OWN_HEADERS)
+    last: Failed | None = None
+    for target in _targets(resources, spec):
+        if resources.upstreams.spec(target.spec.upstream).kind != asked.kind:
+            return estimated
+        try:
+            with client.waiting():
+                return await _counted(resources, asked, target, own)
+        except Failed as failed:
+            last = last or failed
+    assert last is not None
+    raise upstream_error(spec.id, last) from None
+
+
+def _targets(resources: Resources, spec: ArmSpec) -> list[Target]:
+    """Where the arm is asked. Nothing hangs on it, so the time is chance enough."""
+    seed, now = resources.router.rules.explore.seed, time.monotonic()
+    return in_order(spec, resources.health, resources.upstreams, now, seed, f"count {now}")
+
+
+async def _counted(
+    resources: Resources, asked: Asked, target: Target, own: dict[str, str]
+) -> Reply:
+    """A provider's count, or its refusal. Raises Failed."""
+    front, spec = asked.front, target.spec
+    headers = {"x-arm": str(spec.id), "x-token-count": "provider"}
+    if target.deployment:
+        headers["x-deployment"] = target.deployment
     body = asked.own | {"model": spec.model or spec.id}
-    own = forwarded(client.headers) | forwarded(client.headers, front.OWN_HEADERS)
     try:
-        with client.waiting():
-            async with resources.upstreams.send(spec.upstream, COUNT_PATH, body, own) as response:
-                answer = await read_answer(response, resources.settings.max_answer_bytes)
+        async with resources.upstreams.send(spec.upstream, COUNT_PATH, body, own) as response:
+            answer = await read_answer(response, resources.settings.max_answer_bytes)
     except Rejected as rejected:
         error = front.error(rejected.status, rejection(rejected, spec.id))
         return Reply(msgspec.json.encode(error), headers, rejected.status)
-    except Failed as failed:
-        raise upstream_error(spec.id, failed) from None
     return Reply(msgspec.json.encode(answer), headers)

@@ -3,7 +3,7 @@
 Chat, streams, duels, judges and embeddings all call an arm within `async with` an exchange:
 
     async with exchange:                        # holds the money, counts the call, starts the clock
-        answer = await exchange.whole(path, body, headers)
+        answer = await exchange.over(lambda: exchange.whole(path, body, headers))
     exchange.cost_usd                           # is in the log by now
 
 On leaving, the call is settled, booked and learned exactly once, however it ended: an answer, a
@@ -16,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from bandit_service import logs
 from bandit_service.core import events as ev
@@ -27,6 +27,7 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
+from bandit_service.gateway.deployments import Target, in_order, targets_of
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import cost_usd, likely_usd
 from bandit_service.gateway.request import EMBEDDINGS
@@ -42,6 +43,7 @@ from bandit_service.telemetry import tracing
 
 _log = logging.getLogger("bandit.gateway")
 _LONGEST_NAME = 200
+T = TypeVar("T")
 _seldom = logs.Seldom(60.0)
 """A provider may answer with another model each time: a line a minute for each arm."""
 
@@ -49,7 +51,9 @@ _seldom = logs.Seldom(60.0)
 class Exchange:
     """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
 
-    purpose: "judge" or "duel" if the call is not the user's answer. usage: what the provider
+    arm: what is called. spec: the same as it is called at present; at: at which of its deployments,
+    None before one is. key: what chance among these hangs on, as a decision's id. purpose: "judge"
+    or "duel" if the call is not the user's answer. usage: what the provider
     reported. other: the model that answered in the place of the arm's, "" if none did; by: the arm
     that has the model that answered, None if none has. received: bytes of the answer so far; None
     if nothing of it was seen. calls: the ids of the tools that it calls. raw: the whole answer as
@@ -66,8 +70,11 @@ class Exchange:
         size: Size,
         account: Account,
         purpose: str = "",
+        key: str = "",
     ) -> None:
+        self.arm = spec
         self.spec = spec
+        self.at: Target | None = None
         self.size = size
         self.purpose = purpose
         self.usage: Any = None
@@ -77,6 +84,7 @@ class Exchange:
         self.calls: tuple[str, ...] = ()
         self.raw: dict[str, Any] = {}
         self.cost_usd: float | None = None
+        self._key = key
         self._resources = resources
         self._account = account
         self._started = 0.0
@@ -84,7 +92,7 @@ class Exchange:
 
     async def __aenter__(self) -> Self:
         self._account.reserve()
-        self._resources.health.begun(self.spec.id)
+        self._resources.health.begun(self.arm.id)
         self._started = time.perf_counter()
         return self
 
@@ -110,6 +118,72 @@ class Exchange:
 
     # --- the call
 
+    async def over(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` gives at the first deployment that answers. Raises what it did at the last.
+
+        An arm without deployments is asked once. One that refuses the request is followed by
+        another only if it says that it cannot do it, as others may be of another version.
+        """
+        targets = self._targets()
+        if not targets:  # the arm has changed since it was chosen
+            raise Failed("none of the upstreams of its deployments is configured")
+        for target in targets[:-1]:
+            self._begin_at(target)
+            try:
+                return await ask()
+            except Failed as failed:
+                await self._passed_over(target, failed)
+            except Rejected as rejected:
+                if not rejected.unsuited:
+                    raise
+                self._resources.health.refused(target.key)
+                self.at = None
+        self._begin_at(targets[-1])
+        return await ask()
+
+    def _targets(self) -> list[Target]:
+        if not self.arm.deployments:
+            return targets_of(self.arm)
+        resources = self._resources
+        seed, now = resources.router.rules.explore.seed, time.monotonic()
+        last = self._last()
+        return in_order(self.arm, resources.health, resources.upstreams, now, seed, self._key, last)
+
+    def _last(self) -> str:
+        """The deployment that has the conversation; "" if none has."""
+        return ""
+
+    def _begin_at(self, target: Target) -> None:
+        """A call begins; nothing is left of one that failed before, not even its time."""
+        self.spec = self.by = target.spec
+        self.usage, self.other, self.received = None, "", None
+        self.calls, self.raw = (), {}
+        self._started = time.perf_counter()
+        if target.deployment:
+            self.at = target
+            self._resources.health.begun(target.key)
+
+    async def _passed_over(self, target: Target, failed: Failed) -> None:
+        """A deployment failed and another one is asked: this says nothing about the arm."""
+        self._deployment_failed(target, failed)
+        self.at = None
+        usd = cost_usd(failed.usage, self.spec)
+        if usd:
+            await self._resources.finish(self._account.book_apart(usd))
+
+    def _deployment_failed(self, target: Target, failed: Failed) -> None:
+        resources = self._resources
+        resources.health.failed(target.key, time.monotonic(), failed.retry_after_s)
+        kind = "timeout" if failed.timeout else "failed"
+        resources.telemetry.deployment_failed(self.arm.id, target.deployment, kind)
+        told = {"arm": self.arm.id, "deployment": target.deployment, "why": str(failed)}
+        _log.warning("deployment failed", extra=told)
+
+    @property
+    def deployment(self) -> str:
+        """Where the arm is called, "" if it has no deployments."""
+        return "" if self.at is None else self.at.deployment
+
     @asynccontextmanager
     async def sent(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
@@ -125,7 +199,7 @@ class Exchange:
         upstreams = self._resources.upstreams
         upstream = upstreams.spec(self.spec.upstream)
         body = {**body, "model": self.spec.model or self.spec.id}
-        ids = self.decision_id, self.purpose, self.conversation
+        ids = self.decision_id, self.purpose, self.conversation, self.deployment
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
             sent = upstreams.send(upstream.id, path, body, span.onward(headers), self.spec.request)
             async with sent as response:
@@ -183,8 +257,9 @@ class Exchange:
         if not answered_by_other(self.spec, upstream, model):
             return
         self.other = whole(str(model).strip())[:_LONGEST_NAME]
-        offered = [record.spec for record in self._resources.router.world.offered()]
-        self.by = arm_of(self.other, offered, self.spec.upstream)
+        present = [one.spec for one in self._resources.router.world.catalogue.present()]
+        alike = [spec for spec in present if spec.kind == self.spec.kind]
+        self.by = arm_of(self.other, alike, self.spec.upstream)
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
         if (more := _seldom(self.spec.id)) is not None:
             told = {"arm": self.spec.id, "model": self.other, "more": more or None}
@@ -208,7 +283,7 @@ class Exchange:
     async def answered(self, usage: object, received: int | None) -> None:
         """The arm answered: its cost is booked, the likely one if the provider reports none."""
         self._ended = True
-        self._resources.health.succeeded(self.spec.id)
+        self._well()
         cost = cost_usd(usage, self.priced)
         usd = likely_usd(self.priced, self.size, received) if cost is None else cost
         booked = await self._settle(self._account.book(usd))
@@ -217,13 +292,13 @@ class Exchange:
     async def failed(self, failed: Failed) -> None:
         """The arm gave no answer."""
         self._ended = True
-        self._resources.health.failed(self.spec.id, time.monotonic(), failed.retry_after_s)
+        self._unwell(failed)
         self._account.release()
 
     async def left(self) -> None:
         """The call was cancelled: its likely cost is booked, since the provider probably worked."""
         self._ended = True
-        self._resources.health.left(self.spec.id)
+        self._let_go()
         await self._settle(self._account.book(likely_usd(self.spec, self.size)))
 
     def _rejected(self) -> None:
@@ -233,8 +308,38 @@ class Exchange:
     def _dropped(self) -> None:
         """The call ended in a way that says nothing about the arm, and costs nothing."""
         self._ended = True
-        self._resources.health.left(self.spec.id)
+        self._let_go()
         self._account.release()
+
+    # --- the health of the arm, and of where it was called
+
+    def _well(self) -> None:
+        for key in self._keys():
+            self._resources.health.succeeded(key)
+
+    def _let_go(self) -> None:
+        for key in self._keys():
+            self._resources.health.left(key)
+
+    def _refused(self) -> None:
+        for key in self._keys():
+            self._resources.health.refused(key)
+
+    def _unwell(self, failed: Failed, begun: bool = False) -> bool:
+        """Whether it is the arm's failure too. begun: the answer broke off, so that nothing else
+        was asked: it is the deployment's alone while another one answers.
+        """
+        health, now = self._resources.health, time.monotonic()
+        if self.at is None:
+            health.failed(self.arm.id, now, failed.retry_after_s)
+            return True
+        self._deployment_failed(self.at, failed)
+        health.left(self.arm.id)
+        others = (each for each in targets_of(self.arm) if each.key != self.at.key)
+        return not (begun and any(health.available(each.key, now) for each in others))
+
+    def _keys(self) -> tuple[str, ...]:
+        return (self.arm.id,) if self.at is None else (self.arm.id, self.at.key)
 
     async def _settle(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Write down what ends the call, then let go of its money, whoever is cancelled."""

@@ -15,6 +15,7 @@ import msgspec
 
 from bandit_service import clock
 from bandit_service.core import events as ev
+from bandit_service.core.deployments import calls_in
 from bandit_service.core.errors import (
     BudgetExhausted,
     Busy,
@@ -27,11 +28,11 @@ from bandit_service.gateway import counting, streaming
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
+from bandit_service.gateway.embedding import Embedding
 from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
-from bandit_service.gateway.passthrough import Passthrough
 from bandit_service.gateway.providers import Teller
 from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, forwarded
 from bandit_service.gateway.request_size import size_of
@@ -42,7 +43,14 @@ from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
-from bandit_service.gateway.turns import begins, hashed, is_signed, open_calls
+from bandit_service.gateway.turns import (
+    begins,
+    has_reasoning,
+    hashed,
+    is_signed,
+    open_calls,
+    vendor_of,
+)
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
@@ -60,7 +68,7 @@ class Gateway:
     ) -> None:
         self.health = resources.health
         self.budgets = resources.budgets
-        self.passthrough = Passthrough(resources)
+        self.embedding = Embedding(resources)
         self._resources = resources
         self._judges = JudgePool(judges, resources)
         self.duels = Duels(duels, resources, self._judges)
@@ -72,8 +80,8 @@ class Gateway:
         await self._resources.close()
 
     def models(self) -> list[ev.ArmSpec]:
-        """The arms that can be called."""
-        return self._selector.models()
+        """The arms that clients can name, of every kind."""
+        return self._resources.models()
 
     async def count_tokens(self, client: Client, asked: Asked) -> Reply:
         """How many tokens a request of the Messages API has."""
@@ -183,6 +191,7 @@ class Gateway:
             selection.max_usd,
             duel=request.may_duel and self.duels.drawn(selection.decided.id),
             before=[each for each, _ in refused],
+            vendor=selection.vendor,
         )
 
     async def _unanswered(
@@ -212,25 +221,39 @@ class Gateway:
         if stream is not None:
             await self._streamed(stream, request, exchange)
             return None
-        asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream)
         async with exchange:
-            answer = await exchange.whole(said.path, said.body, said.headers)
-            if asked.passes(upstream.kind):
-                told = exchange.raw | {"id": exchange.decided.id}
-            else:
-                told = _told(asked, answer, exchange)
+            answer, told = await exchange.over(lambda: self._whole(request, exchange))
         self._judge(request, exchange, answer_text(answer))
         headers = exchange.answer_headers()
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
         return Reply(msgspec.json.encode(told), headers)
 
+    async def _whole(
+        self, request: ChatRequest, exchange: RoutedExchange
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer in OpenAI's shape, and as the client is told it."""
+        asked, upstream = request.asked, self._upstream(exchange)
+        said = request.to(upstream, thought=self._thought(request, upstream))
+        answer = await exchange.whole(said.path, said.body, said.headers)
+        if asked.passes(upstream.kind):
+            return answer, exchange.raw | {"id": exchange.decided.id}
+        return answer, _told(asked, answer, exchange)
+
     async def _streamed(
         self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
     ) -> None:
+        async with exchange:
+            answer = await exchange.over(lambda: self._passed_on(stream, request, exchange))
+        if answer.complete:
+            self._judge(request, exchange, answer.whole_text())
+
+    async def _passed_on(
+        self, stream: EventStream, request: ChatRequest, exchange: RoutedExchange
+    ) -> StreamedAnswer:
+        """The stream, once it has ended. Raises Failed or Rejected before its first word."""
         asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream)
+        said = request.to(upstream, thought=self._thought(request, upstream))
         hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
         plain = asked.kind == upstream.kind == "openai"
         answer = StreamedAnswer(
@@ -242,21 +265,34 @@ class Gateway:
         )
         stream.headers = exchange.answer_headers()
         max_bytes = self._resources.settings.max_answer_bytes
-        async with (
-            exchange,
-            exchange.sent(said.path, said.body, said.headers) as (response, span),
-        ):
+        async with exchange.sent(said.path, said.body, said.headers) as (response, span):
             try:
                 await streaming.pass_on(stream, response, exchange, answer, max_bytes)
             except Failed as failed:  # before it began, but its cost may have been reported
                 failed.usage = failed.usage or answer.usage
                 raise
             span.streamed(answer, exchange.first_token_s)
-        if answer.complete:
-            self._judge(request, exchange, answer.whole_text())
+        return answer
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return self._resources.upstreams.spec(exchange.spec.upstream)
+
+    def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
+        """Whether this provider may have thought what the request tells of earlier turns: it, or
+        nobody who is known, answered one of them.
+        """
+        if not (request.conversation and has_reasoning(request.body)):
+            return True
+        world, spec = self._resources.router.world, self._resources.upstreams.spec
+        visits = world.conversations.answered_by(request.conversation)
+        calls = (
+            call.upstream
+            for visit in visits
+            if visit.arm in world.arms
+            for call in calls_in(world.arms[visit.arm].spec, visit.deployment)
+        )
+        known = {vendor_of(spec(id)) for id in calls if id in self._resources.upstreams}
+        return not known or vendor_of(upstream) in known
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""
@@ -276,13 +312,19 @@ class Gateway:
             request.size,
             selection.max_usd,
             purpose="duel",
+            vendor=selection.vendor,
         )
-        upstream = self._upstream(exchange)
-        said = request.to(upstream, whole=True)
-        own = request.own_headers if request.asked.passes(upstream.kind) else {}
+
+        async def ask() -> dict[str, Any]:
+            upstream = self._upstream(exchange)
+            thought = self._thought(request, upstream)
+            said = request.to(upstream, whole=True, thought=thought)
+            own = request.own_headers if request.asked.passes(upstream.kind) else {}
+            return await exchange.whole(said.path, said.body, own)
+
         try:
             async with exchange:
-                answer = await exchange.whole(said.path, said.body, own)
+                answer = await exchange.over(ask)
         except Rejected:
             await exchange.outdone()  # the first arm answered it
             return None

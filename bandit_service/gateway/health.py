@@ -22,7 +22,7 @@ class _Arm:
 
 @dataclass
 class Health:
-    """The state of every arm that was ever called.
+    """The state of every arm, and of every deployment of one, that was ever called.
 
     failures: in a row until an arm is masked. cool_s: for how long, doubled up to max_cool_s.
     """
@@ -82,6 +82,11 @@ class Health:
             arm.opened, arm.until = arm.opened + 1, now + pause
         if retry_after_s > 0.0:
             arm.until = max(arm.until, now + min(retry_after_s, self.max_cool_s))
+
+    def counts(self, id: str) -> tuple[int, int]:
+        """Calls under way, and those that failed since one last answered."""
+        arm = self._arms.get(id)
+        return (0, 0) if arm is None else (arm.running, arm.failures)
 
     def state(self, id: str, now: float) -> str:
         """closed, open or half open."""

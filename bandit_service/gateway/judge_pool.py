@@ -16,9 +16,10 @@ from typing import Any
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
+from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
-from bandit_service.gateway import judges
+from bandit_service.gateway import deployments, judges
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import max_usd
@@ -89,6 +90,10 @@ class _JudgeAccount:
             key=self.decided.id,
         )
         return True
+
+    async def book_apart(self, usd: float) -> bool:
+        """The same."""
+        return await self.book(usd)
 
 
 class JudgePool:
@@ -205,14 +210,16 @@ class JudgePool:
             return None
         body = {"messages": messages, "temperature": 0, "max_tokens": 200}
         size, quota = size_of(body), self._quotas[spec.id]
-        account = _JudgeAccount(self._resources, spec, quota, max_usd(arm, size), decided)
+        most = max(max_usd(each, size) for each in calls_of(arm))
+        account = _JudgeAccount(self._resources, spec, quota, most, decided)
         if not self._admitted(spec, quota, account.max_usd):
             return None
         try:
             self._require_room(arm)
-            async with Exchange(self._resources, arm, size, account, "judge") as exchange:
+            key = f"{decided.id} judged by {spec.id}"
+            async with Exchange(self._resources, arm, size, account, "judge", key) as exchange:
                 async with asyncio.timeout(spec.timeout_s):
-                    answer = await exchange.whole(CHAT, body, {})
+                    answer = await exchange.over(lambda: exchange.whole(CHAT, body, {}))
         except (Failed, Rejected, TimeoutError):
             self._telemetry.judged(spec.id, "failed")
             return None
@@ -221,9 +228,9 @@ class JudgePool:
     def _require_room(self, arm: ev.ArmSpec) -> None:
         """Raise Failed if the arm is masked, or has as many calls under way as it may."""
         health = self._resources.health
-        if not health.available(arm.id, time.monotonic()):
+        if not deployments.available(arm, health, time.monotonic()):
             raise Failed("the arm does not answer at present")
-        if health.full(arm.id, arm.max_running):
+        if deployments.full(arm, health):
             raise Failed("the arm has as many calls under way as it may")
 
     def _admitted(self, spec: JudgeSpec, quota: _Quota, usd: float) -> bool:

@@ -9,7 +9,7 @@ named, a hash of how it began identifies it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -24,6 +24,7 @@ from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.sessions import conversation
 from bandit_service.gateway.translation import refusal
+from bandit_service.gateway.turns import without_reasoning
 from bandit_service.settings.upstreams import UpstreamSpec
 
 AUTO = "auto"
@@ -128,14 +129,19 @@ class ChatRequest:
         """As a chat or text completion."""
         return self.asked.body
 
-    def to(self, upstream: UpstreamSpec, *, whole: bool = False) -> Said:
-        """What is sent to this upstream; whole: not as a stream, whatever the client wants."""
+    def to(self, upstream: UpstreamSpec, *, whole: bool = False, thought: bool = True) -> Said:
+        """What is sent to this upstream; whole: not as a stream, whatever the client wants.
+
+        thought: what was thought in earlier turns may be this provider's.
+        """
         if self.asked.passes(upstream.kind):
             path, body = self.asked.front.OWN_PATH, dict(self.asked.own)
             headers = self.headers | self.own_headers
         else:
             path, body, headers = self.asked.path, dict(self.body), self.headers
             if self.asked.kind != "openai" and upstream.kind == "openai":
+                if not thought:
+                    body = without_reasoning(body)
                 limit = body.pop("max_completion_tokens", None)
                 body |= {} if limit is None else {upstream.limit_field: limit}
             if body.get("stream") and upstream.stream_usage:
@@ -181,11 +187,12 @@ def of_chat(
     deciding: Sequence[str],
     unit: str = "",
     own: Mapping[str, Any] | None = None,
+    routes: Collection[str] = (),
 ) -> RoutingRequest:
     """From a chat completion: its user turns are embedded, its parts say what it requires.
 
     unit: who asks, if the client says so in another place than `user`. own: the body as it came,
-    where that is in another dialect.
+    where that is in another dialect. routes: names that the model may be besides.
     """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -196,28 +203,32 @@ def of_chat(
         text = text_of_messages(messages)
     except ValueError:
         text = "an image or a tool's answer"  # nothing to embed; it is routed by its needs
-    return _routing(body, headers, deciding, text, _requires(body, messages), unit, own)
+    return _routing(body, headers, deciding, text, _requires(body, messages), unit, own, routes)
 
 
 def of_completion(
-    body: Mapping[str, Any], headers: Mapping[str, str], deciding: Sequence[str]
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    deciding: Sequence[str],
+    routes: Collection[str] = (),
 ) -> RoutingRequest:
     """From a completion: its prompt is embedded."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(isinstance(each, str) for each in prompt):
         prompt = "\n".join(prompt)
     if _is_tokens(prompt):  # of one model's own vocabulary
-        if is_auto(model_of(body)):
+        if is_auto(model_of(body), routes):
             raise Refused("prompt: tokens are of one model; name an arm", param="prompt")
         prompt = "a prompt of tokens"
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")
-    return _routing(body, headers, deciding, prompt, [])
+    return _routing(body, headers, deciding, prompt, [], routes=routes)
 
 
-def is_auto(model: str) -> bool:
+def is_auto(model: str, routes: Collection[str] = ()) -> bool:
     """Whether a policy is asked to choose, in whatever form; else the name is an arm's."""
-    return model.partition("?")[0].partition(":")[0] == AUTO
+    name = model.partition("?")[0]
+    return name in routes or name.partition(":")[0] == AUTO
 
 
 def _is_tokens(prompt: object) -> bool:
@@ -243,10 +254,14 @@ def _routing(
     requires: list[str],
     unit: str = "",
     own: Mapping[str, Any] | None = None,
+    routes: Collection[str] = (),
 ) -> RoutingRequest:
     model, _, query = model_of(body).partition("?")
     auto, _, policy = model.partition(":")
-    direct = auto != AUTO
+    route = model if model in routes else ""
+    if route:
+        policy = ""
+    direct = auto != AUTO and not route
     if not direct and policy not in ("", *deciding):
         there_are = ", ".join(deciding)
         raise Unknown(
@@ -275,6 +290,7 @@ def _routing(
             max_latency_s=_number("max_latency_s", given),
             willingness_to_pay=_number("willingness_to_pay", given),
             policy="" if direct else policy,
+            route=route,
             tags=_tags(given.get("tags", ""), body if own is None else own),
         ),
         direct,

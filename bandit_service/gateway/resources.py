@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import JUDGE, not_for_chat
+from bandit_service.core.deployments import upstreams_of
+from bandit_service.core.errors import Refused
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Upstreams
@@ -32,9 +35,25 @@ class Resources:
     def callable_arm(self, id: str) -> ev.ArmSpec | None:
         """The arm, unless it is retired or has no upstream."""
         record = self.router.world.arms.get(ArmId(id))
-        if record is None or record.retired or record.spec.upstream not in self.upstreams:
+        if record is None or record.retired or not self.serves(record.spec):
             return None
         return record.spec
+
+    def serves(self, spec: ev.ArmSpec) -> bool:
+        """Whether the arm has an upstream that is configured."""
+        return any(each in self.upstreams for each in upstreams_of(spec))
+
+    def chat_arm(self, id: str) -> ev.ArmSpec | None:
+        """The same of an arm for chat. Raises Refused, saying what it is for, if it is not."""
+        spec = self.callable_arm(id)
+        if spec is not None and (wrong := not_for_chat(spec)):
+            raise Refused(f"model: {wrong}", param="model")
+        return spec
+
+    def models(self) -> list[ev.ArmSpec]:
+        """The arms that clients can name, of every kind."""
+        specs = (record.spec for record in self.router.world.catalogue.present())
+        return [spec for spec in specs if spec.kind != JUDGE and self.serves(spec)]
 
     async def finish(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Do this to its end, even if the caller is cancelled meanwhile."""

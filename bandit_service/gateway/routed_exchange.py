@@ -15,12 +15,13 @@ from bandit_service.core.errors import ServiceError, UpstreamError
 from bandit_service.core.outcomes import Served, Signals
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.turns import MOST_CALLS, hashed
+from bandit_service.gateway.turns import MOST_CALLS, hashed, vendor_of
 from bandit_service.gateway.usage import counts_of, merged
 from policies import ArmId
 
@@ -33,7 +34,8 @@ class RoutedExchange(Exchange):
 
     max_usd: what is held for it. duel: a second arm will answer too. before: the exchanges of this
     request that were refused before this one. first_token_at: when a stream began to say something,
-    by perf_counter.
+    by perf_counter. vendor: the only one that may be asked, since it signed the thinking; None for
+    any.
     """
 
     def __init__(
@@ -46,18 +48,20 @@ class RoutedExchange(Exchange):
         purpose: str = "",
         duel: bool = False,
         before: Sequence[RoutedExchange] = (),
+        vendor: tuple[str, str] | None = None,
     ) -> None:
         account = CallerAccount(
             resources, decided.id, max_usd, decided.tenant, decided.caller, decided.id
         )
         spec = resources.router.world.arms[decided.arm].spec
-        super().__init__(resources, spec, size, account, purpose)
+        super().__init__(resources, spec, size, account, purpose, decided.id)
         self.decided = decided
         self.decision_id = decided.id
         self.conversation = decided.conversation
         self.duel = duel
         self.first_token_at: float | None = None
         self._before = before
+        self._vendor = vendor
         self._served = Served()
         self._rejected_at = 0.0
 
@@ -74,6 +78,10 @@ class RoutedExchange(Exchange):
             "x-policy": self.decided.policy,
             "x-bandit-reason": self.decided.why,
         }
+        if self.deployment:
+            headers["x-deployment"] = self.deployment
+        if self.decided.route:
+            headers["x-route"] = self.decided.route
         if self.decided.experiment:
             headers |= {"x-experiment": self.decided.experiment, "x-variant": self.decided.variant}
         if self.other.isascii() and self.other.isprintable() and self.other:
@@ -91,12 +99,32 @@ class RoutedExchange(Exchange):
         error.headers = self.headers()
         return error
 
+    # --- where it is called
+
+    def _last(self) -> str:
+        router, decided = self._resources.router, self.decided
+        if not decided.before:  # it begins, maybe in words that were asked before
+            return ""
+        return router.world.conversations.deployment_of(
+            decided.conversation,
+            decided.arm,
+            router.writer.now(),
+            self._resources.settings.sticky_s,
+        )
+
+    def _targets(self) -> list[Target]:
+        targets, spec = super()._targets(), self._resources.upstreams.spec
+        if self._vendor is None:
+            return targets
+        signed = [each for each in targets if vendor_of(spec(each.spec.upstream)) == self._vendor]
+        return signed or targets
+
     # --- how it ends
 
     async def answered(self, usage: object, received: int | None) -> None:
         """The arm answered; `cost_usd` is the cost if it is known and in the log."""
         self._ended = True
-        self._resources.health.succeeded(self.spec.id)
+        self._well()
         cost, signals = self._measured(usage)
         guess = likely_usd(self.priced, self.size, received)
 
@@ -112,7 +140,7 @@ class RoutedExchange(Exchange):
     ) -> None:
         """The client left, or was cut off: nothing is learned about the arm's health."""
         self._ended = True
-        self._resources.health.left(self.spec.id)
+        self._let_go()
         if by_client and not self.purpose:
             self._resources.telemetry.client_left()
         if received is None:
@@ -122,26 +150,33 @@ class RoutedExchange(Exchange):
             _, signals = self._measured(_so_far(usage, received), cut=True)
         await self._settle(self._learned(signals, likely_usd(self.priced, self.size, received)))
 
-    async def failed(self, failed: Failed, usage: object = None, received: int = 0) -> None:
-        """The arm gave no answer, or its answer broke off: the policy learns its reliability."""
+    async def failed(
+        self, failed: Failed, usage: object = None, received: int = 0, *, begun: bool = False
+    ) -> None:
+        """The arm gave no answer, or its answer broke off: the policy learns its reliability.
+
+        begun: it broke off. Of a deployment that is not the arm's failure while another one
+        answers, and the policy learns nothing but the cost.
+        """
         self._ended = True
         resources, id = self._resources, self.spec.id
-        resources.health.failed(id, time.monotonic(), failed.retry_after_s)
-        resources.telemetry.upstream_failed(id, "timeout" if failed.timeout else "failed")
+        of_arm = self._unwell(failed, begun)
+        if of_arm:
+            resources.telemetry.upstream_failed(id, "timeout" if failed.timeout else "failed")
         _log.warning("upstream failed", extra={"decision_id": self.decided.id, "why": str(failed)})
         usage = _so_far(failed.usage if usage is None else usage, received)
-        signals = Signals(
-            quality=resources.settings.failure_quality,
-            cost_usd=cost_usd(usage, self.priced),
-            latency_s=self._latency_s(time.perf_counter(), None),
-        )
+        cost = cost_usd(usage, self.priced)
+        signals = Signals(cost_usd=cost)
+        if of_arm:
+            latency_s = self._latency_s(time.perf_counter(), None)
+            signals = Signals(resources.settings.failure_quality, cost, latency_s)
         guess = likely_usd(self.priced, self.size, received) if received else 0.0
         await self._settle(self._learned(signals, guess))
 
     def _rejected(self) -> None:
         """The provider refused: nothing is paid, nor learned unless another arm answers."""
         self._ended, self._rejected_at = True, time.perf_counter()
-        self._resources.health.refused(self.spec.id)
+        self._refused()
         self._account.release()
 
     async def outdone(self) -> None:
@@ -161,9 +196,11 @@ class RoutedExchange(Exchange):
         counts = counts_of(usage)
         cost = cost_by(usage, counts, self.priced)
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
+        self._served = Served(deployment=self.deployment)
         if self.decided.conversation:
             calls = hashed(self.decided.conversation, self.calls[:MOST_CALLS])
-            self._served = Served(*prompt_of(counts, self.size.prompt), calls)
+            prompt = prompt_of(counts, self.size.prompt)
+            self._served = Served(*prompt, calls, self.deployment)
         resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))
         seconds = now - self._started
         first_s = seconds if self.first_token_s is None else self.first_token_s

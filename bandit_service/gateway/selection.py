@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from bandit_service.core import events as ev
+from bandit_service.core.arm_kinds import is_named_only
 from bandit_service.core.arm_record import ArmRecord
-from bandit_service.core.conversations import Sent, Turn
+from bandit_service.core.conversations import KEPT_S, Sent, Turn
+from bandit_service.core.deployments import calls_in, calls_of
 from bandit_service.core.errors import (
     BudgetExhausted,
     Busy,
@@ -21,6 +23,7 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.pool import Pool
+from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
@@ -38,21 +41,23 @@ _SELDOM = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A decision, and the most that its call may cost."""
+    """A decision, and the most that its call may cost. vendor: as of `RoutedExchange`."""
 
     decided: ev.Decided
     max_usd: float
+    vendor: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
     """The arms that may be drawn. reason: of `staying.REASONS`, where it is known before the draw.
-    barred: why the conversation keeps others out.
+    barred: why the conversation keeps others out. vendor: who signed its thinking.
     """
 
     ids: list[str]
     reason: str = ""
     barred: Mapping[str, str] = field(default_factory=dict)
+    vendor: tuple[str, str] | None = None
 
 
 class ArmSelector:
@@ -64,18 +69,24 @@ class ArmSelector:
         self._of_pool: Pool | None = None
         self._specs: dict[str, ev.ArmSpec] = {}
 
-    def models(self) -> list[ev.ArmSpec]:
-        """The arms that can be called."""
-        return list(self._callable().values())
-
-    def _callable(self) -> dict[str, ev.ArmSpec]:
-        """The same by their ids, made anew when the catalogue has changed."""
-        pool, upstreams = self._resources.router.world.catalogue.pool(), self._resources.upstreams
-        if pool is not self._of_pool:
+    def _callable(self, routing: RoutingRequest) -> dict[str, ev.ArmSpec]:
+        """By their ids the arms that can be called for this request: those that a policy may
+        choose, and the one that it names.
+        """
+        resources = self._resources
+        pool = resources.router.world.catalogue.pool()
+        if pool is not self._of_pool:  # the catalogue has changed
             specs = (record.spec for record in pool.records)
-            self._specs = {spec.id: spec for spec in specs if spec.upstream in upstreams}
+            self._specs = {spec.id: spec for spec in specs if resources.serves(spec)}
             self._of_pool = pool
-        return self._specs
+        named = routing.decide.arms
+        if route := routing.decide.route:
+            allowed = resources.router.world.routes.find(route, "model").arms
+            return {id: spec for id, spec in self._specs.items() if not allowed or id in allowed}
+        if not routing.direct or named is None or named[0] in self._specs:
+            return self._specs
+        spec = resources.chat_arm(named[0])
+        return self._specs if spec is None else {**self._specs, spec.id: spec}
 
     async def select(
         self, request: ChatRequest, tried: list[str], *, duel_of: str = "", refused: bool = False
@@ -102,8 +113,8 @@ class ArmSelector:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
-            arm = selection.decided.arm
-            if not resources.health.full(arm, resources.router.world.arms[arm].spec.max_running):
+            spec = resources.router.world.arms[selection.decided.arm].spec
+            if not deployments.full(spec, resources.health):
                 return selection
             # other requests took its last place meanwhile
 
@@ -113,8 +124,9 @@ class ArmSelector:
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
-        fit = resources.upstreams.fit(request.asked, self._callable(), request.pins)
-        turn = self._turn(request, now)
+        specs = self._callable(routing)
+        fit = resources.upstreams.fit(request.asked, specs, request.pins)
+        turn = self._turn(request, specs, now)
         offer = self._offer(request, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
@@ -124,6 +136,8 @@ class ArmSelector:
         costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
         arms = budgets.fitting(world.spend, costs, tenant, caller, now)
         worth = routing.decide.willingness_to_pay
+        if worth is None and routing.decide.route:
+            worth = world.routes.find(routing.decide.route, "model").willingness_to_pay
         if worth is None:
             worth = router.rules.reward.willingness_to_pay
         query = msgspec.structs.replace(
@@ -154,7 +168,7 @@ class ArmSelector:
             budgets.settle(waiting)
         if decided.before:
             resources.telemetry.conversation_went_on(decided.stayed, decided.why)
-        return Selection(decided, costs[decided.arm])
+        return Selection(decided, costs[decided.arm], offer.vendor)
 
     def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
         """What is held for a call.
@@ -162,7 +176,9 @@ class ArmSelector:
         If nothing bounds its answer, that is all that the budget has left, if that is several times
         what the call usually costs.
         """
-        spec = arm.spec
+        return max(self._max_usd_at(arm, each, size, left) for each in self._calls(arm.spec))
+
+    def _max_usd_at(self, arm: ArmRecord, spec: ev.ArmSpec, size: Size, left: float) -> float:
         output_limit = self._resources.upstreams.output_limit(spec.upstream)
         usd = max_usd(spec, size, output_limit)
         size = size.configured(spec.request)
@@ -171,7 +187,13 @@ class ArmSelector:
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)
 
-    def _turn(self, request: ChatRequest, now: float) -> Turn | None:
+    def _calls(self, spec: ev.ArmSpec) -> list[ev.ArmSpec]:
+        """The arm as it may be called, at each upstream that is configured."""
+        return [each for each in calls_of(spec) if each.upstream in self._resources.upstreams]
+
+    def _turn(
+        self, request: ChatRequest, specs: Mapping[str, ev.ArmSpec], now: float
+    ) -> Turn | None:
         """What is known of the request's conversation; None if it is not to keep its model."""
         if not request.conversation:
             return None
@@ -179,7 +201,7 @@ class ArmSelector:
         turn = known.turn(
             request.conversation,
             request.size.prompt,
-            [spec.id for spec in self._callable().values()],
+            [spec.id for spec in specs.values()],
             now,
             self._resources.settings.sticky_s,
             begins=request.begins,
@@ -205,31 +227,38 @@ class ArmSelector:
         that signed it.
         """
         routing = request.routing
-        specs = self._callable()
+        specs = self._callable(routing)
         named = routing.decide.arms
         if routing.direct:
             assert named is not None
             if named[0] not in specs:
-                there_are = ", ".join([AUTO, *specs])
+                routes = self._resources.router.world.routes.specs
+                there_are = ", ".join([AUTO, *routes, *specs])
                 raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
             if refused := unsuited.get(named[0]):
                 raise refused
-            return _Offer(self._with_room(named, specs), "direct")
+            _, vendor = self._signer(request, turn, specs)
+            return _Offer(self._with_room(named, specs), "direct", vendor=vendor)
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
         if ids and all(id in unsuited for id in ids):
             raise unsuited[ids[0]]
         ids = [id for id in ids if id not in unsuited]
         if named is not None and not set(named) <= set(specs):
             unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
+            spec = self._resources.chat_arm(unknown)
+            if spec is not None and is_named_only(spec):
+                raise Refused(
+                    f"arms: {unknown!r} is chosen by no policy (routed = false); name it as model",
+                    param="arms",
+                )
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
             raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
+        signer, vendor = self._signer(request, turn, specs)
         if turn is not None:
-            known = self._resources.router.world.conversations
-            signer = turn.before or known.answered_last(turn.conversation)
-            if request.signed and signer in specs:  # a signature outlasts what is cached
-                barred = self._other_vendors(signer, ids, specs)
+            if vendor is not None:
+                barred = self._other_vendors(vendor, ids, specs)
                 ids = [id for id in ids if id not in barred]
                 if not ids:
                     raise Unavailable(
@@ -239,24 +268,43 @@ class ArmSelector:
                 reason = reason or ("signed_thinking" if barred else "")
             if request.in_loop and turn.before in ids and not duel_of:
                 barred |= {id: _IN_LOOP for id in ids if id != turn.before}
-                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred)
-        ids, now = self._with_room(ids, specs), time.monotonic()
-        answering = [id for id in ids if self._resources.health.available(id, now)]
-        return _Offer(answering or ids, reason, barred)
+                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred, vendor)
+        ids, now, health = self._with_room(ids, specs), time.monotonic(), self._resources.health
+        answering = [id for id in ids if deployments.available(specs[id], health, now)]
+        return _Offer(answering or ids, reason, barred, vendor)
+
+    def _signer(
+        self, request: ChatRequest, turn: Turn | None, specs: Mapping[str, ev.ArmSpec]
+    ) -> tuple[str, tuple[str, str] | None]:
+        """The arm whose provider signed the conversation's thinking, and who that is."""
+        if turn is None or not request.signed:
+            return "", None
+        router, upstreams = self._resources.router, self._resources.upstreams
+        known = router.world.conversations
+        signer = turn.before or known.answered_last(turn.conversation)
+        if signer not in specs:
+            return signer, None
+        spec, now = specs[signer], router.writer.now()
+        # a signature outlasts what is cached
+        last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
+        at = [each.upstream for each in calls_in(spec, last) if each.upstream in upstreams]
+        return signer, vendor_of(upstreams.spec(at[0])) if at else None
 
     def _other_vendors(
-        self, before: str, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
+        self, signed: tuple[str, str], ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
     ) -> dict[str, str]:
-        """The arms whose provider cannot read what that of the arm of before signed."""
+        """The arms none of whose providers can read what this one signed."""
         spec = self._resources.upstreams.spec
-        signed = vendor_of(spec(specs[before].upstream))
-        others = (id for id in ids if vendor_of(spec(specs[id].upstream)) != signed)
-        return dict.fromkeys(others, _SIGNED)
+        return {
+            id: _SIGNED
+            for id in ids
+            if all(vendor_of(spec(each.upstream)) != signed for each in self._calls(specs[id]))
+        }
 
     def _with_room(self, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
         """The arms that may be called once more. Raises Busy if there are none."""
         health = self._resources.health
-        free = [id for id in ids if not health.full(id, specs[id].max_running)]
+        free = [id for id in ids if not deployments.full(specs[id], health)]
         if not free:
             raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
         return free
@@ -270,11 +318,11 @@ class ArmSelector:
         unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
-        named = routing.decide.arms
-        if len(arms) == len(self._callable()):
+        named, specs = routing.decide.arms, self._callable(routing)
+        if len(arms) == len(specs):
             return {}
         reasons: dict[ArmId, str] = {}
-        for spec in self._callable().values():
+        for spec in specs.values():
             if spec.id in arms or (named is not None and spec.id not in named):
                 continue
             if spec.id in tried:

@@ -100,10 +100,11 @@ def calling(
     decision_id: str = "",
     purpose: str = "",
     conversation: str = "",
+    deployment: str = "",
 ) -> Iterator[CallSpan]:
     """Around one call of a provider. purpose: "judge" or "duel" where it is not the answer.
 
-    conversation: the hash of its name.
+    conversation: the hash of its name. deployment: the one of the arm's that is called.
     """
     within = tracing.current()
     if within is None:
@@ -126,6 +127,8 @@ def calling(
         attributes["bandit.decision_id"] = decision_id
     if conversation:
         attributes["gen_ai.conversation.id"] = conversation
+    if deployment:
+        attributes["bandit.deployment"] = deployment
     if purpose:
         attributes["bandit.purpose"] = purpose
     span = within.call(f"{operation} {model}", attributes | _server(upstream.base_url))

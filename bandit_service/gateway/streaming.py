@@ -61,7 +61,7 @@ async def pass_on(
         failed = Failed("the stream ended before a finish reason")
     if failed is not None:
         answer.broken = failed
-        await exchange.failed(failed, answer.usage, answer.received)
+        await exchange.failed(failed, answer.usage, answer.received, begun=True)
         error = upstream_error(exchange.spec.id, failed)
         await stream.end(rest.unsent + answer.teller.fail(error.status, error.body()))
         return

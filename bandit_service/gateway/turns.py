@@ -86,6 +86,20 @@ def is_signed(kind: str, own: Mapping[str, Any], body: Mapping[str, Any]) -> boo
     )
 
 
+def has_reasoning(body: Mapping[str, Any]) -> bool:
+    """Whether a chat completion holds what a model thought in an earlier turn, in plain words."""
+    return any(each.get("reasoning_content") for each in _objects(body.get("messages")))
+
+
+def without_reasoning(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without it."""
+    messages = [
+        {name: value for name, value in each.items() if name != "reasoning_content"}
+        for each in _objects(body.get("messages"))
+    ]
+    return {**body, "messages": messages}
+
+
 def vendor_of(upstream: UpstreamSpec) -> tuple[str, str]:
     """Whose signatures a provider can read: its dialect, and its name, else its host."""
     return upstream.kind, upstream.provider or urlsplit(upstream.base_url).netloc

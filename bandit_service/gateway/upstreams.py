@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from bandit_service import clock
 from bandit_service.core.arm_request import NOTHING, ArmRequest
+from bandit_service.core.deployments import calls_of
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.arm_fit import ArmFit, fit_of
@@ -88,8 +89,17 @@ class Upstreams:
         return self._upstreams[id].spec
 
     def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
-        """What of these arms, whose upstreams are all here, a request suits."""
-        return fit_of(asked, specs, self._upstreams, pins)
+        """What of these arms, each of which has an upstream here, a request suits.
+
+        Deployments of an arm are of one dialect, so one of them tells of all.
+        """
+        at = {
+            id: next(each for each in calls_of(spec) if each.upstream in self._upstreams)
+            if spec.deployments
+            else spec
+            for id, spec in specs.items()
+        }
+        return fit_of(asked, at, self._upstreams, pins)
 
     def answer_of(self, id: str, answer: dict[str, Any]) -> dict[str, Any]:
         """An upstream's whole answer in OpenAI's shape. Raises Failed."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
@@ -11,15 +15,21 @@ from bandit_service import settings, wire
 from bandit_service.core import codec
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import unknown_policy
+from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.errors import Refused
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.events import ArmSpec, is_of_route
 from bandit_service.core.experiments.results import calibrated
 from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
+from bandit_service.gateway import deployments
+from bandit_service.gateway.health import Health
 from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
+from bandit_service.http.gateway import GATEWAY
 from bandit_service.http.responses.catalogue import (
     Arm,
+    ArmHealth,
     Arms,
+    DeploymentHealth,
     Folding,
     Observed,
     Policies,
@@ -34,8 +44,9 @@ async def list_arms(request: web.Request) -> web.Response:
     """GET /v1/arms; to a tenant's key nothing that was observed, since it was of all tenants."""
     world = request.app[ROUTER].world
     arms, alarms = world.arms, own_alarms(world)
-    of_all = request[CALLER].tenant is None
-    return reply(Arms(arms=[arm_of(arms[id], alarms.get(id), of_all) for id in sorted(arms)]))
+    of_all, health = request[CALLER].tenant is None, request.app[GATEWAY].health
+    listed = [arm_of(arms[id], alarms.get(id), health, of_all) for id in sorted(arms)]
+    return reply(Arms(arms=listed))
 
 
 async def put_arm(request: web.Request) -> web.Response:
@@ -46,31 +57,47 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id", id) != id:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
-    try:
+    chosen = request.app[SETTINGS]
+    with _refusing():
         spec = settings.arm_spec(body | {"id": id})
-        kinds = {each.spec.id: each.spec.kind for each in request.app[SETTINGS].upstreams}
-        settings.check_upstream_of(spec.upstream, kinds)
-        settings.check_sayable(spec, kinds)
+        kinds = {each.spec.id: each.spec.kind for each in chosen.upstreams}
+        settings.check_served(spec, kinds)
+    router = request.app[ROUTER]
+
+    def check(arms: list[ArmSpec]) -> None:
+        with _refusing():
+            settings.check_arm_among(arms, chosen.judges)
+
+    created = await router.put_arm(spec, check=check)
+    health = request.app[GATEWAY].health
+    arm = arm_of(router.world.arms[spec.id], own_alarms(router.world).get(spec.id), health)
+    return reply(arm, 201 if created else 200)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise Refused for a ValueError that names its field."""
+    try:
+        yield
     except ValueError as error:
         raise Refused(str(error), param=str(error).split(":")[0]) from None
-    router = request.app[ROUTER]
-    created = await router.put_arm(spec)
-    arm = arm_of(router.world.arms[spec.id], own_alarms(router.world).get(spec.id))
-    return reply(arm, 201 if created else 200)
 
 
 async def delete_arm(request: web.Request) -> web.Response:
     """DELETE /v1/arms/{id}: offered no more; what was learned stays."""
     router, id = request.app[ROUTER], ArmId(request.match_info["id"])
     await router.retire_arm(id)
-    return reply(arm_of(router.world.arms[id], own_alarms(router.world).get(id)))
+    health = request.app[GATEWAY].health
+    return reply(arm_of(router.world.arms[id], own_alarms(router.world).get(id), health))
 
 
-def arm_of(record: ArmRecord, alarms: policies.OwnAlarms | None, of_all: bool = True) -> Arm:
+def arm_of(
+    record: ArmRecord, alarms: policies.OwnAlarms | None, health: Health, of_all: bool = True
+) -> Arm:
     """One arm of the catalogue, with what was observed of it by all tenants.
 
     alarms: how often the serving policy found by itself that the arm had changed. of_all: whether
-    what was observed is told.
+    what was observed is told, and health.
     """
     observed = Observed()
     if of_all:
@@ -83,7 +110,32 @@ def arm_of(record: ArmRecord, alarms: policies.OwnAlarms | None, of_all: bool = 
             outcomes_since_alarm=UNSET if alarms is None else alarms.since,
         )
     spec = {name: getattr(record.spec, name) for name in ArmSpec.__struct_fields__}
-    return Arm(**spec, retired=record.retired, source=record.source, observed=observed)
+    return Arm(
+        **spec,
+        retired=record.retired,
+        source=record.source,
+        observed=observed,
+        health=_health_of(record.spec, health) if of_all else UNSET,
+    )
+
+
+def _health_of(spec: ArmSpec, health: Health) -> ArmHealth | UnsetType:
+    if not upstreams_of(spec):
+        return UNSET
+    now, each = time.monotonic(), []
+    for target in deployments.targets_of(spec) if spec.deployments else ():
+        running, failures = health.counts(target.key)
+        each.append(
+            DeploymentHealth(
+                id=target.deployment,
+                upstream=target.spec.upstream,
+                state=health.state(target.key, now),
+                running=running,
+                failures=failures,
+            )
+        )
+    running, _ = health.counts(spec.id)
+    return ArmHealth(state=deployments.state(spec, health, now), running=running, deployments=each)
 
 
 async def list_policies(request: web.Request) -> web.Response:
@@ -101,7 +153,8 @@ async def put_policy(request: web.Request) -> web.Response:
 async def policy_state(request: web.Request) -> web.Response:
     """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
     name, world = request.match_info["name"], request.app[ROUTER].world
-    learner = world.learners.get(name if name == world.serving else beside(name))
+    own = name == world.serving or is_of_route(name)
+    learner = world.learners.get(name if own else beside(name))
     if learner is None:
         raise unknown_policy(world, name, "name")
     dumped = codec.dump(learner.state)

@@ -198,6 +198,8 @@ def decision_of(decided: ev.Decided) -> Decision:
     )
     if decided.experiment:
         body.experiment, body.variant = decided.experiment, decided.variant
+    if decided.route:
+        body.route = decided.route
     if decided.fallback:
         body.fallback = decided.fallback
     return body

@@ -118,13 +118,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = failed(Unknown(what), request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        response = reply(
-            Error(
-                error=ErrorDetail.of(Refused(f"{request.method} is not allowed here, {allowed} is"))
-            ),
-            405,
-            {"Allow": allowed},
-        )
+        refused = Refused(f"{request.method} is not allowed here, {allowed} is")
+        refused.status, refused.headers = 405, {"Allow": allowed}
+        response = failed(refused, request)
     except asyncio.CancelledError:
         _told(request, CLIENT_GONE, begun)
         raise

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from bandit_service import wire
+from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import fields
@@ -21,11 +22,9 @@ from bandit_service.gateway.request import (
     AUTO,
     CHAT,
     COMPLETIONS,
-    EMBEDDINGS,
     Asked,
     RoutingRequest,
     header,
-    is_auto,
     model_of,
     of_chat,
     of_completion,
@@ -44,7 +43,8 @@ GATEWAY = web.AppKey("gateway", Gateway)
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
-    routing = of_chat(body, request.headers, request.app[ROUTER].world.deciding())
+    world = request.app[ROUTER].world
+    routing = of_chat(body, request.headers, world.deciding(), routes=world.routes.specs)
     return await _answer(request, Asked(CHAT, body), routing)
 
 
@@ -69,22 +69,20 @@ async def responses(request: web.Request) -> web.StreamResponse:
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
-    routing = of_completion(body, request.headers, request.app[ROUTER].world.deciding())
+    world = request.app[ROUTER].world
+    routing = of_completion(body, request.headers, world.deciding(), world.routes.specs)
     return await _answer(request, Asked(COMPLETIONS, body), routing)
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    """POST /v1/embeddings: to the arm that is named."""
+    """POST /v1/embeddings: to the arm that is named, or to one of those that embed."""
     body = await _body(request)
-    arm = model_of(body)
-    if is_auto(arm):
-        raise Refused("model: embeddings of two models cannot be mixed; name an arm", param="model")
     caller = request[CALLER]
     tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    passthrough = request.app[GATEWAY].passthrough
-    client = _Client(request)
-    return _whole(await passthrough.answer(client, EMBEDDINGS, body, arm, tenant, caller.key))
+    embedding = request.app[GATEWAY].embedding
+    answer = await embedding.answer(_Client(request), body, model_of(body), tenant, caller.key)
+    return _whole(answer)
 
 
 async def models(request: web.Request) -> web.Response:
@@ -127,7 +125,10 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
     """What can be sent as `model`, with the arm that it is."""
     beside = (f"{AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
     arms = request.app[GATEWAY].models()
-    return {AUTO: None, **dict.fromkeys(beside), **{spec.id: spec for spec in arms}}
+    if speaks_anthropic(request):  # whose clients know no other kind
+        arms = [spec for spec in arms if not not_for_chat(spec)]
+    routes = dict.fromkeys(request.app[ROUTER].world.routes.specs)
+    return {AUTO: None, **dict.fromkeys(beside), **routes, **{spec.id: spec for spec in arms}}
 
 
 def _model(id: str, arm: ArmSpec | None) -> Model:
@@ -141,6 +142,8 @@ def _model(id: str, arm: ArmSpec | None) -> Model:
     }
     return msgspec.structs.replace(
         model,
+        kind=arm.kind,
+        dimensions=arm.dimensions or UNSET,
         context_window=arm.context_window,
         max_output_tokens=arm.max_output_tokens or UNSET,
         capabilities=arm.capabilities,
@@ -176,8 +179,10 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     """A request in another dialect than OpenAI's chat completions."""
     own = await _object(request)
     heard = heard_of(front_of(kind), own)
-    deciding = request.app[ROUTER].world.deciding()
-    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own)
+    world = request.app[ROUTER].world
+    routing = of_chat(
+        heard.body, request.headers, world.deciding(), heard.unit, own, world.routes.specs
+    )
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
 
 

@@ -212,8 +212,9 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.Anything, answered=_TEXT, body=passed.Completion,
           sent={"model": "auto", "prompt": "The capital of France is"}, errors=_ROUTED),
     Route("POST", "/v1/embeddings", "decide", gateway.embeddings,
-          "OpenAI's embeddings, passed through to the arm that is named",
-          "Embeddings of two models cannot be mixed, so nothing is routed.",
+          "OpenAI's embeddings, by the arm that is named, or auto",
+          "`auto` is the cheapest arm of kind `embedding` that answers; nothing is decided or "
+          "learned.",
           answer=passed.Anything, answered=_VECTORS, body=passed.Embeddings,
           sent={"model": "text-embedding-3-small", "input": [_QUERY]}, errors=_PASSED),
     Route("POST", "/v1/messages", "decide", gateway.messages,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bandit_service.core.events import Decided, DriftDetected
+from bandit_service.core.arm_kinds import is_named_only, is_routed
+from bandit_service.core.events import ArmSpec, Decided, DriftDetected
 from bandit_service.statistics.moments import Moments, moved
 from bandit_service.telemetry.learning import ArmSeen
 from policies import ArmId, OwnAlarms
@@ -88,10 +89,19 @@ def _untried(decisions: Sequence[Decided]) -> set[ArmId]:
     return {id for id, untried in newest.items() if untried}
 
 
-def why(one: Chances | None, retired: bool, upstream: str, untried: bool = False) -> str:
+def unchosen(spec: ArmSpec) -> str:
+    """Why no policy chooses an arm; "" if one may."""
+    if is_named_only(spec):
+        return "Not routed: it answers only who names it."
+    return "" if is_routed(spec) else f"Of kind {spec.kind}: no request for chat gets it."
+
+
+def why(
+    one: Chances | None, retired: bool, upstream: str, untried: bool = False, apart: str = ""
+) -> str:
     """A sentence on the traffic of one arm. upstream: closed, open, half open, "" for none.
 
-    untried: nothing came of it, so that its score is a prior.
+    untried: nothing came of it, so that its score is a prior. apart: why no policy chooses it.
     """
     if retired:
         return "Retired: offered no more; what was learned stays."
@@ -99,6 +109,8 @@ def why(one: Chances | None, retired: bool, upstream: str, untried: bool = False
         return "Masked: its calls fail. It is probed again after a pause."
     if upstream == "half open":
         return "Its calls failed; the next one is a probe."
+    if apart:
+        return apart
     prior = "Untried: its score is a prior, for no outcome came of it yet. " if untried else ""
     if one is None or one.decisions < _FEW:
         return f"{prior}Not enough data: fewer than 20 recent decisions."

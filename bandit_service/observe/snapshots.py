@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from bandit_service import clock
-from bandit_service.core.events import DriftDetected
+from bandit_service.core.deployments import upstreams_of
+from bandit_service.core.events import ArmSpec, DriftDetected
 from bandit_service.core.lessons import own_alarms
 from bandit_service.core.resolved import Pending
+from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.observe.feed import ActivityFeed
@@ -26,6 +28,7 @@ from bandit_service.observe.reasons import (
     nearly_spent,
     relearned,
     state,
+    unchosen,
     why,
 )
 from bandit_service.observe.ring import Step
@@ -189,9 +192,9 @@ class Shown:
         rows = []
         for id, record in sorted(self.router.world.arms.items()):
             number = feed.numbers.get(id, -1)
-            upstream = ""
-            if record.spec.upstream:
-                upstream = self.health.state(id, time.monotonic())
+            upstream, spec = "", record.spec
+            if upstreams_of(spec):
+                upstream = deployments.state(spec, self.health, time.monotonic())
             seen = feed.learning.arms.get(id, ArmSeen())
             row = _arm(seen, feed, id, treated.get(id))
             untried = id in treated and treated[id].untried
@@ -200,6 +203,8 @@ class Shown:
             row |= {
                 "retired": record.retired,
                 "upstream": upstream,
+                "kind": spec.kind,
+                "deployments": self._deployments(spec),
                 "share": share if newest else None,
                 "share_n": sum(newest.values()),
                 "share_before": share_before if before else None,
@@ -209,12 +214,22 @@ class Shown:
                         *drifted([alarm for alarm in alarms if alarm.arm == id]),
                         *([relearning[id]] if id in relearning else []),
                         changes(seen, now)
-                        + why(treated.get(id), record.retired, upstream, untried),
+                        + why(treated.get(id), record.retired, upstream, untried, unchosen(spec)),
                     ]
                 ),
             }
             rows.append(row)
         return rows
+
+    def _deployments(self, spec: ArmSpec) -> list[dict[str, str]]:
+        """Each deployment of an arm, and whether it answers."""
+        if not spec.deployments:
+            return []
+        now = time.monotonic()
+        return [
+            {"id": each.deployment, "state": self.health.state(each.key, now)}
+            for each in deployments.targets_of(spec)
+        ]
 
 
 def _arm(seen: ArmSeen, feed: ActivityFeed, id: ArmId, treated: Chances | None) -> dict[str, Any]:

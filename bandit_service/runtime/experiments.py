@@ -26,7 +26,6 @@ from bandit_service.runtime.experiment_monitor import KEY, Background, find, wei
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
-from policies import ArmId
 
 MOST = 100
 """Experiments that may be there at a time, stopped ones included."""
@@ -242,9 +241,9 @@ class Experiments:
         return self.find(id)
 
     def _check_arm(self, at: str, arm: str) -> None:
-        record = self.world.arms.get(ArmId(arm))
-        if record is None or record.retired:
-            there_are = ", ".join(each.spec.id for each in self.world.offered())
+        offered = {each.spec.id for each in self.world.offered()}
+        if arm not in offered:
+            there_are = ", ".join(sorted(offered))
             raise Refused(
                 f"{at}: no arm {arm!r} is offered; there are {there_are}", param=at.split(".")[0]
             )

@@ -256,7 +256,8 @@ class Router:
         """The query of a decision, offered the arms of then and decided by its policy of then,
         where that still decides and an experiment did not choose it.
         """
-        named = decided.policy in self.world.deciding() and not decided.experiment
+        routed = bool(decided.route)
+        named = decided.policy in self.world.deciding() and not (decided.experiment or routed)
         return Query(
             embedding=ev.unpack(decided.embedding),
             tokens=decided.tokens,
@@ -269,15 +270,19 @@ class Router:
             surface=decided.surface,
             prompt=decided.prompt_tokens,
             turn=turn_of(decided),
+            route=decided.route,
         )
 
     def _query(self, request: wire.DecideRequest, of: _Features) -> Query:
+        arms, worth = wire.arm_ids(request.arms), request.willingness_to_pay
+        if request.route:
+            arms, worth = self._of_route(request, arms)
         return Query(
             embedding=of.embedding,
             tokens=of.tokens,
             surface=of.surface,
-            willingness_to_pay=self._worth(request.willingness_to_pay),
-            arms=wire.arm_ids(request.arms),
+            willingness_to_pay=self._worth(worth),
+            arms=arms,
             max_cost_usd=request.max_cost_usd,
             max_latency_s=request.max_latency_s,
             requires=tuple(request.requires),
@@ -289,7 +294,28 @@ class Router:
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
             tags=tags_of(request.tags),
+            route=request.route,
         )
+
+    def _of_route(
+        self, request: wire.DecideRequest, arms: tuple[ArmId, ...] | None
+    ) -> tuple[tuple[ArmId, ...] | None, float | None]:
+        """The arms that a route allows a query, and what one unit of quality is worth there."""
+        route, there = self.world.routes.find(request.route), self.world.arms
+        if request.policy:
+            raise Refused(
+                f"policy: the route {route.id!r} has its own; leave it out", param="policy"
+            )
+        if route.arms and arms is None:
+            arms = self.world.routes.arms_of(route.id, there)
+        elif route.arms and arms is not None and (other := set(arms) - set(route.arms)):
+            raise Refused(
+                f"arms: {min(other)!r} is no arm of the route {route.id!r}; there are "
+                f"{', '.join(route.arms)}",
+                param="arms",
+            )
+        worth = request.willingness_to_pay
+        return arms, route.willingness_to_pay if worth is None else worth
 
     # --- learn ----------------------------------------------------------------------------
 
@@ -472,8 +498,16 @@ class Router:
 
     # --- catalogue ------------------------------------------------------------------------
 
-    async def put_arm(self, spec: ev.ArmSpec, source: str = "api") -> bool:
-        """Add or replace an arm; True when it is new or back. Nothing happens if it is the same."""
+    async def put_arm(
+        self,
+        spec: ev.ArmSpec,
+        source: str = "api",
+        check: Callable[[list[ev.ArmSpec]], None] = lambda _: None,
+    ) -> bool:
+        """Add or replace an arm; True when it is new or back. Nothing happens if it is the same.
+
+        check: is shown the arms that there would be, and raises what stands against them.
+        """
         existed = False
 
         def prepare() -> ev.AnyEvent | None:
@@ -486,6 +520,8 @@ class Router:
             most = self.rules.max_arms
             if record is None and source == "api" and len(self.world.arms) >= most:
                 raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
+            there = self.world.catalogue.present()
+            check([spec, *(one.spec for one in there if one.spec.id != spec.id)])
             kind = ev.ArmUpdated if existed else ev.ArmAdded
             return kind(ts=self.writer.now(), arm=spec, source=source)
 
@@ -502,6 +538,19 @@ class Router:
             return ev.ArmRetired(ts=self.writer.now(), id=id, source=source)
 
         await self.writer.submit(prepare, key="catalogue")
+
+    async def set_routes(self, wanted: Mapping[str, tuple[ev.RouteSpec, str]]) -> None:
+        """Make the routes just these, each with the key of its policy."""
+        there, learners = self.world.routes.specs, self.world.learners
+        for id in [id for id in there if id not in wanted]:
+            await self._write(ev.RouteRemoved(ts=self.writer.now(), id=id))
+        for id, (spec, key) in wanted.items():
+            learner = learners.get(ev.label_of_route(id))
+            if there.get(id) != spec or learner is None or learner.key != key:
+                await self._write(ev.RouteChanged(ts=self.writer.now(), route=spec, key=key))
+
+    async def _write(self, event: ev.AnyEvent) -> None:
+        await self.writer.submit(lambda: event, key="catalogue")
 
     async def change_policy(
         self, name: str, key: str, parameters: dict[str, Any], source: str

@@ -13,6 +13,7 @@ from bandit_service.settings.derived import (
     not_configured,
     policy_key,
 )
+from bandit_service.settings.pool import check_arm_among, pool_mistakes
 from bandit_service.settings.reading import (
     PREFIX,
     BadSettings,
@@ -43,8 +44,7 @@ from bandit_service.settings.sections import (
 from bandit_service.settings.tables import (
     BesideSpec,
     arm_spec,
-    check_sayable,
-    check_upstream_of,
+    check_served,
 )
 from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
 
@@ -73,8 +73,8 @@ __all__ = [
     "SnapshotSettings",
     "TracingSettings",
     "arm_spec",
-    "check_sayable",
-    "check_upstream_of",
+    "check_arm_among",
+    "check_served",
     "digest_of",
     "experiment_rules",
     "exploration",
@@ -82,6 +82,7 @@ __all__ = [
     "load_policy",
     "not_configured",
     "policy_key",
+    "pool_mistakes",
     "read",
     "rules",
     "service_asked",

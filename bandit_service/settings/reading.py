@@ -20,6 +20,8 @@ from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
+from bandit_service.settings.pool import pool_mistakes
+from bandit_service.settings.routes import route_mistakes, routes_of
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -36,7 +38,7 @@ _LINK = re.compile(
 _OLD_FLOOR = 0.01
 """What exploration.floor was where a file set its bound alone, and is there."""
 
-TABLES = ("arms", "keys", "policies", "upstreams", "budgets", "judges", "experiments")
+TABLES = ("arms", "keys", "policies", "routes", "upstreams", "budgets", "judges", "experiments")
 
 
 class BadSettings(Exception):
@@ -98,6 +100,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "arms": tables.arms_of(given["arms"], mistakes),
         "keys": keys,
         "policies": tables.policies_beside(given["policies"], values["policy.name"], mistakes),
+        "routes": routes_of(given["routes"], values, mistakes),
         "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes),
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
@@ -182,12 +185,21 @@ def _check_references(
                 tables.check_upstream_of(named, upstreams)
             except ValueError as error:
                 mistakes.append(f"arms[{i}].{error}")
+        for k, each in enumerate(_tables(item.get("deployments"))):
+            named = each.get("upstream")
+            if named and isinstance(named, str):
+                try:
+                    tables.check_upstream_of(named, upstreams)
+                except ValueError as error:
+                    mistakes.append(f"arms[{i}].deployments[{k}].{error}")
     kinds = {each.spec.id: each.spec.kind for each in found["upstreams"]}
     for arm in found["arms"]:
         try:
             tables.check_sayable(arm, kinds)
         except ValueError as error:
             mistakes.append(f"arms[{place[arm.id]}].{error}")
+    mistakes += pool_mistakes(found["arms"], found["judges"])
+    mistakes += route_mistakes(found["routes"], found["arms"])
     keys += [key.id for key in found["keys"]]
     for i, item in enumerate(_tables(given["budgets"])):
         id = item.get("id", "*")

@@ -57,6 +57,7 @@ def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         return []
     wrong = {
         "policies": bool(found["policies"]),
+        "routes": bool(found["routes"]),
         "experiments": bool(found["experiments"]),
         "budgets": bool(found["budgets"]),
         "experiment_rules.holdout_share": bool(values["experiment_rules.holdout_share"]),

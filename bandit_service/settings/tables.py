@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 import policies
+from bandit_service.core.arm_kinds import misconfigured
 from bandit_service.core.arm_request import NOTHING, ArmRequest, check_request, unsayable
+from bandit_service.core.deployments import misdeployed, upstreams_of
 from bandit_service.core.errors import Refused
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.events import ArmSpec, Deployment
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.public import PublicExperiment, respelled, stored
 from bandit_service.core.experiments.spec import Experiment
-from bandit_service.core.fields import check_stated
+from bandit_service.core.fields import check_stated, stated
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes, every_mistake
 from bandit_service.settings.keys import ApiKey, check_key
@@ -135,8 +138,16 @@ class _StrictRequest(ArmRequest, frozen=True, kw_only=True, forbid_unknown_field
     pass
 
 
+class _StrictDeployment(Deployment, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
 class _StrictArm(ArmSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request: _StrictRequest = _StrictRequest()
+    deployments: Annotated[
+        tuple[_StrictDeployment, ...],
+        Meta(extra_json_schema=stated(ArmSpec)["deployments"]),
+    ] = ()
 
 
 def arm_spec(item: Any) -> ArmSpec:
@@ -147,7 +158,12 @@ def arm_spec(item: Any) -> ArmSpec:
     fields = {name: getattr(strict, name) for name in ArmSpec.__struct_fields__}
     asked = {name: getattr(strict.request, name) for name in ArmRequest.__struct_fields__}
     request = ArmRequest(**asked)
-    return ArmSpec(**fields | {"request": NOTHING if request == NOTHING else request})
+    fields["request"] = NOTHING if request == NOTHING else request
+    names = Deployment.__struct_fields__
+    fields["deployments"] = tuple(
+        Deployment(**{name: getattr(each, name) for name in names}) for each in strict.deployments
+    )
+    return ArmSpec(**fields)
 
 
 def _check_arm(strict: ArmSpec) -> None:
@@ -157,6 +173,15 @@ def _check_arm(strict: ArmSpec) -> None:
         check_request(strict.request)
     except ValueError as error:
         raise ValueError(f"request.{error}") from None
+    for i, each in enumerate(strict.deployments):
+        try:
+            check_stated(each)
+        except ValueError as error:
+            raise ValueError(f"deployments[{i}].{error}") from None
+    if wrong := misdeployed(strict):
+        raise ValueError(wrong)
+    if wrong := misconfigured(strict):
+        raise ValueError(wrong)
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
 
@@ -169,10 +194,31 @@ def check_upstream_of(named: str, upstreams: Collection[str]) -> None:
         raise ValueError(f"upstream: there is no [[upstreams]] {named!r}{meant}; {there_are}")
 
 
+def check_served(arm: ArmSpec, upstreams: Mapping[str, str]) -> None:
+    """ValueError where what serves an arm is not there, or cannot be asked what the arm asks.
+
+    upstreams: kind by id.
+    """
+    check_upstream_of(arm.upstream, upstreams)
+    check_sayable(arm, upstreams)
+    for i, each in enumerate(arm.deployments):
+        try:
+            check_upstream_of(each.upstream, upstreams)
+        except ValueError as error:
+            raise ValueError(f"deployments[{i}].{error}") from None
+
+
 def check_sayable(arm: ArmSpec, upstreams: Mapping[str, str]) -> None:
-    """ValueError where an arm's request cannot be said to its upstream. upstreams: kind by id."""
-    if wrong := unsayable(arm.request, upstreams.get(arm.upstream, "openai")):
+    """ValueError where an arm's request cannot be said to its upstreams. upstreams: kind by id."""
+    kinds = [upstreams.get(each, "openai") for each in upstreams_of(arm)] or ["openai"]
+    if wrong := unsayable(arm.request, kinds[0]):
         raise ValueError(f"request.{wrong}")
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise ValueError(
+                f"deployments[{i}].upstream: is of kind {kind!r}, and that of deployments[0] of "
+                f"kind {kinds[0]!r}; the deployments of an arm must be of one kind"
+            )
 
 
 def check_policy(name: str, parameters: dict[str, Any], mistakes: list[str]) -> None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, cast
 
 import policies
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.logs import FORMATS
 from bandit_service.settings.budgets import BudgetSpec
@@ -104,6 +104,7 @@ class Settings:
     experiment_rules: ExperimentSettings = field(default_factory=ExperimentSettings)
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     policies: tuple[PolicySettings, ...] = ()
+    routes: tuple[RouteSpec, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
     judges: tuple[JudgeSpec, ...] = ()

@@ -1,7 +1,8 @@
 """Every metric once: its name, help text, labels and buckets, as an attribute of `Metrics`.
 
-Labels are bounded: arms by MOST_ARMS, experiments by MOST_EXPERIMENTS (`other` beyond), everything
-else by the code or the configuration. Never a user's text or id.
+Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, experiments by
+MOST_EXPERIMENTS (`other` beyond), everything else by the code or the configuration. Never a user's
+text or id.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MOST_ESTIMATED = 15
 MOST_PROBABILITIES = 40
 """Probabilities of arms, of all policies together."""
 
+MOST_DEPLOYMENTS = 20
+"""Deployments with series of their own, of all arms together."""
 MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
 """Experiments, and variants of all of them together, with a label of their own."""
 
@@ -429,8 +432,8 @@ class Metrics:
         )
         self.arm_info = make.gauges(
             "bandit_arm_info",
-            "An arm that is offered: its upstream and the model's name there, always "
-            "1; both empty where no upstream serves it.",
+            "An arm that is not retired: its upstream (those of its deployments, with commas) and "
+            "the model's name there, always 1; both empty where no upstream serves it.",
             ("arm", "upstream", "model"),
         )
         self.arms_offered = make.gauge("bandit_arms_offered", "Arms that can be chosen.")
@@ -444,6 +447,16 @@ class Metrics:
         )
         # --- money
         self.cost = make.counters("bandit_cost_usd_total", "Reported cost by arm, USD.", ("arm",))
+        self.route_decisions = make.counters(
+            "bandit_route_decisions_total",
+            "Decisions by route; those of the default one are of none.",
+            ("route",),
+        )
+        self.route_rewards = make.counters(
+            "bandit_route_rewards_total",
+            "Scalar rewards that a route's policy learned, by route.",
+            ("route",),
+        )
         self.expected_cost = make.counter(
             "bandit_expected_cost_usd_total", "Expected cost of the same decisions, USD."
         )
@@ -507,6 +520,17 @@ class Metrics:
             "bandit_upstream_up",
             "1 offered, 0 masked after failures, 0.5 due for a probe.",
             ("arm",),
+        )
+        self.deployment_up = make.gauges(
+            "bandit_deployment_up",
+            "Of an arm with several deployments: 1 called, 0 masked after failures, 0.5 due for a "
+            "probe.",
+            ("arm", "deployment"),
+        )
+        self.deployment_failures = make.counters(
+            "bandit_deployment_failures_total",
+            "Calls of a deployment that gave no answer, by kind: failed or timeout.",
+            ("arm", "deployment", "kind"),
         )
         self.sent_again = make.counters(
             "bandit_upstream_sent_again_total",

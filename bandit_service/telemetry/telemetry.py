@@ -16,7 +16,7 @@ from bandit_service.core.world import World
 from bandit_service.telemetry.batches import observe_many, observe_same, sum_many
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
-from bandit_service.telemetry.metrics import MOST_ARMS, OTHER, Metrics
+from bandit_service.telemetry.metrics import MOST_ARMS, MOST_DEPLOYMENTS, OTHER, Metrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
 
@@ -42,6 +42,7 @@ class Telemetry:
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         self._arms: set[str] = set()
+        self._deployments: set[tuple[str, str]] = set()
         self.learning = LearningMetrics(self.metrics, self.arm_label, baseline)
         self.experiments = ExperimentMetrics(self.metrics)
         self.looks: list[Callable[[], None]] = []
@@ -156,6 +157,8 @@ class Telemetry:
             elif event.policy == "fixed" or len(event.arms) == 1:
                 mode = "fixed"
             modes[event.policy, mode] += 1
+            if event.route:
+                self.metrics.route_decisions(event.route).inc()
             arms[event.arm] += 1
             if event.experiment:
                 self.experiments.decided(event.experiment, event.variant)
@@ -181,6 +184,10 @@ class Telemetry:
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""
         self.learning.heard(what, world)
+        match what.event:
+            case ev.Rewarded(correction=False) as event if event.reward is not None:
+                if what.decided is not None and what.decided.route:
+                    self.metrics.route_rewards(what.decided.route).inc()
         if isinstance(what.event, ev.Shadowed):
             for shadow in what.event.shadows:
                 self.experiments.decided(shadow.experiment, shadow.variant)
@@ -259,6 +266,20 @@ class Telemetry:
     def upstream_failed(self, arm: str, kind: str) -> None:
         """One call of an arm that gave no answer: timeout or failed."""
         self.metrics.upstream_failures(self.arm_label(arm), kind).inc()
+
+    def deployment_failed(self, arm: str, deployment: str, kind: str) -> None:
+        """One call of a deployment that gave no answer: timeout or failed."""
+        self.metrics.deployment_failures(*self.deployment_labels(arm, deployment), kind).inc()
+
+    def deployment_labels(self, arm: str, deployment: str) -> tuple[str, str]:
+        """The labels of a deployment, or "other" twice, so that the series stay bounded."""
+        label = self.arm_label(arm)
+        if label != OTHER and (arm, deployment) in self._deployments:
+            return label, deployment
+        if label == OTHER or len(self._deployments) >= MOST_DEPLOYMENTS:
+            return OTHER, OTHER
+        self._deployments.add((arm, deployment))
+        return label, deployment
 
     def answered_by_other(self, arm: str, known: bool) -> None:
         """One answer of another model than the arm's; known: some arm has it."""

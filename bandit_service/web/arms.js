@@ -66,16 +66,24 @@ function traffic() {
   };
 }
 
+const STATES = { closed: "answers", "half open": "probing", open: "masked" };
+
 function health(arm) {
   if (arm.retired) return ["retired", ""];
   if (arm.upstream === "open") return ["masked", "bad"];
   if (arm.upstream === "half open") return ["probing", "warn"];
+  if (arm.kind && arm.kind !== "chat") return [arm.kind, ""];
   return ["", ""];
+}
+
+function deployments(arm) {
+  return (arm.deployments ?? []).map(({ id, state }) => `${id} ${STATES[state]}`).join(", ");
 }
 
 function row(arm) {
   const dot = el("i", { "aria-hidden": "true" });
   const badge = el("span", { class: "badge" });
+  const places = el("small", { class: "muted" });
   const share = traffic();
   const reward = measured("Reward");
   const mark = whisker("low", "high");
@@ -83,7 +91,7 @@ function row(arm) {
   const [quality, cost, latency] = [measured("Quality"), measured("Cost"), measured("Latency")];
   const [elo, games, why] = [el("span"), el("small"), cell("Why", "why wide")];
   const node = el("tr", { role: "row" },
-    el("td", { role: "rowheader", class: "wide" }, el("span", { class: "name" }, dot, el("span", {}, arm.id, " ", badge))),
+    el("td", { role: "rowheader", class: "wide" }, el("span", { class: "name" }, dot, el("span", {}, arm.id, " ", badge, places))),
     share.node, reward.node, quality.node, cost.node, latency.node, cell("Elo", "", elo, games), why);
   return {
     node,
@@ -94,6 +102,7 @@ function row(arm) {
       say(badge, word);
       badge.hidden = !word;
       badge.className = `badge ${tone}`;
+      say(places, deployments(now));
       share.update(now);
       reward.update(now.reward, number);
       mark.update(now.reward, ...drawn.scale);

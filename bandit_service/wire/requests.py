@@ -57,6 +57,9 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     policy: Annotated[
         str, doc("The policy that decides, of those that learn; the serving one if empty.", "")
     ] = ""
+    route: Annotated[
+        Name, doc("The route that decides, of [[routes]]; the default one if empty.", "support-bot")
+    ] = ""
     explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
     tags: Annotated[
         list[str],

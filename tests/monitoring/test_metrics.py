@@ -61,19 +61,21 @@ async def test_what_exemplars_say(tmp_path: Path, models: Path) -> None:
 
 async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Path) -> None:
     """A real service in which every arm was decided, called, rewarded and compared."""
+    both = [{"upstream": "p"}, {"upstream": "q"}]
     async with a_provider() as provider:
         arms = [
             {
                 "id": f"arm-{k:02d}",
                 "usd_per_mtok_in": 1.0,
                 "usd_per_mtok_out": 1.0 + k,
-                "upstream": "p",
+                **({"deployments": both} if k < 15 else {"upstream": "p"}),
             }
             for k in range(ARMS)
         ]
+        upstreams = [{"id": id, "base_url": provider.url} for id in ("p", "q")]
         environ = {
             "BANDIT_ARMS": json.dumps(arms),
-            "BANDIT_UPSTREAMS": json.dumps([{"id": "p", "base_url": provider.url}]),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
             "BANDIT_POLICY_NAME": "uniform",
             "BANDIT_BUDGETS": json.dumps([{"scope": "service", "per": "day", "usd": 1000.0}]),
             "BANDIT_GATEWAY_ATTEMPTS": "1",
@@ -90,13 +92,19 @@ async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Pa
             # what comes with the hundredth outcome of each arm and policy
             bounds = 2 * metrics.MOST_ESTIMATED - text.count("bandit_arm_reward_bound{")
             bounds += 3 * POLICIES - text.count("bandit_policy_value_estimate{")
-            assert len(series) + bounds <= MOST_SERIES
+            of_deployments = sum(one.startswith("bandit_deployment_") for one in series)
+            assert len(series) - of_deployments + bounds <= MOST_SERIES
+            assert of_deployments <= 3 * (metrics.MOST_DEPLOYMENTS + 1)
             for name in ("decisions_total", "rewards_total", "cost_usd_total", "reward_mean"):
                 by_arm = "cost_usd_total" if name == "cost_usd_total" else f"arm_{name}"
                 assert text.count(f'bandit_{by_arm}{{arm="arm-') == ARMS
             assert text.count("bandit_upstream_seconds_count{") == ARMS
             assert text.count("bandit_arm_info{") == ARMS
-            assert 'bandit_arm_info{arm="arm-07",model="arm-07",upstream="p"} 1.0' in text
+            assert 'bandit_arm_info{arm="arm-17",model="arm-17",upstream="p"} 1.0' in text
+            assert 'bandit_arm_info{arm="arm-07",model="arm-07",upstream="p,q"} 1.0' in text
+            assert text.count("bandit_deployment_up{") == metrics.MOST_DEPLOYMENTS + 1
+            assert 'bandit_deployment_up{arm="other",deployment="other"}' in text
+            assert text.count("bandit_deployment_failures_total{") == 2 * 5
             for name in ("reward_change", "value_estimate", "elo_rating", "residual_mean"):
                 assert text.count(f"bandit_arm_{name}{{") == metrics.MOST_ESTIMATED
             assert text.count("bandit_arm_probability{") == metrics.MOST_PROBABILITIES

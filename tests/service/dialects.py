@@ -394,6 +394,19 @@ COST = ((PROMPT - CACHED) * 1.0 + CACHED * 0.5 + ANSWER * 4.0) / 1e6
 
 
 @asynccontextmanager
+async def speaking() -> AsyncIterator[tuple[Provider, str]]:
+    """A provider, and its address."""
+    provider = Provider()
+    runner = web.AppRunner(provider.app(), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield provider, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def pair(
     tmp_path: Path,
     models: Path,
@@ -404,11 +417,15 @@ async def pair(
     """The gateway's address, and the provider; arms: the dialect of each; requests: what each is
     asked, too.
     """
-    provider = Provider()
-    runner = web.AppRunner(provider.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with speaking() as (provider, base_url):
+        environ = _configured(tmp_path, base_url, arms, requests or {}) | environ
+        async with serving(tmp_path / "var", models, **environ) as client:
+            yield client.url, provider
+
+
+def _configured(
+    tmp_path: Path, base_url: str, arms: Mapping[str, str], requests: Mapping[str, Json]
+) -> dict[str, str]:
     (tmp_path / "key").write_text(KEY)
     upstreams = [
         {"id": kind, "kind": kind, "base_url": base_url, "key_file": str(tmp_path / "key")}
@@ -418,20 +435,14 @@ async def pair(
         {"id": id, "upstream": kind, "model": f"{id}-large", "usd_per_mtok_in": 1.0,
          "usd_per_mtok_cached_in": 0.5, "usd_per_mtok_out": 4.0, "context_window": 200_000,
          "max_output_tokens": 64_000, "capabilities": ["tools", "json", "vision"],
-         "request": (requests or {}).get(id, {})}
+         "request": requests.get(id, {})}
         for id, kind in arms.items()
     ]  # fmt: skip
-    environ = {
+    return {
         "BANDIT_ARMS": json.dumps(specs),
         "BANDIT_UPSTREAMS": json.dumps(upstreams),
         "BANDIT_POLICY_NAME": "uniform",
-        **environ,
     }
-    try:
-        async with serving(tmp_path / "var", models, **environ) as client:
-            yield client.url, provider
-    finally:
-        await runner.cleanup()
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from aiohttp import web
 from tests.service.running import Client, serving
 
 ARMS = ("alpha", "beta", "gamma")
+CRITIC = "critic"
+"""Judges, where `[[judges]]` name it, and answers nobody."""
 KEY = "sk-upstream-canary-7781"
 
 
@@ -45,9 +47,16 @@ class Provider:
     async def _embeddings(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.seen.append(body)
-        if self.behaviour.get(body["model"]) == "never":
+        how = self.behaviour.get(body["model"], "")
+        if how == "never":
             await self._never()
-        vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
+        if how == "rejected":
+            return web.json_response({"error": {"message": "bad tool", "type": "x"}}, status=400)
+        if how.isdigit():
+            return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
+        vector: dict[str, Any] = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
+        if how == "long vector":
+            vector["embedding"] = [0.5] * 9
         usage = {"prompt_tokens": 1, "total_tokens": 1}
         return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
 
@@ -69,6 +78,9 @@ class Provider:
                 await self._never()
             case "not json":
                 return web.Response(text="<html>", content_type="text/html")
+            case "billed failure":
+                told = {"error": {"message": "overloaded"}, "usage": _USAGE}
+                return web.json_response(told)
             case "no choices":
                 return web.json_response({"ok": True})
             case "rejected":
@@ -186,6 +198,8 @@ async def a_gateway(
             }
             for id in ARMS
         ]
+        if CRITIC in environ.get("BANDIT_JUDGES", ""):
+            arms.append(arms[0] | {"id": CRITIC, "kind": "judge", "upstream": "p"})
         upstreams = [
             {
                 "id": id,

@@ -135,6 +135,12 @@ async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
 async def test_paths_and_methods_that_are_not_there(client: Client) -> None:
     assert (await client.get("/v1/nothing"))[0] == 404
     assert (await client.get("/v1/decide"))[0] == 405
+    async with client.session.get(f"{client.url}/v1/messages") as answer:
+        told = await answer.json()
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+        assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
+        assert told["error"]["message"] == "GET is not allowed here, POST is"
+        assert told["request_id"] == answer.headers["x-request-id"]
     assert (await client.get("/v1/policies/eagle/state"))[0] == 404
     assert (await client.call("DELETE", "/v1/arms/gpt-9"))[0] == 404
     assert (await client.get("/v1/stream"))[0] == 400

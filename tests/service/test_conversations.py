@@ -291,6 +291,32 @@ def test_signed_thinking_goes_to_no_other_vendor(
         assert answer.headers["x-arm"] == "claude"
 
 
+def test_unsigned_thinking_goes_back_only_to_a_provider_that_may_have_thought_it(
+    chat: openai.OpenAI, messages: anthropic.Anthropic, service: Any
+) -> None:
+    _, provider = service
+    thought: Any = {"type": "thinking", "thinking": "Hm, well.", "signature": ""}
+    item: Any = {"type": "reasoning", "id": "rs_1", "summary": [],
+                 "content": [{"type": "reasoning_text", "text": "Hm, well."}]}  # fmt: skip
+
+    def told(name: str, arm: str, front: str) -> str:
+        first: Any = {"role": "user", "content": f"{name} {front}"}
+        if front == "messages":
+            said = [thought, {"type": "text", "text": "Hi"}]
+            turns: Any = [first, {"role": "assistant", "content": said}, MORE]
+            messages.messages.create(model=arm, max_tokens=9, messages=turns)
+        else:
+            chat.responses.create(model=arm, input=[first, item, SAID, MORE])
+        return str(provider.last()[1]["messages"][1].get("reasoning_content", ""))
+
+    for front in ("messages", "responses"):
+        assert told("Nobody knows", "chat", front) == "Hm, well."
+        assert told("Nobody knows", "chat", front) == "Hm, well.", "it answered itself"
+        begun: Any = [{"role": "user", "content": f"Claude thought {front}"}]
+        messages.messages.create(model="claude", max_tokens=9, messages=begun)
+        assert told("Claude thought", "chat", front) == ""
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_signature_binds_however_long_the_conversation_was_silent(
     chat: openai.OpenAI, silent: bool, monkeypatch: pytest.MonkeyPatch

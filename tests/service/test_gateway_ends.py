@@ -20,7 +20,7 @@ from bandit_service.core import events as ev
 from tests.service.provider import HELLO, Provider, a_gateway, a_provider, signals_of, until
 from tests.service.running import Client, Process, a_vector
 
-_ARMS = ("alpha", "beta", "gamma")
+_ARMS = ("alpha", "beta", "gamma", "delta")
 
 
 @asynccontextmanager
@@ -36,6 +36,7 @@ async def a_process(
                 "usd_per_mtok_out": 4.0,
                 "upstream": "p",
                 "capabilities": ["json"],
+                "routed": id != "delta",
             }
             for id in _ARMS
         ]
@@ -63,10 +64,10 @@ def _events(data: Path) -> list[ev.AnyEvent]:
 async def test_what_the_end_cuts_is_told_so_and_paid_for(tmp_path: Path, models: Path) -> None:
     """On 5a5a85b the process ended after twice the grace, streams broke off without a word, whole
     answers were reset, and what they had cost was in no log."""
-    grader = {"id": "grader", "kind": "llm", "arm": "gamma"}
+    grader = {"id": "grader", "kind": "llm", "arm": "delta"}
     environ = {"BANDIT_SERVER_SHUTDOWN_S": "4", "BANDIT_JUDGES": json.dumps([grader])}
     async with a_process(tmp_path, models, **environ) as (process, client, provider):
-        provider.behaviour |= {"alpha": "endless", "gamma": "never"}
+        provider.behaviour |= {"alpha": "endless", "delta": "never"}
         url = f"{client.url}/v1/chat/completions"
         ask: dict[str, Any] = {"messages": HELLO, "max_tokens": 50}
         assert (await client.post("/v1/chat/completions", ask | {"model": "beta"}))[0] == 200
@@ -75,12 +76,12 @@ async def test_what_the_end_cuts_is_told_so_and_paid_for(tmp_path: Path, models:
             for _ in range(3)
         ]
         answers = [asyncio.create_task(answer.read()) for answer in streams]
-        whole = asyncio.create_task(client.post("/v1/chat/completions", ask | {"model": "gamma"}))
-        given = {"model": "gamma", "input": "x"}
+        whole = asyncio.create_task(client.post("/v1/chat/completions", ask | {"model": "delta"}))
+        given = {"model": "delta", "input": "x"}
         embedded = asyncio.create_task(client.post("/v1/embeddings", given))
 
         async def all_there() -> bool:  # the judge's question too
-            return [each["model"] for each in provider.seen].count("gamma") == 3
+            return [each["model"] for each in provider.seen].count("delta") == 3
 
         await until(all_there)
         begun = time.monotonic()

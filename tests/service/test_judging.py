@@ -10,10 +10,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.service.provider import HELLO, a_gateway, signals_of, until
+from tests.service.provider import CRITIC, HELLO, a_gateway, signals_of, until
 from tests.service.running import Client
 
-GRADER = {"id": "grader", "kind": "llm", "arm": "gamma"}
+GRADER = {"id": "grader", "kind": "llm", "arm": CRITIC}
 
 
 class Capital(BaseModel):
@@ -74,7 +74,7 @@ async def test_a_model_judges_and_its_money_is_counted(tmp_path: Path, models: P
             answer = await asking.chat.completions.create(model="alpha", messages=HELLO)
             signals = await signals_of(client, answer.id, 3)
             assert signals["quality"] == 0.8
-            asked = next(each for each in provider.seen if each["model"] == "gamma")
+            asked = next(each for each in provider.seen if each["model"] == CRITIC)
             assert "Hello there" in asked["messages"][1]["content"]
             assert "I am alpha" in asked["messages"][1]["content"]
             paid = 'bandit_judge_cost_usd_total{judge="grader"}'

@@ -194,13 +194,12 @@ def test_signed_thinking_comes_back_and_goes_to_nobody_else(
 def test_thinking_that_nobody_signed_is_no_thinking_for_anthropic(
     client: anthropic.Anthropic, provider: Provider
 ) -> None:
-    message = client.messages.create(
-        model="chat", max_tokens=9, messages=[{"role": "user", "content": "think"}]
-    )
+    first: Any = {"role": "user", "content": "think"}
+    message = client.messages.create(model="chat", max_tokens=9, messages=[first])
     assert message.content[0].model_dump() == {
         "type": "thinking", "thinking": THOUGHT, "signature": "",
     }  # fmt: skip
-    turns: list[Any] = [*HELLO, {"role": "assistant", "content": message.content}, *HELLO]
+    turns: list[Any] = [first, {"role": "assistant", "content": message.content}, *HELLO]
     for arm in ("claude", "chat"):
         client.messages.create(model=arm, max_tokens=9, messages=turns)
         path, body, _ = provider.last()
@@ -261,7 +260,13 @@ def test_models_are_listed_as_each_client_reads_them(client: anthropic.Anthropic
     with pytest.raises(anthropic.NotFoundError, match="GET /v1/models lists"):
         client.models.retrieve("nobody")
     told = httpx.get(f"{str(client.base_url).rstrip('/')}/v1/models").json()["data"]
-    assert told[0] == {"id": "auto", "object": "model", "created": 0, "owned_by": "bandit"}
+    assert told[0] == {
+        "id": "auto",
+        "object": "model",
+        "created": 0,
+        "owned_by": "bandit",
+        "kind": "chat",
+    }
     assert told[1]["prices"]["usd_per_mtok_cached_in"] == 0.5
     assert told[1]["context_window"] == 200_000
     assert told[1]["capabilities"] == ["tools", "json", "vision"]

@@ -75,6 +75,27 @@ def test_arms_of_one_model_with_several_efforts_are_a_family(
     assert '{"reasoning_effort": "high"}' in capsys.readouterr().out
 
 
+def test_embedding_models_are_known_and_those_of_another_length_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert main(["arms", "list", "--known"]) == 0
+    assert "embedding of 1536 dimensions" in capsys.readouterr().out
+    assert main(["init"]) == 0
+    assert main(["arms", "add", "text-embedding-3-small"]) == 0
+    path = tmp_path / "bandit.toml"
+    text = path.read_text(encoding="utf-8")
+    assert main(["arms", "add", "text-embedding-3-large"]) == 2
+    assert "must have the same dimensions" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == text
+    assert main(["arms", "add", "text-embedding-3-large", "--unrouted"]) == 0
+    small, large = settings.read(path).arms[-2:]
+    assert (small.kind, small.dimensions, small.routed) == ("embedding", 1536, True)
+    assert (large.kind, large.dimensions, large.routed) == ("embedding", 3072, False)
+    assert main(["arms", "list", "--config", str(path)]) == 0
+    assert "embedding  not routed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -112,7 +133,9 @@ def test_every_known_model_has_a_source_a_date_and_a_known_provider(
     for model in known.models:
         assert model.source.startswith("https://")
         assert model.provider in ids
-        assert 0.0 < model.usd_per_mtok_in <= model.usd_per_mtok_out
+        assert model.usd_per_mtok_in > 0.0
+        embeds = model.kind == "embedding"
+        assert model.usd_per_mtok_out == 0.0 if embeds else model.usd_per_mtok_out > 0.0
     assert all(any(m.first for m in known.models if m.provider == id) for id in ids)
     assert main(["arms", "list", "--known"]) == 0
     assert known.date in capsys.readouterr().out

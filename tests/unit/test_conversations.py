@@ -57,6 +57,7 @@ def answered(
     talk: str = TALK,
     unit: str = "",
     calls: tuple[str, ...] = (),
+    deployment: str = "",
 ) -> None:
     """A turn of the conversation, answered by this arm."""
     id = f"{talk} {ts}"
@@ -64,7 +65,7 @@ def answered(
     apply(world, decide(world, query, Recalled(), id, ts, NONE))
     told = ev.Rewarded(
         ts=ts + 1.0, decision_id=id, cost_usd=0.01, prompt_tokens=prompt, cached_tokens=cached,
-        calls=calls,
+        calls=calls, deployment=deployment,
     )  # fmt: skip
     apply(world, told)
 
@@ -157,6 +158,26 @@ def test_how_much_is_found_is_learned_for_each_arm_and_age() -> None:
     answered(world, ts=5.0, cached=5000, talk=OTHER)  # a prompt that conversations share
     assert share(A, 4) == pytest.approx(5000 / (PRIOR_TOKENS + 20_000))
     assert a_query(world, talk="third").turn.cached == ((A, 714),)  # type: ignore[union-attr]
+
+
+def test_where_an_arm_answered_is_known_and_another_place_has_cached_nothing() -> None:
+    world = a_world()
+    answered(world, ts=5.0, deployment="eu")
+    known = world.conversations
+    assert known.deployment_of(TALK, A, 10.0, 3600.0) == "eu"
+    assert known.deployment_of(TALK, B, 10.0, 3600.0) == ""
+    assert known.deployment_of(OTHER, A, 10.0, 3600.0) == ""
+    assert known.deployment_of(TALK, A, 5.0 + 3602.0, 3600.0) == ""
+    before = known.share(A, 0)
+    answered(world, ts=10.0, cached=0, deployment="us")
+    assert known.share(A, 0) == before, "what is not found elsewhere says nothing of its cache"
+    answered(world, ts=15.0, cached=0, deployment="us")
+    assert known.share(A, 0) < before
+    assert known.deployment_of(TALK, A, 20.0, 3600.0) == "us"
+    kept = snapshot.restore(
+        snapshot.read(snapshot.dump(world)), {"uniform": policies.load("uniform")}, "uniform"
+    )
+    assert kept.digest() == world.digest()
 
 
 def test_who_called_a_tool_is_known_and_the_oldest_calls_leave() -> None:

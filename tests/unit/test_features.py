@@ -112,6 +112,8 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.Forgotten(ts=8.0, owner=ev.owner_of("t", "u")),
     ev.Erased(ts=9.0, owner=ev.owner_of("t", "u")),
     ev.PolicyLeft(ts=9.0, policy="knn"),
+    ev.RouteChanged(ts=9.0, route=ev.RouteSpec(id="bot", arms=(A,), policy="knn"), key="key"),
+    ev.RouteRemoved(ts=9.0, id="bot"),
     ev.ExperimentDeleted(ts=9.0, id="e", by="k", why="w"),
     ev.ArmRetired(ts=9.0, id=A, source="config"),
 )

@@ -396,6 +396,27 @@ async def test_fifty_arms_and_ten_minutes_are_drawn(service: Service, opened: Op
     assert drawn["colours"] >= 11
 
 
+async def test_deployments_and_kinds_are_shown(service: Service, opened: Opened) -> None:
+    page = await opened(service.url)
+    await page.wait_for_selector("#arms tbody tr")
+    rows = await page.evaluate("""async () => {
+      const { hear, store } = await import("/web/store.js");
+      const { showArms } = await import("/web/arms.js");
+      const plain = { n: 0, mean: null, low: null, high: null };
+      const arm = { decisions: 0, retired: false, share: 0, share_before: null, why: "",
+        reward: plain, quality: plain, cost_usd: plain, latency_s: plain, upstream: "closed" };
+      hear("tick", { ...store, numbers: ["many", "embeds"], arms: [
+        { ...arm, id: "many", kind: "chat", deployments: [
+          { id: "eu", state: "open" }, { id: "us", state: "closed" }] },
+        { ...arm, id: "embeds", kind: "embedding", deployments: [] }] });
+      showArms();
+      return Array.from(document.querySelectorAll("#arms tbody tr td:first-child"))
+        .map((cell) => cell.textContent);
+    }""")
+    assert any("many" in row and "eu masked, us answers" in row for row in rows)
+    assert any(row.startswith("embeds") and row.endswith("embedding") for row in rows)
+
+
 async def test_an_experiment_is_shown_and_paused_with_a_reason(
     service: Service, opened: Opened
 ) -> None:

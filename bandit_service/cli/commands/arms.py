@@ -13,7 +13,9 @@ import msgspec
 from bandit_service import settings
 from bandit_service.cli.arm_tables import arm_table, document, upstream_table, write_checked
 from bandit_service.cli.options import USAGE_ERROR, Usage, config
+from bandit_service.core.arm_kinds import CHAT, EMBEDDING
 from bandit_service.core.arm_request import EFFORTS
+from bandit_service.core.deployments import upstreams_of
 from bandit_service.data.known_models import KnownModel, KnownModels, known_models
 
 _REQUEST = ("thinking_budget", "output_limit", "temperature", "service_tier")
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--output-limit", type=int, metavar="TOKENS", help="of an answer")
     add.add_argument("--temperature", type=float, help="in the place of the client's")
     add.add_argument("--service-tier", help="in the place of the client's")
+    add.add_argument(
+        "--unrouted", action="store_true", help="it answers only who names it (routed = false)"
+    )
     add.set_defaults(run=_add)
 
 
@@ -64,9 +69,14 @@ def _list(args: argparse.Namespace) -> int:
         return 0
     for arm in arms:
         asked = msgspec.to_builtins(arm.request)
-        more = f"  {arm.family}" if arm.family else ""
+        words = [
+            arm.family,
+            "" if arm.kind == CHAT else arm.kind,
+            "" if arm.routed else "not routed",
+        ]
+        more = "".join(f"  {word}" for word in words if word)
         print(
-            f"{arm.id:<28} {arm.upstream or '-':<12} {arm.usd_per_mtok_in:>8g} in "
+            f"{arm.id:<28} {','.join(upstreams_of(arm)) or '-':<12} {arm.usd_per_mtok_in:>8g} in "
             f"{arm.usd_per_mtok_out:>8g} out{more}{f'  {json.dumps(asked)}' if asked else ''}"
         )
     return 0
@@ -81,6 +91,8 @@ def _list_known(known: KnownModels, as_json: bool) -> int:
     for each in known.models:
         cached = "-" if each.usd_per_mtok_cached_in is None else f"{each.usd_per_mtok_cached_in:g}"
         can = [*each.capabilities, *(["reasoning"] if each.reasoning else [])]
+        if each.kind == EMBEDDING:
+            can.append(f"embedding of {each.dimensions or 'unknown'} dimensions")
         if each.dearer_above:
             can.append(f"dearer above {each.dearer_above}")
         print(
@@ -130,7 +142,8 @@ def _more(args: argparse.Namespace, model: KnownModel, effort: str | None) -> di
     given = {name: getattr(args, name) for name in _REQUEST}
     request |= {name: value for name, value in given.items() if value is not None}
     family = args.family or (model.model if request else "")
-    return ({"family": family} if family else {}) | {"request": request}
+    fields: dict[str, Any] = {"family": family} if family else {}
+    return fields | ({"routed": False} if args.unrouted else {}) | {"request": request}
 
 
 def _ids(tables: Any) -> list[str]:

@@ -13,6 +13,7 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
+from bandit_service.core.arm_kinds import CHAT
 from bandit_service.core.errors import Refused, ServiceError
 from bandit_service.gateway.request import is_auto, of_chat
 
@@ -52,10 +53,12 @@ def _explained(args: argparse.Namespace) -> dict[str, Any]:
     """Why, of the request that the gateway makes of the question and the model's name."""
     body = _chat(args)
     policy = args.model.partition("?")[0].partition(":")[2]
-    request = of_chat(body, {}, [policy]).decide
-    if request.arms is None and not args.no_answer:  # of those that can be called
-        listed = _sent(args, "/v1/models")[0]["data"]
-        request.arms = [each["id"] for each in listed if not is_auto(each["id"])]
+    listed = _sent(args, "/v1/models")[0]["data"]
+    there = [each["id"] for each in listed if each.get("kind", CHAT) == CHAT]
+    routes = [each["id"] for each in listed if "prices" not in each and not is_auto(each["id"])]
+    request = of_chat(body, {}, [policy], routes=routes).decide
+    if request.arms is None and not request.route and not args.no_answer:  # that can be called
+        request.arms = [id for id in there if not is_auto(id, routes)]
         if not request.arms:
             raise Refused("no arm has an upstream that could answer; --no-answer only decides")
     given = msgspec.to_builtins(request)

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bandit_service.core.arm_kinds import CHAT, EMBEDDING
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.answers import Calibrated
 from bandit_service.core.fields import doc
+
+MODEL_KINDS = (CHAT, EMBEDDING)
 
 
 class Observed(msgspec.Struct, kw_only=True, frozen=True):
@@ -27,6 +30,39 @@ class Observed(msgspec.Struct, kw_only=True, frozen=True):
     ] = UNSET
 
 
+STATES = ("closed", "half open", "open")
+
+
+class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether one of an arm's deployments answers."""
+
+    id: Annotated[str, doc("Its name.", "eu")]
+    upstream: Annotated[str, doc("What serves it.", "azure-eu")]
+    state: Annotated[
+        str,
+        doc(
+            "closed: called; open: masked after failures; half open: due for a probe.",
+            "closed",
+            enum=STATES,
+        ),
+    ]
+    running: Annotated[int, doc("Calls under way.", 2)]
+    failures: Annotated[int, doc("Calls that failed since one last answered.", 0)]
+
+
+class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """Whether an arm answers, as this process sees it."""
+
+    state: Annotated[
+        str,
+        doc("As of a deployment; of several that of the best.", "closed", enum=STATES),
+    ]
+    running: Annotated[int, doc("Calls under way.", 3)]
+    deployments: Annotated[
+        list[DeploymentHealth], doc("Each deployment, if the arm has any; else empty.")
+    ]
+
+
 class Arm(ArmSpec, kw_only=True, frozen=True):
     """An arm of the catalogue: its configuration, and what was measured of it."""
 
@@ -36,6 +72,10 @@ class Arm(ArmSpec, kw_only=True, frozen=True):
         doc("Where its configuration comes from.", "config", enum=["config", "api"]),
     ]
     observed: Annotated[Observed, doc("What was measured of it.")]
+    health: Annotated[
+        ArmHealth | UnsetType,
+        doc("Whether it answers; absent if no upstream serves it, and for a tenant's key."),
+    ] = UNSET
 
 
 class Arms(msgspec.Struct, kw_only=True, frozen=True):
@@ -51,6 +91,10 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
     object: Annotated[str, doc("Always `model`.", "model")]
     created: Annotated[int, doc("Always 0.", 0)]
     owned_by: Annotated[str, doc("Always `bandit`.", "bandit")]
+    kind: Annotated[
+        str,
+        doc("`embedding` is for `/v1/embeddings`, `chat` for the rest.", "chat", enum=MODEL_KINDS),
+    ] = CHAT
     context_window: Annotated[
         int | UnsetType, doc("Of an arm: most tokens of prompt and answer.", 128_000)
     ] = UNSET
@@ -59,6 +103,9 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
     ] = UNSET
     capabilities: Annotated[
         tuple[str, ...] | UnsetType, doc("Of an arm: what it can do.", ["json", "vision"])
+    ] = UNSET
+    dimensions: Annotated[
+        int | UnsetType, doc("Of an embedding arm: numbers in each of its vectors.", 1_536)
     ] = UNSET
     prices: Annotated[
         dict[str, float] | UnsetType,

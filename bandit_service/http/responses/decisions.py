@@ -87,6 +87,9 @@ class Decision(msgspec.Struct, kw_only=True):
     variant: Annotated[
         str | UnsetType, doc("The unit's variant of that experiment.", "treatment")
     ] = UNSET
+    route: Annotated[
+        str | UnsetType, doc("The route that decided; absent for the default one.", "support-bot")
+    ] = UNSET
     feedback_token: Annotated[
         str | UnsetType,
         doc(

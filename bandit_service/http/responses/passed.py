@@ -53,7 +53,7 @@ class Completion(_Asked, kw_only=True):
 
 
 class Embeddings(_Passed, kw_only=True):
-    """An embedding of texts, by the arm that is named. Other fields are passed on."""
+    """An embedding of texts, by the arm that is named, or `auto`. Other fields are passed on."""
 
     input: Annotated[Any, doc("The texts.", ["Capital of France?"])]
 

@@ -32,6 +32,7 @@ from policies import ArmId, Floats, lift
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
 LEFT_OUT = {
+    exclusions.ROUTED: "of another route than the default one",
     exclusions.DUEL: "second answers of duels",
     exclusions.SINGLE: "with one eligible arm",
     exclusions.REDIRECTED: "that another model answered than the one that was asked",

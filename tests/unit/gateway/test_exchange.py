@@ -44,6 +44,9 @@ class Account:
         self.notes.append(usd)
         return True
 
+    async def book_apart(self, usd: float) -> bool:
+        return await self.book(usd)
+
 
 def resources() -> Resources:
     """Those that a call without a decision needs to begin and to end."""

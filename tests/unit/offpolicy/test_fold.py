@@ -109,6 +109,7 @@ def test_decisions_that_say_nothing_of_another_policy_are_left_out_and_counted()
         decision(8, arms=(ArmId("a"), ArmId("gone")), propensities=(0.5, 0.5), scores=(0.0, 0.0)),
         decision(9, tenant="t", unit="u"),
         decision(10, fallback="embed: TimeoutError"),
+        decision(13, route="bot"),
         decision(12),
         ev.Redirected(ts=12.5, decision_id="d12", model="another"),
         decision(11, stayed=True, conversation="talk", before=ArmId("a")),

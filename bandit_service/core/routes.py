@@ -1,0 +1,55 @@
+"""Routes: names under which clients ask, each with arms, a policy and learned state of its own.
+
+A route is not the default: requests for `auto` are the default route's, whose policy is the serving
+one, and a service without routes is just that. What a route's decisions bring is learned by the
+route's policy alone, and what theirs bring by nobody of it (`Learners`, `View`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Unknown
+from bandit_service.core.events import RouteSpec
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
+from policies import ArmId
+
+MOST_ROUTES = 20
+
+
+@dataclass
+class Routes:
+    """specs: by id. ended: the ids of those that are no more, whose outcomes are remembered."""
+
+    specs: dict[str, RouteSpec] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there ever was one."""
+        return bool(self.specs or self.ended)
+
+    def find(self, id: str, param: str = "route") -> RouteSpec:
+        """The route of this id. Raises Unknown."""
+        spec = self.specs.get(id)
+        if spec is None:
+            there_are = f"there are {', '.join(self.specs)}" if self.specs else "none is configured"
+            raise Unknown(f"{param}: no route {id!r}; {there_are}", param=param)
+        return spec
+
+    def arms_of(self, id: str, there: Collection[ArmId]) -> tuple[ArmId, ...]:
+        """The arms of a route that were ever added."""
+        return tuple(arm for arm in self.find(id).arms if arm in there)
+
+    @takes(ev.RouteChanged)
+    def _changed(self, event: ev.RouteChanged, _: Resolved) -> None:
+        self.specs[event.route.id] = event.route
+        if event.route.id in self.ended:
+            self.ended.remove(event.route.id)
+
+    @takes(ev.RouteRemoved)
+    def _removed(self, event: ev.RouteRemoved, _: Resolved) -> None:
+        if self.specs.pop(event.id, None) is not None:
+            self.ended.append(event.id)

@@ -1,0 +1,104 @@
+"""Where an arm is called: at its deployments in their order, each with a health of its own. Pure.
+
+An arm without deployments is one target, whose health is the arm's. One with deployments answers as
+long as one of them does. Of those that answer and have room the lowest priority goes first, and
+within it chance by weight; the chance hangs on the decision alone, so that it can be told again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass
+
+from bandit_service.core import chance
+from bandit_service.core.deployments import called_at, name_of
+from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.health import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One way to call an arm. spec: the arm as it is called there. key: whose health it has.
+
+    deployment: its name, "" for an arm without any.
+    """
+
+    spec: ArmSpec
+    key: str
+    deployment: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    max_running: int = 0
+
+
+def targets_of(spec: ArmSpec) -> list[Target]:
+    """All of them, as they are configured."""
+    if not spec.deployments:
+        return [Target(spec, spec.id)]
+    return [
+        Target(
+            called_at(spec, each),
+            key_of(spec.id, name_of(each)),
+            name_of(each),
+            each.priority,
+            each.weight,
+            each.max_running,
+        )
+        for each in spec.deployments
+    ]
+
+
+def key_of(arm: str, deployment: str) -> str:
+    """Under which the health of a deployment is kept; no arm is called so."""
+    return f"{arm}\n{deployment}"
+
+
+def in_order(
+    spec: ArmSpec,
+    health: Health,
+    upstreams: Container[str],
+    now: float,
+    seed: int,
+    id: str,
+    last: str = "",
+) -> list[Target]:
+    """The targets to be tried, first to last; at least one.
+
+    id: of the decision, which chance hangs on. last: the deployment that has the conversation; it
+    goes first while it answers. One that is masked or full is tried only if no other is there.
+    """
+    targets = [each for each in targets_of(spec) if each.spec.upstream in upstreams]
+    if len(targets) < 2:
+        return targets
+    free = [each for each in targets if not health.full(each.key, each.max_running)]
+    ready = [each for each in free if health.available(each.key, now)]
+
+    def rank(target: Target) -> tuple[bool, int, float]:
+        # the first of exponential times of these rates is each one with the chance of its weight
+        u = chance.uniform(seed, f"{id} at {target.deployment}")
+        return target.deployment != last, target.priority, -math.log1p(-u) / target.weight
+
+    return sorted(ready or free or targets, key=rank)
+
+
+def available(spec: ArmSpec, health: Health, now: float) -> bool:
+    """Whether the arm is not masked."""
+    if not spec.deployments:
+        return health.available(spec.id, now)
+    return any(health.available(each.key, now) for each in targets_of(spec))
+
+
+def full(spec: ArmSpec, health: Health) -> bool:
+    """Whether the arm, or each of its deployments, has as many calls under way as it may."""
+    if health.full(spec.id, spec.max_running):
+        return True
+    return bool(spec.deployments) and all(
+        health.full(each.key, each.max_running) for each in targets_of(spec)
+    )
+
+
+def state(spec: ArmSpec, health: Health, now: float) -> str:
+    """closed, half open or open: that of the best deployment."""
+    states = {health.state(each.key, now) for each in targets_of(spec)}
+    return next(each for each in ("closed", "half open", "open") if each in states)

@@ -1,0 +1,95 @@
+"""`[[routes]]`: names under which clients ask, each with its own arms and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from bandit_service.core.arm_kinds import is_routed, not_for_chat
+from bandit_service.core.events import ArmSpec, RouteSpec
+from bandit_service.core.fields import Id, check_stated, doc
+from bandit_service.core.routes import MOST_ROUTES
+from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.parsing.validation import Mistakes
+from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.tables import check_policy
+from bandit_service.settings.upstreams import listed
+from policies import ArmId
+
+_NAMES = ("auto",)
+_MARKS = "?:/,"
+
+
+class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A route as it is configured. arms: ids; all where none is named. policy: the configured one
+    with its parameters where none is named.
+    """
+
+    id: Id
+    arms: tuple[str, ...] = ()
+    willingness_to_pay: Annotated[
+        float | None,
+        doc("USD that one unit of quality is worth there.", 0.1, minimum=1e-9, maximum=1e6),
+    ] = None
+    policy: str = ""
+    parameters: dict[str, Any] = {}
+
+
+def routes_of(items: Any, values: Mapping[str, Any], mistakes: list[str]) -> tuple[RouteSpec, ...]:
+    """The routes of `[[routes]]`; each mistake as a sentence with its place."""
+    serving = PolicySettings(values["policy.name"], values["policy.parameters"])
+    tables = listed("routes", items, RouteTable, _check, mistakes)
+    if len(tables) > MOST_ROUTES:
+        mistakes.append(f"routes: must have at most {MOST_ROUTES}, got {len(tables)}")
+    return tuple(_spec(each, serving) for each in tables)
+
+
+def _spec(table: RouteTable, serving: PolicySettings) -> RouteSpec:
+    chosen = PolicySettings(table.policy, table.parameters) if table.policy else serving
+    return RouteSpec(
+        id=table.id,
+        arms=tuple(map(ArmId, table.arms)),
+        willingness_to_pay=table.willingness_to_pay,
+        policy=chosen.name,
+        parameters=chosen.parameters,
+    )
+
+
+def _check(table: RouteTable) -> None:
+    check_stated(table)
+    if table.id in _NAMES or any(mark in table.id for mark in _MARKS):
+        raise ValueError(f"id: must not be 'auto', nor have any of {_MARKS} in it")
+    if len(set(table.arms)) < len(table.arms):
+        raise ValueError("arms: must name each arm once")
+    if table.parameters and not table.policy:
+        raise ValueError("parameters: name the policy that they are of")
+    if table.policy:
+        wrong: list[str] = []
+        check_policy(table.policy, table.parameters, wrong)
+        if wrong:
+            raise Mistakes(
+                [each.removeprefix("policy.").replace("name:", "policy:", 1) for each in wrong]
+            )
+
+
+def route_mistakes(routes: Sequence[RouteSpec], arms: Sequence[ArmSpec]) -> list[str]:
+    """What is wrong between routes and the configured arms."""
+    by_id = {each.id: each for each in arms}
+    found = []
+    for i, route in enumerate(routes):
+        if ArmId(route.id) in by_id:
+            found.append(
+                f"routes[{i}].id: there is an arm {route.id!r}; call one of them otherwise"
+            )
+        for id in route.arms:
+            spec = by_id.get(id)
+            if spec is None:
+                found.append(
+                    f"routes[{i}].arms: {id!r} is no configured arm{did_you_mean(id, by_id)}"
+                )
+            elif not is_routed(spec):
+                why = not_for_chat(spec) or f"{id!r} has routed = false, so that nothing chooses it"
+                found.append(f"routes[{i}].arms: {why}")
+    return found

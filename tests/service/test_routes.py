@@ -1,0 +1,251 @@
+"""Routes by every front and by decide, with real clients; a restart; and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+import policies
+from bandit_service import cli
+from bandit_service.core import codec
+from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
+from tests.service.running import Client, opened
+
+BOT: dict[str, Any] = {
+    "id": "support-bot",
+    "arms": ["beta", "gamma"],
+    "willingness_to_pay": 0.5,
+    "policy": "epsilon_greedy",
+    "parameters": {"epsilon": 0.5},
+}
+_PLAIN = {"id": "plain"}
+
+
+def _routes(*routes: dict[str, Any], **more: str) -> dict[str, str]:
+    return {"BANDIT_ROUTES": json.dumps(routes or [BOT, _PLAIN]), **more}
+
+
+async def _decided(client: Client, id: str) -> dict[str, Any]:
+    _, body = await client.get(f"/v1/decisions/{id}")
+    found: dict[str, Any] = body
+    return found
+
+
+async def _metric(client: Client, line: str) -> float:
+    async with client.session.get(f"{client.url}/metrics") as answer:
+        text = await answer.text()
+    found = [each for each in text.splitlines() if each.startswith(f"{line} ")]
+    return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+
+async def test_a_route_answers_on_every_front_with_its_own_arms_and_worth(
+    tmp_path: Path, models: Path
+) -> None:
+    async with (
+        a_gateway(tmp_path, models, **_routes()) as (client, provider),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as chat,
+        anthropic.AsyncAnthropic(base_url=client.url, api_key="none", max_retries=0) as claude,
+    ):
+        message: Any = {"max_tokens": 9, "messages": HELLO}
+        for name in ("support-bot", "support-bot?max_cost_usd=1"):
+            made: list[Any] = [
+                await chat.chat.completions.with_raw_response.create(model=name, messages=HELLO),
+                await chat.responses.with_raw_response.create(model=name, input="Hello there"),
+                await chat.completions.with_raw_response.create(model=name, prompt="Once"),
+                await claude.messages.with_raw_response.create(model=name, **message),
+            ]
+            for raw in made:
+                assert raw.headers["x-route"] == "support-bot"
+                assert raw.headers["x-arm"] in ("beta", "gamma")
+                body = await _decided(client, raw.headers["x-decision-id"])
+                assert (body["route"], body["willingness_to_pay"]) == ("support-bot", 0.5)
+                assert set(body["propensities"]) == {"beta", "gamma"}
+        stream = await chat.chat.completions.with_raw_response.create(
+            model="plain", messages=HELLO, stream=True
+        )
+        assert stream.headers["x-route"] == "plain"
+        assert [each async for each in stream.parse()]
+        body = await _decided(client, stream.headers["x-decision-id"])
+        assert (set(body["propensities"]), body["willingness_to_pay"]) == (set(ARMS), 0.1)
+        raw = await chat.chat.completions.with_raw_response.create(model="auto", messages=HELLO)
+        assert "x-route" not in raw.headers
+        assert "route" not in await _decided(client, raw.headers["x-decision-id"])
+        listed = [each.id async for each in chat.models.list()]
+        assert listed == ["auto", "support-bot", "plain", *ARMS]
+        with pytest.raises(openai.NotFoundError, match="there are auto, support-bot, plain, alpha"):
+            await chat.chat.completions.create(model="nobody", messages=HELLO)
+        with pytest.raises(openai.NotFoundError, match="arms: no 'alpha'; there are beta, gamma"):
+            await chat.chat.completions.create(model="support-bot?arms=alpha", messages=HELLO)
+        narrow = await chat.chat.completions.with_raw_response.create(
+            model="support-bot?arms=gamma", messages=HELLO
+        )
+        assert narrow.headers["x-arm"] == "gamma"
+        counted = await claude.messages.count_tokens(model="support-bot", messages=HELLO)
+        assert counted.input_tokens > 0
+        with pytest.raises(openai.NotFoundError, match="no arm 'support-bot'"):
+            await chat.embeddings.create(model="support-bot", input="x")
+        assert await _metric(client, 'bandit_route_decisions_total{route="support-bot"}') == 9.0
+        assert len(provider.seen) == 11
+
+
+async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
+    tmp_path: Path, models: Path
+) -> None:
+    pool = [{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0} for id in ARMS]
+    environ = _routes(
+        BOT | {"parameters": {"epsilon": 0.0}},
+        BANDIT_ARMS=json.dumps(pool),
+        BANDIT_POLICY_NAME="epsilon_greedy",
+        BANDIT_EXPLORATION_SHARE="0",
+    )
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        before = codec.dump(world.learners["epsilon_greedy"].state)
+        for i in range(12):
+            made = await client.decide(query=f"question {i}", route="support-bot")
+            assert made["arm"] in ("beta", "gamma")
+            await client.reward(made["decision_id"], quality=float(made["arm"] == "gamma"))
+        assert codec.dump(world.learners["epsilon_greedy"].state) == before
+        made = await client.decide(query="one more", route="support-bot")
+        assert (made["arm"], made["route"]) == ("gamma", "support-bot")
+        knows, digest = codec.dump(world.learners["route:support-bot"].state), world.digest()
+        assert await _metric(client, 'bandit_route_rewards_total{route="support-bot"}') == 12.0
+        _, state = await client.get("/v1/policies/route:support-bot/state")
+        assert (state["sha256"], state["failures"]) == (codec.sha256(knows), 0)
+        assert (await client.get("/v1/policies/route:nobody/state"))[0] == 404
+        _, explained = await client.post("/v1/explain", {"query": "x", "route": "support-bot"})
+        assert {row["id"] for row in explained["arms"]} == {"beta", "gamma"}
+        _, again = await client.post("/v1/explain", {"decision_id": made["decision_id"]})
+        assert again["policy"] == "epsilon_greedy"
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest, "from the log"
+        assert codec.dump(world.learners["route:support-bot"].state) == knows
+        assert (await client.post("/v1/snapshots", {}))[0] == 200
+        made = await client.decide(query="one more", route="support-bot")
+        await client.reward(made["decision_id"], quality=1.0)
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest, "from the snapshot and what came after it"
+        wider = [BOT | {"parameters": {"epsilon": 0.0}, "arms": list(ARMS)}]
+    changed = environ | {"BANDIT_ROUTES": json.dumps(wider)}
+    async with opened(tmp_path / "var", models, **changed) as (client, world):
+        made = await client.decide(query="one more", route="support-bot")
+        _, body = await client.get(f"/v1/decisions/{made['decision_id']}")
+        assert set(body["propensities"]) == set(ARMS)
+        assert codec.dump(world.learners["route:support-bot"].state) != before
+    async with opened(tmp_path / "var", models, **environ | {"BANDIT_ROUTES": "[]"}) as (client, _):
+        asked = {"query": "x", "route": "support-bot"}
+        status, body = await client.post("/v1/decide", asked)
+        assert (status, body["error"]["param"]) == (404, "route")
+        assert "no route 'support-bot'; none is configured" in body["error"]["message"]
+
+
+async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
+    tmp_path: Path, models: Path
+) -> None:
+    pool = json.dumps([{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0} for id in ARMS])
+    environ = _routes(BANDIT_ARMS=pool, BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        for i in range(6):
+            made = await client.decide(query=f"question {i}", route="support-bot")
+            await client.reward(made["decision_id"], quality=1.0)
+        knows = codec.dump(world.learners["route:support-bot"].state)
+        status, _ = await client.call("PUT", "/v1/policy", {"name": "epsilon_greedy"})
+        assert status == 202
+
+        async def serves() -> bool:
+            _, body = await client.get("/v1/policies")
+            return bool(body["serving"]["name"] == "epsilon_greedy")
+
+        await until(serves)
+        fresh = policies.load("epsilon_greedy").init()
+        assert codec.dump(world.learners["epsilon_greedy"].state) == codec.dump(fresh)
+        assert codec.dump(world.learners["route:support-bot"].state) == knows
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest
+
+
+async def test_try_asks_by_a_route(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_gateway(tmp_path, models, **_routes()) as (client, provider):
+        asked = ["try", "Hello there", "--url", client.url, "--json", "--model", "support-bot"]
+        assert await asyncio.to_thread(cli.main, asked) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert {row["id"] for row in shown["arms"]["arms"]} == {"beta", "gamma"}
+        assert provider.seen[-1]["model"] in ("beta", "gamma")
+
+
+async def test_a_routes_arm_that_fails_is_followed_by_another_of_the_route(
+    tmp_path: Path, models: Path
+) -> None:
+    async with a_gateway(tmp_path, models, **_routes()) as (client, provider):
+        provider.behaviour = {"beta": "500"}
+        body = {"model": "support-bot", "messages": HELLO}
+        url = f"{client.url}/v1/chat/completions"
+        while "beta" not in {each["model"] for each in provider.seen}:
+            async with client.session.post(url, json=body) as answer:
+                assert (answer.status, answer.headers["x-arm"]) == (200, "gamma")
+                id = answer.headers["x-decision-id"]
+        assert {each["model"] for each in provider.seen} == {"beta", "gamma"}
+        assert (await signals_of(client, id))["cost_usd"] == pytest.approx(COST)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "says"),
+    [
+        ({"route": "nobody"}, "route", "no route 'nobody'; there are support-bot, plain"),
+        ({"route": "support-bot", "arms": ["alpha"]}, "arms", "'alpha' is no arm of the route"),
+        ({"route": "plain", "policy": "eagle"}, "policy", "has its own; leave it out"),
+        ({"route": 7}, "route", "Expected `str`"),
+    ],
+)
+async def test_what_a_route_cannot_do_is_refused(
+    tmp_path: Path, models: Path, asked: dict[str, Any], param: str, says: str
+) -> None:
+    async with a_gateway(tmp_path, models, **_routes()) as (client, _):
+        status, body = await client.post("/v1/decide", {"query": "x", **asked})
+        assert status in (400, 404)
+        assert body["error"]["param"] == param
+        assert says in body["error"]["message"]
+
+
+_WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"id": "auto"}, "routes[0].id: must not be 'auto'"),
+    ({"id": "a?b"}, "routes[0].id: must not be 'auto', nor have any of ?:/, in it"),
+    ({"id": "alpha"}, "routes[0].id: there is an arm 'alpha'; call one of them otherwise"),
+    ({"id": "r", "arms": ["alfa"]}, "routes[0].arms: 'alfa' is no configured arm; did you mean"),
+    ({"id": "r", "arms": ["alpha", "alpha"]}, "routes[0].arms: must name each arm once"),
+    ({"id": "r", "arms": ["shy"]}, "routes[0].arms: 'shy' has routed = false"),
+    ({"id": "r", "arms": ["e"]}, "routes[0].arms: 'e' is of kind 'embedding'"),
+    ({"id": "r", "policy": "nestd"}, "routes[0].policy: no policy named 'nestd'"),
+    ({"id": "r", "parameters": {"a": 1}}, "routes[0].parameters: name the policy"),
+    ({"id": "r", "willingness_to_pay": 0}, "routes[0].willingness_to_pay: must be from 1e-09"),
+    ({"id": "r", "reward": 1}, "routes[0].reward"),
+    ({"arms": []}, "routes[0].id"),
+]
+
+
+@pytest.mark.parametrize(("route", "says"), _WRONG)
+def test_a_route_that_cannot_be_is_refused_by_config_check(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    route: dict[str, Any],
+    says: str,
+) -> None:
+    price = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+    arms = [
+        {"id": "alpha", **price},
+        {"id": "shy", "routed": False, **price},
+        {"id": "e", "kind": "embedding", **price},
+    ]
+    monkeypatch.setenv("BANDIT_ARMS", json.dumps(arms))
+    monkeypatch.setenv("BANDIT_ROUTES", json.dumps([route]))
+    assert cli.main(["config", "check"]) == 2
+    assert says in capsys.readouterr().err

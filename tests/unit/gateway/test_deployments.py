@@ -1,0 +1,105 @@
+"""The order of an arm's deployments, by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from bandit_service.core import events as ev
+from bandit_service.core.events import ArmSpec, Deployment
+from bandit_service.gateway import deployments
+from bandit_service.gateway.deployments import in_order, key_of, targets_of
+from bandit_service.gateway.health import Health
+from policies import ArmId
+
+UPSTREAMS = ("a", "b", "c", "d")
+SPEC = ArmSpec(
+    id=ArmId("m"),
+    usd_per_mtok_in=1.0,
+    usd_per_mtok_out=2.0,
+    deployments=(
+        Deployment(upstream="a", weight=3.0),
+        Deployment(upstream="b"),
+        Deployment(upstream="c", priority=2),
+        Deployment(upstream="d", priority=1, max_running=1),
+    ),
+)
+
+
+def _order(health: Health, id: str = "x", last: str = "", now: float = 0.0) -> list[str]:
+    return [each.deployment for each in in_order(SPEC, health, UPSTREAMS, now, 0, id, last)]
+
+
+def _failed(health: Health, name: str, now: float = 0.0, retry_after_s: float = 0.0) -> None:
+    health.begun(key_of("m", name))
+    health.failed(key_of("m", name), now, retry_after_s)
+
+
+def test_an_arm_without_deployments_is_its_own_and_only_target() -> None:
+    spec = msgspec.structs.replace(SPEC, deployments=(), upstream="a")
+    assert targets_of(spec) == [deployments.Target(spec, "m")]
+    assert in_order(spec, Health(), UPSTREAMS, 0.0, 0, "x") == targets_of(spec)
+
+
+def test_priority_goes_first_and_weight_within_it() -> None:
+    orders = [_order(Health(), f"decision {i}") for i in range(4000)]
+    assert {tuple(order[2:]) for order in orders} == {("d", "c")}
+    first = Counter(order[0] for order in orders)
+    assert first["a"] + first["b"] == 4000
+    assert first["a"] == pytest.approx(3000, abs=6 * (4000 * 0.75 * 0.25) ** 0.5)
+
+
+def test_the_decision_alone_says_which() -> None:
+    assert _order(Health(), "x") == _order(Health(), "x")
+    assert len({tuple(_order(Health(), f"{i}")) for i in range(50)}) == 2
+
+
+def test_what_is_masked_is_tried_only_where_nothing_else_is_there() -> None:
+    health = Health(failures=1, cool_s=5.0)
+    _failed(health, "a")
+    assert _order(health) == ["b", "d", "c"]
+    assert sorted(_order(health, now=5.0)[:2]) == ["a", "b"], "it is due for a probe"
+    for name in "bcd":
+        _failed(health, name)
+    assert not deployments.available(SPEC, health, 1.0)
+    assert deployments.state(SPEC, health, 1.0) == "open"
+    assert sorted(_order(health)[:2]) == ["a", "b"]
+    assert deployments.state(SPEC, health, 5.0) == "half open"
+
+
+def test_one_that_asks_for_time_gets_it_before_the_breaker_opens() -> None:
+    health = Health(failures=3)
+    _failed(health, "a", retry_after_s=7.0)
+    assert "a" not in _order(health, now=6.9)
+    assert "a" in _order(health, now=7.0)
+
+
+def test_the_conversations_deployment_goes_first_while_it_answers() -> None:
+    health = Health(failures=1)
+    assert _order(health, last="c")[0] == "c"
+    _failed(health, "c")
+    assert "c" not in _order(health, last="c")
+    assert _order(health, last="gone") == _order(health)
+
+
+def test_a_full_one_is_passed_by_and_the_arm_is_full_where_all_are() -> None:
+    health = Health()
+    health.begun(key_of("m", "d"))
+    assert _order(health)[2:] == ["c"]
+    assert not deployments.full(SPEC, health)
+    narrow = msgspec.structs.replace(SPEC, deployments=SPEC.deployments[3:])
+    assert deployments.full(narrow, health)
+
+
+def test_an_upstream_that_is_not_configured_is_left_out() -> None:
+    found = in_order(SPEC, Health(), ("c",), 0.0, 0, "x")
+    assert [each.deployment for each in found] == ["c"]
+
+
+def test_records_of_before_are_written_as_they_were() -> None:
+    plain = ArmSpec(id=ArmId("m"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
+    assert set(msgspec.to_builtins(plain)) == {"id", "usd_per_mtok_in", "usd_per_mtok_out"}
+    rewarded = ev.encode(ev.Rewarded(ts=1.0, decision_id="d", quality=1.0))
+    assert "deployment" not in msgspec.msgpack.decode(rewarded)

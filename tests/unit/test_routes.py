@@ -1,0 +1,172 @@
+"""Routes as a fold: state of their own, which nothing else teaches, and no trace where none is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import policies
+from bandit_service.core import codec, snapshot
+from bandit_service.core import events as ev
+from bandit_service.core.apply import apply
+from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.errors import Unknown
+from bandit_service.core.exclusions import ROUTED, no_choice
+from bandit_service.core.history import View
+from bandit_service.core.world import World, new_world
+from policies import ArmId
+
+A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
+BOT, LABEL = "support-bot", "route:support-bot"
+UNIT = np.array([1.0, 0.0], np.float32)
+
+
+def _spec(**more: Any) -> ev.RouteSpec:
+    return msgspec.structs.replace(
+        ev.RouteSpec(id=BOT, arms=(A, B), policy="knn", parameters={}), **more
+    )
+
+
+def _arms() -> list[ev.AnyEvent]:
+    return [
+        ev.ArmAdded(
+            ts=0.0,
+            arm=ev.ArmSpec(id=id, usd_per_mtok_in=1.0, usd_per_mtok_out=1.0),
+            source="config",
+        )
+        for id in (A, B, C)
+    ]
+
+
+def _world(serving: str = "knn") -> World:
+    return new_world({serving: policies.load(serving)}, serving, 50)
+
+
+def _folded(serving: str, events: list[ev.AnyEvent]) -> World:
+    world = _world(serving)
+    for event in events:
+        apply(world, event)
+    return world
+
+
+def _begun(serving: str = "knn", **more: Any) -> tuple[World, list[ev.AnyEvent]]:
+    events = [*_arms(), ev.RouteChanged(ts=1.0, route=_spec(**more), key="k1")]
+    return _folded(serving, events), events
+
+
+def _turn(
+    world: World, i: int, route: str = "", arm: ArmId = A, quality: float = 1.0
+) -> list[ev.AnyEvent]:
+    """A decision and its outcome, applied."""
+    query = Query(UNIT, 10, 0.1, arms=(arm,), route=route)
+    ids = list(world.history.items)
+    near = Recalled(ids, [1.0] * len(ids))
+    made: list[ev.AnyEvent] = [decide(world, query, near, f"d{i:03}", 2.0 + i, Exploration())]
+    apply(world, made[0])
+    made.append(
+        ev.Rewarded(
+            ts=2.5 + i, decision_id=f"d{i:03}", quality=quality, reward=quality, cost_usd=0.0
+        )
+    )
+    apply(world, made[1])
+    return made
+
+
+def _state(world: World, label: str) -> bytes:
+    return codec.dump(world.learners[label].state)
+
+
+def test_without_a_route_the_world_is_written_as_before() -> None:
+    world = _folded("knn", _arms())
+    assert b"routes" not in codec.dump(world)
+    begun, _ = _begun()
+    assert b"routes" in codec.dump(begun)
+    decided = msgspec.msgpack.decode(ev.encode(_turn(world, 1)[0]))
+    assert "route" not in decided
+
+
+@pytest.mark.parametrize("policy", ["epsilon_greedy", "metallm", "nested", "knn"])
+def test_a_routes_outcomes_teach_its_own_policy_and_no_other(policy: str) -> None:
+    world, _ = _begun(policy, policy=policy)
+    alone, _ = _begun(policy, policy=policy)
+    fresh = _state(world, LABEL)
+    for i in range(6):
+        _turn(world, 2 * i, BOT, quality=0.0)
+        _turn(world, 2 * i + 1, "", quality=1.0)
+        _turn(alone, 2 * i + 1, "", quality=1.0)
+    served = _state(world, policy)
+    assert served == _state(alone, policy), "what came by the route taught the serving policy"
+    assert _state(world, LABEL) != fresh
+    assert _state(alone, LABEL) == fresh
+
+
+def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
+    world, _ = _begun()
+    _turn(world, 1, BOT, quality=0.0)
+    _turn(world, 2, "", quality=1.0)
+    (id,) = world.history.items
+    for route, quality in ((BOT, 0.0), ("", 1.0)):
+        query = Query(UNIT, 10, 0.1, route=route)
+        weighed = weigh(world, query, Recalled([id], [1.0]), Exploration())
+        assert [one.quality for one in weighed.neighbours[0].outcomes] == [quality]
+
+
+def test_it_survives_a_replay_and_a_snapshot() -> None:
+    world, events = _begun(policy="epsilon_greedy")
+    for i in range(5):
+        events += _turn(world, i, BOT)
+    again = _folded("knn", [ev.decode(ev.encode(event)) for event in events])
+    assert again.digest() == world.digest()
+    kept = snapshot.read(snapshot.dump(world))
+    restored = snapshot.restore(kept, {"knn": policies.load("knn")}, "knn")
+    assert restored.digest() == world.digest()
+    assert restored.routes.find(BOT) == _spec(policy="epsilon_greedy")
+    for one in (world, restored):
+        _turn(one, 9, BOT, B)
+    assert restored.digest() == world.digest()
+    assert _state(restored, LABEL) != _state(_begun(policy="epsilon_greedy")[0], LABEL)
+
+
+def test_other_arms_or_worth_keep_what_was_learned_and_another_policy_begins_anew() -> None:
+    world, _ = _begun(policy="epsilon_greedy")
+    _turn(world, 1, BOT)
+    knows = _state(world, LABEL)
+    wider = _spec(policy="epsilon_greedy", arms=(A, B, C), willingness_to_pay=0.5)
+    apply(world, ev.RouteChanged(ts=9.0, route=wider, key="k1"))
+    assert (_state(world, LABEL), world.routes.find(BOT)) == (knows, wider)
+    apply(world, ev.RouteChanged(ts=9.5, route=wider, key="k2"))
+    assert _state(world, LABEL) != knows
+
+
+def test_one_that_is_removed_decides_no_more_and_its_past_stays_hidden() -> None:
+    world, _ = _begun()
+    _turn(world, 1, BOT, quality=0.0)
+    apply(world, ev.RouteRemoved(ts=9.0, id=BOT))
+    assert LABEL not in world.learners
+    with pytest.raises(Unknown, match="no route 'support-bot'; none is configured"):
+        weigh(world, Query(UNIT, 10, 0.1, route=BOT), Recalled(), Exploration())
+    ids = list(world.history.items)
+    weighed = weigh(world, Query(UNIT, 10, 0.1), Recalled(ids, [1.0]), Exploration())
+    assert weighed.neighbours == ()
+    assert b"routes" in codec.dump(world)
+
+
+def test_a_variant_of_an_experiment_that_is_called_like_a_route_is_none() -> None:
+    assert ev.is_of_route("route:support-bot")
+    assert not ev.is_of_route("route:support-bot/treatment")
+
+
+def test_a_variant_that_learns_for_itself_sees_no_route_of_its_past() -> None:
+    view = View("trial/b", 10)
+    shown = [view.shows(origin) for origin in ((5, ""), (5, LABEL), (15, LABEL), (15, "trial/b"))]
+    assert shown == [True, False, False, True]
+
+
+def test_an_estimate_for_the_serving_policy_leaves_a_routes_decisions_out() -> None:
+    world, _ = _begun()
+    decided, _ = _turn(world, 1, BOT)
+    assert isinstance(decided, ev.Decided)
+    assert (no_choice(decided), decided.policy, decided.key) == (ROUTED, "knn", "k1")
