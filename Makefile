@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -152,8 +152,12 @@ test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tes
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
-clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed ## every recipe of docs/clients.md, Node's too, as it stands there
-	@$(BIN)/pytest --quiet tests/service/test_clients.py
+client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md from the OpenAPI document (needs Node 20)
+	@$(BIN)/python -c 'import json; from bandit_service import __version__; from bandit_service.http.openapi import document; print(json.dumps(document(__version__)))' > bandit_client_ts/openapi.json
+	@cd bandit_client_ts && npm install --silent --no-audit --no-fund && npm run --silent schema >/dev/null && npm run --silent build
+
+clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
+	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/client/test_typescript.py
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .
@@ -256,4 +260,4 @@ dist-check: $(VENV)/.build ## dist/ installed in an empty environment: hashes, s
 	@$(BIN)/python -m loadtest.installed dist
 
 clean: ## remove the environment, the state and every result
-	rm -rf $(VENV) var build dist bandit_model/files demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) var build dist bandit_model/files bandit_client_ts/node_modules bandit_client_ts/dist bandit_client_ts/build demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache
