@@ -3,16 +3,19 @@
 A procedure holds the head only until its first commit, which flushes nothing; so a client that
 stands still in the middle holds nobody up. The second commit is flushed, and what it says is
 durable stands before it in the WAL (docs/adr/0017).
+
+What waits for a flush, or for a synchronous standby, holds no lock that another replica needs. So
+the other commits flush nothing: what they say may be lost with the server, and is said again.
 """
 
-VERSION = 1
+VERSION = 2
 """Of these statements; a database that has another is refused."""
 
 FENCED, CONFLICT, OTHER_KEY, NO_LOG = "BF001", "BF003", "BF004", "BF002"
 
 TABLES = """
 CREATE TABLE bandit_schema (version int NOT NULL);
-INSERT INTO bandit_schema VALUES (1);
+INSERT INTO bandit_schema VALUES (2);
 CREATE TABLE bandit_head (
   log text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, chain bytea NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
@@ -88,6 +91,7 @@ CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT settled f
   INOUT other text, l text, n text, k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
 DECLARE done bigint;
 BEGIN
+  SET LOCAL synchronous_commit = off;
   INSERT INTO bandit_head (log) VALUES (l) ON CONFLICT DO NOTHING;
   SELECT seq INTO done FROM bandit_head WHERE log = l FOR UPDATE;
   SELECT x.key INTO other FROM bandit_replica x WHERE x.log = l AND x.name <> n
@@ -117,11 +121,16 @@ LEAVE = """
 CREATE PROCEDURE bandit_leave(l text, r int, e bigint) LANGUAGE plpgsql AS $$
 DECLARE s bigint;
 BEGIN
-  SET LOCAL synchronous_commit = on;
+  SET LOCAL synchronous_commit = off;
   SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
-  UPDATE bandit_replica SET closed_at = s, clean = true, durable = greatest(durable, s),
-    seen = clock_timestamp() WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  UPDATE bandit_replica SET closed_at = s, seen = clock_timestamp()
+    WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  IF NOT FOUND THEN RETURN; END IF;
   DELETE FROM bandit_lease WHERE log = l AND holder = r;
+  COMMIT;
+  SET LOCAL synchronous_commit = on;
+  UPDATE bandit_replica SET clean = true, durable = greatest(durable, s)
+    WHERE log = l AND id = r AND epoch = e;
   COMMIT;
 END $$
 """
@@ -131,6 +140,7 @@ CREATE PROCEDURE bandit_close_stale(INOUT n int, l text, age interval) LANGUAGE 
 DECLARE s bigint;
 BEGIN
   n := 0;
+  SET LOCAL synchronous_commit = off;
   IF EXISTS (SELECT 1 FROM bandit_replica
        WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age) THEN
     SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
@@ -149,6 +159,7 @@ LEAD = """
 CREATE PROCEDURE bandit_lead(INOUT got bigint, l text, ro text, h int, e bigint, ttl interval)
 LANGUAGE plpgsql AS $$
 BEGIN
+  SET LOCAL synchronous_commit = off;
   INSERT INTO bandit_lease AS x VALUES (l, ro, h, 1, clock_timestamp() + ttl)
   ON CONFLICT (log, role) DO UPDATE SET holder = h, expires = clock_timestamp() + ttl,
     epoch = x.epoch + CASE WHEN x.holder = h AND x.epoch = e THEN 0 ELSE 1 END
@@ -160,6 +171,7 @@ END $$
 
 SCHEMA = (TABLES, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
 
+FLUSH = "SET LOCAL synchronous_commit = on; UPDATE bandit_schema SET version = version"
 THERE = """
 SELECT 1 FROM pg_class WHERE relname = 'bandit_schema' AND pg_table_is_visible(oid)
 """

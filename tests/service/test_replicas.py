@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bandit_service import cli, clock
+from bandit_service import cli, clock, settings
+from bandit_service.app import assembly
 from bandit_service.core.world import World
 from bandit_service.runtime.shared.copying import OtherLog
 from loadtest.postgres import Postgres, running
@@ -28,7 +30,7 @@ async def replicas(
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                opened(path / f"r{i}", models, **shared(path, postgres), **environ)
+                opened(path / f"r{i}", models, **(shared(path, postgres) | environ))
             )
             for i in range(n)
         ]
@@ -172,6 +174,46 @@ async def test_without_the_database_decisions_go_on_and_nothing_is_lost(
             assert [world.rewards for _, world in found] == [6, 6]
             status, told = await one.get("/readyz")
             assert (status, told["status"]) == (200, "ready")
+
+
+async def test_while_a_synchronous_standby_is_away_nothing_is_acknowledged(
+    tmp_path: Path, models: Path
+) -> None:
+    shared_log.wanted()
+    with running() as server:
+        environ = {"BANDIT_LOG_TIMEOUT_S": "2"}
+        async with replicas(2, tmp_path, models, server, **environ) as found:
+            (one, _), (other, _) = found
+            id = (await one.decide())["decision_id"]
+            assert await other.reward(id, quality=1.0) == "accepted"
+            ids = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(2)]
+            await same([world for _, world in found])
+            async with shared_log.standby_away(server):
+                status, told = await other.post(
+                    "/v1/rewards", {"decision_id": ids[0], "quality": 1.0}
+                )
+                assert (status, told["error"]["code"]) == (503, "unavailable")
+                status, told = await other.get("/readyz")
+                assert (status, told["status"]) == (200, "degraded")
+                ids.append((await one.decide())["decision_id"])
+                assert [world.rewards for _, world in found] == [1, 1]
+            for id in ids:
+                # in the log since its sender was told 503, or taken now
+                assert await patiently(one, id, 1.0) in ("accepted", "duplicate")
+            await same([world for _, world in found])
+            assert [world.rewards for _, world in found] == [4, 4]
+
+
+async def test_a_start_without_the_driver_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "D", "D": "postgres://x"}
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(tmp_path), **environ})
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(settings.BadSettings, match="needs asyncpg"):
+        async with assembly.running_router(chosen):
+            pass
+    assembly.open_log(chosen).close()  # nobody holds it
 
 
 async def test_a_log_of_one_process_is_migrated_and_taken_back(

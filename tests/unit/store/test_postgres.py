@@ -256,7 +256,7 @@ async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgr
     await asyncio.gather(*(log.join(f"r{i}", "key") for i, log in enumerate(logs)))
     assert sorted(log.member.slot for log in logs) == [1, 2, 3, 4]
     await logs[0]._writing.execute("UPDATE bandit_schema SET version = 99")
-    with pytest.raises(Unfit, match="have version 99, this program knows 1"):
+    with pytest.raises(Unfit, match="have version 99, this program knows 2"):
         await logs[1].connect()
     for log in logs:
         await log.close()
