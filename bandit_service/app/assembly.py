@@ -107,8 +107,8 @@ async def running_router(
     settings: Settings, progress: Progress | None = None
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
-    log = open_log(settings)
     shared = open_shared(settings)
+    log = open_log(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
     opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:

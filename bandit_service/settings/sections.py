@@ -239,7 +239,8 @@ class LogSettings:
     )
     max_spool: int = setting(
         100_000,
-        "decisions kept there while the database is gone; beyond it the oldest is lost",
+        "events that may wait for the database; beyond it outcomes are refused and the oldest "
+        "decision is lost",
         low=1,
     )
     max_batch: int = setting(256, "events in one append to the database", low=1, high=10_000)

@@ -44,7 +44,8 @@ class Link:
     """`up` while the log can be asked. place: up to where it is applied here, of whole appends.
 
     settled: before which moment all that was answered is durable. applied: the newest offset
-    applied. ends: called where the process cannot go on. The writer sets these three.
+    applied. rejoined: called where the log was away and can be asked again. ends: called where the
+    process cannot go on. The writer sets these four.
     """
 
     def __init__(self, shared: SharedLog, checkpoint: Checkpoint, rules: LinkRules) -> None:
@@ -57,6 +58,7 @@ class Link:
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
         self.applied: Callable[[], int] = lambda: 0
+        self.rejoined: Callable[[], None] = lambda: None
         self.ends: Callable[[str], None] = lambda _: None
         self._checkpoint = checkpoint
         self._rules = rules
@@ -79,6 +81,7 @@ class Link:
                 f"the log in the database is not the one that was read up to {place.offset}: it "
                 "went back, as in a failover that lost records; docs/scale.md says what to do"
             )
+        self.rejoined()
         self.why = ""
         self._fell.clear()
         self.up.set()

@@ -117,7 +117,7 @@ class SharedWriter(Writer):
         )
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
-        link.ends = self._end
+        link.rejoined, link.ends = self._appender.rejoined, self._end
 
     def start(self) -> None:
         """Begin to append, to read and to be there for the others."""
@@ -186,6 +186,11 @@ class SharedWriter(Writer):
             return f"the shared log cannot be reached: {self.link.why}"
         if self._is_stuck:
             return "this process cannot keep its copy of the shared log: its disk is full"
+        if self._is_crowded:
+            return (
+                f"log.max_spool = {self._rules.max_spool} events wait for the shared log, which is "
+                "slower than what comes; the oldest decisions are given up"
+            )
         return self._spool_full or super().degraded
 
     @property
@@ -197,6 +202,11 @@ class SharedWriter(Writer):
     def _is_stuck(self) -> bool:
         """Whether nothing that comes can be applied, so that no outcome can be answered."""
         return "tail" in self.tasks.failing
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether no outcome may come to those that wait."""
+        return len(self._own) >= self._rules.max_spool
 
     @property
     def seen(self) -> int:
@@ -289,14 +299,18 @@ class SharedWriter(Writer):
         self._telemetry.stage("record", took_s, len(batch))
 
     def _bound_spool(self) -> None:
-        while not self.link.up.is_set() and len(self._appender) > self._rules.max_spool:
-            gone = self._appender.drop_oldest()
-            if gone is None:
+        """Let go of what is in the log already, where it cannot be applied; then of the oldest."""
+        while len(self._own) > self._rules.max_spool:
+            gone = self._appender.let_go()
+            is_lost = gone is None
+            if gone is None and (gone := self._appender.drop_oldest()) is None:
                 return
-            self._own.pop(gone.entry.record.eid, None)
-            self._spool.drop(gone.entry.record.eid)
-            self._parking.came(gone.entry.record.eid)  # and finds that it does not
-            self._telemetry.metrics.unlogged.inc()
+            eid = gone.entry.record.eid
+            self._own.pop(eid, None)
+            self._spool.drop(eid)
+            if is_lost:
+                self._parking.came(eid)  # and finds that it does not
+                self._telemetry.metrics.unlogged.inc()
 
     def _check(self, command: Command) -> None:
         """Check against what is applied here; it is under way from then on, or answered."""
@@ -348,9 +362,9 @@ class SharedWriter(Writer):
 
     def _takes(self, command: Command) -> bool:
         """Whether it can be written, or may wait until it can because nobody is told that it is."""
-        if not (self.link.why or self._is_stuck):
-            return True
-        return not command.durable and len(self._appender) < self._rules.max_spool
+        if self._is_crowded:
+            return False
+        return not (self.link.why or self._is_stuck) or not command.durable
 
     def _next_of(self, key: str) -> None:
         """What waits for the outcome before it may be checked now."""
@@ -395,6 +409,7 @@ class SharedWriter(Writer):
             eid = outgoing.entry.record.eid
             self._own.pop(eid, None)
             self._spool.drop(eid)
+            self._appender.applied(eid)
 
     def _refused(self, outgoing: Outgoing) -> None:
         self._own.pop(outgoing.entry.record.eid, None)
@@ -420,6 +435,7 @@ class SharedWriter(Writer):
         why = self.apply(event)
         self._applied = int(row.offset)
         own = self._own.pop(row.record.eid, None)
+        self._appender.applied(row.record.eid)
         if isinstance(event, ev.Decided):
             self._spool.drop(event.id)
             self._parking.came(event.id)
