@@ -125,6 +125,7 @@ def shared_writer(
             park_s=chosen.park_s,
             max_parked=chosen.max_parked,
             max_spool=chosen.max_spool,
+            after_wait_s=chosen.after_wait_s,
         ),
         sync_interval_s=chosen.sync_interval_s,
     )

@@ -257,6 +257,13 @@ class LogSettings:
         high=60,
     )
     max_parked: int = setting(10_000, "outcomes that wait so at a time; beyond it 503", low=0)
+    after_wait_s: float = setting(
+        1.0,
+        "how long a request with x-bandit-after waits until this replica has learned as much; then "
+        "503",
+        low=0,
+        high=60,
+    )
     lost_after_s: float = setting(
         600.0,
         "how long the decisions of a replica that was killed may still come: an unknown id gets "

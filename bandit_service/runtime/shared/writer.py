@@ -29,6 +29,7 @@ from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
+from bandit_service.runtime.shared.reached import Reached
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.tailing import Came, Tailer
 from bandit_service.runtime.supervisor import Kept
@@ -52,6 +53,7 @@ class SharedRules:
     park_s: float
     max_parked: int
     max_spool: int
+    after_wait_s: float
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class SharedWriter(Writer):
         self._parking = Parking(
             rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
         )
+        self._reached = Reached(rules.after_wait_s, rules.max_parked)
         self._tailer = Tailer(
             link,
             log,
@@ -235,6 +238,12 @@ class SharedWriter(Writer):
         if decision_id in self.world.pending.decisions:
             return False
         return decision_id in self._own or self._parking.may_come(decision_id)
+
+    async def reached(self, offset: int) -> None:
+        """Wait until this replica has applied the log up to here; Behind where it does not."""
+        if offset > self._applied:
+            self._appender.appended.set()  # it is asked for at once
+            await self._reached.wait(offset, self._applied)
 
     async def arrived(self, decision_id: str) -> None:
         """Wait until the decision is here, if it may come, for as long as an outcome would."""
@@ -423,6 +432,7 @@ class SharedWriter(Writer):
         for row, event in came:
             self._apply_one(row, event)
         self._check_outdated()
+        self._reached.to(self._applied)
         self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 

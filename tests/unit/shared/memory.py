@@ -193,7 +193,13 @@ class Running:
         link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-        chosen = {"max_batch": 8, "poll_s": 0.001, "timeout_s": 1.0, "park_s": 10.0} | rules
+        chosen: dict[str, Any] = {
+            "max_batch": 8,
+            "poll_s": 0.001,
+            "timeout_s": 1.0,
+            "park_s": 10.0,
+        } | rules
+        chosen = {"max_parked": 100, "max_spool": 100, "after_wait_s": 10.0} | chosen
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(
             world,
@@ -201,7 +207,7 @@ class Running:
             telemetry,
             link,
             self.spool,
-            SharedRules(**({"max_parked": 100, "max_spool": 100} | chosen)),
+            SharedRules(**chosen),
             sync_interval_s=60.0,
         )
         link.place = Place()  # its copy is in memory, and begins anew

@@ -11,7 +11,7 @@ import pytest
 
 from bandit_service import clock
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Expired, NotYet, Unavailable, Unknown
+from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from policies import ArmId
 from store import Corrupt, Full, Outdated, Record, Unsure
@@ -483,6 +483,33 @@ async def test_a_decision_whose_append_is_in_doubt_is_not_given_up(
     assert await _patiently(one, doubtful) == "accepted"
     await same(one)
     assert [event.id for event in _events(one, ev.Decided)] == [doubtful, ids[-1]]
+
+
+async def test_who_names_an_offset_waits_until_it_is_learned(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await start("one"), await start("other", max_parked=1)
+    id = await one.decide()
+    with monkeypatch.context() as patched:
+        patched.setattr(other.shared, "tail", _nothing)
+        assert await one.reward(id) == "accepted"
+        offset = one.writer.seen
+        assert other.writer.seen < offset
+        waits = asyncio.create_task(other.writer.reached(offset))
+        await asyncio.sleep(0.01)
+        assert not waits.done()
+        with pytest.raises(Behind, match=f"not yet up to {offset}"):  # too many wait
+            await other.writer.reached(offset)
+    await waits
+    assert other.writer.seen >= offset
+    await other.writer.reached(offset)
+
+
+async def test_an_offset_that_is_not_learned_in_time_is_told(start: Start) -> None:
+    one = await start("one", after_wait_s=0.01)
+    with pytest.raises(Behind, match="not yet up to 1000000"):
+        await one.writer.reached(1_000_000)
+    assert not one.writer._reached._waiting
 
 
 async def test_an_event_that_this_version_cannot_read_ends_the_process(start: Start) -> None:
