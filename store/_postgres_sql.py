@@ -31,6 +31,7 @@ CREATE TABLE bandit_replica (
   seen timestamptz NOT NULL, closed_at bigint, durable bigint NOT NULL DEFAULT 0,
   settled double precision NOT NULL DEFAULT 0, clean boolean NOT NULL DEFAULT false,
   applied bigint NOT NULL DEFAULT 0, key text NOT NULL,
+  digest_at bigint NOT NULL DEFAULT 0, digest text NOT NULL DEFAULT '',
   PRIMARY KEY (log, id), UNIQUE (log, name)
 ) WITH (fillfactor = 50);
 CREATE TABLE bandit_lease (
@@ -72,14 +73,14 @@ END $$
 """
 
 BEAT = """
-CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint
-) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint,
+  marked bigint, hash text) LANGUAGE plpgsql AS $$
 DECLARE upto bigint;
 BEGIN
   SET LOCAL synchronous_commit = on;
   SELECT seq INTO upto FROM bandit_head WHERE log = l;
   UPDATE bandit_replica SET durable = greatest(durable, upto), settled = greatest(settled, until),
-    applied = done, seen = clock_timestamp()
+    applied = done, digest_at = marked, digest = hash, seen = clock_timestamp()
     WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
   ok := FOUND;
   COMMIT;
@@ -108,7 +109,7 @@ BEGIN
     INSERT INTO bandit_replica AS x (log, id, name, epoch, seen, key)
       VALUES (l, slot, n, 1, clock_timestamp(), k)
       ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
-        clean = false, seen = clock_timestamp()
+        clean = false, digest_at = 0, digest = '', seen = clock_timestamp()
       RETURNING x.epoch INTO bandit_join.epoch;
     -- its ids come after whatever the others take as settled, whatever its clock says
     SELECT max(x.settled) INTO bandit_join.settled FROM bandit_replica x WHERE x.log = l;
@@ -199,6 +200,7 @@ SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
 REPLICAS = """
 SELECT r.id, r.name, r.epoch, r.applied, r.durable, r.settled,
   extract(epoch FROM clock_timestamp() - r.seen)::float8 AS unseen, r.closed_at, r.key,
+  r.digest_at, r.digest,
   array(SELECT role FROM bandit_lease x
     WHERE x.log = r.log AND x.holder = r.id AND x.expires > clock_timestamp()) AS roles
 FROM bandit_replica r WHERE r.log = $1 ORDER BY r.id

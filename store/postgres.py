@@ -17,10 +17,12 @@ from store import _postgres_sql as sql
 from store._format import check_record
 from store._protocols import Offset, Record
 from store._shared import (
+    NO_MARK,
     Entry,
     Fenced,
     Lease,
     LogState,
+    Mark,
     Membership,
     OtherKey,
     Outdated,
@@ -143,18 +145,20 @@ class PostgresLog:
                 raise Duplicate(next(iter(known), records[0].eid)) from None
         return Offset(row["s"])
 
-    async def beat(self, settled: float, applied: int) -> None:
+    async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
         """One call of `bandit_beat`. Fenced where this replica was closed."""
         member = self.member
         async with self._read_lock:
             row = await self._row(
                 self._reading,
-                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5)",
+                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5, $6, $7)",
                 self.name,
                 member.slot,
                 member.epoch,
                 settled,
                 applied,
+                mark.offset,
+                mark.digest,
             )
         if not row["ok"]:
             raise Fenced("this replica was silent for too long and was closed")
@@ -201,6 +205,7 @@ class PostgresLog:
                 closed=row["closed_at"] is not None,
                 key=row["key"],
                 roles=tuple(row["roles"]),
+                mark=Mark(row["digest_at"], row["digest"]),
             )
             for row in rows
         ]

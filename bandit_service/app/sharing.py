@@ -126,6 +126,7 @@ def shared_writer(
             max_parked=chosen.max_parked,
             max_spool=chosen.max_spool,
             after_wait_s=chosen.after_wait_s,
+            digest_every=chosen.digest_every,
         ),
         sync_interval_s=chosen.sync_interval_s,
     )

@@ -264,6 +264,11 @@ class LogSettings:
         low=0,
         high=60,
     )
+    digest_every: int = setting(
+        10_000,
+        "after every so many events replicas compare the digests of their states; 0 never does",
+        low=0,
+    )
     lost_after_s: float = setting(
         600.0,
         "how long the decisions of a replica that was killed may still come: an unknown id gets "

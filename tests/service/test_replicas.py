@@ -76,6 +76,7 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         assert [row["open"] for row in told["replicas"]] == [True] * 3
         assert sorted(row["slot"] for row in told["replicas"]) == [1, 2, 3]
         assert told["this"] == 2
+        assert {row["differs"] for row in told["replicas"]} <= {False, None}
         # what was made up is unknown as soon as nobody can still bring it
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)
@@ -132,6 +133,34 @@ async def test_what_a_gateway_call_cost_is_learned_by_all(
             await same([each for _, each in found])
             pending = world.pending.decisions
             assert [set(pending[id].signals) for id in pending] == [{"cost_usd", "latency_s"}] * 4
+
+
+async def test_a_state_that_differs_is_seen_from_outside(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    environ = {"BANDIT_LOG_DIGEST_EVERY": "1"}
+    async with replicas(2, tmp_path, models, postgres, **environ) as found:
+        (one, _), (other, world) = found
+        await one.decide()
+        await same([each for _, each in found])
+        world.counts.rewards += 1
+        await one.decide()
+        async with asyncio.timeout(30):
+            while (await one.get("/readyz"))[1]["status"] == "ready":
+                await asyncio.sleep(0.05)
+            while True not in await _differing(other):
+                await asyncio.sleep(0.05)
+        status, told = await one.get("/readyz")
+        assert (status, told["status"]) == (200, "degraded")
+        assert "these have other states: replica 2 and this one (1) at offset" in told["why"]
+        assert set(told["failing"]) == {"digest"}
+        assert sorted(await _differing(one), key=str) == [False, True]
+        async with one.session.get(one.url + "/metrics") as answer:
+            assert "bandit_replicas_differing 1.0" in await answer.text()
+
+
+async def _differing(client: Client) -> list[bool | None]:
+    return [row["differs"] for row in (await client.get("/v1/replicas"))[1]["replicas"]]
 
 
 async def test_a_directory_with_a_log_of_its_own_is_refused(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from bandit_service import clock
 from bandit_service.runtime.shared.checkpoint import Checkpoint
-from store import Lease, Offset, OtherKey, SharedLog, StoreError
+from store import Lease, Mark, Offset, OtherKey, Replica, SharedLog, StoreError
 
 _log = logging.getLogger("bandit.replica")
 KEEPER = "keeper"
@@ -44,8 +44,9 @@ class Link:
     """`up` while the log can be asked. place: up to where it is applied here, of whole appends.
 
     settled: before which moment all that was answered is durable. applied: the newest offset
-    applied. rejoined: called where the log was away and can be asked again. ends: called where the
-    process cannot go on. The writer sets these four.
+    applied. mark: the newest digest. compare: told of all replicas every second, and the slot of
+    this one. rejoined: called where the log was away and can be asked again. ends: called where the
+    process cannot go on. The writer sets these.
     """
 
     def __init__(self, shared: SharedLog, checkpoint: Checkpoint, rules: LinkRules) -> None:
@@ -60,9 +61,16 @@ class Link:
         self.applied: Callable[[], int] = lambda: 0
         self.rejoined: Callable[[], None] = lambda: None
         self.ends: Callable[[str], None] = lambda _: None
+        self.mark: Callable[[], Mark] = Mark
+        self.compare: Callable[[Sequence[Replica], int], None] = lambda *_: None
         self._checkpoint = checkpoint
         self._rules = rules
         self._fell = asyncio.Event()
+
+    @property
+    def key(self) -> str:
+        """By which this replica folds."""
+        return self._rules.key
 
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
@@ -123,7 +131,7 @@ class Link:
                     await self._fell.wait()
             await self.up.wait()
             try:
-                await self.shared.beat(self.settled(), self.applied())
+                await self.shared.beat(self.settled(), self.applied(), self.mark())
                 if rounds % _ROUNDS == 0:
                     await self._upkeep()
             except StoreError as error:
@@ -139,6 +147,7 @@ class Link:
         if self.lease is not None and before is None:
             _log.info("keeper", extra={"epoch": self.lease.epoch})
         self._checkpoint.save(self.place)
+        self.compare(await self.shared.replicas(), self.slot)
 
     def lease_lost(self) -> None:
         """An append by the lease was refused."""

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
@@ -27,6 +28,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
+from bandit_service.runtime.shared.digests import Digests
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
 from bandit_service.runtime.shared.reached import Reached
@@ -54,6 +56,7 @@ class SharedRules:
     max_parked: int
     max_spool: int
     after_wait_s: float
+    digest_every: int
 
 
 @dataclass(slots=True)
@@ -118,8 +121,16 @@ class SharedWriter(Writer):
             own=self._own_event,
             apply=self._apply_slice,
         )
+        self.digests = Digests(
+            rules.digest_every,
+            link.key,
+            differing=self._differing,
+            failed=partial(self.tasks.failed, "digest"),
+            well=partial(self.tasks.well, "digest"),
+        )
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
+        link.mark, link.compare = lambda: self.digests.newest, self.digests.compare
         link.rejoined, link.ends = self._appender.rejoined, self._end
 
     def start(self) -> None:
@@ -220,6 +231,10 @@ class SharedWriter(Writer):
     def slot(self) -> int:
         """The number of this replica."""
         return self.link.slot
+
+    def differs(self, row: Replica) -> bool | None:
+        """Whether it had another state at an offset that both know; None where there is none."""
+        return self.digests.differs(row)
 
     async def replicas(self) -> list[Replica]:
         """Who shares the log; Unavailable where it cannot be asked."""
@@ -444,6 +459,8 @@ class SharedWriter(Writer):
         left = self._has_left(event)
         why = self.apply(event)
         self._applied = int(row.offset)
+        if self.digests.wanted(self._applied):
+            self.digests.note(self._applied, self.world.digest())
         own = self._own.pop(row.record.eid, None)
         self._appender.applied(row.record.eid)
         if isinstance(event, ev.Decided):
@@ -472,6 +489,10 @@ class SharedWriter(Writer):
         return ""
 
     # --- beside ---------------------------------------------------------------------------
+
+    def _differing(self, replicas: int, new: int) -> None:
+        self._metrics.differing.set(replicas)
+        self._metrics.mismatches.inc(new)
 
     def _look(self) -> None:
         """Set every gauge."""

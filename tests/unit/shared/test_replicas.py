@@ -333,7 +333,7 @@ async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) ->
         told = await asyncio.gather(_patiently(other, id), return_exceptions=True)
     assert isinstance(told[0], Expired)
     assert await same(one, other)
-    assert one.world.rewards == other.world.rewards
+    assert one.world.rewards == other.world.counts.rewards
 
 
 async def test_what_the_gateway_saw_holds_up_no_answer_and_is_not_lost(start: Start) -> None:
@@ -483,6 +483,44 @@ async def test_a_decision_whose_append_is_in_doubt_is_not_given_up(
     assert await _patiently(one, doubtful) == "accepted"
     await same(one)
     assert [event.id for event in _events(one, ev.Decided)] == [doubtful, ids[-1]]
+
+
+async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: Start) -> None:
+    one, other = await start("one", digest_every=4), await start("other", digest_every=4)
+
+    async def live() -> None:
+        for i in range(8):
+            await one.reward(await other.decide(i))
+        last = len(one.shared.engine.records)
+        await _until(lambda: one.writer.seen == other.writer.seen == last)
+        for each in (one, other):
+            await each.shared.beat(0.0, each.writer.seen, each.writer.digests.newest)
+
+    await live()
+    for each in (one, other):
+        assert each.writer.digests.newest.offset > 0
+        await each.writer.link._upkeep()
+        assert "digest" not in each.writer.tasks.failing
+        assert [each.writer.differs(row) for row in await each.writer.replicas()] == [False] * 2
+    other.world.counts.rewards += 1  # a bit of its memory turned round
+    await live()
+    for each, theirs in ((one, other), (other, one)):
+        for _ in range(2):
+            await each.writer.link._upkeep()
+            assert (
+                f"replica {theirs.writer.slot} and this one" in each.writer.tasks.failing["digest"]
+            )
+            assert each.writer._metrics.differing._value.get() == 1
+        assert each.writer._metrics.mismatches._value.get() == 1
+        assert [row.slot for row in await each.writer.replicas() if each.writer.differs(row)] == [
+            theirs.writer.slot
+        ]
+    other.world.counts.rewards -= 1
+    await live()
+    for each in (one, other):
+        await each.writer.link._upkeep()
+        assert "digest" not in each.writer.tasks.failing
+        assert each.writer._metrics.differing._value.get() == 0
 
 
 async def test_who_names_an_offset_waits_until_it_is_learned(

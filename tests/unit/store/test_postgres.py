@@ -16,6 +16,7 @@ from store import (
     Entry,
     EventLog,
     Fenced,
+    Mark,
     Offset,
     OtherKey,
     Outdated,
@@ -182,6 +183,14 @@ async def test_settled_is_that_of_the_slowest_and_not_of_who_left(joined: Joined
         ("one", False),
         ("other", True),
     ]
+
+
+async def test_a_digest_is_told_to_the_others_until_its_replica_joins_again(joined: Joined) -> None:
+    one, other = await joined("one"), await joined("other")
+    await one.beat(0.0, 5, Mark(4, "abc"))
+    assert [each.mark for each in await other.replicas()] == [Mark(4, "abc"), Mark()]
+    await one.join("one", "key")
+    assert [each.mark for each in await other.replicas()] == [Mark(), Mark()]
 
 
 async def test_an_id_that_is_there_is_refused_and_can_be_found(joined: Joined) -> None:
