@@ -37,6 +37,12 @@ CREATE TABLE bandit_replica (
 CREATE TABLE bandit_lease (
   log text NOT NULL, role text NOT NULL, holder int NOT NULL, epoch bigint NOT NULL,
   expires timestamptz NOT NULL, PRIMARY KEY (log, role)) WITH (fillfactor = 50);
+CREATE TABLE bandit_blob (
+  hash bytea NOT NULL, part int NOT NULL, body bytea NOT NULL, PRIMARY KEY (hash, part));
+ALTER TABLE bandit_blob ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE bandit_snapshot (
+  log text NOT NULL, key text NOT NULL, seq bigint NOT NULL, hash bytea NOT NULL,
+  size bigint NOT NULL, made timestamptz NOT NULL, PRIMARY KEY (log, key, seq));
 """
 
 PUT = """

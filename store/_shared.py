@@ -151,6 +151,19 @@ class SharedLog(Protocol):
         """Close the replicas that were silent for so long; how many."""
         ...
 
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        """Keep a snapshot of this offset where every replica finds it, and `keep` of its key."""
+        ...
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        """The newest one of a key, of an offset greater than `after` and not than `upto`.
+
+        Raises Corrupt where it is not as it was put there.
+        """
+        ...
+
     async def leave(self) -> None:
         """Append no more; everything that was answered is in the log."""
         ...

@@ -11,8 +11,10 @@ import contextlib
 import zlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
+from store import _postgres_snapshots as shared_snapshots
 from store import _postgres_sql as sql
 from store._format import check_record
 from store._protocols import Offset, Record
@@ -241,6 +243,18 @@ class PostgresLog:
             )
         return int(row["n"])
 
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        """In one transaction on a connection of its own."""
+        async with self._apart() as ask:
+            await shared_snapshots.save(ask, self.name, key, at, state, keep)
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        """Part by part on a connection of its own."""
+        async with self._apart() as ask:
+            return await shared_snapshots.newest(ask, self.name, key, after, upto)
+
     async def leave(self) -> None:
         """One call of `bandit_leave`."""
         leave, member = "CALL bandit_leave($1, $2, $3)", self.member
@@ -253,6 +267,16 @@ class PostgresLog:
         await asyncio.sleep(0)  # until the sockets are closed, too
 
     # --- inside ---------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _apart(self) -> AsyncIterator[shared_snapshots.Ask]:
+        """A connection for what is large, so that nothing waits for it."""
+        async with self._told():
+            db = await self._connection()
+        try:
+            yield partial(self._rows, db)
+        finally:
+            db.terminate()
 
     async def _row(self, db: Any, statement: str, *given: Any) -> Any:
         return (await self._rows(db, statement, *given))[0]

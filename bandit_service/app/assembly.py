@@ -15,7 +15,13 @@ import numpy as np
 
 import policies
 import store
-from bandit_service.app.sharing import folded_for_all, open_link, open_shared, shared_writer
+from bandit_service.app.sharing import (
+    begun_from,
+    folded_for_all,
+    open_link,
+    open_shared,
+    shared_writer,
+)
 from bandit_service.core import snapshot
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
@@ -117,6 +123,8 @@ async def running_router(
         begun = time.perf_counter()
         link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
+        if shared is not None:
+            await begun_from(shared, log, snapshots, settings)
         recovered = recover(log, settings, snapshots, progress)
         if link is not None:
             recovered = folded_for_all(recovered, log, settings, progress)

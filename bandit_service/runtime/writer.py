@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 
@@ -142,6 +142,9 @@ class Writer:
     async def replicas(self) -> list[Replica]:
         """Who shares the log."""
         return []
+
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
+        """Let other processes begin from a snapshot; read: gives it, where it is wanted."""
 
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
         """Whether a decision that the world has not may still come, from another process."""

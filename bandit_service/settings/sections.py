@@ -264,6 +264,10 @@ class LogSettings:
         low=0,
         high=60,
     )
+    share_snapshots: bool = setting(
+        True,
+        "whether one replica keeps its snapshots in the database, too, and a new one begins there",
+    )
     digest_every: int = setting(
         10_000,
         "after every so many events replicas compare the digests of their states; 0 never does",

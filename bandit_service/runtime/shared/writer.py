@@ -57,6 +57,7 @@ class SharedRules:
     max_spool: int
     after_wait_s: float
     digest_every: int
+    keep_snapshots: int
 
 
 @dataclass(slots=True)
@@ -247,6 +248,12 @@ class SharedWriter(Writer):
     def keeps(self) -> bool:
         """Whether this replica does what is done once for all."""
         return self.link.lease is not None
+
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
+        """Let other processes begin from a snapshot, if this is the one that does it for all."""
+        if self.keeps and self._rules.keep_snapshots:
+            state = await asyncio.to_thread(read)
+            await self.link.shared.save_snapshot(key, at, state, self._rules.keep_snapshots)
 
     def may_come(self, decision_id: str) -> bool:
         """Whether a decision that the world has not may still come."""

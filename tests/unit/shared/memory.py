@@ -176,6 +176,15 @@ class MemoryShared:
     async def close_silent(self, ttl_s: float) -> int:
         return 0
 
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        self._check()
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        self._check()
+        return None
+
     async def leave(self) -> None:
         self._check()
         member = self._member()
@@ -215,6 +224,7 @@ class Running:
             "max_spool": 100,
             "after_wait_s": 10.0,
             "digest_every": 0,
+            "keep_snapshots": 0,
         } | chosen
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(

@@ -12,6 +12,7 @@ from bandit_service.testing.log_records import record, records
 from bandit_service.testing.logs import LogSuite
 from loadtest.postgres import Postgres
 from store import (
+    Corrupt,
     Duplicate,
     Entry,
     EventLog,
@@ -191,6 +192,39 @@ async def test_a_digest_is_told_to_the_others_until_its_replica_joins_again(join
     assert [each.mark for each in await other.replicas()] == [Mark(4, "abc"), Mark()]
     await one.join("one", "key")
     assert [each.mark for each in await other.replicas()] == [Mark(), Mark()]
+
+
+async def test_a_snapshot_is_kept_whole_and_the_newest_is_found(joined: Joined) -> None:
+    log = await joined("one")
+    states = {at: bytes([at]) * ((1 << 20) + at) for at in range(1, 6)}
+    for at, state in states.items():
+        await log.save_snapshot("key", Offset(at), state, 3)
+    await log.save_snapshot("other", Offset(9), b"another", 3)
+    assert await log.newest_snapshot("key", Offset(0), Offset(99)) == (5, states[5])
+    assert await log.newest_snapshot("key", Offset(0), Offset(4)) == (4, states[4])
+    assert await log.newest_snapshot("key", Offset(0), Offset(2)) is None  # only three are kept
+    assert await log.newest_snapshot("key", Offset(5), Offset(99)) is None
+    assert await log.newest_snapshot("unheard of", Offset(0), Offset(99)) is None
+    of_these = (
+        "SELECT count(*) FROM bandit_blob b JOIN bandit_snapshot s USING (hash) WHERE log = $1"
+    )
+    assert await log._writing.fetchval(of_these, log.name) == 3 * 2 + 1
+    orphans = (
+        "SELECT count(*) FROM bandit_blob WHERE hash NOT IN (SELECT hash FROM bandit_snapshot)"
+    )
+    assert await log._writing.fetchval(orphans) == 0
+
+
+async def test_a_damaged_snapshot_is_told(joined: Joined) -> None:
+    log = await joined("one")
+    await log.save_snapshot("key", Offset(7), b"a state", 3)
+    turned = "UPDATE bandit_blob SET body = set_byte(body, 2, 0) WHERE body = 'a state'"
+    await log._writing.execute(turned)
+    with pytest.raises(Corrupt, match="not as it was put there"):
+        await log.newest_snapshot("key", Offset(0), Offset(7))
+    await log._writing.execute("DELETE FROM bandit_blob WHERE length(body) = 7")
+    with pytest.raises(Corrupt, match="not as it was put there"):
+        await log.newest_snapshot("key", Offset(0), Offset(7))
 
 
 async def test_an_id_that_is_there_is_refused_and_can_be_found(joined: Joined) -> None:
