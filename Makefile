@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ run-scale: $(VENV)/.postgres var/models/.exported ## three replicas on one log i
 
 chaos-scale: $(VENV)/.postgres var/models/.exported ## kill -9, stop and cut replicas and their database FAULTS=200 times, and look what is left
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED)
+
+bench-scale: $(VENV)/.postgres var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining; into docs/performance.md
+	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib
 	@$(BIN)/python -m loadtest.pictures
