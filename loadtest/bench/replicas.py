@@ -373,7 +373,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--calm", type=float, default=20.0, help="pairs per second, calm")
-    parser.add_argument("--past", type=int, default=10_000, help="outcomes of the log to join")
+    parser.add_argument("--past", type=int, default=50_000, help="outcomes of the log to join")
     parser.add_argument("--policy", default="nested")
     parser.add_argument("--models", type=Path, default=Path("var/models"))
     parser.add_argument("--markdown", type=Path, help="the document to write the tables into")
