@@ -225,7 +225,7 @@ lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, 
 	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['postgres'], sep='\n')" \
 	  | $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --output-file requirements-postgres.lock -
-	@sed -i '1i # What `log.engine = "postgres"` needs, with hashes, made by `make lock`: pip install --require-hashes -r requirements-postgres.lock' requirements-postgres.lock
+	@sed -i "1i # What several processes on one log need, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-postgres.lock" requirements-postgres.lock
 	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 
