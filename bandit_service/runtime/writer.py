@@ -135,6 +135,11 @@ class Writer:
         """The number of this process among those that share the log; 0 where none does."""
         return 0
 
+    @property
+    def known(self) -> list[Replica]:
+        """Who shares the log, as it said a moment ago."""
+        return []
+
     def differs(self, row: Replica) -> bool | None:  # noqa: ARG002 - others can
         """Whether a replica had another state at an offset that both know; None for not known."""
         return None

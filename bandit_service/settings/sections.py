@@ -269,7 +269,7 @@ class LogSettings:
         "whether one replica keeps its snapshots in the database, too, and a new one begins there",
     )
     digest_every: int = setting(
-        10_000,
+        100_000,
         "after every so many events replicas compare the digests of their states; 0 never does",
         low=0,
     )

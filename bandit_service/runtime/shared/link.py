@@ -41,7 +41,8 @@ class LinkRules:
 
 
 class Link:
-    """`up` while the log can be asked. place: up to where it is applied here, of whole appends.
+    """`up` while the log can be asked. rows: all replicas, as it said a moment ago. place: up to
+    where it is applied here, of whole appends.
 
     settled: before which moment all that was answered is durable. applied: the newest offset
     applied. mark: the newest digest. compare: told of all replicas every second, and the slot of
@@ -55,6 +56,7 @@ class Link:
         self.why = "the database was not asked yet"
         self.place = checkpoint.place
         self.lease: Lease | None = None
+        self.rows: list[Replica] = []
         self.lost = self.epoch = self.slot = 0
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
@@ -147,7 +149,8 @@ class Link:
         if self.lease is not None and before is None:
             _log.info("keeper", extra={"epoch": self.lease.epoch})
         self._checkpoint.save(self.place)
-        self.compare(await self.shared.replicas(), self.slot)
+        self.rows = await self.shared.replicas()
+        self.compare(self.rows, self.slot)
 
     def lease_lost(self) -> None:
         """An append by the lease was refused."""

@@ -233,6 +233,11 @@ class SharedWriter(Writer):
         """The number of this replica."""
         return self.link.slot
 
+    @property
+    def known(self) -> list[Replica]:
+        """Who shares the log, as it said a moment ago."""
+        return self.link.rows
+
     def differs(self, row: Replica) -> bool | None:
         """Whether it had another state at an offset that both know; None where there is none."""
         return self.digests.differs(row)
