@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.shared.copying import OtherLog
 from loadtest.postgres import Postgres, running
 from store import StoreError
+from store.postgres import PostgresLog
 from tests import shared_log
 from tests.service.provider import a_provider
 from tests.service.running import Client, a_vector, opened
@@ -231,6 +233,50 @@ async def test_while_a_synchronous_standby_is_away_nothing_is_acknowledged(
                 assert await patiently(one, id, 1.0) in ("accepted", "duplicate")
             await same([world for _, world in found])
             assert [world.rewards for _, world in found] == [4, 4]
+
+
+async def _nothing(*_: Any) -> list[Any]:
+    return []
+
+
+async def test_what_a_failover_lost_before_anybody_read_it_comes_again(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncpg
+
+    async with replicas(2, tmp_path, models, postgres) as found:
+        (one, first), (other, second) = found
+        await one.decide()
+        async with asyncio.timeout(30):
+            while [first.decisions, second.decisions] != [1, 1]:
+                await asyncio.sleep(0.01)
+        log = shared(tmp_path, postgres)["BANDIT_LOG_NAME"]
+        db = await asyncpg.connect(postgres.dsn)
+        head = await db.fetchrow("SELECT seq, chain FROM bandit_head WHERE log = $1", log)
+        before = head["seq"]
+        with monkeypatch.context() as patched:
+            patched.setattr(PostgresLog, "tail", _nothing)
+            ids = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(3)]
+            there = "SELECT max(durable) FROM bandit_replica WHERE log = $1"
+            async with asyncio.timeout(30):
+                while await db.fetchval(there, log) < before + 3:
+                    await asyncio.sleep(0.01)
+            async with db.transaction():  # as another server has it that was behind
+                await db.execute(
+                    "UPDATE bandit_head SET seq = $2, chain = $3 WHERE log = $1", log, *head
+                )
+                await db.execute("DELETE FROM bandit_log WHERE log = $1 AND seq > $2", log, before)
+                back = "UPDATE bandit_replica SET durable = $2, settled = 0 WHERE log = $1"
+                await db.execute(back, log, before)
+                await db.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'bandit-service'"
+                )
+        await db.close()
+        for id in ids:
+            assert await patiently(other, id, 0.5) == "accepted"
+        await same([world for _, world in found])
+        assert (first.decisions, first.rewards) == (4, 3)
 
 
 async def test_a_start_without_the_driver_leaves_nothing_open(
