@@ -37,6 +37,7 @@ from store.errors import Corrupt, Duplicate, StoreError
 
 _OLDEST = 14
 _GONE = timedelta(days=1)
+_GRACE_S = 0.5
 T = TypeVar("T")
 
 
@@ -302,9 +303,12 @@ class PostgresLog:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            db.terminate()
-            await asyncio.wait([running])  # which ends at once
-            running.exception()
+            running.add_done_callback(_retrieved)
+            try:  # most end by themselves, and others go on with this connection
+                await asyncio.wait([running], timeout=_GRACE_S)
+            finally:
+                if not running.done():
+                    db.terminate()
             raise
         except Exception as error:
             if late:
@@ -373,6 +377,12 @@ class PostgresLog:
             raise
         except Exception as error:  # noqa: BLE001 - see above
             raise _ours(error) from None
+
+
+def _retrieved(task: asyncio.Future[Any]) -> None:
+    """Its error is nobody's any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Conflict(StoreError):

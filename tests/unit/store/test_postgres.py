@@ -276,6 +276,22 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
     await standing
 
 
+async def test_who_leaves_in_the_middle_cuts_nobody_off(joined: Joined) -> None:
+    """A client of GET /v1/replicas that goes does not take the log from its replica."""
+    log = await joined("one")
+    await log.append(_entries(1, 2), 0.0)
+    for work in (log.replicas(), log.append(_entries(3, 4), 0.0), log.tail(Offset(0))):
+        under_way = asyncio.ensure_future(work)
+        while not log._write_lock.locked() and not log._read_lock.locked():
+            await asyncio.sleep(0)
+        under_way.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+    assert len(await log.replicas()) == 1
+    assert [each.offset for each in await _all(log)] == [1, 2, 3, 4]
+    assert await log.append(_entries(5, 5), 0.0) == 5
+
+
 async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> None:
     nowhere = PostgresLog("postgresql://bandit:x@127.0.0.1:9/postgres")
     with pytest.raises(Unsure, match="ConnectionRefused"):
