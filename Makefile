@@ -119,7 +119,7 @@ run-scale: $(VENV)/.postgres var/models/.exported ## three replicas on one log i
 chaos-scale: $(VENV)/.postgres var/models/.exported ## kill -9, stop and cut replicas and their database FAULTS=200 times, and look what is left
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED)
 
-bench-scale: $(VENV)/.postgres var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining; into docs/performance.md
+bench-scale: $(VENV)/.postgres $(VENV)/.demo var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib

@@ -27,7 +27,14 @@ import aiohttp
 import numpy as np
 import psutil
 
+import policies
 from bandit_service.cli import main as command
+from bandit_service.core.decide import Exploration
+from bandit_service.core.outcomes import RewardRule
+from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
+from bandit_service.embedding import open_backend
+from bandit_service.offline.simulate import order_of, simulate, stream
+from bandit_service.settings import Settings
 from loadtest import postgres
 from loadtest.bench.lean import learned_log
 from loadtest.bench.tables import show
@@ -38,6 +45,7 @@ from store import _postgres_sql as sql
 from store.postgres import PostgresLog
 
 _ALONE = "one process, SQLite (baseline)"
+_DELAYS = (0, 2, 20, 100, 500)
 _UNDER = "SET LOCAL synchronous_commit = off;"
 
 
@@ -366,6 +374,47 @@ async def _is_keeper(session: aiohttp.ClientSession, replica: Replica) -> bool:
         return any("keeper" in each["roles"] for each in (await answer.json())["replicas"])
 
 
+# --- delay ----------------------------------------------------------------------------------
+
+
+def bench_delay(name: str, queries: int, seeds: int, policy: str) -> list[dict[str, Any]]:
+    """Recorded traffic whose outcomes are shown so many decisions late, by the service's fold.
+
+    Regret is against the best arm of each query; what is added to it is by pairs of equal seeds.
+    """
+    chosen, recorded = Settings(), open_recording(name)
+    rows = order_of(recorded, 0)[:queries]
+    recorded = recorded.take(rows)
+    model, directory = chosen.embedding.model, Path(chosen.data_dir)
+    backend = open_backend(chosen.embedding.backend, model, directory / "models")
+    vectors = embed_all(recorded.texts, backend, model, directory / "embeddings")
+    regret = {delay: np.zeros(seeds) for delay in _DELAYS}
+    for seed in range(seeds):
+        recall = stream(recorded, vectors, seed=seed, neighbours=20, capacity=20_000)
+        for delay in _DELAYS:
+            run = simulate(
+                recorded,
+                vectors,
+                policies.load(policy),
+                seed=seed,
+                explore=Exploration(),
+                rule=RewardRule(0.10),
+                recall=recall,
+                delay=delay,
+            )
+            regret[delay][seed] = run.regret(run.baselines.oracle)[-1]
+    found = []
+    for delay, each in regret.items():
+        more = each - regret[0]
+        error = float(np.std(more, ddof=1)) / seeds**0.5 if seeds > 1 else float("nan")
+        found.append({
+            "decisions late": delay,
+            "regret": float(each.mean()),
+            "added": f"{more.mean():+.1f} ± {error:.1f}" if delay else "",
+        })  # fmt: skip
+    return found
+
+
 def main() -> int:
     """Measure, print, and write it down where that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -375,29 +424,37 @@ def main() -> int:
     parser.add_argument("--calm", type=float, default=20.0, help="pairs per second, calm")
     parser.add_argument("--past", type=int, default=50_000, help="outcomes of the log to join")
     parser.add_argument("--policy", default="nested")
+    parser.add_argument("--data", default=PARETOBANDIT, help="the recording for the delay")
+    parser.add_argument("--queries", type=int, default=2000, help="so many of it")
+    parser.add_argument("--seeds", type=int, default=5, help="0 leaves the delay out")
     parser.add_argument("--models", type=Path, default=Path("var/models"))
+    parser.add_argument("--only-delay", action="store_true", help="no processes, no database")
     parser.add_argument("--markdown", type=Path, help="the document to write the tables into")
     args = parser.parse_args()
-    if postgres.programs() is None:
+    if postgres.programs() is None and not args.only_delay:
         print(postgres.INSTALL, file=sys.stderr)
         return 2
-    with postgres.running() as server, tempfile.TemporaryDirectory(prefix="bandit-") as found:
-        directory = Path(found)
-        dsn = server.dsn
-        tables = {
-            "replicas": asyncio.run(
-                bench_pairs(directory, args.models, dsn, args.replicas, args)
-            ),
-            "replica-appends": asyncio.run(bench_appends(dsn, args.seconds / 2)),
-            "replica-join": asyncio.run(
-                bench_join(directory, args.models, dsn, args.past, args.policy)
-            ),
-        }  # fmt: skip
+    tables = {} if args.only_delay else _measured(args)
+    if args.seeds:
+        tables["replica-delay"] = bench_delay(args.data, args.queries, args.seeds, args.policy)
     for name, rows in tables.items():
         print(f"\n{show(rows)}")
         if args.markdown is not None:
             put_section(args.markdown, name, show(rows))
     return 0
+
+
+def _measured(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    with postgres.running() as server, tempfile.TemporaryDirectory(prefix="bandit-") as found:
+        directory = Path(found)
+        dsn = server.dsn
+        return {
+            "replicas": asyncio.run(bench_pairs(directory, args.models, dsn, args.replicas, args)),
+            "replica-appends": asyncio.run(bench_appends(dsn, args.seconds / 2)),
+            "replica-join": asyncio.run(
+                bench_join(directory, args.models, dsn, args.past, args.policy)
+            ),
+        }
 
 
 if __name__ == "__main__":

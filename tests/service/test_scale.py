@@ -25,7 +25,18 @@ def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) 
     sections = ("replicas", "replica-appends", "replica-join")
     page.write_text("".join(f"<!-- {each} -->\n<!-- /{each} -->\n" for each in sections))
     command = [sys.executable, "-m", "loadtest.bench.replicas", "--models", str(models)]
-    sizes = ["--replicas", "1", "--seconds", "0.5", "--past", "50", "--markdown", str(page)]
+    sizes = [
+        "--replicas",
+        "1",
+        "--seconds",
+        "0.5",
+        "--past",
+        "50",
+        "--seeds",
+        "0",
+        "--markdown",
+        str(page),
+    ]
     done = subprocess.run(command + sizes, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     written = page.read_text()
