@@ -235,10 +235,6 @@ async def test_while_a_synchronous_standby_is_away_nothing_is_acknowledged(
             assert [world.rewards for _, world in found] == [4, 4]
 
 
-async def _nothing(*_: Any) -> list[Any]:
-    return []
-
-
 async def test_what_a_failover_lost_before_anybody_read_it_comes_again(
     tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +251,16 @@ async def test_what_a_failover_lost_before_anybody_read_it_comes_again(
         head = await db.fetchrow("SELECT seq, chain FROM bandit_head WHERE log = $1", log)
         before = head["seq"]
         with monkeypatch.context() as patched:
-            patched.setattr(PostgresLog, "tail", _nothing)
+            asked: set[int] = set()
+
+            async def nothing(log: PostgresLog, *_: Any) -> list[Any]:
+                asked.add(id(log))
+                return []
+
+            patched.setattr(PostgresLog, "tail", nothing)
+            async with asyncio.timeout(30):
+                while len(asked) < 2:  # no call of before is under way
+                    await asyncio.sleep(0.01)
             ids = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(3)]
             there = "SELECT max(durable) FROM bandit_replica WHERE log = $1"
             async with asyncio.timeout(30):
@@ -273,8 +278,8 @@ async def test_what_a_failover_lost_before_anybody_read_it_comes_again(
                     "WHERE application_name = 'bandit-service'"
                 )
         await db.close()
-        for id in ids:
-            assert await patiently(other, id, 0.5) == "accepted"
+        for each in ids:
+            assert await patiently(other, each, 0.5) == "accepted"
         await same([world for _, world in found])
         assert (first.decisions, first.rewards) == (4, 3)
 
