@@ -24,7 +24,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ run-scale: $(VENV)/.postgres var/models/.exported ## three replicas on one log i
 
 chaos-scale: $(VENV)/.postgres var/models/.exported ## kill -9, stop and cut replicas and their database FAULTS=200 times, and look what is left
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED)
+
+bench-scale: $(VENV)/.postgres $(VENV)/.demo var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
+	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib
 	@$(BIN)/python -m loadtest.pictures
@@ -226,6 +229,10 @@ lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, 
 	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --extra export --output-file requirements-export.lock pyproject.toml
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['postgres'], sep='\n')" \
+	  | $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-header --no-annotate --strip-extras --output-file requirements-postgres.lock -
+	@sed -i "1i # What several processes on one log need, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-postgres.lock" requirements-postgres.lock
 	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 

@@ -37,6 +37,7 @@ _CONNECT_SHARE = 0.95
 """So that a connection that is not made in time is told from an answer that does not come."""
 _LEAST_TOLD_S, _MOST_TOLD_S = 0.001, 3600.0
 _SHOWN = 200
+_OFFSET, _AFTER = "x-bandit-offset", "x-bandit-after"
 
 
 class Transport:
@@ -48,11 +49,15 @@ class Transport:
         retries: Retries,
         timeout_s: float,
         tls: ssl.SSLContext | None = None,
+        *,
+        read_your_writes: bool = False,
     ) -> None:
         self.address = address
         self.retries = retries
         self.timeout_s = timeout_s
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
+        self._reads_own = read_your_writes
+        self._learned = 0  # the greatest offset that an answer named
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
@@ -93,6 +98,8 @@ class Transport:
         if call.timed:
             allowed = min(max(left_s * _TOLD_SHARE, _LEAST_TOLD_S), _MOST_TOLD_S)
             headers["X-Request-Timeout"] = f"{allowed:.3f}"
+        if self._reads_own and self._learned:
+            headers[_AFTER] = str(self._learned)
         url = URL(self.address.url + call.path, encoded=True)
         try:
             async with self.session().request(
@@ -107,6 +114,7 @@ class Transport:
             ) as answer:
                 body = await answer.read()
                 status, said = answer.status, answer.headers
+                self._learned = max(self._learned, offset_of(said.get(_OFFSET)))
         except aiohttp.ClientConnectorError as error:
             raise NotReached(f"{self.address.url}: {error}") from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -151,6 +159,16 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> ServiceErro
         headers.get("x-request-id", ""),
         retry_after_of(headers.get("Retry-After")),
     )
+
+
+def offset_of(text: str | None) -> int:
+    """The offset that a header names; 0 where it names none.
+
+    >>> offset_of("12"), offset_of(None), offset_of("soon")
+    (12, 0, 0)
+    """
+    said = text or ""
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
 
 
 def retry_after_of(text: str | None) -> float | None:

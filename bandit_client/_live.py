@@ -26,10 +26,13 @@ class Options:
     batching: Batching
     on_undelivered: Callable[[Sequence[Lost]], None] | None
     tls: ssl.SSLContext | None
+    read_your_writes: bool
 
     def transport(self, address: Address) -> Transport:
         """Connections for one event loop."""
-        return Transport(address, self.retries, self.timeout_s, self.tls)
+        return Transport(
+            address, self.retries, self.timeout_s, self.tls, read_your_writes=self.read_your_writes
+        )
 
 
 class Live:

@@ -13,7 +13,15 @@ from bandit_client.errors import BanditError, Busy, NoAnswer, NotReached, Servic
 _chance = SystemRandom()
 _MOST_DOUBLINGS = 60
 _AGAIN = frozenset(
-    ("busy", "rate_limited", "reward_share", "budget_exhausted", "no_credit", "unavailable")
+    (
+        "busy",
+        "rate_limited",
+        "reward_share",
+        "budget_exhausted",
+        "no_credit",
+        "unavailable",
+        "behind",
+    )
 )
 """The codes of the service after which the same request may succeed: docs/errors.md."""
 _OF_PROXIES = frozenset((502, 503, 504))

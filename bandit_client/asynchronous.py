@@ -68,10 +68,11 @@ class AsyncClient:
         batching: Batching = BATCHING,
         on_undelivered: Callable[[Sequence[Lost]], None] | None = None,
         tls: ssl.SSLContext | None = None,
+        read_your_writes: bool = False,
     ) -> None:
         check_timeout(timeout_s)
         self._address: Address | None = address(url, key)
-        self._options = Options(timeout_s, retries, batching, on_undelivered, tls)
+        self._options = Options(timeout_s, retries, batching, on_undelivered, tls, read_your_writes)
         self._wanted: Wanted | None = None
         self._service: Embedded | None = None
         self._starting: asyncio.Lock = asyncio.Lock()

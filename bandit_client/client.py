@@ -60,7 +60,8 @@ class Client:
     url, key: BANDIT_URL and BANDIT_KEY of the environment where they are None. timeout_s: what a
     call may take, with all of its attempts. retries: how often and when it is sent again. batching:
     how rewards are sent in the background; on_undelivered is told of those that could not be. tls:
-    what is trusted, for https.
+    what is trusted, for https. read_your_writes: of several replicas each answers by no less than
+    this client was told before.
 
     It may be made before a process forks; each process has its own connections and queue.
     """
@@ -75,10 +76,11 @@ class Client:
         batching: Batching = BATCHING,
         on_undelivered: Callable[[Sequence[Lost]], None] | None = None,
         tls: ssl.SSLContext | None = None,
+        read_your_writes: bool = False,
     ) -> None:
         check_timeout(timeout_s)
         self._address: Address = address(url, key)
-        self._options = Options(timeout_s, retries, batching, on_undelivered, tls)
+        self._options = Options(timeout_s, retries, batching, on_undelivered, tls, read_your_writes)
         self._service: Embedded | None = None
         self._opened: Live | None = None
         self._lock = threading.Lock()

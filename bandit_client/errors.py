@@ -179,6 +179,7 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     "reward_share": Busy,
     "budget_exhausted": Busy,
     "unavailable": Unavailable,
+    "behind": Unavailable,
     "timeout": TimedOut,
 }
 _INVALID = frozenset(("invalid_value", "malformed", "too_large", "too_slow", "no_eligible_arm"))

@@ -396,6 +396,10 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("Conflicts and lost connections", "short", (
             (_rate("bandit_log_conflicts_total"), "checked again, per second"),
             (_rate("bandit_log_lost_total"), "lost, per second")), low=0),
+        Panel("States that differ", "short", (
+            ("max by (instance) (bandit_replicas_differing)", "others than {{instance}}"),
+            ("sum(bandit_digest_mismatch_total)", "digests that were not equal")),
+            low=0, alarm=1),
     )),
     ("Snapshots and recovery", (
         Panel("Snapshots", "s", (

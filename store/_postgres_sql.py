@@ -3,16 +3,19 @@
 A procedure holds the head only until its first commit, which flushes nothing; so a client that
 stands still in the middle holds nobody up. The second commit is flushed, and what it says is
 durable stands before it in the WAL (docs/adr/0017).
+
+What waits for a flush, or for a synchronous standby, holds no lock that another replica needs. So
+the other commits flush nothing: what they say may be lost with the server, and is said again.
 """
 
-VERSION = 1
+VERSION = 2
 """Of these statements; a database that has another is refused."""
 
 FENCED, CONFLICT, OTHER_KEY, NO_LOG = "BF001", "BF003", "BF004", "BF002"
 
 TABLES = """
 CREATE TABLE bandit_schema (version int NOT NULL);
-INSERT INTO bandit_schema VALUES (1);
+INSERT INTO bandit_schema VALUES (2);
 CREATE TABLE bandit_head (
   log text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, chain bytea NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
@@ -28,11 +31,18 @@ CREATE TABLE bandit_replica (
   seen timestamptz NOT NULL, closed_at bigint, durable bigint NOT NULL DEFAULT 0,
   settled double precision NOT NULL DEFAULT 0, clean boolean NOT NULL DEFAULT false,
   applied bigint NOT NULL DEFAULT 0, key text NOT NULL,
+  digest_at bigint NOT NULL DEFAULT 0, digest text NOT NULL DEFAULT '',
   PRIMARY KEY (log, id), UNIQUE (log, name)
 ) WITH (fillfactor = 50);
 CREATE TABLE bandit_lease (
   log text NOT NULL, role text NOT NULL, holder int NOT NULL, epoch bigint NOT NULL,
   expires timestamptz NOT NULL, PRIMARY KEY (log, role)) WITH (fillfactor = 50);
+CREATE TABLE bandit_blob (
+  hash bytea NOT NULL, part int NOT NULL, body bytea NOT NULL, PRIMARY KEY (hash, part));
+ALTER TABLE bandit_blob ALTER body SET STORAGE EXTERNAL;
+CREATE TABLE bandit_snapshot (
+  log text NOT NULL, key text NOT NULL, seq bigint NOT NULL, hash bytea NOT NULL,
+  size bigint NOT NULL, made timestamptz NOT NULL, PRIMARY KEY (log, key, seq));
 """
 
 PUT = """
@@ -69,14 +79,14 @@ END $$
 """
 
 BEAT = """
-CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint
-) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bandit_beat(INOUT ok boolean, l text, r int, e bigint, until float8, done bigint,
+  marked bigint, hash text) LANGUAGE plpgsql AS $$
 DECLARE upto bigint;
 BEGIN
   SET LOCAL synchronous_commit = on;
   SELECT seq INTO upto FROM bandit_head WHERE log = l;
   UPDATE bandit_replica SET durable = greatest(durable, upto), settled = greatest(settled, until),
-    applied = done, seen = clock_timestamp()
+    applied = done, digest_at = marked, digest = hash, seen = clock_timestamp()
     WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
   ok := FOUND;
   COMMIT;
@@ -88,6 +98,7 @@ CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT settled f
   INOUT other text, l text, n text, k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
 DECLARE done bigint;
 BEGIN
+  SET LOCAL synchronous_commit = off;
   INSERT INTO bandit_head (log) VALUES (l) ON CONFLICT DO NOTHING;
   SELECT seq INTO done FROM bandit_head WHERE log = l FOR UPDATE;
   SELECT x.key INTO other FROM bandit_replica x WHERE x.log = l AND x.name <> n
@@ -104,7 +115,7 @@ BEGIN
     INSERT INTO bandit_replica AS x (log, id, name, epoch, seen, key)
       VALUES (l, slot, n, 1, clock_timestamp(), k)
       ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
-        clean = false, seen = clock_timestamp()
+        clean = false, digest_at = 0, digest = '', seen = clock_timestamp()
       RETURNING x.epoch INTO bandit_join.epoch;
     -- its ids come after whatever the others take as settled, whatever its clock says
     SELECT max(x.settled) INTO bandit_join.settled FROM bandit_replica x WHERE x.log = l;
@@ -117,11 +128,16 @@ LEAVE = """
 CREATE PROCEDURE bandit_leave(l text, r int, e bigint) LANGUAGE plpgsql AS $$
 DECLARE s bigint;
 BEGIN
-  SET LOCAL synchronous_commit = on;
+  SET LOCAL synchronous_commit = off;
   SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
-  UPDATE bandit_replica SET closed_at = s, clean = true, durable = greatest(durable, s),
-    seen = clock_timestamp() WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  UPDATE bandit_replica SET closed_at = s, seen = clock_timestamp()
+    WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL;
+  IF NOT FOUND THEN RETURN; END IF;
   DELETE FROM bandit_lease WHERE log = l AND holder = r;
+  COMMIT;
+  SET LOCAL synchronous_commit = on;
+  UPDATE bandit_replica SET clean = true, durable = greatest(durable, s)
+    WHERE log = l AND id = r AND epoch = e;
   COMMIT;
 END $$
 """
@@ -131,6 +147,7 @@ CREATE PROCEDURE bandit_close_stale(INOUT n int, l text, age interval) LANGUAGE 
 DECLARE s bigint;
 BEGIN
   n := 0;
+  SET LOCAL synchronous_commit = off;
   IF EXISTS (SELECT 1 FROM bandit_replica
        WHERE log = l AND closed_at IS NULL AND seen < clock_timestamp() - age) THEN
     SELECT seq INTO s FROM bandit_head WHERE log = l FOR UPDATE;
@@ -149,6 +166,7 @@ LEAD = """
 CREATE PROCEDURE bandit_lead(INOUT got bigint, l text, ro text, h int, e bigint, ttl interval)
 LANGUAGE plpgsql AS $$
 BEGIN
+  SET LOCAL synchronous_commit = off;
   INSERT INTO bandit_lease AS x VALUES (l, ro, h, 1, clock_timestamp() + ttl)
   ON CONFLICT (log, role) DO UPDATE SET holder = h, expires = clock_timestamp() + ttl,
     epoch = x.epoch + CASE WHEN x.holder = h AND x.epoch = e THEN 0 ELSE 1 END
@@ -160,6 +178,7 @@ END $$
 
 SCHEMA = (TABLES, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
 
+FLUSH = "SET LOCAL synchronous_commit = on; UPDATE bandit_schema SET version = version"
 THERE = """
 SELECT 1 FROM pg_class WHERE relname = 'bandit_schema' AND pg_table_is_visible(oid)
 """
@@ -187,6 +206,7 @@ SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
 REPLICAS = """
 SELECT r.id, r.name, r.epoch, r.applied, r.durable, r.settled,
   extract(epoch FROM clock_timestamp() - r.seen)::float8 AS unseen, r.closed_at, r.key,
+  r.digest_at, r.digest,
   array(SELECT role FROM bandit_lease x
     WHERE x.log = r.log AND x.holder = r.id AND x.expires > clock_timestamp()) AS roles
 FROM bandit_replica r WHERE r.log = $1 ORDER BY r.id

@@ -64,8 +64,22 @@ class LogState:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """The digest of what was folded up to an offset; offset 0 for none."""
+
+    offset: int = 0
+    digest: str = ""
+
+
+NO_MARK = Mark()
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica as the log knows it. unseen_s: how long it was silent. closed: it is out."""
+    """A replica as the log knows it. unseen_s: how long it was silent. closed: it is out.
+
+    mark: the newest digest that it said.
+    """
 
     slot: int
     name: str
@@ -77,6 +91,7 @@ class Replica:
     closed: bool
     key: str
     roles: tuple[str, ...]
+    mark: Mark = NO_MARK
 
 
 class SharedLog(Protocol):
@@ -101,8 +116,11 @@ class SharedLog(Protocol):
         """
         ...
 
-    async def beat(self, settled: float, applied: int) -> None:
-        """Say that this replica is alive; what others left not durable becomes so."""
+    async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
+        """Say that this replica is alive; what others left not durable becomes so.
+
+        mark: the newest digest, which the others compare with theirs.
+        """
         ...
 
     async def tail(self, after: Offset, most: int) -> list[Tailed]:
@@ -131,6 +149,19 @@ class SharedLog(Protocol):
 
     async def close_silent(self, ttl_s: float) -> int:
         """Close the replicas that were silent for so long; how many."""
+        ...
+
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        """Keep a snapshot of this offset where every replica finds it, and `keep` of its key."""
+        ...
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        """The newest one of a key, of an offset greater than `after` and not than `upto`.
+
+        Raises Corrupt where it is not as it was put there.
+        """
         ...
 
     async def leave(self) -> None:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from store import _postgres_snapshots as shared_snapshots
 from store import _postgres_sql as sql
 from store._format import check_record
 from store._protocols import Offset, Record
 from store._shared import (
+    NO_MARK,
     Entry,
     Fenced,
     Lease,
     LogState,
+    Mark,
     Membership,
     OtherKey,
     Outdated,
@@ -33,14 +37,17 @@ from store.errors import Corrupt, Duplicate, StoreError
 
 _OLDEST = 14
 _GONE = timedelta(days=1)
+_GRACE_S = 0.5
+T = TypeVar("T")
 
 
 class PostgresLog:
     """One named log of a database. Two calls at a time at most wait for each other: an append has
     a connection of its own, and so have all other calls.
 
-    timeout_s: of every call. alive_s: a replica that was silent for less is there. lost_after_s:
-    what a replica that was closed may still bring is waited for so long.
+    timeout_s: of every call; the connection of one that takes longer is cut off. alive_s: a replica
+    that was silent for less is there. lost_after_s: what a replica that was closed may still bring
+    is waited for so long.
     """
 
     def __init__(
@@ -65,17 +72,23 @@ class PostgresLog:
     async def connect(self) -> None:
         """Connect, and make the tables where there are none. Unsure, or Unfit for a database that
         cannot hold them.
+
+        It ends with a flushed commit. So what is read from here on is durable by the rules of the
+        database, also where it was restarted while it waited for a standby.
         """
         self._drop()
         async with self._told():
             self._writing = await self._connection()
             self._reading = await self._connection()
-            await self._prepare_schema()
+        async with self._told():
+            await self._bounded(self._writing, self._prepare_schema(self._writing))
+            await self._bounded(self._writing, self._writing.execute(sql.FLUSH))
 
     async def join(self, name: str, key: str) -> Membership:
         """Take the slot of this name, or a free one, under a new epoch."""
-        async with self._write_lock, self._told():
-            row = await self._writing.fetchrow(
+        async with self._write_lock:
+            row = await self._row(
+                self._writing,
                 "CALL bandit_join(NULL::int, NULL::bigint, NULL::float8, NULL::text, "
                 "$1, $2, $3, $4, $5)",
                 self.name,
@@ -107,61 +120,63 @@ class PostgresLog:
         seens = [each.seen for each in entries]
         async with self._write_lock:
             try:
-                async with self._told():
-                    found: int = await self._writing.fetchval(
-                        "CALL bandit_put(NULL::bigint, $1, $2, $3, $4, $5, $6, $7::bytea[], "
-                        "$8::float8[], $9::text[], $10::bytea[], $11::bytea[], $12::bigint[], "
-                        "$13::bigint[], $14::bytea[])",
-                        self.name,
-                        self.member.slot,
-                        self.member.epoch,
-                        "" if lease is None else lease.role,
-                        0 if lease is None else lease.epoch,
-                        settled,
-                        [each.eid.encode() for each in records],
-                        [each.ts for each in records],
-                        [each.kind for each in records],
-                        [each.owner.encode() for each in records],
-                        subjects,
-                        seens,
-                        [zlib.crc32(each.body) for each in records],
-                        [each.body for each in records],
-                    )
+                row = await self._row(
+                    self._writing,
+                    "CALL bandit_put(NULL::bigint, $1, $2, $3, $4, $5, $6, $7::bytea[], "
+                    "$8::float8[], $9::text[], $10::bytea[], $11::bytea[], $12::bigint[], "
+                    "$13::bigint[], $14::bytea[])",
+                    self.name,
+                    self.member.slot,
+                    self.member.epoch,
+                    "" if lease is None else lease.role,
+                    0 if lease is None else lease.epoch,
+                    settled,
+                    [each.eid.encode() for each in records],
+                    [each.ts for each in records],
+                    [each.kind for each in records],
+                    [each.owner.encode() for each in records],
+                    subjects,
+                    seens,
+                    [zlib.crc32(each.body) for each in records],
+                    [each.body for each in records],
+                )
             except _Conflict:
-                async with self._told():
-                    rows = await self._writing.fetch(sql.CONFLICTS, self.name, subjects, seens)
+                rows = await self._rows(self._writing, sql.CONFLICTS, self.name, subjects, seens)
                 raise Outdated({i - 1: Offset(seq) for i, seq in rows if seq is not None}) from None
             except _NotUnique:
                 known = await self._find(self._writing, [each.eid for each in records])
                 raise Duplicate(next(iter(known), records[0].eid)) from None
-        return Offset(found)
+        return Offset(row["s"])
 
-    async def beat(self, settled: float, applied: int) -> None:
+    async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
         """One call of `bandit_beat`. Fenced where this replica was closed."""
         member = self.member
-        async with self._read_lock, self._told():
-            there = await self._reading.fetchval(
-                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5)",
+        async with self._read_lock:
+            row = await self._row(
+                self._reading,
+                "CALL bandit_beat(NULL::boolean, $1, $2, $3, $4, $5, $6, $7)",
                 self.name,
                 member.slot,
                 member.epoch,
                 settled,
                 applied,
+                mark.offset,
+                mark.digest,
             )
-        if not there:
+        if not row["ok"]:
             raise Fenced("this replica was silent for too long and was closed")
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
         """At least one whole append, if any is durable, even if that is more than `most`."""
         while True:
-            async with self._read_lock, self._told():
-                rows = await self._reading.fetch(sql.TAIL, self.name, int(after), most)
+            async with self._read_lock:
+                rows = await self._rows(self._reading, sql.TAIL, self.name, int(after), most)
             while rows and rows[-1]["chain"] is None:
                 rows.pop()
             if rows or most >= 1 << 20:
                 return _checked(int(after), rows)
-            async with self._read_lock, self._told():
-                more = await self._reading.fetch(sql.TAIL, self.name, int(after), 1)
+            async with self._read_lock:
+                more = await self._rows(self._reading, sql.TAIL, self.name, int(after), 1)
             if not more:
                 return []
             most *= 4
@@ -173,14 +188,14 @@ class PostgresLog:
 
     async def state(self) -> LogState:
         """One query."""
-        async with self._read_lock, self._told():
-            row = await self._reading.fetchrow(sql.STATE, self.name, self._lost_after)
+        async with self._read_lock:
+            row = await self._row(self._reading, sql.STATE, self.name, self._lost_after)
         return LogState(row["head"], row["horizon"], row["settled"], row["now"])
 
     async def replicas(self) -> list[Replica]:
         """One query."""
-        async with self._read_lock, self._told():
-            rows = await self._reading.fetch(sql.REPLICAS, self.name)
+        async with self._read_lock:
+            rows = await self._rows(self._reading, sql.REPLICAS, self.name)
         return [
             Replica(
                 slot=row["id"],
@@ -193,20 +208,22 @@ class PostgresLog:
                 closed=row["closed_at"] is not None,
                 key=row["key"],
                 roles=tuple(row["roles"]),
+                mark=Mark(row["digest_at"], row["digest"]),
             )
             for row in rows
         ]
 
     async def chain_at(self, offset: Offset) -> bytes:
         """Of the row that has this offset."""
-        async with self._read_lock, self._told():
-            found = await self._reading.fetchval(sql.CHAIN_AT, self.name, int(offset))
-        return found or b""
+        async with self._read_lock:
+            rows = await self._rows(self._reading, sql.CHAIN_AT, self.name, int(offset))
+        return rows[0]["chain"] or b"" if rows else b""
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
         """One call of `bandit_lead`."""
-        async with self._read_lock, self._told():
-            epoch = await self._reading.fetchval(
+        async with self._read_lock:
+            row = await self._row(
+                self._reading,
                 "CALL bandit_lead(NULL::bigint, $1, $2, $3, $4, $5)",
                 self.name,
                 role,
@@ -214,28 +231,91 @@ class PostgresLog:
                 0 if held is None else held.epoch,
                 timedelta(seconds=ttl_s),
             )
-        return None if epoch is None else Lease(role, epoch)
+        return None if row["got"] is None else Lease(role, row["got"])
 
     async def close_silent(self, ttl_s: float) -> int:
         """One call of `bandit_close_stale`."""
-        async with self._read_lock, self._told():
-            closed: int = await self._reading.fetchval(
-                "CALL bandit_close_stale(NULL::int, $1, $2)", self.name, timedelta(seconds=ttl_s)
+        async with self._read_lock:
+            row = await self._row(
+                self._reading,
+                "CALL bandit_close_stale(NULL::int, $1, $2)",
+                self.name,
+                timedelta(seconds=ttl_s),
             )
-        return closed
+        return int(row["n"])
+
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        """In one transaction on a connection of its own."""
+        async with self._apart() as ask:
+            await shared_snapshots.save(ask, self.name, key, at, state, keep)
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        """Part by part on a connection of its own."""
+        async with self._apart() as ask:
+            return await shared_snapshots.newest(ask, self.name, key, after, upto)
 
     async def leave(self) -> None:
         """One call of `bandit_leave`."""
-        async with self._write_lock, self._told():
-            await self._writing.execute(
-                "CALL bandit_leave($1, $2, $3)", self.name, self.member.slot, self.member.epoch
-            )
+        leave, member = "CALL bandit_leave($1, $2, $3)", self.member
+        async with self._write_lock:
+            await self._rows(self._writing, leave, self.name, member.slot, member.epoch)
 
     async def close(self) -> None:
         """Close both connections; what is under way on them fails."""
         self._drop()
+        await asyncio.sleep(0)  # until the sockets are closed, too
 
     # --- inside ---------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _apart(self) -> AsyncIterator[shared_snapshots.Ask]:
+        """A connection for what is large, so that nothing waits for it."""
+        async with self._told():
+            db = await self._connection()
+        try:
+            yield partial(self._rows, db)
+        finally:
+            db.terminate()
+
+    async def _row(self, db: Any, statement: str, *given: Any) -> Any:
+        return (await self._rows(db, statement, *given))[0]
+
+    async def _rows(self, db: Any, statement: str, *given: Any) -> list[Any]:
+        async with self._told():
+            return await self._bounded(db, db.fetch(statement, *given))
+
+    async def _bounded(self, db: Any, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of it within `timeout_s`; the connection is cut off where nothing does.
+
+        It is never cancelled. A commit that waits for a standby and is told to wait no more counts
+        at once, on this server alone; one whose client has gone waits on.
+        """
+        loop, running, late = asyncio.get_running_loop(), asyncio.ensure_future(work), False
+
+        def cut_off() -> None:
+            nonlocal late
+            late = True
+            db.terminate()
+
+        timer = loop.call_later(self._timeout_s, cut_off)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.add_done_callback(_retrieved)
+            try:  # most end by themselves, and others go on with this connection
+                await asyncio.wait([running], timeout=_GRACE_S)
+            finally:
+                if not running.done():
+                    db.terminate()
+            raise
+        except Exception as error:
+            if late:
+                raise Unsure(f"it did not answer within {self._timeout_s:g} s") from error
+            raise
+        finally:
+            timer.cancel()
 
     def _drop(self) -> None:
         for one in (self._writing, self._reading):
@@ -250,10 +330,10 @@ class PostgresLog:
             return await asyncpg.connect(
                 self._dsn,
                 timeout=self._timeout_s,
-                command_timeout=self._timeout_s,
                 server_settings={
                     "application_name": "bandit-service",
-                    "statement_timeout": str(int(self._timeout_s * 1000)),
+                    "statement_timeout": "0",  # it would cancel a commit that waits for a standby
+                    "lock_timeout": str(int(self._timeout_s * 1000)),
                     "idle_in_transaction_session_timeout": str(int(self._timeout_s * 1000)),
                 },
             )
@@ -263,8 +343,7 @@ class PostgresLog:
                 "password must be percent-encoded"
             ) from None
 
-    async def _prepare_schema(self) -> None:
-        db = self._writing
+    async def _prepare_schema(self, db: Any) -> None:
         if db.get_server_version().major < _OLDEST:
             raise Unfit(
                 f"the database is PostgreSQL {db.get_server_version().major}; "
@@ -284,8 +363,7 @@ class PostgresLog:
             )
 
     async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
-        async with self._told():
-            rows = await db.fetch(sql.FIND, self.name, [each.encode() for each in eids])
+        rows = await self._rows(db, sql.FIND, self.name, [each.encode() for each in eids])
         return {bytes(row["eid"]).decode(): Offset(row["seq"]) for row in rows}
 
     @contextlib.asynccontextmanager
@@ -299,6 +377,12 @@ class PostgresLog:
             raise
         except Exception as error:  # noqa: BLE001 - see above
             raise _ours(error) from None
+
+
+def _retrieved(task: asyncio.Future[Any]) -> None:
+    """Its error is nobody's any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Conflict(StoreError):
@@ -321,6 +405,8 @@ def _ours(error: Exception) -> StoreError:
             return Unfit(f"the database refuses it: {error}")
         case "28P01" | "28000" | "3D000":
             return Unfit(f"the database lets nobody in by this DSN: {error}")
+        case "55P03":
+            return Unsure("it waits for another call, which maybe waits for a standby")
         case state:
             what = f" ({state})" if state else ""
             return Unsure(f"the database did not do it: {type(error).__name__}: {error}{what}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
+from itertools import count
 from typing import Any, TypeVar
 
 from loadtest import postgres
@@ -78,3 +80,33 @@ class Synchronous:
     def _check(self) -> None:
         if self._closed:
             raise Closed
+
+
+@asynccontextmanager
+async def standby_away(server: postgres.Postgres) -> AsyncIterator[Any]:
+    """Every flushed commit waits for a synchronous standby that is not there; a connection."""
+    import asyncpg
+
+    waiting, asking = await asyncpg.connect(server.dsn), await asyncpg.connect(server.dsn)
+    await asking.execute("CREATE TABLE IF NOT EXISTS commits (n int)")
+    await _standby(asking, "nobody")
+    pid = waiting.get_server_pid()
+    for _ in count():  # until the server heeds it
+        commit = asyncio.ensure_future(waiting.execute("INSERT INTO commits VALUES (1)"))
+        event = "SELECT wait_event FROM pg_stat_activity WHERE pid = $1"
+        while not commit.done() and await asking.fetchval(event, pid) != "SyncRep":
+            await asyncio.sleep(0.01)
+        if not commit.done():
+            break
+    try:
+        yield asking
+    finally:
+        await _standby(asking, "")
+        await commit
+        await waiting.close()
+        await asking.close()
+
+
+async def _standby(db: Any, name: str) -> None:
+    await db.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    await db.execute("SELECT pg_reload_conf()")

@@ -15,7 +15,13 @@ import numpy as np
 
 import policies
 import store
-from bandit_service.app.sharing import folded_for_all, open_link, open_shared, shared_writer
+from bandit_service.app.sharing import (
+    begun_from,
+    folded_for_all,
+    open_link,
+    open_shared,
+    shared_writer,
+)
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
 from bandit_service.core.world import World
@@ -109,8 +115,8 @@ async def running_router(
     settings: Settings, progress: Progress | None = None
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
-    log = open_log(settings)
     shared = open_shared(settings)
+    log = open_log(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
     opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:
@@ -119,6 +125,8 @@ async def running_router(
         begun = time.perf_counter()
         link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
+        if shared is not None:
+            await begun_from(shared, log, snapshots, settings)
         recovered = recover(log, settings, snapshots, progress)
         if link is not None:
             recovered = folded_for_all(recovered, log, settings, progress)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 import policies
+from bandit_service.core import snapshot
 from bandit_service.core.world import World, new_world
 from bandit_service.parsing.extras import install
-from bandit_service.runtime.recovery import Progress, Recovered, replayed, snapshot_key
+from bandit_service.runtime.recovery import (
+    Progress,
+    Recovered,
+    mark_at,
+    replayed,
+    snapshot_key,
+)
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
@@ -17,7 +26,10 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
-from store import EventLog, SharedLog, StoreError, first_of
+from store import Corrupt, EventLog, Offset, SharedLog, StoreError, first_of
+from store.snapshots import FileSnapshots
+
+_log = logging.getLogger("bandit.replica")
 
 
 def open_shared(settings: Settings) -> SharedLog | None:
@@ -66,6 +78,35 @@ async def open_link(
         max_skew_s=chosen.max_skew_s,
     )
     return Link(shared, checkpoint, rules)
+
+
+async def begun_from(
+    shared: SharedLog, copy: EventLog, snapshots: FileSnapshots, settings: Settings
+) -> None:
+    """Put the newest snapshot of another replica beside the copy, where it is newer than any there.
+
+    It only saves time: what is wrong with it is told, and the log is folded instead.
+    """
+    if not settings.log.share_snapshots:
+        return
+    key, begun = snapshot_key(settings.policy, settings), time.perf_counter()
+    after = max(snapshots.offsets(key), default=Offset(0))
+    try:
+        found = await shared.newest_snapshot(key, after, copy.last)
+        if found is None:
+            return
+        at, state = found
+        if snapshot.read(state).mark != mark_at(copy, at):
+            raise Corrupt(int(at), "the snapshot in the database is of another log")
+        snapshots.save(at, key, state)
+    except (StoreError, ValueError) as error:
+        _log.warning("no snapshot of another replica is used", extra={"why": str(error)})
+        return
+    seconds = round(time.perf_counter() - begun, 3)
+    _log.info(
+        "begun from another's snapshot",
+        extra={"offset": int(at), "bytes": len(state), "seconds": seconds},
+    )
 
 
 async def migrate(
@@ -125,6 +166,9 @@ def shared_writer(
             park_s=chosen.park_s,
             max_parked=chosen.max_parked,
             max_spool=chosen.max_spool,
+            after_wait_s=chosen.after_wait_s,
+            digest_every=chosen.digest_every,
+            keep_snapshots=settings.snapshots.keep if chosen.share_snapshots else 0,
         ),
         sync_interval_s=chosen.sync_interval_s,
     )

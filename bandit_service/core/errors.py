@@ -198,6 +198,20 @@ class NotYet(Unavailable):
         )
 
 
+class Behind(Unavailable):
+    """This replica has not learned as much as the request asks for: ask it again, or another."""
+
+    code = "behind"
+    retry_after_s = 1
+
+    def __init__(self, wanted: int, applied: int) -> None:
+        super().__init__(
+            f"x-bandit-after: this replica has learned up to {applied}, not yet up to {wanted}; "
+            "send it again in a second, or without the header",
+            param="x-bandit-after",
+        )
+
+
 def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
     """The field that a value was refused for, and what was wrong with it.
 

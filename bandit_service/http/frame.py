@@ -29,6 +29,7 @@ from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
+from bandit_service.http.offsets import name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
 from bandit_service.runtime.maintenance import Maintenance
@@ -106,6 +107,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
         request.app[ENDING].begun()
+        await reached(request, request.app[ROUTER].writer)
         response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
@@ -199,12 +201,16 @@ def _authorization(headers: Mapping[str, str]) -> str:
 
 
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer carries its request id, the switch to a WebSocket too."""
+    """Every answer carries its request id, the switch to a WebSocket too; and up to where it is
+    learned.
+    """
     # what aiohttp itself refuses, such as a malformed header, never came to `frame`
     id = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
     response.headers["x-request-id"] = id
     if speaks_anthropic(request):  # whose clients look for it under this name
         response.headers["request-id"] = id
+    if CALLER in request:
+        name_offset(response, request.app[ROUTER].writer)
 
 
 async def body_of(request: web.Request, limit: str = "server.max_body_bytes") -> bytes:

@@ -30,6 +30,10 @@ TIMEOUT = Parameter(
 )  # fmt: skip
 AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip
+LEARNED = Parameter(
+    "x-bandit-after", "header", {"type": "integer", "minimum": 0},
+    "Wait until this replica has learned up to here; an answer's x-bandit-offset.", 12_043,
+)  # fmt: skip
 LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1},
                   "Most events of one answer.", 500)  # fmt: skip
 TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},

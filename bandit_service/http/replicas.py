@@ -26,6 +26,9 @@ async def replicas(request: web.Request) -> web.Response:
                     applied=each.applied,
                     behind=max(0, newest - each.applied),
                     roles=list(each.roles),
+                    digest_at=each.mark.offset,
+                    digest=each.mark.digest,
+                    differs=writer.differs(each),
                     folds_by=each.key,
                 )
                 for each in rows

@@ -46,6 +46,9 @@ _VOTED = (errors.Refused, errors.Forbidden, errors.Unknown, errors.Expired)
 _CHANGED = (*_BODY, errors.Unknown, errors.Conflict)
 _PASSED = (*_BODY, errors.Unknown, errors.UpstreamError, errors.OutOfTime)
 _ROUTED = (*_PASSED, errors.NoEligibleArm)
+_OFFSET = {
+    "x-bandit-offset": "Up to where the replica had learned; only where several share a log."
+}
 
 _ARM = {"usd_per_mtok_in": 0.25, "usd_per_mtok_out": 2.0, "capabilities": ["json"]}
 _QUERY = "What is the capital of France?"
@@ -141,13 +144,14 @@ ROUTES: tuple[Route, ...] = (
           "Draws one of the eligible arms and records the probability of each.",
           answer=made.Decision, body=wire.DecideRequest,
           sent={"query": _QUERY, "max_cost_usd": 0.01, "unit": "user-17"},
-          parameters=(given.TIMEOUT,),
+          parameters=(given.TIMEOUT, given.LEARNED), headers=_OFFSET,
           errors=(*_BODY, errors.Unknown, errors.NoEligibleArm, errors.Busy, errors.OutOfTime)),
     Route("POST", "/v1/explain", "read", decisions.explain,
           "What would be decided and why, of a query or of a decision's again; nothing is drawn or "
           "written",
           "Send a query as for /v1/decide, or `decision_id` alone.",
           answer=made.Explanation, body=wire.ExplainRequest, sent={"query": _QUERY},
+          parameters=(given.LEARNED,), headers=_OFFSET,
           errors=(*_BODY, errors.Unknown, errors.Expired, errors.NoEligibleArm, errors.Busy)),
     Route("POST", "/v1/rewards", "reward", outcomes.rewards,
           "What an answer was worth: one, or a list",
@@ -156,14 +160,14 @@ ROUTES: tuple[Route, ...] = (
           answer=learned.Results, body=wire.RewardRequest,
           sent={"decision_id": _DECISION, "quality": 0.9, "cost_usd": 0.0007},
           answered={"results": [{"decision_id": _DECISION, "status": "accepted"}]},
-          many=True, errors=_LEARNED),
+          parameters=(given.LEARNED,), headers=_OFFSET, many=True, errors=_LEARNED),
     Route("POST", "/v1/comparisons", "reward", outcomes.comparisons,
           "Which of two arms did better: one, or a list",
           "Send `decision_id`, or a query.",
           answer=learned.Results, body=wire.CompareRequest,
           sent={"query": _QUERY, "winner": "gpt-5-mini", "loser": "o3"},
           answered={"results": [{"decision_id": None, "status": "accepted"}]},
-          many=True, errors=_LEARNED),
+          parameters=(given.LEARNED,), headers=_OFFSET, many=True, errors=_LEARNED),
     Route("GET", "/v1/decisions", "read", decisions.list_decisions,
           "The newest decisions, by tag or arm",
           "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
@@ -174,7 +178,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/decisions/{id}", "read", decisions.decision,
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
-          answer=made.Decision, parameters=(given.DECISION,), errors=(*_FOUND, errors.Expired)),
+          answer=made.Decision, parameters=(given.DECISION, given.LEARNED), headers=_OFFSET,
+          errors=(*_FOUND, errors.Expired)),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",
           "A page for a browser, and the vote as it stands for a program. The token is the right "
@@ -206,11 +211,12 @@ ROUTES: tuple[Route, ...] = (
           "The answer is the provider's, passed on; `x-decision-id` names the decision.",
           answer=passed.Anything, answered=_COMPLETION, body=passed.Chat,
           sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
-          errors=_ROUTED),
+          parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("POST", "/v1/completions", "decide", gateway.completions, "OpenAI's completions, routed",
           "The answer is the provider's, passed on.",
           answer=passed.Anything, answered=_TEXT, body=passed.Completion,
-          sent={"model": "auto", "prompt": "The capital of France is"}, errors=_ROUTED),
+          sent={"model": "auto", "prompt": "The capital of France is"},
+          parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("POST", "/v1/embeddings", "decide", gateway.embeddings,
           "OpenAI's embeddings, by the arm that is named, or auto",
           "`auto` is the cheapest arm of kind `embedding` that answers; nothing is decided or "
@@ -223,6 +229,7 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.Anything, answered=_MESSAGE, body=passed.Message,
           sent={"model": "auto", "max_tokens": 256,
                 "messages": [{"role": "user", "content": _QUERY}]},
+          parameters=(given.LEARNED,), headers=_OFFSET,
           refusal=learned.MessageError, errors=_ROUTED),
     Route("POST", "/v1/messages/count_tokens", "decide", gateway.count_tokens,
           "How many tokens a request of Anthropic's has",
@@ -235,7 +242,8 @@ ROUTES: tuple[Route, ...] = (
           "OpenAI's responses, routed: model auto, or an arm",
           "Any arm answers in this shape. No response is kept: `previous_response_id` is refused.",
           answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
-          sent={"model": "auto", "input": _QUERY}, errors=_ROUTED),
+          sent={"model": "auto", "input": _QUERY},
+          parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every arm that can be called",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
           answer=arms.Models, errors=_DOWN),

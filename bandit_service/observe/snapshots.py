@@ -41,6 +41,7 @@ from policies import ArmId
 
 FEED, BUDGETS = 40, 8
 _NOW_S, _SPAN_S = 60.0, 600.0
+_LEFT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,30 @@ class Shown:
             "state": {"is": says[0], "says": says[1]},
             "totals": self._totals(feed, tenant, span, now) | answers,
             "budgets": budgets[:BUDGETS],
+            "replicas": self._replicas() if tenant is None else [],
             "fine": {"rows": _rows(feed.fine.since(now - 5.0))},
             "coarse": {"rows": _rows(feed.coarse.since(now - 5.0))},
             "arms": arms,
             "feed": [_decision(pending) for pending in recent[:FEED]],
         }
+
+    def _replicas(self) -> list[dict[str, Any]]:
+        """Those that are there, or left a moment ago."""
+        writer = self.router.writer
+        newest = max((each.durable for each in writer.known), default=0)
+        return [
+            {
+                "slot": each.slot,
+                "this": each.slot == writer.slot,
+                "open": not each.closed,
+                "unseen_s": each.unseen_s,
+                "behind": max(0, newest - each.applied),
+                "roles": list(each.roles),
+                "differs": writer.differs(each),
+            }
+            for each in writer.known
+            if not each.closed or each.unseen_s < _LEFT_S
+        ]
 
     def _totals(
         self, feed: ActivityFeed, tenant: str | None, span: Sequence[Step], now: float

@@ -12,7 +12,8 @@ An arm without a recorded answer to a query is not eligible for that query.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -151,6 +152,7 @@ def simulate(
     heard: Heard | None = None,
     react: React | None = None,
     ids: Sequence[str] | None = None,
+    delay: int = 0,
 ) -> Run:
     """Stream the queries, shuffled by `seed`, through a fresh world in which `policy` decides.
 
@@ -161,6 +163,7 @@ def simulate(
     in order, which together are the log that the service would have written. react: called after
     every event with the world as it then is; an event that it gives back is applied, too.
     ids: of the decisions, step by step, where those of a run that was served are to be drawn again.
+    delay: after how many more decisions an outcome is shown.
     """
     if recall is None:
         recall = stream(
@@ -184,23 +187,35 @@ def simulate(
     drawn = np.zeros(len(order), np.int64)
     reward, likely = np.zeros(len(order)), np.ones(len(order))
     starts = [phase.start for phase in phases[1:]]
-    now, fallbacks, total = phases[0], 0, 0.0
+    now, fallbacks, total, base = phases[0], 0, 0.0, session.at
+    waiting: deque[tuple[int, Recorded, int, int, ev.Decided]] = deque()
+
+    def shown() -> float:
+        of, then, row, k, decided = waiting.popleft()
+        session.at = base + of
+        reward[of] = earned = session.reward(then, row, k, decided, feedback)
+        return earned
+
     for step, row in enumerate(order.tolist()):
         if step in starts:
             now = phases[1 + starts.index(step)]
             for event in now.events:
                 session.apply(event)
+        session.at = base + step
         decided = session.decide(now.recorded, row, embeddings[row], step)
         k = session.column(now.recorded, decided.arm)
-        earned = session.reward(now.recorded, row, k, decided, feedback)
-        drawn[step], reward[step] = k, earned
+        drawn[step] = k
+        waiting.append((step, now.recorded, row, k, decided))
         likely[step] = decided.propensities[decided.arms.index(decided.arm)]
         fallbacks += bool(decided.fallback)
-        total += earned
+        if len(waiting) > delay:
+            total += shown()
         if watch is not None:
             watch(step + 1, total)
         if (step + 1) % _EXPIRE_EVERY == 0:
-            session.expire(step)
+            session.expire(step, {each[-1].id for each in waiting})
+    while waiting:
+        shown()
     track, beside = _run(phases, order, drawn, reward, rule)
     return Run(
         seed=seed,
@@ -231,7 +246,7 @@ class _Session:
         self.world, self.outcomes = world, 0
         self._recall, self._explore, self._rule = recall, explore, rule
         self._heard, self._react, self._ids = heard, react, ids
-        self._at = 0  # how many rows of the stream are done, those learnt before the run too
+        self.at = 0  # the row of the stream that is under way, those learnt before the run too
         self._columns: dict[ArmId, int] = {}
         self._items: dict[int, int] = {}  # ids of the queries remembered so far, by their number
 
@@ -241,7 +256,7 @@ class _Session:
         what = resolve(self.world, event)
         fold(self.world, what)
         for id in self.world.history.take_changes()[0]:
-            self._items[int(self._recall.own[self._at])] = id
+            self._items[int(self._recall.own[self.at])] = id
         told = None if self._react is None else self._react(what, self.world)
         if told is not None:
             self.apply(told)
@@ -251,7 +266,7 @@ class _Session:
 
         One of which nothing came back is not remembered.
         """
-        near = zip(*self._recall.at(self._at), strict=True)
+        near = zip(*self._recall.at(self.at), strict=True)
         known = [(self._items[n], s) for n, s in near if n in self._items]
         return Recalled([id for id, _ in known], [similarity for _, similarity in known])
 
@@ -274,7 +289,7 @@ class _Session:
                 self._compare(warm.recorded, row, *pair, warm.embeddings[row], tokens, prior=True)
             self._done()
         if warm.strength is not None:
-            weighed = prior_of.weighing(self.world, warm.strength, float(self._at))
+            weighed = prior_of.weighing(self.world, warm.strength, float(self.at))
             if weighed is not None:
                 self.apply(weighed)
 
@@ -326,12 +341,13 @@ class _Session:
         self._done()
         return rewarded.reward
 
-    def expire(self, step: int) -> None:
-        # All of them are rewarded by now, and the service would not keep them for ever either.
-        self.apply(ev.DecisionsExpired(ts=float(step), ids=tuple(self.world.pending.decisions)))
+    def expire(self, step: int, waiting: Collection[str]) -> None:
+        # The others are rewarded by now, and the service would not keep them for ever either.
+        gone = tuple(id for id in self.world.pending.decisions if id not in waiting)
+        self.apply(ev.DecisionsExpired(ts=float(step), ids=gone))
 
     def _done(self) -> None:
-        self._at += 1
+        self.at += 1
 
     def _show(
         self,
@@ -350,7 +366,7 @@ class _Session:
             recorded.arms[k].id,
             report,
             self._rule,
-            float(self._at),
+            float(self.at),
             prior,
         )
         assert event is not None
@@ -372,7 +388,7 @@ class _Session:
         winner, loser = (first, second) if gap >= 0.0 else (second, first)
         self.apply(
             ev.Compared(
-                ts=float(self._at),
+                ts=float(self.at),
                 winner=recorded.arms[winner].id,
                 loser=recorded.arms[loser].id,
                 tie=abs(gap) < _TIE,
@@ -386,7 +402,7 @@ class _Session:
         """The query, which is its own nearest neighbour once something is known of it."""
         recalled = self._recalled()
         ids, similarities = tuple(recalled.ids), tuple(recalled.similarities)
-        number = int(self._recall.own[self._at])
+        number = int(self._recall.own[self.at])
         own = self._items.get(number, 0)
         if own in self.world.history.items and own not in ids:
             ids, similarities = (own, *ids), (1.0, *similarities)

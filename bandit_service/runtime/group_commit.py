@@ -72,8 +72,9 @@ class GroupCommit:
 
     async def due(self) -> None:
         """Return when somebody waits, or the interval is over."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._interval_s)
+        with suppress(TimeoutError):  # not by wait_for, which may swallow a cancellation
+            async with asyncio.timeout(self._interval_s):
+                await self._wake.wait()
 
     async def synced(self) -> Offset:
         """Make everything appended up to now durable; the last offset of it."""

@@ -97,7 +97,20 @@ class Maintenance:
     async def snapshot(self) -> Folded:
         """Make a snapshot of everything up to now; StoreError or FoldFailed when it cannot be."""
         async with self._folding:
-            return await self._snapshot(await self._writer.synced())
+            folded = await self._snapshot(await self._writer.synced())
+        await self._tried("shared snapshot", self._shared(Offset(folded.at)))
+        return folded
+
+    async def _shared(self, at: Offset) -> None:
+        key = snapshot_key(self.serving, self._settings)
+
+        def read() -> bytes:
+            found = self._snapshots.latest(key)
+            if found is None or found[0] != at:
+                raise StoreError(f"the snapshot of offset {at} is not there any more")
+            return found[1]
+
+        await self._writer.share_snapshot(key, at, read)
 
     async def _snapshot(self, upto: Offset) -> Folded:
         """A snapshot of what is on the disk: never of an event that a power cut may take back."""

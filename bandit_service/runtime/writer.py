@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 
@@ -135,9 +135,21 @@ class Writer:
         """The number of this process among those that share the log; 0 where none does."""
         return 0
 
+    @property
+    def known(self) -> list[Replica]:
+        """Who shares the log, as it said a moment ago."""
+        return []
+
+    def differs(self, row: Replica) -> bool | None:  # noqa: ARG002 - others can
+        """Whether a replica had another state at an offset that both know; None for not known."""
+        return None
+
     async def replicas(self) -> list[Replica]:
         """Who shares the log."""
         return []
+
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
+        """Let other processes begin from a snapshot; read: gives it, where it is wanted."""
 
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
         """Whether a decision that the world has not may still come, from another process."""
@@ -145,6 +157,9 @@ class Writer:
 
     async def caught_up(self) -> None:
         """Wait until all is applied that the log has by now, of other processes too."""
+
+    async def reached(self, offset: int) -> None:
+        """Wait until the log is applied up to here; one process has applied all that it said."""
 
     async def arrived(self, decision_id: str) -> None:
         """Wait for a decision that may still come."""

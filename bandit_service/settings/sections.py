@@ -239,7 +239,8 @@ class LogSettings:
     )
     max_spool: int = setting(
         100_000,
-        "decisions kept there while the database is gone; beyond it the oldest is lost",
+        "events that may wait for the database; beyond it outcomes are refused and the oldest "
+        "decision is lost",
         low=1,
     )
     max_batch: int = setting(256, "events in one append to the database", low=1, high=10_000)
@@ -256,6 +257,22 @@ class LogSettings:
         high=60,
     )
     max_parked: int = setting(10_000, "outcomes that wait so at a time; beyond it 503", low=0)
+    after_wait_s: float = setting(
+        1.0,
+        "how long a request with x-bandit-after waits until this replica has learned as much; then "
+        "503",
+        low=0,
+        high=60,
+    )
+    share_snapshots: bool = setting(
+        True,
+        "whether one replica keeps its snapshots in the database, too, and a new one begins there",
+    )
+    digest_every: int = setting(
+        100_000,
+        "after every so many events replicas compare the digests of their states; 0 never does",
+        low=0,
+    )
     lost_after_s: float = setting(
         600.0,
         "how long the decisions of a replica that was killed may still come: an unknown id gets "

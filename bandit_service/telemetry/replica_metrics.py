@@ -41,4 +41,12 @@ class ReplicaMetrics:
         self.keeper = make.gauge(
             "bandit_keeper", "1 on the replica that does what is done once for all, otherwise 0."
         )
+        self.mismatches = make.counter(
+            "bandit_digest_mismatch_total",
+            "Digests of other replicas that were not this one's at the same offset.",
+        )
+        self.differing = make.gauge(
+            "bandit_replicas_differing",
+            "Replicas whose state was another than this one's when it was compared last.",
+        )
         self.epoch = make.gauge("bandit_replica_epoch", "How often this replica joined the log.")

@@ -149,3 +149,19 @@ def test_which_errors_may_be_sent_again() -> None:
     codes = ("busy", "rate_limited", "reward_share", "budget_exhausted", "no_credit", "unavailable")
     for code in (*codes, "timeout", "too_slow", "upstream_failed", "internal", "unauthorized"):
         assert may_again(told({"code": code}, 500), harmless=True) == (code in codes), code
+
+
+def test_it_asks_for_what_it_was_told_before_only_if_it_is_to() -> None:
+    answers = [
+        Said(body=DECIDED.body, headers={"x-bandit-offset": offset})
+        for offset in ("12", "9", "soon", "9" * 30)
+    ]
+    with unruly() as server:
+        for reads_own in (True, False):
+            with Client(server.url, retries=SOON, read_your_writes=reads_own) as client:
+                server.asked = []
+                server.script = [*answers, Said(503, an_error("behind")), DECIDED]
+                for _ in range(5):
+                    client.decide("hello")
+                sent = [headers.get("x-bandit-after") for _, headers, _ in server.asked]
+                assert sent == [None, *(["12"] * 5 if reads_own else [None] * 5)]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
-import yaml
 from packaging.requirements import Requirement
 
 import hatch_version
@@ -22,30 +18,18 @@ from bandit_service.core.errors import Forbidden
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.routes import ROUTES
 from loadtest import dashboards
+from tests.monitoring.files import DEPLOY, ROOT, compose_agrees, documents, ran
 from tests.tools import tool
-
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
-
-
-def _documents(path: str) -> list[Any]:
-    return list(yaml.safe_load_all((DEPLOY / path).read_text(encoding="utf-8")))
-
-
-def _ran(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_kubernetes_manifests_are_by_the_schema() -> None:
-    documents = _documents("kubernetes/bandit-service.yaml")
-    assert [each["kind"] for each in documents] == ["ConfigMap", "Service", "StatefulSet"]
-    for each in documents:
+    found = documents("kubernetes/bandit-service.yaml")
+    assert [each["kind"] for each in found] == ["ConfigMap", "Service", "StatefulSet"]
+    for each in found:
         kubernetes_validate.validate(each, "1.30", strict=True)
-    documents[2]["spec"]["replica"] = 1
+    found[2]["spec"]["replica"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(documents[2], "1.30", strict=True)
+        kubernetes_validate.validate(found[2], "1.30", strict=True)
 
 
 def _settings_of(text: str, secrets: Path, tmp_path: Path) -> settings.Settings:
@@ -59,7 +43,7 @@ def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_pat
     keys = tmp_path / "keys.toml"
     keys.write_text(f'[[keys]]\nid = "app"\nhash = "{"0" * 64}"\nscopes = ["decide"]\n')
 
-    config, _, workload = _documents("kubernetes/bandit-service.yaml")
+    config, _, workload = documents("kubernetes/bandit-service.yaml")
     pod = workload["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     mounts = {each["name"]: each for each in container["volumeMounts"]}
@@ -73,7 +57,7 @@ def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_pat
     assert f'"{mounts["secrets"]["mountPath"]}/keys.toml"' in text
     assert [key.id for key in _settings_of(text, keys, tmp_path).keys] == ["app"]
 
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     service = compose["services"]["bandit-service"]
     mounted = {target: source for source, target, *_ in (v.split(":") for v in service["volumes"])}
     text = (DEPLOY / mounted[service["command"][-1]]).read_text(encoding="utf-8")
@@ -90,7 +74,7 @@ def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_pat
 
 
 def test_the_image_and_the_pod_write_to_their_volumes_only() -> None:
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     assert compose["services"]["bandit-service"]["read_only"]
     image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     last = image[image.rindex("\nFROM ") :]
@@ -100,8 +84,8 @@ def test_the_image_and_the_pod_write_to_their_volumes_only() -> None:
 
 
 def test_the_service_monitor_finds_the_service() -> None:
-    _, service, workload = _documents("kubernetes/bandit-service.yaml")
-    (monitor,) = _documents("kubernetes/servicemonitor.yaml")
+    _, service, workload = documents("kubernetes/bandit-service.yaml")
+    (monitor,) = documents("kubernetes/servicemonitor.yaml")
     labels = service["metadata"]["labels"].items()
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
     ports = {port["name"] for port in service["spec"]["ports"]}
@@ -134,7 +118,7 @@ def test_settings_in_the_files_are_settings() -> None:
 
 
 def test_without_a_key_compose_serves_its_loopback_and_a_pod_nobody(tmp_path: Path) -> None:
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     here = tmp_path / "bandit.toml"
     here.write_text(f'[security]\nkeys_file = "{DEPLOY / "keys.toml"}"\n')
     environ = compose["services"]["bandit-service"]["environment"]
@@ -144,7 +128,7 @@ def test_without_a_key_compose_serves_its_loopback_and_a_pod_nobody(tmp_path: Pa
 
 
 def _environ_of_the_pod() -> dict[str, str]:
-    _, _, workload = _documents("kubernetes/bandit-service.yaml")
+    _, _, workload = documents("kubernetes/bandit-service.yaml")
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
@@ -156,9 +140,9 @@ def _borders(environ: dict[str, str], keys: bool) -> Borders:
 
 def test_who_asks_by_the_files_names_is_served() -> None:
     """Prometheus, the kubelet and this machine's browser, by the `Host` that each sends."""
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     borders = _borders(compose["services"]["bandit-service"]["environment"], keys=False)
-    (scraped,) = _documents("prometheus/prometheus.yaml")
+    (scraped,) = documents("prometheus/prometheus.yaml")
     for host in (*scraped["scrape_configs"][0]["static_configs"][0]["targets"], "127.0.0.1:8080"):
         borders.cross(Headers([host]), "open")
     pods = _borders(_environ_of_the_pod(), keys=True)
@@ -171,7 +155,7 @@ def test_who_asks_by_the_files_names_is_served() -> None:
 
 
 def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     assert set(compose["services"]) == {"bandit-service", "prometheus", "grafana"}
     for service in compose["services"].values():
         assert {"image", "build"} & set(service)
@@ -187,27 +171,14 @@ def test_compose_mounts_what_is_there_and_publishes_on_loopback_only() -> None:
 
 
 def test_compose_agrees_with_its_file(tmp_path: Path) -> None:
-    docker = shutil.which("docker")
-    asks = ["docker", "compose", "version"]
-    if docker and subprocess.run(asks, capture_output=True).returncode == 0:
-        _ran("docker", "compose", "--file", str(DEPLOY / "compose.yaml"), "config", "--quiet")
-        return
-    compose = tool("docker-compose", "apt-get install --no-install-recommends docker-compose")
-    (described,) = _documents("compose.yaml")
-    del described["name"]  # which the first generation does not know yet
-    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
-    _ran(compose, "--file", str(tmp_path / "compose.yaml"), "config", "--quiet")
-    described["services"]["grafana"]["imagine"] = "x"
-    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
-    wrong = [compose, "--file", str(tmp_path / "compose.yaml"), "config", "--quiet"]
-    assert subprocess.run(wrong, capture_output=True).returncode != 0
+    compose_agrees("compose.yaml", "grafana", tmp_path)
 
 
 def test_grafana_is_told_where_its_dashboards_and_its_data_are() -> None:
-    (compose,) = _documents("compose.yaml")
+    (compose,) = documents("compose.yaml")
     mounts = dict(mount.split(":")[:2] for mount in compose["services"]["grafana"]["volumes"])
-    (boards,) = _documents("grafana/provisioning/dashboards/bandit-service.yaml")
-    (sources,) = _documents("grafana/provisioning/datasources/prometheus.yaml")
+    (boards,) = documents("grafana/provisioning/dashboards/bandit-service.yaml")
+    (sources,) = documents("grafana/provisioning/datasources/prometheus.yaml")
     assert boards["providers"][0]["options"]["path"] == mounts["./grafana/dashboards"]
     assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
     host = urlsplit(sources["datasources"][0]["url"]).hostname
@@ -216,7 +187,7 @@ def test_grafana_is_told_where_its_dashboards_and_its_data_are() -> None:
 
 
 def test_hadolint_agrees_with_the_image() -> None:
-    _ran(hadolint(), "--no-color", str(DEPLOY / "Dockerfile"))
+    ran(hadolint(), "--no-color", str(DEPLOY / "Dockerfile"))
 
 
 def hadolint() -> str:
@@ -226,8 +197,8 @@ def hadolint() -> str:
 
 def test_the_rules_for_the_operator_are_those_that_are_tested() -> None:
     assert dashboards.OPERATOR_RULES.read_text(encoding="utf-8") == dashboards.prometheus_rule()
-    (document,) = _documents("kubernetes/prometheusrule.yaml")
-    assert document["spec"] == _documents("prometheus/rules.yaml")[0]
+    (document,) = documents("kubernetes/prometheusrule.yaml")
+    assert document["spec"] == documents("prometheus/rules.yaml")[0]
 
 
 def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> None:
@@ -239,6 +210,7 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
         for source in line.split():
             assert (ROOT / source).exists()
             assert f"!{source}" in ignored
+    assert "--require-hashes --requirement /src/requirements-postgres.lock" in text
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert not re.search(r"^(nvidia-|torch\b)", lock, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -248,6 +220,11 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
     for wanted in dependencies.values():
         assert wanted.specifier.contains(pinned[wanted.name]), f"{wanted}: make lock"
     assert not {"onnx", "river", "scipy", "tokenizers"} & pinned.keys(), "an extra brings these"
+    shared = (ROOT / "requirements-postgres.lock").read_text(encoding="utf-8")
+    (driver,) = map(Requirement, project["optional-dependencies"]["postgres"])
+    assert driver.specifier.contains(
+        dict(re.findall(r"^([\w.-]+)==(\S+)", shared, re.MULTILINE))[driver.name]
+    )
     assert "--require-hashes --requirement /src/requirements-export.lock" in text
     export = (ROOT / "requirements-export.lock").read_text(encoding="utf-8")
     made_with = dict(re.findall(r"^([\w.-]+)==(\S+)", export, re.MULTILINE))
@@ -258,7 +235,7 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
 
 def test_prometheus_agrees_with_its_configuration() -> None:
     promtool = tool("promtool")
-    _ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
+    ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
 
 
 def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
@@ -267,6 +244,6 @@ def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "bandit-service.service"
     there = text.replace("/opt/bandit-service/bin/bandit-service", sys.executable)
     unit.write_text(there, encoding="utf-8")
-    assert "bandit-service.service" not in _ran(analyze, "verify", str(unit))
-    _ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
+    assert "bandit-service.service" not in ran(analyze, "verify", str(unit))
+    ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
     assert not re.search("^ProcSubset=pid", text, re.MULTILINE)  # it hides /proc/cpuinfo

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bandit_service import cli, clock
+from bandit_service import cli, clock, settings
+from bandit_service.app import assembly
 from bandit_service.core.world import World
 from bandit_service.runtime.shared.copying import OtherLog
 from loadtest.postgres import Postgres, running
 from store import StoreError
+from store.postgres import PostgresLog
 from tests import shared_log
 from tests.service.provider import a_provider
 from tests.service.running import Client, a_vector, opened
@@ -28,7 +32,7 @@ async def replicas(
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                opened(path / f"r{i}", models, **shared(path, postgres), **environ)
+                opened(path / f"r{i}", models, **(shared(path, postgres) | environ))
             )
             for i in range(n)
         ]
@@ -74,6 +78,7 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         assert [row["open"] for row in told["replicas"]] == [True] * 3
         assert sorted(row["slot"] for row in told["replicas"]) == [1, 2, 3]
         assert told["this"] == 2
+        assert {row["differs"] for row in told["replicas"]} <= {False, None}
         # what was made up is unknown as soon as nobody can still bring it
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)
@@ -132,6 +137,34 @@ async def test_what_a_gateway_call_cost_is_learned_by_all(
             assert [set(pending[id].signals) for id in pending] == [{"cost_usd", "latency_s"}] * 4
 
 
+async def test_a_state_that_differs_is_seen_from_outside(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    environ = {"BANDIT_LOG_DIGEST_EVERY": "1"}
+    async with replicas(2, tmp_path, models, postgres, **environ) as found:
+        (one, _), (other, world) = found
+        await one.decide()
+        await same([each for _, each in found])
+        world.counts.rewards += 1
+        await one.decide()
+        async with asyncio.timeout(30):
+            while (await one.get("/readyz"))[1]["status"] == "ready":
+                await asyncio.sleep(0.05)
+            while True not in await _differing(other):
+                await asyncio.sleep(0.05)
+        status, told = await one.get("/readyz")
+        assert (status, told["status"]) == (200, "degraded")
+        assert "these have other states: replica 2 and this one (1) at offset" in told["why"]
+        assert set(told["failing"]) == {"digest"}
+        assert sorted(await _differing(one), key=str) == [False, True]
+        async with one.session.get(one.url + "/metrics") as answer:
+            assert "bandit_replicas_differing 1.0" in await answer.text()
+
+
+async def _differing(client: Client) -> list[bool | None]:
+    return [row["differs"] for row in (await client.get("/v1/replicas"))[1]["replicas"]]
+
+
 async def test_a_directory_with_a_log_of_its_own_is_refused(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
@@ -172,6 +205,95 @@ async def test_without_the_database_decisions_go_on_and_nothing_is_lost(
             assert [world.rewards for _, world in found] == [6, 6]
             status, told = await one.get("/readyz")
             assert (status, told["status"]) == (200, "ready")
+
+
+async def test_while_a_synchronous_standby_is_away_nothing_is_acknowledged(
+    tmp_path: Path, models: Path
+) -> None:
+    shared_log.wanted()
+    with running() as server:
+        environ = {"BANDIT_LOG_TIMEOUT_S": "2"}
+        async with replicas(2, tmp_path, models, server, **environ) as found:
+            (one, _), (other, _) = found
+            id = (await one.decide())["decision_id"]
+            assert await other.reward(id, quality=1.0) == "accepted"
+            ids = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(2)]
+            await same([world for _, world in found])
+            async with shared_log.standby_away(server):
+                status, told = await other.post(
+                    "/v1/rewards", {"decision_id": ids[0], "quality": 1.0}
+                )
+                assert (status, told["error"]["code"]) == (503, "unavailable")
+                status, told = await other.get("/readyz")
+                assert (status, told["status"]) == (200, "degraded")
+                ids.append((await one.decide())["decision_id"])
+                assert [world.rewards for _, world in found] == [1, 1]
+            for id in ids:
+                # in the log since its sender was told 503, or taken now
+                assert await patiently(one, id, 1.0) in ("accepted", "duplicate")
+            await same([world for _, world in found])
+            assert [world.rewards for _, world in found] == [4, 4]
+
+
+async def test_what_a_failover_lost_before_anybody_read_it_comes_again(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncpg
+
+    async with replicas(2, tmp_path, models, postgres) as found:
+        (one, first), (other, second) = found
+        await one.decide()
+        async with asyncio.timeout(30):
+            while [first.decisions, second.decisions] != [1, 1]:
+                await asyncio.sleep(0.01)
+        log = shared(tmp_path, postgres)["BANDIT_LOG_NAME"]
+        db = await asyncpg.connect(postgres.dsn)
+        head = await db.fetchrow("SELECT seq, chain FROM bandit_head WHERE log = $1", log)
+        before = head["seq"]
+        with monkeypatch.context() as patched:
+            asked: set[int] = set()
+
+            async def nothing(log: PostgresLog, *_: Any) -> list[Any]:
+                asked.add(id(log))
+                return []
+
+            patched.setattr(PostgresLog, "tail", nothing)
+            async with asyncio.timeout(30):
+                while len(asked) < 2:  # no call of before is under way
+                    await asyncio.sleep(0.01)
+            ids = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(3)]
+            there = "SELECT max(durable) FROM bandit_replica WHERE log = $1"
+            async with asyncio.timeout(30):
+                while await db.fetchval(there, log) < before + 3:
+                    await asyncio.sleep(0.01)
+            async with db.transaction():  # as another server has it that was behind
+                await db.execute(
+                    "UPDATE bandit_head SET seq = $2, chain = $3 WHERE log = $1", log, *head
+                )
+                await db.execute("DELETE FROM bandit_log WHERE log = $1 AND seq > $2", log, before)
+                back = "UPDATE bandit_replica SET durable = $2, settled = 0 WHERE log = $1"
+                await db.execute(back, log, before)
+                await db.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'bandit-service'"
+                )
+        await db.close()
+        for each in ids:
+            assert await patiently(other, each, 0.5) == "accepted"
+        await same([world for _, world in found])
+        assert (first.decisions, first.rewards) == (4, 3)
+
+
+async def test_a_start_without_the_driver_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "D", "D": "postgres://x"}
+    chosen = settings.read(None, {"BANDIT_DATA_DIR": str(tmp_path), **environ})
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(settings.BadSettings, match="needs asyncpg"):
+        async with assembly.running_router(chosen):
+            pass
+    assembly.open_log(chosen).close()  # nobody holds it
 
 
 async def test_a_log_of_one_process_is_migrated_and_taken_back(

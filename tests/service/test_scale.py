@@ -17,3 +17,30 @@ def test_a_few_faults_lose_nothing(models: Path) -> None:
     found = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines()[-7:-1])
     assert found["of these lost"] == found["refused that should not be"] == "0"
     assert int(found["rewards acknowledged"]) > 0
+
+
+def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) -> None:
+    shared_log.wanted()
+    page = tmp_path / "page.md"
+    sections = ("replicas", "replica-appends", "replica-join")
+    page.write_text("".join(f"<!-- {each} -->\n<!-- /{each} -->\n" for each in sections))
+    command = [sys.executable, "-m", "loadtest.bench.replicas", "--models", str(models)]
+    sizes = [
+        "--replicas",
+        "1",
+        "--seconds",
+        "0.5",
+        "--past",
+        "50",
+        "--seeds",
+        "0",
+        "--markdown",
+        str(page),
+    ]
+    done = subprocess.run(command + sizes, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = page.read_text()
+    assert "| one process, SQLite (baseline) |" in written
+    assert "| 1 on PostgreSQL |" in written
+    assert "| 4 x 16 |" in written
+    assert "a second one: from a snapshot of" in written

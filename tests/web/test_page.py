@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadtest.postgres import Postgres
 from tests.service.keyring import Keyring
 from tests.service.running import Process, a_vector
+from tests.service.test_replicas import shared
 from tests.web.conftest import ARMS, EVIL, PICTURES, Opened, Service
 
 if TYPE_CHECKING:
@@ -59,6 +61,25 @@ async def test_no_tile_stands_alone_in_a_row(service: Service, opened: Opened, w
     )
     rows = [tops.count(top) for top in sorted(set(tops))]
     assert len(set(rows)) == 1, rows
+
+
+async def test_replicas_are_listed_with_what_each_is_behind_and_does(
+    tmp_path: Path, models: Path, opened: Opened, postgres: Postgres
+) -> None:
+    started = [Process(tmp_path / f"r{i}", models, **shared(tmp_path, postgres)) for i in range(2)]
+    page = await opened(await started[0].url())
+    await page.wait_for_selector("#replicas-panel:not([hidden]) li:nth-child(2)")
+    names = await page.locator("#replicas h4").all_inner_texts()
+    assert names in (
+        ["Replica 1, this one", "Replica 2"],
+        ["Replica 1", "Replica 2, this one"],
+    )
+    await page.locator("#replicas small", has_text="does what is done once for all").wait_for()
+    await page.locator("#replicas span", has_text="up to date").first.wait_for()
+    await asyncio.to_thread(started[1].stop)
+    await page.locator("#replicas span", has_text="left, or was silent for too long").wait_for()
+    await page.close()
+    await asyncio.to_thread(started[0].stop)
 
 
 async def test_a_start_without_data_says_so_and_shows_no_zero(

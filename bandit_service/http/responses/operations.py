@@ -41,6 +41,14 @@ class ReplicaRow(msgspec.Struct, kw_only=True, frozen=True):
     applied: Annotated[int, doc("Up to which offset it said that it has learned.", 12_040)]
     behind: Annotated[int, doc("How many events that is behind the log.", 3)]
     roles: Annotated[list[str], doc("What it does for all replicas.", ["keeper"])]
+    digest_at: Annotated[
+        int, doc("Up to where it said the digest of its state; 0: not yet.", 10_000)
+    ]
+    digest: Annotated[str, doc("That digest.", "5feceb66ffc86f38")]
+    differs: Annotated[
+        bool | None,
+        doc("Whether that is another one than the digest here; null: not known here.", False),
+    ]
     folds_by: Annotated[str, doc("Its policy and history settings, hashed.", "5b2c9d-20000-32-12")]
 
 

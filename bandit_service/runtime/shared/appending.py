@@ -1,7 +1,8 @@
 """What is to be appended to the shared log: in its order, in batches, until it is there.
 
 An append whose end is unknown is looked for by its ids, and only what is missing is appended again:
-so nothing is lost, and nothing stands in the log twice.
+so nothing is lost, and nothing stands in the log twice. What was appended is kept until it is
+applied, and is looked for, too, when the log was away: a failover may have lost it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from bandit_service.core import events as ev
 from bandit_service.runtime.shared.link import Link
@@ -33,6 +34,7 @@ class Appender:
     """`run` until cancelled. outdated: told of what another was first with, and of its offset.
     refused: told of what only the keeper may append, where this replica is it no more. found: told
     of what the log has already, and of its offset. took_s: called with the seconds of each append.
+    sent: what is in the log and not `applied` yet, by id.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Appender:
         self._found = found
         self._took_s = took_s
         self._queue: deque[Outgoing] = deque()
-        self._under_way = 0
-        self._unsure = False
+        self._doubtful: set[str] = set()
+        self._unsure = self._was_away = False
+        self.sent: dict[str, Outgoing] = {}
         self._wake = asyncio.Event()
         self.empty = asyncio.Event()
         self.empty.set()
@@ -73,25 +76,42 @@ class Appender:
     def put_left(self, found: Sequence[Outgoing]) -> None:
         """What an earlier process may have appended or not, before all others."""
         self._queue.extendleft(reversed(found))
+        self._doubtful.update(each.entry.record.eid for each in found)
         if self._queue:
             self._unsure = True
             self.empty.clear()
             self._wake.set()
 
+    def applied(self, eid: str) -> None:
+        """It came back out of the log."""
+        self.sent.pop(eid, None)
+
+    def rejoined(self) -> None:
+        """The log was away: what it had, and nobody may have read, is looked for in it."""
+        self._unsure = self._was_away = True
+        self._wake.set()
+
+    def let_go(self) -> Outgoing | None:
+        """The oldest decision that the log has and that is not applied; it is kept no more."""
+        for eid, each in self.sent.items():
+            if isinstance(each.event, ev.Decided):
+                return self.sent.pop(eid)
+        return None
+
     def drop_oldest(self) -> Outgoing | None:
-        """Give up the oldest decision that waits, unless it may be under way."""
+        """Give up the oldest decision that waits, unless it may be under way or in the log."""
         for i, each in enumerate(self._queue):
-            if i >= self._under_way and isinstance(each.event, ev.Decided):
+            if isinstance(each.event, ev.Decided) and each.entry.record.eid not in self._doubtful:
                 del self._queue[i]
                 return each
         return None
 
     def settled(self) -> float:
         """Before this moment nothing is waiting that was answered."""
-        return self._settled(0)
+        return self._settled(chain(self.sent.values() if self._was_away else (), self._queue))
 
-    def _settled(self, after: int) -> float:
-        for each in islice(self._queue, after, None):
+    def _settled(self, waiting: Iterable[Outgoing]) -> float:
+        for each in waiting:
             if isinstance(each.event, ev.Decided):
                 return _floor(each.event.ts)
         return _floor(self._now())
@@ -103,8 +123,9 @@ class Appender:
             await self._link.up.wait()
             try:
                 if self._unsure:
-                    await self._look_for()
                     self._unsure = False
+                    self._take_back()
+                    await self._look_for()
                 if self._queue:
                     await self._append()
             except Duplicate:
@@ -112,8 +133,6 @@ class Appender:
             except StoreError as error:
                 self._unsure = True
                 self._link.down(error)
-            finally:
-                self._under_way = 0
             if not self._queue:
                 self._wake.clear()
                 self.empty.set()
@@ -124,12 +143,13 @@ class Appender:
         if batch[0].led and lease is None:
             self._refuse(batch)
             return
-        self._under_way = len(batch)
-        settled, begun = self._settled(len(batch)), time.perf_counter()
+        self._doubtful = {each.entry.record.eid for each in batch}
+        settled = self._settled(islice(self._queue, len(batch), None))
+        begun = time.perf_counter()
         try:
             await self._link.shared.append([each.entry for each in batch], settled, lease)
         except Outdated as error:
-            self._under_way = 0
+            self._doubtful.clear()
             self._remove(batch[i] for i in error.newer)
             for i, newer in error.newer.items():
                 self._outdated(batch[i], newer)
@@ -137,13 +157,15 @@ class Appender:
         except Fenced:
             if lease is None:
                 raise
-            self._under_way = 0
+            self._doubtful.clear()
             self._link.lease_lost()
             self._refuse(batch)
             return
         self._took_s(time.perf_counter() - begun)
-        for _ in batch:
+        self._doubtful.clear()
+        for each in batch:
             self._queue.popleft()
+            self.sent[each.entry.record.eid] = each
         self.appended.set()
 
     def _batch(self) -> list[Outgoing]:
@@ -161,6 +183,12 @@ class Appender:
         for each in batch:
             self._refused(each)
 
+    def _take_back(self) -> None:
+        if self._was_away:
+            self._was_away = False
+            sent, self.sent = list(self.sent.values()), {}
+            self.put_left(sent)
+
     async def _look_for(self) -> None:
         """Take out what the log has."""
         waiting = list(self._queue)
@@ -170,7 +198,9 @@ class Appender:
             there = [each for each in some if each.entry.record.eid in known]
             self._remove(there)
             for each in there:
+                self.sent[each.entry.record.eid] = each
                 self._found(each, known[each.entry.record.eid])
+        self._doubtful.clear()
         self.appended.set()
 
     def _remove(self, gone: Sequence[Outgoing] | Iterator[Outgoing]) -> None:

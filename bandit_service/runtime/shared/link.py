@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from bandit_service import clock
 from bandit_service.runtime.shared.checkpoint import Checkpoint
-from store import Lease, Offset, OtherKey, SharedLog, StoreError
+from store import Lease, Mark, Offset, OtherKey, Replica, SharedLog, StoreError
 
 _log = logging.getLogger("bandit.replica")
 KEEPER = "keeper"
@@ -41,10 +41,13 @@ class LinkRules:
 
 
 class Link:
-    """`up` while the log can be asked. place: up to where it is applied here, of whole appends.
+    """`up` while the log can be asked. rows: all replicas, as it said a moment ago. place: up to
+    where it is applied here, of whole appends.
 
     settled: before which moment all that was answered is durable. applied: the newest offset
-    applied. ends: called where the process cannot go on. The writer sets these three.
+    applied. mark: the newest digest. compare: told of all replicas every second, and the slot of
+    this one. rejoined: called where the log was away and can be asked again. ends: called where the
+    process cannot go on. The writer sets these.
     """
 
     def __init__(self, shared: SharedLog, checkpoint: Checkpoint, rules: LinkRules) -> None:
@@ -53,14 +56,23 @@ class Link:
         self.why = "the database was not asked yet"
         self.place = checkpoint.place
         self.lease: Lease | None = None
+        self.rows: list[Replica] = []
         self.lost = self.epoch = self.slot = 0
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
         self.applied: Callable[[], int] = lambda: 0
+        self.rejoined: Callable[[], None] = lambda: None
         self.ends: Callable[[str], None] = lambda _: None
+        self.mark: Callable[[], Mark] = Mark
+        self.compare: Callable[[Sequence[Replica], int], None] = lambda *_: None
         self._checkpoint = checkpoint
         self._rules = rules
         self._fell = asyncio.Event()
+
+    @property
+    def key(self) -> str:
+        """By which this replica folds."""
+        return self._rules.key
 
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
@@ -79,6 +91,7 @@ class Link:
                 f"the log in the database is not the one that was read up to {place.offset}: it "
                 "went back, as in a failover that lost records; docs/scale.md says what to do"
             )
+        self.rejoined()
         self.why = ""
         self._fell.clear()
         self.up.set()
@@ -120,7 +133,7 @@ class Link:
                     await self._fell.wait()
             await self.up.wait()
             try:
-                await self.shared.beat(self.settled(), self.applied())
+                await self.shared.beat(self.settled(), self.applied(), self.mark())
                 if rounds % _ROUNDS == 0:
                     await self._upkeep()
             except StoreError as error:
@@ -136,6 +149,8 @@ class Link:
         if self.lease is not None and before is None:
             _log.info("keeper", extra={"epoch": self.lease.epoch})
         self._checkpoint.save(self.place)
+        self.rows = await self.shared.replicas()
+        self.compare(self.rows, self.slot)
 
     def lease_lost(self) -> None:
         """An append by the lease was refused."""

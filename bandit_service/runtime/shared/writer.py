@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 
@@ -27,8 +28,10 @@ from bandit_service.core.world import World
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
+from bandit_service.runtime.shared.digests import Digests
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
+from bandit_service.runtime.shared.reached import Reached
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.tailing import Came, Tailer
 from bandit_service.runtime.supervisor import Kept
@@ -52,6 +55,9 @@ class SharedRules:
     park_s: float
     max_parked: int
     max_spool: int
+    after_wait_s: float
+    digest_every: int
+    keep_snapshots: int
 
 
 @dataclass(slots=True)
@@ -106,6 +112,7 @@ class SharedWriter(Writer):
         self._parking = Parking(
             rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
         )
+        self._reached = Reached(rules.after_wait_s, rules.max_parked)
         self._tailer = Tailer(
             link,
             log,
@@ -115,9 +122,17 @@ class SharedWriter(Writer):
             own=self._own_event,
             apply=self._apply_slice,
         )
+        self.digests = Digests(
+            rules.digest_every,
+            link.key,
+            differing=self._differing,
+            failed=partial(self.tasks.failed, "digest"),
+            well=partial(self.tasks.well, "digest"),
+        )
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
-        link.ends = self._end
+        link.mark, link.compare = lambda: self.digests.newest, self.digests.compare
+        link.rejoined, link.ends = self._appender.rejoined, self._end
 
     def start(self) -> None:
         """Begin to append, to read and to be there for the others."""
@@ -186,6 +201,11 @@ class SharedWriter(Writer):
             return f"the shared log cannot be reached: {self.link.why}"
         if self._is_stuck:
             return "this process cannot keep its copy of the shared log: its disk is full"
+        if self._is_crowded:
+            return (
+                f"log.max_spool = {self._rules.max_spool} events wait for the shared log, which is "
+                "slower than what comes; the oldest decisions are given up"
+            )
         return self._spool_full or super().degraded
 
     @property
@@ -199,6 +219,11 @@ class SharedWriter(Writer):
         return "tail" in self.tasks.failing
 
     @property
+    def _is_crowded(self) -> bool:
+        """Whether no outcome may come to those that wait."""
+        return len(self._own) >= self._rules.max_spool
+
+    @property
     def seen(self) -> int:
         """The offset up to which the world is folded."""
         return self._applied
@@ -207,6 +232,15 @@ class SharedWriter(Writer):
     def slot(self) -> int:
         """The number of this replica."""
         return self.link.slot
+
+    @property
+    def known(self) -> list[Replica]:
+        """Who shares the log, as it said a moment ago."""
+        return self.link.rows
+
+    def differs(self, row: Replica) -> bool | None:
+        """Whether it had another state at an offset that both know; None where there is none."""
+        return self.digests.differs(row)
 
     async def replicas(self) -> list[Replica]:
         """Who shares the log; Unavailable where it cannot be asked."""
@@ -220,11 +254,23 @@ class SharedWriter(Writer):
         """Whether this replica does what is done once for all."""
         return self.link.lease is not None
 
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
+        """Let other processes begin from a snapshot, if this is the one that does it for all."""
+        if self.keeps and self._rules.keep_snapshots:
+            state = await asyncio.to_thread(read)
+            await self.link.shared.save_snapshot(key, at, state, self._rules.keep_snapshots)
+
     def may_come(self, decision_id: str) -> bool:
         """Whether a decision that the world has not may still come."""
         if decision_id in self.world.pending.decisions:
             return False
         return decision_id in self._own or self._parking.may_come(decision_id)
+
+    async def reached(self, offset: int) -> None:
+        """Wait until this replica has applied the log up to here; Behind where it does not."""
+        if offset > self._applied:
+            self._appender.appended.set()  # it is asked for at once
+            await self._reached.wait(offset, self._applied)
 
     async def arrived(self, decision_id: str) -> None:
         """Wait until the decision is here, if it may come, for as long as an outcome would."""
@@ -289,14 +335,18 @@ class SharedWriter(Writer):
         self._telemetry.stage("record", took_s, len(batch))
 
     def _bound_spool(self) -> None:
-        while not self.link.up.is_set() and len(self._appender) > self._rules.max_spool:
-            gone = self._appender.drop_oldest()
-            if gone is None:
+        """Let go of what is in the log already, where it cannot be applied; then of the oldest."""
+        while len(self._own) > self._rules.max_spool:
+            gone = self._appender.let_go()
+            is_lost = gone is None
+            if gone is None and (gone := self._appender.drop_oldest()) is None:
                 return
-            self._own.pop(gone.entry.record.eid, None)
-            self._spool.drop(gone.entry.record.eid)
-            self._parking.came(gone.entry.record.eid)  # and finds that it does not
-            self._telemetry.metrics.unlogged.inc()
+            eid = gone.entry.record.eid
+            self._own.pop(eid, None)
+            self._spool.drop(eid)
+            if is_lost:
+                self._parking.came(eid)  # and finds that it does not
+                self._telemetry.metrics.unlogged.inc()
 
     def _check(self, command: Command) -> None:
         """Check against what is applied here; it is under way from then on, or answered."""
@@ -348,9 +398,9 @@ class SharedWriter(Writer):
 
     def _takes(self, command: Command) -> bool:
         """Whether it can be written, or may wait until it can because nobody is told that it is."""
-        if not (self.link.why or self._is_stuck):
-            return True
-        return not command.durable and len(self._appender) < self._rules.max_spool
+        if self._is_crowded:
+            return False
+        return not (self.link.why or self._is_stuck) or not command.durable
 
     def _next_of(self, key: str) -> None:
         """What waits for the outcome before it may be checked now."""
@@ -395,6 +445,7 @@ class SharedWriter(Writer):
             eid = outgoing.entry.record.eid
             self._own.pop(eid, None)
             self._spool.drop(eid)
+            self._appender.applied(eid)
 
     def _refused(self, outgoing: Outgoing) -> None:
         self._own.pop(outgoing.entry.record.eid, None)
@@ -408,6 +459,7 @@ class SharedWriter(Writer):
         for row, event in came:
             self._apply_one(row, event)
         self._check_outdated()
+        self._reached.to(self._applied)
         self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
         self._telemetry.applied(time.perf_counter() - begun, self.log.last)
 
@@ -419,7 +471,10 @@ class SharedWriter(Writer):
         left = self._has_left(event)
         why = self.apply(event)
         self._applied = int(row.offset)
+        if self.digests.wanted(self._applied):
+            self.digests.note(self._applied, self.world.digest())
         own = self._own.pop(row.record.eid, None)
+        self._appender.applied(row.record.eid)
         if isinstance(event, ev.Decided):
             self._spool.drop(event.id)
             self._parking.came(event.id)
@@ -446,6 +501,10 @@ class SharedWriter(Writer):
         return ""
 
     # --- beside ---------------------------------------------------------------------------
+
+    def _differing(self, replicas: int, new: int) -> None:
+        self._metrics.differing.set(replicas)
+        self._metrics.mismatches.inc(new)
 
     def _look(self) -> None:
         """Set every gauge."""

@@ -296,3 +296,30 @@ def test_a_recorded_latency_is_a_signal_and_part_of_the_reward() -> None:
     waited = np.nan_to_num(slow.latency[run.order, run.arm])
     expected = run.track.quality - 0.05 * waited
     assert run.track.reward == pytest.approx(np.clip(expected, -1.0, 1.0), abs=1e-6)
+
+
+def test_outcomes_that_come_late_are_all_shown_and_teach_late() -> None:
+    recorded, vectors = planted(1200)
+
+    def run(delay: int) -> Run:
+        return simulate(
+            recorded,
+            vectors,
+            policies.load("metallm"),
+            seed=1,
+            explore=Exploration(),
+            rule=RULE,
+            delay=delay,
+        )
+
+    at_once, late, never = run(0), run(50), run(5000)
+    assert at_once.outcomes == late.outcomes == never.outcomes == 1200
+    table = rewards(recorded, RULE)
+    for each in (at_once, late, never):
+        assert np.array_equal(each.track.reward, table[each.order, each.arm])
+    # what came too late for every decision taught none of them
+    assert late.chance[:50].tolist() == never.chance[:50].tolist()
+    assert late.chance[60:].tolist() != never.chance[60:].tolist()
+    regrets = [each.regret(each.baselines.oracle)[-1] for each in (at_once, late, never)]
+    assert regrets[0] < regrets[2]
+    assert regrets[1] < regrets[2]

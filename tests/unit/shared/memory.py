@@ -27,6 +27,7 @@ from store import (
     Fenced,
     Lease,
     LogState,
+    Mark,
     Membership,
     Offset,
     Outdated,
@@ -35,6 +36,7 @@ from store import (
     Tailed,
     Unsure,
 )
+from store._shared import NO_MARK
 from store.history import ExactIndex
 from store.memory import MemoryLog
 
@@ -50,6 +52,7 @@ class Engine:
         self.records: list[tuple[Record, bytes, bytes]] = []
         self.members: dict[str, list[Any]] = {}  # name: slot, epoch, settled, closed, clean
         self.leases: dict[str, tuple[str, int]] = {}
+        self.marks: dict[str, tuple[int, Mark]] = {}
         self.down = False
         self.unsure: dict[str, bool] = {}
 
@@ -124,9 +127,10 @@ class MemoryShared:
             records.append((each.record, each.subject, chain))
         member[2] = max(member[2], settled)
 
-    async def beat(self, settled: float, applied: int) -> None:
+    async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
         self._check()
         member = self._member()
+        self.engine.marks[self.name] = applied, mark
         member[2] = max(member[2], settled)
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
@@ -149,7 +153,14 @@ class MemoryShared:
         return LogState(head, head, min(open_, default=0.0), clock.now())
 
     async def replicas(self) -> list[Replica]:
-        return []
+        self._check()
+        found, marks = [], self.engine.marks
+        for name, (slot, epoch, settled, closed, _) in self.engine.members.items():
+            applied, mark = marks.get(name, (0, NO_MARK))
+            found.append(
+                Replica(slot, name, epoch, applied, 0, settled, 0.0, bool(closed), "key", (), mark)
+            )
+        return found
 
     async def chain_at(self, offset: Offset) -> bytes:
         self._check()
@@ -164,6 +175,15 @@ class MemoryShared:
 
     async def close_silent(self, ttl_s: float) -> int:
         return 0
+
+    async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
+        self._check()
+
+    async def newest_snapshot(
+        self, key: str, after: Offset, upto: Offset
+    ) -> tuple[Offset, bytes] | None:
+        self._check()
+        return None
 
     async def leave(self) -> None:
         self._check()
@@ -193,7 +213,19 @@ class Running:
         link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
-        chosen = {"max_batch": 8, "poll_s": 0.001, "timeout_s": 1.0, "park_s": 10.0} | rules
+        chosen: dict[str, Any] = {
+            "max_batch": 8,
+            "poll_s": 0.001,
+            "timeout_s": 1.0,
+            "park_s": 10.0,
+        } | rules
+        chosen = {
+            "max_parked": 100,
+            "max_spool": 100,
+            "after_wait_s": 10.0,
+            "digest_every": 0,
+            "keep_snapshots": 0,
+        } | chosen
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(
             world,
@@ -201,7 +233,7 @@ class Running:
             telemetry,
             link,
             self.spool,
-            SharedRules(**({"max_parked": 100, "max_spool": 100} | chosen)),
+            SharedRules(**chosen),
             sync_interval_s=60.0,
         )
         link.place = Place()  # its copy is in memory, and begins anew

@@ -12,10 +12,12 @@ from bandit_service.testing.log_records import record, records
 from bandit_service.testing.logs import LogSuite
 from loadtest.postgres import Postgres
 from store import (
+    Corrupt,
     Duplicate,
     Entry,
     EventLog,
     Fenced,
+    Mark,
     Offset,
     OtherKey,
     Outdated,
@@ -184,6 +186,47 @@ async def test_settled_is_that_of_the_slowest_and_not_of_who_left(joined: Joined
     ]
 
 
+async def test_a_digest_is_told_to_the_others_until_its_replica_joins_again(joined: Joined) -> None:
+    one, other = await joined("one"), await joined("other")
+    await one.beat(0.0, 5, Mark(4, "abc"))
+    assert [each.mark for each in await other.replicas()] == [Mark(4, "abc"), Mark()]
+    await one.join("one", "key")
+    assert [each.mark for each in await other.replicas()] == [Mark(), Mark()]
+
+
+async def test_a_snapshot_is_kept_whole_and_the_newest_is_found(joined: Joined) -> None:
+    log = await joined("one")
+    states = {at: bytes([at]) * ((1 << 20) + at) for at in range(1, 6)}
+    for at, state in states.items():
+        await log.save_snapshot("key", Offset(at), state, 3)
+    await log.save_snapshot("other", Offset(9), b"another", 3)
+    assert await log.newest_snapshot("key", Offset(0), Offset(99)) == (5, states[5])
+    assert await log.newest_snapshot("key", Offset(0), Offset(4)) == (4, states[4])
+    assert await log.newest_snapshot("key", Offset(0), Offset(2)) is None  # only three are kept
+    assert await log.newest_snapshot("key", Offset(5), Offset(99)) is None
+    assert await log.newest_snapshot("unheard of", Offset(0), Offset(99)) is None
+    of_these = (
+        "SELECT count(*) FROM bandit_blob b JOIN bandit_snapshot s USING (hash) WHERE log = $1"
+    )
+    assert await log._writing.fetchval(of_these, log.name) == 3 * 2 + 1
+    orphans = (
+        "SELECT count(*) FROM bandit_blob WHERE hash NOT IN (SELECT hash FROM bandit_snapshot)"
+    )
+    assert await log._writing.fetchval(orphans) == 0
+
+
+async def test_a_damaged_snapshot_is_told(joined: Joined) -> None:
+    log = await joined("one")
+    await log.save_snapshot("key", Offset(7), b"a state", 3)
+    turned = "UPDATE bandit_blob SET body = set_byte(body, 2, 0) WHERE body = 'a state'"
+    await log._writing.execute(turned)
+    with pytest.raises(Corrupt, match="not as it was put there"):
+        await log.newest_snapshot("key", Offset(0), Offset(7))
+    await log._writing.execute("DELETE FROM bandit_blob WHERE length(body) = 7")
+    with pytest.raises(Corrupt, match="not as it was put there"):
+        await log.newest_snapshot("key", Offset(0), Offset(7))
+
+
 async def test_an_id_that_is_there_is_refused_and_can_be_found(joined: Joined) -> None:
     log = await joined("one")
     await log.append(_entries(1, 2), 0.0)
@@ -233,6 +276,22 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
     await standing
 
 
+async def test_who_leaves_in_the_middle_cuts_nobody_off(joined: Joined) -> None:
+    """A client of GET /v1/replicas that goes does not take the log from its replica."""
+    log = await joined("one")
+    await log.append(_entries(1, 2), 0.0)
+    for work in (log.replicas(), log.append(_entries(3, 4), 0.0), log.tail(Offset(0))):
+        under_way = asyncio.ensure_future(work)
+        while not log._write_lock.locked() and not log._read_lock.locked():
+            await asyncio.sleep(0)
+        under_way.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+    assert len(await log.replicas()) == 1
+    assert [each.offset for each in await _all(log)] == [1, 2, 3, 4]
+    assert await log.append(_entries(5, 5), 0.0) == 5
+
+
 async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> None:
     nowhere = PostgresLog("postgresql://bandit:x@127.0.0.1:9/postgres")
     with pytest.raises(Unsure, match="ConnectionRefused"):
@@ -256,7 +315,7 @@ async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgr
     await asyncio.gather(*(log.join(f"r{i}", "key") for i, log in enumerate(logs)))
     assert sorted(log.member.slot for log in logs) == [1, 2, 3, 4]
     await logs[0]._writing.execute("UPDATE bandit_schema SET version = 99")
-    with pytest.raises(Unfit, match="have version 99, this program knows 1"):
+    with pytest.raises(Unfit, match="have version 99, this program knows 2"):
         await logs[1].connect()
     for log in logs:
         await log.close()

@@ -1,0 +1,36 @@
+"""Read your writes where several processes share the log: docs/scale.md.
+
+Every answer says up to which offset of the log its replica had learned by then. A request that
+repeats it is answered by a replica that has learned as far, whichever that is.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from bandit_service.core.errors import Refused
+from bandit_service.runtime.writer import Writer
+
+OFFSET, AFTER = "x-bandit-offset", "x-bandit-after"
+_MOST = 2**63 - 1
+
+
+async def reached(request: web.Request, writer: Writer) -> None:
+    """Wait until as much is learned here as the request asks for; Behind where that takes long."""
+    given = request.headers.get(AFTER)
+    if given is None:
+        return
+    digits = given.isascii() and given.isdigit() and len(given) <= 19
+    if not digits or int(given) > _MOST:
+        raise Refused(
+            f"{AFTER}: must be an offset of the log, as {OFFSET} of an answer says it: a whole "
+            f"number from 0 to {_MOST}",
+            param=AFTER,
+        )
+    await writer.reached(int(given))
+
+
+def name_offset(response: web.StreamResponse, writer: Writer) -> None:
+    """Say up to where is learned; where one process has the log for itself, there is no need."""
+    if writer.shared:
+        response.headers[OFFSET] = str(writer.seen)

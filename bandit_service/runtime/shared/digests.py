@@ -1,0 +1,77 @@
+"""Whether the replicas have one state: each says its digest at the same offsets, and compares.
+
+Replicas that applied the same events have the same state, bit for bit. Where that is not so, one of
+them has a fault: of its memory, its processor, or of the code that folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from store import Mark, Replica, StoreError
+
+_KEPT = 8
+"""So many digests of before are kept, for replicas that are as many behind."""
+
+
+class StatesDiffer(StoreError):
+    """Another replica has another state after the same events."""
+
+
+class Digests:
+    """every: at which multiples of offsets; 0 for none. key: by which this replica folds.
+
+    differing: told by how many replicas differ now, and how many differences are new. failed, well:
+    told what is wrong, or that nothing is.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        key: str,
+        *,
+        differing: Callable[[int, int], None],
+        failed: Callable[[StatesDiffer], object],
+        well: Callable[[], None],
+    ) -> None:
+        self.newest = Mark(0, "")
+        self._every, self._key = every, key
+        self._differing, self._failed, self._well = differing, failed, well
+        self._own: dict[int, str] = {}
+        self._compared: dict[int, tuple[int, bool]] = {}
+
+    def wanted(self, offset: int) -> bool:
+        """Whether the digest of the world after this offset is to be noted."""
+        return self._every > 0 and offset % self._every == 0
+
+    def note(self, offset: int, digest: str) -> None:
+        """The digest after all events up to here."""
+        self.newest = Mark(offset, digest)
+        self._own[offset] = digest
+        while len(self._own) > _KEPT:
+            del self._own[next(iter(self._own))]
+
+    def differs(self, row: Replica) -> bool | None:
+        """Whether it had another state at an offset that both know; None where there is none."""
+        own = self._own.get(row.mark.offset) if row.key == self._key else None
+        return None if own is None else own != row.mark.digest
+
+    def compare(self, rows: Sequence[Replica], slot: int) -> None:
+        """Look at what the others say; a difference is told once for each offset."""
+        told: list[str] = []
+        for row in rows:
+            wrong = self.differs(row)
+            at = row.mark.offset
+            if row.slot == slot or wrong is None or self._compared.get(row.slot) == (at, wrong):
+                continue
+            self._compared[row.slot] = (at, wrong)
+            if wrong:
+                told.append(f"replica {row.slot} and this one ({slot}) at offset {at}")
+        open_ = {row.slot for row in rows if not row.closed}
+        self._compared = {of: one for of, one in self._compared.items() if of in open_ or one[1]}
+        differing = sum(wrong for _, wrong in self._compared.values())
+        self._differing(differing, len(told))
+        if told:
+            self._failed(StatesDiffer("these have other states: " + ", ".join(told)))
+        elif not differing:
+            self._well()

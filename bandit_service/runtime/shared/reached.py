@@ -1,0 +1,40 @@
+"""Requests that wait until this replica has learned up to an offset."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bandit_service.core.errors import Behind
+
+
+class Reached:
+    """wait_s: how long each waits at most. most: so many wait at a time."""
+
+    def __init__(self, wait_s: float, most: int) -> None:
+        self._wait_s = wait_s
+        self._most = most
+        self._waiting: dict[asyncio.Future[None], int] = {}
+
+    async def wait(self, offset: int, applied: int) -> None:
+        """Return once `to` was told this offset or a later one; Behind where it was not in time.
+
+        applied: how far it is now.
+        """
+        if len(self._waiting) < self._most:
+            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[reached] = offset
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await reached
+                    return
+            except TimeoutError:
+                pass
+            finally:
+                del self._waiting[reached]
+        raise Behind(offset, applied)
+
+    def to(self, offset: int) -> None:
+        """As much is applied by now."""
+        for future, wanted in self._waiting.items():
+            if wanted <= offset and not future.done():
+                future.set_result(None)

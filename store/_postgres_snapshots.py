@@ -1,0 +1,65 @@
+"""Snapshots in the database: the keeper puts its own there, and a new replica begins from it.
+
+The state stands in parts of a megabyte under its SHA-256, so that what comes back can be checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from store._protocols import Offset
+from store.errors import Corrupt
+
+Ask = Callable[..., Awaitable[list[Any]]]
+"""One statement with what is given to it; its rows."""
+
+_PART = 1 << 20
+_SAVE_PART = "INSERT INTO bandit_blob (hash, part, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_SAVE = """
+INSERT INTO bandit_snapshot (log, key, seq, hash, size, made)
+  VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+  ON CONFLICT (log, key, seq) DO UPDATE SET hash = $4, size = $5, made = clock_timestamp()
+"""
+_DROP_OLD = """
+DELETE FROM bandit_snapshot WHERE log = $1 AND key = $2 AND seq NOT IN (
+  SELECT seq FROM bandit_snapshot WHERE log = $1 AND key = $2 ORDER BY seq DESC LIMIT $3)
+"""
+_DROP_PARTS = """
+DELETE FROM bandit_blob b WHERE NOT EXISTS (SELECT 1 FROM bandit_snapshot s WHERE s.hash = b.hash)
+"""
+_NEWEST = """
+SELECT seq, hash, size FROM bandit_snapshot
+  WHERE log = $1 AND key = $2 AND seq > $3 AND seq <= $4 ORDER BY seq DESC LIMIT 1
+"""
+_PART_OF = "SELECT body FROM bandit_blob WHERE hash = $1 AND part = $2"
+
+
+async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int) -> None:
+    """All of it or nothing, and the older ones but `keep` are deleted."""
+    digest = hashlib.sha256(state).digest()
+    await ask("BEGIN")
+    for part, first in enumerate(range(0, len(state), _PART)):
+        await ask(_SAVE_PART, digest, part, state[first : first + _PART])
+    await ask(_SAVE, log, key, int(at), digest, len(state))
+    await ask(_DROP_OLD, log, key, keep)
+    await ask(_DROP_PARTS)
+    await ask("COMMIT")
+
+
+async def newest(
+    ask: Ask, log: str, key: str, after: Offset, upto: Offset
+) -> tuple[Offset, bytes] | None:
+    """The newest of a key between two offsets; Corrupt where it is not as it was put there."""
+    rows = await ask(_NEWEST, log, key, int(after), int(upto))
+    if not rows:
+        return None
+    at, digest, size = rows[0]["seq"], rows[0]["hash"], rows[0]["size"]
+    state = bytearray()
+    for part in range(-(-size // _PART)):
+        for row in await ask(_PART_OF, digest, part):
+            state += row["body"]
+    if hashlib.sha256(state).digest() != digest:
+        raise Corrupt(at, "the snapshot in the database is not as it was put there")
+    return Offset(at), bytes(state)

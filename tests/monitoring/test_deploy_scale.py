@@ -1,0 +1,236 @@
+"""What deploy/ has for several replicas, each by its own tool where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import pytest
+
+from bandit_service import settings
+from loadtest import postgres
+from loadtest.postgres import Postgres
+from tests import shared_log
+from tests.monitoring.files import DEPLOY, compose_agrees, documents
+from tests.service.running import Client, a_vector, opened
+from tests.service.test_replicas import patiently, same, shared
+
+REPLICAS = ["replica-1", "replica-2", "replica-3"]
+
+
+def _compose() -> dict[str, Any]:
+    (compose,) = documents("compose.scale.yaml")
+    found: dict[str, Any] = compose
+    return found
+
+
+def _configured(text: str, tmp_path: Path) -> settings.Settings:
+    """What a configuration says, with its secrets where the test has them."""
+    for name, content in {
+        "keys.toml": f'[[keys]]\nid = "app"\nhash = "{"0" * 64}"\nscopes = ["decide"]\n',
+        "dsn": _dsn(),
+    }.items():
+        (tmp_path / name).write_text(content)
+    text = re.sub(r'"/run/secrets/[^"]*keys.toml"', f'"{tmp_path / "keys.toml"}"', text)
+    text = re.sub(r'"/run/secrets/[^"]*dsn"', f'"{tmp_path / "dsn"}"', text)
+    (tmp_path / "bandit.toml").write_text(text)
+    return settings.read(tmp_path / "bandit.toml", {})
+
+
+def _dsn() -> str:
+    """As the head of compose.scale.yaml has it made."""
+    text = (DEPLOY / "compose.scale.yaml").read_text(encoding="utf-8")
+    (found,) = re.findall(r"printf '(postgresql://\S+)'", text)
+    return str(found) % "secret"
+
+
+def test_compose_agrees_with_its_file(tmp_path: Path) -> None:
+    compose_agrees("compose.scale.yaml", "postgres", tmp_path)
+
+
+def test_each_replica_has_a_volume_of_its_own_and_all_one_configuration(tmp_path: Path) -> None:
+    compose = _compose()
+    services = compose["services"]
+    assert [name for name in services if name.startswith("replica")] == REPLICAS
+    data = {
+        mount.split(":")[0]
+        for name in REPLICAS
+        for mount in services[name]["volumes"]
+        if mount.endswith(":/data")
+    }
+    assert data == set(REPLICAS) <= set(compose["volumes"])
+    for name in REPLICAS:
+        rest = {key: value for key, value in services[name].items() if key != "volumes"}
+        first = {key: value for key, value in services[REPLICAS[0]].items() if key != "volumes"}
+        assert rest == first
+    chosen = _configured((DEPLOY / "bandit.scale.toml").read_text(encoding="utf-8"), tmp_path)
+    assert (chosen.log.engine, chosen.dsn) == ("postgres", _dsn())
+    hosts = {
+        each.partition(":")[0] for each in _dsn().partition("@")[2].partition("/")[0].split(",")
+    }
+    assert hosts == {"postgres", "standby"} <= set(services)
+    mounted = {each["target"] for each in services[REPLICAS[0]]["secrets"]}
+    named = re.findall(r'"(/run/secrets/\S+)"', (DEPLOY / "bandit.scale.toml").read_text())
+    assert mounted == set(named)
+
+
+def test_what_is_mounted_is_there_and_published_on_loopback_only() -> None:
+    compose = _compose()
+    for service in compose["services"].values():
+        assert {"image", "build"} & set(service)
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert set(service.get("depends_on", ())) <= set(compose["services"])
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            assert (
+                (DEPLOY / source).exists()
+                if source.startswith(".")
+                else source in compose["volumes"]
+            )
+        for secret in service.get("secrets", ()):
+            assert (secret if isinstance(secret, str) else secret["source"]) in compose["secrets"]
+
+
+def test_the_proxy_and_prometheus_know_every_replica() -> None:
+    text = (DEPLOY / "nginx" / "nginx.conf").read_text(encoding="utf-8")
+    assert re.findall(r"^\s*server (replica-\d):8080", text, re.MULTILINE) == REPLICAS
+    assert "least_conn;" in text
+    (scraped,) = documents("prometheus/prometheus.scale.yaml")
+    (static,) = scraped["scrape_configs"][0]["static_configs"]
+    assert static["targets"] == [f"{name}:8080" for name in REPLICAS]
+    allowed = _compose()["services"][REPLICAS[0]]["environment"]["BANDIT_SERVER_ALLOWED_HOSTS"]
+    assert allowed.split(",") == REPLICAS
+
+
+def test_the_manifests_are_by_the_schema_and_fit_together(tmp_path: Path) -> None:
+    found = documents("kubernetes/replicas.yaml")
+    for each in found:
+        kubernetes_validate.validate(each, "1.30", strict=True)
+    config, service, pods, workload, budget, scaler = found
+    assert [each["kind"] for each in found[3:]] == [
+        "StatefulSet",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+    ]
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    for selects in (service["spec"]["selector"], pods["spec"]["selector"]):
+        assert selects.items() <= labels.items()
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert workload["spec"]["serviceName"] == pods["metadata"]["name"]
+    assert scaler["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]
+    assert budget["spec"]["minAvailable"] < scaler["spec"]["minReplicas"]
+    assert scaler["spec"]["minReplicas"] == workload["spec"]["replicas"]
+    chosen = _configured(config["data"]["bandit.toml"], tmp_path)
+    assert chosen.log.engine == "postgres"
+    # beside what differs, a pod is the one of the other file
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    (other,) = documents("kubernetes/bandit-service.yaml")[2]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    differs = {"startupProbe"}
+    assert {k: v for k, v in container.items() if k not in differs} == {
+        k: v for k, v in other.items() if k not in differs
+    }
+    scaler["spec"]["maxReplica"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(scaler, "1.30", strict=True)
+
+
+@contextmanager
+def _with_a_standby(server: Postgres, directory: Path) -> Iterator[tuple[str, Any]]:
+    """The primary made by primary.sh, a standby by standby.sh; both hosts' DSN, and `promote`."""
+    as_user, programs = postgres._user(), postgres.programs()
+    port, data = postgres._free_port(), directory / "pgdata"
+    directory.mkdir(mode=0o755)
+    data.mkdir()
+    secret = directory / "password"
+    secret.write_text(server._password)
+    for each in (directory, data, secret):
+        server._own(each)
+    environ = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "PRIMARY_HOST": "127.0.0.1",
+        "PRIMARY_PORT": str(server.port),
+        "PASSWORD_FILE": str(secret),
+    }
+    made = environ | {"PGDATA": str(server._data)}
+    subprocess.run(["sh", str(DEPLOY / "postgres" / "primary.sh")], env=made, check=True, **as_user)
+    server.stop()
+    server.start()
+    said = (directory / "standby.log").open("wb")
+    script = ["sh", str(DEPLOY / "postgres" / "standby.sh"), "-p", str(port), "-k", str(directory)]
+    standby = subprocess.Popen(
+        script, env=environ | {"PGDATA": str(data)}, stdout=said, stderr=said, cwd="/", **as_user
+    )
+
+    def promote() -> None:
+        command = [str(programs / "pg_ctl"), "-D", str(data), "promote"]  # type: ignore[operator]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", **as_user)
+
+    hosts = f"127.0.0.1:{server.port},127.0.0.1:{port}"
+    own = urlsplit(server.dsn)
+    try:
+        yield (
+            (
+                f"postgresql://{own.username}:{own.password}@{hosts}/postgres"
+                "?target_session_attrs=read-write"
+            ),
+            promote,
+        )
+    finally:
+        standby.send_signal(signal.SIGQUIT)
+        standby.wait(30)
+        said.close()
+
+
+async def test_a_failover_to_the_standby_of_these_files_loses_nothing(
+    tmp_path: Path, models: Path
+) -> None:
+    shared_log.wanted()
+    with postgres.running() as server:
+        place = server._directory.with_name(server._directory.name + "-standby")
+        try:
+            with _with_a_standby(server, place) as (dsn, promote):
+                environ = shared(tmp_path, server) | {
+                    "THE_DSN": dsn,
+                    "BANDIT_LOG_TIMEOUT_S": "10",
+                }
+                await _through_a_failover(server, promote, tmp_path, models, environ)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+async def _through_a_failover(
+    server: Postgres, promote: Any, path: Path, models: Path, environ: dict[str, str]
+) -> None:
+    async with (
+        opened(path / "r0", models, **environ) as (one, first),
+        opened(path / "r1", models, **environ) as (other, second),
+    ):
+        acknowledged = await _rewarded(one, other, 0, 10)
+        server.kill()
+        during = [(await one.decide(embedding=a_vector(i)))["decision_id"] for i in range(3)]
+        promote()
+        for id in acknowledged:
+            assert await patiently(other, id, 0.5) == "duplicate"
+        for id in during:
+            assert await patiently(other, id, 0.5) == "accepted"
+        await _rewarded(other, one, 10, 14)
+        await same([first, second])
+        assert first.rewards == 17
+
+
+async def _rewarded(one: Client, other: Client, begin: int, end: int) -> list[str]:
+    ids = []
+    for i in range(begin, end):
+        ids.append((await one.decide(embedding=a_vector(i)))["decision_id"])
+        assert await patiently(other, ids[-1], 0.5) == "accepted"
+    return ids

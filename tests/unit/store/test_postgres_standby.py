@@ -1,0 +1,97 @@
+"""A synchronous standby that is away: nothing that waits for it counts as durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bandit_service.testing.log_records import records
+from loadtest.postgres import Postgres, running
+from store import Entry, Offset, Unsure
+from store.postgres import PostgresLog
+from tests import shared_log
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """One of these tests' own, whose configuration they change."""
+    shared_log.wanted()
+    with running() as one:
+        yield one
+
+
+@asynccontextmanager
+async def opened(server: Postgres, log: str, *names: str) -> AsyncIterator[list[PostgresLog]]:
+    logs = [PostgresLog(server.dsn, log, timeout_s=2.0) for _ in names]
+    for one, name in zip(logs, names, strict=True):
+        await one.connect()
+        await one.join(name, "key")
+    yield logs
+    for one in logs:
+        await one.close()
+
+
+def _entries(first: int, last: int) -> list[Entry]:
+    return [Entry(each) for each in records(first, last)]
+
+
+_DURABLE = "SELECT max(durable) FROM bandit_replica WHERE log = $1"
+
+
+async def test_an_append_that_waits_for_the_standby_is_in_doubt_and_nobody_reads_it(
+    server: Postgres,
+) -> None:
+    async with opened(server, "append", "one", "other") as (one, other):
+        await one.append(_entries(1, 1), 0.0)
+        async with shared_log.standby_away(server) as db:
+            with pytest.raises(Unsure, match=r"did not answer within 2 s"):
+                await one.append(_entries(2, 2), 0.0)
+            with pytest.raises(Unsure):
+                await one.append(_entries(3, 3), 0.0)  # on the connection that was cut off
+            assert await db.fetchval(_DURABLE, "append") == 1
+            # nor by what another says, who sees it in the log
+            with pytest.raises(Unsure):
+                await other.beat(0.0, 1)
+            assert await db.fetchval(_DURABLE, "append") == 1
+            with pytest.raises(Unsure):
+                await one.connect()
+        await one.connect()
+        await one.join("one", "key")
+        assert await one.find(["e1", "e2", "e3"]) == {"e1": 1, "e2": 2}
+        await one.beat(0.0, 1)
+        assert [each.offset for each in await one.tail(Offset(0))] == [1, 2]
+
+
+async def test_whoever_gives_up_while_the_standby_is_away_makes_nothing_durable(
+    server: Postgres,
+) -> None:
+    async with opened(server, "cancelled", "one", "other", "third") as (one, other, third):
+        await one.append(_entries(1, 1), 0.0)
+        async with shared_log.standby_away(server) as db:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            before = await db.fetchval(waits)
+            for work in (one.append(_entries(2, 2), 0.0), other.beat(0.0, 0), third.leave()):
+                under_way = asyncio.ensure_future(work)
+                while not under_way.done() and await db.fetchval(waits) == before:
+                    await asyncio.sleep(0.01)
+                before = await db.fetchval(waits)
+                under_way.cancel()
+                await asyncio.gather(under_way, return_exceptions=True)
+            assert await db.fetchval(_DURABLE, "cancelled") == 1
+
+
+async def test_no_other_replica_stands_still_for_one_that_waits_for_the_standby(
+    server: Postgres,
+) -> None:
+    """Who is closed, and who leads, is told under a lock that appends need, or a role's."""
+    async with (
+        opened(server, "closing", "one", "other") as (one, other),
+        shared_log.standby_away(server) as db,
+    ):
+        await db.execute("SET synchronous_commit = off")
+        await db.execute("UPDATE bandit_replica SET seen = seen - interval '1 h'")
+        assert await one.close_silent(60.0) == 2
+        assert await other.lead("keeper", None, 60.0) is not None
