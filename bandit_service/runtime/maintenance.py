@@ -108,7 +108,7 @@ class Maintenance:
             found = self._snapshots.latest(key)
             if found is None or found[0] != at:
                 raise StoreError(f"the snapshot of offset {at} is not there any more")
-            return found[1]
+            return bytes(found[1])
 
         await self._writer.share_snapshot(key, at, read)
 
