@@ -122,7 +122,7 @@ class TestTorch(BackendSuite):
 class TestStatic(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-        """A table distilled by model2vec, of a model cut down to one layer, so that it is quick."""
+        """A table distilled by model2vec, of a model without its layers, so that it is quick."""
         source, made = tmp_path_factory.mktemp("tiny"), tmp_path_factory.mktemp("made")
         shutil.copytree(models.directory_of(MODEL), source, dirs_exist_ok=True)
         run(of_torch.distilled, str(source), made)
