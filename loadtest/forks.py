@@ -26,7 +26,8 @@ from pathlib import Path
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: who asked becomes the parent of what was forked
 
 # What a service imports only when it is there to be needed, and always needs.
-_LATE = ("onnxruntime", "river.drift.page_hinkley", "sqlite3", "tokenizers")
+_LATE = ("onnxruntime", "policies.nested", "river.drift.page_hinkley", "sqlite3", "store.sqlite",
+         "tokenizers")  # fmt: skip
 
 
 class Forked:
@@ -142,7 +143,9 @@ def _serve() -> int:
         os.environ.clear()  # noqa: TID251 - the command's, as if it had been started with it
         os.environ.update(asked["environ"])  # noqa: TID251
         sys.argv[1:] = asked["arguments"]
-        return main(asked["arguments"])
+        code = main(asked["arguments"])
+        gc.freeze()  # nor does its end, which would look at all of it once more
+        return code
     return 0
 
 
