@@ -81,6 +81,7 @@ def run() -> Iterator[Run]:
         yield run
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 class TestTorch(BackendSuite):
@@ -117,6 +118,7 @@ class TestTorch(BackendSuite):
         assert np.mean(same) > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 class TestStatic(BackendSuite):
