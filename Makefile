@@ -150,6 +150,8 @@ $(OBD): | $(VENV)/.base
 
 obd: $(OBD) ## the Open Bandit small sample (1.3 MB, in the source package of obp), which a few tests read
 
+# Each of the workers and of the many processes that they start would compile all its modules anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"

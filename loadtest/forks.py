@@ -26,7 +26,8 @@ from pathlib import Path
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: who asked becomes the parent of what was forked
 
 # What a service imports only when it is there to be needed, and always needs.
-_LATE = ("onnxruntime", "river.drift.page_hinkley", "sqlite3", "tokenizers")
+_LATE = ("onnxruntime", "policies.nested", "river.drift.page_hinkley", "sqlite3", "store.sqlite",
+         "tokenizers")  # fmt: skip
 
 
 class Forked:
@@ -63,17 +64,29 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(arguments: list[str], environ: dict[str, str], log: Path, descriptors: int = 0) -> Forked:
+def fork(
+    arguments: list[str],
+    environ: dict[str, str],
+    log: Path,
+    descriptors: int = 0,
+    out: Path | None = None,
+) -> Forked:
     """`bandit-service` with these arguments and nothing but this environment.
 
     log: what it says on both outputs is added there. descriptors: its `ulimit -n`, where that is
-    not to be this process's.
+    not to be this process's. out: what it says on standard output goes there instead.
     """
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
     files = (descriptors,) * 2 if descriptors else resource.getrlimit(resource.RLIMIT_NOFILE)
-    asked = {"arguments": arguments, "environ": environ, "log": str(log), "files": files}
+    asked = {
+        "arguments": arguments,
+        "environ": environ,
+        "log": str(log),
+        "out": str(out or log),
+        "files": files,
+    }
     server.stdin.write(json.dumps(asked) + "\n")
     server.stdin.flush()
     return Forked(int(server.stdout.readline()))
@@ -134,15 +147,20 @@ def _serve() -> int:
             os._exit(0)
         asked = json.loads(line)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        for number, file in enumerate((nothing, log, log)):
+        out, log = (
+            os.open(asked[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            for name in ("out", "log")
+        )
+        for number, file in enumerate((nothing, out, log)):
             os.dup2(file, number)
-        os.closerange(3, max(nothing, log, tell) + 1)
+        os.closerange(3, max(nothing, out, log, tell) + 1)
         resource.setrlimit(resource.RLIMIT_NOFILE, tuple(asked["files"]))
         os.environ.clear()  # noqa: TID251 - the command's, as if it had been started with it
         os.environ.update(asked["environ"])  # noqa: TID251
         sys.argv[1:] = asked["arguments"]
-        return main(asked["arguments"])
+        code = main(asked["arguments"])
+        gc.freeze()  # nor does its end, which would look at all of it once more
+        return code
     return 0
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import made_once
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -24,9 +26,7 @@ def build(source: Path, target: Path, *options: str) -> None:
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the service's source distribution and the wheel that is built of it."""
-    target = tmp_path_factory.mktemp("dist")
-    build(ROOT, target)
-    return target
+    return made_once(tmp_path_factory, "dist", lambda target: build(ROOT, target))
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,10 +19,56 @@ from bandit_service.app import assembly, service
 from bandit_service.embedding import Backend, export, open_backend
 from loadtest import postgres as postgres_server
 from tests import shared_log
+from tests.apart import apart
+from tests.once import made_once
 
 # The same examples every time, and as long as they take; `make fuzz` has a profile of its own.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
+
+
+_MOST_MB = 1_500.0
+_peaks: dict[str, float] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: begun last, it would run alone while the other workers wait."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Each worker tells its peak; the session fails where one is above the bound."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        config.workeroutput["peak_mb"] = _peak_mb()  # type: ignore[attr-defined]
+        return
+    _peaks.setdefault("this process", _peak_mb())
+    if max(_peaks.values()) > _MOST_MB and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Called by xdist in the process that started the workers."""
+    told = getattr(node, "workeroutput", None) or {}
+    if "peak_mb" in told:
+        _peaks[node.gateway.id] = told["peak_mb"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What each worker needed, beside what is allowed."""
+    peaks = ", ".join(f"{name} {mb:.0f}" for name, mb in sorted(_peaks.items()))
+    over = max(_peaks.values(), default=0.0) > _MOST_MB
+    terminalreporter.write_line(
+        f"peak memory in MB, at most {_MOST_MB:.0f}: {peaks}", red=over, bold=over
+    )
+
+
+def _peak_mb() -> float:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +116,16 @@ def _what_a_start_costs_is_paid_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the default model, exported and quantised once for all tests."""
-    directory = tmp_path_factory.mktemp("models")
-    export("onnx", "all-MiniLM-L6-v2", directory)
-    return directory
+    """A directory with the default model, exported and quantised once for all tests.
+
+    In a process of its own: its peak, 370 MB, would stay with the worker.
+    """
+
+    def make(directory: Path) -> None:
+        with apart() as run:
+            run(export, "onnx", "all-MiniLM-L6-v2", directory)
+
+    return made_once(tmp_path_factory, "models", make)
 
 
 @pytest.fixture(scope="session")

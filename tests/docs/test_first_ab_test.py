@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from bandit_service import settings
 from bandit_service.core.experiments.spec import (
@@ -60,6 +61,7 @@ async def _begun(url: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_the_page_works_as_it_stands(tmp_path: Path, models: Path) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "models").symlink_to(models, target_is_directory=True)

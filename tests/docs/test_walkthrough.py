@@ -10,6 +10,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.tools import needed
 
 needed("scipy")
@@ -46,6 +48,7 @@ async def _run(*command: str, cwd: Path) -> tuple[str, str]:
     return out.decode(), err.decode()
 
 
+@pytest.mark.long
 async def test_every_command_runs_on_the_logs_of_the_page(tmp_path: Path, models: Path) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "models").symlink_to(models, target_is_directory=True)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.effort import is_long
 from tests.service.running import Process
 
@@ -21,6 +23,7 @@ CHECKS = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_what_the_document_says_is_what_the_service_does(
     process: Process, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

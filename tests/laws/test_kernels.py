@@ -31,6 +31,7 @@ def _folded(core: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenBLAS takes these cores on x86_64")
 def test_the_state_of_every_policy_is_independent_of_the_processors_kernel() -> None:
     """At 5a5a85b forc, hybrid_llm and routellm_mf had other last bits under Haswell or Nehalem.

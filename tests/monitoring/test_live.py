@@ -16,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from bandit_service.data.recordings import BadRecording, open_recording
@@ -75,6 +76,7 @@ def _empty(watching: str, expr: str) -> bool:
     return all(value != value for value in values)
 
 
+@pytest.mark.long
 def test_no_panel_of_a_loaded_service_is_empty_and_no_rule_fails(
     tmp_path: Path, models: Path
 ) -> None:

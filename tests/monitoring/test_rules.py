@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.tools import tool
 
@@ -31,8 +32,13 @@ def test_promtool_agrees(promtool: str, what: str, file: str) -> None:
 def test_a_rule_that_cannot_fire_fails_its_test(promtool: str, tmp_path: Path) -> None:
     rules = RULES.read_text(encoding="utf-8").replace("ratio_rate5m > 0.01", "ratio_rate5m > 0.5")
     (tmp_path / "rules.yaml").write_text(rules, encoding="utf-8")
-    tests = shutil.copy(RULES.with_name("rules_test.yaml"), tmp_path)
-    assert subprocess.run([promtool, "test", "rules", tests], capture_output=True).returncode != 0
+    tests = yaml.safe_load(RULES.with_name("rules_test.yaml").read_text(encoding="utf-8"))
+    tests["tests"] = [one for one in tests["tests"] if "BanditErrorRatioHigh" in one["name"]]
+    command = [promtool, "test", "rules", str(tmp_path / "rules_test.yaml")]
+    Path(command[-1]).write_text(yaml.safe_dump(tests), encoding="utf-8")
+    assert subprocess.run(command, capture_output=True).returncode != 0
+    shutil.copy(RULES, tmp_path)
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,6 +46,7 @@ def _spoiled(how: str, ledger: Ledger) -> Ledger:
     return spoiled
 
 
+@pytest.mark.long
 async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
     tmp_path: Path, models: Path
 ) -> None:

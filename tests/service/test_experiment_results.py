@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import jsonschema
 import pytest
 
 from bandit_service.core import chance
+from tests.service.command import command
 from tests.service.running import Client, a_vector, serving
 
 CHEAP = "llama-3.1-8b-instruct"
@@ -46,19 +45,9 @@ async def _checked(client: Client, path: str, schema: str) -> dict[str, Any]:
 
 
 async def _table(client: Client, *arguments: str) -> str:
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bandit_service.cli",
-        "experiments",
-        *arguments,
-        "--url",
-        client.url,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await child.communicate()
-    assert child.returncode == 0
-    return out.decode()
+    said = await command("experiments", *arguments, "--url", client.url)
+    assert said.status == 0, said.err
+    return said.out.decode()
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ async def _units(client: Client, least: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_three_variants_from_several_clients_over_ramps_and_a_kill(
     tmp_path: Path, models: Path
 ) -> None:

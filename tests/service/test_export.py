@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from bandit_service.data.jsonl import read
 from bandit_service.data.log_source import ServiceSource
 from bandit_service.http import events as events_http
 from store import Corrupt, Offset, can_erase, can_trim
+from tests.service.command import Said, command
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 from tests.unit.data.making import a_history, records
@@ -48,18 +48,9 @@ async def _frames(client: Client, query: str) -> tuple[dict[str, str], list[tupl
         return dict(response.headers), [(offset, event) for offset, event in frames]
 
 
-async def _export(*arguments: str, data: Path | None = None) -> tuple[int, bytes, str]:
+async def _export(*arguments: str, data: Path | None = None) -> Said:
     environ = {} if data is None else {"BANDIT_DATA_DIR": str(data)}
-    command = [sys.executable, "-m", "bandit_service.cli", "export", *arguments]
-    process = await asyncio.create_subprocess_exec(
-        "env",
-        *(f"{k}={v}" for k, v in environ.items()),
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out, err.decode()
+    return await command("export", *arguments, **environ)
 
 
 async def test_a_running_service_and_its_log_give_the_same_lines(

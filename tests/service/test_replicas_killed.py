@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from bandit_service import settings
 from bandit_service.app import assembly
@@ -71,6 +72,7 @@ async def _rewarded(
                 return "refused"
 
 
+@pytest.mark.long
 async def test_kill_9_of_one_of_three_loses_nothing_acknowledged(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import shared_log
 
 
+@pytest.mark.long
 def test_a_few_faults_lose_nothing(models: Path) -> None:
     shared_log.wanted()
     command = [sys.executable, "-m", "loadtest.scale", "--kills", "2", "--models", str(models)]

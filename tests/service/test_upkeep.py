@@ -10,7 +10,6 @@ import resource
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.http import connections
 from bandit_service.runtime import recovery
+from tests.service.command import command
 from tests.service.running import Client, Process, a_vector, opened, serving
 
 EAGER = {"BANDIT_SNAPSHOTS_EVERY_EVENTS": "100", "BANDIT_LOG_FORMAT": "json"}
@@ -374,19 +374,8 @@ async def test_a_lost_end_refuses_the_start_and_nothing_is_deleted(
 
 
 async def _inspected(data: Path, *more: str) -> tuple[int, Any]:
-    run = await asyncio.create_subprocess_exec(
-        "env",
-        f"BANDIT_DATA_DIR={data}",
-        sys.executable,
-        "-m",
-        "bandit_service.cli",
-        "inspect",
-        "--json",
-        *more,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await run.communicate()
-    return run.returncode or 0, json.loads(out)
+    said = await command("inspect", "--json", *more, BANDIT_DATA_DIR=str(data))
+    return said.status, json.loads(said.out)
 
 
 async def test_without_the_snapshots_that_knew_what_was_erased_a_start_says_so(

@@ -50,10 +50,10 @@ def token_ids(model: str, texts: Sequence[str]) -> list[list[int]]:
 
 
 def distilled(source: str, made: Path) -> Path:
-    """The table that model2vec distils of a model, cut down to one layer so that it is quick."""
+    """The table that model2vec distils of a model without its layers, so that it is quick."""
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(source, num_hidden_layers=1)
+    config = transformers.AutoConfig.from_pretrained(source, num_hidden_layers=0)
     transformers.AutoModel.from_pretrained(source, config=config).save_pretrained(source)
     return export("static", source, made)
 

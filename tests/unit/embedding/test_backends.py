@@ -81,6 +81,7 @@ def run() -> Iterator[Run]:
         yield run
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 class TestTorch(BackendSuite):
@@ -117,12 +118,13 @@ class TestTorch(BackendSuite):
         assert np.mean(same) > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
 class TestStatic(BackendSuite):
     @pytest.fixture(scope="class")
     def backend(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-        """A table distilled by model2vec, of a model cut down to one layer, so that it is quick."""
+        """A table distilled by model2vec, of a model without its layers, so that it is quick."""
         source, made = tmp_path_factory.mktemp("tiny"), tmp_path_factory.mktemp("made")
         shutil.copytree(models.directory_of(MODEL), source, dirs_exist_ok=True)
         run(of_torch.distilled, str(source), made)

@@ -47,6 +47,7 @@ def _data(directory: Path, n: int = 90) -> None:
     write(directory / "made.jsonl.gz", rows, META)
 
 
+@pytest.mark.long
 def test_every_page_is_written_and_can_be_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
