@@ -114,7 +114,8 @@ async def _go_and_read(page: Page, view: str, text: str) -> None:
 async def test_numbers_move_while_traffic_runs(service: Service, opened: Opened) -> None:
     page = await opened(service.url)
     await page.wait_for_selector("#arms tbody tr")
-    tile = page.locator(".tile p:not(.big)").first
+    tile = await page.wait_for_selector(".tile p:not(.big):text-matches('\\\\d')")
+    assert tile is not None
     before = await tile.inner_text()
     made = service.serve(5, first=1000)
     await page.wait_for_function(
