@@ -179,7 +179,7 @@ ROUTES: tuple[Route, ...] = (
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
           answer=made.Decision, parameters=(given.DECISION, given.LEARNED), headers=_OFFSET,
-          errors=(*_FOUND, errors.Expired)),
+          errors=(*_FOUND, errors.Refused, errors.Expired)),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",
           "A page for a browser, and the vote as it stands for a program. The token is the right "
