@@ -19,7 +19,7 @@ MOST_ARMS = 50
 MOST_ESTIMATED = 15
 """Arms with estimates beside their mean reward: those of most outcomes lately."""
 
-MOST_PROBABILITIES = 35
+MOST_PROBABILITIES = 30
 """Probabilities of arms, of all policies together."""
 
 MOST_DEPLOYMENTS = 20

@@ -67,7 +67,7 @@ def test_a_policy_that_decides_no_more_leaves_the_probabilities() -> None:
 
 
 @pytest.mark.parametrize("policies", [1, 2, 5])
-def test_probabilities_of_fifty_arms_have_forty_series_that_add_up_to_one(policies: int) -> None:
+def test_probabilities_of_fifty_arms_have_thirty_series_that_add_up_to_one(policies: int) -> None:
     registry = CollectorRegistry()
     estimates = Estimates(metrics.Metrics(registry), str)
     arms = tuple(ArmId(f"arm-{k:02d}") for k in range(50))
