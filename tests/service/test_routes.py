@@ -14,6 +14,7 @@ import pytest
 import policies
 from bandit_service import cli
 from bandit_service.core import codec
+from bandit_service.runtime.folding import fold_elsewhere
 from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
 from tests.service.running import Client, opened
 
@@ -168,6 +169,39 @@ async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
         assert codec.dump(world.learners["route:support-bot"].state) == knows
         digest = world.digest()
     async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest
+
+
+async def test_a_policy_that_is_folded_beside_learns_nothing_of_a_route_meanwhile(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = json.dumps([{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0} for id in ARMS])
+    environ = _routes(BANDIT_ARMS=pool, BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        by_route = await client.decide(query="by the route", route="support-bot")
+        by_none = await client.decide(query="by none")
+
+        async def slowly(*args: Any) -> Any:
+            folded = await fold_elsewhere(*args)
+            if args[0].begin == "fresh":
+                await client.reward(by_route["decision_id"], quality=1.0)
+                await client.reward(by_none["decision_id"], quality=1.0)
+            return folded
+
+        monkeypatch.setattr("bandit_service.runtime.maintenance.fold_elsewhere", slowly)
+        assert (await client.call("PUT", "/v1/policy", {"name": "epsilon_greedy"}))[0] == 202
+
+        async def serves() -> bool:
+            _, body = await client.get("/v1/policies")
+            return bool(body["serving"]["name"] == "epsilon_greedy")
+
+        await until(serves)
+        state, digest = codec.dump(world.learners["epsilon_greedy"].state), world.digest()
+        assert state != codec.dump(policies.load("epsilon_greedy").init()), "nothing came meanwhile"
+    for file in (tmp_path / "var" / "snapshots").iterdir():
+        file.unlink()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert codec.dump(world.learners["epsilon_greedy"].state) == state
         assert world.digest() == digest
 
 

@@ -11,11 +11,13 @@ import pytest
 import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, fold
 from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
 from bandit_service.core.errors import Unknown
 from bandit_service.core.exclusions import ROUTED, no_choice
 from bandit_service.core.history import View
+from bandit_service.core.learner import Fading
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from policies import ArmId
 
@@ -101,6 +103,20 @@ def test_a_routes_outcomes_teach_its_own_policy_and_no_other(policy: str) -> Non
     assert served == _state(alone, policy), "what came by the route taught the serving policy"
     assert _state(world, LABEL) != fresh
     assert _state(alone, LABEL) == fresh
+
+
+def test_a_policy_that_is_folded_elsewhere_is_taught_of_drift_but_of_no_route() -> None:
+    world, _ = _begun("epsilon_greedy")
+    for route, taught in ((BOT, 0), ("", 1)):
+        query = Query(UNIT, 10, 0.1, route=route)
+        made = decide(world, query, Recalled(), f"d{route}", 2.0, Exploration())
+        assert fold(world, resolve(world, made)) == []
+        came = ev.Rewarded(ts=3.0, decision_id=made.id, quality=1.0, reward=1.0)
+        assert len(fold(world, resolve(world, came))) == taught
+    drifted = ev.DriftDetected(
+        ts=4.0, arm=A, detector="adwin", direction="down", before=1.0, after=0.0, keep=0.5
+    )
+    assert fold(world, resolve(world, drifted)) == [Fading(A, 0.5)]
 
 
 def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
