@@ -119,6 +119,28 @@ def test_a_policy_that_is_folded_elsewhere_is_taught_of_drift_but_of_no_route() 
     assert fold(world, resolve(world, drifted)) == [Fading(A, 0.5)]
 
 
+def test_a_policy_that_learns_anew_what_is_remembered_learns_nothing_of_a_route() -> None:
+    """The state is of another policy, so that it cannot be read, as after another `fold`."""
+    world, _ = _begun()
+    alone, _ = _begun()
+    decided = Query(UNIT, 10, 0.1, arms=(A, B), route=BOT)
+    for one, by_route in ((world, True), (alone, False)):
+        _turn(one, 1, "", quality=0.5)
+        apply(one, decide(one, decided, Recalled(), "by-route", 4.0, Exploration()))
+        if by_route:
+            apply(one, ev.Rewarded(ts=5.0, decision_id="by-route", quality=1.0, reward=1.0))
+            apply(one, ev.Compared(ts=5.0, decision_id="by-route", winner=A, loser=B))
+    assert [len(one.outcomes) for one in world.history.items.values()] == [2]
+    states = []
+    for one in (world, alone):
+        kept = snapshot.read(snapshot.dump(one))
+        by_label = {"knn": policies.load("metallm")}
+        restored, anew = snapshot.restore_before(kept, snapshot.VERSION, by_label, "knn")
+        assert anew == ["knn"]
+        states.append(_state(restored, "knn"))
+    assert states[0] == states[1] != codec.dump(policies.load("metallm").init())
+
+
 def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
     world, _ = _begun()
     _turn(world, 1, BOT, quality=0.0)
