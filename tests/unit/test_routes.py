@@ -13,12 +13,14 @@ from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, fold
 from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.drift import ARM_WARM_UP, QUERIES
 from bandit_service.core.errors import Unknown
 from bandit_service.core.exclusions import ROUTED, no_choice
 from bandit_service.core.history import View
 from bandit_service.core.learner import Fading
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
+from bandit_service.runtime.detectors import DriftWatch
 from policies import ArmId
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
@@ -139,6 +141,34 @@ def test_a_policy_that_learns_anew_what_is_remembered_learns_nothing_of_a_route(
         assert anew == ["knn"]
         states.append(_state(restored, "knn"))
     assert states[0] == states[1] != codec.dump(policies.load("metallm").init())
+
+
+def test_what_comes_by_a_route_is_not_watched_for_drift() -> None:
+    """A route that begins beside `auto` with another notion of quality: no arm has changed."""
+    world, _ = _begun()
+    for i in range(300):
+        _turn(world, i, quality=0.9)
+    tracks, watch = world.drift.tracks, DriftWatch()
+    watched = len(tracks[A].values), len(tracks[QUERIES].values)
+    assert watched[0] == 300 - ARM_WARM_UP
+    assert watched[1] > 0
+    alarms = []
+    assert watch.begin(world) == []
+    for i in range(300, 500):
+        for event in _turn(world, i, BOT, quality=0.0):
+            alarms.append(watch.happened(resolve(world, event), world))
+    assert not any(alarms)
+    assert (len(tracks[A].values), len(tracks[QUERIES].values)) == watched
+
+
+def test_a_routes_decisions_use_up_what_an_alarm_allows() -> None:
+    world, _ = _begun()
+    drifted = ev.DriftDetected(
+        ts=1.0, arm=A, detector="adwin", direction="down", before=1.0, after=0.0
+    )
+    apply(world, msgspec.structs.replace(drifted, explore=0.2, decisions=2))
+    _turn(world, 1, BOT)
+    assert world.drift.allowances[A].left == 1
 
 
 def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
