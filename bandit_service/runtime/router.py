@@ -295,6 +295,7 @@ class Router:
             fallback=of.fallback,
             tags=tags_of(request.tags),
             route=request.route,
+            all_of_route=bool(request.route) and request.arms is None,
         )
 
     def _of_route(
@@ -517,6 +518,10 @@ class Router:
             same = record is not None and existed and record.spec == spec
             if same and (source == "api" or self.world.catalogue.configured.get(spec.id) == spec):
                 return None
+            if source == "api" and spec.id in self.world.routes.specs:
+                raise Refused(
+                    f"id: there is a route {spec.id!r}; put the arm under another id", param="id"
+                )
             most = self.rules.max_arms
             if record is None and source == "api" and len(self.world.arms) >= most:
                 raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")

@@ -250,6 +250,61 @@ async def test_what_a_route_cannot_do_is_refused(
         assert says in body["error"]["message"]
 
 
+_PRICE = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0}
+
+
+def _pool() -> str:
+    return json.dumps([{"id": id, **_PRICE} for id in ARMS])
+
+
+async def test_an_arm_cannot_be_put_under_the_id_of_a_route(tmp_path: Path, models: Path) -> None:
+    async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, world):
+        status, body = await client.call("PUT", "/v1/arms/plain", _PRICE)
+        assert (status, body["error"]["param"]) == (400, "id")
+        assert "there is a route 'plain'; put the arm under another id" in body["error"]["message"]
+        assert set(world.arms) == set(ARMS)
+        assert (await client.call("PUT", "/v1/arms/plainer", _PRICE))[0] == 201
+
+
+async def test_a_route_that_gets_the_id_of_an_arm_of_the_api_starts_and_is_told(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "a route has the id of an arm"
+    without = _routes(BOT, BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **without) as (client, _):
+        assert (await client.call("PUT", "/v1/arms/plain", _PRICE))[0] == 201
+    assert told not in caplog.text
+    with_it = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **with_it) as (client, _):
+        assert told in caplog.text
+        made = await client.decide(query="x", route="plain")
+        assert made["route"] == "plain"
+        assert (await client.call("DELETE", "/v1/arms/plain"))[0] == 200
+    caplog.clear()
+    async with opened(tmp_path / "var", models, **with_it):
+        assert told not in caplog.text
+
+
+async def test_the_only_arm_of_a_route_is_drawn_while_it_is_routed(
+    tmp_path: Path, models: Path
+) -> None:
+    only = BOT | {"arms": ["beta"]}
+    async with opened(tmp_path / "var", models, **_routes(only, BANDIT_ARMS=_pool())) as (
+        client,
+        _,
+    ):
+        asked: dict[str, Any] = {"query": "x", "route": "support-bot"}
+        assert (await client.decide(**asked))["arm"] == "beta"
+        unrouted = {**_PRICE, "routed": False}
+        assert (await client.call("PUT", "/v1/arms/beta", unrouted))[0] == 200
+        status, body = await client.post("/v1/decide", asked)
+        assert status == 422
+        assert "beta: routed = false, so it has to be named alone" in body["error"]["message"]
+        assert (await client.decide(**asked, arms=["beta"]))["arm"] == "beta"
+        status, body = await client.post("/v1/decide", asked)
+        assert status == 422
+
+
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "auto"}, "routes[0].id: must not be 'auto'"),
     ({"id": "a?b"}, "routes[0].id: must not be 'auto', nor have any of ?:/, in it"),
