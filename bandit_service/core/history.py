@@ -5,7 +5,8 @@ without an outcome teaches nothing and would only push out one that does. The sa
 seen again is the same item, and its outcomes accumulate.
 
 Eviction rule: beyond `capacity`, the item that was remembered first leaves. Each item keeps
-its newest `per_item` outcomes and comparisons, so the history is bounded whatever comes.
+its newest `per_item` outcomes and comparisons of each route, and as many of what came by none, so
+the history is bounded whatever comes, and a busy route pushes out its own alone.
 """
 
 from __future__ import annotations
@@ -113,6 +114,21 @@ def _exchanged(
     return told
 
 
+def _staying(origins: tuple[Origin, ...], origin: Origin, most: int) -> Sequence[int]:
+    """The positions of what stays when one more comes: `most` with it of its route, or of none."""
+    if len(origins) < most:
+        return range(len(origins))
+    of = _shelf(origin)
+    same = [i for i, one in enumerate(origins) if _shelf(one) == of]
+    gone = set(same[: max(0, len(same) + 1 - most)])
+    return [i for i in range(len(origins)) if i not in gone]
+
+
+def _shelf(origin: Origin) -> str:
+    """The label of the route by which an outcome came, "" if it came by none."""
+    return origin[1] if ev.is_of_route(origin[1]) else ""
+
+
 def _outcome(lesson: policies.Rewarded) -> Outcome:
     assert lesson.reward is not None
     return Outcome(lesson.arm, lesson.quality, lesson.reward)
@@ -195,22 +211,24 @@ class History:
             id = self._insert(key, vector)
         item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
+            kept = _staying(item.origins, origin, most)
             self.items[id] = Item(
                 item.row,
                 item.key,
-                (*item.outcomes, outcome)[-most:],
+                (*(item.outcomes[i] for i in kept), outcome),
                 item.comparisons,
-                (*item.owners, owner)[-most:],
+                (*(item.owners[i] for i in kept), owner),
                 item.compared_by,
-                (*item.origins, origin)[-most:],
+                (*(item.origins[i] for i in kept), origin),
                 item.compared_in,
             )
         else:
+            kept = _staying(item.compared_in, origin, most)
             self.items[id] = replace(
                 item,
-                comparisons=(*item.comparisons, outcome)[-most:],
-                compared_by=(*item.compared_by, owner)[-most:],
-                compared_in=(*item.compared_in, origin)[-most:],
+                comparisons=(*(item.comparisons[i] for i in kept), outcome),
+                compared_by=(*(item.compared_by[i] for i in kept), owner),
+                compared_in=(*(item.compared_in[i] for i in kept), origin),
             )
 
     def recompare(self, vector: Vector, after: Comparison, owner: str = "") -> bool:

@@ -16,12 +16,12 @@ from bandit_service.core.decide import Exploration, Query, Recalled, decide, wei
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES
 from bandit_service.core.errors import Unknown
 from bandit_service.core.exclusions import ROUTED, no_choice
-from bandit_service.core.history import View
+from bandit_service.core.history import PER_ITEM, History, View
 from bandit_service.core.learner import Fading
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.detectors import DriftWatch
-from policies import ArmId
+from policies import ArmId, Comparison, Outcome
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
 BOT, LABEL = "support-bot", "route:support-bot"
@@ -180,6 +180,27 @@ def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
         query = Query(UNIT, 10, 0.1, route=route)
         weighed = weigh(world, query, Recalled([id], [1.0]), Exploration())
         assert [one.quality for one in weighed.neighbours[0].outcomes] == [quality]
+
+
+def test_a_busy_route_pushes_no_outcome_of_others_out_of_a_query() -> None:
+    history = History(10)
+    told = [("", 1), (LABEL, 20), ("route:other", 2), ("", 1), ("trial/b", 1)]
+    at = 0
+    for label, count in told:
+        for _ in range(count):
+            at += 1
+            history.remember(UNIT, Outcome(A, 1.0, float(at)), f"of {at}", (at, label))
+            history.remember(UNIT, Comparison(A, B, False), f"of {at}", (at, label))
+    (item,) = history.items.values()
+    kept = [1, *range(14, 22), 22, 23, 24, 25]
+    assert [at for at, _ in item.origins] == [at for at, _ in item.compared_in] == kept
+    assert [one.reward for one in item.outcomes] == kept
+    assert list(item.owners) == list(item.compared_by) == [f"of {at}" for at in kept]
+    for _ in range(PER_ITEM):
+        at += 1
+        history.remember(UNIT, Outcome(A, 1.0, float(at)), "", (at, "trial/b"))
+    (item,) = history.items.values()
+    assert [at for at, _ in item.origins] == [*range(14, 24), *range(26, 34)]
 
 
 def test_it_survives_a_replay_and_a_snapshot() -> None:
