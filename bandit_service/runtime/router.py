@@ -254,9 +254,17 @@ class Router:
 
     def _again(self, decided: ev.Decided) -> Query:
         """The query of a decision, offered the arms of then and decided by its policy of then,
-        where that still decides and an experiment did not choose it.
+        where that still decides and an experiment did not choose it. Raises Unknown where it was
+        made by a route that is no more.
         """
         routed = bool(decided.route)
+        if routed and decided.route not in self.world.routes.specs:
+            raise Unknown(
+                f"decision_id: {decided.id!r} was made by the route {decided.route!r}, which is "
+                "configured no more, so that it cannot be weighed again; "
+                f"GET /v1/decisions/{decided.id} has what it was made from",
+                param="decision_id",
+            )
         named = decided.policy in self.world.deciding() and not (decided.experiment or routed)
         return Query(
             embedding=ev.unpack(decided.embedding),

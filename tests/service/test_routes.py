@@ -305,6 +305,21 @@ async def test_the_only_arm_of_a_route_is_drawn_while_it_is_routed(
         assert status == 422
 
 
+async def test_a_decision_of_a_route_that_is_no_more_is_not_explained_again(
+    tmp_path: Path, models: Path
+) -> None:
+    there = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **there) as (client, _):
+        id = (await client.decide(query="x", route="plain"))["decision_id"]
+        assert (await client.post("/v1/explain", {"decision_id": id}))[0] == 200
+    async with opened(tmp_path / "var", models, **_routes(BOT, BANDIT_ARMS=_pool())) as (client, _):
+        status, body = await client.post("/v1/explain", {"decision_id": id})
+        assert (status, body["error"]["param"]) == (404, "decision_id")
+        assert "made by the route 'plain', which is configured no more" in body["error"]["message"]
+        assert (await _decided(client, id))["route"] == "plain"
+        assert await client.reward(id, quality=1.0) == "accepted"
+
+
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "auto"}, "routes[0].id: must not be 'auto'"),
     ({"id": "a?b"}, "routes[0].id: must not be 'auto', nor have any of ?:/, in it"),
