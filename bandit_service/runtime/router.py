@@ -559,6 +559,12 @@ class Router:
             await self._write(ev.RouteRemoved(ts=self.writer.now(), id=id))
         for id, (spec, key) in wanted.items():
             learner = learners.get(ev.label_of_route(id))
+            if learner is not None and learner.key != key:
+                _log.warning(
+                    "a route has another policy, or other parameters, than before, and begins with "
+                    "nothing learned",
+                    extra={"route": id, "policy": spec.policy},
+                )
             if there.get(id) != spec or learner is None or learner.key != key:
                 await self._write(ev.RouteChanged(ts=self.writer.now(), route=spec, key=key))
 

@@ -320,6 +320,37 @@ async def test_a_decision_of_a_route_that_is_no_more_is_not_explained_again(
         assert await client.reward(id, quality=1.0) == "accepted"
 
 
+async def test_a_start_tells_which_routes_begin_anew_since_policy_was_tuned(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begins = "begins with nothing learned"
+    there = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="epsilon_greedy")
+    async with opened(tmp_path / "var", models, **there) as (client, world):
+        for route in ("plain", "support-bot"):
+            made = await client.decide(query="x", route=route)
+            await client.reward(made["decision_id"], quality=1.0)
+        knows = codec.dump(world.learners["route:support-bot"].state)
+    async with opened(tmp_path / "var", models, **there):
+        assert begins not in caplog.text
+    tuned = there | {"BANDIT_POLICY_PARAMETERS": "{epsilon = 0.3}"}
+    async with opened(tmp_path / "var", models, **tuned) as (_, world):
+        told = [vars(one)["route"] for one in caplog.records if begins in one.getMessage()]
+        assert told == ["plain"]
+        fresh = codec.dump(policies.load("epsilon_greedy").init())
+        assert codec.dump(world.learners["route:plain"].state) == fresh
+        assert codec.dump(world.learners["route:support-bot"].state) == knows
+
+
+def test_config_check_notes_the_routes_that_follow_the_policy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _routes(BANDIT_ARMS=_pool()).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["config", "check"]) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "routes[" in line]
+    assert note.startswith("note: routes[1].policy: 'plain' decides by the policy of [policy]; ")
+
+
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "auto"}, "routes[0].id: must not be 'auto'"),
     ({"id": "a?b"}, "routes[0].id: must not be 'auto', nor have any of ?:/, in it"),
