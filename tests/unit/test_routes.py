@@ -203,6 +203,23 @@ def test_a_busy_route_pushes_no_outcome_of_others_out_of_a_query() -> None:
     assert [at for at, _ in item.origins] == [*range(14, 24), *range(26, 34)]
 
 
+def test_a_correction_is_of_the_route_whose_outcome_it_corrects() -> None:
+    """The same query, arm and outcome came by a route after it had come by none."""
+    world, _ = _begun()
+    _turn(world, 1, "")
+    _turn(world, 2, BOT)
+    better = {"decision_id": "d001", "quality": 0.5, "reward": 0.5}
+    apply(world, msgspec.convert({"ts": 9.0, "correction": True, **better}, ev.Rewarded))
+    (item,) = world.history.items.values()
+    assert [one.quality for one in item.outcomes] == [0.5, 1.0]
+    for label in ("", LABEL):
+        world.history.remember(UNIT, Comparison(A, B, False), "", (9, label))
+    assert world.history.recompare(UNIT, Comparison(B, A, False), variant="")
+    assert not world.history.recompare(UNIT, Comparison(B, A, False), variant="route:other")
+    (item,) = world.history.items.values()
+    assert [one.winner for one in item.comparisons] == [B, A]
+
+
 def test_it_survives_a_replay_and_a_snapshot() -> None:
     world, events = _begun(policy="epsilon_greedy")
     for i in range(5):
