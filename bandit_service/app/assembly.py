@@ -59,6 +59,7 @@ from bandit_service.settings import (
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
+from policies import ArmId
 from store import EventLog, can_trim
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
@@ -304,6 +305,7 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
+    _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
@@ -311,6 +313,21 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
             await router.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is folded while the one whose state is there goes on deciding
         maintenance.change_policy(wanted, source)
+
+
+def _warn_of_hidden(world: World) -> None:
+    """Tell of arms that the API put before there was a route of the same id.
+
+    They go on being drawn, so that this is no reason not to start.
+    """
+    for id in world.routes.specs:
+        arm = world.arms.get(ArmId(id))
+        if arm is not None and not arm.retired:
+            _log.warning(
+                "a route has the id of an arm: who names it as model gets the route; "
+                "call the route otherwise, or delete the arm and put it under another id",
+                extra={"route": id},
+            )
 
 
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:

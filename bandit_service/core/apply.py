@@ -30,7 +30,10 @@ def apply(world: World, event: ev.AnyEvent) -> World:
 
 
 def fold(world: World, what: Resolved) -> Sequence[Lesson]:
-    """The same for an event that was resolved in the world as it is now; what it taught all."""
+    """The same for an event that was resolved in the world as it is now.
+
+    Returns what it taught the policies that are no route's, for one that is folded elsewhere.
+    """
     event = what.event
     lessons: list[Lesson] = []
     skip(world)
@@ -39,7 +42,8 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
         for part in parts(world, what):
             for feature, take in TAKERS[type(event)]:
                 take(getattr(world, feature), event, part)
-            lessons.extend(part.lessons)
+            if not ev.is_of_route(part.variant):  # as `Learners` teaches it
+                lessons.extend(part.lessons)
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable

@@ -57,7 +57,8 @@ class Query:
     masked: why arms are not in `arms` though the request allows them.
     tags: the client's own words, which go into the record and change nothing.
     effort_asked, efforts: as of `conversations.Sent`.
-    route: by which it is asked; `arms` has its arms then.
+    route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
+    query names none itself.
     """
 
     embedding: Vector
@@ -85,6 +86,12 @@ class Query:
     effort_asked: str = ""
     efforts: Mapping[ArmId, str] = field(default_factory=dict)
     route: str = ""
+    all_of_route: bool = False
+
+    @property
+    def named(self) -> tuple[ArmId, ...] | None:
+        """The arms that the query itself names; None where it names none."""
+        return None if self.all_of_route else self.arms
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
     left: list[ArmRecord] = []
     excluded = [f"{id}: retired" for id in query.arms or () if world.arms[id].retired]
     excluded += _unrouted(world, query)
-    for record in world.catalogue.open_to(query.arms):
+    for record in world.catalogue.open_to(query.named):
         why = _excluded(record, query)
         if why:
             excluded.append(f"{record.spec.id}: {why}")
@@ -166,7 +173,7 @@ def eligible(world: World, query: Query) -> list[ArmRecord]:
 
 def _unrouted(world: World, query: Query) -> list[str]:
     """Which arms of a list a policy may not choose, and what to do about it."""
-    if query.arms is None or len(query.arms) == 1:
+    if query.arms is None or len(query.named or ()) == 1:
         return []
     records = (world.arms[id] for id in query.arms)
     return [
@@ -273,6 +280,7 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
     """Who decides, over which arms. Raises what `eligible` does, and for a policy that is named."""
     asked = (
         query.arms,
+        query.all_of_route,
         query.requires,
         query.tokens,
         query.max_cost_usd,
@@ -467,7 +475,7 @@ def _context(
 
 def left_out(world: World, query: Query) -> dict[ArmId, str]:
     """Why each arm that is not eligible is not."""
-    records = world.catalogue.open_to(query.arms)
+    records = world.catalogue.open_to(query.named)
     reasons = ((record.spec.id, _excluded(record, query)) for record in records)
     return {id: why for id, why in reasons if why}
 

@@ -6,6 +6,9 @@ expects no quality. A change of traffic moves rewards; it leaves residuals where
 distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries,
 with mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
 
+Decisions of routes are in neither: each route has other queries, and a policy that expects other
+things, so that its share of the traffic would move the means of all.
+
 The detectors stand outside (`bandit_service.runtime.detectors`), fed with what is folded here.
 What they find comes back as an event, and what follows from it is folded here too.
 """
@@ -119,7 +122,7 @@ class Drift:
 
     def decided(self, decided: ev.Decided, at: int) -> None:
         """One decision: how far its query is from the past, and one less of every allowance."""
-        if decided.similarities and not decided.fallback:
+        if decided.similarities and not decided.fallback and not decided.route:
             distance = 1.0 - sum(decided.similarities) / len(decided.similarities)
             track = self.tracks.setdefault(QUERIES, Track())
             apart, scale = distance - track.mean, 2.0 * track.deviation
@@ -134,7 +137,7 @@ class Drift:
     def settled(self, decided: ev.Decided, reward: float, at: int) -> None:
         """The scalar reward of one decision. Where the query was not embedded, nothing was known
         of it, so that the residual says nothing of the arm."""
-        if decided.fallback:
+        if decided.fallback or decided.route:
             return
         track = self.tracks.setdefault(decided.arm, Track())
         if decided.expected_quality is not None:

@@ -5,13 +5,14 @@ without an outcome teaches nothing and would only push out one that does. The sa
 seen again is the same item, and its outcomes accumulate.
 
 Eviction rule: beyond `capacity`, the item that was remembered first leaves. Each item keeps
-its newest `per_item` outcomes and comparisons, so the history is bounded whatever comes.
+its newest `per_item` outcomes and comparisons of each route, and as many of what came by none, so
+the history is bounded whatever comes, and a busy route pushes out its own alone.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias, TypeVar
@@ -104,13 +105,36 @@ def _key(vector: Vector) -> bytes:
 
 
 def _exchanged(
-    told: tuple[T, ...], owners: tuple[str, ...], owner: str, after: T, is_it: Callable[[T], bool]
+    told: tuple[T, ...],
+    whose: Iterable[tuple[str, Origin]],
+    owner: str,
+    variant: str,
+    after: T,
+    is_it: Callable[[T], bool],
 ) -> tuple[T, ...]:
-    """The same with `after` in the place of the latest that is the owner's and is it."""
+    """The same with `after` in the place of the latest that is the owner's, came by the same route
+    or by none as the variant, and is it.
+    """
+    mine, of = list(whose), _shelf(variant)
     for i in reversed(range(len(told))):
-        if owners[i] == owner and is_it(told[i]):
+        if mine[i][0] == owner and _shelf(mine[i][1][1]) == of and is_it(told[i]):
             return (*told[:i], after, *told[i + 1 :])
     return told
+
+
+def _staying(origins: tuple[Origin, ...], origin: Origin, most: int) -> Sequence[int]:
+    """The positions of what stays when one more comes: `most` with it of its route, or of none."""
+    if len(origins) < most:
+        return range(len(origins))
+    of = _shelf(origin[1])
+    same = [i for i, one in enumerate(origins) if _shelf(one[1]) == of]
+    gone = set(same[: max(0, len(same) + 1 - most)])
+    return [i for i in range(len(origins)) if i not in gone]
+
+
+def _shelf(variant: str) -> str:
+    """The label of the route by which an outcome came, "" if it came by none."""
+    return variant if ev.is_of_route(variant) else ""
 
 
 def _outcome(lesson: policies.Rewarded) -> Outcome:
@@ -167,12 +191,13 @@ class History:
                 self.remember(lesson.context.embedding, _outcome(lesson), owner, origin)
             case Correction():
                 vector = lesson.before.context.embedding
-                self.correct(vector, _outcome(lesson.before), _outcome(lesson.after), owner)
+                before, after = _outcome(lesson.before), _outcome(lesson.after)
+                self.correct(vector, before, after, owner, what.variant)
             case policies.Compared():
                 self.remember(lesson.context.embedding, _comparison(lesson), owner, origin)
             case Recompared():
                 vector, comparison = lesson.after.context.embedding, _comparison(lesson.after)
-                if not self.recompare(vector, comparison, owner):
+                if not self.recompare(vector, comparison, owner, what.variant):
                     self.remember(vector, comparison, owner, origin)
             case Fading(drift=True) if isinstance(what.event, ev.DriftDetected):
                 self.faded[lesson.arm] = max(self.faded.get(lesson.arm, 0), what.event.begun)
@@ -195,25 +220,29 @@ class History:
             id = self._insert(key, vector)
         item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
+            kept = _staying(item.origins, origin, most)
             self.items[id] = Item(
                 item.row,
                 item.key,
-                (*item.outcomes, outcome)[-most:],
+                (*(item.outcomes[i] for i in kept), outcome),
                 item.comparisons,
-                (*item.owners, owner)[-most:],
+                (*(item.owners[i] for i in kept), owner),
                 item.compared_by,
-                (*item.origins, origin)[-most:],
+                (*(item.origins[i] for i in kept), origin),
                 item.compared_in,
             )
         else:
+            kept = _staying(item.compared_in, origin, most)
             self.items[id] = replace(
                 item,
-                comparisons=(*item.comparisons, outcome)[-most:],
-                compared_by=(*item.compared_by, owner)[-most:],
-                compared_in=(*item.compared_in, origin)[-most:],
+                comparisons=(*(item.comparisons[i] for i in kept), outcome),
+                compared_by=(*(item.compared_by[i] for i in kept), owner),
+                compared_in=(*(item.compared_in[i] for i in kept), origin),
             )
 
-    def recompare(self, vector: Vector, after: Comparison, owner: str = "") -> bool:
+    def recompare(
+        self, vector: Vector, after: Comparison, owner: str = "", variant: str = ""
+    ) -> bool:
         """Put `after` in the place of the owner's latest comparison of these two arms.
 
         False where none is remembered.
@@ -224,21 +253,30 @@ class History:
         item, pair = self.items[id], {after.winner, after.loser}
         changed = _exchanged(
             item.comparisons,
-            item.compared_by,
+            zip(item.compared_by, item.compared_in, strict=True),
             owner,
+            variant,
             after,
             lambda one: {one.winner, one.loser} == pair,
         )
         self.items[id] = replace(item, comparisons=changed)
         return changed is not item.comparisons
 
-    def correct(self, vector: Vector, before: Outcome, after: Outcome, owner: str = "") -> None:
+    def correct(
+        self,
+        vector: Vector,
+        before: Outcome,
+        after: Outcome,
+        owner: str = "",
+        variant: str = "",
+    ) -> None:
         """Put `after` in the place of `before`, where that is still remembered."""
         id = self._ids.get(_key(vector))
         if id is None:
             return
         item = self.items[id]
-        changed = _exchanged(item.outcomes, item.owners, owner, after, lambda one: one == before)
+        whose = zip(item.owners, item.origins, strict=True)
+        changed = _exchanged(item.outcomes, whose, owner, variant, after, lambda one: one == before)
         self.items[id] = replace(item, outcomes=changed)
 
     def forget(self, owner: str) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import policies
 from bandit_service.core import codec
 from bandit_service.core.arm_record import relative_price
-from bandit_service.core.history import History
+from bandit_service.core.history import History, OutsideRoutes
 from bandit_service.core.learner import KeptLearner, Learner, teach
 from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
@@ -139,21 +139,26 @@ class Reading:
 
 
 def _remembered(world: World, own: str) -> list[policies.Rewarded | policies.Compared]:
-    """What came back for the remembered queries, of the variant `own` if one is named.
+    """What came back for the remembered queries, of the variant or the route `own` alone.
+
+    Where none is named, all that came by no route, as `Learners` teaches it.
 
     The history has no tokens, surfaces, costs or propensities, so they are as if unknown.
     """
     history, dearest = world.history, world.catalogue.dearest_price()
     price = {id: relative_price(one.spec, dearest) for id, one in world.arms.items()}
+    learned = (lambda origin: origin[1] == own) if own else OutsideRoutes().shows
     found: list[tuple[int, policies.Rewarded | policies.Compared]] = []
     for id, item in history.items.items():
         context = Context(np.array(history.vector(id)), tokens=1, willingness_to_pay=1.0)
-        for outcome, (at, variant) in zip(item.outcomes, item.origins, strict=True):
-            if own in ("", variant) and at > history.faded.get(outcome.arm, -1):
-                found.append((at, _outcome(context, outcome, price)))
-        for one, (at, variant) in zip(item.comparisons, item.compared_in, strict=True):
-            if own in ("", variant):
-                found.append((at, policies.Compared(context, one.winner, one.loser, one.tie)))
+        for outcome, origin in zip(item.outcomes, item.origins, strict=True):
+            if learned(origin) and origin[0] > history.faded.get(outcome.arm, -1):
+                found.append((origin[0], _outcome(context, outcome, price)))
+        for one, origin in zip(item.comparisons, item.compared_in, strict=True):
+            if learned(origin):
+                found.append(
+                    (origin[0], policies.Compared(context, one.winner, one.loser, one.tie))
+                )
     found.sort(key=lambda each: each[0])
     return [lesson for _, lesson in found]
 

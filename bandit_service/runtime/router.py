@@ -254,9 +254,17 @@ class Router:
 
     def _again(self, decided: ev.Decided) -> Query:
         """The query of a decision, offered the arms of then and decided by its policy of then,
-        where that still decides and an experiment did not choose it.
+        where that still decides and an experiment did not choose it. Raises Unknown where it was
+        made by a route that is no more.
         """
         routed = bool(decided.route)
+        if routed and decided.route not in self.world.routes.specs:
+            raise Unknown(
+                f"decision_id: {decided.id!r} was made by the route {decided.route!r}, which is "
+                "configured no more, so that it cannot be weighed again; "
+                f"GET /v1/decisions/{decided.id} has what it was made from",
+                param="decision_id",
+            )
         named = decided.policy in self.world.deciding() and not (decided.experiment or routed)
         return Query(
             embedding=ev.unpack(decided.embedding),
@@ -295,6 +303,7 @@ class Router:
             fallback=of.fallback,
             tags=tags_of(request.tags),
             route=request.route,
+            all_of_route=bool(request.route) and request.arms is None,
         )
 
     def _of_route(
@@ -517,6 +526,10 @@ class Router:
             same = record is not None and existed and record.spec == spec
             if same and (source == "api" or self.world.catalogue.configured.get(spec.id) == spec):
                 return None
+            if source == "api" and spec.id in self.world.routes.specs:
+                raise Refused(
+                    f"id: there is a route {spec.id!r}; put the arm under another id", param="id"
+                )
             most = self.rules.max_arms
             if record is None and source == "api" and len(self.world.arms) >= most:
                 raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
@@ -546,6 +559,12 @@ class Router:
             await self._write(ev.RouteRemoved(ts=self.writer.now(), id=id))
         for id, (spec, key) in wanted.items():
             learner = learners.get(ev.label_of_route(id))
+            if learner is not None and learner.key != key:
+                _log.warning(
+                    "a route has another policy, or other parameters, than before, and begins with "
+                    "nothing learned",
+                    extra={"route": id, "policy": spec.policy},
+                )
             if there.get(id) != spec or learner is None or learner.key != key:
                 await self._write(ev.RouteChanged(ts=self.writer.now(), route=spec, key=key))
 

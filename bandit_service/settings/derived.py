@@ -98,6 +98,16 @@ def not_configured(settings: Settings) -> list[str]:
     ]
 
 
+def following(settings: Settings) -> list[str]:
+    """Routes that decide by the configured policy, which may be so since they name none."""
+    return [
+        f"routes[{i}].policy: {route.id!r} decides by the policy of [policy]; where it names none "
+        "itself, another policy or other parameters of [policy] begin it anew with nothing learned"
+        for i, route in enumerate(settings.routes)
+        if PolicySettings(route.policy, route.parameters) == settings.policy
+    ]
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

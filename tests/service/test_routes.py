@@ -14,6 +14,7 @@ import pytest
 import policies
 from bandit_service import cli
 from bandit_service.core import codec
+from bandit_service.runtime.folding import fold_elsewhere
 from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
 from tests.service.running import Client, opened
 
@@ -171,6 +172,39 @@ async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
         assert world.digest() == digest
 
 
+async def test_a_policy_that_is_folded_beside_learns_nothing_of_a_route_meanwhile(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = json.dumps([{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0} for id in ARMS])
+    environ = _routes(BANDIT_ARMS=pool, BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        by_route = await client.decide(query="by the route", route="support-bot")
+        by_none = await client.decide(query="by none")
+
+        async def slowly(*args: Any) -> Any:
+            folded = await fold_elsewhere(*args)
+            if args[0].begin == "fresh":
+                await client.reward(by_route["decision_id"], quality=1.0)
+                await client.reward(by_none["decision_id"], quality=1.0)
+            return folded
+
+        monkeypatch.setattr("bandit_service.runtime.maintenance.fold_elsewhere", slowly)
+        assert (await client.call("PUT", "/v1/policy", {"name": "epsilon_greedy"}))[0] == 202
+
+        async def serves() -> bool:
+            _, body = await client.get("/v1/policies")
+            return bool(body["serving"]["name"] == "epsilon_greedy")
+
+        await until(serves)
+        state, digest = codec.dump(world.learners["epsilon_greedy"].state), world.digest()
+        assert state != codec.dump(policies.load("epsilon_greedy").init()), "nothing came meanwhile"
+    for file in (tmp_path / "var" / "snapshots").iterdir():
+        file.unlink()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert codec.dump(world.learners["epsilon_greedy"].state) == state
+        assert world.digest() == digest
+
+
 async def test_try_asks_by_a_route(
     tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +248,107 @@ async def test_what_a_route_cannot_do_is_refused(
         assert status in (400, 404)
         assert body["error"]["param"] == param
         assert says in body["error"]["message"]
+
+
+_PRICE = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0}
+
+
+def _pool() -> str:
+    return json.dumps([{"id": id, **_PRICE} for id in ARMS])
+
+
+async def test_an_arm_cannot_be_put_under_the_id_of_a_route(tmp_path: Path, models: Path) -> None:
+    async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, world):
+        status, body = await client.call("PUT", "/v1/arms/plain", _PRICE)
+        assert (status, body["error"]["param"]) == (400, "id")
+        assert "there is a route 'plain'; put the arm under another id" in body["error"]["message"]
+        assert set(world.arms) == set(ARMS)
+        assert (await client.call("PUT", "/v1/arms/plainer", _PRICE))[0] == 201
+
+
+async def test_a_route_that_gets_the_id_of_an_arm_of_the_api_starts_and_is_told(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "a route has the id of an arm"
+    without = _routes(BOT, BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **without) as (client, _):
+        assert (await client.call("PUT", "/v1/arms/plain", _PRICE))[0] == 201
+    assert told not in caplog.text
+    with_it = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **with_it) as (client, _):
+        assert told in caplog.text
+        made = await client.decide(query="x", route="plain")
+        assert made["route"] == "plain"
+        assert (await client.call("DELETE", "/v1/arms/plain"))[0] == 200
+    caplog.clear()
+    async with opened(tmp_path / "var", models, **with_it):
+        assert told not in caplog.text
+
+
+async def test_the_only_arm_of_a_route_is_drawn_while_it_is_routed(
+    tmp_path: Path, models: Path
+) -> None:
+    only = BOT | {"arms": ["beta"]}
+    async with opened(tmp_path / "var", models, **_routes(only, BANDIT_ARMS=_pool())) as (
+        client,
+        _,
+    ):
+        asked: dict[str, Any] = {"query": "x", "route": "support-bot"}
+        assert (await client.decide(**asked))["arm"] == "beta"
+        unrouted = {**_PRICE, "routed": False}
+        assert (await client.call("PUT", "/v1/arms/beta", unrouted))[0] == 200
+        status, body = await client.post("/v1/decide", asked)
+        assert status == 422
+        assert "beta: routed = false, so it has to be named alone" in body["error"]["message"]
+        assert (await client.decide(**asked, arms=["beta"]))["arm"] == "beta"
+        status, body = await client.post("/v1/decide", asked)
+        assert status == 422
+
+
+async def test_a_decision_of_a_route_that_is_no_more_is_not_explained_again(
+    tmp_path: Path, models: Path
+) -> None:
+    there = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **there) as (client, _):
+        id = (await client.decide(query="x", route="plain"))["decision_id"]
+        assert (await client.post("/v1/explain", {"decision_id": id}))[0] == 200
+    async with opened(tmp_path / "var", models, **_routes(BOT, BANDIT_ARMS=_pool())) as (client, _):
+        status, body = await client.post("/v1/explain", {"decision_id": id})
+        assert (status, body["error"]["param"]) == (404, "decision_id")
+        assert "made by the route 'plain', which is configured no more" in body["error"]["message"]
+        assert (await _decided(client, id))["route"] == "plain"
+        assert await client.reward(id, quality=1.0) == "accepted"
+
+
+async def test_a_start_tells_which_routes_begin_anew_since_policy_was_tuned(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begins = "begins with nothing learned"
+    there = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="epsilon_greedy")
+    async with opened(tmp_path / "var", models, **there) as (client, world):
+        for route in ("plain", "support-bot"):
+            made = await client.decide(query="x", route=route)
+            await client.reward(made["decision_id"], quality=1.0)
+        knows = codec.dump(world.learners["route:support-bot"].state)
+    async with opened(tmp_path / "var", models, **there):
+        assert begins not in caplog.text
+    tuned = there | {"BANDIT_POLICY_PARAMETERS": "{epsilon = 0.3}"}
+    async with opened(tmp_path / "var", models, **tuned) as (_, world):
+        told = [vars(one)["route"] for one in caplog.records if begins in one.getMessage()]
+        assert told == ["plain"]
+        fresh = codec.dump(policies.load("epsilon_greedy").init())
+        assert codec.dump(world.learners["route:plain"].state) == fresh
+        assert codec.dump(world.learners["route:support-bot"].state) == knows
+
+
+def test_config_check_notes_the_routes_that_follow_the_policy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _routes(BANDIT_ARMS=_pool()).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["config", "check"]) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "routes[" in line]
+    assert note.startswith("note: routes[1].policy: 'plain' decides by the policy of [policy]; ")
 
 
 _WRONG: list[tuple[dict[str, Any], str]] = [

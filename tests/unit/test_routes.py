@@ -11,13 +11,17 @@ import pytest
 import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.apply import apply
+from bandit_service.core.apply import apply, fold
 from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.drift import ARM_WARM_UP, QUERIES
 from bandit_service.core.errors import Unknown
 from bandit_service.core.exclusions import ROUTED, no_choice
-from bandit_service.core.history import View
+from bandit_service.core.history import PER_ITEM, History, View
+from bandit_service.core.learner import Fading
+from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
-from policies import ArmId
+from bandit_service.runtime.detectors import DriftWatch
+from policies import ArmId, Comparison, Outcome
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
 BOT, LABEL = "support-bot", "route:support-bot"
@@ -103,6 +107,70 @@ def test_a_routes_outcomes_teach_its_own_policy_and_no_other(policy: str) -> Non
     assert _state(alone, LABEL) == fresh
 
 
+def test_a_policy_that_is_folded_elsewhere_is_taught_of_drift_but_of_no_route() -> None:
+    world, _ = _begun("epsilon_greedy")
+    for route, taught in ((BOT, 0), ("", 1)):
+        query = Query(UNIT, 10, 0.1, route=route)
+        made = decide(world, query, Recalled(), f"d{route}", 2.0, Exploration())
+        assert fold(world, resolve(world, made)) == []
+        came = ev.Rewarded(ts=3.0, decision_id=made.id, quality=1.0, reward=1.0)
+        assert len(fold(world, resolve(world, came))) == taught
+    drifted = ev.DriftDetected(
+        ts=4.0, arm=A, detector="adwin", direction="down", before=1.0, after=0.0, keep=0.5
+    )
+    assert fold(world, resolve(world, drifted)) == [Fading(A, 0.5)]
+
+
+def test_a_policy_that_learns_anew_what_is_remembered_learns_nothing_of_a_route() -> None:
+    """The state is of another policy, so that it cannot be read, as after another `fold`."""
+    world, _ = _begun()
+    alone, _ = _begun()
+    decided = Query(UNIT, 10, 0.1, arms=(A, B), route=BOT)
+    for one, by_route in ((world, True), (alone, False)):
+        _turn(one, 1, "", quality=0.5)
+        apply(one, decide(one, decided, Recalled(), "by-route", 4.0, Exploration()))
+        if by_route:
+            apply(one, ev.Rewarded(ts=5.0, decision_id="by-route", quality=1.0, reward=1.0))
+            apply(one, ev.Compared(ts=5.0, decision_id="by-route", winner=A, loser=B))
+    assert [len(one.outcomes) for one in world.history.items.values()] == [2]
+    states = []
+    for one in (world, alone):
+        kept = snapshot.read(snapshot.dump(one))
+        by_label = {"knn": policies.load("metallm")}
+        restored, anew = snapshot.restore_before(kept, snapshot.VERSION, by_label, "knn")
+        assert anew == ["knn"]
+        states.append(_state(restored, "knn"))
+    assert states[0] == states[1] != codec.dump(policies.load("metallm").init())
+
+
+def test_what_comes_by_a_route_is_not_watched_for_drift() -> None:
+    """A route that begins beside `auto` with another notion of quality: no arm has changed."""
+    world, _ = _begun()
+    for i in range(300):
+        _turn(world, i, quality=0.9)
+    tracks, watch = world.drift.tracks, DriftWatch()
+    watched = len(tracks[A].values), len(tracks[QUERIES].values)
+    assert watched[0] == 300 - ARM_WARM_UP
+    assert watched[1] > 0
+    alarms = []
+    assert watch.begin(world) == []
+    for i in range(300, 500):
+        for event in _turn(world, i, BOT, quality=0.0):
+            alarms.append(watch.happened(resolve(world, event), world))
+    assert not any(alarms)
+    assert (len(tracks[A].values), len(tracks[QUERIES].values)) == watched
+
+
+def test_a_routes_decisions_use_up_what_an_alarm_allows() -> None:
+    world, _ = _begun()
+    drifted = ev.DriftDetected(
+        ts=1.0, arm=A, detector="adwin", direction="down", before=1.0, after=0.0
+    )
+    apply(world, msgspec.structs.replace(drifted, explore=0.2, decisions=2))
+    _turn(world, 1, BOT)
+    assert world.drift.allowances[A].left == 1
+
+
 def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
     world, _ = _begun()
     _turn(world, 1, BOT, quality=0.0)
@@ -112,6 +180,44 @@ def test_neighbours_are_shown_to_those_whose_outcomes_they_are() -> None:
         query = Query(UNIT, 10, 0.1, route=route)
         weighed = weigh(world, query, Recalled([id], [1.0]), Exploration())
         assert [one.quality for one in weighed.neighbours[0].outcomes] == [quality]
+
+
+def test_a_busy_route_pushes_no_outcome_of_others_out_of_a_query() -> None:
+    history = History(10)
+    told = [("", 1), (LABEL, 20), ("route:other", 2), ("", 1), ("trial/b", 1)]
+    at = 0
+    for label, count in told:
+        for _ in range(count):
+            at += 1
+            history.remember(UNIT, Outcome(A, 1.0, float(at)), f"of {at}", (at, label))
+            history.remember(UNIT, Comparison(A, B, False), f"of {at}", (at, label))
+    (item,) = history.items.values()
+    kept = [1, *range(14, 22), 22, 23, 24, 25]
+    assert [at for at, _ in item.origins] == [at for at, _ in item.compared_in] == kept
+    assert [one.reward for one in item.outcomes] == kept
+    assert list(item.owners) == list(item.compared_by) == [f"of {at}" for at in kept]
+    for _ in range(PER_ITEM):
+        at += 1
+        history.remember(UNIT, Outcome(A, 1.0, float(at)), "", (at, "trial/b"))
+    (item,) = history.items.values()
+    assert [at for at, _ in item.origins] == [*range(14, 24), *range(26, 34)]
+
+
+def test_a_correction_is_of_the_route_whose_outcome_it_corrects() -> None:
+    """The same query, arm and outcome came by a route after it had come by none."""
+    world, _ = _begun()
+    _turn(world, 1, "")
+    _turn(world, 2, BOT)
+    better = {"decision_id": "d001", "quality": 0.5, "reward": 0.5}
+    apply(world, msgspec.convert({"ts": 9.0, "correction": True, **better}, ev.Rewarded))
+    (item,) = world.history.items.values()
+    assert [one.quality for one in item.outcomes] == [0.5, 1.0]
+    for label in ("", LABEL):
+        world.history.remember(UNIT, Comparison(A, B, False), "", (9, label))
+    assert world.history.recompare(UNIT, Comparison(B, A, False), variant="")
+    assert not world.history.recompare(UNIT, Comparison(B, A, False), variant="route:other")
+    (item,) = world.history.items.values()
+    assert [one.winner for one in item.comparisons] == [B, A]
 
 
 def test_it_survives_a_replay_and_a_snapshot() -> None:
