@@ -155,6 +155,7 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory client-ts || echo "without the TypeScript client: its tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
 client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md from the OpenAPI document (needs Node 20)
