@@ -254,12 +254,15 @@ class Exchange:
     def heard(self, model: object) -> None:
         """What the provider calls the model that answers."""
         upstream = self._resources.upstreams.spec(self.spec.upstream)
-        if not answered_by_other(self.spec, upstream, model):
+        if not answered_by_other(self.spec, upstream, model, self.arm):
             return
-        self.other = whole(str(model).strip())[:_LONGEST_NAME]
+        other = whole(str(model).strip())[:_LONGEST_NAME]
         present = [one.spec for one in self._resources.router.world.catalogue.present()]
         alike = [spec for spec in present if spec.kind == self.spec.kind]
-        self.by = arm_of(self.other, alike, self.spec.upstream)
+        by = arm_of(other, alike, self.spec.upstream)
+        if by is not None and by.id == self.arm.id:  # by a name that it was given meanwhile
+            return
+        self.other, self.by = other, by
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
         if (more := _seldom(self.spec.id)) is not None:
             told = {"arm": self.spec.id, "model": self.other, "more": more or None}

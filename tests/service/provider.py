@@ -30,6 +30,7 @@ class Provider:
         self.cancelled = asyncio.Event()
         self.finish = asyncio.Event()  # ends what is endless
         self.says = ""  # in place of its usual answer
+        self.calls_it = ""  # the model, in place of the name that it was asked by
         self.judge: Callable[[str], str] | None = None
         self.url = ""
 
@@ -115,7 +116,8 @@ class Provider:
         choice = {"index": 0, "message": message, "text": "once", "finish_reason": "stop",
                   "logprobs": None}  # fmt: skip
         return {
-            "id": "theirs", "object": "chat.completion", "created": 1, "model": body["model"],
+            "id": "theirs", "object": "chat.completion", "created": 1,
+            "model": self.calls_it or body["model"],
             "choices": [choice], "usage": _USAGE, "x_new_field": {"kept": 1.5},
         }  # fmt: skip
 

@@ -273,6 +273,24 @@ async def test_each_deployment_has_its_price_and_its_name_of_the_model(
         assert float(headers["x-cost-usd"]) == pytest.approx(COST)
 
 
+@pytest.mark.parametrize("says", ["model-2026-01-01", "openai/Model", "model-us"])
+async def test_a_deployment_that_calls_the_model_as_others_do_has_its_own_price(
+    tmp_path: Path, models: Path, says: str
+) -> None:
+    """It is the arm's model under another name, and no other arm's."""
+    dear = {"upstream": "one", "model": "model-eu", "usd_per_mtok_out": 40.0}
+    cheap = {"upstream": "two", "model": "model-us", "priority": 1}
+    async with deployed(tmp_path, models, (dear, cheap)) as it:
+        it.one.calls_it = says
+        _, headers, _ = await it.ask()
+        assert headers["x-deployment"] == "one"
+        assert "x-answered-model" not in headers
+        assert float(headers["x-cost-usd"]) == pytest.approx(COST + 100 * 36.0 / 1e6)
+        _, decided = await it.client.get(f"/v1/decisions/{headers['x-decision-id']}")
+        assert "answered_by" not in decided
+        assert await it.metric("bandit_answered_by_other_model_total") == 0.0
+
+
 async def test_a_full_deployment_is_passed_by(tmp_path: Path, models: Path) -> None:
     narrow = ({"upstream": "two", "max_running": 1}, {"upstream": "one", "priority": 1})
     async with deployed(tmp_path, models, narrow) as it:
