@@ -167,7 +167,7 @@ class Exchange:
         """A deployment failed and another one is asked: this says nothing about the arm."""
         self._deployment_failed(target, failed)
         self.at = None
-        usd = cost_usd(failed.usage, self.spec)
+        usd = cost_usd(failed.usage, self.priced)
         if usd:
             await self._resources.finish(self._account.book_apart(usd))
 
@@ -293,10 +293,13 @@ class Exchange:
         self.cost_usd = cost if booked else None
 
     async def failed(self, failed: Failed) -> None:
-        """The arm gave no answer."""
+        """The arm gave no answer; what the provider took for it all the same is booked."""
         self._ended = True
         self._unwell(failed)
-        self._account.release()
+        if usd := cost_usd(failed.usage, self.priced):
+            await self._settle(self._account.book(usd))
+        else:
+            self._account.release()
 
     async def left(self) -> None:
         """The call was cancelled: its likely cost is booked, since the provider probably worked."""

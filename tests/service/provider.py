@@ -84,6 +84,8 @@ class Provider:
                 return web.json_response(told)
             case "no choices":
                 return web.json_response({"ok": True})
+            case "no choices, billed":
+                return web.json_response({"object": "chat.completion", "usage": _USAGE})
             case "rejected":
                 error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
                          "code": "bad"}  # fmt: skip

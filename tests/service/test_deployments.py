@@ -464,6 +464,40 @@ async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
         assert rows["budgets"][0]["held_usd"] == 0.0
 
 
+async def test_vectors_that_cannot_be_used_are_paid_at_every_deployment(
+    tmp_path: Path, models: Path
+) -> None:
+    budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
+    embedder = {"id": "e", "kind": "embedding", "dimensions": 2, "deployments": _ONE_THEN_TWO}
+    async with deployed(tmp_path, models, more=[_ARM | embedder], BANDIT_BUDGETS=budgets) as it:
+        it.one.behaviour["e"] = it.two.behaviour["e"] = "long vector"
+        url, asked = f"{it.client.url}/v1/embeddings", {"model": "e", "input": "x"}
+        async with it.client.session.post(url, json=asked) as answer:
+            assert answer.status == 502
+        assert it.calls() == (1, 1)
+        _, rows = await it.client.get("/v1/budgets")
+        assert rows["budgets"][0]["spent_usd"] == pytest.approx(2 * 1.0 / 1e6)
+        assert rows["budgets"][0]["held_usd"] == 0.0
+
+
+async def test_a_judgement_that_cannot_be_used_is_paid(tmp_path: Path, models: Path) -> None:
+    budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
+    critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
+    judges = json.dumps([{"id": "grader", "kind": "llm", "arm": "critic"}])
+    environ = {"BANDIT_JUDGES": judges, "BANDIT_BUDGETS": budgets}
+    async with deployed(tmp_path, models, more=[critic], **environ) as it:
+        it.one.behaviour["critic"] = it.two.behaviour["critic"] = "no choices, billed"
+        assert (await it.ask())[0] == 200
+
+        async def paid() -> bool:
+            _, rows = await it.client.get("/v1/budgets")
+            return bool(rows["budgets"][0]["spent_usd"] > 2.5 * COST)
+
+        await until(paid)
+        _, rows = await it.client.get("/v1/budgets")
+        assert rows["budgets"][0]["spent_usd"] == pytest.approx(3 * COST)
+
+
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"upstream": "p"}, "arms[0].upstream: leave it out, since each of the deployments names"),
     ({"deployments": [{"upstream": "q"}]}, "deployments[0].upstream: there is no [[upstreams]]"),

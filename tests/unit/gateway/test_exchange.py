@@ -86,6 +86,18 @@ async def test_a_call_settles_once_however_it_ends(
     assert exchange.cost_usd == (pytest.approx(COST) if error is None else None)
 
 
+async def test_what_a_call_cost_that_failed_is_booked_once() -> None:
+    account, parts = Account(), resources()
+    failed = Failed("the answer has no choices")
+    failed.usage = USAGE
+    with pytest.raises(Failed):
+        async with Exchange(parts, PLAIN, SIZE, account):
+            raise failed
+    assert account.notes == ["reserve", pytest.approx(COST), "release"]
+    assert not parts.health.full(PLAIN.id, 1)
+    assert not parts.health.available(PLAIN.id, 0.0)
+
+
 async def test_an_ending_within_the_call_is_the_only_one() -> None:
     account = Account()
 
