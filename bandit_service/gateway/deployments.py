@@ -8,7 +8,7 @@ within it chance by weight; the chance hangs on the decision alone, so that it c
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 
 from bandit_service.core import chance
@@ -54,24 +54,31 @@ def key_of(arm: str, deployment: str) -> str:
     return f"{arm}\n{deployment}"
 
 
-def in_order(
-    spec: ArmSpec,
+def served(spec: ArmSpec, upstreams: Container[str]) -> list[Target]:
+    """Those whose upstream is configured. An arm without deployments is asked where it says."""
+    targets = targets_of(spec)
+    if not spec.deployments:
+        return targets
+    return [each for each in targets if each.spec.upstream in upstreams]
+
+
+def next_of(
+    targets: Sequence[Target],
     health: Health,
-    upstreams: Container[str],
     now: float,
     seed: int,
     id: str,
     last: str = "",
-) -> list[Target]:
-    """The targets to be tried, first to last; at least one.
+    tried: Collection[str] = (),
+) -> Target | None:
+    """The target to be tried now; None if there is none.
 
     id: of the decision, which chance hangs on. last: the deployment that has the conversation; it
-    goes first while it answers. One that is masked or full is tried only if no other is there.
+    goes first while it answers. tried: keys of those that failed. Another one is tried after them
+    only if it answers and has room; the first is tried all the same if none of them does.
     """
-    targets = [each for each in targets_of(spec) if each.spec.upstream in upstreams]
-    if len(targets) < 2:
-        return targets
-    free = [each for each in targets if not health.full(each.key, each.max_running)]
+    left = [each for each in targets if each.key not in tried]
+    free = [each for each in left if not health.full(each.key, each.max_running)]
     ready = [each for each in free if health.available(each.key, now)]
 
     def rank(target: Target) -> tuple[bool, int, float]:
@@ -79,7 +86,8 @@ def in_order(
         u = chance.uniform(seed, f"{id} at {target.deployment}")
         return target.deployment != last, target.priority, -math.log1p(-u) / target.weight
 
-    return sorted(ready or free or targets, key=rank)
+    able = ready if tried else ready or free or left
+    return min(able, key=rank, default=None)
 
 
 def available(spec: ArmSpec, health: Health, now: float) -> bool:

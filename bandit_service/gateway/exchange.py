@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +27,7 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
-from bandit_service.gateway.deployments import Target, in_order, targets_of
+from bandit_service.gateway.deployments import Target, next_of, served, targets_of
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import cost_usd, likely_usd
 from bandit_service.gateway.request import EMBEDDINGS
@@ -121,40 +121,62 @@ class Exchange:
     async def over(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` gives at the first deployment that answers. Raises what it did at the last.
 
-        An arm without deployments is asked once. One that refuses the request is followed by
-        another only if it says that it cannot do it, as others may be of another version.
+        An arm without deployments is asked once. After each failure the next one is chosen by what
+        is known then. One that refuses the request is followed by another only if it says that it
+        cannot do it, as others may be of another version.
         """
-        targets = self._targets()
-        if not targets:  # the arm has changed since it was chosen
+        if not self.arm.deployments:
+            self._begin_at(targets_of(self.arm)[0])
+            return await ask()
+        tried: list[str] = []
+        target, began = self._next(tried), time.monotonic()
+        if target is None:  # the arm has changed since it was chosen
             raise Failed("none of the upstreams of its deployments is configured")
-        for target in targets[:-1]:
-            self._begin_at(target)
+        self._begin_at(target)
+        while True:
+            tried.append(target.key)
+            self._started = time.perf_counter()
             try:
                 return await ask()
             except Failed as failed:
-                await self._passed_over(target, failed)
+                following = self._next(tried, began)
+                if following is None:
+                    raise
+                await self._passed_over(target, failed, following)
             except Rejected as rejected:
-                if not rejected.unsuited:
+                following = self._next(tried, began) if rejected.unsuited else None
+                if following is None:
                     raise
                 self._resources.health.refused(target.key)
-                self.at = None
-        self._begin_at(targets[-1])
-        return await ask()
+                self._begin_at(following)
+            target = following
 
-    def _targets(self) -> list[Target]:
-        if not self.arm.deployments:
-            return targets_of(self.arm)
-        resources = self._resources
-        seed, now = resources.router.rules.explore.seed, time.monotonic()
-        last = self._last()
-        return in_order(self.arm, resources.health, resources.upstreams, now, seed, self._key, last)
+    def _next(self, tried: Sequence[str], began: float = 0.0) -> Target | None:
+        """The deployment to be asked after these. None if no other answers and has room, or if the
+        arm was first asked, at `began`, longer ago than all may take. The second may always be
+        asked, since the first alone may have taken that long.
+        """
+        resources, targets, now = self._resources, self._places(), time.monotonic()
+        if len(tried) > 1 and now - began > self._total_s(targets):
+            return None
+        seed = resources.router.rules.explore.seed
+        return next_of(targets, resources.health, now, seed, self._key, self._last(), tried)
+
+    def _places(self) -> list[Target]:
+        """Where the arm may be called."""
+        return served(self.arm, self._resources.upstreams)
+
+    def _total_s(self, targets: Sequence[Target]) -> float:
+        """For how long others are asked: as long as one call may take."""
+        spec = self._resources.upstreams.spec
+        return max((spec(each.spec.upstream).total_s for each in targets), default=0.0)
 
     def _last(self) -> str:
         """The deployment that has the conversation; "" if none has."""
         return ""
 
     def _begin_at(self, target: Target) -> None:
-        """A call begins; nothing is left of one that failed before, not even its time."""
+        """A call is to begin; nothing is left of one that failed before, not even its time."""
         self.spec = self.by = target.spec
         self.usage, self.other, self.received = None, "", None
         self.calls, self.raw = (), {}
@@ -163,11 +185,14 @@ class Exchange:
             self.at = target
             self._resources.health.begun(target.key)
 
-    async def _passed_over(self, target: Target, failed: Failed) -> None:
-        """A deployment failed and another one is asked: this says nothing about the arm."""
+    async def _passed_over(self, target: Target, failed: Failed, following: Target) -> None:
+        """A deployment failed and another one is asked: this says nothing about the arm.
+
+        The other's place is taken at once, since others may want it while the cost is written down.
+        """
         self._deployment_failed(target, failed)
-        self.at = None
         usd = cost_usd(failed.usage, self.priced)
+        self._begin_at(following)
         if usd:
             await self._resources.finish(self._account.book_apart(usd))
 

@@ -112,8 +112,8 @@ class RoutedExchange(Exchange):
             self._resources.settings.sticky_s,
         )
 
-    def _targets(self) -> list[Target]:
-        targets, spec = super()._targets(), self._resources.upstreams.spec
+    def _places(self) -> list[Target]:
+        targets, spec = super()._places(), self._resources.upstreams.spec
         if self._vendor is None:
             return targets
         signed = [each for each in targets if vendor_of(spec(each.spec.upstream)) == self._vendor]

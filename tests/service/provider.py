@@ -77,6 +77,9 @@ class Provider:
                 return web.Response()
             case "never":
                 await self._never()
+            case "500 at the end":
+                await self.finish.wait()
+                return web.json_response({}, status=500)
             case "not json":
                 return web.Response(text="<html>", content_type="text/html")
             case "billed failure":

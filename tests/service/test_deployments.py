@@ -73,17 +73,24 @@ async def deployed(
     more: Sequence[dict[str, Any]] = (),
     refuses: bool = False,
     breaker: tuple[int, float] = (3, 5.0),
+    first_byte_s: float = 1.0,
+    total_s: float = 600.0,
     **environ: str,
 ) -> AsyncIterator[Deployed]:
     """more: arms beside it. refuses: nobody listens where `one` should be. breaker: failures in a
-    row, and seconds.
+    row, and seconds. first_byte_s: of `one`. total_s: of both.
     """
     async with a_provider() as one, a_provider() as two:
         urls = {"one": one.url, "two": two.url}
         if refuses:
             urls["one"] = "http://127.0.0.1:1/v1"
         upstreams = [
-            {"id": id, "base_url": url, "first_byte_s": 1.0 if id == "one" else 600.0}
+            {
+                "id": id,
+                "base_url": url,
+                "first_byte_s": first_byte_s if id == "one" else 600.0,
+                "total_s": total_s,
+            }
             for id, url in urls.items()
         ]
         arms = [_ARM | {"deployments": list(deployments)}, *more]
@@ -304,6 +311,51 @@ async def test_a_full_deployment_is_passed_by(tmp_path: Path, models: Path) -> N
             await first.read()
 
 
+async def test_what_happens_while_a_deployment_is_waited_for_counts_for_the_next(
+    tmp_path: Path, models: Path
+) -> None:
+    """The second fills up and the third is masked while the first does not answer."""
+    four: list[dict[str, Any]] = [
+        {"upstream": "one", "id": "first"},
+        {"upstream": "two", "id": "narrow", "model": "narrow", "max_running": 1, "priority": 1},
+        {"upstream": "two", "id": "masked", "model": "masked", "priority": 2},
+        {"upstream": "two", "id": "last", "model": "last", "priority": 3},
+    ]
+    async with deployed(tmp_path, models, four, first_byte_s=600.0) as it:
+        it.one.behaviour["model"] = "500 at the end"
+        it.two.behaviour |= {"narrow": "endless", "masked": "429"}
+        waiting = asyncio.create_task(it.ask())
+
+        async def asked() -> bool:
+            return bool(it.one.seen)
+
+        await until(asked)
+        it.one.behaviour["model"] = "500"
+        url = f"{it.client.url}/v1/chat/completions"
+        told = {"model": "auto", "messages": HELLO, "stream": True}
+        async with it.client.session.post(url, json=told) as first:
+            assert first.headers["x-deployment"] == "narrow"
+            assert (await it.ask())[1]["x-deployment"] == "last"
+            it.one.finish.set()
+            assert (await waiting)[1]["x-deployment"] == "last"
+            it.two.finish.set()
+            await first.read()
+        assert [each["model"] for each in it.two.seen] == ["narrow", "masked", "last", "last"]
+
+
+async def test_no_third_is_asked_once_a_whole_call_s_time_has_passed(
+    tmp_path: Path, models: Path
+) -> None:
+    three = [{"upstream": "one", "id": f"d{i}", "priority": i} for i in range(3)]
+    async with deployed(tmp_path, models, three, total_s=0.2) as it:
+        it.one.behaviour["model"] = "never"
+        assert (await it.ask())[0] == 504
+        assert len(it.one.seen) == 2
+        it.one.behaviour["model"] = "500"
+        assert (await it.ask())[0] == 500
+        assert len(it.one.seen) == 5, "those that fail at once are all asked"
+
+
 async def test_an_arm_is_full_where_each_deployment_is(tmp_path: Path, models: Path) -> None:
     async with deployed(tmp_path, models, [{"upstream": "two", "max_running": 1}]) as it:
         it.two.behaviour["model"] = "endless"
@@ -484,8 +536,9 @@ async def test_a_judgement_that_cannot_be_used_is_paid(tmp_path: Path, models: P
     budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
     critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
     judges = json.dumps([{"id": "grader", "kind": "llm", "arm": "critic"}])
-    environ = {"BANDIT_JUDGES": judges, "BANDIT_BUDGETS": budgets}
-    async with deployed(tmp_path, models, more=[critic], **environ) as it:
+    async with deployed(
+        tmp_path, models, more=[critic], BANDIT_JUDGES=judges, BANDIT_BUDGETS=budgets
+    ) as it:
         it.one.behaviour["critic"] = it.two.behaviour["critic"] = "no choices, billed"
         assert (await it.ask())[0] == 200
 
