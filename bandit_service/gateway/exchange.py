@@ -89,6 +89,7 @@ class Exchange:
         self._account = account
         self._started = 0.0
         self._ended = False
+        self._asking = True
 
     async def __aenter__(self) -> Self:
         self._account.reserve()
@@ -135,7 +136,7 @@ class Exchange:
         self._begin_at(target)
         while True:
             tried.append(target.key)
-            self._started = time.perf_counter()
+            self._started, self._asking = time.perf_counter(), True
             try:
                 return await ask()
             except Failed as failed:
@@ -193,6 +194,7 @@ class Exchange:
         self._deployment_failed(target, failed)
         usd = cost_usd(failed.usage, self.priced)
         self._begin_at(following)
+        self._asking = False
         if usd:
             await self._resources.finish(self._account.book_apart(usd))
 
@@ -327,7 +329,13 @@ class Exchange:
             self._account.release()
 
     async def left(self) -> None:
-        """The call was cancelled: its likely cost is booked, since the provider probably worked."""
+        """The call was cancelled: its likely cost is booked, since the provider probably worked.
+
+        Nothing is if it was cancelled between two deployments, where no provider works on it.
+        """
+        if not self._asking:
+            self._dropped()
+            return
         self._ended = True
         self._let_go()
         await self._settle(self._account.book(likely_usd(self.spec, self.size)))

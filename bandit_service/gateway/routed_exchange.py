@@ -143,6 +143,9 @@ class RoutedExchange(Exchange):
         self._let_go()
         if by_client and not self.purpose:
             self._resources.telemetry.client_left()
+        if not self._asking:
+            self._account.release()
+            return
         if received is None:
             waited_s = self._latency_s(time.perf_counter(), None, cut=True)
             signals = Signals(latency_s=waited_s)
