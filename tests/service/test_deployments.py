@@ -532,6 +532,28 @@ async def test_vectors_that_cannot_be_used_are_paid_at_every_deployment(
         assert rows["budgets"][0]["held_usd"] == 0.0
 
 
+async def test_a_judge_goes_on_from_a_deployment_that_hangs(tmp_path: Path, models: Path) -> None:
+    critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
+    judge = {"id": "grader", "kind": "llm", "arm": "critic", "timeout_s": 0.5}
+    async with deployed(
+        tmp_path,
+        models,
+        more=[critic],
+        breaker=_SLOW,
+        first_byte_s=600.0,
+        BANDIT_JUDGES=json.dumps([judge]),
+    ) as it:
+        it.one.behaviour["critic"] = "never"
+        it.two.judge = lambda _: '{"score": 8}'
+        _, headers, _ = await it.ask()
+        signals = await signals_of(it.client, headers["x-decision-id"], 3)
+        assert signals["quality"] == 0.8
+        labels = 'arm="critic",deployment="one",kind="timeout"'
+        assert await it.metric(f"bandit_deployment_failures_total{{{labels}}}") == 1.0
+        up = 'bandit_deployment_up{arm="critic",deployment="one"}'
+        assert await it.metric(up) == 0.0
+
+
 async def test_a_judgement_that_cannot_be_used_is_paid(tmp_path: Path, models: Path) -> None:
     budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
     critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
