@@ -124,7 +124,8 @@ class Exchange:
 
         An arm without deployments is asked once. After each failure the next one is chosen by what
         is known then. One that refuses the request is followed by another only if it says that it
-        cannot do it, as others may be of another version.
+        cannot do it, as others may be of another version, or if the place may be what refuses. A
+        refusal says more than a failure after it, so it is what is raised.
         """
         if not self.arm.deployments:
             self._begin_at(targets_of(self.arm)[0])
@@ -134,22 +135,30 @@ class Exchange:
         if target is None:  # the arm has changed since it was chosen
             raise Failed("none of the upstreams of its deployments is configured")
         self._begin_at(target)
+        refused: list[tuple[Target, Rejected]] = []
         while True:
             tried.append(target.key)
             self._started, self._asking = time.perf_counter(), True
             try:
-                return await ask()
+                answer = await ask()
             except Failed as failed:
                 following = self._next(tried, began)
-                if following is None:
+                if following is None and not refused:
                     raise
                 await self._passed_over(target, failed, following)
-            except Rejected as rejected:
-                following = self._next(tried, began) if rejected.unsuited else None
                 if following is None:
-                    raise
+                    raise _first(refused) from None
+            except Rejected as rejected:
+                refused.append((target, rejected))
+                others = rejected.unsuited or rejected.of_place
+                following = self._next(tried, began) if others else None
+                if following is None:
+                    raise _first(refused) from None
                 self._resources.health.refused(target.key)
                 self._begin_at(following)
+            else:
+                self._answered_elsewhere(refused)
+                return answer
             target = following
 
     def _next(self, tried: Sequence[str], began: float = 0.0) -> Target | None:
@@ -186,17 +195,26 @@ class Exchange:
             self.at = target
             self._resources.health.begun(target.key)
 
-    async def _passed_over(self, target: Target, failed: Failed, following: Target) -> None:
-        """A deployment failed and another one is asked: this says nothing about the arm.
+    async def _passed_over(self, target: Target, failed: Failed, following: Target | None) -> None:
+        """A deployment failed and another one is asked, or had refused: the arm did not fail.
 
         The other's place is taken at once, since others may want it while the cost is written down.
         """
         self._deployment_failed(target, failed)
         usd = cost_usd(failed.usage, self.priced)
-        self._begin_at(following)
+        self.at = None
+        if following is not None:
+            self._begin_at(following)
         self._asking = False
         if usd:
             await self._resources.finish(self._account.book_apart(usd))
+
+    def _answered_elsewhere(self, refused: Sequence[tuple[Target, Rejected]]) -> None:
+        """Another deployment answered, so where a place may have refused, it did, and failed."""
+        for target, rejected in refused:
+            if rejected.of_place:
+                self._resources.health.begun(target.key)
+                self._deployment_failed(target, Failed(str(rejected), status=rejected.status))
 
     def _deployment_failed(self, target: Target, failed: Failed) -> None:
         resources = self._resources
@@ -390,3 +408,9 @@ class Exchange:
                 self._account.release()
 
         return await self._resources.finish(settled())
+
+
+def _first(refused: Sequence[tuple[Target, Rejected]]) -> Rejected:
+    """The first refusal that is about the request, or else the first."""
+    each_of = [rejected for _, rejected in refused]
+    return next((each for each in each_of if not each.of_place), each_of[0])

@@ -93,6 +93,11 @@ class Provider:
                 error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
                          "code": "bad"}  # fmt: skip
                 return web.json_response({"error": error}, status=400)
+            case "unsuited":
+                code = {"message": "too long", "code": "context_length_exceeded"}
+                return web.json_response({"error": code}, status=400)
+            case "403":
+                return web.json_response({}, status=403)
             case "500" | "429" | "529" | "401" | "402" | "404":
                 return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
         if body.get("stream"):

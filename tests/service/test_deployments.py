@@ -391,6 +391,45 @@ async def test_a_refusal_that_is_about_the_request_asks_no_other(
         assert (await it.health())["one"]["failures"] == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_place_that_refuses_what_another_answers_has_failed(
+    tmp_path: Path, models: Path, stream: bool
+) -> None:
+    async with deployed(tmp_path, models, breaker=_SLOW) as it:
+        it.one.behaviour["model"] = "403"
+        status, headers, _ = await it.ask(stream=stream)
+        assert (status, headers["x-deployment"]) == (200, "two")
+        assert set(await signals_of(it.client, headers["x-decision-id"])) == {
+            "cost_usd",
+            "latency_s",
+        }
+        health = await it.health()
+        assert (health["arm"], health["one"]["state"], health["one"]["running"]) == (
+            "closed",
+            "open",
+            0,
+        )
+        assert it.world.arms[ArmId("model")].weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [("403", "403", 403), ("unsuited", "500", 400), ("403", "500", 403), ("403", "rejected", 400)],
+)
+async def test_a_refusal_is_told_if_no_deployment_answers(
+    tmp_path: Path, models: Path, first: str, second: str, status: int
+) -> None:
+    async with deployed(tmp_path, models, breaker=_SLOW) as it:
+        it.one.behaviour["model"], it.two.behaviour["model"] = first, second
+        assert (await it.ask())[0] == status
+        assert it.calls() == (1, 1)
+        health = await it.health()
+        assert (health["arm"], health["one"]["state"]) == ("closed", "closed")
+        assert health["two"]["state"] == ("open" if second == "500" else "closed")
+        assert health["one"]["running"] == health["two"]["running"] == 0
+        assert it.world.arms[ArmId("model")].weight == 0.0, "nothing is learned"
+
+
 async def test_embeddings_and_judges_have_deployments_too(tmp_path: Path, models: Path) -> None:
     embedder = _ARM | {"id": "e", "kind": "embedding", "deployments": list(_ONE_THEN_TWO)}
     critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
