@@ -54,7 +54,7 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
 def _next(resources: Resources, spec: ArmSpec, id: str, tried: list[str]) -> Target | None:
     """Where the arm is asked now."""
     seed, now = resources.router.rules.explore.seed, time.monotonic()
-    targets = served(spec, resources.upstreams)
+    targets = served(spec, resources.health)
     return next_of(targets, resources.health, now, seed, id, tried=tried)
 
 

@@ -8,7 +8,7 @@ within it chance by weight; the chance hangs on the decision alone, so that it c
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandit_service.core import chance
@@ -54,12 +54,12 @@ def key_of(arm: str, deployment: str) -> str:
     return f"{arm}\n{deployment}"
 
 
-def served(spec: ArmSpec, upstreams: Container[str]) -> list[Target]:
+def served(spec: ArmSpec, health: Health) -> list[Target]:
     """Those whose upstream is configured. An arm without deployments is asked where it says."""
     targets = targets_of(spec)
     if not spec.deployments:
         return targets
-    return [each for each in targets if each.spec.upstream in upstreams]
+    return [each for each in targets if health.serves(each.spec.upstream)]
 
 
 def next_of(
@@ -94,7 +94,7 @@ def available(spec: ArmSpec, health: Health, now: float) -> bool:
     """Whether the arm is not masked."""
     if not spec.deployments:
         return health.available(spec.id, now)
-    return any(health.available(each.key, now) for each in targets_of(spec))
+    return any(health.available(each.key, now) for each in served(spec, health))
 
 
 def full(spec: ArmSpec, health: Health) -> bool:
@@ -102,11 +102,26 @@ def full(spec: ArmSpec, health: Health) -> bool:
     if health.full(spec.id, spec.max_running):
         return True
     return bool(spec.deployments) and all(
-        health.full(each.key, each.max_running) for each in targets_of(spec)
+        health.full(each.key, each.max_running) for each in served(spec, health)
     )
 
 
 def state(spec: ArmSpec, health: Health, now: float) -> str:
     """closed, half open or open: that of the best deployment."""
-    states = {health.state(each.key, now) for each in targets_of(spec)}
+    states = {state_at(each, health, now) for each in targets_of(spec)}
     return next(each for each in ("closed", "half open", "open") if each in states)
+
+
+def state_at(target: Target, health: Health, now: float) -> str:
+    """The same of one target. One whose upstream is not configured is open for good."""
+    if target.deployment and not health.serves(target.spec.upstream):
+        return "open"
+    return health.state(target.key, now)
+
+
+def unserved(specs: Iterable[ArmSpec], health: Health) -> Iterator[Target]:
+    """The deployments whose upstream is not configured, though their arm may answer elsewhere."""
+    for spec in specs:
+        for each in targets_of(spec) if spec.deployments else ():
+            if not health.serves(each.spec.upstream):
+                yield each

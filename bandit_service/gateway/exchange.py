@@ -174,7 +174,7 @@ class Exchange:
 
     def _places(self) -> list[Target]:
         """Where the arm may be called."""
-        return served(self.arm, self._resources.upstreams)
+        return served(self.arm, self._resources.health)
 
     def _total_s(self, targets: Sequence[Target]) -> float:
         """For how long others are asked: as long as one call may take."""
@@ -392,7 +392,7 @@ class Exchange:
             return True
         self._deployment_failed(self.at, failed)
         health.left(self.arm.id)
-        others = (each for each in targets_of(self.arm) if each.key != self.at.key)
+        others = (each for each in self._places() if each.key != self.at.key)
         return not (begun and any(health.available(each.key, now) for each in others))
 
     def _keys(self) -> tuple[str, ...]:

@@ -555,6 +555,29 @@ async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
         assert rows["budgets"][0]["held_usd"] == 0.0
 
 
+async def test_a_deployment_without_an_upstream_does_not_stand_in_for_one_that_fails(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The configuration has changed since the API put the arm."""
+    async with a_provider() as two:
+        at = {id: {"id": id, "base_url": two.url} for id in ("one", "two")}
+        environ = {"BANDIT_ARMS": "[]", "BANDIT_POLICY_NAME": "epsilon_greedy"}
+        before = environ | {"BANDIT_UPSTREAMS": json.dumps(list(at.values()))}
+        async with serving(tmp_path / "var", models, **before) as client:
+            arm = _ARM | {"deployments": list(_ONE_THEN_TWO)}
+            assert (await client.call("PUT", "/v1/arms/model", arm))[0] in (200, 201)
+        after = environ | {"BANDIT_UPSTREAMS": json.dumps([at["two"]])}
+        async with opened(tmp_path / "var", models, **after) as (client, world):
+            assert "a deployment is never called: its upstream is not configured" in caplog.text
+            it = Deployed(client, two, two, world)
+            health = await it.health()
+            assert [health[id]["state"] for id in ("one", "two")] == ["open", "closed"]
+            two.behaviour["model"] = "half"
+            _, headers, _ = await it.ask(stream=True)
+            signals = await signals_of(client, headers["x-decision-id"], 1)
+            assert signals["quality"] == 0.0, "no other deployment answers"
+
+
 async def test_vectors_that_cannot_be_used_are_paid_at_every_deployment(
     tmp_path: Path, models: Path
 ) -> None:

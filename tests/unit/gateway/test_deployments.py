@@ -14,7 +14,6 @@ from bandit_service.gateway.deployments import key_of, next_of, served, targets_
 from bandit_service.gateway.health import Health
 from policies import ArmId
 
-UPSTREAMS = ("a", "b", "c", "d")
 SPEC = ArmSpec(
     id=ArmId("m"),
     usd_per_mtok_in=1.0,
@@ -32,7 +31,7 @@ def _order(health: Health, id: str = "x", last: str = "", now: float = 0.0) -> l
     """As they are asked one after another, if each of them fails and nothing else happens."""
     order: list[str] = []
     while True:
-        tried, targets = [key_of("m", each) for each in order], served(SPEC, UPSTREAMS)
+        tried, targets = [key_of("m", each) for each in order], served(SPEC, health)
         target = next_of(targets, health, now, 0, id, last, tried)
         if target is None:
             return order
@@ -47,7 +46,7 @@ def _failed(health: Health, name: str, now: float = 0.0, retry_after_s: float = 
 def test_an_arm_without_deployments_is_its_own_and_only_target() -> None:
     spec = msgspec.structs.replace(SPEC, deployments=(), upstream="a")
     assert targets_of(spec) == [deployments.Target(spec, "m")]
-    assert served(spec, ()) == targets_of(spec)
+    assert served(spec, Health(upstreams=())) == targets_of(spec)
     assert next_of(targets_of(spec), Health(), 0.0, 0, "x") == targets_of(spec)[0]
 
 
@@ -105,8 +104,20 @@ def test_a_full_one_is_passed_by_and_the_arm_is_full_where_all_are() -> None:
 
 
 def test_an_upstream_that_is_not_configured_is_left_out() -> None:
-    assert [each.deployment for each in served(SPEC, ("c",))] == ["c"]
+    assert [each.deployment for each in served(SPEC, Health(upstreams=("c",)))] == ["c"]
     assert next_of((), Health(), 0.0, 0, "x") is None
+
+
+def test_an_upstream_that_is_not_configured_keeps_no_arm_well_and_none_free() -> None:
+    health = Health(failures=1, upstreams=("d",))
+    assert deployments.available(SPEC, health, 0.0)
+    assert [each.deployment for each in deployments.unserved([SPEC], health)] == ["a", "b", "c"]
+    health.begun(key_of("m", "d"))
+    assert deployments.full(SPEC, health)
+    health.failed(key_of("m", "d"), 0.0)
+    assert not deployments.available(SPEC, health, 1.0)
+    assert deployments.state(SPEC, health, 1.0) == "open"
+    assert deployments.state(SPEC, health, 5.0) == "half open"
 
 
 def test_records_of_before_are_written_as_they_were() -> None:
