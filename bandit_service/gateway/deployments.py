@@ -8,7 +8,7 @@ within it chance by weight; the chance hangs on the decision alone, so that it c
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandit_service.core import chance
@@ -54,12 +54,18 @@ def key_of(arm: str, deployment: str) -> str:
     return f"{arm}\n{deployment}"
 
 
-def served(spec: ArmSpec, health: Health) -> list[Target]:
-    """Those whose upstream is configured. An arm without deployments is asked where it says."""
+def served(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> list[Target]:
+    """Those whose upstream is configured, and is among these if any of the arm's is.
+
+    An arm without deployments is asked where it says, and so is one that a client names though none
+    of its deployments is among them.
+    """
     targets = targets_of(spec)
     if not spec.deployments:
         return targets
-    return [each for each in targets if health.serves(each.spec.upstream)]
+    there = [each for each in targets if health.serves(each.spec.upstream)]
+    near = there if among is None else [each for each in there if each.spec.upstream in among]
+    return near or there
 
 
 def next_of(
@@ -90,19 +96,21 @@ def next_of(
     return min(able, key=rank, default=None)
 
 
-def available(spec: ArmSpec, health: Health, now: float) -> bool:
-    """Whether the arm is not masked."""
+def available(
+    spec: ArmSpec, health: Health, now: float, among: Container[str] | None = None
+) -> bool:
+    """Whether the arm is not masked, at these upstreams if it is to be called there alone."""
     if not spec.deployments:
         return health.available(spec.id, now)
-    return any(health.available(each.key, now) for each in served(spec, health))
+    return any(health.available(each.key, now) for each in served(spec, health, among))
 
 
-def full(spec: ArmSpec, health: Health) -> bool:
+def full(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> bool:
     """Whether the arm, or each of its deployments, has as many calls under way as it may."""
     if health.full(spec.id, spec.max_running):
         return True
     return bool(spec.deployments) and all(
-        health.full(each.key, each.max_running) for each in served(spec, health)
+        health.full(each.key, each.max_running) for each in served(spec, health, among)
     )
 
 

@@ -520,6 +520,8 @@ async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
             "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}]),
             "BANDIT_UPSTREAMS": json.dumps(upstreams),
             "BANDIT_POLICY_NAME": "uniform",
+            "BANDIT_GATEWAY_BREAKER_FAILURES": "1",  # so that it is masked after the first
+            "BANDIT_GATEWAY_BREAKER_COOL_S": "60.0",
         }
         async with (
             serving(tmp_path / "var", models, **environ) as client,

@@ -120,6 +120,20 @@ def test_an_upstream_that_is_not_configured_keeps_no_arm_well_and_none_free() ->
     assert deployments.state(SPEC, health, 5.0) == "half open"
 
 
+def test_where_only_some_may_be_called_they_alone_say_whether_the_arm_answers() -> None:
+    health = Health(failures=1)
+    for name in "ab":
+        _failed(health, name)
+    assert deployments.available(SPEC, health, 1.0)
+    assert not deployments.available(SPEC, health, 1.0, ("a", "b"))
+    assert {each.deployment for each in served(SPEC, health, ("a", "b"))} == {"a", "b"}
+    health.begun(key_of("m", "d"))
+    assert deployments.full(SPEC, health, ("d",))
+    assert not deployments.full(SPEC, health, ("c", "d"))
+    named = served(SPEC, health, ("elsewhere",))
+    assert len(named) == 4, "a client names it, though nobody there signed"
+
+
 def test_records_of_before_are_written_as_they_were() -> None:
     plain = ArmSpec(id=ArmId("m"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
     assert set(msgspec.to_builtins(plain)) == {"id", "usd_per_mtok_in", "usd_per_mtok_out"}
