@@ -543,6 +543,44 @@ async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
             assert raw.headers["x-deployment"] == "two", "what is not signed may go anywhere"
 
 
+async def test_an_arm_is_masked_for_signed_thinking_where_the_signers_deployment_is(
+    tmp_path: Path, models: Path
+) -> None:
+    """Its other deployment answers, and cannot read it; another arm of the vendor can."""
+    (tmp_path / "key").write_text(dialects.KEY)
+    async with dialects.speaking() as (one, first), dialects.speaking() as (two, second):
+        upstreams = [
+            {"id": id, "kind": "anthropic", "base_url": url, "key_file": str(tmp_path / "key")}
+            for id, url in (("one", first), ("two", second))
+        ]
+        spare = _ARM | {"id": "spare", "upstream": "one"}
+        environ = {
+            "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}, spare]),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
+            "BANDIT_POLICY_NAME": "uniform",
+            "BANDIT_GATEWAY_BREAKER_FAILURES": "1",
+            "BANDIT_GATEWAY_BREAKER_COOL_S": "60.0",
+        }
+        async with (
+            serving(tmp_path / "var", models, **environ) as client,
+            anthropic.AsyncAnthropic(base_url=client.url, api_key="none", max_retries=0) as claude,
+        ):
+            await claude.messages.create(model="model", max_tokens=9, messages=HELLO)
+            thought = {"type": "thinking", "thinking": "Hm.", "signature": dialects.SIGNED}
+            said = [thought, {"type": "text", "text": "Hi"}]
+            turns: list[Any] = [*HELLO, {"role": "assistant", "content": said}, MORE]
+            one.overloaded.add("model")
+            with pytest.raises(anthropic.APIStatusError, match="gave no answer"):
+                await claude.messages.create(model="model", max_tokens=9, messages=turns)
+            asked = len(one.seen)
+            raw = await claude.messages.with_raw_response.create(
+                model="auto", max_tokens=9, messages=turns
+            )
+            assert raw.headers["x-arm"] == "spare"
+            assert len(one.seen) == asked + 1, "the masked deployment was not asked"
+            assert not two.seen
+
+
 async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
     tmp_path: Path, models: Path
 ) -> None:
