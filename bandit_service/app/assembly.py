@@ -26,6 +26,7 @@ from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
+from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
@@ -333,18 +334,21 @@ def _warn_of_hidden(world: World) -> None:
 def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
     """The gateway that answers requests of OpenAI's wire format."""
     chosen = settings.gateway
-    resources = Resources(
-        router,
-        Upstreams(
-            {each.spec.id: each for each in settings.upstreams},
-            telemetry.sent_again,
-            chosen.max_header_bytes,
-        ),
-        chosen,
-        Health(chosen.breaker_failures, chosen.breaker_cool_s),
-        Budgets(settings.budgets),
-        telemetry,
+    upstreams = Upstreams(
+        {each.spec.id: each for each in settings.upstreams},
+        telemetry.sent_again,
+        chosen.max_header_bytes,
     )
+    health = Health(chosen.breaker_failures, chosen.breaker_cool_s, upstreams=upstreams)
+    present = (record.spec for record in router.world.catalogue.present())
+    for target in deployments.unserved(present, health):
+        told = {"arm": target.spec.id, "deployment": target.deployment}
+        _log.warning(
+            "a deployment is never called: its upstream is not configured",
+            extra=told | {"upstream": target.spec.upstream},
+        )
+    budgets = Budgets(settings.budgets)
+    resources = Resources(router, upstreams, chosen, health, budgets, telemetry)
     return Gateway(resources, settings.judges, settings.duels)
 
 

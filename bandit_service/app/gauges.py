@@ -92,7 +92,7 @@ class ServiceGauges:
                 up[label] = min(state, up.get(label, state))
             for target in deployments.targets_of(spec) if spec.deployments else ():
                 at = self._telemetry.deployment_labels(spec.id, target.deployment)
-                state = _STATES[self._health.state(target.key, now)]
+                state = _STATES[deployments.state_at(target, self._health, now)]
                 each_up[at] = min(state, each_up.get(at, state))
         for labels in info:
             self._metrics.arm_info(*labels).set(1)

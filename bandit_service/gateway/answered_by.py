@@ -32,17 +32,22 @@ _PUBLISHER = re.compile(
 )
 
 
-def answered_by_other(spec: ArmSpec, upstream: UpstreamSpec, said: object) -> bool:
+def answered_by_other(
+    spec: ArmSpec, upstream: UpstreamSpec, said: object, arm: ArmSpec | None = None
+) -> bool:
     """Whether the answer is of another model than the arm's, by the name that the provider gives.
 
-    A file or a deployment of one's own is called as its owner likes, so that its name says nothing.
+    arm: with all of its deployments, if `spec` is called at one. Each of their names is of the same
+    model, since some providers answer with the name that the model has everywhere. A file or a
+    deployment of one's own is called as its owner likes, so that its name says nothing.
     """
     if not isinstance(said, str) or not said.strip():
         return False
     asked, told = spec.model or spec.id, said.strip()
     if told == asked or told in spec.aliases or ANY in spec.aliases or _own_names(upstream, told):
         return False
-    return not any(same_model(name, told) for name in (asked, *spec.aliases))
+    names = (asked, *spec.aliases, *(_names(arm) if arm is not None else ()))
+    return not any(same_model(name, told) for name in names)
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ import msgspec
 from bandit_service.core.errors import Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.client import Client, Reply
-from bandit_service.gateway.deployments import Target, in_order
+from bandit_service.gateway.deployments import Target, next_of, served
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
 from bandit_service.gateway.providers.anthropic import COUNT_PATH
 from bandit_service.gateway.request import Asked, forwarded, is_auto, model_of
@@ -37,7 +37,9 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
         return estimated
     own = forwarded(client.headers) | forwarded(client.headers, asked.front.OWN_HEADERS)
     last: Failed | None = None
-    for target in _targets(resources, spec):
+    id, tried = f"count {time.monotonic()}", list[str]()  # nothing hangs on it
+    while (target := _next(resources, spec, id, tried)) is not None:
+        tried.append(target.key)
         if resources.upstreams.spec(target.spec.upstream).kind != asked.kind:
             return estimated
         try:
@@ -49,10 +51,11 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
     raise upstream_error(spec.id, last) from None
 
 
-def _targets(resources: Resources, spec: ArmSpec) -> list[Target]:
-    """Where the arm is asked. Nothing hangs on it, so the time is chance enough."""
+def _next(resources: Resources, spec: ArmSpec, id: str, tried: list[str]) -> Target | None:
+    """Where the arm is asked now."""
     seed, now = resources.router.rules.explore.seed, time.monotonic()
-    return in_order(spec, resources.health, resources.upstreams, now, seed, f"count {now}")
+    targets = served(spec, resources.health)
+    return next_of(targets, resources.health, now, seed, id, tried=tried)
 
 
 async def _counted(

@@ -8,7 +8,7 @@ within it chance by weight; the chance hangs on the decision alone, so that it c
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandit_service.core import chance
@@ -54,24 +54,37 @@ def key_of(arm: str, deployment: str) -> str:
     return f"{arm}\n{deployment}"
 
 
-def in_order(
-    spec: ArmSpec,
+def served(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> list[Target]:
+    """Those whose upstream is configured, and is among these if any of the arm's is.
+
+    An arm without deployments is asked where it says, and so is one that a client names though none
+    of its deployments is among them.
+    """
+    targets = targets_of(spec)
+    if not spec.deployments:
+        return targets
+    there = [each for each in targets if health.serves(each.spec.upstream)]
+    near = there if among is None else [each for each in there if each.spec.upstream in among]
+    return near or there
+
+
+def next_of(
+    targets: Sequence[Target],
     health: Health,
-    upstreams: Container[str],
     now: float,
     seed: int,
     id: str,
     last: str = "",
-) -> list[Target]:
-    """The targets to be tried, first to last; at least one.
+    tried: Collection[str] = (),
+) -> Target | None:
+    """The target to be tried now; None if there is none.
 
     id: of the decision, which chance hangs on. last: the deployment that has the conversation; it
-    goes first while it answers. One that is masked or full is tried only if no other is there.
+    goes first while it answers. tried: keys of those that failed. Another one is tried after them
+    only if it answers and has room; the first is tried all the same if none of them does.
     """
-    targets = [each for each in targets_of(spec) if each.spec.upstream in upstreams]
-    if len(targets) < 2:
-        return targets
-    free = [each for each in targets if not health.full(each.key, each.max_running)]
+    left = [each for each in targets if each.key not in tried]
+    free = [each for each in left if not health.full(each.key, each.max_running)]
     ready = [each for each in free if health.available(each.key, now)]
 
     def rank(target: Target) -> tuple[bool, int, float]:
@@ -79,26 +92,44 @@ def in_order(
         u = chance.uniform(seed, f"{id} at {target.deployment}")
         return target.deployment != last, target.priority, -math.log1p(-u) / target.weight
 
-    return sorted(ready or free or targets, key=rank)
+    able = ready if tried else ready or free or left
+    return min(able, key=rank, default=None)
 
 
-def available(spec: ArmSpec, health: Health, now: float) -> bool:
-    """Whether the arm is not masked."""
+def available(
+    spec: ArmSpec, health: Health, now: float, among: Container[str] | None = None
+) -> bool:
+    """Whether the arm is not masked, at these upstreams if it is to be called there alone."""
     if not spec.deployments:
         return health.available(spec.id, now)
-    return any(health.available(each.key, now) for each in targets_of(spec))
+    return any(health.available(each.key, now) for each in served(spec, health, among))
 
 
-def full(spec: ArmSpec, health: Health) -> bool:
+def full(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> bool:
     """Whether the arm, or each of its deployments, has as many calls under way as it may."""
     if health.full(spec.id, spec.max_running):
         return True
     return bool(spec.deployments) and all(
-        health.full(each.key, each.max_running) for each in targets_of(spec)
+        health.full(each.key, each.max_running) for each in served(spec, health, among)
     )
 
 
 def state(spec: ArmSpec, health: Health, now: float) -> str:
     """closed, half open or open: that of the best deployment."""
-    states = {health.state(each.key, now) for each in targets_of(spec)}
+    states = {state_at(each, health, now) for each in targets_of(spec)}
     return next(each for each in ("closed", "half open", "open") if each in states)
+
+
+def state_at(target: Target, health: Health, now: float) -> str:
+    """The same of one target. One whose upstream is not configured is open for good."""
+    if target.deployment and not health.serves(target.spec.upstream):
+        return "open"
+    return health.state(target.key, now)
+
+
+def unserved(specs: Iterable[ArmSpec], health: Health) -> Iterator[Target]:
+    """The deployments whose upstream is not configured, though their arm may answer elsewhere."""
+    for spec in specs:
+        for each in targets_of(spec) if spec.deployments else ():
+            if not health.serves(each.spec.upstream):
+                yield each

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +27,7 @@ from bandit_service.gateway import spans
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
-from bandit_service.gateway.deployments import Target, in_order, targets_of
+from bandit_service.gateway.deployments import Target, next_of, served, targets_of
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import cost_usd, likely_usd
 from bandit_service.gateway.request import EMBEDDINGS
@@ -89,6 +89,7 @@ class Exchange:
         self._account = account
         self._started = 0.0
         self._ended = False
+        self._asking = True
 
     async def __aenter__(self) -> Self:
         self._account.reserve()
@@ -121,40 +122,71 @@ class Exchange:
     async def over(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` gives at the first deployment that answers. Raises what it did at the last.
 
-        An arm without deployments is asked once. One that refuses the request is followed by
-        another only if it says that it cannot do it, as others may be of another version.
+        An arm without deployments is asked once. After each failure the next one is chosen by what
+        is known then. One that refuses the request is followed by another only if it says that it
+        cannot do it, as others may be of another version, or if the place may be what refuses. A
+        refusal says more than a failure after it, so it is what is raised.
         """
-        targets = self._targets()
-        if not targets:  # the arm has changed since it was chosen
-            raise Failed("none of the upstreams of its deployments is configured")
-        for target in targets[:-1]:
-            self._begin_at(target)
-            try:
-                return await ask()
-            except Failed as failed:
-                await self._passed_over(target, failed)
-            except Rejected as rejected:
-                if not rejected.unsuited:
-                    raise
-                self._resources.health.refused(target.key)
-                self.at = None
-        self._begin_at(targets[-1])
-        return await ask()
-
-    def _targets(self) -> list[Target]:
         if not self.arm.deployments:
-            return targets_of(self.arm)
-        resources = self._resources
-        seed, now = resources.router.rules.explore.seed, time.monotonic()
-        last = self._last()
-        return in_order(self.arm, resources.health, resources.upstreams, now, seed, self._key, last)
+            self._begin_at(targets_of(self.arm)[0])
+            return await ask()
+        tried: list[str] = []
+        target, began = self._next(tried), time.monotonic()
+        if target is None:  # the arm has changed since it was chosen
+            raise Failed("none of the upstreams of its deployments is configured")
+        self._begin_at(target)
+        refused: list[tuple[Target, Rejected]] = []
+        while True:
+            tried.append(target.key)
+            self._started, self._asking = time.perf_counter(), True
+            try:
+                answer = await ask()
+            except Failed as failed:
+                following = self._next(tried, began)
+                if following is None and not refused:
+                    raise
+                await self._passed_over(target, failed, following)
+                if following is None:
+                    raise _first(refused) from None
+            except Rejected as rejected:
+                refused.append((target, rejected))
+                others = rejected.unsuited or rejected.of_place
+                following = self._next(tried, began) if others else None
+                if following is None:
+                    raise _first(refused) from None
+                self._resources.health.refused(target.key)
+                self._begin_at(following)
+            else:
+                self._answered_elsewhere(refused)
+                return answer
+            target = following
+
+    def _next(self, tried: Sequence[str], began: float = 0.0) -> Target | None:
+        """The deployment to be asked after these. None if no other answers and has room, or if the
+        arm was first asked, at `began`, longer ago than all may take. The second may always be
+        asked, since the first alone may have taken that long.
+        """
+        resources, targets, now = self._resources, self._places(), time.monotonic()
+        if len(tried) > 1 and now - began > self._total_s(targets):
+            return None
+        seed = resources.router.rules.explore.seed
+        return next_of(targets, resources.health, now, seed, self._key, self._last(), tried)
+
+    def _places(self) -> list[Target]:
+        """Where the arm may be called."""
+        return served(self.arm, self._resources.health)
+
+    def _total_s(self, targets: Sequence[Target]) -> float:
+        """For how long others are asked: as long as one call may take."""
+        spec = self._resources.upstreams.spec
+        return max((spec(each.spec.upstream).total_s for each in targets), default=0.0)
 
     def _last(self) -> str:
         """The deployment that has the conversation; "" if none has."""
         return ""
 
     def _begin_at(self, target: Target) -> None:
-        """A call begins; nothing is left of one that failed before, not even its time."""
+        """A call is to begin; nothing is left of one that failed before, not even its time."""
         self.spec = self.by = target.spec
         self.usage, self.other, self.received = None, "", None
         self.calls, self.raw = (), {}
@@ -163,13 +195,26 @@ class Exchange:
             self.at = target
             self._resources.health.begun(target.key)
 
-    async def _passed_over(self, target: Target, failed: Failed) -> None:
-        """A deployment failed and another one is asked: this says nothing about the arm."""
+    async def _passed_over(self, target: Target, failed: Failed, following: Target | None) -> None:
+        """A deployment failed and another one is asked, or had refused: the arm did not fail.
+
+        The other's place is taken at once, since others may want it while the cost is written down.
+        """
         self._deployment_failed(target, failed)
+        usd = cost_usd(failed.usage, self.priced)
         self.at = None
-        usd = cost_usd(failed.usage, self.spec)
+        if following is not None:
+            self._begin_at(following)
+        self._asking = False
         if usd:
             await self._resources.finish(self._account.book_apart(usd))
+
+    def _answered_elsewhere(self, refused: Sequence[tuple[Target, Rejected]]) -> None:
+        """Another deployment answered, so where a place may have refused, it did, and failed."""
+        for target, rejected in refused:
+            if rejected.of_place:
+                self._resources.health.begun(target.key)
+                self._deployment_failed(target, Failed(str(rejected), status=rejected.status))
 
     def _deployment_failed(self, target: Target, failed: Failed) -> None:
         resources = self._resources
@@ -254,12 +299,15 @@ class Exchange:
     def heard(self, model: object) -> None:
         """What the provider calls the model that answers."""
         upstream = self._resources.upstreams.spec(self.spec.upstream)
-        if not answered_by_other(self.spec, upstream, model):
+        if not answered_by_other(self.spec, upstream, model, self.arm):
             return
-        self.other = whole(str(model).strip())[:_LONGEST_NAME]
+        other = whole(str(model).strip())[:_LONGEST_NAME]
         present = [one.spec for one in self._resources.router.world.catalogue.present()]
         alike = [spec for spec in present if spec.kind == self.spec.kind]
-        self.by = arm_of(self.other, alike, self.spec.upstream)
+        by = arm_of(other, alike, self.spec.upstream)
+        if by is not None and by.id == self.arm.id:  # by a name that it was given meanwhile
+            return
+        self.other, self.by = other, by
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
         if (more := _seldom(self.spec.id)) is not None:
             told = {"arm": self.spec.id, "model": self.other, "more": more or None}
@@ -290,13 +338,22 @@ class Exchange:
         self.cost_usd = cost if booked else None
 
     async def failed(self, failed: Failed) -> None:
-        """The arm gave no answer."""
+        """The arm gave no answer; what the provider took for it all the same is booked."""
         self._ended = True
         self._unwell(failed)
-        self._account.release()
+        if usd := cost_usd(failed.usage, self.priced):
+            await self._settle(self._account.book(usd))
+        else:
+            self._account.release()
 
     async def left(self) -> None:
-        """The call was cancelled: its likely cost is booked, since the provider probably worked."""
+        """The call was cancelled: its likely cost is booked, since the provider probably worked.
+
+        Nothing is if it was cancelled between two deployments, where no provider works on it.
+        """
+        if not self._asking:
+            self._dropped()
+            return
         self._ended = True
         self._let_go()
         await self._settle(self._account.book(likely_usd(self.spec, self.size)))
@@ -335,7 +392,7 @@ class Exchange:
             return True
         self._deployment_failed(self.at, failed)
         health.left(self.arm.id)
-        others = (each for each in targets_of(self.arm) if each.key != self.at.key)
+        others = (each for each in self._places() if each.key != self.at.key)
         return not (begun and any(health.available(each.key, now) for each in others))
 
     def _keys(self) -> tuple[str, ...]:
@@ -351,3 +408,9 @@ class Exchange:
                 self._account.release()
 
         return await self._resources.finish(settled())
+
+
+def _first(refused: Sequence[tuple[Target, Rejected]]) -> Rejected:
+    """The first refusal that is about the request, or else the first."""
+    each_of = [rejected for _, rejected in refused]
+    return next((each for each in each_of if not each.of_place), each_of[0])

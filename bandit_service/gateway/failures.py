@@ -48,6 +48,14 @@ class Rejected(Exception):
         super().__init__(f"status {status}")
         self.status, self.body, self.unsuited = status, body, unsuited
 
+    @property
+    def of_place(self) -> bool:
+        """Whether it may be about where the model was asked: a firewall, a region without it.
+
+        A 403 may be about the content too. Which one it is, the other places tell.
+        """
+        return self.status == 403 and not self.unsuited
+
 
 def raise_for_error(answer: object) -> None:
     """Raise Rejected or Failed if an answer of status 200 reports an error.

@@ -7,6 +7,7 @@ closed ── `failures` in a row ──► open ── after a while ──► 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 
@@ -25,12 +26,18 @@ class Health:
     """The state of every arm, and of every deployment of one, that was ever called.
 
     failures: in a row until an arm is masked. cool_s: for how long, doubled up to max_cool_s.
+    upstreams: those that are configured, None for any; nothing answers at another one.
     """
 
     failures: int = 3
     cool_s: float = 5.0
     max_cool_s: float = 300.0
+    upstreams: Container[str] | None = None
     _arms: dict[str, _Arm] = field(default_factory=dict)
+
+    def serves(self, upstream: str) -> bool:
+        """Whether this upstream is configured."""
+        return self.upstreams is None or upstream in self.upstreams
 
     def available(self, id: str, now: float) -> bool:
         """Whether the arm is not masked; a masked one may be asked when it is due for a probe."""

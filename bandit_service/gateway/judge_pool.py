@@ -218,9 +218,8 @@ class JudgePool:
             self._require_room(arm)
             key = f"{decided.id} judged by {spec.id}"
             async with Exchange(self._resources, arm, size, account, "judge", key) as exchange:
-                async with asyncio.timeout(spec.timeout_s):
-                    answer = await exchange.over(lambda: exchange.whole(CHAT, body, {}))
-        except (Failed, Rejected, TimeoutError):
+                answer = await exchange.over(lambda: _within(spec, exchange.whole(CHAT, body, {})))
+        except (Failed, Rejected):
             self._telemetry.judged(spec.id, "failed")
             return None
         return judges.answer_text(answer) or ""
@@ -248,3 +247,12 @@ class JudgePool:
             return False
         quota.calls.append(now)
         return True
+
+
+async def _within(spec: JudgeSpec, call: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """What the call gives. Raises Failed if it takes longer than this judge waits."""
+    try:
+        async with asyncio.timeout(spec.timeout_s):
+            return await call
+    except TimeoutError:
+        raise Failed(f"no judgement within {spec.timeout_s:g} s", timeout=True) from None

@@ -15,13 +15,13 @@ from bandit_service.core.errors import ServiceError, UpstreamError
 from bandit_service.core.outcomes import Served, Signals
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
-from bandit_service.gateway.deployments import Target
+from bandit_service.gateway.deployments import Target, served
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.turns import MOST_CALLS, hashed, vendor_of
+from bandit_service.gateway.turns import MOST_CALLS, hashed
 from bandit_service.gateway.usage import counts_of, merged
 from policies import ArmId
 
@@ -112,12 +112,9 @@ class RoutedExchange(Exchange):
             self._resources.settings.sticky_s,
         )
 
-    def _targets(self) -> list[Target]:
-        targets, spec = super()._targets(), self._resources.upstreams.spec
-        if self._vendor is None:
-            return targets
-        signed = [each for each in targets if vendor_of(spec(each.spec.upstream)) == self._vendor]
-        return signed or targets
+    def _places(self) -> list[Target]:
+        resources = self._resources
+        return served(self.arm, resources.health, resources.upstreams.of_vendor(self._vendor))
 
     # --- how it ends
 
@@ -143,6 +140,9 @@ class RoutedExchange(Exchange):
         self._let_go()
         if by_client and not self.purpose:
             self._resources.telemetry.client_left()
+        if not self._asking:
+            self._account.release()
+            return
         if received is None:
             waited_s = self._latency_s(time.perf_counter(), None, cut=True)
             signals = Signals(latency_s=waited_s)

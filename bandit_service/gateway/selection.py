@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -114,7 +114,7 @@ class ArmSelector:
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
             spec = resources.router.world.arms[selection.decided.arm].spec
-            if not deployments.full(spec, resources.health):
+            if not deployments.full(spec, resources.health, self._among(selection.vendor)):
                 return selection
             # other requests took its last place meanwhile
 
@@ -238,7 +238,7 @@ class ArmSelector:
             if refused := unsuited.get(named[0]):
                 raise refused
             _, vendor = self._signer(request, turn, specs)
-            return _Offer(self._with_room(named, specs), "direct", vendor=vendor)
+            return _Offer(self._with_room(named, specs, vendor), "direct", vendor=vendor)
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
         if ids and all(id in unsuited for id in ids):
             raise unsuited[ids[0]]
@@ -268,9 +268,11 @@ class ArmSelector:
                 reason = reason or ("signed_thinking" if barred else "")
             if request.in_loop and turn.before in ids and not duel_of:
                 barred |= {id: _IN_LOOP for id in ids if id != turn.before}
-                return _Offer(self._with_room([turn.before], specs), "tool_loop", barred, vendor)
-        ids, now, health = self._with_room(ids, specs), time.monotonic(), self._resources.health
-        answering = [id for id in ids if deployments.available(specs[id], health, now)]
+                free = self._with_room([turn.before], specs, vendor)
+                return _Offer(free, "tool_loop", barred, vendor)
+        ids, among = self._with_room(ids, specs, vendor), self._among(vendor)
+        health, now = self._resources.health, time.monotonic()
+        answering = [id for id in ids if deployments.available(specs[id], health, now, among)]
         return _Offer(answering or ids, reason, barred, vendor)
 
     def _signer(
@@ -301,10 +303,19 @@ class ArmSelector:
             if all(vendor_of(spec(each.upstream)) != signed for each in self._calls(specs[id]))
         }
 
-    def _with_room(self, ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]) -> list[str]:
+    def _among(self, vendor: tuple[str, str] | None) -> Container[str] | None:
+        """The upstreams that may be called, None for any: a vendor reads what it signed alone."""
+        return self._resources.upstreams.of_vendor(vendor)
+
+    def _with_room(
+        self,
+        ids: Sequence[str],
+        specs: Mapping[str, ev.ArmSpec],
+        vendor: tuple[str, str] | None,
+    ) -> list[str]:
         """The arms that may be called once more. Raises Busy if there are none."""
-        health = self._resources.health
-        free = [id for id in ids if not deployments.full(specs[id], health)]
+        health, among = self._resources.health, self._among(vendor)
+        free = [id for id in ids if not deployments.full(specs[id], health, among)]
         if not free:
             raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
         return free

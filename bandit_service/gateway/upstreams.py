@@ -12,7 +12,7 @@ import asyncio
 import io
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -33,6 +33,7 @@ from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
+from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
 from bandit_service.parsing.inputs import json_of
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
@@ -87,6 +88,12 @@ class Upstreams:
     def spec(self, id: str) -> UpstreamSpec:
         """One provider's settings."""
         return self._upstreams[id].spec
+
+    def of_vendor(self, vendor: tuple[str, str] | None) -> Container[str] | None:
+        """Those that can read what this vendor signed; None, which is any, without one."""
+        if vendor is None:
+            return None
+        return {id for id, each in self._upstreams.items() if vendor_of(each.spec) == vendor}
 
     def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
         """What of these arms, each of which has an upstream here, a request suits.

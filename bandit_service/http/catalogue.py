@@ -129,7 +129,7 @@ def _health_of(spec: ArmSpec, health: Health) -> ArmHealth | UnsetType:
             DeploymentHealth(
                 id=target.deployment,
                 upstream=target.spec.upstream,
-                state=health.state(target.key, now),
+                state=deployments.state_at(target, health, now),
                 running=running,
                 failures=failures,
             )

@@ -247,7 +247,7 @@ class Shown:
             return []
         now = time.monotonic()
         return [
-            {"id": each.deployment, "state": self.health.state(each.key, now)}
+            {"id": each.deployment, "state": deployments.state_at(each, self.health, now)}
             for each in deployments.targets_of(spec)
         ]
 

@@ -30,6 +30,7 @@ class Provider:
         self.cancelled = asyncio.Event()
         self.finish = asyncio.Event()  # ends what is endless
         self.says = ""  # in place of its usual answer
+        self.calls_it = ""  # the model, in place of the name that it was asked by
         self.judge: Callable[[str], str] | None = None
         self.url = ""
 
@@ -76,6 +77,9 @@ class Provider:
                 return web.Response()
             case "never":
                 await self._never()
+            case "500 at the end":
+                await self.finish.wait()
+                return web.json_response({}, status=500)
             case "not json":
                 return web.Response(text="<html>", content_type="text/html")
             case "billed failure":
@@ -83,10 +87,17 @@ class Provider:
                 return web.json_response(told)
             case "no choices":
                 return web.json_response({"ok": True})
+            case "no choices, billed":
+                return web.json_response({"object": "chat.completion", "usage": _USAGE})
             case "rejected":
                 error = {"message": "bad tool", "type": "invalid_request_error", "param": "tools",
                          "code": "bad"}  # fmt: skip
                 return web.json_response({"error": error}, status=400)
+            case "unsuited":
+                code = {"message": "too long", "code": "context_length_exceeded"}
+                return web.json_response({"error": code}, status=400)
+            case "403":
+                return web.json_response({}, status=403)
             case "500" | "429" | "529" | "401" | "402" | "404":
                 return web.json_response({}, status=int(how), headers={"Retry-After": "7"})
         if body.get("stream"):
@@ -115,7 +126,8 @@ class Provider:
         choice = {"index": 0, "message": message, "text": "once", "finish_reason": "stop",
                   "logprobs": None}  # fmt: skip
         return {
-            "id": "theirs", "object": "chat.completion", "created": 1, "model": body["model"],
+            "id": "theirs", "object": "chat.completion", "created": 1,
+            "model": self.calls_it or body["model"],
             "choices": [choice], "usage": _USAGE, "x_new_field": {"kept": 1.5},
         }  # fmt: skip
 

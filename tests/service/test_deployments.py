@@ -73,17 +73,24 @@ async def deployed(
     more: Sequence[dict[str, Any]] = (),
     refuses: bool = False,
     breaker: tuple[int, float] = (3, 5.0),
+    first_byte_s: float = 1.0,
+    total_s: float = 600.0,
     **environ: str,
 ) -> AsyncIterator[Deployed]:
     """more: arms beside it. refuses: nobody listens where `one` should be. breaker: failures in a
-    row, and seconds.
+    row, and seconds. first_byte_s: of `one`. total_s: of both.
     """
     async with a_provider() as one, a_provider() as two:
         urls = {"one": one.url, "two": two.url}
         if refuses:
             urls["one"] = "http://127.0.0.1:1/v1"
         upstreams = [
-            {"id": id, "base_url": url, "first_byte_s": 1.0 if id == "one" else 600.0}
+            {
+                "id": id,
+                "base_url": url,
+                "first_byte_s": first_byte_s if id == "one" else 600.0,
+                "total_s": total_s,
+            }
             for id, url in urls.items()
         ]
         arms = [_ARM | {"deployments": list(deployments)}, *more]
@@ -273,6 +280,24 @@ async def test_each_deployment_has_its_price_and_its_name_of_the_model(
         assert float(headers["x-cost-usd"]) == pytest.approx(COST)
 
 
+@pytest.mark.parametrize("says", ["model-2026-01-01", "openai/Model", "model-us"])
+async def test_a_deployment_that_calls_the_model_as_others_do_has_its_own_price(
+    tmp_path: Path, models: Path, says: str
+) -> None:
+    """It is the arm's model under another name, and no other arm's."""
+    dear = {"upstream": "one", "model": "model-eu", "usd_per_mtok_out": 40.0}
+    cheap = {"upstream": "two", "model": "model-us", "priority": 1}
+    async with deployed(tmp_path, models, (dear, cheap)) as it:
+        it.one.calls_it = says
+        _, headers, _ = await it.ask()
+        assert headers["x-deployment"] == "one"
+        assert "x-answered-model" not in headers
+        assert float(headers["x-cost-usd"]) == pytest.approx(COST + 100 * 36.0 / 1e6)
+        _, decided = await it.client.get(f"/v1/decisions/{headers['x-decision-id']}")
+        assert "answered_by" not in decided
+        assert await it.metric("bandit_answered_by_other_model_total") == 0.0
+
+
 async def test_a_full_deployment_is_passed_by(tmp_path: Path, models: Path) -> None:
     narrow = ({"upstream": "two", "max_running": 1}, {"upstream": "one", "priority": 1})
     async with deployed(tmp_path, models, narrow) as it:
@@ -284,6 +309,51 @@ async def test_a_full_deployment_is_passed_by(tmp_path: Path, models: Path) -> N
             assert (await it.ask())[1]["x-deployment"] == "one"
             it.two.finish.set()
             await first.read()
+
+
+async def test_what_happens_while_a_deployment_is_waited_for_counts_for_the_next(
+    tmp_path: Path, models: Path
+) -> None:
+    """The second fills up and the third is masked while the first does not answer."""
+    four: list[dict[str, Any]] = [
+        {"upstream": "one", "id": "first"},
+        {"upstream": "two", "id": "narrow", "model": "narrow", "max_running": 1, "priority": 1},
+        {"upstream": "two", "id": "masked", "model": "masked", "priority": 2},
+        {"upstream": "two", "id": "last", "model": "last", "priority": 3},
+    ]
+    async with deployed(tmp_path, models, four, first_byte_s=600.0) as it:
+        it.one.behaviour["model"] = "500 at the end"
+        it.two.behaviour |= {"narrow": "endless", "masked": "429"}
+        waiting = asyncio.create_task(it.ask())
+
+        async def asked() -> bool:
+            return bool(it.one.seen)
+
+        await until(asked)
+        it.one.behaviour["model"] = "500"
+        url = f"{it.client.url}/v1/chat/completions"
+        told = {"model": "auto", "messages": HELLO, "stream": True}
+        async with it.client.session.post(url, json=told) as first:
+            assert first.headers["x-deployment"] == "narrow"
+            assert (await it.ask())[1]["x-deployment"] == "last"
+            it.one.finish.set()
+            assert (await waiting)[1]["x-deployment"] == "last"
+            it.two.finish.set()
+            await first.read()
+        assert [each["model"] for each in it.two.seen] == ["narrow", "masked", "last", "last"]
+
+
+async def test_no_third_is_asked_once_a_whole_call_s_time_has_passed(
+    tmp_path: Path, models: Path
+) -> None:
+    three = [{"upstream": "one", "id": f"d{i}", "priority": i} for i in range(3)]
+    async with deployed(tmp_path, models, three, total_s=0.2) as it:
+        it.one.behaviour["model"] = "never"
+        assert (await it.ask())[0] == 504
+        assert len(it.one.seen) == 2
+        it.one.behaviour["model"] = "500"
+        assert (await it.ask())[0] == 500
+        assert len(it.one.seen) == 5, "those that fail at once are all asked"
 
 
 async def test_an_arm_is_full_where_each_deployment_is(tmp_path: Path, models: Path) -> None:
@@ -319,6 +389,45 @@ async def test_a_refusal_that_is_about_the_request_asks_no_other(
         assert it.calls() == (1, 0)
         assert headers["x-deployment"] == "one"
         assert (await it.health())["one"]["failures"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_place_that_refuses_what_another_answers_has_failed(
+    tmp_path: Path, models: Path, stream: bool
+) -> None:
+    async with deployed(tmp_path, models, breaker=_SLOW) as it:
+        it.one.behaviour["model"] = "403"
+        status, headers, _ = await it.ask(stream=stream)
+        assert (status, headers["x-deployment"]) == (200, "two")
+        assert set(await signals_of(it.client, headers["x-decision-id"])) == {
+            "cost_usd",
+            "latency_s",
+        }
+        health = await it.health()
+        assert (health["arm"], health["one"]["state"], health["one"]["running"]) == (
+            "closed",
+            "open",
+            0,
+        )
+        assert it.world.arms[ArmId("model")].weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [("403", "403", 403), ("unsuited", "500", 400), ("403", "500", 403), ("403", "rejected", 400)],
+)
+async def test_a_refusal_is_told_if_no_deployment_answers(
+    tmp_path: Path, models: Path, first: str, second: str, status: int
+) -> None:
+    async with deployed(tmp_path, models, breaker=_SLOW) as it:
+        it.one.behaviour["model"], it.two.behaviour["model"] = first, second
+        assert (await it.ask())[0] == status
+        assert it.calls() == (1, 1)
+        health = await it.health()
+        assert (health["arm"], health["one"]["state"]) == ("closed", "closed")
+        assert health["two"]["state"] == ("open" if second == "500" else "closed")
+        assert health["one"]["running"] == health["two"]["running"] == 0
+        assert it.world.arms[ArmId("model")].weight == 0.0, "nothing is learned"
 
 
 async def test_embeddings_and_judges_have_deployments_too(tmp_path: Path, models: Path) -> None:
@@ -411,6 +520,8 @@ async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
             "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}]),
             "BANDIT_UPSTREAMS": json.dumps(upstreams),
             "BANDIT_POLICY_NAME": "uniform",
+            "BANDIT_GATEWAY_BREAKER_FAILURES": "1",  # so that it is masked after the first
+            "BANDIT_GATEWAY_BREAKER_COOL_S": "60.0",
         }
         async with (
             serving(tmp_path / "var", models, **environ) as client,
@@ -432,6 +543,44 @@ async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
             assert raw.headers["x-deployment"] == "two", "what is not signed may go anywhere"
 
 
+async def test_an_arm_is_masked_for_signed_thinking_where_the_signers_deployment_is(
+    tmp_path: Path, models: Path
+) -> None:
+    """Its other deployment answers, and cannot read it; another arm of the vendor can."""
+    (tmp_path / "key").write_text(dialects.KEY)
+    async with dialects.speaking() as (one, first), dialects.speaking() as (two, second):
+        upstreams = [
+            {"id": id, "kind": "anthropic", "base_url": url, "key_file": str(tmp_path / "key")}
+            for id, url in (("one", first), ("two", second))
+        ]
+        spare = _ARM | {"id": "spare", "upstream": "one"}
+        environ = {
+            "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}, spare]),
+            "BANDIT_UPSTREAMS": json.dumps(upstreams),
+            "BANDIT_POLICY_NAME": "uniform",
+            "BANDIT_GATEWAY_BREAKER_FAILURES": "1",
+            "BANDIT_GATEWAY_BREAKER_COOL_S": "60.0",
+        }
+        async with (
+            serving(tmp_path / "var", models, **environ) as client,
+            anthropic.AsyncAnthropic(base_url=client.url, api_key="none", max_retries=0) as claude,
+        ):
+            await claude.messages.create(model="model", max_tokens=9, messages=HELLO)
+            thought = {"type": "thinking", "thinking": "Hm.", "signature": dialects.SIGNED}
+            said = [thought, {"type": "text", "text": "Hi"}]
+            turns: list[Any] = [*HELLO, {"role": "assistant", "content": said}, MORE]
+            one.overloaded.add("model")
+            with pytest.raises(anthropic.APIStatusError, match="gave no answer"):
+                await claude.messages.create(model="model", max_tokens=9, messages=turns)
+            asked = len(one.seen)
+            raw = await claude.messages.with_raw_response.create(
+                model="auto", max_tokens=9, messages=turns
+            )
+            assert raw.headers["x-arm"] == "spare"
+            assert len(one.seen) == asked + 1, "the masked deployment was not asked"
+            assert not two.seen
+
+
 async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
     tmp_path: Path, models: Path
 ) -> None:
@@ -444,6 +593,86 @@ async def test_what_a_failed_call_cost_is_booked_and_is_not_the_arms(
         _, rows = await it.client.get("/v1/budgets")
         assert rows["budgets"][0]["spent_usd"] == pytest.approx(2 * COST)
         assert rows["budgets"][0]["held_usd"] == 0.0
+
+
+async def test_a_deployment_without_an_upstream_does_not_stand_in_for_one_that_fails(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The configuration has changed since the API put the arm."""
+    async with a_provider() as two:
+        at = {id: {"id": id, "base_url": two.url} for id in ("one", "two")}
+        environ = {"BANDIT_ARMS": "[]", "BANDIT_POLICY_NAME": "epsilon_greedy"}
+        before = environ | {"BANDIT_UPSTREAMS": json.dumps(list(at.values()))}
+        async with serving(tmp_path / "var", models, **before) as client:
+            arm = _ARM | {"deployments": list(_ONE_THEN_TWO)}
+            assert (await client.call("PUT", "/v1/arms/model", arm))[0] in (200, 201)
+        after = environ | {"BANDIT_UPSTREAMS": json.dumps([at["two"]])}
+        async with opened(tmp_path / "var", models, **after) as (client, world):
+            assert "a deployment is never called: its upstream is not configured" in caplog.text
+            it = Deployed(client, two, two, world)
+            health = await it.health()
+            assert [health[id]["state"] for id in ("one", "two")] == ["open", "closed"]
+            two.behaviour["model"] = "half"
+            _, headers, _ = await it.ask(stream=True)
+            signals = await signals_of(client, headers["x-decision-id"], 1)
+            assert signals["quality"] == 0.0, "no other deployment answers"
+
+
+async def test_vectors_that_cannot_be_used_are_paid_at_every_deployment(
+    tmp_path: Path, models: Path
+) -> None:
+    budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
+    embedder = {"id": "e", "kind": "embedding", "dimensions": 2, "deployments": _ONE_THEN_TWO}
+    async with deployed(tmp_path, models, more=[_ARM | embedder], BANDIT_BUDGETS=budgets) as it:
+        it.one.behaviour["e"] = it.two.behaviour["e"] = "long vector"
+        url, asked = f"{it.client.url}/v1/embeddings", {"model": "e", "input": "x"}
+        async with it.client.session.post(url, json=asked) as answer:
+            assert answer.status == 502
+        assert it.calls() == (1, 1)
+        _, rows = await it.client.get("/v1/budgets")
+        assert rows["budgets"][0]["spent_usd"] == pytest.approx(2 * 1.0 / 1e6)
+        assert rows["budgets"][0]["held_usd"] == 0.0
+
+
+async def test_a_judge_goes_on_from_a_deployment_that_hangs(tmp_path: Path, models: Path) -> None:
+    critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
+    judge = {"id": "grader", "kind": "llm", "arm": "critic", "timeout_s": 0.5}
+    async with deployed(
+        tmp_path,
+        models,
+        more=[critic],
+        breaker=_SLOW,
+        first_byte_s=600.0,
+        BANDIT_JUDGES=json.dumps([judge]),
+    ) as it:
+        it.one.behaviour["critic"] = "never"
+        it.two.judge = lambda _: '{"score": 8}'
+        _, headers, _ = await it.ask()
+        signals = await signals_of(it.client, headers["x-decision-id"], 3)
+        assert signals["quality"] == 0.8
+        labels = 'arm="critic",deployment="one",kind="timeout"'
+        assert await it.metric(f"bandit_deployment_failures_total{{{labels}}}") == 1.0
+        up = 'bandit_deployment_up{arm="critic",deployment="one"}'
+        assert await it.metric(up) == 0.0
+
+
+async def test_a_judgement_that_cannot_be_used_is_paid(tmp_path: Path, models: Path) -> None:
+    budgets = json.dumps([{"scope": "service", "per": "day", "usd": 100.0}])
+    critic = _ARM | {"id": "critic", "kind": "judge", "deployments": list(_ONE_THEN_TWO)}
+    judges = json.dumps([{"id": "grader", "kind": "llm", "arm": "critic"}])
+    async with deployed(
+        tmp_path, models, more=[critic], BANDIT_JUDGES=judges, BANDIT_BUDGETS=budgets
+    ) as it:
+        it.one.behaviour["critic"] = it.two.behaviour["critic"] = "no choices, billed"
+        assert (await it.ask())[0] == 200
+
+        async def paid() -> bool:
+            _, rows = await it.client.get("/v1/budgets")
+            return bool(rows["budgets"][0]["spent_usd"] > 2.5 * COST)
+
+        await until(paid)
+        _, rows = await it.client.get("/v1/budgets")
+        assert rows["budgets"][0]["spent_usd"] == pytest.approx(3 * COST)
 
 
 _WRONG: list[tuple[dict[str, Any], str]] = [

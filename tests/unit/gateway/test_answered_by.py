@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.deployments import called_at
+from bandit_service.core.events import ArmSpec, Deployment
 from bandit_service.gateway.answered_by import answered_by_other, arm_of, same_model
 from bandit_service.settings.upstreams import UpstreamSpec
 from policies import ArmId
@@ -63,6 +64,16 @@ def test_an_alias_and_names_of_ones_own_are_no_other() -> None:
     azure = UpstreamSpec(id="p", base_url="https://mine.openai.azure.com/openai/deployments/d")
     assert not answered_by_other(SPEC, azure, "gpt-y"), "a deployment is called as one likes"
     assert not answered_by_other(SPEC, UPSTREAM, "/models/x.Q4.GGUF")
+
+
+def test_every_name_of_its_deployments_is_the_arms() -> None:
+    us = Deployment(upstream="p", model="gpt-x-us", usd_per_mtok_in=2.0)
+    eu = Deployment(upstream="q", model="mine")
+    arm = msgspec.structs.replace(SPEC, upstream="", deployments=(us, eu))
+    at = called_at(arm, us)
+    for said in ("gpt-x-us", "gpt-x", "gpt-x-2026-01-01", "publisher/mine"):
+        assert not answered_by_other(at, UPSTREAM, said, arm)
+    assert answered_by_other(at, UPSTREAM, "gpt-x-mini", arm)
 
 
 def test_the_arm_of_another_model_is_that_of_the_same_provider_first() -> None:

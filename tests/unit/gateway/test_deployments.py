@@ -10,11 +10,10 @@ import pytest
 from bandit_service.core import events as ev
 from bandit_service.core.events import ArmSpec, Deployment
 from bandit_service.gateway import deployments
-from bandit_service.gateway.deployments import in_order, key_of, targets_of
+from bandit_service.gateway.deployments import key_of, next_of, served, targets_of
 from bandit_service.gateway.health import Health
 from policies import ArmId
 
-UPSTREAMS = ("a", "b", "c", "d")
 SPEC = ArmSpec(
     id=ArmId("m"),
     usd_per_mtok_in=1.0,
@@ -29,7 +28,14 @@ SPEC = ArmSpec(
 
 
 def _order(health: Health, id: str = "x", last: str = "", now: float = 0.0) -> list[str]:
-    return [each.deployment for each in in_order(SPEC, health, UPSTREAMS, now, 0, id, last)]
+    """As they are asked one after another, if each of them fails and nothing else happens."""
+    order: list[str] = []
+    while True:
+        tried, targets = [key_of("m", each) for each in order], served(SPEC, health)
+        target = next_of(targets, health, now, 0, id, last, tried)
+        if target is None:
+            return order
+        order.append(target.deployment)
 
 
 def _failed(health: Health, name: str, now: float = 0.0, retry_after_s: float = 0.0) -> None:
@@ -40,7 +46,8 @@ def _failed(health: Health, name: str, now: float = 0.0, retry_after_s: float = 
 def test_an_arm_without_deployments_is_its_own_and_only_target() -> None:
     spec = msgspec.structs.replace(SPEC, deployments=(), upstream="a")
     assert targets_of(spec) == [deployments.Target(spec, "m")]
-    assert in_order(spec, Health(), UPSTREAMS, 0.0, 0, "x") == targets_of(spec)
+    assert served(spec, Health(upstreams=())) == targets_of(spec)
+    assert next_of(targets_of(spec), Health(), 0.0, 0, "x") == targets_of(spec)[0]
 
 
 def test_priority_goes_first_and_weight_within_it() -> None:
@@ -65,7 +72,10 @@ def test_what_is_masked_is_tried_only_where_nothing_else_is_there() -> None:
         _failed(health, name)
     assert not deployments.available(SPEC, health, 1.0)
     assert deployments.state(SPEC, health, 1.0) == "open"
-    assert sorted(_order(health)[:2]) == ["a", "b"]
+    assert len(_order(health)) == 1, (
+        "a masked one is asked if none else is there, and then no other"
+    )
+    assert _order(health)[0] in ("a", "b")
     assert deployments.state(SPEC, health, 5.0) == "half open"
 
 
@@ -94,8 +104,34 @@ def test_a_full_one_is_passed_by_and_the_arm_is_full_where_all_are() -> None:
 
 
 def test_an_upstream_that_is_not_configured_is_left_out() -> None:
-    found = in_order(SPEC, Health(), ("c",), 0.0, 0, "x")
-    assert [each.deployment for each in found] == ["c"]
+    assert [each.deployment for each in served(SPEC, Health(upstreams=("c",)))] == ["c"]
+    assert next_of((), Health(), 0.0, 0, "x") is None
+
+
+def test_an_upstream_that_is_not_configured_keeps_no_arm_well_and_none_free() -> None:
+    health = Health(failures=1, upstreams=("d",))
+    assert deployments.available(SPEC, health, 0.0)
+    assert [each.deployment for each in deployments.unserved([SPEC], health)] == ["a", "b", "c"]
+    health.begun(key_of("m", "d"))
+    assert deployments.full(SPEC, health)
+    health.failed(key_of("m", "d"), 0.0)
+    assert not deployments.available(SPEC, health, 1.0)
+    assert deployments.state(SPEC, health, 1.0) == "open"
+    assert deployments.state(SPEC, health, 5.0) == "half open"
+
+
+def test_where_only_some_may_be_called_they_alone_say_whether_the_arm_answers() -> None:
+    health = Health(failures=1)
+    for name in "ab":
+        _failed(health, name)
+    assert deployments.available(SPEC, health, 1.0)
+    assert not deployments.available(SPEC, health, 1.0, ("a", "b"))
+    assert {each.deployment for each in served(SPEC, health, ("a", "b"))} == {"a", "b"}
+    health.begun(key_of("m", "d"))
+    assert deployments.full(SPEC, health, ("d",))
+    assert not deployments.full(SPEC, health, ("c", "d"))
+    named = served(SPEC, health, ("elsewhere",))
+    assert len(named) == 4, "a client names it, though nobody there signed"
 
 
 def test_records_of_before_are_written_as_they_were() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
+from bandit_service.core.events import Deployment
 from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.deployments import key_of
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.health import Health
@@ -17,11 +21,17 @@ from bandit_service.gateway.money import likely_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings.upstreams import UpstreamSpec
 from tests.unit.gateway.test_money import PLAIN
 
 SIZE = Size(prompt=100, limit=None, answers=1)
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10}
 COST = (100 * 2 + 10 * 8) / 1e6
+DEPLOYED = msgspec.structs.replace(
+    PLAIN,
+    upstream="",
+    deployments=(Deployment(upstream="p"), Deployment(upstream="q", priority=1)),
+)
 LIKELY = likely_usd(PLAIN, SIZE)
 
 
@@ -31,6 +41,7 @@ class Account:
 
     notes: list[str | float] = field(default_factory=list)
     slow: asyncio.Event | None = None
+    waits: bool = False
 
     def reserve(self) -> None:
         self.notes.append("reserve")
@@ -40,6 +51,7 @@ class Account:
 
     async def book(self, usd: float) -> bool:
         if self.slow is not None:
+            self.waits = True
             await self.slow.wait()
         self.notes.append(usd)
         return True
@@ -53,6 +65,22 @@ def resources() -> Resources:
     none: Any = None
     health = Health(failures=1)
     return Resources(none, none, GatewaySettings(), health, Budgets(), none)
+
+
+def deployed_resources() -> Resources:
+    """Those that a call of an arm with deployments needs, at two upstreams."""
+    at = {id: UpstreamSpec(id=id, base_url="http://127.0.0.1:9") for id in ("p", "q")}
+
+    class Upstreams(dict[str, UpstreamSpec]):
+        def spec(self, id: str) -> UpstreamSpec:
+            return self[id]
+
+    explore = SimpleNamespace(explore=SimpleNamespace(seed=0))
+    router: Any = SimpleNamespace(rules=explore)
+    telemetry: Any = SimpleNamespace(deployment_failed=lambda *_: None)
+    upstreams: Any = Upstreams(at)
+    health = Health(failures=1)
+    return Resources(router, upstreams, GatewaySettings(), health, Budgets(), telemetry)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +114,18 @@ async def test_a_call_settles_once_however_it_ends(
     assert exchange.cost_usd == (pytest.approx(COST) if error is None else None)
 
 
+async def test_what_a_call_cost_that_failed_is_booked_once() -> None:
+    account, parts = Account(), resources()
+    failed = Failed("the answer has no choices")
+    failed.usage = USAGE
+    with pytest.raises(Failed):
+        async with Exchange(parts, PLAIN, SIZE, account):
+            raise failed
+    assert account.notes == ["reserve", pytest.approx(COST), "release"]
+    assert not parts.health.full(PLAIN.id, 1)
+    assert not parts.health.available(PLAIN.id, 0.0)
+
+
 async def test_an_ending_within_the_call_is_the_only_one() -> None:
     account = Account()
 
@@ -97,6 +137,39 @@ async def test_an_ending_within_the_call_is_the_only_one() -> None:
     with pytest.raises(RuntimeError):
         await call()
     assert account.notes == ["reserve", pytest.approx(COST), "release"]
+
+
+async def test_a_cancel_between_two_deployments_books_what_the_first_cost_alone() -> None:
+    account, parts = Account(slow=asyncio.Event()), deployed_resources()
+    failed = Failed("overloaded")
+    failed.usage = USAGE
+    asked: list[str] = []
+
+    async def call() -> None:
+        async with Exchange(parts, DEPLOYED, SIZE, account) as exchange:
+
+            async def ask() -> None:
+                asked.append(exchange.deployment)
+                raise failed
+
+            await exchange.over(ask)
+
+    task = asyncio.create_task(call())
+    while not account.waits:
+        await asyncio.sleep(0)
+    task.cancel()
+    assert account.slow is not None
+    account.slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await parts.finished()
+    assert asked == ["p"]
+    assert [each for each in account.notes if each != "reserve"] in (
+        ["release", pytest.approx(COST)],
+        [pytest.approx(COST), "release"],
+    )
+    for key in (DEPLOYED.id, key_of(DEPLOYED.id, "p"), key_of(DEPLOYED.id, "q")):
+        assert not parts.health.full(key, 1)
 
 
 async def test_a_cost_is_booked_even_if_its_call_is_cancelled_meanwhile() -> None:
