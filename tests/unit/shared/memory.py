@@ -101,8 +101,9 @@ class MemoryShared:
             self._put(entries, settled, lease)
         if done is not None:
             raise Unsure("no answer")
+        last = Offset(len(self.engine.records))
         await asyncio.sleep(0)
-        return Offset(len(self.engine.records))
+        return last
 
     def _put(self, entries: Sequence[Entry], settled: float, lease: Lease | None) -> None:
         member, records = self._member(), self.engine.records

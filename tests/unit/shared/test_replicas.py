@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from policies import ArmId
-from store import Corrupt, Full, Outdated, Record, Unsure
+from store import Corrupt, Full, Offset, Outdated, Record, Unsure
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -400,6 +400,25 @@ async def test_what_a_failover_lost_unapplied_is_appended_again_without_a_restar
     await same(one, other)
     assert [event.id for event in _events(one, ev.Decided)] == [before, *ids]
     assert len(_events(one, ev.Rewarded)) == 4
+    assert not one.writer._appender.sent
+
+
+async def test_what_is_applied_before_its_append_is_answered_is_kept_no_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    put = one.shared.append
+
+    async def slowly(*given: Any) -> Offset:
+        last = await put(*given)
+        await _until(lambda: one.writer.seen >= last)  # it is read on another connection
+        return last
+
+    monkeypatch.setattr(one.shared, "append", slowly)
+    for i in range(3):
+        assert await one.reward(await one.decide(i)) == "accepted"
+    await one.writer._appender.empty.wait()
+    assert len(_events(one, ev.Rewarded)) == 3
     assert not one.writer._appender.sent
 
 
