@@ -211,7 +211,8 @@ class Running:
         self._path.mkdir(exist_ok=True)
         checkpoint = Checkpoint(self._path / "replica.json", "main")
         self.name = checkpoint.name
-        link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
+        copy = MemoryLog()
+        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
         chosen: dict[str, Any] = {
@@ -230,7 +231,7 @@ class Running:
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(
             world,
-            MemoryLog(),
+            copy,
             telemetry,
             link,
             self.spool,
