@@ -270,7 +270,7 @@ class PostgresLog:
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset
     ) -> tuple[Offset, bytes] | None:
-        """Part by part on a connection of its own."""
+        """In one transaction on a connection of its own."""
         async with self._apart() as ask:
             return await shared_snapshots.newest(ask, self.name, key, after, upto)
 

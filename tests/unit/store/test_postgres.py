@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from store import (
     Unsure,
 )
 from store._postgres_hosts import Host, hosts_of
+from store._postgres_snapshots import newest
 from store.postgres import PostgresLog
 from tests.shared_log import Synchronous
 
@@ -215,6 +217,44 @@ async def test_a_snapshot_is_kept_whole_and_the_newest_is_found(joined: Joined) 
         "SELECT count(*) FROM bandit_blob WHERE hash NOT IN (SELECT hash FROM bandit_snapshot)"
     )
     assert await log._writing.fetchval(orphans) == 0
+
+
+async def test_snapshots_of_other_keys_are_deleted_after_a_day(joined: Joined) -> None:
+    log = await joined("one")
+    another = PostgresLog(log._hosts[0].dsn, f"{log.name}-another")
+    await another.connect()
+    for key in ("old", "recent"):
+        await log.save_snapshot(key, Offset(1), f"{key} {log.name}".encode(), 3)
+    await another.save_snapshot("old", Offset(1), another.name.encode(), 3)
+    aged = "UPDATE bandit_snapshot SET made = made - interval '25 h' WHERE key = 'old'"
+    await log._writing.execute(aged)
+    await log.save_snapshot("key", Offset(2), log.name.encode(), 3)
+    found = {
+        key: await log.newest_snapshot(key, Offset(0), Offset(9)) is not None
+        for key in ("old", "recent", "key")
+    }
+    assert found == {"old": False, "recent": True, "key": True}
+    assert await another.newest_snapshot("old", Offset(0), Offset(9)) is not None
+    parts = "SELECT count(*) FROM bandit_blob WHERE body = $1"
+    assert await log._writing.fetchval(parts, f"old {log.name}".encode()) == 0
+    await another.close()
+
+
+async def test_a_snapshot_that_is_deleted_while_it_is_read_is_read_whole(joined: Joined) -> None:
+    reads, saves = await joined("reads"), await joined("saves")
+    state = bytes(3 << 20)
+    await saves.save_snapshot("key", Offset(1), state, 1)
+    async with reads._apart() as ask:
+
+        async def meanwhile(statement: str, *given: Any) -> list[Any]:
+            rows = await ask(statement, *given)
+            if given[:2] == (reads.name, "key"):
+                await saves.save_snapshot("key", Offset(2), b"newer", 1)
+            return rows
+
+        found = await newest(meanwhile, reads.name, "key", Offset(0), Offset(9))
+    assert found == (1, state)
+    assert await reads.newest_snapshot("key", Offset(0), Offset(9)) == (2, b"newer")
 
 
 async def test_a_damaged_snapshot_is_told(joined: Joined) -> None:
