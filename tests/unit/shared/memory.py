@@ -45,7 +45,8 @@ DIM = 4
 
 class Engine:
     """What all replicas share. down: nobody reaches it. unsure: the next append of each replica of
-    these names is not answered, and done if True.
+    these names is not answered, and done if True. durable: up to where it is told, until a replica
+    says that it is alive; None for all.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class Engine:
         self.marks: dict[str, tuple[int, Mark]] = {}
         self.down = False
         self.unsure: dict[str, bool] = {}
+        self.durable: int | None = None
 
     def chain(self, offset: int) -> bytes:
         """Of the records up to here."""
@@ -132,11 +134,12 @@ class MemoryShared:
         self._check()
         member = self._member()
         self.engine.marks[self.name] = applied, mark
+        self.engine.durable = None
         member[2] = max(member[2], settled)
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
         self._check()
-        some = self.engine.records[after : after + most]
+        some = self.engine.records[: self.engine.durable][after : after + most]
         return [
             Tailed(Offset(at), record, chain)
             for at, (record, _, chain) in enumerate(some, int(after) + 1)

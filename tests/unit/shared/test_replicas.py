@@ -381,6 +381,28 @@ async def test_what_was_read_before_a_failover_that_lost_it_is_read_again(
     assert not one.writer.broken.done()
 
 
+async def test_what_a_failover_kept_and_calls_durable_no_more_is_no_loss(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    await same(one)
+    place, tail = one.writer.link.place, one.shared.tail
+
+    async def unchained(after: Offset, most: int = 512) -> list[Tailed]:
+        return [replace(row, chain=b"") for row in await tail(after, most)]
+
+    monkeypatch.setattr(one.shared, "tail", unchained)
+    for i in range(3):
+        await one.reward(await one.decide(i))
+    assert one.writer.link.place == place
+    one.shared.engine.durable = place.offset
+    one.writer.link.down(Unsure("a failover"))
+    await _until(lambda: one.writer.link.up.is_set() or one.writer.broken.done())
+    assert not one.writer.broken.done()
+    await one.reward(await one.decide())
+    await same(one)
+
+
 async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await one.decide()
