@@ -26,6 +26,11 @@ _DROP_OLD = """
 DELETE FROM bandit_snapshot WHERE log = $1 AND key = $2 AND seq NOT IN (
   SELECT seq FROM bandit_snapshot WHERE log = $1 AND key = $2 ORDER BY seq DESC LIMIT $3)
 """
+_DROP_OTHERS = """
+DELETE FROM bandit_snapshot
+  WHERE log = $1 AND key <> $2 AND made < clock_timestamp() - interval '1 day'
+"""
+"""Of another policy, settings or version: after a day nobody goes back to it in a hurry."""
 _DROP_PARTS = """
 DELETE FROM bandit_blob b WHERE NOT EXISTS (SELECT 1 FROM bandit_snapshot s WHERE s.hash = b.hash)
 """
@@ -37,13 +42,16 @@ _PART_OF = "SELECT body FROM bandit_blob WHERE hash = $1 AND part = $2"
 
 
 async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int) -> None:
-    """All of it or nothing, and the older ones but `keep` are deleted."""
+    """All of it or nothing. The older ones but `keep` are deleted, and those of other keys that are
+    older than a day.
+    """
     digest = hashlib.sha256(state).digest()
     await ask("BEGIN")
     for part, first in enumerate(range(0, len(state), _PART)):
         await ask(_SAVE_PART, digest, part, state[first : first + _PART])
     await ask(_SAVE, log, key, int(at), digest, len(state))
     await ask(_DROP_OLD, log, key, keep)
+    await ask(_DROP_OTHERS, log, key)
     await ask(_DROP_PARTS)
     await ask("COMMIT")
 
@@ -51,7 +59,11 @@ async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int
 async def newest(
     ask: Ask, log: str, key: str, after: Offset, upto: Offset
 ) -> tuple[Offset, bytes] | None:
-    """The newest of a key between two offsets; Corrupt where it is not as it was put there."""
+    """The newest of a key between two offsets; Corrupt where it is not as it was put there.
+
+    All of it is read as it was at one moment: the keeper may delete it meanwhile.
+    """
+    await ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     rows = await ask(_NEWEST, log, key, int(after), int(upto))
     if not rows:
         return None
@@ -60,6 +72,7 @@ async def newest(
     for part in range(-(-size // _PART)):
         for row in await ask(_PART_OF, digest, part):
             state += row["body"]
+    await ask("COMMIT")
     if hashlib.sha256(state).digest() != digest:
         raise Corrupt(at, "the snapshot in the database is not as it was put there")
     return Offset(at), bytes(state)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from store import _postgres_snapshots as shared_snapshots
 from store import _postgres_sql as sql
 from store._format import check_record
+from store._postgres_hosts import Host, hosts_of
 from store._protocols import Offset, Record
 from store._shared import (
     NO_MARK,
@@ -61,7 +62,7 @@ class PostgresLog:
     ) -> None:
         self.name = name
         self.member = Membership(0, 0, 0.0)
-        self._dsn = dsn
+        self._hosts = hosts_of(dsn)  # the one that was reached last is the first
         self._timeout_s = timeout_s
         self._alive = timedelta(seconds=alive_s)
         self._lost_after = timedelta(seconds=lost_after_s)
@@ -74,13 +75,30 @@ class PostgresLog:
         cannot hold them.
 
         It ends with a flushed commit. So what is read from here on is durable by the rules of the
-        database, also where it was restarted while it waited for a standby.
+        database, also where it was restarted while it waited for a standby. A host that cannot do
+        it is no place to stay at, and the next one is asked: an old primary whose standby was
+        promoted takes connections, and no commit.
         """
-        self._drop()
+        told, hosts = list[str](), self._hosts
+        for i, host in enumerate(hosts):
+            self._drop()
+            try:
+                await self._connect_to(host)
+            except Unsure as error:
+                if len(hosts) == 1:
+                    raise
+                told.append(f"{host.name}: {error}")
+            else:
+                self._hosts = [*hosts[i:], *hosts[:i]]
+                return
+        raise Unsure("; ".join(told))
+
+    async def _connect_to(self, host: Host) -> None:
+        """Both connections to one host: two may be two databases after a failover."""
+        share_s = self._timeout_s / len(self._hosts)
         async with self._told():
-            self._writing = await self._connection()
-            self._reading = await self._connection()
-        async with self._told():
+            self._writing = await self._connection(host, share_s)
+            self._reading = await self._connection(host, share_s)
             await self._bounded(self._writing, self._prepare_schema(self._writing))
             await self._bounded(self._writing, self._writing.execute(sql.FLUSH))
 
@@ -252,7 +270,7 @@ class PostgresLog:
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset
     ) -> tuple[Offset, bytes] | None:
-        """Part by part on a connection of its own."""
+        """In one transaction on a connection of its own."""
         async with self._apart() as ask:
             return await shared_snapshots.newest(ask, self.name, key, after, upto)
 
@@ -273,7 +291,7 @@ class PostgresLog:
     async def _apart(self) -> AsyncIterator[shared_snapshots.Ask]:
         """A connection for what is large, so that nothing waits for it."""
         async with self._told():
-            db = await self._connection()
+            db = await self._connection(self._hosts[0], self._timeout_s)
         try:
             yield partial(self._rows, db)
         finally:
@@ -323,13 +341,13 @@ class PostgresLog:
                 one.terminate()
         self._writing = self._reading = None
 
-    async def _connection(self) -> Any:
+    async def _connection(self, host: Host, timeout_s: float) -> Any:
         import asyncpg
 
         try:
             return await asyncpg.connect(
-                self._dsn,
-                timeout=self._timeout_s,
+                host.dsn,
+                timeout=timeout_s,
                 server_settings={
                     "application_name": "bandit-service",
                     "statement_timeout": "0",  # it would cancel a commit that waits for a standby

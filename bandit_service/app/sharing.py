@@ -77,7 +77,7 @@ async def open_link(
         lease_s=chosen.lease_ttl_s,
         max_skew_s=chosen.max_skew_s,
     )
-    return Link(shared, checkpoint, rules)
+    return Link(shared, copy, checkpoint, rules)
 
 
 async def begun_from(

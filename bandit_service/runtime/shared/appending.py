@@ -147,7 +147,7 @@ class Appender:
         settled = self._settled(islice(self._queue, len(batch), None))
         begun = time.perf_counter()
         try:
-            await self._link.shared.append([each.entry for each in batch], settled, lease)
+            last = await self._link.shared.append([each.entry for each in batch], settled, lease)
         except Outdated as error:
             self._doubtful.clear()
             self._remove(batch[i] for i in error.newer)
@@ -163,9 +163,11 @@ class Appender:
             return
         self._took_s(time.perf_counter() - begun)
         self._doubtful.clear()
-        for each in batch:
+        applied = self._link.applied()  # which is read elsewhere, and may have these already
+        for offset, each in enumerate(batch, int(last) - len(batch) + 1):
             self._queue.popleft()
-            self.sent[each.entry.record.eid] = each
+            if offset > applied:
+                self.sent[each.entry.record.eid] = each
         self.appended.set()
 
     def _batch(self) -> list[Outgoing]:

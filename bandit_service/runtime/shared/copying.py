@@ -22,7 +22,7 @@ async def copied(
 ) -> None:
     """Append to the copy what it lacks. Raises OtherLog where it has what the log has not."""
     state = await shared.state()
-    await _compared(shared, copy, checkpoint.place, state.horizon)
+    checkpoint.place = await _compared(shared, copy, checkpoint.place, state.horizon)
     at = copy.last
     while rows := await shared.tail(at, _AT_ONCE):
         at = copy.append([each.record for each in rows])
@@ -33,23 +33,26 @@ async def copied(
     checkpoint.write()
 
 
-async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: int) -> None:
+async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: int) -> Place:
     if copy.last > horizon:
         raise OtherLog(
             f"this data_dir has a log of {copy.last} events, the database one of {horizon}; "
             "docs/scale.md says what to do where a failover lost records, or where the directory "
             "was served without the database before"
         )
-    at = Offset(0)
+    since = Place()
     if 0 < place.offset <= copy.last:
         if (await shared.chain_at(Offset(place.offset))).hex() != place.chain:
             raise _other(place.offset)
-        at = Offset(place.offset)
-    await same_until(shared, copy, at, copy.last)
+        since = place
+    return await same_until(shared, copy, since, copy.last)
 
 
-async def same_until(shared: SharedLog, copy: EventLog, at: Offset, last: Offset) -> None:
-    """Raise OtherLog where the two differ after `at` and up to `last`."""
+async def same_until(shared: SharedLog, copy: EventLog, since: Place, last: Offset) -> Place:
+    """Raise OtherLog where the two differ after `since` and up to `last`; the newest place where
+    they do not.
+    """
+    at, place = Offset(since.offset), since
     ours = copy.replay(at)
     while at < last:
         rows = await shared.tail(at, _AT_ONCE)
@@ -58,10 +61,13 @@ async def same_until(shared: SharedLog, copy: EventLog, at: Offset, last: Offset
         for each in rows:
             found = next(ours, None)
             if found is None:
-                return
+                return place
             at = found[0]
             if found[1] != each.record.body:
                 raise _other(int(at))
+            if each.chain:
+                place = Place(int(at), each.chain.hex())
+    return place
 
 
 def _other(offset: int) -> OtherLog:

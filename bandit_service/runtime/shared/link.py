@@ -14,7 +14,18 @@ from dataclasses import dataclass
 
 from bandit_service import clock
 from bandit_service.runtime.shared.checkpoint import Checkpoint
-from store import Lease, Mark, Offset, OtherKey, Replica, SharedLog, StoreError
+from bandit_service.runtime.shared.copying import OtherLog, same_until
+from store import (
+    Corrupt,
+    EventLog,
+    Lease,
+    Mark,
+    Offset,
+    OtherKey,
+    Replica,
+    SharedLog,
+    StoreError,
+)
 
 _log = logging.getLogger("bandit.replica")
 KEEPER = "keeper"
@@ -50,8 +61,11 @@ class Link:
     process cannot go on. The writer sets these.
     """
 
-    def __init__(self, shared: SharedLog, checkpoint: Checkpoint, rules: LinkRules) -> None:
+    def __init__(
+        self, shared: SharedLog, copy: EventLog, checkpoint: Checkpoint, rules: LinkRules
+    ) -> None:
         self.shared = shared
+        self._copy = copy
         self.up = asyncio.Event()
         self.why = "the database was not asked yet"
         self.place = checkpoint.place
@@ -85,17 +99,36 @@ class Link:
                 f"{'ahead of' if skew > 0 else 'behind'} that of the database; "
                 f"log.max_skew_s is {self._rules.max_skew_s:g}: set the clock"
             )
-        place = self.place
-        if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
-            raise WentBack(
-                f"the log in the database is not the one that was read up to {place.offset}: it "
-                "went back, as in a failover that lost records; docs/scale.md says what to do"
-            )
+        await self._compare()
         self.rejoined()
         self.why = ""
         self._fell.clear()
         self.up.set()
         _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
+
+    async def _compare(self) -> None:
+        """What is applied must be in the log: up to `place` by its chain, the rest one by one.
+
+        Nothing is applied meanwhile, since the epoch is another one by now.
+        """
+        place, last = self.place, self._copy.last
+        if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
+            raise _went_back(place.offset)
+        if place.offset < last:
+            # a failover may have kept records and lost that they are durable
+            await self.shared.beat(0.0, self.applied(), self.mark())
+            try:
+                self.place = await same_until(self.shared, self._copy, place, last)
+            except OtherLog:
+                raise _went_back(int(last)) from None
+
+    def reads(self, epoch: int) -> bool:
+        """Whether what was read under this epoch is still what the log has."""
+        return self.up.is_set() and self.epoch == epoch
+
+    def damaged(self, error: Corrupt) -> None:
+        """Another connection does not mend it."""
+        self.ends(f"the log in the database is damaged: {error}")
 
     def down(self, error: Exception) -> None:
         """The log could not be asked; it is tried again."""
@@ -118,6 +151,9 @@ class Link:
                 wait_s = _AGAIN_S
             except (OtherKey, WentBack) as error:
                 self.ends(str(error))
+                return
+            except Corrupt as error:
+                self.damaged(error)
                 return
             except StoreError as error:
                 self.why = str(error)
@@ -163,3 +199,10 @@ class Link:
         except StoreError as error:
             _log.warning("not left", extra={"why": str(error)})
         self._checkpoint.save(self.place)
+
+
+def _went_back(upto: int) -> WentBack:
+    return WentBack(
+        f"the log in the database is not the one that was read up to {upto}: it went back, as in a "
+        "failover that lost records; docs/scale.md says what to do"
+    )

@@ -10,6 +10,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
+from bandit_service.runtime.shared.checkpoint import Place
 from bandit_service.runtime.shared.copying import OtherLog, same_until
 from store import Entry, EventLog, Offset, Record, SharedLog, StoreError, first_of
 
@@ -42,7 +43,7 @@ async def migrated(
     if head > log.last:
         raise OtherLog(f"the log in the database has {head} events, this one {log.last}")
     await shared.beat(0.0, 0)  # what an earlier try appended is durable from here on
-    await same_until(shared, log, Offset(0), Offset(head))
+    await same_until(shared, log, Place(), Offset(head))
     batch, ids = list[Entry](), clock.Ids()
     for at, body in log.replay():
         if not body:

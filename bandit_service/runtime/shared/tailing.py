@@ -54,20 +54,22 @@ class Tailer:
         wait_s = self._poll_s
         while True:
             await self._link.up.wait()
+            epoch = self._link.epoch
             try:
                 rows = await self._link.shared.tail(self._copy.last, _PAGE)
-            except Corrupt as error:  # which no other connection mends
-                self._link.ends(f"the log in the database is damaged: {error}")
+            except Corrupt as error:
+                self._link.damaged(error)
                 return
             except StoreError as error:
                 self._link.down(error)
                 continue
             for first in range(0, len(rows), _SLICE):
-                if not await self._apply_slice(rows[first : first + _SLICE]):
+                if not await self._apply_slice(rows[first : first + _SLICE], epoch):
                     return
                 await asyncio.sleep(0)
+            if not self._link.reads(epoch):
+                continue
             if rows:
-                self._link.place = Place(int(self._copy.last), rows[-1].chain.hex())
                 wait_s = self._poll_s
             if len(rows) < _PAGE:
                 self._tasks.well("tail")
@@ -78,10 +80,13 @@ class Tailer:
                 more = self._poll_s if self._wanted.is_set() else _LONGER * wait_s
                 wait_s = min(more, _SELDOM * self._poll_s)
 
-    async def _apply_slice(self, rows: Sequence[Tailed]) -> bool:
-        """Whether all of it could be read."""
+    async def _apply_slice(self, rows: Sequence[Tailed], epoch: int) -> bool:
+        """Whether all of it could be read.
+
+        It is left where the log was away since: a failover may have put others in its place.
+        """
         came = self._decoded(rows)
-        while came:
+        while came and self._link.reads(epoch):
             try:
                 self._copy.append([row.record for row, _ in came])
             except Full as error:
@@ -89,8 +94,16 @@ class Tailer:
                 await asyncio.sleep(_FULL_S)
             else:
                 self._apply(came)  # with no await in between: what is in the copy is applied
+                self._place(came)
                 break
         return len(came) == len(rows)
+
+    def _place(self, came: Sequence[Came]) -> None:
+        """The last end of an append; what is applied after it has no chain of its own."""
+        for row, _ in reversed(came):
+            if row.chain:
+                self._link.place = Place(int(row.offset), row.chain.hex())
+                return
 
     def _decoded(self, rows: Sequence[Tailed]) -> list[Came]:
         """Those up to the first one that this version cannot read."""

@@ -45,7 +45,8 @@ DIM = 4
 
 class Engine:
     """What all replicas share. down: nobody reaches it. unsure: the next append of each replica of
-    these names is not answered, and done if True.
+    these names is not answered, and done if True. durable: up to where it is told, until a replica
+    says that it is alive; None for all.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class Engine:
         self.marks: dict[str, tuple[int, Mark]] = {}
         self.down = False
         self.unsure: dict[str, bool] = {}
+        self.durable: int | None = None
 
     def chain(self, offset: int) -> bytes:
         """Of the records up to here."""
@@ -101,8 +103,9 @@ class MemoryShared:
             self._put(entries, settled, lease)
         if done is not None:
             raise Unsure("no answer")
+        last = Offset(len(self.engine.records))
         await asyncio.sleep(0)
-        return Offset(len(self.engine.records))
+        return last
 
     def _put(self, entries: Sequence[Entry], settled: float, lease: Lease | None) -> None:
         member, records = self._member(), self.engine.records
@@ -131,11 +134,12 @@ class MemoryShared:
         self._check()
         member = self._member()
         self.engine.marks[self.name] = applied, mark
+        self.engine.durable = None
         member[2] = max(member[2], settled)
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
         self._check()
-        some = self.engine.records[after : after + most]
+        some = self.engine.records[: self.engine.durable][after : after + most]
         return [
             Tailed(Offset(at), record, chain)
             for at, (record, _, chain) in enumerate(some, int(after) + 1)
@@ -210,7 +214,8 @@ class Running:
         self._path.mkdir(exist_ok=True)
         checkpoint = Checkpoint(self._path / "replica.json", "main")
         self.name = checkpoint.name
-        link = Link(self.shared, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
+        copy = MemoryLog()
+        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
         chosen: dict[str, Any] = {
@@ -229,7 +234,7 @@ class Running:
         self.spool = Spool(self._path / "spool.sqlite3")
         self.writer = SharedWriter(
             world,
-            MemoryLog(),
+            copy,
             telemetry,
             link,
             self.spool,

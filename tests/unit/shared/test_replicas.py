@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
+from bandit_service.runtime.shared import tailing
 from policies import ArmId
-from store import Corrupt, Full, Outdated, Record, Unsure
+from store import Corrupt, Full, Offset, Outdated, Record, Tailed, Unsure
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -297,6 +299,110 @@ async def test_a_log_that_went_back_ends_the_process(start: Start) -> None:
     await one.die()
 
 
+def _with_one_chain(rows: list[Tailed]) -> list[Tailed]:
+    """As of one append: only its last row has the chain."""
+    return [*(replace(row, chain=b"") for row in rows[:-1]), *rows[-1:]]
+
+
+async def _in_the_middle_of_a_page(
+    start: Start, monkeypatch: pytest.MonkeyPatch, lost: int, as_one: bool
+) -> tuple[Running, Running, Callable[[], None]]:
+    """One whose disk is full after 32 of 80 records, another that has all, of which the last are
+    lost and 100 of its own stand there instead; what gives the first one room again.
+    """
+    one, writes = await start("one"), await start("writes")
+    await same(one, writes)
+    engine, tail, put = one.shared.engine, one.shared.tail, one.writer.log.append
+    before, parts = len(engine.records), 0
+    is_asked = is_open = has_room = False
+
+    async def held(after: Offset, most: int = 512) -> list[Tailed]:
+        nonlocal is_asked
+        is_asked = True
+        if not is_open:
+            return await _nothing()
+        rows = await tail(after, most)
+        return _with_one_chain(rows) if as_one else rows
+
+    def append(records: Sequence[Record]) -> Offset:
+        nonlocal parts
+        parts += 1
+        if parts > 1 and not has_room:
+            raise Full("no room")
+        return put(records)
+
+    def room() -> None:
+        nonlocal has_room
+        has_room = True
+
+    monkeypatch.setattr(tailing, "_FULL_S", 0.001)
+    monkeypatch.setattr(one.shared, "tail", held)
+    await _until(lambda: is_asked)
+    for i in range(80):
+        await writes.decide(i)
+    await _until(lambda: writes.writer.seen == before + 80)
+    monkeypatch.setattr(one.writer.log, "append", append)
+    is_open = True
+    await _until(lambda: one.writer.seen == before + 32 and parts > 1)
+    await writes.die()
+    writes.writer._end("it died")
+    del engine.records[-lost:]
+    other = await start("other")
+    for i in range(100):
+        await other.decide(i + 1)
+    await _until(lambda: other.writer.seen == before + 180 - lost)
+    return one, other, room
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+async def test_a_log_that_went_back_in_the_middle_of_a_page_ends_the_process(
+    start: Start, monkeypatch: pytest.MonkeyPatch, as_one: bool
+) -> None:
+    one, _, room = await _in_the_middle_of_a_page(start, monkeypatch, 70, as_one)
+    seen = one.writer.seen
+    one.writer.link.down(Unsure("a failover"))
+    why = await asyncio.wait_for(one.writer.broken, 5)
+    assert "it went back" in why
+    room()
+    await asyncio.sleep(0.02)
+    assert one.writer.seen == seen
+    await one.die()
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+async def test_what_was_read_before_a_failover_that_lost_it_is_read_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, as_one: bool
+) -> None:
+    one, other, room = await _in_the_middle_of_a_page(start, monkeypatch, 40, as_one)
+    one.writer.link.down(Unsure("a failover"))
+    await _until(one.writer.link.up.is_set)
+    room()
+    await same(one, other)
+    assert not one.writer.broken.done()
+
+
+async def test_what_a_failover_kept_and_calls_durable_no_more_is_no_loss(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    await same(one)
+    place, tail = one.writer.link.place, one.shared.tail
+
+    async def unchained(after: Offset, most: int = 512) -> list[Tailed]:
+        return [replace(row, chain=b"") for row in await tail(after, most)]
+
+    monkeypatch.setattr(one.shared, "tail", unchained)
+    for i in range(3):
+        await one.reward(await one.decide(i))
+    assert one.writer.link.place == place
+    one.shared.engine.durable = place.offset
+    one.writer.link.down(Unsure("a failover"))
+    await _until(lambda: one.writer.link.up.is_set() or one.writer.broken.done())
+    assert not one.writer.broken.done()
+    await one.reward(await one.decide())
+    await same(one)
+
+
 async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await one.decide()
@@ -400,6 +506,25 @@ async def test_what_a_failover_lost_unapplied_is_appended_again_without_a_restar
     await same(one, other)
     assert [event.id for event in _events(one, ev.Decided)] == [before, *ids]
     assert len(_events(one, ev.Rewarded)) == 4
+    assert not one.writer._appender.sent
+
+
+async def test_what_is_applied_before_its_append_is_answered_is_kept_no_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    put = one.shared.append
+
+    async def slowly(*given: Any) -> Offset:
+        last = await put(*given)
+        await _until(lambda: one.writer.seen >= last)  # it is read on another connection
+        return last
+
+    monkeypatch.setattr(one.shared, "append", slowly)
+    for i in range(3):
+        assert await one.reward(await one.decide(i)) == "accepted"
+    await one.writer._appender.empty.wait()
+    assert len(_events(one, ev.Rewarded)) == 3
     assert not one.writer._appender.sent
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,8 @@ from store import (
     Unfit,
     Unsure,
 )
+from store._postgres_hosts import Host, hosts_of
+from store._postgres_snapshots import newest
 from store.postgres import PostgresLog
 from tests.shared_log import Synchronous
 
@@ -215,6 +219,44 @@ async def test_a_snapshot_is_kept_whole_and_the_newest_is_found(joined: Joined) 
     assert await log._writing.fetchval(orphans) == 0
 
 
+async def test_snapshots_of_other_keys_are_deleted_after_a_day(joined: Joined) -> None:
+    log = await joined("one")
+    another = PostgresLog(log._hosts[0].dsn, f"{log.name}-another")
+    await another.connect()
+    for key in ("old", "recent"):
+        await log.save_snapshot(key, Offset(1), f"{key} {log.name}".encode(), 3)
+    await another.save_snapshot("old", Offset(1), another.name.encode(), 3)
+    aged = "UPDATE bandit_snapshot SET made = made - interval '25 h' WHERE key = 'old'"
+    await log._writing.execute(aged)
+    await log.save_snapshot("key", Offset(2), log.name.encode(), 3)
+    found = {
+        key: await log.newest_snapshot(key, Offset(0), Offset(9)) is not None
+        for key in ("old", "recent", "key")
+    }
+    assert found == {"old": False, "recent": True, "key": True}
+    assert await another.newest_snapshot("old", Offset(0), Offset(9)) is not None
+    parts = "SELECT count(*) FROM bandit_blob WHERE body = $1"
+    assert await log._writing.fetchval(parts, f"old {log.name}".encode()) == 0
+    await another.close()
+
+
+async def test_a_snapshot_that_is_deleted_while_it_is_read_is_read_whole(joined: Joined) -> None:
+    reads, saves = await joined("reads"), await joined("saves")
+    state = bytes(3 << 20)
+    await saves.save_snapshot("key", Offset(1), state, 1)
+    async with reads._apart() as ask:
+
+        async def meanwhile(statement: str, *given: Any) -> list[Any]:
+            rows = await ask(statement, *given)
+            if given[:2] == (reads.name, "key"):
+                await saves.save_snapshot("key", Offset(2), b"newer", 1)
+            return rows
+
+        found = await newest(meanwhile, reads.name, "key", Offset(0), Offset(9))
+    assert found == (1, state)
+    assert await reads.newest_snapshot("key", Offset(0), Offset(9)) == (2, b"newer")
+
+
 async def test_a_damaged_snapshot_is_told(joined: Joined) -> None:
     log = await joined("one")
     await log.save_snapshot("key", Offset(7), b"a state", 3)
@@ -303,6 +345,80 @@ async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> 
     with pytest.raises(Unfit, match="must be percent-encoded") as refused:
         await odd.connect()
     assert "top" not in str(refused.value)
+
+
+@asynccontextmanager
+async def _host(answers: bytes | None) -> AsyncIterator[str]:
+    """One that takes connections, and answers the first message in plain text so, or never."""
+
+    async def serve(reads: asyncio.StreamReader, writes: asyncio.StreamWriter) -> None:
+        while answers is not None:
+            length = int.from_bytes(await reads.readexactly(4), "big")
+            body = await reads.readexactly(length - 4)
+            if int.from_bytes(body[:4], "big") == _ASKS_FOR_TLS:
+                writes.write(b"N")
+                continue
+            writes.write(b"E" + (len(answers) + 4).to_bytes(4, "big") + answers)
+            break
+        if answers is None:
+            await reads.read()
+        writes.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
+_ASKS_FOR_TLS = 80877103
+_STARTING = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+_NO_ENTRY = b"SFATAL\0VFATAL\0C28000\0Mno entry for this host\0\0"
+
+
+@pytest.mark.parametrize("answers", [None, _STARTING], ids=["silent", "starting"])
+async def test_a_host_that_does_not_answer_or_is_not_ready_leads_to_the_next(
+    postgres: Postgres, answers: bytes | None
+) -> None:
+    async with _host(answers) as first:
+        dsn = postgres.dsn.replace("@", f"@{first},")
+        log = PostgresLog(f"{dsn}?target_session_attrs=read-write", timeout_s=2.0)
+        await log.connect()
+        await log.join("one", "key")
+        assert (await log.state()).head >= 0
+        await log.save_snapshot("hosts", Offset(1), b"a state", 1)
+        await log.connect()  # the host that was reached last is asked first
+        assert log._hosts[0].dsn.partition("?")[0] == postgres.dsn
+        await log.close()
+
+
+async def test_a_host_that_lets_nobody_in_is_told_and_no_other_is_asked(
+    postgres: Postgres,
+) -> None:
+    async with _host(_NO_ENTRY) as first:
+        log = PostgresLog(postgres.dsn.replace("@", f"@{first},"), timeout_s=2.0)
+        with pytest.raises(Unfit, match="no entry for this host"):
+            await log.connect()
+
+
+async def test_where_no_host_can_be_reached_each_is_told() -> None:
+    async with _host(_STARTING) as one:
+        log = PostgresLog(f"postgresql://bandit:x@{one},127.0.0.1:9/postgres", timeout_s=2.0)
+        with pytest.raises(Unsure, match=rf"{one}: .*starting up.*; 127.0.0.1:9: .*Refused"):
+            await log.connect()
+
+
+def test_each_host_of_an_address_has_an_address_of_its_own() -> None:
+    many = "postgresql://u:p%2C@a:1,b,[::1]:3/db?target_session_attrs=read-write"
+    assert [(each.name, each.dsn) for each in hosts_of(many)] == [
+        (name, f"postgresql://u:p%2C@{name}/db?target_session_attrs=read-write")
+        for name in ("a:1", "b", "[::1]:3")
+    ]
+    named = "postgresql:///db?host=a,/run/pg&port=1,2&user=u"
+    assert [each.dsn for each in hosts_of(named)] == [
+        "postgresql:///db?host=a&port=1&user=u",
+        "postgresql:///db?host=%2Frun%2Fpg&port=2&user=u",
+    ]
+    for one in ("postgresql://u@a/db", "postgresql:///db", "postgresql://[a/db", "", "a,b"):
+        assert hosts_of(one) == [Host("", one)]
 
 
 async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgres) -> None:

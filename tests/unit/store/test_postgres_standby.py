@@ -95,3 +95,24 @@ async def test_no_other_replica_stands_still_for_one_that_waits_for_the_standby(
         await db.execute("UPDATE bandit_replica SET seen = seen - interval '1 h'")
         assert await one.close_silent(60.0) == 2
         assert await other.lead("keeper", None, 60.0) is not None
+
+
+async def test_an_old_primary_whose_standby_was_promoted_leads_to_the_new_one(
+    server: Postgres,
+) -> None:
+    """It takes connections, also ones that write; and no commit."""
+    with running() as promoted:
+        secret = promoted.dsn.partition("@")[0].rpartition(":")[2]
+        for each in (server, promoted):
+            log = PostgresLog(each.dsn, "old")
+            await log.connect()
+            await log._writing.execute(f"CREATE ROLE twin SUPERUSER LOGIN PASSWORD '{secret}'")
+            await log.close()
+        hosts = f"127.0.0.1:{server.port},127.0.0.1:{promoted.port}"
+        dsn = f"postgresql://twin:{secret}@{hosts}/postgres?target_session_attrs=read-write"
+        async with shared_log.standby_away(server):
+            log = PostgresLog(dsn, "old", timeout_s=2.0)
+            await log.connect()
+            await log.join("one", "key")
+            assert await log.append(_entries(1, 1), 0.0) == 1
+            await log.close()

@@ -1,0 +1,52 @@
+"""The hosts that one address names, each with an address of its own.
+
+A driver that is given all of them has one timeout for all, and stops at some errors of the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """name: what may be told of it."""
+
+    name: str
+    dsn: str
+
+
+def hosts_of(dsn: str) -> list[Host]:
+    """In their order. One, of no name, where the address has one, or cannot be read."""
+    try:
+        parts = urlsplit(dsn)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:  # the driver says what is wrong
+        return [Host("", dsn)]
+    user, at, named = parts.netloc.partition("@")
+    if not at:
+        user, named = "", parts.netloc
+    if named:
+        each = [
+            Host(name, urlunsplit(parts._replace(netloc=user + at + name)))
+            for name in named.split(",")
+        ]
+    else:
+        each = _of_query(dsn, query)
+    return each if len(each) > 1 else [Host("", dsn)]
+
+
+def _of_query(dsn: str, query: list[tuple[str, str]]) -> list[Host]:
+    given = dict(query)
+    names, ports = given.get("host", "").split(","), given.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(names)
+    if len(ports) != len(names):
+        return []
+    before, found = dsn.partition("?")[0], []
+    rest = [each for each in query if each[0] not in ("host", "port")]
+    for name, port in zip(names, ports, strict=True):
+        own = [("host", name), *([("port", port)] if port else []), *rest]
+        found.append(Host(name, f"{before}?{urlencode(own)}"))
+    return found
