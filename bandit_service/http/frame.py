@@ -107,7 +107,6 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
         request.app[ENDING].begun()
-        await reached(request, request.app[ROUTER].writer)
         response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
@@ -141,6 +140,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The answer; an error that says so where the end of the service cut it before it began."""
     try:
+        if request.path.startswith("/v1/") and request.match_info.route.resource is not None:
+            await reached(request, request.app[ROUTER].writer, patience_of)
         return await handler(request)
     except asyncio.CancelledError:
         begun = request.transport is None or request.writer.output_size > 0
