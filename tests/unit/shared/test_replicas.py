@@ -526,10 +526,12 @@ async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: 
 async def test_who_names_an_offset_waits_until_it_is_learned(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = await start("one"), await start("other", max_parked=1)
+    one, other = await start("one"), await start("other", max_parked=0)
     id = await one.decide()
+    await same(one, other)
     with monkeypatch.context() as patched:
         patched.setattr(other.shared, "tail", _nothing)
+        patched.setattr(other.writer._reached, "_most", 1)
         assert await one.reward(id) == "accepted"
         offset = one.writer.seen
         assert other.writer.seen < offset
@@ -548,6 +550,13 @@ async def test_an_offset_that_is_not_learned_in_time_is_told(start: Start) -> No
     with pytest.raises(Behind, match="not yet up to 1000000"):
         await one.writer.reached(1_000_000)
     assert not one.writer._reached._waiting
+
+
+async def test_nobody_waits_for_longer_than_it_says(start: Start) -> None:
+    one = await start("one", after_wait_s=60.0)
+    async with asyncio.timeout(30):
+        with pytest.raises(Behind):
+            await one.writer.reached(1_000_000, 0.01)
 
 
 async def test_an_event_that_this_version_cannot_read_ends_the_process(start: Start) -> None:
