@@ -255,8 +255,11 @@ class SharedWriter(Writer):
         return self.link.lease is not None
 
     async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
-        """Let other processes begin from a snapshot, if this is the one that does it for all."""
-        if self.keeps and self._rules.keep_snapshots:
+        """Let other processes begin from a snapshot, if this is the one that does it for all.
+
+        Not while another replica has another state: this may be the one that is wrong.
+        """
+        if self.keeps and self._rules.keep_snapshots and not self.digests.any_differ:
             state = await asyncio.to_thread(read)
             await self.link.shared.save_snapshot(key, at, state, self._rules.keep_snapshots)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from policies import ArmId
-from store import Corrupt, Full, Outdated, Record, Unsure
+from store import Corrupt, Full, Mark, Offset, Outdated, Record, Unsure
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -485,16 +486,21 @@ async def test_a_decision_whose_append_is_in_doubt_is_not_given_up(
     assert [event.id for event in _events(one, ev.Decided)] == [doubtful, ids[-1]]
 
 
+async def _live(one: Running, other: Running) -> None:
+    """Both learn, and say their newest digests."""
+    for i in range(8):
+        await one.reward(await other.decide(i))
+    last = len(one.shared.engine.records)
+    await _until(lambda: one.writer.seen == other.writer.seen == last)
+    for each in (one, other):
+        await each.shared.beat(0.0, each.writer.seen, each.writer.digests.newest)
+
+
 async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: Start) -> None:
     one, other = await start("one", digest_every=4), await start("other", digest_every=4)
 
     async def live() -> None:
-        for i in range(8):
-            await one.reward(await other.decide(i))
-        last = len(one.shared.engine.records)
-        await _until(lambda: one.writer.seen == other.writer.seen == last)
-        for each in (one, other):
-            await each.shared.beat(0.0, each.writer.seen, each.writer.digests.newest)
+        await _live(one, other)
 
     await live()
     for each in (one, other):
@@ -521,6 +527,53 @@ async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: 
         await each.writer.link._upkeep()
         assert "digest" not in each.writer.tasks.failing
         assert each.writer._metrics.differing._value.get() == 0
+
+
+@pytest.mark.parametrize("how", ["closed", "absent", "joined anew"])
+async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
+    start: Start, how: str
+) -> None:
+    one = await start("one", digest_every=4, keep_snapshots=2)
+    other = await start("other", digest_every=4)
+    await _until(lambda: one.writer.keeps)
+    saved: list[int] = []
+
+    async def save(key: str, at: int, state: bytes, keep: int) -> None:
+        saved.append(at)
+
+    one.shared.save_snapshot = save  # type: ignore[method-assign]
+
+    async def shared() -> bool:
+        saved.clear()
+        await one.writer.share_snapshot("key", Offset(1), lambda: b"")
+        return bool(saved)
+
+    other.world.counts.rewards += 1
+    await _live(one, other)
+    await one.writer.link._upkeep()
+    assert "digest" in one.writer.tasks.failing
+    assert not await shared()
+    members, name = one.shared.engine.members, other.name
+    mismatches = one.writer._metrics.mismatches._value.get()
+    assert mismatches > 0
+    await (other.close() if how == "closed" else other.die())
+    row = members[name]
+    if how == "absent":
+        del members[name]
+    elif how == "joined anew":  # what it said before is there until it says something else
+        row[1] += 1
+    rows = await one.writer.replicas()
+    for _ in range(2):
+        one.writer.digests.compare(rows, one.writer.slot)
+        assert "digest" not in one.writer.tasks.failing
+        assert one.writer._metrics.differing._value.get() == 0
+    assert one.writer._metrics.mismatches._value.get() == mismatches
+    assert await shared()
+    members[name] = row
+    if how == "joined anew":  # and is as wrong as before
+        wrong = replace(rows[1], mark=Mark(one.writer.digests.newest.offset - 4, "other"))
+        one.writer.digests.compare([rows[0], wrong], one.writer.slot)
+        assert "digest" in one.writer.tasks.failing
 
 
 async def test_who_names_an_offset_waits_until_it_is_learned(
