@@ -126,6 +126,8 @@ def test_the_manifests_are_by_the_schema_and_fit_together(tmp_path: Path) -> Non
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert workload["spec"]["serviceName"] == pods["metadata"]["name"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]
+    # a new pod that folds by another key is refused as long as an old one is there
+    assert workload["spec"]["updateStrategy"] == {"type": "OnDelete"}
     assert budget["spec"]["minAvailable"] < scaler["spec"]["minReplicas"]
     assert scaler["spec"]["minReplicas"] == workload["spec"]["replicas"]
     chosen = _configured(config["data"]["bandit.toml"], tmp_path)
