@@ -37,6 +37,7 @@ from bandit_client.answers.experiments import Experiment, Experiments, Rules
 from bandit_client.answers.results import ExperimentResults
 
 T = TypeVar("T")
+_WEIGHED = frozenset(("/v1/decide", "/v1/explain"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Call(Generic[T]):
     body: Any = None
     harmless: bool = True
     timed: bool = False
+
+    @property
+    def shows_learned(self) -> bool:
+        """Whether its answer shows what was learned: a read or a decide, and no outcome."""
+        return self.path in _WEIGHED or (self.method == "GET" and self.path.startswith("/v1/"))
 
 
 def reader(kind: type[T]) -> Callable[[bytes], T]:

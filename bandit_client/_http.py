@@ -23,6 +23,7 @@ from bandit_client.errors import (
     NoAnswer,
     NotReached,
     ServiceError,
+    Unavailable,
     told,
 )
 
@@ -78,28 +79,47 @@ class Transport:
             await session.close()
 
     async def send(self, call: Call[T], timeout_s: float | None = None) -> T:
-        """The answer. Sent again, within the timeout, as the service's errors say."""
+        """The answer. Sent again, within the timeout, as the service's errors say.
+
+        After the last `behind` it is sent once more without an offset: a failover may have lost
+        what was learned up to there, and then no replica would ever answer.
+        """
         seconds = self.timeout_s if timeout_s is None else timeout_s
         check_timeout(seconds)
         raw = None if call.body is None else encoded(call.body)
         patience = Patience(seconds, self.retries)
+        try:
+            return await self._patiently(call, raw, patience)
+        except Unavailable as error:
+            if error.code != "behind" or patience.left_s <= 0.0:
+                raise
+        return await self.once(call, raw, patience.left_s, anew=True)
+
+    async def _patiently(self, call: Call[T], raw: bytes | None, patience: Patience) -> T:
         while True:
             try:
                 return await self.once(call, raw, patience.left_s)
             except BanditError as error:
                 await patience.failed(error, call.harmless)
 
-    async def once(self, call: Call[T], raw: bytes | None, left_s: float) -> T:
-        """The answer to one attempt."""
+    async def once(
+        self, call: Call[T], raw: bytes | None, left_s: float, *, anew: bool = False
+    ) -> T:
+        """The answer to one attempt.
+
+        anew: ask for nothing that was learned before, and begin from the offset of this answer.
+        """
         id = uuid4().hex
         headers = {"x-request-id": id}
         if raw is not None:
             headers["Content-Type"] = "application/json"
-        if call.timed:
+        known = self._learned
+        waits = self._reads_own and known > 0 and call.shows_learned and not anew
+        if waits:
+            headers[_AFTER] = str(known)
+        if call.timed or waits:
             allowed = min(max(left_s * _TOLD_SHARE, _LEAST_TOLD_S), _MOST_TOLD_S)
             headers["X-Request-Timeout"] = f"{allowed:.3f}"
-        if self._reads_own and self._learned:
-            headers[_AFTER] = str(self._learned)
         url = URL(self.address.url + call.path, encoded=True)
         try:
             async with self.session().request(
@@ -114,7 +134,9 @@ class Transport:
             ) as answer:
                 body = await answer.read()
                 status, said = answer.status, answer.headers
-                self._learned = max(self._learned, offset_of(said.get(_OFFSET)))
+                named = offset_of(said.get(_OFFSET))
+                begins = anew and named > 0 and self._learned == known  # no other call has moved it
+                self._learned = named if begins else max(self._learned, named)
         except aiohttp.ClientConnectorError as error:
             raise NotReached(f"{self.address.url}: {error}") from error
         except aiohttp.ConnectionTimeoutError as error:

@@ -17,7 +17,7 @@ from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import while_there
-from bandit_service.http.frame import CALLER, ROUTER, body_of, patience_of, reply
+from bandit_service.http.frame import CALLER, ROUTER, WAITED, body_of, patience_of, reply
 from bandit_service.http.responses.decisions import (
     Decision,
     DecisionList,
@@ -41,7 +41,8 @@ async def decide(request: web.Request) -> web.Response:
     seconds = patience_of(request)
     try:
         with while_there(request):
-            async with asyncio.timeout(seconds):
+            left_s = None if seconds is None else seconds - request.get(WAITED, 0.0)
+            async with asyncio.timeout(left_s):
                 return await _decide(request)
     except TimeoutError:
         raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None

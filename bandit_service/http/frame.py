@@ -29,7 +29,7 @@ from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, Entrance, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
-from bandit_service.http.offsets import name_offset, reached
+from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
 from bandit_service.runtime.maintenance import Maintenance
@@ -47,6 +47,8 @@ DRAINING = web.AppKey("draining", asyncio.Event)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
+WAITED = web.RequestKey("waited_s", float)
+"""What of its time a request waited until as much was learned as it asks for."""
 
 CLIENT_GONE = 499
 """The status that is logged where the client left before its answer."""
@@ -107,7 +109,6 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
         request.app[ENDING].begun()
-        await reached(request, request.app[ROUTER].writer)
         response = await _unless_cut(request, handler)
     except ServiceError as error:
         request.app[TELEMETRY].rejected(error)
@@ -141,12 +142,23 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The answer; an error that says so where the end of the service cut it before it began."""
     try:
+        await _learned(request)
         return await handler(request)
     except asyncio.CancelledError:
         begun = request.transport is None or request.writer.output_size > 0
         if begun or not request.app[ENDING].cuts():
             raise
         raise stopped() from None
+
+
+async def _learned(request: web.Request) -> None:
+    """Wait until as much is learned as the request asks for, where it came to the API."""
+    is_of_api = request.path.startswith("/v1/") and request.match_info.route.resource is not None
+    if not is_of_api or AFTER not in request.headers:
+        return
+    begun = time.monotonic()
+    await reached(request, request.app[ROUTER].writer, patience_of(request))
+    request[WAITED] = time.monotonic() - begun
 
 
 def _told(request: web.Request, status: int, begun: float) -> None:

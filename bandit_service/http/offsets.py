@@ -15,11 +15,12 @@ OFFSET, AFTER = "x-bandit-offset", "x-bandit-after"
 _MOST = 2**63 - 1
 
 
-async def reached(request: web.Request, writer: Writer) -> None:
-    """Wait until as much is learned here as the request asks for; Behind where that takes long."""
-    given = request.headers.get(AFTER)
-    if given is None:
-        return
+async def reached(request: web.Request, writer: Writer, patience_s: float | None) -> None:
+    """Wait until as much is learned here as the request asks for; Behind where that takes long.
+
+    patience_s: for how long the client waits at most; None for ever.
+    """
+    given = request.headers.get(AFTER, "")
     digits = given.isascii() and given.isdigit() and len(given) <= 19
     if not digits or int(given) > _MOST:
         raise Refused(
@@ -27,7 +28,7 @@ async def reached(request: web.Request, writer: Writer) -> None:
             f"number from 0 to {_MOST}",
             param=AFTER,
         )
-    await writer.reached(int(given))
+    await writer.reached(int(given), patience_s)
 
 
 def name_offset(response: web.StreamResponse, writer: Writer) -> None:

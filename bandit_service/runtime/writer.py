@@ -158,8 +158,11 @@ class Writer:
     async def caught_up(self) -> None:
         """Wait until all is applied that the log has by now, of other processes too."""
 
-    async def reached(self, offset: int) -> None:
-        """Wait until the log is applied up to here; one process has applied all that it said."""
+    async def reached(self, offset: int, patience_s: float | None = None) -> None:
+        """Wait until the log is applied up to here; one process has applied all that it said.
+
+        patience_s: for how long at most, where that is less than the settings say.
+        """
 
     async def arrived(self, decision_id: str) -> None:
         """Wait for a decision that may still come."""

@@ -47,6 +47,6 @@ class ReplicaMetrics:
         )
         self.differing = make.gauge(
             "bandit_replicas_differing",
-            "Replicas whose state was another than this one's when it was compared last.",
+            "Open replicas whose state was another than this one's when it was compared last.",
         )
         self.epoch = make.gauge("bandit_replica_epoch", "How often this replica joined the log.")

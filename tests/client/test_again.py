@@ -165,3 +165,41 @@ def test_it_asks_for_what_it_was_told_before_only_if_it_is_to() -> None:
                     client.decide("hello")
                 sent = [headers.get("x-bandit-after") for _, headers, _ in server.asked]
                 assert sent == [None, *(["12"] * 5 if reads_own else [None] * 5)]
+
+
+def test_after_the_last_behind_it_begins_anew_from_what_is_there() -> None:
+    """As after a failover that lost records: the offset that it knows may never be reached."""
+
+    def at(offset: str) -> Said:
+        return Said(body=DECIDED.body, headers={"x-bandit-offset": offset})
+
+    behind = Said(503, an_error("behind"), {"x-bandit-offset": "7", "Retry-After": "0"})
+    with unruly() as server, Client(server.url, retries=SOON, read_your_writes=True) as client:
+        server.script = [at("12"), *[behind] * SOON.attempts, at("7"), at("8"), at("8")]
+        for _ in range(4):
+            client.decide("hello")
+        sent = [headers.get("x-bandit-after") for _, headers, _ in server.asked]
+        assert sent == [None, *["12"] * SOON.attempts, None, "7", "8"]
+        server.script = [*[behind] * SOON.attempts, Said(502, "<html>"), at("9")]
+        with pytest.raises(ServiceError):
+            client.decide("hello")
+        client.decide("hello")  # a proxy's answer names no offset, so the old one stays
+        assert server.asked[-1][1]["x-bandit-after"] == "8"
+
+
+def test_outcomes_ask_for_nothing_that_was_learned() -> None:
+    with (
+        unruly() as server,
+        Client(server.url, timeout_s=10.0, retries=SOON, read_your_writes=True) as client,
+    ):
+        server.script = [Said(body=DECIDED.body, headers={"x-bandit-offset": "12"})]
+        client.decide("hello")
+        client.reward("d1", quality=1.0)
+        client.compare("a", "b", query="hello")
+        client.reward_later("d1", quality=1.0)
+        client.flush()
+        server.always = DECIDED
+        client.decision("d1")
+        sent = [(path, headers.get("x-bandit-after")) for path, headers, _ in server.asked[1:]]
+        assert [after for _, after in sent] == [None, None, None, "12"], sent
+        assert 0.0 < float(server.asked[-1][1]["x-request-timeout"]) < 10.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,6 +128,8 @@ def test_the_manifests_are_by_the_schema_and_fit_together(tmp_path: Path) -> Non
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert workload["spec"]["serviceName"] == pods["metadata"]["name"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]
+    # a new pod that folds by another key is refused as long as an old one is there
+    assert workload["spec"]["updateStrategy"] == {"type": "OnDelete"}
     assert budget["spec"]["minAvailable"] < scaler["spec"]["minReplicas"]
     assert scaler["spec"]["minReplicas"] == workload["spec"]["replicas"]
     chosen = _configured(config["data"]["bandit.toml"], tmp_path)
@@ -144,9 +148,28 @@ def test_the_manifests_are_by_the_schema_and_fit_together(tmp_path: Path) -> Non
         kubernetes_validate.validate(scaler, "1.30", strict=True)
 
 
+@dataclass
+class _Standby:
+    """What standby.sh runs. dsn: names the primary and it."""
+
+    dsn: str
+    run: Callable[[], subprocess.Popen[bytes]]
+    promote: Callable[[], object]
+    said: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = self.run()
+
+    def end(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
 @contextmanager
-def _with_a_standby(server: Postgres, directory: Path) -> Iterator[tuple[str, Any]]:
-    """The primary made by primary.sh, a standby by standby.sh; both hosts' DSN, and `promote`."""
+def _with_a_standby(server: Postgres, directory: Path) -> Iterator[_Standby]:
+    """The primary made by primary.sh, a standby by standby.sh."""
     as_user, programs = postgres._user(), postgres.programs()
     port, data = postgres._free_port(), directory / "pgdata"
     directory.mkdir(mode=0o755)
@@ -165,11 +188,19 @@ def _with_a_standby(server: Postgres, directory: Path) -> Iterator[tuple[str, An
     subprocess.run(["sh", str(DEPLOY / "postgres" / "primary.sh")], env=made, check=True, **as_user)
     server.stop()
     server.start()
-    said = (directory / "standby.log").open("wb")
+    said = directory / "standby.log"
     script = ["sh", str(DEPLOY / "postgres" / "standby.sh"), "-p", str(port), "-k", str(directory)]
-    standby = subprocess.Popen(
-        script, env=environ | {"PGDATA": str(data)}, stdout=said, stderr=said, cwd="/", **as_user
-    )
+
+    def run() -> subprocess.Popen[bytes]:
+        with said.open("ab") as log:
+            return subprocess.Popen(
+                script,
+                env=environ | {"PGDATA": str(data)},
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **as_user,
+            )
 
     def promote() -> None:
         command = [str(programs / "pg_ctl"), "-D", str(data), "promote"]  # type: ignore[operator]
@@ -177,18 +208,16 @@ def _with_a_standby(server: Postgres, directory: Path) -> Iterator[tuple[str, An
 
     hosts = f"127.0.0.1:{server.port},127.0.0.1:{port}"
     own = urlsplit(server.dsn)
+    dsn = (
+        f"postgresql://{own.username}:{own.password}@{hosts}/postgres"
+        "?target_session_attrs=read-write"
+    )
+    standby = _Standby(dsn, run, promote, said)
+    standby.start()
     try:
-        yield (
-            (
-                f"postgresql://{own.username}:{own.password}@{hosts}/postgres"
-                "?target_session_attrs=read-write"
-            ),
-            promote,
-        )
+        yield standby
     finally:
-        standby.send_signal(signal.SIGQUIT)
-        standby.wait(30)
-        said.close()
+        standby.end(signal.SIGQUIT)
 
 
 async def test_a_failover_to_the_standby_of_these_files_loses_nothing(
@@ -198,14 +227,73 @@ async def test_a_failover_to_the_standby_of_these_files_loses_nothing(
     with postgres.running() as server:
         place = server._directory.with_name(server._directory.name + "-standby")
         try:
-            with _with_a_standby(server, place) as (dsn, promote):
+            with _with_a_standby(server, place) as standby:
                 environ = shared(tmp_path, server) | {
-                    "THE_DSN": dsn,
+                    "THE_DSN": standby.dsn,
                     "BANDIT_LOG_TIMEOUT_S": "10",
                 }
-                await _through_a_failover(server, promote, tmp_path, models, environ)
+                await _through_a_failover(server, standby.promote, tmp_path, models, environ)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+async def test_a_standby_that_was_away_for_too_long_is_copied_again(tmp_path: Path) -> None:
+    shared_log.wanted()
+    import asyncpg
+
+    with postgres.running() as server:
+        place = server._directory.with_name(server._directory.name + "-standby")
+        try:
+            with _with_a_standby(server, place) as standby:
+                database = await asyncpg.connect(server.dsn)
+                try:
+                    await _away_for_too_long(database, standby)
+                finally:
+                    await database.close()
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+async def _away_for_too_long(database: Any, standby: _Standby) -> None:
+    await database.execute("SET synchronous_commit = local")  # this one waits for no standby
+    await database.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    await database.execute("SELECT pg_reload_conf()")
+    await _streams(database, standby)
+    assert standby.end(signal.SIGINT) == 0
+    async with asyncio.timeout(60):
+        while await database.fetchval("SELECT wal_status FROM pg_replication_slots") != "lost":
+            await database.execute("SELECT pg_logical_emit_message(false, 'a', repeat('a', 1000))")
+            await database.execute("SELECT pg_switch_wal()")
+            await database.execute("CHECKPOINT")
+    await database.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+    await database.execute("SELECT pg_reload_conf()")
+    assert "copied again" not in standby.said.read_text()
+    standby.start()
+    await _streams(database, standby)
+    assert "copied again" in standby.said.read_text()
+    assert await database.fetchval("SELECT wal_status FROM pg_replication_slots") != "lost"
+    # one that follows is not copied again, whenever it is started
+    before = standby.said.read_text().count("copied again")
+    assert standby.end(signal.SIGTERM) == 0
+    standby.start()
+    await _streams(database, standby)
+    assert standby.said.read_text().count("copied again") == before
+
+
+async def _streams(database: Any, standby: _Standby) -> None:
+    """Wait until the standby follows by its slot."""
+    follows = (
+        "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s "
+        "ON s.active_pid = r.pid WHERE r.state = 'streaming' AND s.slot_name = 'standby' "
+        "AND r.application_name = 'standby'"
+    )
+    async with asyncio.timeout(60):
+        # while it is copied, the copy reads by the slot
+        copied = standby.said.parent / "pgdata" / "copied"
+        while not (copied.exists() and await database.fetchval(follows)):
+            assert standby.process is not None
+            assert standby.process.poll() is None, standby.said.read_text()
+            await asyncio.sleep(0.05)
 
 
 async def _through_a_failover(

@@ -9,8 +9,13 @@ import aiohttp
 
 from bandit_client import AsyncClient
 from bandit_client._address import address
+from bandit_service import settings
+from bandit_service.app import service
+from bandit_service.http import frame
+from bandit_service.runtime.shared.writer import SharedWriter
 from loadtest.postgres import Postgres
-from tests.service.running import Client, Process, a_vector, serving
+from tests.service.keyring import Keyring
+from tests.service.running import Client, Process, a_vector, prepare, serving
 from tests.service.test_replicas import shared
 
 _ROUNDS = 15
@@ -85,6 +90,51 @@ async def test_what_is_not_learned_in_time_is_behind_and_nonsense_is_refused(
             f"{client.url}/v1/arms", headers={"x-bandit-after": offset}
         ) as answer:
             assert answer.status == 200
+
+
+async def test_who_waits_was_let_in_and_waits_no_longer_than_it_says(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    ring = Keyring(app={})
+    environ = shared(tmp_path, postgres) | ring.environ | {"BANDIT_LOG_AFTER_WAIT_S": "60"}
+    after = {"x-bandit-after": "1000000"}
+    known = after | {"Authorization": f"Bearer {ring['app']}"}
+    async with serving(tmp_path / "one", models, **environ) as client, asyncio.timeout(50):
+        for path, headers, status in (
+            ("/v1/arms", after, 401),
+            ("/healthz", after, 200),
+            ("/v1/nothing", known, 404),
+            ("/v1/decide", known, 405),
+            ("/v1/arms", known | {"X-Request-Timeout": "soon"}, 400),
+            ("/v1/arms", known | {"X-Request-Timeout": "0.05"}, 503),
+        ):
+            async with client.session.get(client.url + path, headers=headers) as answer:
+                assert answer.status == status, path
+                code = (await answer.json()).get("error", {}).get("code")
+        assert code == "behind"
+
+
+async def test_who_waits_is_told_of_the_end(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    environ = shared(tmp_path, postgres) | {
+        "BANDIT_LOG_AFTER_WAIT_S": "60",
+        "BANDIT_SERVER_PORT": "0",
+        "BANDIT_SERVER_SHUTDOWN_S": "2",
+        "BANDIT_DATA_DIR": str(tmp_path / "one"),
+    }
+    prepare(tmp_path / "one", models)
+    async with aiohttp.ClientSession() as session, asyncio.timeout(50):
+        async with service.serving(settings.read(None, environ)) as (url, running):
+            headers = {"x-bandit-after": "1000000"}
+            ask = asyncio.create_task(session.get(f"{url}/v1/arms", headers=headers))
+            writer = running[frame.ROUTER].writer
+            assert isinstance(writer, SharedWriter)
+            while not writer._reached._waiting:
+                await asyncio.sleep(0.01)
+        async with await ask as answer:
+            told = (await answer.json())["error"]
+            assert (answer.status, told["code"]) == (503, "unavailable")
 
 
 async def test_one_process_has_nothing_to_wait_for(tmp_path: Path, models: Path) -> None:

@@ -7,6 +7,7 @@ them has a fault: of its memory, its processor, or of the code that folds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from store import Mark, Replica, StoreError
 
@@ -16,6 +17,15 @@ _KEPT = 8
 
 class StatesDiffer(StoreError):
     """Another replica has another state after the same events."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What was found of a replica that had joined so often, at this offset."""
+
+    epoch: int
+    at: int
+    differs: bool
 
 
 class Digests:
@@ -38,7 +48,7 @@ class Digests:
         self._every, self._key = every, key
         self._differing, self._failed, self._well = differing, failed, well
         self._own: dict[int, str] = {}
-        self._compared: dict[int, tuple[int, bool]] = {}
+        self._compared: dict[int, _Compared] = {}
 
     def wanted(self, offset: int) -> bool:
         """Whether the digest of the world after this offset is to be noted."""
@@ -51,25 +61,39 @@ class Digests:
         while len(self._own) > _KEPT:
             del self._own[next(iter(self._own))]
 
+    @property
+    def any_differ(self) -> bool:
+        """Whether an open replica had another state when it was compared last."""
+        return any(each.differs for each in self._compared.values())
+
     def differs(self, row: Replica) -> bool | None:
         """Whether it had another state at an offset that both know; None where there is none."""
         own = self._own.get(row.mark.offset) if row.key == self._key else None
         return None if own is None else own != row.mark.digest
 
     def compare(self, rows: Sequence[Replica], slot: int) -> None:
-        """Look at what the others say; a difference is told once for each offset."""
+        """Look at what the others say; a difference is told once for each offset.
+
+        What was found of a replica holds until it leaves or joins anew: then it may be mended.
+        """
         told: list[str] = []
+        before, self._compared = self._compared, {}
         for row in rows:
-            wrong = self.differs(row)
-            at = row.mark.offset
-            if row.slot == slot or wrong is None or self._compared.get(row.slot) == (at, wrong):
+            if row.slot == slot or row.closed:
                 continue
-            self._compared[row.slot] = (at, wrong)
-            if wrong:
-                told.append(f"replica {row.slot} and this one ({slot}) at offset {at}")
-        open_ = {row.slot for row in rows if not row.closed}
-        self._compared = {of: one for of, one in self._compared.items() if of in open_ or one[1]}
-        differing = sum(wrong for _, wrong in self._compared.values())
+            known, at = before.get(row.slot), row.mark.offset
+            anew = known is not None and row.epoch > known.epoch
+            found = None if anew else known
+            if known is not None and at == known.at:
+                if anew:  # it said so before it joined anew
+                    found = _Compared(row.epoch, at, differs=False)
+            elif (wrong := self.differs(row)) is not None:
+                found = _Compared(row.epoch, at, wrong)
+                if wrong:
+                    told.append(f"replica {row.slot} and this one ({slot}) at offset {at}")
+            if found is not None:
+                self._compared[row.slot] = found
+        differing = sum(each.differs for each in self._compared.values())
         self._differing(differing, len(told))
         if told:
             self._failed(StatesDiffer("these have other states: " + ", ".join(told)))

@@ -6,25 +6,29 @@ import asyncio
 
 from bandit_service.core.errors import Behind
 
+_MOST = 10_000
+"""Each is a request that is under way, so that this only bounds a step of the fold."""
+
 
 class Reached:
     """wait_s: how long each waits at most. most: so many wait at a time."""
 
-    def __init__(self, wait_s: float, most: int) -> None:
+    def __init__(self, wait_s: float, most: int = _MOST) -> None:
         self._wait_s = wait_s
         self._most = most
         self._waiting: dict[asyncio.Future[None], int] = {}
 
-    async def wait(self, offset: int, applied: int) -> None:
+    async def wait(self, offset: int, applied: int, patience_s: float | None = None) -> None:
         """Return once `to` was told this offset or a later one; Behind where it was not in time.
 
-        applied: how far it is now.
+        applied: how far it is now. patience_s: for how long this one waits at most.
         """
         if len(self._waiting) < self._most:
             reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[reached] = offset
             try:
-                async with asyncio.timeout(self._wait_s):
+                patience_s = self._wait_s if patience_s is None else patience_s
+                async with asyncio.timeout(min(self._wait_s, patience_s)):
                     await reached
                     return
             except TimeoutError:

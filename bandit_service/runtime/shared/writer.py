@@ -112,7 +112,7 @@ class SharedWriter(Writer):
         self._parking = Parking(
             rules.park_s, rules.max_parked, self._prepare_again, lambda: self._applied
         )
-        self._reached = Reached(rules.after_wait_s, rules.max_parked)
+        self._reached = Reached(rules.after_wait_s)
         self._tailer = Tailer(
             link,
             log,
@@ -255,8 +255,11 @@ class SharedWriter(Writer):
         return self.link.lease is not None
 
     async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
-        """Let other processes begin from a snapshot, if this is the one that does it for all."""
-        if self.keeps and self._rules.keep_snapshots:
+        """Let other processes begin from a snapshot, if this is the one that does it for all.
+
+        Not while another replica has another state: this may be the one that is wrong.
+        """
+        if self.keeps and self._rules.keep_snapshots and not self.digests.any_differ:
             state = await asyncio.to_thread(read)
             await self.link.shared.save_snapshot(key, at, state, self._rules.keep_snapshots)
 
@@ -266,11 +269,14 @@ class SharedWriter(Writer):
             return False
         return decision_id in self._own or self._parking.may_come(decision_id)
 
-    async def reached(self, offset: int) -> None:
-        """Wait until this replica has applied the log up to here; Behind where it does not."""
+    async def reached(self, offset: int, patience_s: float | None = None) -> None:
+        """Wait until this replica has applied the log up to here; Behind where it does not.
+
+        patience_s: for how long at most, where that is less than `log.after_wait_s`.
+        """
         if offset > self._applied:
             self._appender.appended.set()  # it is asked for at once
-            await self._reached.wait(offset, self._applied)
+            await self._reached.wait(offset, self._applied, patience_s)
 
     async def arrived(self, decision_id: str) -> None:
         """Wait until the decision is here, if it may come, for as long as an outcome would."""

@@ -16,7 +16,7 @@ from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavai
 from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from policies import ArmId
-from store import Corrupt, Full, Offset, Outdated, Record, Tailed, Unsure
+from store import Corrupt, Full, Mark, Offset, Outdated, Record, Tailed, Unsure
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -610,16 +610,21 @@ async def test_a_decision_whose_append_is_in_doubt_is_not_given_up(
     assert [event.id for event in _events(one, ev.Decided)] == [doubtful, ids[-1]]
 
 
+async def _live(one: Running, other: Running) -> None:
+    """Both learn, and say their newest digests."""
+    for i in range(8):
+        await one.reward(await other.decide(i))
+    last = len(one.shared.engine.records)
+    await _until(lambda: one.writer.seen == other.writer.seen == last)
+    for each in (one, other):
+        await each.shared.beat(0.0, each.writer.seen, each.writer.digests.newest)
+
+
 async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: Start) -> None:
     one, other = await start("one", digest_every=4), await start("other", digest_every=4)
 
     async def live() -> None:
-        for i in range(8):
-            await one.reward(await other.decide(i))
-        last = len(one.shared.engine.records)
-        await _until(lambda: one.writer.seen == other.writer.seen == last)
-        for each in (one, other):
-            await each.shared.beat(0.0, each.writer.seen, each.writer.digests.newest)
+        await _live(one, other)
 
     await live()
     for each in (one, other):
@@ -648,13 +653,62 @@ async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: 
         assert each.writer._metrics.differing._value.get() == 0
 
 
+@pytest.mark.parametrize("how", ["closed", "absent", "joined anew"])
+async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
+    start: Start, how: str
+) -> None:
+    one = await start("one", digest_every=4, keep_snapshots=2)
+    other = await start("other", digest_every=4)
+    await _until(lambda: one.writer.keeps)
+    saved: list[int] = []
+
+    async def save(key: str, at: int, state: bytes, keep: int) -> None:
+        saved.append(at)
+
+    one.shared.save_snapshot = save  # type: ignore[method-assign]
+
+    async def shared() -> bool:
+        saved.clear()
+        await one.writer.share_snapshot("key", Offset(1), lambda: b"")
+        return bool(saved)
+
+    other.world.counts.rewards += 1
+    await _live(one, other)
+    await one.writer.link._upkeep()
+    assert "digest" in one.writer.tasks.failing
+    assert not await shared()
+    members, name = one.shared.engine.members, other.name
+    mismatches = one.writer._metrics.mismatches._value.get()
+    assert mismatches > 0
+    await (other.close() if how == "closed" else other.die())
+    row = members[name]
+    if how == "absent":
+        del members[name]
+    elif how == "joined anew":  # what it said before is there until it says something else
+        row[1] += 1
+    rows = await one.writer.replicas()
+    for _ in range(2):
+        one.writer.digests.compare(rows, one.writer.slot)
+        assert "digest" not in one.writer.tasks.failing
+        assert one.writer._metrics.differing._value.get() == 0
+    assert one.writer._metrics.mismatches._value.get() == mismatches
+    assert await shared()
+    members[name] = row
+    if how == "joined anew":  # and is as wrong as before
+        wrong = replace(rows[1], mark=Mark(one.writer.digests.newest.offset - 4, "other"))
+        one.writer.digests.compare([rows[0], wrong], one.writer.slot)
+        assert "digest" in one.writer.tasks.failing
+
+
 async def test_who_names_an_offset_waits_until_it_is_learned(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = await start("one"), await start("other", max_parked=1)
+    one, other = await start("one"), await start("other", max_parked=0)
     id = await one.decide()
+    await same(one, other)
     with monkeypatch.context() as patched:
         patched.setattr(other.shared, "tail", _nothing)
+        patched.setattr(other.writer._reached, "_most", 1)
         assert await one.reward(id) == "accepted"
         offset = one.writer.seen
         assert other.writer.seen < offset
@@ -673,6 +727,13 @@ async def test_an_offset_that_is_not_learned_in_time_is_told(start: Start) -> No
     with pytest.raises(Behind, match="not yet up to 1000000"):
         await one.writer.reached(1_000_000)
     assert not one.writer._reached._waiting
+
+
+async def test_nobody_waits_for_longer_than_it_says(start: Start) -> None:
+    one = await start("one", after_wait_s=60.0)
+    async with asyncio.timeout(30):
+        with pytest.raises(Behind):
+            await one.writer.reached(1_000_000, 0.01)
 
 
 async def test_an_event_that_this_version_cannot_read_ends_the_process(start: Start) -> None:
