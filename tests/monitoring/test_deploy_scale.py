@@ -189,7 +189,16 @@ def _with_a_standby(server: Postgres, directory: Path) -> Iterator[_Standby]:
     server.stop()
     server.start()
     said = directory / "standby.log"
-    script = ["sh", str(DEPLOY / "postgres" / "standby.sh"), "-p", str(port), "-k", str(directory)]
+    # a shell cannot trap a signal that is ignored where it begins, as those of a job beside are
+    shell = ["env", "--default-signal", "sh"]
+    script = [
+        *shell,
+        str(DEPLOY / "postgres" / "standby.sh"),
+        "-p",
+        str(port),
+        "-k",
+        str(directory),
+    ]
 
     def run() -> subprocess.Popen[bytes]:
         with said.open("ab") as log:
