@@ -22,6 +22,10 @@ ARM_KINDS = ("chat", "embedding", "judge")
 """What an arm is for: only those for chat are chosen by a policy."""
 
 
+def _own_price(example: float) -> msgspec.Meta:
+    return doc("Its own price, as of an arm.", example, minimum=0, maximum=1e5)
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of several upstreams that serve the model of an arm. What is left out is the arm's."""
 
@@ -51,21 +55,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_running: Annotated[
         int, doc("Most calls at a time there; 0 for no bound.", 0, minimum=0, maximum=10**6)
     ] = 0
-    usd_per_mtok_in: Annotated[
-        float | None, doc("Its own price, as of an arm.", 0.25, minimum=0, maximum=1e5)
-    ] = None
-    usd_per_mtok_out: Annotated[
-        float | None, doc("Its own price, as of an arm.", 2.0, minimum=0, maximum=1e5)
-    ] = None
-    usd_per_mtok_cached_in: Annotated[
-        float | None, doc("Its own price, as of an arm.", 0.025, minimum=0, maximum=1e5)
-    ] = None
-    usd_per_mtok_cache_write: Annotated[
-        float | None, doc("Its own price, as of an arm.", 0.3, minimum=0, maximum=1e5)
-    ] = None
-    usd_per_mtok_cache_write_1h: Annotated[
-        float | None, doc("Its own price, as of an arm.", 0.5, minimum=0, maximum=1e5)
-    ] = None
+    usd_per_mtok_in: Annotated[float | None, _own_price(0.25)] = None
+    usd_per_mtok_out: Annotated[float | None, _own_price(2.0)] = None
+    usd_per_mtok_cached_in: Annotated[float | None, _own_price(0.025)] = None
+    usd_per_mtok_cache_write: Annotated[float | None, _own_price(0.3)] = None
+    usd_per_mtok_cache_write_1h: Annotated[float | None, _own_price(0.5)] = None
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

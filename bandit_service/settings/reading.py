@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -178,20 +178,13 @@ def _check_references(
             f"duels.judge: there is no [[judges]] with id {judge!r}{did_you_mean(judge, judges)}"
         )
     place = {item.get("id"): i for i, item in enumerate(_tables(given["arms"]))}
-    for i, item in enumerate(_tables(given["arms"])):
+    for where, item in _called(given["arms"]):
         named = item.get("upstream")
         if named and isinstance(named, str):
             try:
                 tables.check_upstream_of(named, upstreams)
             except ValueError as error:
-                mistakes.append(f"arms[{i}].{error}")
-        for k, each in enumerate(_tables(item.get("deployments"))):
-            named = each.get("upstream")
-            if named and isinstance(named, str):
-                try:
-                    tables.check_upstream_of(named, upstreams)
-                except ValueError as error:
-                    mistakes.append(f"arms[{i}].deployments[{k}].{error}")
+                mistakes.append(f"{where}.{error}")
     kinds = {each.spec.id: each.spec.kind for each in found["upstreams"]}
     for arm in found["arms"]:
         try:
@@ -207,6 +200,14 @@ def _check_references(
             mistakes.append(
                 f"budgets[{i}].id: there is no [[keys]] with id {id!r}{did_you_mean(id, keys)}"
             )
+
+
+def _called(arms: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every place where an arm is called, its own and its deployments', with where that stands."""
+    for i, arm in enumerate(_tables(arms)):
+        yield f"arms[{i}]", arm
+        for k, each in enumerate(_tables(arm.get("deployments"))):
+            yield f"arms[{i}].deployments[{k}]", each
 
 
 def _tables(items: Any) -> list[dict[str, Any]]:

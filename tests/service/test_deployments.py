@@ -507,15 +507,18 @@ async def test_every_front_reaches_the_other_deployment_of_every_dialect(
         assert [each["state"] for each in health["deployments"]] == ["open", "closed"]
 
 
+def _of_anthropic(place: Path, **urls: str) -> list[dict[str, str]]:
+    """Upstreams of Anthropic's kind by id, with a key in a file."""
+    (place / "key").write_text(dialects.KEY)
+    more = {"kind": "anthropic", "key_file": str(place / "key")}
+    return [{"id": id, "base_url": url} | more for id, url in urls.items()]
+
+
 async def test_signed_thinking_goes_to_no_deployment_of_another_vendor(
     tmp_path: Path, models: Path
 ) -> None:
-    (tmp_path / "key").write_text(dialects.KEY)
     async with dialects.speaking() as (one, first), dialects.speaking() as (two, second):
-        upstreams = [
-            {"id": id, "kind": "anthropic", "base_url": url, "key_file": str(tmp_path / "key")}
-            for id, url in (("one", first), ("two", second))
-        ]
+        upstreams = _of_anthropic(tmp_path, one=first, two=second)
         environ = {
             "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}]),
             "BANDIT_UPSTREAMS": json.dumps(upstreams),
@@ -547,12 +550,8 @@ async def test_an_arm_is_masked_for_signed_thinking_where_the_signers_deployment
     tmp_path: Path, models: Path
 ) -> None:
     """Its other deployment answers, and cannot read it; another arm of the vendor can."""
-    (tmp_path / "key").write_text(dialects.KEY)
     async with dialects.speaking() as (one, first), dialects.speaking() as (two, second):
-        upstreams = [
-            {"id": id, "kind": "anthropic", "base_url": url, "key_file": str(tmp_path / "key")}
-            for id, url in (("one", first), ("two", second))
-        ]
+        upstreams = _of_anthropic(tmp_path, one=first, two=second)
         spare = _ARM | {"id": "spare", "upstream": "one"}
         environ = {
             "BANDIT_ARMS": json.dumps([_ARM | {"deployments": list(_ONE_THEN_TWO)}, spare]),
