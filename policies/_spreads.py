@@ -47,7 +47,7 @@ def moments(
     each = 1.0 / (h * n + one)
     w = n * each
     below = 1.0 / g + np.add.reduce(w, axis=1)[:, None]
-    parent = parent + np.add.reduce((s - parent * n) * each, axis=1)[:, None] / below
+    parent = shifted(parent, n, s, each, g)
     weight, some = (w * h) ** 2, np.maximum(n, 1e-9)
     lever = np.maximum(1.0 - w / below, 0.2)
     excess = np.where(n > 0.0, (s / some - parent) ** 2 / lever - one / some, 0.0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bandit_service.core.deployments import calls_of
-from bandit_service.core.events import ArmSpec
+from bandit_service.core.events import ARM_KINDS, ArmSpec
 
-CHAT, EMBEDDING, JUDGE = "chat", "embedding", "judge"
+CHAT, EMBEDDING, JUDGE = ARM_KINDS
 _ANSWERS = {EMBEDDING: "POST /v1/embeddings", JUDGE: "[[judges]]"}
 
 

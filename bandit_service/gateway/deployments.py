@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from bandit_service.core import chance
 from bandit_service.core.deployments import called_at, name_of
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway.health import Health
+from bandit_service.gateway.health import STATES, Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,9 @@ def full(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> 
 
 
 def state(spec: ArmSpec, health: Health, now: float) -> str:
-    """closed, half open or open: that of the best deployment."""
+    """That of the best deployment, of STATES."""
     states = {state_at(each, health, now) for each in targets_of(spec)}
-    return next(each for each in ("closed", "half open", "open") if each in states)
+    return next(each for each in STATES if each in states)
 
 
 def state_at(target: Target, health: Health, now: float) -> str:

@@ -120,7 +120,7 @@ class Embedding:
             answer = await exchange.whole(EMBEDDINGS, body, forwarded(client.headers))
             exchange.usage = _of_the_prompt(exchange.usage)
             if not body.get("dimensions") and (wrong := wrong_length(answer, spec.dimensions)):
-                raise _failed(wrong, exchange.usage)
+                raise Failed(wrong, usage=exchange.usage)
             return answer
 
         try:
@@ -137,12 +137,6 @@ class Embedding:
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
         return Reply(msgspec.json.encode(answer), headers)
-
-
-def _failed(why: str, usage: object) -> Failed:
-    failed = Failed(why)
-    failed.usage = usage
-    return failed
 
 
 def _refusal(rejected: Rejected, spec: ev.ArmSpec) -> Reply:

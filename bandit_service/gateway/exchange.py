@@ -243,7 +243,7 @@ class Exchange:
             return
         upstreams = self._resources.upstreams
         upstream = upstreams.spec(self.spec.upstream)
-        body = {**body, "model": self.spec.model or self.spec.id}
+        body = self._named(body)
         ids = self.decision_id, self.purpose, self.conversation, self.deployment
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
             sent = upstreams.send(upstream.id, path, body, span.onward(headers), self.spec.request)
@@ -269,9 +269,12 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
         """The answer's head, within no span; it is to be ended."""
-        body = {**body, "model": self.spec.model or self.spec.id}
         upstreams, spec = self._resources.upstreams, self.spec
-        return await upstreams.begin(spec.upstream, path, body, headers, spec.request)
+        return await upstreams.begin(spec.upstream, path, self._named(body), headers, spec.request)
+
+    def _named(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body with the name that the model has at its upstream."""
+        return {**body, "model": self.spec.model or self.spec.id}
 
     async def _read(self, response: Response, path: str) -> dict[str, Any]:
         """The whole answer in OpenAI's shape, with what it says noted."""
@@ -322,9 +325,7 @@ class Exchange:
         choices = answer.get("choices")
         if isinstance(choices, list) and choices and isinstance(choices[0], dict):
             return choices
-        failed = Failed("the answer has no choices")
-        failed.usage = self.usage
-        raise failed
+        raise Failed("the answer has no choices", usage=self.usage)
 
     # --- how it ends
 

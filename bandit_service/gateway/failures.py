@@ -20,8 +20,6 @@ class Failed(Exception):
     provider reported of the cost all the same.
     """
 
-    usage: object = None
-
     def __init__(
         self,
         why: str,
@@ -30,12 +28,14 @@ class Failed(Exception):
         retry_after_s: float = 0.0,
         timeout: bool = False,
         reported: bool = False,
+        usage: object = None,
     ) -> None:
         super().__init__(why)
         self.status = status
         self.retry_after_s = retry_after_s
         self.timeout = timeout
         self.reported = reported
+        self.usage = usage
 
 
 class Rejected(Exception):

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 
+STATES = ("closed", "half open", "open")
+"""What an arm or a deployment may be, from best to worst."""
+
 
 @dataclass(slots=True)
 class _Arm:
@@ -96,7 +99,7 @@ class Health:
         return (0, 0) if arm is None else (arm.running, arm.failures)
 
     def state(self, id: str, now: float) -> str:
-        """closed, open or half open."""
+        """One of STATES."""
         arm = self._arms.get(id)
         if arm is None or (not arm.opened and arm.until <= now):
             return "closed"

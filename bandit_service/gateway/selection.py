@@ -135,11 +135,7 @@ class ArmSelector:
         left = budgets.left(world.spend, tenant, caller, now)
         costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
         arms = budgets.fitting(world.spend, costs, tenant, caller, now)
-        worth = routing.decide.willingness_to_pay
-        if worth is None and routing.decide.route:
-            worth = world.routes.find(routing.decide.route, "model").willingness_to_pay
-        if worth is None:
-            worth = router.rules.reward.willingness_to_pay
+        worth = router.worth_of(routing.decide)
         query = msgspec.structs.replace(
             routing.decide,
             arms=arms,

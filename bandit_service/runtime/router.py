@@ -282,14 +282,14 @@ class Router:
         )
 
     def _query(self, request: wire.DecideRequest, of: _Features) -> Query:
-        arms, worth = wire.arm_ids(request.arms), request.willingness_to_pay
+        arms = wire.arm_ids(request.arms)
         if request.route:
-            arms, worth = self._of_route(request, arms)
+            arms = self._of_route(request, arms)
         return Query(
             embedding=of.embedding,
             tokens=of.tokens,
             surface=of.surface,
-            willingness_to_pay=self._worth(worth),
+            willingness_to_pay=self.worth_of(request),
             arms=arms,
             max_cost_usd=request.max_cost_usd,
             max_latency_s=request.max_latency_s,
@@ -308,8 +308,8 @@ class Router:
 
     def _of_route(
         self, request: wire.DecideRequest, arms: tuple[ArmId, ...] | None
-    ) -> tuple[tuple[ArmId, ...] | None, float | None]:
-        """The arms that a route allows a query, and what one unit of quality is worth there."""
+    ) -> tuple[ArmId, ...] | None:
+        """The arms that a route allows a query."""
         route, there = self.world.routes.find(request.route), self.world.arms
         if request.policy:
             raise Refused(
@@ -323,8 +323,16 @@ class Router:
                 f"{', '.join(route.arms)}",
                 param="arms",
             )
-        worth = request.willingness_to_pay
-        return arms, route.willingness_to_pay if worth is None else worth
+        return arms
+
+    def worth_of(self, request: wire.DecideRequest) -> float:
+        """USD that one unit of quality is worth to a query: as it says, or its route, or else the
+        service's.
+        """
+        given = request.willingness_to_pay
+        if given is None and request.route:
+            given = self.world.routes.find(request.route).willingness_to_pay
+        return self._worth(given)
 
     # --- learn ----------------------------------------------------------------------------
 

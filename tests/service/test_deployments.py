@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,12 @@ class Deployed:
         return len(self.one.seen), len(self.two.seen)
 
     async def ask(self, **more: Any) -> tuple[int, dict[str, str], bytes]:
-        body = {"model": "auto", "messages": HELLO, **more}
-        url = f"{self.client.url}/v1/chat/completions"
-        async with self.client.session.post(url, json=body) as answer:
+        async with self.asking(**more) as answer:
             return answer.status, dict(answer.headers), await answer.read()
+
+    def asking(self, **more: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        body = {"model": "auto", "messages": HELLO, **more}
+        return self.client.session.post(f"{self.client.url}/v1/chat/completions", json=body)
 
     async def health(self) -> dict[str, Any]:
         _, arms = await self.client.get("/v1/arms")
@@ -302,9 +304,7 @@ async def test_a_full_deployment_is_passed_by(tmp_path: Path, models: Path) -> N
     narrow = ({"upstream": "two", "max_running": 1}, {"upstream": "one", "priority": 1})
     async with deployed(tmp_path, models, narrow) as it:
         it.two.behaviour["model"] = "endless"
-        url = f"{it.client.url}/v1/chat/completions"
-        asked = {"model": "auto", "messages": HELLO, "stream": True}
-        async with it.client.session.post(url, json=asked) as first:
+        async with it.asking(stream=True) as first:
             assert first.headers["x-deployment"] == "two"
             assert (await it.ask())[1]["x-deployment"] == "one"
             it.two.finish.set()
@@ -331,9 +331,7 @@ async def test_what_happens_while_a_deployment_is_waited_for_counts_for_the_next
 
         await until(asked)
         it.one.behaviour["model"] = "500"
-        url = f"{it.client.url}/v1/chat/completions"
-        told = {"model": "auto", "messages": HELLO, "stream": True}
-        async with it.client.session.post(url, json=told) as first:
+        async with it.asking(stream=True) as first:
             assert first.headers["x-deployment"] == "narrow"
             assert (await it.ask())[1]["x-deployment"] == "last"
             it.one.finish.set()
@@ -359,9 +357,7 @@ async def test_no_third_is_asked_once_a_whole_call_s_time_has_passed(
 async def test_an_arm_is_full_where_each_deployment_is(tmp_path: Path, models: Path) -> None:
     async with deployed(tmp_path, models, [{"upstream": "two", "max_running": 1}]) as it:
         it.two.behaviour["model"] = "endless"
-        url = f"{it.client.url}/v1/chat/completions"
-        asked = {"model": "auto", "messages": HELLO, "stream": True}
-        async with it.client.session.post(url, json=asked):
+        async with it.asking(stream=True):
             assert (await it.ask())[0] == 429
             it.two.finish.set()
 

@@ -11,6 +11,7 @@ from bandit_service.core.arm_kinds import CHAT, EMBEDDING
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.answers import Calibrated
 from bandit_service.core.fields import doc
+from bandit_service.gateway.health import STATES
 
 MODEL_KINDS = (CHAT, EMBEDDING)
 
@@ -28,9 +29,6 @@ class Observed(msgspec.Struct, kw_only=True, frozen=True):
     outcomes_since_alarm: Annotated[
         int | UnsetType, doc("Outcomes since the last of those alarms.", 40)
     ] = UNSET
-
-
-STATES = ("closed", "half open", "open")
 
 
 class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):

@@ -47,6 +47,15 @@ async def start(engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
             await one.close()
 
 
+async def _rewarded(start: Start) -> tuple[Running, Running, str]:
+    """Two replicas, and a decision whose outcome both have."""
+    one, other = await start("one"), await start("other")
+    id = await one.decide()
+    assert await one.reward(id) == "accepted"
+    await same(one, other)
+    return one, other, id
+
+
 async def test_a_decision_of_one_is_rewarded_at_another_before_it_is_there(start: Start) -> None:
     one, other = await start("one"), await start("other")
     for i in range(20):
@@ -87,10 +96,7 @@ async def test_of_two_values_at_once_one_is_a_conflict(start: Start) -> None:
 async def test_who_waits_to_be_checked_again_is_told_that_the_log_is_gone(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = await start("one"), await start("other")
-    id = await one.decide()
-    assert await one.reward(id) == "accepted"
-    await same(one, other)
+    one, other, id = await _rewarded(start)
     append, engine = one.shared.append, one.shared.engine
 
     async def nothing(*_: Any) -> list[Any]:
@@ -116,10 +122,7 @@ async def test_what_was_told_to_have_failed_is_not_applied_later(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sender may have sent another word since, which counts."""
-    one, other = await start("one"), await start("other")
-    id = await one.decide()
-    assert await one.reward(id) == "accepted"
-    await same(one, other)
+    one, other, id = await _rewarded(start)
     engine, append = one.shared.engine, one.shared.append
     held = asyncio.Event()
 
