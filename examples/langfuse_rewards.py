@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bandit_client import BanditError, Client
+from bandit_client.fields import RewardItem
 
 BATCH = 200
 
@@ -72,7 +73,7 @@ def quality_of(score: dict[str, Any], worst: float, best: float) -> float | None
 
 def rewards_of(
     found: list[dict[str, Any]], name: str, worst: float, best: float
-) -> tuple[list[dict[str, Any]], Counter[str]]:
+) -> tuple[list[RewardItem], Counter[str]]:
     """What to report, the newest score of each decision; and what was left out, by reason."""
     named = {
         row["id"]: str(row["metadata"]["decision_id"])
@@ -96,7 +97,7 @@ def rewards_of(
             newest[decision] = max(
                 newest.get(decision, ("", 0.0)), (str(row.get("updatedAt") or ""), quality)
             )
-    rewards = [
+    rewards: list[RewardItem] = [
         {"decision_id": id, "quality": quality, "correction": True}
         for id, (_, quality) in newest.items()
     ]

@@ -23,10 +23,10 @@ from bandit_service.data.recordings import embed_all, open_recording
 from bandit_service.embedding import open_backend
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.offline import UpdateRow, update_times
-from bandit_service.lab.routers import KNN, MLP, SVM, eagle
+from bandit_service.lab.routers import KNN, MLP, SVM, OfflineRouter, eagle
 
 MODEL, MODELS, VECTORS = "all-MiniLM-L6-v2", Path("var/models"), Path("var/embeddings")
-ROUTERS = {"Eagle": eagle(), "kNN": KNN(), "MLP": MLP(), "SVM": SVM()}
+ROUTERS: dict[str, OfflineRouter] = {"Eagle": eagle(), "kNN": KNN(), "MLP": MLP(), "SVM": SVM()}
 """As published: Eagle sees which of two answers was better, the others every answer's quality."""
 
 
