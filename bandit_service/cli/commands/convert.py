@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bandit_service.cli.options import USAGE_ERROR, bounded
-from bandit_service.data import answer_logs, exports, routerbench
+from bandit_service.data import answer_logs, benchmarks, exports, routerbench
 from bandit_service.data.convert import Prices, read_prices, suffix_of, write
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
@@ -35,6 +35,10 @@ formats:
   tensorzero   the tables ChatInference, ModelInference and feedback
                These are of .csv, .jsonl, .json or .parquet too. Further files and tables of the
                same export come with --with, scores by another tool with --scores.
+
+  llmrouter, mmlu-pro, routellm, zeroeval
+               the published answers of these benchmarks, files or directories; docs/data.md says
+               which. Their list prices are known; tokens are counted by tiktoken, if it is there
 
 quality:
   From 0 to 1, or true and false. For ratings of another scale, --scale must name the worst and
@@ -66,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="format",
-        choices=("long", "routerbench", *exports.names()),
+        choices=("long", "routerbench", *exports.names(), *benchmarks.names()),
         help="the format of INPUT (default: long or routerbench, by its name and its header)",
     )
     parser.add_argument(
@@ -76,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a further file of the same export; may be given several times",
+        help="a further file of the same export or benchmark; may be given several times",
     )
     parser.add_argument(
         "--metric", default="", metavar="NAME", help="whose scores are the quality, in an export"
@@ -116,11 +120,15 @@ def run(args: argparse.Namespace) -> int:
         return USAGE_ERROR
     _tell(recorded.left_out)
     told = "as given" if prices is not None else "estimated: cost over tokens, in and out alike"
+    known = benchmarks.about(kind) if kind in benchmarks.names() else {}
+    if known and prices is None:
+        told = "list prices of 2024"
     about = {
         "prices": told,
         "source": f"{args.input.name}, {_SAID.get(kind, kind)}",
         "left_out": len(recorded.left_out),
         **({} if args.scale is None else {"scale": args.scale}),
+        **known,
     }
     meta = write(recorded, args.to, about)
     answers = int((recorded.quality == recorded.quality).sum())
@@ -135,6 +143,16 @@ def _loaded(
     args: argparse.Namespace, prices: Prices | None, scale: Scale | None
 ) -> tuple[str, Recorded]:
     """The format, and the recording."""
+    if args.format in benchmarks.names():
+        for option, given in (
+            ("metric", args.metric),
+            ("scores", args.scores),
+            ("scale", args.scale),
+        ):
+            if given:
+                raise BadRecording(f"--{option}: is not of benchmarks, whose scores are known")
+        paths = [args.input, *args.more]
+        return args.format, benchmarks.load(args.format, paths, prices, args.max_left_out)
     if args.format in exports.names():
         return args.format, exports.load(
             args.format,
