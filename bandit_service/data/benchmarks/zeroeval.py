@@ -30,6 +30,9 @@ _NUMBER = re.compile(
     r"[\s\\%°$]*(?:[a-zA-Z][a-zA-Z\s.]*)?"  # and its unit
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
+_NUMBERED = re.compile(r"(\d+)$")
+_READ_AS = {"\f": r"\f", "\b": r"\b", "\t": r"\t"}
+"""What JSON makes of the beginnings of \\frac, \\boxed and \\text."""
 _LONGEST = 10_000
 
 
@@ -51,9 +54,10 @@ def rows(path: Path, count: Count) -> Rows:
 def _answered(
     row: Mapping[str, Any], said: str, task: str, model: str, i: int, count: Count
 ) -> Answered:
-    text, own = row["question"], row.get("id", i)
-    id = own if isinstance(own, str) and own.startswith(f"{task}-") else f"{task}-{own}"
-    right = equal(answer_in(said), str(row["answer"]), literals=task == _CRUX)
+    text, numbered = row["question"], _NUMBERED.search(str(row.get("id", "")))
+    id = f"{task}-{numbered[1] if numbered else i}"  # gsm8k-main-test-#1318
+    key = str(row["answer"]).strip().removeprefix("#").strip()
+    right = equal(answer_in(said), key, literals=task == _CRUX)
     return Answered(f"zeroeval-{id}", text, task, model, float(right), count(text), count(said))
 
 
@@ -70,10 +74,10 @@ def answer_in(said: str) -> str | None:
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict) and "answer" in found:
-            return str(found["answer"])
+            return str(found["answer"]).translate(str.maketrans(_READ_AS))
     fields = _FIELD.findall(said)
     if fields:
-        return str(fields[-1]).strip().strip('"')
+        return str(fields[-1]).strip().strip('"').replace("\\\\", "\\")
     return _boxed(said)
 
 

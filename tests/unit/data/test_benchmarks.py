@@ -139,12 +139,17 @@ def test_zeroeval_of_its_tasks(tmp_path: Path) -> None:
         path = tmp_path / "result_dirs" / task / f"{model}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
-            {"id": f"{task}-{i}", "question": f"Q {task} {i}", "answer": key, "output": [said]}
+            {
+                "id": f"{task}8k-main-test-#{i}",
+                "question": f"Q {task} {i}",
+                "answer": key,
+                "output": [f"```json\n{said}\n```"],
+            }
             for i, (key, said) in enumerate(items)
         ]
         path.write_text(json.dumps(rows))
 
-    put("gsm", "gpt-4o-2024-08-06", ("18", '{"reasoning": "r", "answer": "$18.00"}'), ("3", "4"))
+    put("gsm", "gpt-4o-2024-08-06", ("# 18", '{"reasoning": "r", "answer": "$18.00"}'), ("3", "4"))
     put("gsm", "Meta-Llama-3.1-8B-Instruct", ("18", 'so "answer": 17}'), ("3", r"\boxed{3}"))
     put(
         "crux", "gpt-4o-2024-08-06", ("'ab'", '{"answer": "ab"}'), ("[1, 2]", '{"answer": "[1,2]"}')
@@ -165,6 +170,8 @@ def test_zeroeval_of_its_tasks(tmp_path: Path) -> None:
         ('{"answer": "1/3"}', "0.3335", False),
         (r"\boxed{\frac{1}{2}}", "0.5", True),
         (r"\boxed{\sqrt{12}}", "12", False),
+        (r'{"answer": "\frac{1}{x}"}', r"\frac{1}{x}", True),  # read as a form feed
+        (r'{"reasoning": "\(", "answer": "\\frac{1}{x}"}', r"\frac{1}{x}", True),  # no JSON
         (r"thus \boxed{x^2}", "x ^ 2", True),
         ('{"answer": "12 eggs"}', "12", True),
         ('{"answer": "1e999"}', "1", False),
