@@ -14,12 +14,12 @@ from bandit_service import wire
 from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
-    AUTO,
     CHAT,
     COMPLETIONS,
     Asked,

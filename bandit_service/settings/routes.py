@@ -10,7 +10,7 @@ import msgspec
 from bandit_service.core.arm_kinds import is_routed, not_for_chat
 from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.core.fields import Id, check_stated, doc
-from bandit_service.core.routes import MOST_ROUTES
+from bandit_service.core.routes import AUTO, MOST_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
 from bandit_service.settings.sections import PolicySettings
@@ -18,7 +18,6 @@ from bandit_service.settings.tables import check_policy
 from bandit_service.settings.upstreams import listed
 from policies import ArmId
 
-_NAMES = ("auto",)
 _MARKS = "?:/,"
 
 
@@ -59,7 +58,7 @@ def _spec(table: RouteTable, serving: PolicySettings) -> RouteSpec:
 
 def _check(table: RouteTable) -> None:
     check_stated(table)
-    if table.id in _NAMES or any(mark in table.id for mark in _MARKS):
+    if table.id == AUTO or any(mark in table.id for mark in _MARKS):
         raise ValueError(f"id: must not be 'auto', nor have any of {_MARKS} in it")
     if len(set(table.arms)) < len(table.arms):
         raise ValueError("arms: must name each arm once")
