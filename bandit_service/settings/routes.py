@@ -13,6 +13,7 @@ from bandit_service.core.fields import Id, check_stated, doc
 from bandit_service.core.routes import AUTO, MOST_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
+from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import PolicySettings
 from bandit_service.settings.tables import check_policy
 from bandit_service.settings.upstreams import listed
@@ -71,6 +72,18 @@ def _check(table: RouteTable) -> None:
             raise Mistakes(
                 [each.removeprefix("policy.").replace("name:", "policy:", 1) for each in wrong]
             )
+
+
+def unknown_routes(routes: Sequence[RouteSpec], judges: Sequence[JudgeSpec]) -> list[str]:
+    """Routes that judges name and that are not configured."""
+    there = [AUTO, *(each.id for each in routes)]
+    return [
+        f"judges[{i}].routes: no route {id!r}{did_you_mean(id, there)}; there are "
+        f"{', '.join(there)}"
+        for i, judge in enumerate(judges)
+        for id in judge.routes
+        if id not in there
+    ]
 
 
 def route_mistakes(routes: Sequence[RouteSpec], arms: Sequence[ArmSpec]) -> list[str]:
