@@ -134,7 +134,7 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
 def _model(id: str, arm: ArmSpec | None) -> Model:
     model = Model(id=id, object="model", created=0, owned_by="bandit")
     if arm is None:
-        return model
+        return msgspec.structs.replace(model, route=True)
     prices = {
         name: price
         for name in arm.__struct_fields__
