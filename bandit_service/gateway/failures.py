@@ -63,11 +63,22 @@ def raise_for_error(answer: object) -> None:
     The exception does not repeat its words: they may hold what the client wrote, and are logged.
     """
     error = trouble.error_in(answer)
-    if error is None:
-        return
+    if error is not None:
+        raise of_error(error, answer)
+
+
+def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
+    """What an error comes to that an answer of status 200 reports before it said anything."""
     if error.about is About.PAIR:
-        raise Rejected(error.status or 400, msgspec.json.encode(answer), unsuited=True)
-    raise reported_failure(error)
+        return Rejected(told_status(error.status), msgspec.json.encode(answer), unsuited=True)
+    return reported_failure(error)
+
+
+def told_status(status: int) -> int:
+    """The status of a refusal for the client: what no arm can do is the request's, whatever a
+    server calls it.
+    """
+    return status if 400 <= status < 500 else 400
 
 
 def reported_failure(error: trouble.Error) -> Failed:

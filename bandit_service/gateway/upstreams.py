@@ -29,7 +29,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.arm_fit import ArmFit, fit_of
 from bandit_service.gateway.calls import Calls, Response, Sent
-from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
+from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
@@ -270,7 +270,7 @@ async def _refuse(response: Response) -> None:
             status=response.status if response.status >= 400 else 0,
             retry_after_s=retry_after_s(response.headers, clock.now()),
         )
-    raise Rejected(response.status, body, about is About.PAIR)
+    raise Rejected(told_status(response.status), body, about is About.PAIR)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway.failures import Failed
+from bandit_service.gateway import trouble
+from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import count, merged
 from bandit_service.parsing.inputs import json_of
@@ -148,6 +149,8 @@ class Decoder(Chunks):
                 return self.end()
             case "error":
                 raise _reported(event)
+            case kind if not isinstance(kind, str):  # no event of the API's
+                raise_for_error(event)
         return []
 
     def end(self) -> list[bytes]:
@@ -196,6 +199,9 @@ class Decoder(Chunks):
 
 
 def _finish(reason: Any) -> str:
+    """OpenAI's word for why it stopped; one that says it failed stays, and is read as that."""
+    if trouble.ended_badly(reason):
+        return str(reason)
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
 
 
@@ -225,8 +231,11 @@ def _count(reported: Mapping[str, Any], name: str) -> int:
     return count(reported.get(name)) or 0
 
 
-def _reported(event: Mapping[str, Any]) -> Failed:
+def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
     """Only a known type is repeated: a message may hold what the client wrote."""
+    told = trouble.error_in(event) or trouble.Error()
+    if told.about is trouble.About.PAIR:
+        return of_error(told, event)
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None
     if not isinstance(kind, str) or kind not in _STATUS:

@@ -116,7 +116,8 @@ class Teller:
         self._ended = kind == "message_stop"
         block = said.get("content_block")
         empty = isinstance(block, dict) and block.get("type") in _EMPTY
-        return passed_event(kind, data), kind not in _SILENT and not empty
+        speaks = isinstance(kind, str) and kind not in _SILENT and not empty
+        return passed_event(kind, data), speaks
 
     def fail(self, status: int, told: Mapping[str, Any]) -> bytes:
         """The event of an error."""

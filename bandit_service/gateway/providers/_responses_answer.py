@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandit_service.gateway import trouble
-from bandit_service.gateway.failures import Failed, reported_failure
+from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import count
 from bandit_service.parsing.inputs import json_of
 
+_FAILED = ("failed", "cancelled")
 _REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -117,12 +118,12 @@ class Decoder(Chunks):
                 return self._item(index, event.get("item"))
             case "response.completed" | "response.incomplete":
                 return self._last(event.get("response"))
-            case "response.failed":
-                response = event.get("response")
-                error = response.get("error") if isinstance(response, dict) else None
-                raise _reported(error)
+            case "response.failed" | "response.cancelled":
+                raise _reported(event.get("response"))
             case "error":
-                raise _reported(event.get("error") or event)
+                raise _reported(event)
+            case _ if not str(kind).startswith("response."):  # no event of the API's
+                raise_for_error(event)
             case "response.created" | "response.in_progress":
                 response = event.get("response")
                 self._model = response.get("model") if isinstance(response, dict) else None
@@ -171,6 +172,8 @@ class Decoder(Chunks):
     def _last(self, response: Any) -> list[bytes]:
         if not isinstance(response, dict):
             raise Failed("an event has no response")
+        if trouble.there(response.get("error")) or response.get("status") in _FAILED:
+            raise _reported(response)
         if self._ended:
             return []
         self._ended = True
@@ -213,5 +216,6 @@ def _thought(item: Json) -> str:
     return "\n\n".join(text for text in texts if isinstance(text, str))
 
 
-def _reported(error: Any) -> Failed:
-    return reported_failure(trouble.error_in({"error": error}) or trouble.Error())
+def _reported(said: Any) -> Failed | Rejected:
+    """What an event, or the response in it, reports of an error."""
+    return of_error(trouble.error_in(said) or trouble.Error(), said)

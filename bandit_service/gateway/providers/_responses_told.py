@@ -104,7 +104,8 @@ class Teller:
         empty = kind == "response.output_item.added" and (
             isinstance(item, dict) and item.get("type") in _EMPTY
         )
-        return told, kind not in _BEGUN and not empty
+        speaks = str(kind).startswith("response.") and kind not in _BEGUN and not empty
+        return told, speaks
 
     def fail(self, status: int, error: Mapping[str, Any]) -> bytes:
         """The event of an error, and of the response that it ends."""
