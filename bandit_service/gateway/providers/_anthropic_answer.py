@@ -10,12 +10,10 @@ import msgspec
 from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import count, merged
+from bandit_service.gateway.usage import Counts, bills_in, count, counts_of, merged
 from bandit_service.parsing.inputs import json_of
 
 Json = dict[str, Any]
-
-_KEPT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 _FINISH = {
     "max_tokens": "length",
@@ -72,34 +70,30 @@ def usage(reported: Any) -> Json | None:
     >>> ours["prompt_tokens"], ours["completion_tokens"]
     (95, 7)
     """
-    if not isinstance(reported, Mapping):
-        return None
-    fresh, completion = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
-    if fresh is None and completion is None:
-        return None
-    read = _count(reported, "cache_read_input_tokens")
-    lengths = reported.get("cache_creation")
-    kept = {}
-    if isinstance(lengths, Mapping):
-        counts = {name: count(lengths.get(name)) for name in _KEPT}
-        kept = {name: tokens for name, tokens in counts.items() if tokens is not None}
-    written = max(_count(reported, "cache_creation_input_tokens"), sum(kept.values()))
-    prompt = (fresh or 0) + read + written
-    prompted: Json = {"cached_tokens": read, "cache_creation_tokens": written}
-    if kept:
-        prompted["cache_creation_token_details"] = kept
+    counts = counts_of(reported)
+    if counts is None:
+        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
+            return None
+        counts = Counts()
+    written = counts.kept + counts.kept_hour
+    prompt = counts.fresh + counts.cached + written
+    prompted: Json = {"cached_tokens": counts.cached, "cache_creation_tokens": written}
+    if isinstance(reported.get("cache_creation"), Mapping):
+        prompted["cache_creation_token_details"] = {
+            "ephemeral_5m_input_tokens": counts.kept,
+            "ephemeral_1h_input_tokens": counts.kept_hour,
+        }
     translated: Json = {
         "prompt_tokens": prompt,
-        "completion_tokens": completion or 0,
-        "total_tokens": prompt + (completion or 0),
+        "completion_tokens": counts.answer,
+        "total_tokens": prompt + counts.answer,
         "prompt_tokens_details": prompted,
+        **bills_in(reported),
     }
     details = reported.get("output_tokens_details")
     if isinstance(details, Mapping):
-        thought = _count(details, "thinking_tokens")
+        thought = count(details.get("thinking_tokens")) or 0
         translated["completion_tokens_details"] = {"reasoning_tokens": thought}
-    if reported.get("cost") is not None:  # a provider of this dialect that reports its bill
-        translated["cost"] = reported["cost"]
     return translated
 
 
@@ -225,10 +219,6 @@ def _object(event: Json, name: str) -> Json:
     if not isinstance(value, dict):
         raise Failed(f"an event has no {name}")
     return value
-
-
-def _count(reported: Mapping[str, Any], name: str) -> int:
-    return count(reported.get(name)) or 0
 
 
 def _reported(event: Mapping[str, Any]) -> Failed | Rejected:

@@ -9,7 +9,7 @@ from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import count
+from bandit_service.gateway.usage import Counts, bills_in, count, counts_of
 from bandit_service.parsing.inputs import json_of
 
 _FAILED = ("failed", "cancelled")
@@ -56,15 +56,18 @@ def usage(reported: Any) -> Json | None:
     >>> usage({"input_tokens": 5, "output_tokens": 7})["total_tokens"]
     12
     """
-    if not isinstance(reported, Mapping):
-        return None
-    prompt, answered = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
-    if prompt is None and answered is None:
-        return None
+    counts = counts_of(reported)
+    if counts is None:
+        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
+            return None
+        counts = Counts()
+    written = counts.kept + counts.kept_hour
+    prompt = counts.fresh + counts.cached + written
     told: Json = {
-        "prompt_tokens": prompt or 0,
-        "completion_tokens": answered or 0,
-        "total_tokens": (prompt or 0) + (answered or 0),
+        "prompt_tokens": prompt,
+        "completion_tokens": counts.answer,
+        "total_tokens": prompt + counts.answer,
+        **bills_in(reported),
     }
     for name, ours in (
         ("input_tokens_details", "prompt_tokens_details"),
@@ -72,8 +75,13 @@ def usage(reported: Any) -> Json | None:
     ):
         if isinstance(reported.get(name), Mapping):
             told[ours] = dict(reported[name])
-    if reported.get("cost") is not None:
-        told["cost"] = reported["cost"]
+    cached = {
+        "cached_tokens": counts.cached,
+        "cache_creation_tokens": written,
+        "ephemeral_1h_input_tokens": counts.kept_hour,
+    }
+    if cached := {name: tokens for name, tokens in cached.items() if tokens}:
+        told["prompt_tokens_details"] = told.get("prompt_tokens_details", {}) | cached
     return told
 
 
@@ -217,5 +225,8 @@ def _thought(item: Json) -> str:
 
 
 def _reported(said: Any) -> Failed | Rejected:
-    """What an event, or the response in it, reports of an error."""
-    return of_error(trouble.error_in(said) or trouble.Error(), said)
+    """What an event, or the response in it, reports of an error, and what it costs all the same."""
+    error = of_error(trouble.error_in(said) or trouble.Error(), said)
+    if isinstance(error, Failed) and isinstance(said, Mapping):
+        error.usage = usage(said.get("usage"))
+    return error
