@@ -75,12 +75,13 @@ class Counts:
 class _Reported:
     """What a usage says, of each count the largest by any of its names.
 
-    missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
+    prompted: the prompt has a count. missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
     within: a count of the cache stands among the details of another. apart: names that say of a
     cache's counts that the prompt is without them. gemini: its reasoning is never in the answer.
     """
 
-    prompt: int | None = None
+    prompt: int = 0
+    prompted: bool = False
     answer: int = 0
     total: int | None = None
     tools: int = 0
@@ -107,10 +108,10 @@ def counts_of(usage: object) -> Counts | None:
     reported = _read(usage)
     reported.written = max(reported.written, reported.minutes + reported.hour)
     if reported.missed is not None:
-        reported.prompt = max(reported.prompt or 0, reported.missed + reported.cached)
-    if reported.prompt is None and reported.answer and reported.total is not None:
+        reported.prompt = max(reported.prompt, reported.missed + reported.cached)
+    elif not reported.prompted and reported.answer and reported.total is not None:
         reported.prompt = max(0, reported.total - reported.answer - reported.reasoning)
-    reported.prompt = (reported.prompt or 0) + reported.tools
+    reported.prompt += reported.tools
     if not (reported.prompt or reported.answer or reported.cached or reported.written):
         return None
     beside = _beside(reported)
@@ -261,7 +262,7 @@ def _read(usage: Mapping[str, Any]) -> _Reported:
     for path, name, tokens in _counts(usage, ()):
         of = _meaning(path, name)
         if of is _PROMPTS:
-            reported.prompt = max(reported.prompt or 0, tokens)
+            reported.prompt, reported.prompted = max(reported.prompt, tokens), True
             reported.inclusive |= name.startswith("prompt") and tokens > 0
         elif of is _ANSWERS:
             reported.answer = max(reported.answer, tokens)
