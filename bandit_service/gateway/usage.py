@@ -75,9 +75,10 @@ class Counts:
 class _Reported:
     """What a usage says, of each count the largest by any of its names.
 
-    prompted: the prompt has a count. missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
-    within: a count of the cache stands among the details of another. apart: names that say of a
-    cache's counts that the prompt is without them. gemini: its reasoning is never in the answer.
+    prompted: the prompt has a count. missed: of the prompt what the cache did not have. minutes,
+    hour: parts of what was written. within: a count of the cache stands among the details of
+    another. apart: names that say of a cache's counts that the prompt is without them. gemini: its
+    reasoning is never in the answer.
     """
 
     prompt: int = 0
