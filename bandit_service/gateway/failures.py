@@ -9,7 +9,7 @@ import msgspec
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
 from bandit_service.gateway import trouble
 from bandit_service.gateway.trouble import About
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 
 class Failed(Exception):
@@ -90,7 +90,7 @@ def reported_failure(error: trouble.Error) -> Failed:
 def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
     """The provider's own error with the arm added, `error` of OpenAI's wire format."""
     try:
-        body = json_of(rejected.body)
+        body = said_json(rejected.body)
     except ValueError:
         body = None
     error = body.get("error") if isinstance(body, dict) else None

@@ -23,7 +23,7 @@ from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.turns import MOST_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
-from bandit_service.parsing.inputs import json_of, whole
+from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
 
@@ -98,7 +98,7 @@ def _reported(data: bytes) -> Failed | Rejected | None:
     """The error that an event named error, or text that is of no event, reports; None if none."""
     said: object = None
     with suppress(ValueError):
-        said = json_of(data)
+        said = said_json(data)
     error = trouble.error_in(said)
     if error is None and isinstance(data, sse.Stray):
         return None
@@ -175,7 +175,7 @@ def _own(data: Own, answer: StreamedAnswer) -> bytes:
 def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | None:
     """A chunk for the client, once what it says is noted; None if nothing of it is for it."""
     try:
-        chunk = json_of(data, halves=True) if data.strip() else None
+        chunk = said_json(data, halves=True) if data.strip() else None
     except ValueError:
         if answer.finished:  # all of the answer is there
             return None

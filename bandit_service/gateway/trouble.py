@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 
 class About(Enum):
@@ -176,7 +176,7 @@ def there(value: object) -> bool:
 def refusal(status: int, body: bytes) -> Error:
     """The error of an answer whose status says that it is one."""
     try:
-        answer = json_of(body)
+        answer = said_json(body)
     except ValueError:
         answer = body[:_LONGEST].decode(errors="replace").strip()
         answer = "" if answer.startswith("<") else answer  # a page says no more than the status
@@ -296,7 +296,7 @@ def _objects(value: object, depth: int = 4) -> Iterator[dict[str, Any]]:
     """
     if isinstance(value, str) and value[:1] in ("{", "[") and len(value) <= _LONGEST:
         try:
-            value = json_of(value)
+            value = said_json(value)
         except ValueError:
             return
     if isinstance(value, dict):

@@ -35,7 +35,7 @@ from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
 from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MAX_ERROR = 65_536
@@ -305,7 +305,7 @@ async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
     if len(body) > max_bytes:
         raise Failed(f"the answer is larger than {max_bytes} bytes")
     try:
-        answer = json_of(body)
+        answer = said_json(body)
     except ValueError:
         raise Failed("the answer is not JSON") from None
     try:

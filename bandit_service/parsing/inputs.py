@@ -129,6 +129,16 @@ def json_of(body: bytes | str, halves: bool = False) -> Any:
         raise ValueError(str(strict)) from None
 
 
+def said_json(body: bytes | str, halves: bool = False) -> Any:
+    """`json_of` of what a server says, in which what is no UTF-8 is U+FFFD, as browsers read it."""
+    try:
+        return json_of(body, halves)
+    except ValueError:
+        if isinstance(body, str) or (text := body.decode(errors="replace")).encode() == body:
+            raise
+    return json_of(text, halves)
+
+
 def _constant(word: str) -> float | None:
     return None if word == "NaN" else float(word)
 

@@ -190,6 +190,8 @@ READ: dict[str, tuple[bytes, str]] = {
     "not a number": (b'data: {"choices":[{"index":0,"delta":{"content":"a"},"logprobs":'
                      b'{"content":[{"token":"a","logprob":NaN,"top":-Infinity}]}}]}\n\n'
                      + _data(*_END), "a"),
+    "bytes of another encoding": (b'data: {"choices":[{"index":0,"delta":{"content":"caf\xe9"}}]}\n\n'
+                                  + _data(*_END), "caf\ufffd"),
     "text after the end": (_data(_chunk("a"), *_END) + b"data: <bye>\n\nretry: 3\n\nOK\n\n", "a"),
     "an index of null": (_data(_chunk("a") | {"choices": [
         {"index": None, "delta": {"content": "a"}, "finish_reason": None}]}, *_END), "a"),
@@ -200,7 +202,8 @@ async def test_what_the_official_client_reads_goes_through_and_is_a_success(
     tmp_path: Path, models: Path
 ) -> None:
     """Seen on 5a5a85b: `error: null` ended as a failure, a mark took the first words with it, half
-    an emoji ended the stream, and a blank after [DONE] made a whole answer a failure.
+    an emoji ended the stream, and a blank after [DONE] made a whole answer a failure. On e98ba34 a
+    byte that is no UTF-8 ended it, where a browser puts a mark.
     """
     ends = (b"data: [DONE]\n\n", b"data: [DONE] \n\n", b"data:\t[DONE]\r\n\r\n", b"")
     async with behind(tmp_path, models, **_QUICK) as (asking, client, alpha, _):
@@ -239,6 +242,7 @@ async def test_a_whole_answer_is_read_as_its_client_would(tmp_path: Path, models
             b'\xef\xbb\xbf{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}',
             b'{"choices": [{"message": {"content": "fine"}}], "error": null, "score": NaN}',
             b'{"choices": [{"message": {"content": "fine", "refusal": null}, "x": "\\ud83d"}]}',
+            b'{"choices": [{"message": {"content": "fine"}, "x": "caf\xe9"}]}',
         ):
             alpha.script = [says_and_closes(a_whole(body))]
             assert await text_from(asking, "alpha") == "fine", body

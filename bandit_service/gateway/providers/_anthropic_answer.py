@@ -11,7 +11,7 @@ from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import Counts, bills_in, count, counts_of, merged
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 Json = dict[str, Any]
 
@@ -116,7 +116,7 @@ class Decoder(Chunks):
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Failed."""
         try:
-            event = json_of(data)
+            event = said_json(data)
         except ValueError:
             raise Failed("an event is not JSON") from None
         if not isinstance(event, dict):
@@ -138,6 +138,7 @@ class Decoder(Chunks):
                 self._stopped = stopped if isinstance(stopped, str) else self._stopped
                 self._count(event.get("usage"))
             case "message_stop":
+                self._count(event.get("usage"))
                 if self._stopped is None:
                     raise Failed("the message ended without a reason")
                 return self.end()

@@ -10,7 +10,7 @@ from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_fo
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import Chunks
 from bandit_service.gateway.usage import Counts, bills_in, count, counts_of
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 _FAILED = ("failed", "cancelled")
 _REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -100,7 +100,7 @@ class Decoder(Chunks):
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Failed."""
         try:
-            event = json_of(data, halves=True)
+            event = said_json(data, halves=True)
         except ValueError:
             raise Failed("an event is not JSON") from None
         if not isinstance(event, dict):

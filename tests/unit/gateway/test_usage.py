@@ -272,3 +272,15 @@ def test_a_response_that_failed_costs_what_it_says() -> None:
             msgspec.json.encode({"type": "response.failed", "response": told})
         )
     assert counts_of(failed.value.usage) == Counts(fresh=700, answer=50)
+
+
+def test_a_usage_in_the_last_event_of_a_message_counts() -> None:
+    """Seen on e98ba34: a server that counts in `message_stop` alone reported no cost."""
+    decoder = _anthropic_answer.Decoder(0)
+    for event in (
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": None},
+        {"type": "message_stop", "usage": {"input_tokens": 700, "output_tokens": 50}},
+    ):
+        chunks = decoder.feed(msgspec.json.encode(event))
+    told = [msgspec.json.decode(each) for each in chunks if each != b"[DONE]"]
+    assert counts_of(usage_in(told[-1])) == Counts(fresh=700, answer=50)
