@@ -176,6 +176,7 @@ async def test_a_cost_is_booked_though_its_decision_is_forgotten(
         {"max_completion_tokens": None, "max_tokens": 8000},
         {"max_completion_tokens": 10, "max_tokens": 8000},
         {"max_tokens": 4000, "n": 2},
+        {"max_tokens": 10, "max_completion_tokens": -1},
         {"max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 7900}},
         {"max_tokens": 100, "extra_body": {"max_new_tokens": 8000}},
     ],
