@@ -8,8 +8,9 @@ arms that are asked with just these. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from bandit_service.core.arm_request import NOTHING
 from bandit_service.core.errors import Refused
@@ -24,13 +25,12 @@ PIN = "x-pin-parameters"
 _LONGEST = 60
 
 
-@dataclass(frozen=True, slots=True)
-class ArmFit:
+class ArmFit(msgspec.Struct, frozen=True):
     """unsuited: why arms cannot be asked. effort_asked, efforts: as of `conversations.Sent`."""
 
-    unsuited: Mapping[str, Refused] = field(default_factory=dict)
+    unsuited: Mapping[str, Refused] = {}
     effort_asked: str = ""
-    efforts: Mapping[ArmId, str] = field(default_factory=dict)
+    efforts: Mapping[ArmId, str] = {}
 
 
 def pinned(headers: Mapping[str, str]) -> bool:

@@ -167,14 +167,13 @@ def _told(request: web.Request, status: int, begun: float) -> None:
     endpoint = "unmatched" if resource is None else resource.canonical
     seconds = time.perf_counter() - begun
     request.app[TELEMETRY].request(endpoint, status, seconds)
-    _access.info(
-        "request",
-        extra={
+    if _access.isEnabledFor(logging.INFO):
+        told = {
             "endpoint": f"{request.method} {endpoint}",
             "code": status,
             "seconds": round(seconds, 6),
-        },
-    )
+        }
+        _access.info("request", extra=told)
 
 
 def _cross(request: web.Request) -> None:
@@ -238,10 +237,14 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
     try:
         if (request.content_length or 0) > most:  # and nothing of it is read
             raise _LargerThan
-        if request.content.is_eof():  # as nearly always
-            return await _read(request, most)
+        content = request.content
+        came = content.read_nowait() if content.is_eof() else b""
+        if came and content.at_eof():  # as nearly always
+            if len(came) > most:
+                raise _LargerThan
+            return came
         async with asyncio.timeout(seconds):
-            return await _read(request, most)
+            return await _read(request, came, most)
     except TimeoutError:
         raise TooSlow(f"the body did not come in {seconds:g} s") from None
     except _LargerThan:
@@ -253,9 +256,9 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
         raise Malformed("the body is truncated or does not match its Content-Encoding") from None
 
 
-async def _read(request: web.Request, most: int) -> bytes:
-    """All of it, unpacked. aiohttp's own bound is one for all paths."""
-    body = bytearray()
+async def _read(request: web.Request, came: bytes, most: int) -> bytes:
+    """All of it, unpacked, after what came. aiohttp's own bound is one for all paths."""
+    body = bytearray(came)
     while chunk := await request.content.readany():
         body += chunk
         if len(body) > most:
