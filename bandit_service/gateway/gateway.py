@@ -115,7 +115,7 @@ class Gateway:
                 return await self._answer(request, None)
             front, keep_alive_s = asked.front, self._resources.settings.keep_alive_s
             stream = EventStream(client, keep_alive_s, front.KEEP_ALIVE)
-            async with stream.kept_alive():
+            with stream:
                 try:
                     return await self._answer(request, stream)
                 except ServiceError as error:

@@ -12,7 +12,7 @@ import asyncio
 import io
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -114,7 +114,7 @@ class Upstreams:
 
     def chunks_of(
         self, id: str, pieces: AsyncIterator[list[bytes]], own: bool = False
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncGenerator[list[bytes], None]:
         """The data of an upstream's events as OpenAI's chunks, or as they are. Raises Failed."""
         return translation.chunks_of(self._provider(id), pieces, own)
 

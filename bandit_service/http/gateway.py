@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from bandit_service.gateway.request import (
     of_completion,
 )
 from bandit_service.gateway.translation import heard_of
-from bandit_service.http.connections import Connection, while_there
+from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply, speaks_anthropic
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
@@ -204,6 +204,27 @@ def _whole(answer: Reply) -> web.Response:
     )
 
 
+class _Streamed(web.StreamResponse):
+    """An answer whose head leaves with its first bytes, which always follow at once."""
+
+    _send_headers_immediately = False
+
+
+class _Answered:
+    """A `with` around an answer that has begun: `lost` is called if the client leaves meanwhile."""
+
+    __slots__ = ("_connection", "_lost")
+
+    def __init__(self, connection: Connection, lost: Callable[[], object]) -> None:
+        self._connection, self._lost = connection, lost
+
+    def __enter__(self) -> None:
+        self._connection.pointless, self._connection.lost = None, self._lost
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.lost = None
+
+
 class _Client:
     """A `gateway.client.Client` over aiohttp."""
 
@@ -222,21 +243,16 @@ class _Client:
         return self._request.transport is None or self._request.transport.is_closing()
 
     def waiting(self) -> AbstractContextManager[None]:
-        return while_there(self._request)
+        return WhileThere(self._request)
 
-    @contextmanager
-    def answered(self, left: Callable[[], object]) -> Iterator[None]:
-        self._connection.pointless, self._connection.lost = None, left
-        try:
-            yield
-        finally:
-            self._connection.lost = None
+    def answered(self, left: Callable[[], object]) -> AbstractContextManager[None]:
+        return _Answered(self._connection, left)
 
     def cut(self) -> bool:
         return self._request.app[ENDING].cuts()
 
     async def begin(self, headers: Mapping[str, str]) -> None:
-        self._response = web.StreamResponse(headers=headers)
+        self._response = _Streamed(headers=headers)
         await self._response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:

@@ -184,6 +184,10 @@ class Writer:
         self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
+    def submit_late(self, prepare: Prepare, done: Done, *, key: str) -> None:
+        """`submit` of what is late and waits for no disk; `done` is told."""
+        self._submit(Command(done, False, key, late=True, prepare=prepare), patient=True)
+
     def submit_among(
         self,
         among: Among[Q],
