@@ -105,7 +105,7 @@ class Gateway:
             forwarded(client.headers),
             forwarded(client.headers, asked.front.OWN_HEADERS),
             calls is not None,
-            hashed(conversation, calls or ()),
+            hashed(conversation, calls) if calls else (),
             bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
             not routing.named and begins(asked.body),
             pinned(client.headers),

@@ -101,17 +101,17 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = id or _ids.new(clock.now())
     logs.request_id.set(id)
     request[REQUEST_ID] = id
-    begun = time.perf_counter()
+    begun, app = time.perf_counter(), request.app
     try:
         _cross(request)
-        if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
-            request.app[TELEMETRY].shed("draining")
+        if app[DRAINING].is_set() and request.path.startswith("/v1/"):
+            app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
-        request.app[ENDING].begun()
+        app[ENDING].begun()
         response = await _unless_cut(request, handler)
     except ServiceError as error:
-        request.app[TELEMETRY].rejected(error)
+        app[TELEMETRY].rejected(error)
         response = failed(error, request)
     except web.HTTPNotFound:
         longer = f"/v1/{request.path.strip('/')}"
@@ -132,7 +132,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = failed(
             ServiceError("internal error; search the log for this request id"), request
         )
-    entrance = None if request.transport is None else request.transport.get_protocol()
+    transport = request.transport
+    entrance = None if transport is None else transport.get_protocol()
     if isinstance(entrance, Entrance):
         entrance.answered()
     _told(request, response.status, begun)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from bandit_service import wire
 from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.world import World
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
@@ -44,7 +45,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
     world = request.app[ROUTER].world
-    routing = of_chat(body, request.headers, world.deciding(), routes=world.routes.specs)
+    routing = of_chat(body, request.headers, _deciding(world, body), routes=world.routes.specs)
     return await _answer(request, Asked(CHAT, body), routing)
 
 
@@ -70,7 +71,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
     world = request.app[ROUTER].world
-    routing = of_completion(body, request.headers, world.deciding(), world.routes.specs)
+    deciding = _deciding(world, body)
+    routing = of_completion(body, request.headers, deciding, world.routes.specs)
     return await _answer(request, Asked(COMPLETIONS, body), routing)
 
 
@@ -180,10 +182,14 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     own = await _object(request)
     heard = heard_of(front_of(kind), own)
     world = request.app[ROUTER].world
-    routing = of_chat(
-        heard.body, request.headers, world.deciding(), heard.unit, own, world.routes.specs
-    )
+    deciding, routes = _deciding(world, heard.body), world.routes.specs
+    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own, routes)
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
+
+
+def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
+    """The policies that `auto:NAME` may name; nobody asks for them where no policy is named."""
+    return world.deciding() if ":" in str(body.get("model")) else ()
 
 
 async def _answer(
