@@ -16,7 +16,7 @@ from bandit_service.core.explanation import belief, weighed_arms
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
-from bandit_service.http.connections import while_there
+from bandit_service.http.connections import WhileThere
 from bandit_service.http.frame import CALLER, ROUTER, WAITED, body_of, patience_of, reply
 from bandit_service.http.responses.decisions import (
     Decision,
@@ -40,7 +40,7 @@ async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
     try:
-        with while_there(request):
+        with WhileThere(request):
             left_s = None if seconds is None else seconds - request.get(WAITED, 0.0)
             async with asyncio.timeout(left_s):
                 return await _decide(request)

@@ -398,6 +398,27 @@ class Router:
             late=True,
         )
 
+    def observe_soon(
+        self, decision_id: str, signals: outcomes.Signals, served: outcomes.Served, done: Done
+    ) -> None:
+        """`observe`, for whom waits not by a future: `done` gets the event, or why there is none,
+        and whoever gave it calls `observed`.
+        """
+
+        def prepare() -> ev.Rewarded | None:
+            outcomes.check_signals(signals)
+            report = Reported(signals, served=served)
+            return self._rewarded(self._pending(decision_id, None), decision_id, report)
+
+        self._in_flight += 1
+        self.writer.submit_late(prepare, done, key=decision_id)
+
+    def observed(self, decision_id: str, event: ev.AnyEvent | Exception | None) -> None:
+        """What `done` got of an outcome, which is counted."""
+        self._in_flight -= 1
+        if not isinstance(event, Exception):
+            self.count_reward(decision_id, "duplicate" if event is None else "accepted")
+
     async def vote(self, decision_id: str, vote: float | None, tenant: str) -> str:
         """A user's vote on a decision of this tenant, as `reward`; None takes it back."""
         rule = self.rules.reward
