@@ -292,6 +292,7 @@ MONEY = Page("What does it cost, and what does it save?", (
         Panel("Spent, reserved, left, limit", "currencyUSD", (
             ("max by (budget) (bandit_budget_spent_usd)", "{{budget}} spent"),
             ("max by (budget) (bandit_budget_held_usd)", "{{budget}} reserved"),
+            ("max by (budget) (bandit_budget_leased_usd)", "{{budget}} with other replicas"),
             ("min by (budget) (bandit_budget_left_usd)", "{{budget}} left"),
             ("max by (budget) (bandit_budget_limit_usd)", "{{budget}} limit")), low=0),
         Panel("Used, and where the spend is heading", "percentunit", (

@@ -31,6 +31,7 @@ from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import ActivityFeeds
@@ -347,9 +348,16 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
             "a deployment is never called: its upstream is not configured",
             extra=told | {"upstream": target.spec.upstream},
         )
-    budgets = Budgets(settings.budgets)
+    budgets = _budgets(router.writer, settings)
+    budgets.start()
     resources = Resources(router, upstreams, chosen, health, budgets, telemetry)
     return Gateway(resources, settings.judges, settings.duels)
+
+
+def _budgets(writer: Writer, settings: Settings) -> Budgets:
+    if writer.shared and settings.budgets:
+        return SharedBudgets(settings.budgets, writer, settings.log.lost_after_s)
+    return Budgets(settings.budgets)
 
 
 def open_tracer(settings: Settings) -> Tracer | None:

@@ -76,6 +76,7 @@ async def open_link(
         alive_s=chosen.replica_ttl_s,
         lease_s=chosen.lease_ttl_s,
         max_skew_s=chosen.max_skew_s,
+        trust_s=chosen.lost_after_s / 2,
     )
     return Link(shared, copy, checkpoint, rules)
 
@@ -133,14 +134,7 @@ def folded_for_all(
 
 
 def _refuse(world: World) -> None:
-    records = world.experiments
-    live = [id for id, trial in records.trials.items() if trial.status not in ("stopped", "draft")]
     beside = world.deciding()[1:]
-    if live or records.rules.holdout_share:
-        raise StoreError(
-            "the log has experiments under way or a hold-out, which several replicas cannot do "
-            "yet; stop them before the log is shared"
-        )
     if beside:
         raise StoreError(
             f"the log has policies that learn beside the serving one ({', '.join(beside)}), which "

@@ -530,6 +530,33 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     caller: str = ""
 
 
+class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):
+    """What a replica may spend of an account in one window, where several share a log.
+
+    It takes the place of what the replica had before: what it spent until here is booked, and is no
+    part of it. replica: its slot. per, window: of `core.spend`. usd: what its calls under way may
+    cost at most, and what it may begin more calls with.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
+    usd: float
+
+
+class BudgetReturned(Event, frozen=True, kw_only=True, tag="budget_returned"):
+    """A replica may spend nothing more of an account in this window: it gave back what it had.
+
+    So does the keeper for one that was closed long ago.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
+
+
 class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     """Another model answered than the arm's: what comes of the decision says nothing of that arm.
 
@@ -660,6 +687,8 @@ AnyEvent: TypeAlias = (
     | Compared
     | DecisionsExpired
     | Spent
+    | BudgetLeased
+    | BudgetReturned
     | Redirected
     | ExperimentChanged
     | ExperimentDeleted

@@ -113,6 +113,8 @@ class ArmSelector:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
+            if selection is None:
+                continue
             spec = resources.router.world.arms[selection.decided.arm].spec
             if not deployments.full(spec, resources.health, self._among(selection.vendor)):
                 return selection
@@ -120,7 +122,8 @@ class ArmSelector:
 
     async def _drawn(
         self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
-    ) -> Selection:
+    ) -> Selection | None:
+        """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
@@ -135,6 +138,9 @@ class ArmSelector:
         left = budgets.left(world.spend, tenant, caller, now)
         costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
         arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+        most = max(costs[id] for id in arms)
+        if not await budgets.secured(most, tenant, caller, now):
+            return None
         worth = router.worth_of(routing.decide)
         query = msgspec.structs.replace(
             routing.decide,
@@ -149,7 +155,7 @@ class ArmSelector:
             fit.efforts,
         )
         waiting = f"waiting {next(self._numbers)}"
-        budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
+        budgets.reserve(waiting, most, tenant, caller)
         try:
             decided = await router.decide(
                 query,
@@ -160,6 +166,8 @@ class ArmSelector:
                 bounded=False,
                 sent=sent,
             )
+            while not await budgets.secured(0.0, tenant, caller, decided.ts):
+                """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)
         if decided.before:

@@ -44,7 +44,10 @@ _late = attrgetter("late")
 
 
 class Writer:
-    """Appends and applies events, one order for all. Make one inside the running loop."""
+    """Appends and applies events, one order for all. Make one inside the running loop.
+
+    before_outcome: told of a decision before an outcome of it from another process is applied.
+    """
 
     group_commit = GroupCommit
     shared = False
@@ -69,6 +72,7 @@ class Writer:
             log, sync_interval_s, telemetry.metrics.log_sync.observe, self._break
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
+        self.before_outcome: Callable[[str], None] = lambda _: None
         self._ids = clock.Ids(world.ts)
         self._commands: list[Command] = []
         self._committing: Kept | None = None
@@ -166,6 +170,25 @@ class Writer:
 
     async def arrived(self, decision_id: str) -> None:
         """Wait for a decision that may still come."""
+
+    def made_here(self, decision_id: str) -> bool:  # noqa: ARG002 - another may be another's
+        """Whether this process made a decision that is being applied."""
+        return True
+
+    def append_own(self, *events: ev.AnyEvent) -> None:
+        """Append and apply what nobody else would; where it cannot be written, it is left out."""
+        self.append_now(*events)
+
+    def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
+        """Whether something submitted under this key is not applied yet, and still may be."""
+        return False
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when (time.monotonic) the others that share the log cannot have taken this process
+        for lost; infinite while they may.
+        """
+        return 0.0
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,12 +45,17 @@ class ClockOff(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class LinkRules:
-    """What of the settings a link reads."""
+    """What of the settings a link reads.
+
+    trust_s: for so long after its last sign of life a replica may act on what the log gave to it;
+    the others take that back only much later.
+    """
 
     key: str
     alive_s: float
     lease_s: float
     max_skew_s: float
+    trust_s: float
 
 
 class Link:
@@ -82,6 +89,21 @@ class Link:
         self._checkpoint = checkpoint
         self._rules = rules
         self._fell = asyncio.Event()
+        self._heard_at = self._in_touch_since = -math.inf
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when (time.monotonic) no two signs of life were further apart than `trust_s`;
+        infinite where the last one is older than that.
+        """
+        late = time.monotonic() - self._heard_at > self._rules.trust_s
+        return math.inf if late else self._in_touch_since
+
+    def _heard(self, sent_at: float) -> None:
+        """The log took a sign of life that was sent at this moment."""
+        if sent_at - self._heard_at > self._rules.trust_s:
+            self._in_touch_since = sent_at
+        self._heard_at = sent_at
 
     @property
     def key(self) -> str:
@@ -90,6 +112,7 @@ class Link:
 
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
+        begun = time.monotonic()
         member = await self.shared.join(self._checkpoint.name, self._rules.key)
         self.slot, self.epoch, self.floor_ts = member.slot, member.epoch, member.settled
         skew = clock.now() - (await self.shared.state()).now
@@ -103,6 +126,7 @@ class Link:
         self.rejoined()
         self.why = ""
         self._fell.clear()
+        self._heard(begun)
         self.up.set()
         _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
 
@@ -169,7 +193,9 @@ class Link:
                     await self._fell.wait()
             await self.up.wait()
             try:
+                begun = time.monotonic()
                 await self.shared.beat(self.settled(), self.applied(), self.mark())
+                self._heard(begun)
                 if rounds % _ROUNDS == 0:
                     await self._upkeep()
             except StoreError as error:

@@ -284,6 +284,24 @@ class SharedWriter(Writer):
             with suppress(ServiceError):
                 await self.submit(lambda: self._looked_for(decision_id), key=decision_id)
 
+    def made_here(self, decision_id: str) -> bool:
+        """Whether this replica made a decision that is being applied."""
+        return decision_id in self._own
+
+    def append_own(self, *events: ev.AnyEvent) -> None:
+        """They are applied when they come back; where the log is away, they wait for it."""
+        for event in events:
+            self.submit(partial(_as_it_is, event), durable=False)
+
+    def under_way(self, key: str) -> bool:
+        """Whether something submitted under this key is not applied yet, and still may be."""
+        return key in self._keys or self._parking.holds(key)
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when the others cannot have taken this replica for lost."""
+        return self.link.in_touch_since
+
     def _looked_for(self, decision_id: str) -> None:
         if self.may_come(decision_id):
             raise NotYet.of(decision_id)
@@ -475,6 +493,8 @@ class SharedWriter(Writer):
 
     def _apply_one(self, row: Tailed, event: ev.AnyEvent) -> None:
         left = self._has_left(event)
+        if isinstance(event, ev.Rewarded | ev.Compared) and event.decision_id:
+            self.before_outcome(event.decision_id)
         why = self.apply(event)
         self._applied = int(row.offset)
         if self.digests.wanted(self._applied):
@@ -549,3 +569,8 @@ class SharedWriter(Writer):
         for command in chain(under_way, again, *self._keys.values()):
             if command.durable:
                 fail(command.done, Unavailable(self.degraded))
+
+
+def _as_it_is(event: ev.AnyEvent) -> ev.AnyEvent:
+    """There is nothing to check."""
+    return event

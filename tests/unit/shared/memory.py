@@ -215,7 +215,7 @@ class Running:
         checkpoint = Checkpoint(self._path / "replica.json", "main")
         self.name = checkpoint.name
         copy = MemoryLog()
-        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
+        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5, 300.0))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
         chosen: dict[str, Any] = {
