@@ -52,6 +52,8 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.shared.turning import PolicyTurn
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -207,8 +209,11 @@ async def running_router(
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
+        turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         try:
             await writer.caught_up()
+            if turn is not None:
+                turn.start()
             await _reconcile(router, maintenance, settings)
             router.warm()
             maintenance.start()
@@ -217,6 +222,8 @@ async def running_router(
             yield router, maintenance, telemetry
         finally:
             await check.close()
+            if turn is not None:
+                await turn.close()
             await router.close()
             await maintenance.close()
             await embedder.close()

@@ -277,6 +277,34 @@ class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
     source: str = "config"
 
 
+class PolicyAnnounced(Event, frozen=True, kw_only=True, tag="policy_announced"):
+    """A policy is to decide soon, on a log that several replicas share: each folds the past for it.
+
+    Fields as of `policy_changed`, which follows when all have it.
+    """
+
+    policy: str
+    key: str
+    parameters: bytes
+    source: str = "api"
+
+
+class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
+    """A replica has folded the past for the policy that was announced. epoch: its joining."""
+
+    key: str
+    replica: int
+    epoch: int
+
+
+class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
+    """A replica could not fold the past for it, so that the one of before goes on."""
+
+    key: str
+    replica: int
+    why: str
+
+
 class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From here on a policy learns beside the serving one, and decides where a query names it.
 
@@ -677,6 +705,9 @@ AnyEvent: TypeAlias = (
     | ArmUpdated
     | ArmRetired
     | PolicyChanged
+    | PolicyAnnounced
+    | PolicyBuilt
+    | PolicyGivenUp
     | PolicyJoined
     | PolicyLeft
     | RouteChanged
@@ -699,6 +730,22 @@ AnyEvent: TypeAlias = (
     | Forgotten
     | Erased
 )
+
+READS = 2
+"""The newest format that this version reads; 1 is that of all kinds but these."""
+_FORMATS: dict[type[Event], int] = {
+    BudgetLeased: 2,
+    BudgetReturned: 2,
+    PolicyAnnounced: 2,
+    PolicyBuilt: 2,
+    PolicyGivenUp: 2,
+}
+
+
+def format_of(event: AnyEvent) -> int:
+    """What a replica must read, at least, to read this event."""
+    return _FORMATS.get(type(event), 1)
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyEvent)

@@ -120,6 +120,11 @@ class Writer:
         """Why nothing can be written now, "" when it can."""
         return "" if self._backlog.full is None else str(self._backlog.full)
 
+    @property
+    def barred(self) -> str:
+        """Why nobody should ask this process, though it runs; "" where there is no reason."""
+        return ""
+
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)

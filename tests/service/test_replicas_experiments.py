@@ -39,7 +39,7 @@ async def _keeps(clients: list[Client]) -> int:
 
 async def _started(client: Client) -> None:
     status, told = await client.post(f"{PATH}/start", {"why": "now"})
-    assert (status, told["status"]) in ((200, "running"), (200, "starting")), told
+    assert (status, told.get("status")) in ((200, "running"), (202, "starting")), told
 
     async def running() -> bool:
         return bool((await client.get(PATH))[1]["status"] == "running")
@@ -162,7 +162,7 @@ async def test_another_keeper_steers_on_where_the_first_is_killed(
         steps: list[dict[str, Any]] = [{"share": 0.5, "units": 5}, {"share": 1.0}]
         status, told = await clients[keeper].call("PUT", PATH, arms_of(ramp=steps))
         assert status == 201, told
-        await _started(clients[1 - keeper])
+        await _started(clients[keeper])
         started[keeper].kill()
         left = clients[1 - keeper]
         units = iter(range(10**6))
