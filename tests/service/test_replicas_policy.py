@@ -33,7 +33,7 @@ async def test_all_replicas_change_their_policy_at_one_offset(
     async with replicas(2, tmp_path, models, postgres, **environ) as found:
         clients, worlds = [one for one, _ in found], [world for _, world in found]
         await _lived(clients, 0, 8)
-        wanted = {"name": "knn", "parameters": {"k": 3}}
+        wanted = {"name": "knn", "parameters": {"neighbours": 3}}
         status, told = await clients[0].call("PUT", "/v1/policy", wanted)
         assert status == 202, told
         status, told = await clients[0].call("PUT", "/v1/policy", {"name": "uniform"})
@@ -86,8 +86,8 @@ async def test_what_cannot_be_folded_changes_nothing(
     async with replicas(2, tmp_path, models, postgres) as found:
         (one, _), (other, _) = found
         for body, code in (
-            ({"name": "nosuch"}, "invalid_request"),
-            ({"name": "knn", "parameters": {"k": 0}}, "invalid_request"),
+            ({"name": "nosuch"}, "invalid_value"),
+            ({"name": "knn", "parameters": {"neighbours": -1}}, "invalid_value"),
         ):
             status, told = await other.call("PUT", "/v1/policy", body)
             assert (status, told["error"]["code"]) == (400, code), told
