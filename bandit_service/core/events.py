@@ -742,9 +742,9 @@ _FORMATS: dict[type[Event], int] = {
 }
 
 
-def format_of(event: AnyEvent) -> int:
-    """What a replica must read, at least, to read this event."""
-    return _FORMATS.get(type(event), 1)
+def format_of(kind: type[Event]) -> int:
+    """What a replica must read, at least, to read events of this kind."""
+    return _FORMATS.get(kind, 1)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -769,7 +769,12 @@ def decode(body: bytes) -> AnyEvent:
 
 def kind(event: AnyEvent) -> str:
     """The tag under which the event is stored."""
-    return str(event.__struct_config__.tag)
+    return tag(type(event))
+
+
+def tag(kind: type[Event]) -> str:
+    """The tag under which events of this kind are stored."""
+    return str(kind.__struct_config__.tag)
 
 
 def owner_of(tenant: str, unit: str) -> str:

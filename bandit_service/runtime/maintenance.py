@@ -222,7 +222,8 @@ class Maintenance:
     def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
         """Begin to fold the past for another policy, or other parameters; it serves when done.
 
-        Raises Refused for what is no policy, and Conflict while another is folded.
+        Raises Refused for what is no policy, Conflict while another is folded, and Unavailable
+        where others on the log cannot read of it.
         """
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
@@ -233,6 +234,8 @@ class Maintenance:
             raise Refused(f"parameters: {error}", param="parameters") from None
         if self.wanted is not None:
             raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
+        if self.announce is not None:
+            self._writer.check_read_by_all(ev.PolicyAnnounced)
         self.wanted, self.progress = wanted, (0, int(self._writer.log.last))
         change = self._change if self.announce is None else self._announced
         self._changing = self._writer.tasks.keep("policy", partial(change, wanted, source))

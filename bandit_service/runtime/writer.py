@@ -184,6 +184,9 @@ class Writer:
         """Append and apply what nobody else would; where it cannot be written, it is left out."""
         self.append_now(*events)
 
+    def check_read_by_all(self, kind: type[ev.Event]) -> None:
+        """Raise Unavailable where another process on the log cannot read events of this kind."""
+
     def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
         """Whether something submitted under this key is not applied yet, and still may be."""
         return False

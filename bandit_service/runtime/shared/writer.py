@@ -319,6 +319,14 @@ class SharedWriter(Writer):
         for event in events:
             self.submit(partial(_as_it_is, event), durable=False)
 
+    def check_read_by_all(self, kind: type[ev.Event]) -> None:
+        """Raise Unavailable where an open replica cannot read events of this kind."""
+        if ev.format_of(kind) > self.link.format:
+            raise Unavailable(
+                f"a replica of an older release is open, which cannot read {ev.tag(kind)!r}; it "
+                "can be written when all are of the newer one"
+            )
+
     def under_way(self, key: str) -> bool:
         """Whether something submitted under this key is not applied yet, and still may be."""
         return key in self._keys or self._parking.holds(key)
@@ -470,11 +478,7 @@ class SharedWriter(Writer):
             self._check(command)
 
     def _outgoing(self, event: ev.AnyEvent, key: str, led: bool = False) -> Outgoing:
-        if ev.format_of(event) > self.link.format:
-            raise Unavailable(
-                f"{ev.kind(event)}: a replica of an older release is open, which cannot read this "
-                "event; it can be written when all are of the newer one"
-            )
+        self.check_read_by_all(type(event))
         record = self._record(event)
         subject = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return Outgoing(Entry(record, subject if key else b"", self._applied), event, led)
