@@ -108,11 +108,14 @@ class Embedding:
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
+        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
+        while True:
+            now = router.writer.now()
+            resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
+            if await resources.budgets.secured(usd, tenant, key, now):
+                break
         if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
-        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
-        now = router.writer.now()
-        resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
         account = CallerAccount(resources, router.writer.new_id(now), usd, tenant, key)
         headers = {"x-arm": str(arm)}
         exchange = Exchange(resources, spec, size, account, key=account.id)

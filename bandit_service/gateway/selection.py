@@ -114,6 +114,8 @@ class ArmSelector:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
+            if selection is None:
+                continue
             spec = resources.router.world.arms[selection.decided.arm].spec
             if not deployments.full(spec, resources.health, self._among(selection.vendor)):
                 return selection
@@ -121,7 +123,8 @@ class ArmSelector:
 
     async def _drawn(
         self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
-    ) -> Selection:
+    ) -> Selection | None:
+        """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
@@ -139,6 +142,8 @@ class ArmSelector:
             left = budgets.left(world.spend, tenant, caller, now)
             costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
             arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+            if not await budgets.secured(max(costs[id] for id in arms), tenant, caller, now):
+                return None
             worth = budgets.worth(world.spend, worth, tenant, caller, now)
         query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
         sent = Sent(
@@ -149,7 +154,7 @@ class ArmSelector:
             fit.efforts,
         )
         waiting = f"waiting {next(self._numbers)}"
-        budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
+        budgets.reserve(waiting, most, tenant, caller)
         try:
             decided = await router.decide(
                 query,
@@ -160,6 +165,8 @@ class ArmSelector:
                 bounded=False,
                 sent=sent,
             )
+            while not await budgets.secured(0.0, tenant, caller, decided.ts):
+                """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)
         if decided.before:

@@ -259,10 +259,6 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
             'retention.max_age_s: does not work with log.engine = "postgres" yet',
         ),
         (
-            {"BANDIT_BUDGETS": '[{"scope": "service", "per": "day", "usd": 1}]'},
-            'budgets: does not work with log.engine = "postgres" yet',
-        ),
-        (
             {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
             'policies: does not work with log.engine = "postgres" yet',
         ),

@@ -13,6 +13,7 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
@@ -28,6 +29,7 @@ from bandit_service.core.history import History
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
 from bandit_service.core.routes import Routes
 from bandit_service.core.spend import Spend
@@ -111,6 +113,8 @@ def _others() -> dict[str, Any]:
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
+        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
+        "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "drift": Drift({QUERIES: Track(1)}, {QUERIES: Allowance(0.1, 2)}, [alarm]),
     }
@@ -142,7 +146,9 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"routes"} == IF_ANY, "of which a world that has none is written as it was before"
+    assert {"building", "leases", "routes"} == IF_ANY, (
+        "of which a world that has none is written as it was before"
+    )
 
 
 def test_what_is_chosen_or_only_told_is_not_folded() -> None:
