@@ -47,7 +47,7 @@ class Nats:
             f"server_name: {directory.name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self._http}\n"
-            f"authorization {{ user: bandit, password: {password} }}\n"
+            f'authorization {{ user: bandit, password: "{password}" }}\n'
             f'jetstream {{ store_dir: "{directory}/data", sync_interval: always }}\n{more}\n'
         )
 

@@ -71,13 +71,14 @@ class Shards:
         messages = [each.message() for each in found]
         for message in messages:
             self._note(message)
-            known.last = int(message.offset)
+            known.last = max(known.last, int(message.offset))
         return messages
 
     def appended(self, subject: bytes, offset: int) -> None:
         """A message of this process is there, and nothing stood between it and the last one."""
-        self._newest[subject] = offset
-        self._shards[shard_of(subject)].last = offset
+        self._newest[subject] = max(offset, self._newest.get(subject, 0))
+        known = self._shards[shard_of(subject)]
+        known.last = max(offset, known.last)
 
     def read(self, after: int, message: Message) -> None:
         """A message that was read, where all from `after` on were."""
@@ -89,11 +90,8 @@ class Shards:
             return
         shard = shard_of(message.subject)
         known = self._shards.get(shard)
-        if known is not None and known.last < offset:
-            if self._read_from <= known.last:
-                known.last = offset
-            else:  # what stands in between was not read
-                del self._shards[shard]
+        if known is not None and self._read_from <= known.last < offset:
+            known.last = offset  # otherwise what stands in between was not read
         self._note(message)
 
     def _note(self, message: Message) -> None:

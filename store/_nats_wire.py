@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from store._shared import Unfit, Unsure
 
-_OLDEST = (2, 12)
+_OLDEST = (2, 12, 1)
+"""The first one whose batches take ids of messages."""
 _FILES = ("creds", "tls_ca", "tls_cert", "tls_key")
 _SCHEMES = ("nats", "tls")
 _CANNOT = (10039, 10076)
@@ -124,7 +125,7 @@ class Wire:
                 raise Unfit(f"the NATS server lets nobody in by this address: {why}") from None
             raise Unsure(f"no NATS server answers: {why}") from None
         found = self._nc.connected_server_version
-        if (found.major, found.minor) < _OLDEST:
+        if (found.major, found.minor, found.patch) < _OLDEST:
             raise Unfit(
                 f"the NATS server is {found.major}.{found.minor}.{found.patch}; "
                 f"{'.'.join(map(str, _OLDEST))} or newer is needed"

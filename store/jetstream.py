@@ -84,7 +84,10 @@ class JetStreamLog:
         self.name = name
         self.member = _NOT_JOINED
         self._address = address_of(address)
-        self._servers = self._address.servers  # the one that was reached last is the first
+        # replicas spread over them; the one that was reached last is the first
+        found = self._address.servers
+        first = secrets.randbelow(len(found))
+        self._servers = (*found[first:], *found[:first])
         self._names = Names(name, insecure_single)
         self._timeout_s, self._alive_s, self._lost_after_s = timeout_s, alive_s, lost_after_s
         self._replica = ""
@@ -110,24 +113,29 @@ class JetStreamLog:
         """Connect to one of the servers, and make the streams where there are none. Unsure, or
         Unfit where they keep less than is promised.
         """
-        told, servers = list[str](), self._servers
-        for i, server in enumerate(servers):
-            await self._wire.close()
-            self._on(Wire(self._timeout_s))
-            try:
-                await self._wire.open(self._address, server, self._timeout_s / len(servers))
-                await prepare(self._wire, self._names)
-            except Unsure as error:
-                told.append(f"{server}: {error}")
-            else:
-                self._servers = (*servers[i:], *servers[:i])
-                return
-        await self._wire.close()
+        await self._wire.close()  # whatever is under way on it ends
+        async with self._write_lock, self._read_lock, self._member_lock:
+            told, servers = list[str](), self._servers
+            for i, server in enumerate(servers):
+                wire = Wire(self._timeout_s)
+                try:
+                    await wire.open(self._address, server, self._timeout_s / len(servers))
+                    await prepare(wire, self._names)
+                except Unsure as error:
+                    told.append(f"{server}: {error}")
+                    await wire.close()
+                except BaseException:
+                    await wire.close()
+                    raise
+                else:
+                    self._servers = (*servers[i:], *servers[:i])
+                    self._on(wire)
+                    return
         raise Unsure("; ".join(told))
 
     async def join(self, name: str, key: str) -> Membership:
         """Take the slot of this name, or a free one, under a new epoch."""
-        async with self._member_lock, self._write_lock:
+        async with self._write_lock, self._member_lock:
             self.member = await self._members.join(name, key)
             self._replica = name
             # what an earlier connection has under way is refused from here on, or is in the log
@@ -143,11 +151,12 @@ class JetStreamLog:
         if not entries:
             return Offset((await self._stream.state()).last)
         async with self._write_lock:
-            self._settled = max(self._settled, settled)
             last = asyncio.get_running_loop().time() + self._timeout_s
             while True:
                 try:
-                    return Offset(await self._append(entries, lease))
+                    offset = Offset(await self._append(entries, lease))
+                    self._settled = max(self._settled, settled)
+                    return offset
                 except _Again:
                     if asyncio.get_running_loop().time() > last:
                         raise Unsure(
