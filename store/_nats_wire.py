@@ -92,7 +92,7 @@ class Wire:
 
     async def open(self, address: Address, server: str, within_s: float) -> None:
         """Connect to one of the servers of an address."""
-        import nats
+        from nats.aio.client import Client
 
         told: list[Exception] = []
 
@@ -105,21 +105,26 @@ class Wire:
             self.closed.set()
 
         scheme = "tls" if address.tls else "nats"
+        let_in = _let_in(address)
+        self._nc = Client()
         try:
             async with asyncio.timeout(within_s):
-                self._nc = await nats.connect(
+                await self._nc.connect(
                     f"{scheme}://{server}",
                     name="bandit-service",
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,  # of this very start
+                    reconnect_time_wait=0.01,
                     connect_timeout=max(1, int(within_s + 0.999)),
                     error_cb=failed,
                     closed_cb=gone,
                     disconnected_cb=gone,
-                    **_let_in(address),
+                    **let_in,
                 )
         except TimeoutError:
             raise Unsure(f"it did not answer within {within_s:g} s") from None
         except Exception as error:  # noqa: BLE001 - a driver raises many kinds
+            error = told[-1] if told else error
             why = f"{type(error).__name__}: {error}"
             if "uthorization" in why or "uthentication" in why:
                 raise Unfit(f"the NATS server lets nobody in by this address: {why}") from None
