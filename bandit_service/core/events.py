@@ -16,6 +16,7 @@ import numpy as np
 from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
+from bandit_service.core.metric_spec import NamedMetric
 from policies import SURFACE, ArmId, Vector
 
 ARM_KINDS = ("chat", "embedding", "judge")
@@ -463,6 +464,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     of the ids of the tools that it called. deployment: the one of the arm's that answered.
     revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
     `quality` and `reward` are then what was expected at the decision, in the place of what came.
+    weighed: `quality` is what the named metrics come to by the weights in force, not a word of its
+    own.
     """
 
     decision_id: str = ""
@@ -484,6 +487,7 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     calls: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     deployment: str = ""
+    weighed: bool = False
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -630,6 +634,19 @@ class PriorWeighed(Event, frozen=True, kw_only=True, tag="prior_weighed"):
     keep: dict[ArmId, float]
 
 
+class MetricsChanged(Event, frozen=True, kw_only=True, tag="metrics_changed"):
+    """From here on quality is weighed by these named metrics; corrections follow, up to
+    `MetricsWeighed`, of the decisions that were taught by other weights and may still be rewarded.
+    """
+
+    metrics: tuple[NamedMetric, ...]
+    source: str = "config"
+
+
+class MetricsWeighed(Event, frozen=True, kw_only=True, tag="metrics_weighed"):
+    """Every decision that may still be rewarded is taught by the weights in force."""
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -667,6 +684,8 @@ AnyEvent: TypeAlias = (
     | RulesChanged
     | DriftDetected
     | PriorWeighed
+    | MetricsChanged
+    | MetricsWeighed
     | Forgotten
     | Erased
 )

@@ -24,6 +24,7 @@ from bandit_service.core.feature import Taker, takers
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.learners import Learners
+from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.routes import Routes
 from bandit_service.core.spend import Spend
@@ -52,6 +53,7 @@ class World:
     erasures: Erasures = field(default_factory=Erasures)
     conversations: Conversations = field(default_factory=Conversations)
     routes: Routes = field(default_factory=Routes, metadata=codec.IF_ANY)
+    named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

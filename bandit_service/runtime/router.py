@@ -51,6 +51,7 @@ from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
+from bandit_service.runtime.measuring import Measuring, check_feedback, check_names
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
@@ -128,6 +129,7 @@ class Router:
         writer.listen(self._feed.heard)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
+        self.measuring = Measuring(writer, rules.reward)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -147,6 +149,7 @@ class Router:
         """Begin to commit and to sweep."""
         self.writer.start()
         self._sweeping = self.writer.tasks.keep("sweep", self._sweep_forever)
+        self.measuring.start()
 
     def warm(self) -> None:
         """Propose once and forget it, so that the first query waits for no policy's caches."""
@@ -158,6 +161,7 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
             await self._sweeping.end()
+        await self.measuring.close()
         self.writer.flush()
         self._shadows.close()
         await self.writer.close()
@@ -405,7 +409,28 @@ class Router:
         def prepare() -> ev.Rewarded | None:
             pending, now = self._pending(decision_id, tenant), self.writer.now()
             self._shadows.before(decision_id)
-            return outcomes.decision_voted(pending, decision_id, vote, rule, now)
+            named = self.world.named
+            return outcomes.decision_voted(pending, decision_id, vote, rule, now, named)
+
+        status = await self._learn(prepare, key=decision_id)
+        if vote is None and self.world.named.specs:  # the other metrics speak on without the vote
+            await self.measuring.reweigh(decision_id)
+        return status
+
+    async def measured_by_user(
+        self, decision_id: str, metrics: Mapping[str, float], tenant: str
+    ) -> str:
+        """Metrics that a user reports of a decision of this tenant by token; the last value counts.
+
+        Raises Refused for a metric that users may not report.
+        """
+        signals = outcomes.Signals(metrics=metrics)
+        outcomes.check_signals(signals)
+        report = Reported(signals, correction=True)
+
+        def prepare() -> ev.Rewarded | None:
+            check_feedback(self.world.named, metrics)
+            return self._rewarded(self._pending(decision_id, tenant), decision_id, report)
 
         return await self._learn(prepare, key=decision_id)
 
@@ -413,8 +438,9 @@ class Router:
         self._shadows.before(id)
         spec = self.world.experiments.specs.get(pending.decided.experiment)
         metrics = () if spec is None else spec.metrics
-        rule, now = self.rules.reward, self.writer.now()
-        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
+        rule, now, named = self.rules.reward, self.writer.now(), self.world.named
+        check_names(named, report.signals.metrics, "decision", [one.name for one in metrics])
+        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics, named)
 
     async def compare(
         self, request: wire.CompareRequest, tenant: str | None = None, provisional: bool = False

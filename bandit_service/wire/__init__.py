@@ -35,6 +35,7 @@ from bandit_service.wire.requests import (
     RewardRequest,
     VoteRequest,
     WhatIfRequest,
+    numbers,
 )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "numbers",
     "refuse_more",
     "refuse_subject",
     "required",

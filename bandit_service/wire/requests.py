@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
 from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
-from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
+from bandit_service.core.outcomes import MOST_METRICS, Reported, Signals, check_signals, digest
 from bandit_service.core.tags import LONGEST_TAG, MOST_TAGS, PATTERN
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
@@ -16,6 +17,7 @@ _WORTH = "USD that one unit of quality is worth; the service's setting if left o
 _UNIT = "Who asks, such as a user; recorded, and what an experiment keeps together."
 _TENANT = "The tenant that asks; a key of one tenant acts for that one."
 _KEY = "A resend with the same key is applied once."
+_METRICS = "Metrics of your own: of [[metrics]], or measured by experiments alone; at most 8."
 _WHY = "The reason, recorded in the log; at most 1,000 characters."
 
 
@@ -95,15 +97,16 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     idempotency_key: Annotated[Name, doc(_KEY, "order-4711")] = ""
     correction: Annotated[bool, doc("Replace the signals reported before.", False)] = False
     metrics: Annotated[
-        dict[str, float],
-        doc("Metrics of your own, for experiments; at most 8.", {"thumbs": 1.0}, maxProperties=8),
+        dict[str, float | bool],
+        doc(_METRICS, {"resolved": True, "stars": 4}, maxProperties=MOST_METRICS),
     ] = {}
     unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
     tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
 
     def reported(self) -> Reported:
         """The signals, and the digest by which a resend is recognised; checks their ranges."""
-        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, self.metrics)
+        metrics = numbers(self.metrics)
+        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, metrics)
         check_signals(signals)
         return Reported(
             signals,
@@ -113,13 +116,26 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
         )
 
 
+def numbers(metrics: Mapping[str, float | bool]) -> dict[str, float]:
+    """Values of metrics as they are kept: true is 1 and false is 0."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
 class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A user's vote on one answer."""
+    """A user's vote on one answer, or values of metrics that a user may report: at least one."""
 
     vote: Annotated[
-        str,
-        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral"]),
-    ]
+        str | None,
+        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral", None]),
+    ] = None
+    metrics: Annotated[
+        dict[str, float | bool],
+        doc(
+            "Of the [[metrics]] with `feedback = true`; the last value counts.",
+            {"stars": 4},
+            maxProperties=MOST_METRICS,
+        ),
+    ] = {}
 
 
 class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
@@ -205,9 +221,9 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     last: Annotated[
         int, doc("Only the newest so many decisions.", 20_000, minimum=1, maximum=50_000)
     ] = 20_000
-    metric: Annotated[str, doc("The metric to estimate.", "reward", enum=[*METRICS, None])] = (
-        "reward"
-    )
+    metric: Annotated[
+        str, doc(f"The metric to estimate: {', '.join(METRICS)}, or one of [[metrics]].", "reward")
+    ] = "reward"
     alpha: Annotated[
         float,
         doc("1 less the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
