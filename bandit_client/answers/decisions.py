@@ -233,11 +233,13 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
 
     decision_id: The decision it was for; null for an outcome without one.
     status: `duplicate`: the same was reported before; nothing was changed.
+    credited: Of a session: how many of its decisions it is credited to.
     error: Why it was not accepted.
     """
 
     decision_id: str | None
     status: str
+    credited: int | None = None
     error: ErrorDetail | None = None
 
 

@@ -361,6 +361,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
     provider is asked; empty where nothing is said.
     route: by which it was asked for, "" by the default one.
+    groups: hashes of the session and the conversation that it is a part of, as far as the client
+    named them.
     """
 
     id: str
@@ -410,6 +412,7 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort_asked: str = ""
     effort: str = ""
     route: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:
@@ -465,7 +468,8 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
     `quality` and `reward` are then what was expected at the decision, in the place of what came.
     weighed: `quality` is what the named metrics come to by the weights in force, not a word of its
-    own.
+    own. session: the session that this was said of, as `Decided.groups` has it; "" if it was said
+    of the decision itself.
     """
 
     decision_id: str = ""
@@ -488,6 +492,35 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     revoked: tuple[str, ...] = ()
     deployment: str = ""
     weighed: bool = False
+    session: str = ""
+
+
+class SessionRewarded(Event, frozen=True, kw_only=True, tag="session_rewarded"):
+    """Something was said of a session or a conversation; a `Rewarded` of each of its decisions
+    follows, and then `SessionCredited`.
+
+    group: as `Decided.groups` has it. owner: whose data it is. signals: what is new, the quality
+    and metrics by name. ids: the decisions that are credited, oldest first, with their arms.
+    weights: how far each is to learn the session's value from what was expected of it, 1 all the
+    way. credits: the same as shares that sum to 1.
+    """
+
+    group: str
+    owner: str = ""
+    signals: dict[str, float]
+    ids: tuple[str, ...]
+    arms: tuple[ArmId, ...]
+    weights: tuple[float, ...]
+    credits: tuple[float, ...]
+    idempotency_key: str = ""
+    digest: str = ""
+
+
+class SessionCredited(Event, frozen=True, kw_only=True, tag="session_credited"):
+    """Every decision of a session has learned what was said of it. number: how often that was."""
+
+    group: str
+    number: int
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -674,6 +707,8 @@ AnyEvent: TypeAlias = (
     | Decided
     | Shadowed
     | Rewarded
+    | SessionRewarded
+    | SessionCredited
     | Compared
     | DecisionsExpired
     | Spent

@@ -59,7 +59,8 @@ class NamedMetrics:
             spec = self.specs.get(name)
             if spec is None:
                 continue
-            if spec.kind == "boolean" and value not in (0.0, 1.0):
+            whole = spec.scope == "decision"  # of a session, a part may be credited
+            if spec.kind == "boolean" and whole and value not in (0.0, 1.0):
                 raise Refused(
                     f"metrics.{name}: must be true or false, got {value:g}", param="metrics"
                 )
@@ -79,7 +80,8 @@ class NamedMetrics:
     def _changed(self, event: ev.MetricsChanged, _: Resolved) -> None:
         self.specs = {one.name: one for one in event.metrics}
         self.stale = True
-        for name in [name for name in self.tallies if name not in self.specs]:
+        kept = {name for name, one in self.specs.items() if one.scope == "decision"}
+        for name in [name for name in self.tallies if name not in kept]:
             del self.tallies[name]
 
     @takes(ev.MetricsWeighed)
@@ -95,7 +97,7 @@ class NamedMetrics:
                 before = what.before.get(name)
                 self.tally(name, what.arm).add(value - (before or 0.0), float(before is None))
         for name in event.revoked:
-            if name in self.specs and name in what.before:
+            if name in self.tallies and name in what.before:
                 self.tally(name, what.arm).add(-what.before[name], -1.0)
 
     def tally(self, name: str, arm: ArmId) -> Tally:

@@ -168,7 +168,7 @@ def decision_rewarded(
     Raises Conflict when a signal, or the idempotency key, stands for something else already.
     """
     said = report.signals.said()
-    if _resent(pending.keys, report.idempotency_key, report.digest):
+    if resent(pending.keys, report.idempotency_key, report.digest):
         return None
     _check_ranges(said, metrics, named)
     worth = WORTH & said.keys()
@@ -352,7 +352,7 @@ def subject_rewarded(
     record = world.arms.get(arm)
     if record is None:
         raise Unknown(f"arm: no arm {arm!r}; GET /v1/arms lists them", param="arm")
-    if _resent(world.pending.keys, report.idempotency_key, report.digest):
+    if resent(world.pending.keys, report.idempotency_key, report.digest):
         return None
     said = report.signals.said()
     if report.signals.metrics:
@@ -388,7 +388,7 @@ def check_arms(world: World, winner: ArmId, loser: ArmId) -> None:
 
 def comparison_resent(world: World, key: str, digested: str) -> bool:
     """Whether this very comparison of a query was sent before under its idempotency key."""
-    return _resent(world.pending.keys, key, digested)
+    return resent(world.pending.keys, key, digested)
 
 
 def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | None:
@@ -399,7 +399,7 @@ def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | Non
 
     Raises Refused where the decision's arm is none of the two.
     """
-    if _resent(pending.keys, event.idempotency_key, event.digest):
+    if resent(pending.keys, event.idempotency_key, event.digest):
         return None
     arm, pair = pending.arm, (event.winner, event.loser)
     if arm not in pair:
@@ -428,7 +428,8 @@ def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | Non
     return msgspec.structs.replace(event, correction=told != result)
 
 
-def _resent(keys: dict[str, str], key: str, digested: str) -> bool:
+def resent(keys: Mapping[str, str], key: str, digested: str) -> bool:
+    """Whether an idempotency key was used for this very thing; Conflict if for another."""
     before = keys.get(key) if key else None
     if before is None:
         return False

@@ -27,6 +27,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions
 from bandit_service.core.spend import Spend
 from policies import ArmId, Policy
 
@@ -54,6 +55,7 @@ class World:
     conversations: Conversations = field(default_factory=Conversations)
     routes: Routes = field(default_factory=Routes, metadata=codec.IF_ANY)
     named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
+    sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

@@ -147,6 +147,7 @@ class ArmSelector:
             offer.reason,
             fit.effort_asked,
             fit.efforts,
+            routing.named,
         )
         waiting = f"waiting {next(self._numbers)}"
         budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)

@@ -55,6 +55,8 @@ class Learning:
         router = self.router
         try:
             asked = wire.convert(item, wire.RewardRequest)
+            if asked.session or asked.conversation:
+                return await self._session(asked)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
             router.count_reward(_named(item), outcome_of(error))
@@ -62,6 +64,17 @@ class Learning:
         router.count_reward(asked.decision_id, status)
         logs.decision_id.set(asked.decision_id or "")
         return Result(decision_id=asked.decision_id, status=status)
+
+    async def _session(self, asked: wire.RewardRequest) -> Result:
+        """Learn what is said of a session: for a key's share as much as all that it teaches."""
+        asked.tenant = self.caller.tenant_for(asked.tenant)
+        with self.gate.teaching(self.caller):
+            status, credited = await self.router.reward_session(asked)
+        if status == "accepted":
+            for _ in range(credited):
+                self.gate.taught(self.caller)
+        self.router.count_reward(None, status)
+        return Result(decision_id=None, status=status, credited=credited)
 
     async def compare(self, item: Any) -> Result:
         """Learn from one comparison; its result. Raises what was wrong with it."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -43,10 +43,13 @@ from bandit_service.core.errors import (
 from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
+from bandit_service.core.session_outcomes import CreditRule
+from bandit_service.core.sessions import groups_of
 from bandit_service.core.staying import turn_of
 from bandit_service.core.tags import tags_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
+from bandit_service.runtime.crediting import Crediting
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
@@ -89,6 +92,7 @@ class RouterRules:
     max_query_chars: int
     max_in_flight: int
     embed_timeout_s: float
+    credit: CreditRule = field(default_factory=CreditRule)
 
     @classmethod
     def of(cls, settings: Settings) -> RouterRules:
@@ -97,6 +101,7 @@ class RouterRules:
         return cls(
             explore=exploration(settings.exploration),
             reward=RewardRule(reward.willingness_to_pay, reward.latency_weight),
+            credit=CreditRule(reward.session_credit, reward.session_discount),
             neighbours=settings.history.neighbours,
             ttl_s=reward.ttl_s,
             default_reward=reward.default if reward.on_expiry == "default" else None,
@@ -130,6 +135,7 @@ class Router:
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
         self.measuring = Measuring(writer, rules.reward)
+        self._crediting = Crediting(writer, rules.reward, rules.credit)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -150,6 +156,7 @@ class Router:
         self.writer.start()
         self._sweeping = self.writer.tasks.keep("sweep", self._sweep_forever)
         self.measuring.start()
+        self._crediting.start()
 
     def warm(self) -> None:
         """Propose once and forget it, so that the first query waits for no policy's caches."""
@@ -162,6 +169,7 @@ class Router:
         if self._sweeping is not None:
             await self._sweeping.end()
         await self.measuring.close()
+        await self._crediting.close()
         self.writer.flush()
         self._shadows.close()
         await self.writer.close()
@@ -200,6 +208,7 @@ class Router:
             if sent is not None:
                 query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
                 query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
+                query.groups = groups_of(query.tenant, query.session, sent.talk)
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
             event = await self._deciding.decide(query, look, patient=not bounded)
@@ -306,6 +315,7 @@ class Router:
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
             tags=tags_of(request.tags),
+            groups=groups_of(request.tenant, request.session, request.conversation),
             route=request.route,
             all_of_route=bool(request.route) and request.arms is None,
         )
@@ -367,6 +377,19 @@ class Router:
             ),
             key=report.idempotency_key,
         )
+
+    async def reward_session(self, request: wire.RewardRequest) -> tuple[str, int]:
+        """Append, apply, make durable what is said of a session of this tenant, and of each of its
+        decisions. "accepted" or "duplicate", and how many decisions are credited.
+        """
+        said = wire.session_of(request)
+        report = request.reported()
+        self._admit()
+        self._in_flight += 1
+        try:
+            return await self._crediting.reward(said.group, said.name, report)
+        finally:
+            self._in_flight -= 1
 
     async def weigh_prior(self, strength: float) -> ev.PriorWeighed | None:
         """What a warm start taught counts as at most `strength` outcomes of each arm from here on.

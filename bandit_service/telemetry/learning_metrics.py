@@ -9,6 +9,7 @@ from prometheus_client import Gauge
 from bandit_service.core import events as ev
 from bandit_service.core.named_metrics import Tally
 from bandit_service.core.resolved import Resolved
+from bandit_service.core.sessions import merged
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
@@ -110,7 +111,7 @@ class LearningMetrics:
     def _look_at_metrics(self, world: World) -> None:
         """What came of each named metric, by arm: those beyond the labels count as one."""
         found: dict[tuple[str, str], Tally] = {}
-        for name, by_arm in world.named.tallies.items():
+        for name, by_arm in merged(world.named.tallies, world.sessions.tallies).items():
             for arm, tally in by_arm.items():
                 sums = found.setdefault((name, self._bounded(arm)), Tally())
                 sums.add(tally.total, tally.weight)

@@ -12,6 +12,7 @@ from bandit_service.wire.checks import (
     refuse_more,
     refuse_subject,
     required,
+    session_of,
     text_and_size,
 )
 from bandit_service.wire.decoding import (
@@ -66,5 +67,6 @@ __all__ = [
     "refuse_more",
     "refuse_subject",
     "required",
+    "session_of",
     "text_and_size",
 ]

@@ -43,8 +43,10 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
 
     unit: Annotated[Name, doc(_UNIT, "user-17")] = ""
     tenant: Annotated[Name, doc(_TENANT, "acme")] = ""
-    session: Annotated[Name, doc("Another unit of experiments.", "session-3")] = ""
-    conversation: Annotated[Name, doc("Another unit of experiments.", "conversation-9")] = ""
+    session: Annotated[Name, doc("The session; may be rewarded as a whole.", "session-3")] = ""
+    conversation: Annotated[
+        Name, doc("The conversation; may be rewarded as a whole.", "conversation-9")
+    ] = ""
     arms: Annotated[list[str] | None, doc("Only these arms; all if left out.", ["gpt-5-mini"])] = (
         None
     )
@@ -86,6 +88,12 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     """What an answer was worth: for a decision, or self-contained with a query and an arm."""
 
     decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    session: Annotated[
+        Name, doc("In the place of decision_id: the session of which it is.", "session-3")
+    ] = ""
+    conversation: Annotated[
+        Name, doc("In the place of decision_id: the conversation of which it is.", "chat-9")
+    ] = ""
     arm: Annotated[str | None, doc("Without a decision: the arm that answered.", "o3")] = None
     quality: Annotated[Share | None, doc("How good the answer was.", 0.9)] = None
     cost_usd: Annotated[Usd | None, doc("What it cost, USD.", 0.0007)] = None
@@ -111,9 +119,12 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
         return Reported(
             signals,
             self.idempotency_key,
-            digest("reward", self.decision_id, self.arm, signals.said()),
+            digest("reward", self.decision_id, self.arm, signals.said(), *self._groups()),
             self.correction,
         )
+
+    def _groups(self) -> tuple[str, ...]:
+        return (self.session, self.conversation) if self.session or self.conversation else ()
 
 
 def numbers(metrics: Mapping[str, float | bool]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.resolved import Pending
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
 from bandit_service.core.world import TAKERS, World, new_world
 from bandit_service.statistics.calibration import Calibration
@@ -117,6 +118,13 @@ def _others() -> dict[str, Any]:
         "named": NamedMetrics(
             {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
         ),
+        "sessions": Sessions(
+            {"g": ["d"]},
+            {"g": Told({"quality": 1.0}, 1)},
+            {"d": "owner"},
+            ["csat"],
+            {"csat": {ArmId("a"): Tally(1.0, 2.0)}},
+        ),
         "drift": Drift({QUERIES: Track(1)}, {QUERIES: Allowance(0.1, 2)}, [alarm]),
     }
 
@@ -147,7 +155,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"routes", "named"} == IF_ANY, (
+    assert {"routes", "named", "sessions"} == IF_ANY, (
         "of which a world that has none is written as it was before"
     )
 

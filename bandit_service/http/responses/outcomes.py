@@ -88,6 +88,9 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
             enum=["accepted", "duplicate", "error"],
         ),
     ]
+    credited: Annotated[
+        int | UnsetType, doc("Of a session: how many of its decisions it is credited to.", 3)
+    ] = UNSET
     error: Annotated[ErrorDetail | UnsetType, doc("Why it was not accepted.")] = UNSET
 
 
