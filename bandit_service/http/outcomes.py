@@ -52,14 +52,22 @@ class Learning:
 
     async def reward(self, item: Any) -> Result:
         """Learn from one reward; its result. Raises what was wrong with it."""
-        router = self.router
         try:
             asked = wire.convert(item, wire.RewardRequest)
+        except ServiceError as error:
+            self.router.count_reward(_named(item), outcome_of(error))
+            raise
+        return await self.take(asked)
+
+    async def take(self, asked: wire.RewardRequest) -> Result:
+        """The same of one that was read."""
+        router = self.router
+        try:
             if asked.session or asked.conversation:
                 return await self._session(asked)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
-            router.count_reward(_named(item), outcome_of(error))
+            router.count_reward(asked.decision_id, outcome_of(error))
             raise
         router.count_reward(asked.decision_id, status)
         logs.decision_id.set(asked.decision_id or "")

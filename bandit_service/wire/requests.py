@@ -149,6 +149,24 @@ class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = {}
 
 
+class Feedback(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """TensorZero's feedback: one value of one metric, for an inference or an episode."""
+
+    metric_name: Annotated[str, doc("One of [[metrics]].", "resolved")]
+    value: Annotated[
+        bool | float | str | list[Any] | dict[str, Any],
+        doc("True or false, or a number in the metric's range.", True),
+    ]
+    inference_id: Annotated[
+        str | None, doc("The decision that it is for: of a metric of a decision.", _ID)
+    ] = None
+    episode_id: Annotated[
+        Name | None, doc("The session that it is for: of a metric of a session.", "session-3")
+    ] = None
+    tags: Annotated[dict[str, str], doc("Taken, and not kept.", {"author": "Ann"})] = {}
+    dryrun: Annotated[bool, doc("Check it, and change nothing.", False)] = False
+
+
 class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
     """Which of two arms did better: for a decision, or self-contained with a query."""
 
