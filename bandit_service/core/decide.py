@@ -59,6 +59,7 @@ class Query:
     effort_asked, efforts: as of `conversations.Sent`.
     route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
     query names none itself.
+    groups: as of `events.Decided`.
     """
 
     embedding: Vector
@@ -87,6 +88,7 @@ class Query:
     efforts: Mapping[ArmId, str] = field(default_factory=dict)
     route: str = ""
     all_of_route: bool = False
+    groups: tuple[str, ...] = ()
 
     @property
     def named(self) -> tuple[ArmId, ...] | None:
@@ -543,6 +545,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
         route=query.route,
+        groups=query.groups,
     )
 
 

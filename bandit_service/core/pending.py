@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +16,9 @@ from bandit_service.core.learner import Correction
 from bandit_service.core.resolved import Pending, Resolved
 
 SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
+
+PAID = {"cost_usd": "with_cost_usd", "latency_s": "with_latency_s"}
+"""What of `Pending.learned` says with which cost and latency a weighed reward was computed."""
 
 REMEMBERED_KEYS = 100_000
 """How many idempotency keys of self-contained outcomes are remembered, newest first."""
@@ -92,6 +96,7 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
         pending.provisional = event.provisional
     if what.known and event.cost_usd is not None:
         pending.guessed_usd = 0.0
+    taught = pending.learned
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
@@ -99,6 +104,22 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
             pending.learned = {name: value for name, value in values if value is not None}
             if event.revoked:
                 pending.learned["revoked"] = 1.0
+            elif event.weighed:
+                pending.learned |= _weighed(taught, event, what.after)
+
+
+def _weighed(
+    taught: Mapping[str, float], event: ev.Rewarded, after: Mapping[str, float]
+) -> dict[str, float]:
+    """That its quality is that of named metrics, and the cost and the latency of its reward: those
+    that were known, or where only the weights have changed, those of before.
+    """
+    told = event.metrics or event.cost_usd is not None or event.latency_s is not None
+    if event.correction and not told and "weighed" in taught:
+        known = {name: taught[name] for name in PAID.values() if name in taught}
+    else:
+        known = {kept: after[name] for name, kept in PAID.items() if name in after}
+    return {"weighed": 1.0, **known}
 
 
 def _note_pair(pending: Pending, event: ev.Compared) -> None:

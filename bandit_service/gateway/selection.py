@@ -152,6 +152,7 @@ class ArmSelector:
             offer.reason,
             fit.effort_asked,
             fit.efforts,
+            routing.named,
         )
         waiting = f"waiting {next(self._numbers)}"
         budgets.reserve(waiting, most, tenant, caller)

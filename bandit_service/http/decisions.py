@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from msgspec import UNSET
@@ -13,6 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime, Refused
 from bandit_service.core.explanation import belief, weighed_arms
+from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
@@ -24,6 +25,7 @@ from bandit_service.http.responses.decisions import (
     DecisionRow,
     Expected,
     Explanation,
+    Measured,
     Neighbour,
     OutcomeOf,
 )
@@ -97,11 +99,26 @@ async def decision(request: web.Request) -> web.Response:
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
     body.settled = pending.reward is not None
+    if measured := _measured(pending.signals, router.world.named.specs):
+        body.metrics, body.weighed = measured, pending.weighed
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
     return reply(body)
+
+
+def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) -> list[Measured]:
+    return [
+        Measured(
+            name=name,
+            value=signals[name],
+            goodness=spec.goodness(signals[name]),
+            weight=spec.weight,
+        )
+        for name, spec in specs.items()
+        if name in signals
+    ]
 
 
 async def list_decisions(request: web.Request) -> web.Response:

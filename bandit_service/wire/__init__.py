@@ -12,6 +12,7 @@ from bandit_service.wire.checks import (
     refuse_more,
     refuse_subject,
     required,
+    session_of,
     text_and_size,
 )
 from bandit_service.wire.decoding import (
@@ -30,11 +31,13 @@ from bandit_service.wire.requests import (
     ExperimentPatch,
     ExperimentStop,
     ExplainRequest,
+    Feedback,
     PolicyRequest,
     Query,
     RewardRequest,
     VoteRequest,
     WhatIfRequest,
+    numbers,
 )
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "ExperimentPatch",
     "ExperimentStop",
     "ExplainRequest",
+    "Feedback",
     "PolicyRequest",
     "Query",
     "RewardRequest",
@@ -61,8 +65,10 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "numbers",
     "refuse_more",
     "refuse_subject",
     "required",
+    "session_of",
     "text_and_size",
 ]
