@@ -18,7 +18,15 @@ from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import WhileThere
-from bandit_service.http.frame import CALLER, ROUTER, WAITED, body_of, patience_of, reply
+from bandit_service.http.frame import (
+    CALLER,
+    ROUTER,
+    TELEMETRY,
+    WAITED,
+    body_of,
+    patience_of,
+    reply,
+)
 from bandit_service.http.responses.decisions import (
     Decision,
     DecisionList,
@@ -123,7 +131,8 @@ def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) ->
 
 async def list_decisions(request: web.Request) -> web.Response:
     """GET /v1/decisions: the newest ones with these tags, of one arm."""
-    caller, pending = request[CALLER], request.app[ROUTER].world.pending.decisions
+    caller, world = request[CALLER], request.app[ROUTER].world
+    pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
     if unknown := sorted(set(query) - _FILTERS):
         raise Refused(
@@ -136,15 +145,16 @@ async def list_decisions(request: web.Request) -> web.Response:
     older, last = pending.older_than(query.get("before")), ""
     for seen, id in enumerate(older):
         if len(rows) == limit or seen == _LOOKED_AT:
-            return reply(DecisionList(decisions=rows, next=last))
+            return reply(DecisionList(decisions=rows, next=last, baseline=baseline.arm(world)))
         one, last = pending[id], id
         if (
             caller.tenant in (None, one.decided.tenant)
             and wanted <= set(one.decided.tags)
             and query.get("arm", one.decided.arm) == one.decided.arm
         ):
-            rows.append(_row(one))
-    return reply(DecisionList(decisions=rows, next=None))
+            would_cost = baseline.would_cost(one.decided, world)
+            rows.append(_row(one, None if would_cost is None else would_cost[1]))
+    return reply(DecisionList(decisions=rows, next=None, baseline=baseline.arm(world)))
 
 
 def _limit_of(text: str) -> int:
@@ -153,7 +163,7 @@ def _limit_of(text: str) -> int:
     return int(text)
 
 
-def _row(pending: Pending) -> DecisionRow:
+def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
     decided = pending.decided
     return DecisionRow(
         decision_id=decided.id,
@@ -168,6 +178,7 @@ def _row(pending: Pending) -> DecisionRow:
         variant=decided.variant,
         signals=pending.signals,
         reward=pending.reward,
+        baseline_usd=baseline_usd,
     )
 
 
