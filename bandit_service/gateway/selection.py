@@ -136,13 +136,14 @@ class ArmSelector:
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
-        arms, worth = offered, router.worth_of(routing.decide)
+        arms, worth, most = offered, router.worth_of(routing.decide), 0.0
         costs = dict.fromkeys(offered, 0.0)
         if budgets.specs:  # nothing is held where nothing is bounded
             left = budgets.left(world.spend, tenant, caller, now)
             costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
             arms = budgets.fitting(world.spend, costs, tenant, caller, now)
-            if not await budgets.secured(max(costs[id] for id in arms), tenant, caller, now):
+            most = max(costs[id] for id in arms)
+            if not await budgets.secured(most, tenant, caller, now):
                 return None
             worth = budgets.worth(world.spend, worth, tenant, caller, now)
         query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
