@@ -58,7 +58,9 @@ class Nats:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; `ready` waits for it."""
+        """Start it, if it does not run; `ready` waits for it."""
+        if self._process is not None:
+            return
         found = program()
         if found is None:
             raise NatsFailed(INSTALL)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,9 @@ BEAT_S = 0.5
 _QUIET_S = 3 * BEAT_S
 _ENOUGH = 4096
 """So many messages wait here at most, before the server is told to go on."""
+
+
+BodyOf = Callable[[bytes], Awaitable[bytes]]
 
 
 class Broken(Exception):
@@ -140,10 +143,13 @@ def _ends(headers: dict[str, str]) -> bool:
 
 
 class Tail:
-    """All of a stream from some offset on, for as long as it is asked."""
+    """All of a stream from some offset on, for as long as it is asked.
 
-    def __init__(self, wire: Wire, stream: str) -> None:
-        self._wire, self._stream = wire, stream
+    body_of: gives the bodies that are no part of their messages.
+    """
+
+    def __init__(self, wire: Wire, stream: str, body_of: BodyOf) -> None:
+        self._wire, self._stream, self._body_of = wire, stream, body_of
         self._consumer: Consumer | None = None
         self._at = 0
         self._part: list[Message] = []
@@ -163,8 +169,11 @@ class Tail:
             offset, headers, payload, ns = await consumer.take()
             if offset != self._at + 1:
                 raise Corrupt(self._at + 1, "it is missing in the stream")
+            message = unpack(offset, payload, ns, _ends(headers))
+            if message.held:
+                message = message.with_body(await self._body_of(message.held))
             self._at = offset
-            found.append(unpack(offset, payload, ns, _ends(headers)))
+            found.append(message)
             if found[-1].ends:
                 ended = len(found)
         self._part = found[ended:]

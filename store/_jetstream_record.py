@@ -7,7 +7,7 @@ import re
 import struct
 import uuid
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
 from store._protocols import Offset, Record
@@ -16,7 +16,8 @@ from store.errors import Corrupt
 
 SHARDS = 4096
 _HEAD = struct.Struct("<BdIHHHH")  # format, ts, crc of the body, lengths of what stands before it
-_FORMAT = 1
+_WHOLE, _HELD = 1, 2
+"""Formats: with the body, or with the SHA-256 of one that is larger than a message may be."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_ID = "Nats-Msg-Id"
 BATCH, POSITION, COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
@@ -77,54 +78,64 @@ def eid_of(message_id: str) -> str:
     return unquote(message_id[1:])
 
 
-def pack(record: Record, subject: bytes) -> bytes:
-    """The payload of a message."""
+def pack(record: Record, subject: bytes, held: bytes = b"") -> bytes:
+    """The payload of a message. held: by what its body is found elsewhere."""
     eid, kind, owner = record.eid.encode(), record.kind.encode(), record.owner.encode()
     sizes = len(eid), len(kind), len(owner), len(subject)
-    head = _HEAD.pack(_FORMAT, record.ts, zlib.crc32(record.body), *sizes)
-    return b"".join((head, eid, kind, owner, subject, record.body))
+    head = _HEAD.pack(_HELD if held else _WHOLE, record.ts, zlib.crc32(record.body), *sizes)
+    return b"".join((head, eid, kind, owner, subject, held or record.body))
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A record as it stands in the stream. ns: when it came there. ends: an append ended here."""
+    """A record as it stands in the stream. ns: when it came there. ends: an append ended here.
+    held: by what its body is found, where it is not here.
+    """
 
     offset: Offset
     record: Record
     subject: bytes
+    crc: int
     ns: int
     ends: bool
+    held: bytes
 
     @property
     def chain(self) -> bytes:
         """No other past has this: its offset, its id, its body and when it came there."""
-        crc = zlib.crc32(self.record.body)
-        said = f"{int(self.offset)}|{self.ns}|{crc}|{self.record.eid}"
+        if not self.ends:
+            return b""
+        said = f"{int(self.offset)}|{self.ns}|{self.crc}|{self.record.eid}"
         return hashlib.sha256(said.encode()).digest()[:16]
+
+    def with_body(self, body: bytes) -> Message:
+        """Corrupt where it is another one."""
+        if not body or zlib.crc32(body) != self.crc:
+            raise Corrupt(int(self.offset), "its checksum in the stream does not match")
+        return replace(self, record=replace(self.record, body=body), held=b"")
 
     def tailed(self) -> Tailed:
         """As it is given to a replica."""
-        return Tailed(self.offset, self.record, self.chain if self.ends else b"")
+        return Tailed(self.offset, self.record, self.chain)
 
 
 def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
     """Corrupt where it is not as it was written."""
     try:
         known, ts, crc, *sizes = _HEAD.unpack_from(payload)
-        if known != _FORMAT:
+        if known not in (_WHOLE, _HELD):
             raise Corrupt(offset, f"the message in the stream has format {known}")
         at, parts = _HEAD.size, list[bytes]()
         for size in sizes:
             parts.append(payload[at : at + size])
             at += size
         eid, kind, owner, subject = parts
-        body = payload[at:]
-        record = Record(eid.decode(), kind.decode(), ts, body, owner.decode())
+        record = Record(eid.decode(), kind.decode(), ts, b"", owner.decode())
     except (struct.error, UnicodeDecodeError):
         raise Corrupt(offset, "the message in the stream is no record") from None
-    if not body or zlib.crc32(body) != crc:
-        raise Corrupt(offset, "its checksum in the stream does not match")
-    return Message(Offset(offset), record, subject, ns, ends)
+    held = payload[at:] if known == _HELD else b""
+    message = Message(Offset(offset), record, subject, crc, ns, ends, held)
+    return message if held else message.with_body(payload[at:])
 
 
 def made_at(eid: str) -> float | None:

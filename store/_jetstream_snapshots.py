@@ -1,5 +1,5 @@
-"""Snapshots in JetStream's object store: the keeper puts its own there, and a new replica begins
-from it. `nats object ls` shows them.
+"""JetStream's object store: the keeper puts its snapshots there, and a new replica begins from one.
+Bodies of records that are larger than a message may be are there, too. `nats object ls` shows them.
 """
 
 from __future__ import annotations
@@ -105,3 +105,26 @@ async def newest(
                 at, f"the snapshot in the object store is not as it was put there ({error})"
             ) from None
         return Offset(at), state
+
+
+async def hold(apart: Apart, names: Names, body: bytes) -> bytes:
+    """Keep a body; by what it is found."""
+    digest = hashlib.sha256(body).digest()
+    async with _store(apart, names, made=True) as (_, bucket):
+        await bucket.put(_body(digest), body)
+    return digest
+
+
+async def held(apart: Apart, names: Names, digest: bytes) -> bytes:
+    """A body that was kept; empty where it is not there, or not as it was put there."""
+    from nats.js import errors
+
+    async with _store(apart, names, made=True) as (_, bucket):
+        try:
+            return bytes((await bucket.get(_body(digest))).data)
+        except (errors.NotFoundError, errors.DigestMismatchError):
+            return b""
+
+
+def _body(digest: bytes) -> str:
+    return f"body.{digest.hex()}"

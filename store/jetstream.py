@@ -41,7 +41,6 @@ from store._shared import (
     Outdated,
     Replica,
     Tailed,
-    Unfit,
     Unsure,
 )
 from store.errors import Duplicate
@@ -51,7 +50,9 @@ MOST = 1000
 _WRONG_LAST = (10071, 10164)
 _TWICE = 10201
 _CUT_OFF = (10174, 10175, 10176, 10207)
-_TRIED = 200_000
+_TRIED = 50_000
+_HEADERS = 2048
+"""So many bytes of a message are left to its headers."""
 _EARLIER_S = 60.0
 _NOT_JOINED = Membership(0, 0, 0.0)
 
@@ -107,7 +108,7 @@ class JetStreamLog:
         bucket = Stream(wire, f"KV_{names.bucket}")
         self._members = Members(bucket, names.bucket, self._alive_s, self._lost_after_s)
         self._shards = Shards(self._stream, names.subjects)
-        self._tail = Tail(wire, names.stream)
+        self._tail = Tail(wire, names.stream, self._held)
 
     async def connect(self) -> None:
         """Connect to one of the servers, and make the streams where there are none. Unsure, or
@@ -133,10 +134,10 @@ class JetStreamLog:
                     return
         raise Unsure("; ".join(told))
 
-    async def join(self, name: str, key: str) -> Membership:
+    async def join(self, name: str, key: str, reads: int = 1) -> Membership:
         """Take the slot of this name, or a free one, under a new epoch."""
         async with self._write_lock, self._member_lock:
-            self.member = await self._members.join(name, key)
+            self.member = await self._members.join(name, key, reads)
             self._replica = name
             # what an earlier connection has under way is refused from here on, or is in the log
             self._own_last = {}
@@ -216,13 +217,11 @@ class JetStreamLog:
             if subject not in known:
                 known.add(subject)
                 headers[EXPECTED] = str(last)
-            self._try(each.record.eid, subject, last)
             body = pack(each.record, each.subject)
-            if len(body) + 512 > self._wire.max_payload:
-                raise Unfit(
-                    f"an event of {len(each.record.body)} bytes is larger than max_payload of the "
-                    f"NATS servers, {self._wire.max_payload}; raise that"
-                )
+            if len(body) + _HEADERS > self._wire.max_payload:
+                held = await shared_snapshots.hold(self._apart, self._names, each.record.body)
+                body = pack(each.record, each.subject, held)
+            self._try(each.record.eid, subject, last)
             found.append(_Message(subject, body, headers))
         return found
 
@@ -353,7 +352,7 @@ class JetStreamLog:
     async def chain_at(self, offset: Offset) -> bytes:
         """Of the message that has this number."""
         found = await self._stream.at(int(offset)) if offset > 0 else None
-        return found.message().tailed().chain if found is not None else b""
+        return found.message().chain if found is not None else b""
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
         """By the revision of the lease's key."""
@@ -385,6 +384,9 @@ class JetStreamLog:
         wire = Wire(self._timeout_s)
         await wire.open(self._address, self._servers[0], self._timeout_s)
         return wire
+
+    async def _held(self, digest: bytes) -> bytes:
+        return await shared_snapshots.held(self._apart, self._names, digest)
 
     async def leave(self) -> None:
         """Close this replica's row, after all that is under way was appended."""
