@@ -190,7 +190,8 @@ READ: dict[str, tuple[bytes, str]] = {
     "not a number": (b'data: {"choices":[{"index":0,"delta":{"content":"a"},"logprobs":'
                      b'{"content":[{"token":"a","logprob":NaN,"top":-Infinity}]}}]}\n\n'
                      + _data(*_END), "a"),
-    "bytes of another encoding": (b'data: {"choices":[{"index":0,"delta":{"content":"caf\xe9"}}]}\n\n'
+    "bytes of another encoding": (
+        b'data: {"choices":[{"index":0,"delta":{"content":"caf\xe9"}}]}\n\n'
                                   + _data(*_END), "caf\ufffd"),
     "text after the end": (_data(_chunk("a"), *_END) + b"data: <bye>\n\nretry: 3\n\nOK\n\n", "a"),
     "an index of null": (_data(_chunk("a") | {"choices": [
