@@ -239,7 +239,7 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
         if (request.content_length or 0) > most:  # and nothing of it is read
             raise _LargerThan
         if request.content.is_eof():  # as nearly always
-            return await _read(request, most)
+            return _whole(request.content.read_nowait(), most)
         async with asyncio.timeout(seconds):
             return await _read(request, most)
     except TimeoutError:
@@ -251,6 +251,13 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
         ) from None
     except (web.RequestPayloadError, ConnectionError):
         raise Malformed("the body is truncated or does not match its Content-Encoding") from None
+
+
+def _whole(body: bytes, most: int) -> bytes:
+    """A body of which all is there, unpacked."""
+    if len(body) > most:
+        raise _LargerThan
+    return body
 
 
 async def _read(request: web.Request, most: int) -> bytes:

@@ -22,6 +22,7 @@ from bandit_service.wire.decoding import (
     decode_msgpack,
     decode_passed,
     decode_request,
+    read,
 )
 from bandit_service.wire.requests import (
     CompareRequest,
@@ -61,6 +62,7 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "read",
     "refuse_more",
     "refuse_subject",
     "required",

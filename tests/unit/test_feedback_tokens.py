@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
@@ -35,6 +36,13 @@ def test_a_token_names_its_decision_its_tenant_and_its_end_and_fits_into_a_heade
     assert not claim.is_of("globex")
     with pytest.raises(Expired, match="1970-01-01 00:17:41 UTC"):
         TOKENS.read(token, 1061.0)
+
+
+@pytest.mark.parametrize("size", [32, 64, 65, 200])
+def test_a_token_is_signed_by_hmac_with_a_secret_of_any_length(size: int) -> None:
+    key = SigningKey.of(bytes(i % 251 for i in range(size)))
+    raw = urlsafe_b64decode(_token(FeedbackTokens([key], 60.0)) + "=")
+    assert raw[-16:] == hmac.digest(key.secret, raw[:-16], "sha256")[:16]
 
 
 def test_no_bit_of_a_token_may_be_another() -> None:
