@@ -38,7 +38,7 @@ from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
 
 _log = logging.getLogger("bandit.writer")
-_TURNS = 4
+_TURNS = 8
 """Turns of the loop that the patient wait for company, at most; the second one where none comes."""
 _late = attrgetter("late")
 
