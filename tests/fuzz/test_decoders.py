@@ -84,6 +84,7 @@ _DEEP = '{"messages": [{"role": "user", "content": ' + 40 * "[" + 40 * "]" + "}]
 @given(bodies() | anything)
 @example({"embedding": [1.0], "unit": None})
 @example({"embedding": "AACAPw==", "willingness_to_pay": 10**20})
+@example({"messages": [{"role": "user", "n": 10**20}]})
 @example({"query": "\ud800"})
 def test_a_request_is_the_same_read_in_one_pass_and_in_two(value: Any) -> None:
     body = json.dumps(value, default=lambda one: one.hex()).encode()
