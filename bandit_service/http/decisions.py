@@ -49,17 +49,19 @@ _LOOKED_AT = 2_000
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
-    try:
-        with WhileThere(request):
-            left_s = None if seconds is None else seconds - request.get(WAITED, 0.0)
-            async with asyncio.timeout(left_s):
+    with WhileThere(request):
+        if seconds is None:
+            return await _decide(request)
+        try:
+            async with asyncio.timeout(seconds - request.get(WAITED, 0.0)):
                 return await _decide(request)
-    except TimeoutError:
-        raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
+        except TimeoutError:
+            late = f"no decision within {seconds:g} s, which X-Request-Timeout says"
+            raise OutOfTime(late) from None
 
 
 async def _decide(request: web.Request) -> web.Response:
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.DecideRequest)
+    asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
@@ -67,7 +69,7 @@ async def _decide(request: web.Request) -> web.Response:
 
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.ExplainRequest)
+    asked = wire.read(await body_of(request), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)

@@ -68,8 +68,7 @@ _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Features:
+class _Features(msgspec.Struct, frozen=True, gc=False):
     """What a query is decided by; fallback: why its text could not be embedded."""
 
     embedding: Vector
@@ -211,7 +210,7 @@ class Router:
                 query.groups = groups_of(query.tenant, query.session, sent.talk)
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
-            event = await self._deciding.decide(query, look, patient=not bounded)
+            event = await self._deciding.decide(query, look, patient=True)
         finally:
             self._in_flight -= 1
         self._bound_pending()
