@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,10 @@ async def _agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
     """The hashes of the serving policy's state, once all have applied all."""
     last = time.monotonic() + _PATIENCE_S
     while time.monotonic() < last:
-        told = [await traffic.get(each, "/readyz") for each in replicas]
-        if len({each.get("last") for each in told}) == 1:
-            break
+        with suppress(aiohttp.ClientError):  # one that was killed last is being started
+            told = [await traffic.get(each, "/readyz") for each in replicas]
+            if len({each.get("last") for each in told}) == 1:
+                break
         await asyncio.sleep(0.1)
     serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]
     states = [await traffic.get(each, f"/v1/policies/{serving}/state") for each in replicas]
