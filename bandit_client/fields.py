@@ -48,6 +48,7 @@ class DecideFields(TypedDict, total=False):
     session: str
     conversation: str
     explain: bool
+    idempotency_key: str
     tags: Sequence[str]
 
 

@@ -389,6 +389,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
     provider is asked; empty where nothing is said.
     route: by which it was asked for, "" by the default one.
+    request_key, request_digest: a hash of the idempotency key with which it was asked for, and of
+    the request; empty where there was no key.
     groups: hashes of the session and the conversation that it is a part of, as far as the client
     named them.
     """
@@ -441,6 +443,8 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort: str = ""
     route: str = ""
     groups: tuple[str, ...] = ()
+    request_key: str = ""
+    request_digest: str = ""
 
     @property
     def why(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 import policies
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.decisions import Decisions
 from bandit_service.core.feature import takes
@@ -26,15 +27,20 @@ REMEMBERED_KEYS = 100_000
 
 @dataclass
 class PendingDecisions:
-    """decisions: by id, oldest first. keys: with a digest of what each key was used for."""
+    """decisions: by id, oldest first. keys: with a digest of what each key was used for. asked: ids
+    of decisions by the key with which they were asked for.
+    """
 
     decisions: Decisions = field(default_factory=Decisions)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    asked: dict[str, str] = field(default_factory=dict, metadata=codec.IF_ANY)
 
     @takes(ev.Decided)
     def _decided(self, event: ev.Decided, what: Resolved) -> None:
         if what.pending is not None:
             self.decisions[event.id] = what.pending
+            if event.request_key:
+                self.asked[event.request_key] = event.id
 
     @takes(ev.Shadowed)
     def _shadowed(self, event: ev.Shadowed, what: Resolved) -> None:
@@ -73,11 +79,15 @@ class PendingDecisions:
     def _expired(self, _: ev.DecisionsExpired, what: Resolved) -> None:
         if what.pending is not None:
             del self.decisions[what.pending.decided.id]
+            self.asked.pop(what.pending.decided.request_key, None)
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
-        for id in self.decisions.of_owner(event.owner):
+        gone = set(self.decisions.of_owner(event.owner))
+        for id in gone:
             del self.decisions[id]
+        for key in [key for key, id in self.asked.items() if id in gone]:
+            del self.asked[key]
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
         if not event.idempotency_key:

@@ -13,6 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime, Refused
 from bandit_service.core.explanation import belief, weighed_arms
+from bandit_service.core.fields import MAX_NAME
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
@@ -41,6 +42,7 @@ from bandit_service.runtime.router import Router
 from policies import Outcome
 
 _FILTERS = {"tag", "arm", "limit", "before"}
+IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
 _LOOKED_AT = 2_000
 """So many decisions one answer looks at: no request holds the loop for long."""
@@ -63,8 +65,20 @@ async def decide(request: web.Request) -> web.Response:
 async def _decide(request: web.Request) -> web.Response:
     asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
+    asked.idempotency_key = asked.idempotency_key or _key_of(request)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
+
+
+def _key_of(request: web.Request) -> str:
+    """The idempotency key of the header, "" where there is none."""
+    key = request.headers.get(IDEMPOTENCY_KEY, "")
+    if len(key) > MAX_NAME:
+        raise Refused(
+            f"{IDEMPOTENCY_KEY}: at most {MAX_NAME} characters, got {len(key)}",
+            param=IDEMPOTENCY_KEY,
+        )
+    return key
 
 
 async def explain(request: web.Request) -> web.Response:
@@ -194,6 +208,8 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
     if seen:
         _explain(body, event, caller)
         body.arms = weighed_arms(seen[0])
+    elif asked.explain:  # it was made before, and what was weighed is not kept
+        _explain(body, event, caller)
     return body
 
 

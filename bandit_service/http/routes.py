@@ -145,8 +145,9 @@ ROUTES: tuple[Route, ...] = (
           "Draws one of the eligible arms and records the probability of each.",
           answer=made.Decision, body=wire.DecideRequest,
           sent={"query": _QUERY, "max_cost_usd": 0.01, "unit": "user-17"},
-          parameters=(given.TIMEOUT, given.LEARNED), headers=_OFFSET,
-          errors=(*_BODY, errors.Unknown, errors.NoEligibleArm, errors.Busy, errors.OutOfTime)),
+          parameters=(given.TIMEOUT, given.LEARNED, given.KEY), headers=_OFFSET,
+          errors=(*_BODY, errors.Unknown, errors.Conflict, errors.NoEligibleArm, errors.Busy,
+                  errors.OutOfTime)),
     Route("POST", "/v1/explain", "read", decisions.explain,
           "What would be decided and why, of a query or of a decision's again; nothing is drawn or "
           "written",

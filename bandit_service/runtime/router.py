@@ -48,13 +48,15 @@ from bandit_service.core.sessions import groups_of
 from bandit_service.core.staying import turn_of
 from bandit_service.core.tags import tags_of
 from bandit_service.core.world import World
-from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
+from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
+from bandit_service.embedding import key_of as key_of_text
 from bandit_service.runtime.crediting import Crediting
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.measuring import Measuring, check_feedback, check_names
+from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
@@ -131,6 +133,7 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
+        self._repeats = Repeats(lambda: self.world)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
         self.measuring = Measuring(writer, rules.reward)
@@ -186,6 +189,7 @@ class Router:
         look: Callable[[Weighed], None] | None = None,
         bounded: bool = True,
         sent: Sent | None = None,
+        asked: tuple[str, str] = ("", ""),
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
@@ -195,8 +199,15 @@ class Router:
         look: is shown what was weighed, which is more than the record keeps. bounded: a query is
         not longer than rules.max_query_chars; the gateway's are as long as a body and a window, and
         wait a little for others that are decided with them.
-        sent: what else the gateway knows of it.
+        sent: what else the gateway knows of it. asked: with which key, and a digest of the request,
+        where it is asked for with one; then a resend gets this decision.
         """
+        if request.idempotency_key and not duel_of:
+            key = key_of(caller, request.tenant, request.idempotency_key)
+            asked = key, digest_of(request)
+            anew = msgspec.structs.replace(request, idempotency_key="")
+            more = (caller, duel_of, outside, masked, look, bounded, sent, asked)
+            return await self._repeats.decide(*asked, lambda: self.decide(anew, *more))
         begun = time.perf_counter()
         wire.check_constraints(request)
         self._admit()
@@ -204,6 +215,7 @@ class Router:
         try:
             query = self._query(request, await self._features(request, bounded))
             query.caller = caller
+            query.request_key, query.request_digest = asked
             if sent is not None:
                 query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
                 query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
@@ -733,7 +745,7 @@ class Router:
         tokens = estimate_tokens(size)
         begun = time.perf_counter()
         try:
-            key = key_of(text)
+            key = key_of_text(text)
             embedded = self._embedder.kept(key)
             if embedded is None:
                 async with asyncio.timeout(self.rules.embed_timeout_s):

@@ -64,6 +64,10 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     route: Annotated[
         Name, doc("The route that decides, of [[routes]]; the default one if empty.", "support-bot")
     ] = ""
+    idempotency_key: Annotated[
+        Name,
+        doc("A resend with the same key gets the same decision; comes before the header.", "a-1"),
+    ] = ""
     explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
     tags: Annotated[
         list[str],

@@ -112,7 +112,7 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.MetricsChanged(ts=6.0, metrics=(NamedMetric(name="solved"),)),
     ev.Rewarded(ts=6.0, decision_id="d", metrics={"solved": 1.0}),
     ev.MetricsWeighed(ts=6.0),
-    _decided("said", groups=("g",)),
+    _decided("said", groups=("g",), request_key="key", request_digest="digest"),
     ev.SessionRewarded(
         ts=6.0,
         group="g",

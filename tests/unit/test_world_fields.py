@@ -99,6 +99,7 @@ def _others() -> dict[str, Any]:
                 }.items()
             ),
             OrderedDict(k="h"),
+            {"key": "d"},
         ),
         "erasures": Erasures({"owner": None}),
         "conversations": Conversations(
