@@ -48,7 +48,7 @@ def test_it_runs_from_top_to_bottom(
     for variable, value in SMALL.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    book: Any = nbformat.read(copied / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    book: Any = nbformat.read(copied / f"{name}.ipynb", as_version=4)
     resources = {"metadata": {"path": str(copied)}}
     NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
     outputs = [each for cell in book.cells for each in cell.get("outputs", [])]

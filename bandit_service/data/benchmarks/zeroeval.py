@@ -31,7 +31,7 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 _NUMBERED = re.compile(r"(\d+)$")
-_READ_AS = {"\f": r"\f", "\b": r"\b", "\t": r"\t"}
+_READ_AS = str.maketrans({"\f": r"\f", "\b": r"\b", "\t": r"\t"})
 """What JSON makes of the beginnings of \\frac, \\boxed and \\text."""
 _LONGEST = 10_000
 
@@ -74,7 +74,7 @@ def answer_in(said: str) -> str | None:
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict) and "answer" in found:
-            return str(found["answer"]).translate(str.maketrans(_READ_AS))
+            return str(found["answer"]).translate(_READ_AS)
     fields = _FIELD.findall(said)
     if fields:
         return str(fields[-1]).strip().strip('"').replace("\\\\", "\\")
