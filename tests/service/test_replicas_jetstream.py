@@ -16,9 +16,10 @@ from bandit_service import cli, clock, settings
 from bandit_service.app import assembly
 from loadtest import nats as nats_servers
 from loadtest.nats import NatsServers
+from loadtest.postgres import Postgres
 from tests import shared_log
 from tests.service.running import Client, a_vector, opened
-from tests.service.test_replicas import same
+from tests.service.test_replicas import same, shared
 from tests.service.test_replicas_killed import under_load
 
 
@@ -84,6 +85,27 @@ async def test_a_log_of_one_process_is_migrated_and_taken_back(
     async with opened(alone, models) as (client, world):
         assert world.digest() == digest
         assert await client.reward(ids[1], quality=0.5) == "duplicate"
+
+
+async def test_a_log_goes_from_jetstream_to_postgres(
+    tmp_path: Path,
+    models: Path,
+    nats: NatsServers,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = tmp_path / "r0"
+    async with opened(there, models, **on(tmp_path, nats)) as (client, world):
+        id = (await client.decide(embedding=a_vector(1)))["decision_id"]
+        assert await client.reward(id, quality=1.0) == "accepted"
+        digest = world.digest()
+    for name, value in (shared(tmp_path, postgres) | {"BANDIT_DATA_DIR": str(there)}).items():
+        monkeypatch.setenv(name, value)
+    (there / "replica.json").rename(tmp_path / "replica.json")  # as docs/scale.md says
+    assert await asyncio.to_thread(cli.main, ["migrate"]) == 0
+    async with opened(there, models, **shared(tmp_path, postgres)) as (client, world):
+        assert world.digest() == digest
+        assert await client.reward(id, quality=1.0) == "duplicate"
 
 
 async def test_a_start_without_the_driver_or_by_a_wrong_address_leaves_nothing_open(
