@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from loadtest.postgres import Postgres
 from tests import shared_log
 from tests.service.running import Client, a_vector, opened
 from tests.service.test_replicas import same, shared
+from tests.service.test_replicas_join import lived, snapshot
 from tests.service.test_replicas_killed import under_load
 
 
@@ -59,9 +61,21 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)
         assert status in (404, 410), told
-        # the keeper's snapshot is where a new replica begins
-        made = [await client.post("/v1/snapshots", {}) for client in clients]
-        assert any(status == 200 for status, _ in made), made
+
+
+async def test_a_new_replica_begins_from_the_snapshot_in_the_object_store(
+    tmp_path: Path, models: Path, nats: NatsServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bandit.replica")
+    environ = on(tmp_path, nats)
+    async with opened(tmp_path / "r0", models, **environ) as (client, world):
+        await lived(client, 0, 5)
+        at = await snapshot(client)
+        await lived(client, 5, 7)
+        async with opened(tmp_path / "r1", models, **environ) as (_, other):
+            await same([world, other])
+    begun = [each for each in caplog.records if each.msg == "begun from another's snapshot"]
+    assert [each.offset for each in begun] == [at]  # type: ignore[attr-defined]
 
 
 async def test_a_log_of_one_process_is_migrated_and_taken_back(
