@@ -25,7 +25,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -77,7 +77,7 @@ $(LITELLM)/.proxy: $(LITELLM)/.sdk
 $(CLIENTS)/.installed: | $(VENV)/.base
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-anthropic==1.7.10' \
-	  'langchain-openai==1.7.4' 'openai-agents==0.24.0'
+	  'langchain-openai==1.7.4' 'llama-index-llms-openai-like==0.8.1' 'openai-agents==0.24.0'
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
 	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
 	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
@@ -169,6 +169,9 @@ client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md fro
 
 clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
 	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/client/test_typescript.py
+
+examples: $(VENV)/.test ## every example and notebook of docs/examples.md, run as it stands
+	@$(BIN)/pytest --quiet tests/examples
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .

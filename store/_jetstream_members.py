@@ -37,6 +37,7 @@ class Row:
     clean: bool = False
     digest_at: int = 0
     digest: str = ""
+    reads: int = 1
 
     def replica(self, now: float, roles: tuple[str, ...]) -> Replica:
         """As the others know it."""
@@ -52,6 +53,7 @@ class Row:
             key=self.key,
             roles=roles,
             mark=Mark(self.digest_at, self.digest),
+            reads=self.reads,
         )
 
 
@@ -74,7 +76,7 @@ class Members:
         rows = [_row(each) for each in found if each is not None]
         return sorted(rows, key=lambda row: row.slot), state.now
 
-    async def join(self, name: str, key: str) -> Membership:
+    async def join(self, name: str, key: str, reads: int) -> Membership:
         """Take the slot of this name, one whose replica is gone for a day, or a new one."""
         while True:
             rows, now = await self.all()
@@ -90,6 +92,7 @@ class Members:
                 1 if before is None else before.epoch + 1,
                 key,
                 settled=0.0 if before is None else before.settled,
+                reads=reads,
             )
             try:
                 self.mine = await self._write(wanted)
@@ -264,8 +267,9 @@ _TOLD = [name for name in Row.__slots__ if name not in ("slot", "revision", "see
 
 
 def _row(found: Found) -> Row:
-    slot = int(found.subject.rpartition(".")[2])
-    return Row(slot, found.seq, found.ns / 1e9, **json.loads(found.payload))
+    slot, told = int(found.subject.rpartition(".")[2]), json.loads(found.payload)
+    known = {name: told[name] for name in _TOLD if name in told}  # a newer release says more
+    return Row(slot, found.seq, found.ns / 1e9, **known)
 
 
 def _slot_for(rows: list[Row], now: float, name: str) -> Row | None:

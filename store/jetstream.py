@@ -134,10 +134,10 @@ class JetStreamLog:
                     return
         raise Unsure("; ".join(told))
 
-    async def join(self, name: str, key: str) -> Membership:
+    async def join(self, name: str, key: str, reads: int = 1) -> Membership:
         """Take the slot of this name, or a free one, under a new epoch."""
         async with self._write_lock, self._member_lock:
-            self.member = await self._members.join(name, key)
+            self.member = await self._members.join(name, key, reads)
             self._replica = name
             # what an earlier connection has under way is refused from here on, or is in the log
             self._own_last = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
@@ -110,7 +111,12 @@ def _what_a_start_costs_is_paid_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(assembly, "open_backend", shared)
-        light = SimpleNamespace(freeze=int, unfreeze=int)
+        light = SimpleNamespace(
+            freeze=int,
+            unfreeze=int,
+            get_threshold=gc.get_threshold,
+            set_threshold=gc.set_threshold,
+        )
         patched.setattr(service, "gc", light)
         yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bandit_service.core.sessions import CREDITS
 from bandit_service.settings.rule import Rule, setting
 
 
@@ -156,6 +157,18 @@ class RewardSettings:
         0.0, "quality that one second of latency costs", low=0, high=100
     )
     ttl_s: float = setting(86_400.0, "how long a decision can be rewarded", low=1)
+    session_credit: str = setting(
+        "equal",
+        "how a reward for a session is credited to its decisions: to all of them, to the last one, "
+        "or to earlier ones the less (docs/rewards.md)",
+        choices=CREDITS,
+    )
+    session_discount: float = setting(
+        0.9,
+        "of discounted: the weight of a decision, as a share of the next one's",
+        low=0.01,
+        high=1,
+    )
     on_expiry: str = setting(
         "drop",
         "what an unrewarded decision teaches after ttl_s: nothing, or reward.default",

@@ -91,10 +91,6 @@ def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         return []
     wrong = {
         "policies": bool(found["policies"]),
-        "routes": bool(found["routes"]),
-        "experiments": bool(found["experiments"]),
-        "budgets": bool(found["budgets"]),
-        "experiment_rules.holdout_share": bool(values["experiment_rules.holdout_share"]),
         "retention.max_age_s": bool(values["retention.max_age_s"]),
         "retention.max_bytes": bool(values["retention.max_bytes"]),
     }
