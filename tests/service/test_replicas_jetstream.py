@@ -25,23 +25,10 @@ from tests.service.test_replicas_join import lived, snapshot
 from tests.service.test_replicas_killed import under_load
 
 
-def on(path: Path, nats: NatsServers, **more: str) -> dict[str, str]:
-    """The settings of a replica of this test's log."""
-    return {
-        "BANDIT_LOG_ENGINE": "jetstream",
-        "BANDIT_LOG_DSN_ENV": "THE_DSN",
-        "THE_DSN": nats.address,
-        "BANDIT_LOG_NAME": str(path)[-60:],
-        "BANDIT_LOG_INSECURE_SINGLE": "false" if len(nats.servers) > 1 else "true",
-        "BANDIT_LOG_TIMEOUT_S": "20",  # a test that shares its machine waits long at times
-        "BANDIT_LOG_REPLICA_TTL_S": "20",
-    } | more
-
-
 async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
     tmp_path: Path, models: Path, nats: NatsServers
 ) -> None:
-    environ = on(tmp_path, nats)
+    environ = shared(tmp_path, nats)
     async with AsyncExitStack() as stack:
         found = [
             await stack.enter_async_context(opened(tmp_path / f"r{i}", models, **environ))
@@ -67,7 +54,7 @@ async def test_a_new_replica_begins_from_the_snapshot_in_the_object_store(
     tmp_path: Path, models: Path, nats: NatsServers, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "bandit.replica")
-    environ = on(tmp_path, nats)
+    environ = shared(tmp_path, nats)
     async with opened(tmp_path / "r0", models, **environ) as (client, world):
         await lived(client, 0, 5)
         at = await snapshot(client)
@@ -81,7 +68,7 @@ async def test_a_new_replica_begins_from_the_snapshot_in_the_object_store(
 async def test_a_log_of_one_process_is_migrated_and_taken_back(
     tmp_path: Path, models: Path, nats: NatsServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, environ = tmp_path / "r0", on(tmp_path, nats)
+    alone, environ = tmp_path / "r0", shared(tmp_path, nats)
     async with opened(alone, models) as (client, _):
         ids = [(await client.decide(embedding=a_vector(i)))["decision_id"] for i in range(4)]
         assert await client.reward(ids[0], quality=1.0) == "accepted"
@@ -109,7 +96,7 @@ async def test_a_log_goes_from_jetstream_to_postgres(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = tmp_path / "r0"
-    async with opened(there, models, **on(tmp_path, nats)) as (client, world):
+    async with opened(there, models, **shared(tmp_path, nats)) as (client, world):
         id = (await client.decide(embedding=a_vector(1)))["decision_id"]
         assert await client.reward(id, quality=1.0) == "accepted"
         digest = world.digest()
@@ -144,7 +131,10 @@ async def test_kills_and_stops_of_replicas_and_of_a_server_lose_nothing_acknowle
     """Three servers, of which one is killed, and comes back; the keeper stands still meanwhile."""
     shared_log.nats_wanted()
     with nats_servers.running(3) as nats:
-        environ = on(tmp_path, nats, BANDIT_LOG_TIMEOUT_S="5", BANDIT_LOG_REPLICA_TTL_S="3")
+        environ = shared(tmp_path, nats) | {
+            "BANDIT_LOG_TIMEOUT_S": "5",
+            "BANDIT_LOG_REPLICA_TTL_S": "3",
+        }
         async with under_load(tmp_path, models, environ) as load:
             load.started[1].kill()
             await load.goes_on()

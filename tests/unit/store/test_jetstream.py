@@ -581,3 +581,16 @@ async def test_a_damaged_snapshot_is_told(nats: NatsServers, joined: Joined) -> 
         await wire.ask(f"STREAM.MSG.DELETE.{stream.name}", seq=first.seq, no_erase=True)
     with pytest.raises(Corrupt, match="not as it was put there"):
         await log.newest_snapshot("key", Offset(0), Offset(7))
+
+
+async def test_a_row_that_a_newer_release_wrote_is_read(nats: NatsServers, joined: Joined) -> None:
+    log = await joined("one")
+    assert isinstance(log, JetStreamLog)
+    async with wired(nats) as wire:
+        key = f"$KV.{log._names.bucket}.replica"
+        told = {"name": "newer", "epoch": 3, "key": "key", "reads": 9, "more": [1]}
+        await wire.put(f"{key}.2", json.dumps(told).encode())
+    assert [(each.name, each.epoch, each.reads) for each in await log.replicas()] == [
+        ("one", 1, 1),
+        ("newer", 3, 9),
+    ]
