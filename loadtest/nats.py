@@ -34,20 +34,23 @@ def program() -> str | None:
 class Nats:
     """One server in a directory of its own; `kill` and `start` as often as is wanted.
 
-    more: lines of its configuration. password: of the user `bandit`.
+    more: lines of its configuration. password: of the user `bandit`, where it is `authorized`.
     """
 
-    def __init__(self, directory: Path, password: str, more: str = "") -> None:
+    def __init__(
+        self, directory: Path, password: str, more: str = "", *, authorized: bool = True
+    ) -> None:
         self.port, self._http = free_port(), free_port()
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._password = password
+        user = f'authorization {{ user: bandit, password: "{password}" }}' if authorized else ""
         (directory / "server.conf").write_text(
             f"server_name: {directory.name}\n"
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self._http}\n"
-            f'authorization {{ user: bandit, password: "{password}" }}\n'
+            f"{user}\n"
             f'jetstream {{ store_dir: "{directory}/data", sync_interval: always }}\n{more}\n'
         )
 

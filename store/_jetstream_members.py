@@ -267,8 +267,9 @@ _TOLD = [name for name in Row.__slots__ if name not in ("slot", "revision", "see
 
 
 def _row(found: Found) -> Row:
-    slot = int(found.subject.rpartition(".")[2])
-    return Row(slot, found.seq, found.ns / 1e9, **json.loads(found.payload))
+    slot, told = int(found.subject.rpartition(".")[2]), json.loads(found.payload)
+    known = {name: told[name] for name in _TOLD if name in told}  # a newer release says more
+    return Row(slot, found.seq, found.ns / 1e9, **known)
 
 
 def _slot_for(rows: list[Row], now: float, name: str) -> Row | None:

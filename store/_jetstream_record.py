@@ -110,8 +110,7 @@ class Message:
 
     def with_body(self, body: bytes) -> Message:
         """Corrupt where it is another one."""
-        if not body or zlib.crc32(body) != self.crc:
-            raise Corrupt(int(self.offset), "its checksum in the stream does not match")
+        _check(int(self.offset), body, self.crc)
         return replace(self, record=replace(self.record, body=body), held=b"")
 
     def tailed(self) -> Tailed:
@@ -130,12 +129,18 @@ def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
             parts.append(payload[at : at + size])
             at += size
         eid, kind, owner, subject = parts
-        record = Record(eid.decode(), kind.decode(), ts, b"", owner.decode())
+        held, body = (payload[at:], b"") if known == _HELD else (b"", payload[at:])
+        record = Record(eid.decode(), kind.decode(), ts, body, owner.decode())
     except (struct.error, UnicodeDecodeError):
         raise Corrupt(offset, "the message in the stream is no record") from None
-    held = payload[at:] if known == _HELD else b""
-    message = Message(Offset(offset), record, subject, crc, ns, ends, held)
-    return message if held else message.with_body(payload[at:])
+    if not held:
+        _check(offset, body, crc)
+    return Message(Offset(offset), record, subject, crc, ns, ends, held)
+
+
+def _check(offset: int, body: bytes, crc: int) -> None:
+    if not body or zlib.crc32(body) != crc:
+        raise Corrupt(offset, "its checksum in the stream does not match")
 
 
 def made_at(eid: str) -> float | None:

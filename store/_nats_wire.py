@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -231,6 +232,12 @@ def _let_in(address: Address) -> dict[str, Any]:
     elif address.user:
         given["token"] = address.user
     if "creds" in address.files:
+        try:
+            Path(address.files["creds"]).read_bytes()
+        except OSError as error:
+            raise Unfit(
+                f"the file of credentials in the address cannot be read: {error.strerror}"
+            ) from None
         given["user_credentials"] = address.files["creds"]
     if address.tls:
         try:

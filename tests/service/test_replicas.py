@@ -16,6 +16,7 @@ from bandit_service import cli, clock, settings
 from bandit_service.app import assembly
 from bandit_service.core.world import World
 from bandit_service.runtime.shared.copying import OtherLog
+from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres, running
 from store import StoreError
 from store.postgres import PostgresLog
@@ -38,12 +39,16 @@ async def replicas(
         ]
 
 
-def shared(path: Path, postgres: Postgres) -> dict[str, str]:
+def shared(path: Path, engine: Postgres | NatsServers) -> dict[str, str]:
     """The settings of a replica of this test's log."""
-    return {
-        "BANDIT_LOG_ENGINE": "postgres",
+    if isinstance(engine, NatsServers):
+        single = str(len(engine.servers) == 1).lower()
+        of_engine = {"THE_DSN": engine.address, "BANDIT_LOG_INSECURE_SINGLE": single}
+    else:
+        of_engine = {"THE_DSN": engine.dsn}
+    return of_engine | {
+        "BANDIT_LOG_ENGINE": "jetstream" if isinstance(engine, NatsServers) else "postgres",
         "BANDIT_LOG_DSN_ENV": "THE_DSN",
-        "THE_DSN": postgres.dsn,
         "BANDIT_LOG_NAME": str(path)[-60:],
         "BANDIT_LOG_TIMEOUT_S": "20",  # a test that shares its machine waits long at times
         "BANDIT_LOG_REPLICA_TTL_S": "20",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -16,29 +17,18 @@ from bandit_service import cli, clock, settings
 from bandit_service.app import assembly
 from loadtest import nats as nats_servers
 from loadtest.nats import NatsServers
+from loadtest.postgres import Postgres
 from tests import shared_log
 from tests.service.running import Client, a_vector, opened
-from tests.service.test_replicas import same
+from tests.service.test_replicas import same, shared
+from tests.service.test_replicas_join import lived, snapshot
 from tests.service.test_replicas_killed import under_load
-
-
-def on(path: Path, nats: NatsServers, **more: str) -> dict[str, str]:
-    """The settings of a replica of this test's log."""
-    return {
-        "BANDIT_LOG_ENGINE": "jetstream",
-        "BANDIT_LOG_DSN_ENV": "THE_DSN",
-        "THE_DSN": nats.address,
-        "BANDIT_LOG_NAME": str(path)[-60:],
-        "BANDIT_LOG_INSECURE_SINGLE": "false" if len(nats.servers) > 1 else "true",
-        "BANDIT_LOG_TIMEOUT_S": "20",  # a test that shares its machine waits long at times
-        "BANDIT_LOG_REPLICA_TTL_S": "20",
-    } | more
 
 
 async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
     tmp_path: Path, models: Path, nats: NatsServers
 ) -> None:
-    environ = on(tmp_path, nats)
+    environ = shared(tmp_path, nats)
     async with AsyncExitStack() as stack:
         found = [
             await stack.enter_async_context(opened(tmp_path / f"r{i}", models, **environ))
@@ -58,15 +48,27 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)
         assert status in (404, 410), told
-        # the keeper's snapshot is where a new replica begins
-        made = [await client.post("/v1/snapshots", {}) for client in clients]
-        assert any(status == 200 for status, _ in made), made
+
+
+async def test_a_new_replica_begins_from_the_snapshot_in_the_object_store(
+    tmp_path: Path, models: Path, nats: NatsServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bandit.replica")
+    environ = shared(tmp_path, nats)
+    async with opened(tmp_path / "r0", models, **environ) as (client, world):
+        await lived(client, 0, 5)
+        at = await snapshot(client)
+        await lived(client, 5, 7)
+        async with opened(tmp_path / "r1", models, **environ) as (_, other):
+            await same([world, other])
+    begun = [each for each in caplog.records if each.msg == "begun from another's snapshot"]
+    assert [each.offset for each in begun] == [at]  # type: ignore[attr-defined]
 
 
 async def test_a_log_of_one_process_is_migrated_and_taken_back(
     tmp_path: Path, models: Path, nats: NatsServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, environ = tmp_path / "r0", on(tmp_path, nats)
+    alone, environ = tmp_path / "r0", shared(tmp_path, nats)
     async with opened(alone, models) as (client, _):
         ids = [(await client.decide(embedding=a_vector(i)))["decision_id"] for i in range(4)]
         assert await client.reward(ids[0], quality=1.0) == "accepted"
@@ -84,6 +86,27 @@ async def test_a_log_of_one_process_is_migrated_and_taken_back(
     async with opened(alone, models) as (client, world):
         assert world.digest() == digest
         assert await client.reward(ids[1], quality=0.5) == "duplicate"
+
+
+async def test_a_log_goes_from_jetstream_to_postgres(
+    tmp_path: Path,
+    models: Path,
+    nats: NatsServers,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = tmp_path / "r0"
+    async with opened(there, models, **shared(tmp_path, nats)) as (client, world):
+        id = (await client.decide(embedding=a_vector(1)))["decision_id"]
+        assert await client.reward(id, quality=1.0) == "accepted"
+        digest = world.digest()
+    for name, value in (shared(tmp_path, postgres) | {"BANDIT_DATA_DIR": str(there)}).items():
+        monkeypatch.setenv(name, value)
+    (there / "replica.json").rename(tmp_path / "replica.json")  # as docs/scale.md says
+    assert await asyncio.to_thread(cli.main, ["migrate"]) == 0
+    async with opened(there, models, **shared(tmp_path, postgres)) as (client, world):
+        assert world.digest() == digest
+        assert await client.reward(id, quality=1.0) == "duplicate"
 
 
 async def test_a_start_without_the_driver_or_by_a_wrong_address_leaves_nothing_open(
@@ -108,7 +131,10 @@ async def test_kills_and_stops_of_replicas_and_of_a_server_lose_nothing_acknowle
     """Three servers, of which one is killed, and comes back; the keeper stands still meanwhile."""
     shared_log.nats_wanted()
     with nats_servers.running(3) as nats:
-        environ = on(tmp_path, nats, BANDIT_LOG_TIMEOUT_S="5", BANDIT_LOG_REPLICA_TTL_S="3")
+        environ = shared(tmp_path, nats) | {
+            "BANDIT_LOG_TIMEOUT_S": "5",
+            "BANDIT_LOG_REPLICA_TTL_S": "3",
+        }
         async with under_load(tmp_path, models, environ) as load:
             load.started[1].kill()
             await load.goes_on()

@@ -17,7 +17,7 @@ from tests.service.test_replicas import same, shared
 Change = Callable[[Any, str], Awaitable[None]]
 
 
-async def _snapshot(client: Client) -> int:
+async def snapshot(client: Client) -> int:
     """By the keeper, whose snapshots are for all."""
     async with asyncio.timeout(30):
         while not any(
@@ -29,7 +29,7 @@ async def _snapshot(client: Client) -> int:
     return int(made["offset"])
 
 
-async def _lived(client: Client, first: int, last: int) -> None:
+async def lived(client: Client, first: int, last: int) -> None:
     for i in range(first, last):
         id = (await client.decide(embedding=a_vector(i)))["decision_id"]
         assert await client.reward(id, quality=i % 3 / 2) == "accepted"
@@ -80,9 +80,9 @@ async def test_a_new_replica_begins_from_the_snapshot_or_folds_the_log(
     environ = shared(tmp_path, postgres)
     caplog.set_level(logging.INFO, "bandit")
     async with opened(tmp_path / "one", models, **environ) as (one, world):
-        await _lived(one, 0, 8)
-        at = await _snapshot(one)
-        await _lived(one, 8, 12)
+        await lived(one, 0, 8)
+        at = await snapshot(one)
+        await lived(one, 8, 12)
         db = await asyncpg.connect(postgres.dsn)
         await change(db, environ["BANDIT_LOG_NAME"])
         await db.close()
@@ -98,7 +98,7 @@ async def test_a_new_replica_begins_from_the_snapshot_or_folds_the_log(
                 assert bool(said) == bool(told)
                 assert all(str(told) in each.why for each in said)  # type: ignore[attr-defined]
             await same([world, joined])
-            await _lived(two, 12, 14)
+            await lived(two, 12, 14)
             await same([world, joined])
 
 
@@ -109,8 +109,8 @@ async def test_snapshots_are_not_shared_where_that_is_not_wanted(
 
     environ = shared(tmp_path, postgres) | {"BANDIT_LOG_SHARE_SNAPSHOTS": "false"}
     async with opened(tmp_path / "one", models, **environ) as (one, _):
-        await _lived(one, 0, 2)
-        await _snapshot(one)
+        await lived(one, 0, 2)
+        await snapshot(one)
         db = await asyncpg.connect(postgres.dsn)
         count = "SELECT count(*) FROM bandit_snapshot WHERE log = $1"
         assert await db.fetchval(count, environ["BANDIT_LOG_NAME"]) == 0
@@ -124,7 +124,7 @@ async def test_a_lone_replica_starts_where_only_what_is_durable_was_lost(
 
     environ = shared(tmp_path, postgres)
     async with opened(tmp_path / "r0", models, **environ) as (client, world):
-        await _lived(client, 0, 3)
+        await lived(client, 0, 3)
         digest = await same([world])
     db = await asyncpg.connect(postgres.dsn)
     try:  # as a standby has it that was promoted before the last flushed commit reached it
@@ -134,4 +134,4 @@ async def test_a_lone_replica_starts_where_only_what_is_durable_was_lost(
         await db.close()
     async with opened(tmp_path / "r0", models, **environ) as (client, world):
         assert world.digest() == digest
-        await _lived(client, 3, 5)
+        await lived(client, 3, 5)

@@ -232,3 +232,11 @@ class SharedSuite:
         assert len(await log.replicas()) == 1
         assert [each.offset for each in await all_of(log)] == [1, 2]
         assert await log.append(entries(5, 5), 0.0) == 3
+
+    async def test_what_a_replica_reads_is_told_to_the_others(self, joined: Joined) -> None:
+        one, other = await joined("one"), await joined("other")
+        assert [each.reads for each in await one.replicas()] == [1, 1]
+        await other.join("other", "key", 2)
+        assert [each.reads for each in await one.replicas()] == [1, 2]
+        await other.join("other", "key")
+        assert [each.reads for each in await one.replicas()] == [1, 1]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import base64
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from bandit_service import clock
 from bandit_service.testing.log_records import record
@@ -35,6 +39,7 @@ from store._nats_wire import Refused, Wire, address_of
 from store.jetstream import MOST, JetStreamLog
 from tests import shared_log
 from tests.shared_log import Synchronous
+from tests.tools import needed
 from tests.unit.store.shared_suite import Joined, SharedSuite, all_of, entries
 
 
@@ -179,35 +184,129 @@ async def test_a_server_that_is_too_old_or_none_is_told(
             await JetStreamLog(f"nats://{server}", timeout_s=1.0).connect()
 
 
+_DENIED = 'publish: { deny: ["$JS.API.STREAM.>"] }'
+# as docs/scale.md says
+_ENOUGH = 'publish: ["bandit.>", "$KV.>", "$O.>", "$JS.API.>", "$JS.FC.>"], subscribe: ["_INBOX.>"]'
+_ACCOUNT = (
+    "accounts {{ A: {{ {} users: [{{ user: bandit, password: x, permissions: {{ {} }} }}] }} }}"
+)
+
+
+@contextmanager
+def server(path: Path, *lines: str) -> Iterator[NatsServers]:
+    """One of its own that lets people in as these lines say."""
+    shared_log.nats_wanted()
+    one = Nats(path / "n", "x", "\n".join(lines), authorized=False)
+    try:
+        one.start()
+        one.ready()
+        yield NatsServers([one], "x")
+    finally:
+        one.kill()
+
+
 @pytest.mark.parametrize(
-    ("more", "why"),
+    ("account", "why"),
     [
-        ("no jetstream", "JetStream is not enabled"),
-        ("no rights", "the NATS server refuses it: .*[Pp]ermissions [Vv]iolation"),
+        (_ACCOUNT.format("", ""), "JetStream is not enabled"),
+        (_ACCOUNT.format("jetstream: enabled,", _DENIED), "refuses it: .*permissions violation"),
     ],
+    ids=["no jetstream", "no rights"],
 )
 async def test_a_server_without_jetstream_or_rights_is_told(
-    tmp_path: Path, more: str, why: str
+    tmp_path: Path, account: str, why: str
 ) -> None:
-    shared_log.nats_wanted()
-    account = (
-        "accounts { A: { users: [{ user: bandit, password: x }] } }"
-        if more == "no jetstream"
-        else "accounts { A: { jetstream: enabled, users: [{ user: bandit, password: x, permissions:"
-        ' { publish: { deny: ["$JS.API.STREAM.>"] } } }] } }'
+    with server(tmp_path, account) as servers:
+        log = JetStreamLog(servers.address, insecure_single=True, timeout_s=1.0)
+        with pytest.raises(Unfit, match=f"(?i){why}"):
+            await log.connect()
+
+
+async def use(log: JetStreamLog) -> None:
+    """All that a replica does."""
+    await log.connect()
+    await log.join("one", "key")
+    lease = await log.lead("keeper", None, 60.0)
+    await log.append(entries(1, 700), 0.0)
+    await log.append(entries(701, 702), 0.0, lease)
+    assert len(await all_of(log)) == 702
+    assert await log.find(["e7"]) == {"e7": 7}
+    await log.beat(1.0, 702)
+    await log.save_snapshot("key", Offset(702), b"a state", 1)
+    assert await log.newest_snapshot("key", Offset(0), Offset(702)) == (702, b"a state")
+    await log.leave()
+    await log.close()
+
+
+async def test_the_rights_that_the_documents_name_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_jetstream_reading, "_ENOUGH", 50)
+    with server(tmp_path, _ACCOUNT.format("jetstream: enabled,", _ENOUGH)) as servers:
+        await use(JetStreamLog(servers.address, insecure_single=True))
+
+
+async def test_a_server_is_reached_by_tls_and_only_one_that_is_known(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (str(tmp_path / each) for each in ("ca", "cert", "key"))
+    authority.cert_pem.write_to_path(ca)
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    told = f'tls {{ cert_file: "{cert}", key_file: "{key}", ca_file: "{ca}", verify: true }}'
+    with server(tmp_path, "authorization { token: x }", told) as servers:
+        host = servers.address.rpartition("@")[2]
+        address = f"tls://x@{host}?tls_ca={ca}"
+        await use(JetStreamLog(f"{address}&tls_cert={cert}&tls_key={key}", insecure_single=True))
+        with pytest.raises(Unsure, match=r"no NATS server answers: .*certificate"):
+            await JetStreamLog(f"tls://x@{host}", timeout_s=2.0).connect()
+        with pytest.raises(Unsure):  # it asks for ours, too
+            await JetStreamLog(address, timeout_s=2.0).connect()
+
+
+def _claim(issuer: Any, subject: str, name: str, nats: dict[str, Any]) -> str:
+    """A JSON web token as NATS signs it."""
+
+    def part(value: Any) -> bytes:
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+    claims = {"jti": name, "iat": 1, "iss": issuer.public_key.decode(), "name": name}
+    claims |= {"sub": subject, "nats": nats | {"version": 2}}
+    text = part({"typ": "JWT", "alg": "ed25519-nkey"}) + b"." + part(claims)
+    return (text + b"." + part(issuer.sign(text))).decode()
+
+
+async def test_a_file_of_credentials_lets_in(tmp_path: Path) -> None:
+    nkeys = needed("nkeys")
+    kinds = (nkeys.PREFIX_BYTE_OPERATOR, *[nkeys.PREFIX_BYTE_ACCOUNT] * 2, nkeys.PREFIX_BYTE_USER)
+    operator, account, system, user = (
+        nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind)) for kind in kinds
     )
-    server = Nats(tmp_path / "n", "x")
-    file = tmp_path / "n" / "server.conf"
-    lines = [each for each in file.read_text().splitlines() if "authorization" not in each]
-    file.write_text("\n".join([*lines, account]))
-    try:
-        server.start()
-        server.ready()
-        address = NatsServers([server], "x").address
-        with pytest.raises(Unfit, match=why):
-            await JetStreamLog(address, insecure_single=True, timeout_s=1.0).connect()
-    finally:
-        server.kill()
+    unlimited = dict.fromkeys(("subs", "data", "payload"), -1)
+    storage = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    others = dict.fromkeys(("conn", "leaf", "imports", "exports"), -1)
+    limits, of = unlimited | others, [each.public_key.decode() for each in (account, system)]
+    own = _claim(operator, operator.public_key.decode(), "o", {"type": "operator"})
+    accounts = [
+        _claim(operator, of[0], "a", {"type": "account", "limits": limits | storage}),
+        _claim(operator, of[1], "s", {"type": "account", "limits": limits}),
+    ]
+    token = _claim(account, user.public_key.decode(), "u", {"type": "user"} | unlimited)
+    file = tmp_path / "creds"
+    file.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    known = ", ".join(f"{name}: {each}" for name, each in zip(of, accounts, strict=True))
+    lines = [f"operator: {own}", f"system_account: {of[1]}", "resolver: MEMORY"]
+    with server(tmp_path, *lines, f"resolver_preload: {{ {known} }}") as servers:
+        host = servers.address.rpartition("@")[2]
+        await use(JetStreamLog(f"nats://{host}?creds={file}", insecure_single=True))
+        with pytest.raises(Unfit, match="lets nobody in"):
+            await JetStreamLog(f"nats://{host}").connect()
+        with pytest.raises(Unfit, match="file of credentials in the address cannot be read"):
+            await JetStreamLog(f"nats://{host}?creds=/no/such/file").connect()
 
 
 @asynccontextmanager
@@ -482,3 +581,16 @@ async def test_a_damaged_snapshot_is_told(nats: NatsServers, joined: Joined) -> 
         await wire.ask(f"STREAM.MSG.DELETE.{stream.name}", seq=first.seq, no_erase=True)
     with pytest.raises(Corrupt, match="not as it was put there"):
         await log.newest_snapshot("key", Offset(0), Offset(7))
+
+
+async def test_a_row_that_a_newer_release_wrote_is_read(nats: NatsServers, joined: Joined) -> None:
+    log = await joined("one")
+    assert isinstance(log, JetStreamLog)
+    async with wired(nats) as wire:
+        key = f"$KV.{log._names.bucket}.replica"
+        told = {"name": "newer", "epoch": 3, "key": "key", "reads": 9, "more": [1]}
+        await wire.put(f"{key}.2", json.dumps(told).encode())
+    assert [(each.name, each.epoch, each.reads) for each in await log.replicas()] == [
+        ("one", 1, 1),
+        ("newer", 3, 9),
+    ]

@@ -1,0 +1,28 @@
+"""What replicas do on a log in PostgreSQL, by some of the same tests on one in NATS JetStream."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtest.nats import NatsServers
+from tests.service import (
+    test_replicas_budgets,
+    test_replicas_experiments,
+    test_replicas_policy,
+    test_replicas_upgraded,
+)
+
+test_a_killed_replica_with_a_slice = (
+    test_replicas_budgets.test_a_killed_replica_with_a_slice_makes_nobody_exceed
+)
+test_an_experiment = test_replicas_experiments.test_an_experiment_is_one_for_all_replicas
+test_a_policy = test_replicas_policy.test_all_replicas_change_their_policy_at_one_offset
+test_an_older_release = (
+    test_replicas_upgraded.test_what_the_older_release_cannot_read_waits_until_it_has_left
+)
+
+
+@pytest.fixture
+def postgres(nats: NatsServers) -> NatsServers:
+    """What those tests ask for by this name."""
+    return nats
