@@ -585,7 +585,7 @@ class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag="spent"):
-    """Money that no outcome tells of, booked on the service, the tenant, the caller and the judge.
+    """Money that no outcome tells of, booked on the service and on whoever is named here.
 
     judge: what it took to judge `decision_id`. Without a judge it is an estimate of what that
     decision's answer cost, which a cost reported later takes the place of; without a decision it is
@@ -597,6 +597,7 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     usd: float
     tenant: str = ""
     caller: str = ""
+    route: str = ""
 
 
 class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes
@@ -67,9 +68,17 @@ def ends(period: str, ts: float) -> float:
     return datetime(year, month, 1, tzinfo=UTC).timestamp()
 
 
+class Payer(NamedTuple):
+    """Whose budgets a cost counts for; the default route has none of its own."""
+
+    tenant: str = ""
+    key: str = ""
+    route: str = ""
+
+
 @dataclass
 class Spend:
-    """USD by period, window and account: "service", "tenant:…", "key:…" or "judge:…"."""
+    """USD by period, window and account: "service", "tenant:…", "key:…", "route:…", "judge:…"."""
 
     windows: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
@@ -80,23 +89,23 @@ class Spend:
             return
         usd = event.cost_usd - what.replaced.get("cost_usd", 0.0) - what.guessed_usd
         if what.decided is not None:
-            self.add(what.decided.ts, usd, what.tenant, what.decided.caller)
+            self.add(what.decided.ts, usd, payer_of(what.decided))
         else:
-            self.add(event.ts, usd, what.tenant, "")
+            self.add(event.ts, usd, Payer(what.tenant))
 
     @takes(ev.Spent)
     def _spent(self, event: ev.Spent, what: Resolved) -> None:
         """In the window of the decision where its cost is estimated."""
         pending = what.pending
         if pending is None:
-            self.add(event.ts, event.usd, event.tenant, event.caller, event.judge)
+            payer = Payer(event.tenant, event.caller, event.route)
+            self.add(event.ts, event.usd, payer, event.judge)
         elif "cost_usd" not in pending.signals:
-            decided = pending.decided
-            self.add(decided.ts, event.usd, decided.tenant, decided.caller)
+            self.add(pending.decided.ts, event.usd, payer_of(pending.decided))
 
-    def add(self, ts: float, usd: float, tenant: str, key: str, judge: str = "") -> None:
+    def add(self, ts: float, usd: float, payer: Payer, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
-        named = accounts_of(tenant, key, judge)
+        named = accounts_of(payer, judge)
         for period, name in zip(PERIODS, _windows(_hour(ts)), strict=True):
             kept = self.windows.setdefault(period, {})
             if name not in kept:
@@ -134,7 +143,12 @@ def _shrink(accounts: dict[str, float]) -> None:
         del accounts[name]
 
 
-def accounts_of(tenant: str, key: str, judge: str = "") -> list[str]:
+def payer_of(decided: ev.Decided) -> Payer:
+    """Who pays for a decision."""
+    return Payer(decided.tenant, decided.caller, decided.route)
+
+
+def accounts_of(payer: Payer, judge: str = "") -> list[str]:
     """The accounts that a decision's cost, or that of judging it, is booked on."""
-    named = (("tenant", tenant), ("key", key), ("judge", judge))
+    named = (*payer._asdict().items(), ("judge", judge))
     return ["service", *(f"{kind}:{name}" for kind, name in named if name)]

@@ -9,6 +9,7 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
+from bandit_service.core.spend import Payer
 from bandit_service.gateway.resources import Resources
 
 _log = logging.getLogger("bandit.gateway")
@@ -35,7 +36,7 @@ class Account(Protocol):
 
 
 class CallerAccount(msgspec.Struct, frozen=True):
-    """The budgets of the service, a tenant and a key.
+    """The budgets of the service and of who pays.
 
     id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
     replaces the booked one.
@@ -44,13 +45,12 @@ class CallerAccount(msgspec.Struct, frozen=True):
     resources: Resources
     id: str
     max_usd: float
-    tenant: str
-    key: str
+    payer: Payer
     decision_id: str = ""
 
     def reserve(self) -> None:
         """Hold the most that the call may cost, in every budget that it counts for."""
-        self.resources.budgets.reserve(self.id, self.max_usd, self.tenant, self.key)
+        self.resources.budgets.reserve(self.id, self.max_usd, self.payer)
 
     def release(self) -> None:
         """Let go of it."""
@@ -69,8 +69,9 @@ class CallerAccount(msgspec.Struct, frozen=True):
                     ts=writer.now(),
                     decision_id=self.decision_id,
                     usd=usd,
-                    tenant=self.tenant,
-                    caller=self.key,
+                    tenant=self.payer.tenant,
+                    caller=self.payer.key,
+                    route=self.payer.route,
                 ),
                 key=self.decision_id or self.id,
                 durable=False,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core.errors import BudgetExhausted
-from bandit_service.core.spend import Spend, accounts_of, ends, window
+from bandit_service.core.spend import Payer, Spend, accounts_of, ends, window
 from bandit_service.settings.budgets import BudgetSpec
 
 _GAIN, _MAX_PRICE = 20.0, 100.0
@@ -53,13 +53,13 @@ class Budgets:
     _held: dict[str, _Held] = field(default_factory=dict)
 
     def fitting(
-        self, spend: Spend, max_usd: Mapping[str, float], tenant: str, key: str, now: float
+        self, spend: Spend, max_usd: Mapping[str, float], payer: Payer, now: float
     ) -> list[str]:
         """The arms whose maximum cost still fits every budget, in their order.
 
         Raises BudgetExhausted if none does, or if a budget refuses rather than save.
         """
-        left, binding, held, others = self._left(spend, tenant, key, now)
+        left, binding, held, others = self._left(spend, payer, now)
         fitting = [arm for arm, usd in max_usd.items() if usd <= left]
         if binding is None or len(fitting) == len(max_usd):
             return list(max_usd)
@@ -73,19 +73,19 @@ class Budgets:
             )
         return fitting
 
-    def left(self, spend: Spend, tenant: str, key: str, now: float) -> float:
+    def left(self, spend: Spend, payer: Payer, now: float) -> float:
         """USD that one more request may hold; infinite without a budget."""
-        return self._left(spend, tenant, key, now)[0]
+        return self._left(spend, payer, now)[0]
 
     def _left(
-        self, spend: Spend, tenant: str, key: str, now: float
+        self, spend: Spend, payer: Payer, now: float
     ) -> tuple[float, BudgetSpec | None, float, float]:
         """What is left of the budget that has the least left, that one, what is held of it, and
         what other replicas may spend.
         """
         left, binding, holds, others_have = float("inf"), None, 0.0, 0.0
         self._look()
-        for spec, account in self._of(tenant, key):
+        for spec, account in self._of(payer):
             held, others = self._held_usd(account), self._others(account, spec.per, now)
             free = spec.usd - spend.spent(spec.per, now, account) - held - others
             if free < left:
@@ -98,7 +98,7 @@ class Budgets:
     async def close(self) -> None:
         """Nor at its end."""
 
-    async def secured(self, usd: float, tenant: str, key: str, now: float) -> bool:  # noqa: ARG002 - replicas ask for it
+    async def secured(self, usd: float, payer: Payer, now: float) -> bool:  # noqa: ARG002 - replicas ask for it
         """Whether what fits may be reserved at once; where not, it was waited, and is to be looked
         again. One process has all that is left.
         """
@@ -114,11 +114,11 @@ class Budgets:
     def _look(self) -> None:
         """Let go of what is settled by now."""
 
-    def reserve(self, decision_id: str, usd: float, tenant: str, key: str) -> None:
+    def reserve(self, decision_id: str, usd: float, payer: Payer) -> None:
         """Hold what a request may cost until it settles."""
         if not self.specs:
             return
-        accounts = accounts_of(tenant, key)
+        accounts = accounts_of(payer)
         self._reserved[decision_id] = _Reserved(usd, accounts)
         for account in accounts:
             held = self._held.setdefault(account, _Held())
@@ -138,11 +138,11 @@ class Budgets:
         held = self._held.get(account)
         return 0.0 if held is None else held.usd
 
-    def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
+    def worth(self, spend: Spend, worth: float, payer: Payer, now: float) -> float:
         """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
         prices = (
             _price(spec, spend.spent(spec.per, now, account), now)
-            for spec, account in self._of(tenant, key)
+            for spec, account in self._of(payer)
         )
         return worth / (1.0 + max(prices, default=0.0))
 
@@ -178,8 +178,8 @@ class Budgets:
                     )
         return rows
 
-    def _of(self, tenant: str, key: str) -> list[tuple[BudgetSpec, str]]:
-        named = {"service": "", "tenant": tenant, "key": key}
+    def _of(self, payer: Payer) -> list[tuple[BudgetSpec, str]]:
+        named = {"service": "", **payer._asdict()}
         accounts = []
         for spec in self.specs:
             name = named[spec.scope]

@@ -17,6 +17,7 @@ from bandit_service.core.arm_kinds import JUDGE, embedders, not_for_chat
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Busy, Refused, ServiceError, Unknown
 from bandit_service.core.routes import AUTO
+from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.client import Client, Reply
@@ -49,7 +50,7 @@ class Embedding:
         failed: ServiceError | None = None
         for spec in self._candidates(model, size)[: self._resources.settings.attempts]:
             try:
-                return await self._asked(client, body, spec, size, tenant, key)
+                return await self._asked(client, body, spec, size, Payer(tenant, key))
             except Rejected as rejected:  # it may be about this arm
                 refused = refused or _refusal(rejected, spec)
             except ServiceError as error:
@@ -101,20 +102,19 @@ class Embedding:
         body: dict[str, Any],
         spec: ev.ArmSpec,
         size: Size,
-        tenant: str,
-        key: str,
+        payer: Payer,
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
         router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
         while True:
             now = router.writer.now()
-            resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
-            if await resources.budgets.secured(usd, tenant, key, now):
+            resources.budgets.fitting(router.world.spend, {arm: usd}, payer, now)
+            if await resources.budgets.secured(usd, payer, now):
                 break
         if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
-        account = CallerAccount(resources, router.writer.new_id(now), usd, tenant, key)
+        account = CallerAccount(resources, router.writer.new_id(now), usd, payer)
         headers = {"x-arm": str(arm)}
         exchange = Exchange(resources, spec, size, account, key=account.id)
 

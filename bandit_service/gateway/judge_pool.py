@@ -87,6 +87,7 @@ class _JudgeAccount:
                 usd=usd,
                 tenant=self.decided.tenant,
                 caller=self.decided.caller,
+                route=self.decided.route,
             ),
             key=self.decided.id,
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, UpstreamError
 from bandit_service.core.outcomes import Served, Signals
+from bandit_service.core.spend import payer_of
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.deployments import Target, served
@@ -51,9 +52,7 @@ class RoutedExchange(Exchange):
         before: Sequence[RoutedExchange] = (),
         vendor: tuple[str, str] | None = None,
     ) -> None:
-        account = CallerAccount(
-            resources, decided.id, max_usd, decided.tenant, decided.caller, decided.id
-        )
+        account = CallerAccount(resources, decided.id, max_usd, payer_of(decided), decided.id)
         spec = resources.router.world.arms[decided.arm].spec
         super().__init__(resources, spec, size, account, purpose, decided.id)
         self.decided = decided

@@ -23,6 +23,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.pool import Pool
 from bandit_service.core.routes import AUTO
+from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import ChatRequest, RoutingRequest
@@ -127,7 +128,8 @@ class ArmSelector:
         """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
-        world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
+        world, now = router.world, router.writer.now()
+        payer = Payer(routing.decide.tenant, caller, routing.decide.route)
         specs = self._callable(routing)
         fit = resources.upstreams.fit(request.asked, specs, request.pins)
         turn = self._turn(request, specs, now)
@@ -139,13 +141,13 @@ class ArmSelector:
         arms, worth, most = offered, router.worth_of(routing.decide), 0.0
         costs = dict.fromkeys(offered, 0.0)
         if budgets.specs:  # nothing is held where nothing is bounded
-            left = budgets.left(world.spend, tenant, caller, now)
+            left = budgets.left(world.spend, payer, now)
             costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
-            arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+            arms = budgets.fitting(world.spend, costs, payer, now)
             most = max(costs[id] for id in arms)
-            if not await budgets.secured(most, tenant, caller, now):
+            if not await budgets.secured(most, payer, now):
                 return None
-            worth = budgets.worth(world.spend, worth, tenant, caller, now)
+            worth = budgets.worth(world.spend, worth, payer, now)
         query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
         sent = Sent(
             request.size.prompt,
@@ -156,7 +158,7 @@ class ArmSelector:
             routing.named,
         )
         waiting = f"waiting {next(self._numbers)}"
-        budgets.reserve(waiting, most, tenant, caller)
+        budgets.reserve(waiting, most, payer)
         try:
             decided = await router.decide(
                 query,
@@ -167,7 +169,7 @@ class ArmSelector:
                 bounded=False,
                 sent=sent,
             )
-            while not await budgets.secured(0.0, tenant, caller, decided.ts):
+            while not await budgets.secured(0.0, payer, decided.ts):
                 """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)

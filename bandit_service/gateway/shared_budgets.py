@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from bandit_service.core import events as ev
 from bandit_service.core.resolved import Resolved
-from bandit_service.core.spend import accounts_of
+from bandit_service.core.spend import Payer, accounts_of
 from bandit_service.core.world import World
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.slices import Slices
@@ -41,13 +41,13 @@ class SharedBudgets(Budgets):
                     self._look()
         await self._slices.close()
 
-    async def secured(self, usd: float, tenant: str, key: str, now: float) -> bool:
+    async def secured(self, usd: float, payer: Payer, now: float) -> bool:
         """Whether the call may begin at once; where not, it was waited, and is to be looked again.
 
         Raises BudgetExhausted where the money is not to be had.
         """
         self._look()
-        accounts = accounts_of(tenant, key)
+        accounts = accounts_of(payer)
         if not self._slices.covered(accounts, usd, now):
             await self._slices.secure(accounts, usd, now)
             return False

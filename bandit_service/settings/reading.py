@@ -208,11 +208,13 @@ def _check_references(
     mistakes += route_mistakes(found["routes"], found["arms"])
     mistakes += unknown_routes(found["routes"], found["judges"])
     keys += [key.id for key in found["keys"]]
+    named = {"key": keys, "route": [route.id for route in found["routes"]]}
     for i, item in enumerate(_tables(given["budgets"])):
-        id = item.get("id", "*")
-        if item.get("scope") == "key" and isinstance(id, str) and id not in ("*", *keys):
+        id, scope = item.get("id", "*"), str(item.get("scope"))
+        there = named.get(scope)
+        if there is not None and isinstance(id, str) and id not in ("*", *there):
             mistakes.append(
-                f"budgets[{i}].id: there is no [[keys]] with id {id!r}{did_you_mean(id, keys)}"
+                f"budgets[{i}].id: there is no [[{scope}s]] with id {id!r}{did_you_mean(id, there)}"
             )
 
 

@@ -409,3 +409,43 @@ def test_a_judge_of_a_route_that_is_not_there_is_refused() -> None:
         "judges[0].routes: no route 'suport-bot'; did you mean support-bot?; there are auto, "
         "support-bot, plain" in str(refused.value)
     )
+
+
+async def test_a_route_has_a_budget_of_its_own(tmp_path: Path, models: Path) -> None:
+    budgets = [{"scope": "route", "id": "support-bot", "per": "month", "usd": 1e-9}]
+    environ = _routes(BANDIT_BUDGETS=json.dumps(budgets))
+    async with (
+        a_gateway(tmp_path, models, **environ) as (client, _),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as chat,
+    ):
+        for name in ("auto", "plain", "beta"):
+            await chat.chat.completions.create(model=name, messages=HELLO)
+        with pytest.raises(openai.RateLimitError, match=r"USD per month \(route\) is spent"):
+            await chat.chat.completions.create(model="support-bot", messages=HELLO)
+        _, found = await client.get("/v1/budgets")
+        assert [row["account"] for row in found["budgets"]] == []
+
+
+async def test_what_a_route_spends_is_booked_on_it(tmp_path: Path, models: Path) -> None:
+    budgets = [{"scope": "route", "per": "month", "usd": 5.0}]
+    environ = _routes(BANDIT_BUDGETS=json.dumps(budgets))
+    async with (
+        a_gateway(tmp_path, models, **environ) as (client, _),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as chat,
+    ):
+        for name in ("support-bot", "support-bot", "auto"):
+            answer = await chat.chat.completions.create(model=name, messages=HELLO)
+            await signals_of(client, answer.id, 2)
+        _, found = await client.get("/v1/budgets")
+        (row,) = found["budgets"]
+        assert (row["account"], row["spent_usd"]) == ("route:support-bot", pytest.approx(2 * COST))
+
+
+def test_a_budget_of_a_route_that_is_not_there_is_refused() -> None:
+    budgets = [{"scope": "route", "id": "suport-bot", "per": "day", "usd": 1.0}]
+    with pytest.raises(settings.BadSettings) as refused:
+        settings.read(None, _routes(BANDIT_BUDGETS=json.dumps(budgets)))
+    assert (
+        "budgets[0].id: there is no [[routes]] with id 'suport-bot'; did you mean support-bot?"
+        in str(refused.value)
+    )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bandit_service.core.errors import BudgetExhausted
 from bandit_service.core.fields import check_stated
-from bandit_service.core.spend import MOST_ACCOUNTS, Spend, ends, window
+from bandit_service.core.spend import MOST_ACCOUNTS, Payer, Spend, ends, window
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.settings.budgets import BudgetSpec
 
@@ -31,15 +31,15 @@ def test_spent_and_held_never_pass_the_limit(steps: list[tuple[str, float, float
     for i, (verb, most, part) in enumerate(steps):
         if verb == "ask":
             try:
-                assert budgets.fitting(spend, {"a": most}, "", "", NOON) == ["a"]
+                assert budgets.fitting(spend, {"a": most}, Payer(), NOON) == ["a"]
             except BudgetExhausted:
                 continue
-            budgets.reserve(str(i), most, "", "")
+            budgets.reserve(str(i), most, Payer())
             running[str(i)] = most
         elif running:
             id, held = running.popitem()
             if verb == "settle":
-                spend.add(NOON, held * part, "", "")
+                spend.add(NOON, held * part, Payer())
             budgets.settle(id)
         spent = spend.spent("day", NOON, "service")
         assert spent + sum(running.values()) <= 10.0 + 1e-9
@@ -47,35 +47,42 @@ def test_spent_and_held_never_pass_the_limit(steps: list[tuple[str, float, float
 
 def test_what_fits_is_offered_and_the_rest_is_refused_until_the_window_ends() -> None:
     spend = Spend()
-    spend.add(NOON, 9.0, "acme", "k")
+    spend.add(NOON, 9.0, Payer("acme", "k"))
     arms = {"dear": 2.0, "cheap": 0.5}
-    assert _budgets().fitting(spend, arms, "", "", NOON) == ["cheap"]
+    assert _budgets().fitting(spend, arms, Payer(), NOON) == ["cheap"]
     with pytest.raises(BudgetExhausted) as refused:
-        _budgets(on_exhausted="refuse").fitting(spend, arms, "", "", NOON)
+        _budgets(on_exhausted="refuse").fitting(spend, arms, Payer(), NOON)
     assert refused.value.retry_after_s == 43_200
-    assert _budgets().fitting(spend, arms, "", "", NOON + 86_400) == ["dear", "cheap"]
+    assert _budgets().fitting(spend, arms, Payer(), NOON + 86_400) == ["dear", "cheap"]
     each = _budgets(scope="tenant")
-    assert each.fitting(spend, arms, "globex", "k", NOON) == ["dear", "cheap"]
-    assert each.fitting(spend, arms, "acme", "k", NOON) == ["cheap"]
-    assert _budgets(scope="key", id="other").fitting(spend, arms, "", "k", NOON) == list(arms)
+    assert each.fitting(spend, arms, Payer("globex", "k"), NOON) == ["dear", "cheap"]
+    assert each.fitting(spend, arms, Payer("acme", "k"), NOON) == ["cheap"]
+    of_route = _budgets(scope="route", id="bot")
+    spend.add(NOON, 9.0, Payer("acme", "k", "bot"))
+    assert of_route.fitting(spend, arms, Payer(route="bot"), NOON) == ["cheap"]
+    for other in ("coder", ""):
+        assert of_route.fitting(spend, arms, Payer("acme", "k", other), NOON) == list(arms)
+    assert _budgets(scope="key", id="other").fitting(spend, arms, Payer("", "k"), NOON) == list(
+        arms
+    )
 
 
 def test_the_price_of_a_dollar_follows_what_is_spent_ahead_of_the_clock() -> None:
     """At noon 6 of 10 are spent: 0.1 ahead, 20 · 0.1 = 2, so a dollar is worth a third."""
     budgets, spend = _budgets(), Spend()
-    assert budgets.worth(spend, 0.3, "", "", NOON) == pytest.approx(0.3)
-    spend.add(NOON, 6.0, "", "")
-    assert budgets.worth(spend, 0.3, "", "", NOON) == pytest.approx(0.1)
-    assert budgets.worth(spend, 0.3, "", "", NOON + 14_400) == pytest.approx(0.3)
-    assert _budgets(pace=False).worth(spend, 0.3, "", "", NOON) == pytest.approx(0.3)
+    assert budgets.worth(spend, 0.3, Payer(), NOON) == pytest.approx(0.3)
+    spend.add(NOON, 6.0, Payer())
+    assert budgets.worth(spend, 0.3, Payer(), NOON) == pytest.approx(0.1)
+    assert budgets.worth(spend, 0.3, Payer(), NOON + 14_400) == pytest.approx(0.3)
+    assert _budgets(pace=False).worth(spend, 0.3, Payer(), NOON) == pytest.approx(0.3)
 
 
 def test_a_late_bill_counts_in_its_decisions_window_and_old_windows_go() -> None:
     spend = Spend()
     for day in range(5):
-        spend.add(day * 86_400.0, 1.0, "", "")
-    spend.add(3 * 86_400.0, 2.0, "", "")
-    spend.add(0.0, 9.0, "", "")  # of a window that nobody asks for any more
+        spend.add(day * 86_400.0, 1.0, Payer())
+    spend.add(3 * 86_400.0, 2.0, Payer())
+    spend.add(0.0, 9.0, Payer())  # of a window that nobody asks for any more
     assert spend.spent("day", 3 * 86_400.0 + 5, "service") == 3.0
     assert spend.spent("day", 4 * 86_400.0, "service") == 1.0
     assert sorted(spend.windows["day"]) == ["1970-01-04", "1970-01-05"]
@@ -95,22 +102,22 @@ def test_a_wrong_budget_is_refused_by_its_field(field: str, value: object) -> No
 
 def test_where_others_hold_the_money_one_may_come_again_soon() -> None:
     budgets, spend = _budgets(), Spend()
-    budgets.reserve("under way", 9.5, "", "")
-    assert budgets.left(spend, "", "", NOON) == 0.5
+    budgets.reserve("under way", 9.5, Payer())
+    assert budgets.left(spend, Payer(), NOON) == 0.5
     for most, soon in ((9.0, True), (11.0, False)):
         with pytest.raises(BudgetExhausted) as refused:
-            budgets.fitting(spend, {"a": most}, "", "", NOON)
+            budgets.fitting(spend, {"a": most}, Payer(), NOON)
         assert (refused.value.retry_after_s < 10) == soon
     budgets.settle("under way")
-    assert budgets.fitting(spend, {"a": 9.0}, "", "", NOON) == ["a"]
+    assert budgets.fitting(spend, {"a": 9.0}, Payer(), NOON) == ["a"]
 
 
 def test_names_of_tenants_take_bounded_room_and_none_counts_as_less_than_it_spent() -> None:
     """On 5a5a85b each name that a client made up was kept until the month ended."""
     spend = Spend()
-    spend.add(NOON, 50.0, "large", "k", "j")
+    spend.add(NOON, 50.0, Payer("large", "k"), "j")
     for i in range(3 * MOST_ACCOUNTS):
-        spend.add(NOON, 0.001 + i / 1e9, f"made up {i}", "k")
+        spend.add(NOON, 0.001 + i / 1e9, Payer(f"made up {i}", "k"))
     held = [len(accounts) for of in spend.windows.values() for accounts in of.values()]
     assert max(held) <= MOST_ACCOUNTS
     assert spend.spent("day", NOON, "tenant:large") == 50.0
@@ -122,18 +129,18 @@ def test_names_of_tenants_take_bounded_room_and_none_counts_as_less_than_it_spen
         most = spend.spent("day", NOON, "service") / (0.9 * MOST_ACCOUNTS)
         assert 0.001 + i / 1e9 <= spent <= 0.0011 + most
     before = spend.spent("day", NOON, "tenant:made up 0")
-    spend.add(NOON, 1.0, "made up 0", "k")
+    spend.add(NOON, 1.0, Payer("made up 0", "k"))
     assert spend.spent("day", NOON, "tenant:made up 0") == pytest.approx(before + 1.0)
     each = _budgets(scope="tenant", usd=40.0)
     with pytest.raises(BudgetExhausted):
-        each.fitting(spend, {"a": 1.0}, "large", "k", NOON)
-    assert each.fitting(spend, {"a": 1.0}, "somebody new", "k", NOON) == ["a"]
+        each.fitting(spend, {"a": 1.0}, Payer("large", "k"), NOON)
+    assert each.fitting(spend, {"a": 1.0}, Payer("somebody new", "k"), NOON) == ["a"]
 
 
 def test_fewer_tenants_than_that_are_told_apart_exactly() -> None:
     spend = Spend()
     for i in range(2000):
-        spend.add(NOON, float(i), f"t{i}", "")
+        spend.add(NOON, float(i), Payer(f"t{i}", ""))
     assert [spend.spent("day", NOON, f"tenant:t{i}") for i in range(2000)] == list(range(2000))
     assert spend.spent("day", NOON, "tenant:other") == 0.0
 
@@ -141,9 +148,9 @@ def test_fewer_tenants_than_that_are_told_apart_exactly() -> None:
 def test_accounts_that_hold_nothing_are_forgotten_while_others_do() -> None:
     """Seen on e98ba34: each tenant that a client named was kept until no request at all ran."""
     budgets = _budgets()
-    budgets.reserve("long", 1.0, "first", "")
+    budgets.reserve("long", 1.0, Payer("first", ""))
     for i in range(100):
-        budgets.reserve(f"d{i}", 0.1, f"tenant-{i}", "")
+        budgets.reserve(f"d{i}", 0.1, Payer(f"tenant-{i}", ""))
         budgets.settle(f"d{i}")
     assert set(budgets._held) == {"service", "tenant:first"}
     rows = budgets.rows(Spend(), NOON)

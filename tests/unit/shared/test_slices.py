@@ -14,7 +14,7 @@ import pytest
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import BudgetExhausted, Unavailable
-from bandit_service.core.spend import window
+from bandit_service.core.spend import Payer, window
 from bandit_service.gateway import slices
 from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.settings.budgets import BudgetSpec
@@ -43,11 +43,11 @@ class Spender:
         writer = self.running.writer
         while True:
             now = writer.now()
-            self.budgets.fitting(self.world.spend, {"a": most}, "", "", now)
-            if await self.budgets.secured(most, "", "", now):
+            self.budgets.fitting(self.world.spend, {"a": most}, Payer(), now)
+            if await self.budgets.secured(most, Payer(), now):
                 break
         id = writer.new_id(writer.now())
-        self.budgets.reserve(id, most, "", "")
+        self.budgets.reserve(id, most, Payer())
         self.held[id] = most
         return id
 
@@ -131,7 +131,7 @@ async def test_a_call_waits_for_a_slice_only_where_there_is_none(
     one = await start("one")
     id = await one.begin(0.05)
     before = len(engine.records)
-    assert await one.budgets.secured(0.05, "", "", clock.now())  # of the same slice
+    assert await one.budgets.secured(0.05, Payer(), clock.now())  # of the same slice
     await one.end(id, 0.05)
     async with asyncio.timeout(10):
         while _spent(one) == 0.0:
@@ -150,13 +150,13 @@ async def test_without_the_log_a_replica_spends_what_it_has_and_for_some_time_on
     async with asyncio.timeout(10):
         while one.running.writer.link.up.is_set():
             await asyncio.sleep(0.001)
-    assert await one.budgets.secured(0.05, "", "", clock.now())
+    assert await one.budgets.secured(0.05, Payer(), clock.now())
     with pytest.raises(Unavailable):  # more than it has
-        await one.budgets.secured(5.0, "", "", clock.now())
+        await one.budgets.secured(5.0, Payer(), clock.now())
     link = one.running.writer.link
     link._rules = replace(link._rules, trust_s=0.0)  # as if that time were over
     with pytest.raises(Unavailable):
-        await one.budgets.secured(0.05, "", "", clock.now())
+        await one.budgets.secured(0.05, Payer(), clock.now())
 
 
 async def test_after_that_time_it_asks_again_though_the_log_is_back(
