@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.settings.rule import Rule, setting
+from store import ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class LogSettings:
         "sqlite",
         "what orders and keeps the log: a file of one process, or a PostgreSQL that several "
         "processes share (docs/scale.md)",
-        choices=("sqlite", "postgres"),
+        choices=(*ENGINES, "postgres"),
     )
     path: str = setting(
         "events.sqlite3",
