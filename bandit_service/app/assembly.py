@@ -69,13 +69,15 @@ _log = logging.getLogger("bandit.app")
 
 
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
-    """The event log in its directory, which is made if it is not there.
+    """The event log in its directory, which is made if it is not there; of a shared log the copy.
 
     to_read: nothing is to be appended, so that a log of an old format stays one.
     """
     directory = Path(settings.data_dir)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return (store.open_to_read if to_read else store.open_log)(directory / settings.log.path)
+    chosen = settings.log
+    opened = store.open_to_read if to_read else store.open_log
+    return opened(directory / chosen.path, store.DEFAULT if chosen.shared else chosen.engine)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:

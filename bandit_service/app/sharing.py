@@ -35,7 +35,7 @@ _log = logging.getLogger("bandit.replica")
 def open_shared(settings: Settings) -> SharedLog | None:
     """The log in the database, not connected yet; None where this process has its own."""
     chosen = settings.log
-    if chosen.engine == "sqlite":
+    if not chosen.shared:
         return None
     try:
         import asyncpg  # noqa: F401 - the adapter's; said here, where it is asked for

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.settings.rule import Rule, setting
-from store import ENGINES
+from store import DEFAULT, ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class LogSettings:
     """Where events are kept."""
 
     engine: str = setting(
-        "sqlite",
+        DEFAULT,
         "what orders and keeps the log: a file of one process, or a PostgreSQL that several "
         "processes share (docs/scale.md)",
         choices=(*ENGINES, "postgres"),
@@ -294,6 +294,11 @@ class LogSettings:
         low=0.01,
         high=2.0,
     )
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes share the log; otherwise this process has it for itself."""
+        return self.engine not in ENGINES
 
 
 @dataclass(frozen=True, slots=True)

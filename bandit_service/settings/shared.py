@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bandit_service.parsing.inputs import text_of
+from store import ENGINES
 
 
 def dsn_of(
@@ -15,7 +16,7 @@ def dsn_of(
 ) -> str:
     """The address of the database, from where the configuration says; "" where none is wanted."""
     name, file = values["log.dsn_env"], values["log.dsn_file"]
-    if values["log.engine"] == "sqlite":
+    if values["log.engine"] in ENGINES:
         if name or file:
             key = "dsn_env" if name else "dsn_file"
             mistakes.append(f'log.{key}: is only for log.engine = "postgres"')
@@ -53,7 +54,7 @@ def _is_address(dsn: str) -> bool:
 
 def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """The settings that one process has and several on one log have not."""
-    if values["log.engine"] == "sqlite":
+    if values["log.engine"] in ENGINES:
         return []
     wrong = {
         "policies": bool(found["policies"]),
