@@ -189,7 +189,7 @@ def put_arm(id: str, fields: Mapping[str, Any]) -> Call[Arm]:
 
 
 def retire_arm(id: str) -> Call[Arm]:
-    """Offer an arm no more."""
+    """Retire an arm."""
     return Call("DELETE", f"/v1/arms/{_part('id', id)}", _arm)
 
 
@@ -257,7 +257,7 @@ def delete_experiment(id: str, why: str) -> Call[Experiment]:
 
 
 def experiment_results(id: str) -> Call[ExperimentResults]:
-    """What may be concluded now."""
+    """The conclusions so far."""
     return Call("GET", _of(id, "/results"), _concluded)
 
 

@@ -151,8 +151,8 @@ async def running_router(
             _keep_upgraded(recovered, log, settings, snapshots)
         if recovered.unknown:
             _log.warning(
-                "what some erased or lost events taught is not known any more: the snapshots that "
-                "knew it are not there, or cannot be read",
+                "what was learned from some erased or lost events is unknown: the snapshots that "
+                "contained it are missing or unreadable",
                 extra={"events": recovered.unknown, "from_snapshot": recovered.after},
             )
         telemetry = Telemetry(

@@ -138,8 +138,8 @@ def _refuse(world: World) -> None:
     beside = world.deciding()[1:]
     if live or records.rules.holdout_share:
         raise StoreError(
-            "the log has experiments under way or a hold-out, which several replicas cannot do "
-            "yet; stop them before the log is shared"
+            "the log has running experiments or a hold-out, which replicas do not support yet; "
+            "stop them before the log is shared"
         )
     if beside:
         raise StoreError(

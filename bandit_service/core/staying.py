@@ -35,7 +35,7 @@ REASONS: Reasons = {
     "only_one": "no other arm was eligible",
     "fixed": "an experiment, or its hold-out, names the arm",
     "direct": "the request names the arm",
-    "fallback": "another arm failed or refused before in this request",
+    "fallback": "another arm failed or refused earlier in this request",
 }
 """Why an arm answers: a closed list, with what each means."""
 

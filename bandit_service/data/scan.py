@@ -126,7 +126,7 @@ class Counts:
             f"{count} {what}"
             for what, count in (
                 ("erased", self.erased),
-                ("of units that are to be erased", self.forgotten),
+                ("of units being erased", self.forgotten),
                 ("unrewarded decisions", self.unrewarded),
                 ("decisions without the tags", self.untagged),
                 ("outcomes of decisions that are not in this export", self.elsewhere),

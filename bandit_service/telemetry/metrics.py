@@ -177,8 +177,8 @@ class Metrics:
         )
         self.decisions = make.counters(
             "bandit_decisions_total",
-            "Decisions by policy and mode: exploit drew the most likely arm, explore another "
-            "one, fixed had no choice, in fallback a stage failed.",
+            "Decisions by policy and mode: exploit drew the most likely arm, explore another one, "
+            "fixed had no choice, fallback followed a failed stage.",
             ("policy", "mode"),
         )
         self.arm_decisions = make.counters(

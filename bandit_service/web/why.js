@@ -14,7 +14,7 @@ const REASONS = {
   drawn: "drawn among several arms", stayed: "its conversation's arm was drawn again", switched: "another arm than its conversation's was drawn",
   tool_loop: "a tool's result is on its way to its conversation's arm", signed_thinking: "drawn among the arms of the provider that signed the thinking",
   only_one: "no other arm was eligible", fixed: "an experiment names the arm", direct: "the request names the arm",
-  fallback: "another arm failed or refused before in this request",
+  fallback: "another arm failed or refused earlier in this request",
 };
 
 function named(arm) {

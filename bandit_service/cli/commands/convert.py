@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a further file of the same export; may be given several times",
+        help="another file of the same export; repeatable",
     )
     parser.add_argument(
         "--metric", default="", metavar="NAME", help="whose scores are the quality, in an export"

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
     add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
-    options.tags(parser, "export only decisions with this tag, and what came of them")
+    options.tags(parser, "export only decisions with this tag, and their outcomes")
     add(
         "--to",
         type=Path,

@@ -77,7 +77,7 @@ def _call(id: str, part: Row) -> Call:
     asked = first_of(said, "gen_ai.input.messages", "gen_ai.prompt") or part.get("asked")
     if asked is None:
         raise Malformed(
-            "gen_ai.input.messages: not there; instrumentations leave it out unless told"
+            "gen_ai.input.messages: missing; most instrumentations leave it out unless configured"
         )
     answer = said.get("gen_ai.response.id")
     times = [plain(span.get(name)) for name in ("startTimeUnixNano", "endTimeUnixNano")]
