@@ -99,7 +99,7 @@ def test_a_better_variant_is_called_better_with_its_interval() -> None:
     gap = means.difference(a, b, 0.05)
     assert state == "shown"
     assert said == (
-        f"b is better than a in quality: by +0.6167, from {gap.low:+.4g} to {gap.high:+.4g}."
+        f"b is better than a in quality: by +0.6167 (interval {gap.low:+.4g} to {gap.high:+.4g})."
     )
 
 
@@ -110,7 +110,7 @@ def test_less_is_better_where_less_is_wanted() -> None:
             played.value(
                 played.decide(f"{variant}{i}", variant), seconds + 0.1 * (i % 3), "latency_s"
             )
-    assert _said(played)[1].startswith("b is worse than a in latency_s: by +2, from ")
+    assert _said(played)[1].startswith("b is worse than a in latency_s: by +2 (interval ")
     assert best_of(played.spec, played.trial) == "a"
 
 
