@@ -63,8 +63,8 @@ RETRIES = Retries()
 def may_again(error: BanditError, harmless: bool) -> bool:
     """Whether the request may be sent again.
 
-    harmless: whether nothing happens by a second time. Otherwise only what was certainly not done
-    is: where there was no connection, or the service itself refused.
+    harmless: whether a second time has no effect. Otherwise only a request that was certainly not
+        executed is sent again: there was no connection, or the service itself refused it.
     """
     if isinstance(error, Busy | Unavailable) and error.code in _AGAIN:
         return True
@@ -87,7 +87,7 @@ class Patience:
         return self._until - time.monotonic()
 
     async def failed(self, error: BanditError, harmless: bool) -> None:
-        """Wait for the next attempt; raise the error where there is none."""
+        """Wait for the next attempt; raise the error if there is none."""
         self._failures += 1
         if self._failures >= self._retries.attempts or not may_again(error, harmless):
             raise error

@@ -1,6 +1,6 @@
-"""Experiments as they are configured and stand.
+"""Experiments: their configuration and state.
 
-A field that the service left out is None; one that is newer than this client is passed over.
+A field that the service left out is None; fields newer than this client are ignored.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Experiment(msgspec.Struct, kw_only=True, frozen=True):
-    """An experiment: what it is, and how it stands.
+    """An experiment: its configuration and state.
 
     id: The experiment.
     status: Its status.
@@ -176,7 +176,7 @@ class Experiment(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Rules(msgspec.Struct, kw_only=True, frozen=True):
-    """What stands over all experiments.
+    """The rules over all experiments.
 
     stopped: Whether all experiments are stopped.
     holdout_share: Share of all units that is held out of experiments.

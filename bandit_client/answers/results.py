@@ -94,7 +94,7 @@ class Latency(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class OverTime(msgspec.Struct, kw_only=True, frozen=True):
-    """The primary metric as it stood at one moment.
+    """The primary metric at one moment.
 
     ts: The moment, UTC seconds.
     units: Units by then.
@@ -200,7 +200,7 @@ class Split(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class GuardrailResults(msgspec.Struct, kw_only=True, frozen=True):
-    """How one variant stands with one guardrail.
+    """The state of one guardrail for one variant.
 
     metric: The guarded metric.
     min: The mean must not be below this.

@@ -1,4 +1,4 @@
-"""Who may do what: API keys, scopes, tenants, rates, and how much one key may teach. Pure.
+"""Who may do what: API keys, scopes, tenants, rates, and a key's share of the outcomes. Pure.
 
 A key is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess, and a
 slow hash would only make every request slow. The hash that is presented is compared with every

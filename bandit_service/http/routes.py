@@ -1,6 +1,6 @@
 """The table of every path: dispatch, authorization and the OpenAPI document are read from it.
 
-A new endpoint is one row here, its handler, and its structs. A path without a row cannot be asked.
+A new endpoint is one row here, its handler, and its structs. A path without a row does not exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The results of an experiment as they are told: the API, the command line and the page read them.
+"""The results of an experiment as structs, for the API, the command line and the page.
 
 A field that is `UNSET` is left out.
 """

@@ -1,8 +1,7 @@
 """What an experiment is: variants, who takes part, what is measured, what stops it.
 
-Plain records, as they come from the API and the configuration and as they stand in the log. What
-the numbers are and who gets which variant is in `trial.py` and `assignment.py`, what is refused in
-`checks.py`.
+Plain records, as in the API, the configuration and the log. `trial.py` has the numbers,
+`assignment.py` who gets which variant, and `checks.py` what is refused.
 """
 
 from __future__ import annotations

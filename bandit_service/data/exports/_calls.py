@@ -1,4 +1,4 @@
-"""Calls of models and scores of them, from whatever tool: told in any order, joined at the end."""
+"""Calls of models and their scores, from any tool: added in any order, joined at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment as it stands, and what other policies would have earned on it."""
+"""An experiment with its state, and what other policies would have earned on it."""
 
 from __future__ import annotations
 
