@@ -8,8 +8,8 @@ goes to the previous arm. So staying is part of the distribution that is drawn f
 recorded propensities are true. A new conversation pays its prompt in full at any arm, which counts
 in the same way.
 
-Each arm's exploration floor is scaled by its warm / cold cost: a draw that pays a whole prompt again
-is rarer by the same factor as it is more expensive, and no arm's probability becomes 0.
+Each arm's exploration floor is scaled by its warm / cold cost: a draw that pays a whole prompt
+again is rarer by the factor by which it is more expensive, and no arm's probability becomes 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of a service: one deadline for running requests; those it cuts off get an error before."""
+"""The end of a service: one deadline for running requests; those cut off get an error before."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A browser lets the page of any site send requests to addresses that only its machine reaches, and
 names the page's site in `Origin`. And whoever owns a name can make it resolve to such an address
-(DNS rebinding): then the page's own origin is the service, and only `Host` reveals it. Programs send
-no `Origin`, and the `Host` of the address that they were given.
+(DNS rebinding): then the page's own origin is the service, and only `Host` reveals it. Programs
+send no `Origin`, and the `Host` of the address that they were given.
 """
 
 from __future__ import annotations
