@@ -96,7 +96,7 @@ class Outbox:
         self._thread, self._transport, self._batching = thread, transport, batching
         self._tell = on_undelivered
         # a list is sent for ever, and each time by an attempt of its own
-        self._retries = Retries(1, transport.retries.first_s, transport.retries.most_s)
+        self._retries = Retries(1, transport.retries.first_s, transport.retries.max_s)
         self._changed = threading.Condition()
         self._queue: deque[tuple[int, dict[str, Any]]] = deque()
         self._added = self._delivered = self._lost = 0

@@ -32,19 +32,19 @@ _OF_PROXIES = frozenset((502, 503, 504))
 class Retries:
     """How often and after how long a request is sent again.
 
-    Before attempt n it waits a random time from 0 to the smaller of `most_s` and `first_s`·2ⁿ
+    Before attempt n it waits a random time from 0 to the smaller of `max_s` and `first_s`·2ⁿ
     ("full jitter"), after what `Retry-After` says, if the answer says it. It never waits beyond the
     timeout of the call. attempts: in all; 1 never sends anything again.
     """
 
     attempts: int = 6
     first_s: float = 0.1
-    most_s: float = 10.0
+    max_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts: must be 1 or more, got {self.attempts}")
-        for name in ("first_s", "most_s"):
+        for name in ("first_s", "max_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: must be a number of seconds above 0, got {value}")
@@ -52,7 +52,7 @@ class Retries:
     def wait_s(self, failures: int, error: BanditError) -> float:
         """The wait after so many failures, of which this was the last."""
         said = error.retry_after_s if isinstance(error, ServiceError) else None
-        widest = min(self.most_s, self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+        widest = min(self.max_s, self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return (said or 0.0) + _chance.uniform(0.0, widest)
 
 
