@@ -32,6 +32,7 @@ from store._shared import (
     Unsure,
 )
 from store.errors import (
+    Absent,
     Closed,
     Corrupt,
     Duplicate,
@@ -49,6 +50,7 @@ __all__ = [
     "DEFAULT",
     "ENGINES",
     "START",
+    "Absent",
     "Closed",
     "Corrupt",
     "Duplicate",
