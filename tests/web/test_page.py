@@ -99,7 +99,7 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     for chart in ("#split", "#reward"):  # of a single step there is nothing to read: no error
         await page.focus(f"{chart} canvas")
         await page.keyboard.press("ArrowLeft")
-    await _go_and_read(page, "experiments", "There is no experiment")
+    await _go_and_read(page, "experiments", "No experiments yet")
     await page.click('nav a[href="#map"]')
     await page.wait_for_selector("text=Not enough data: 1 of 10 queries")
     await page.close()
