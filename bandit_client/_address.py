@@ -19,12 +19,12 @@ class Address:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What says who asks."""
+        """The header that carries the key."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
 def address(url: str | None, key: str | None) -> Address:
-    """The arguments, or BANDIT_URL and BANDIT_KEY where they are None; ValueError names the wrong.
+    """The arguments, or BANDIT_URL and BANDIT_KEY if they are None; ValueError names the wrong one.
 
     >>> address("http://127.0.0.1:8080/", "").url
     'http://127.0.0.1:8080'

@@ -58,7 +58,7 @@ class Call(Generic[T]):
 
     @property
     def shows_learned(self) -> bool:
-        """Whether its answer shows what was learned: a read or a decide, and no outcome."""
+        """Whether its answer depends on what was learned: a read or a decide, not an outcome."""
         return self.path in _WEIGHED or (self.method == "GET" and self.path.startswith("/v1/"))
 
 
@@ -112,27 +112,27 @@ def decisions(
 
 
 def reward(decision: str | Decision | None, fields: Mapping[str, Any]) -> Call[Result]:
-    """One reward, of which a resend is recognised."""
+    """One reward; the service recognizes a resend."""
     return Call("POST", "/v1/rewards", _first, rewarded(decision, fields))
 
 
 def rewards(items: Iterable[Mapping[str, Any]]) -> Call[list[Result]]:
-    """A list of rewards, of which a resend is recognised."""
+    """A list of rewards; the service recognizes a resend."""
     return Call("POST", "/v1/rewards", _each, [keyed(plain_fields(item)) for item in items])
 
 
 def compare(winner: str, loser: str, fields: Mapping[str, Any]) -> Call[Result]:
-    """One comparison, of which a resend is recognised."""
+    """One comparison; the service recognizes a resend."""
     return Call("POST", "/v1/comparisons", _first, compared(winner, loser, fields))
 
 
 def comparisons(items: Iterable[Mapping[str, Any]]) -> Call[list[Result]]:
-    """A list of comparisons, of which a resend is recognised."""
+    """A list of comparisons; the service recognizes a resend."""
     return Call("POST", "/v1/comparisons", _each, [keyed(plain_fields(item)) for item in items])
 
 
 def vote(token: str | Decision, vote: str | None) -> Call[Vote]:
-    """A user's vote by its token, which a resend repeats; None asks how it stands."""
+    """A user's vote by its token, safe to resend; None reads the present vote."""
     if isinstance(token, Decision):
         if token.feedback_token is None:
             raise ValueError("token: this decision has no feedback token")
@@ -163,7 +163,7 @@ def compared(winner: str, loser: str, fields: Mapping[str, Any]) -> dict[str, An
 
 
 def keyed(body: dict[str, Any]) -> dict[str, Any]:
-    """The same with an idempotency key where a resend is not recognised without one.
+    """The same with an idempotency key if the service would not recognize a resend without one.
 
     The service knows the signals of a decision by their values, so that only an outcome without
     one, or a correction, needs a key.
@@ -192,7 +192,7 @@ def put_arm(id: str, fields: Mapping[str, Any]) -> Call[Arm]:
 
 
 def retire_arm(id: str) -> Call[Arm]:
-    """Offer an arm no more."""
+    """Retire an arm."""
     return Call("DELETE", f"/v1/arms/{_part('id', id)}", _arm)
 
 
@@ -260,7 +260,7 @@ def delete_experiment(id: str, why: str) -> Call[Experiment]:
 
 
 def experiment_results(id: str) -> Call[ExperimentResults]:
-    """What may be concluded now."""
+    """The conclusions so far."""
     return Call("GET", _of(id, "/results"), _concluded)
 
 
@@ -270,7 +270,7 @@ def rules() -> Call[Rules]:
 
 
 def put_rules(fields: Mapping[str, Any], why: str) -> Call[Rules]:
-    """Set them; what is left out stays."""
+    """Set them; absent fields keep their values."""
     return Call("PUT", "/v1/experiment-rules", _rules, plain_fields(fields) | _reason(why))
 
 
@@ -311,7 +311,7 @@ def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(field: str, value: Any) -> Any:
-    """A value as JSON and MessagePack have it; ValueError names the field of what is none.
+    """A value that JSON and MessagePack can hold; otherwise ValueError names the field.
 
     A number that is not finite would go out as null, which counts as absent.
 

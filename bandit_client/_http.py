@@ -42,7 +42,7 @@ _OFFSET, _AFTER = "x-bandit-offset", "x-bandit-after"
 
 
 class Transport:
-    """A service as one event loop asks it."""
+    """The connections of one event loop to a service."""
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class Transport:
             await session.close()
 
     async def send(self, call: Call[T], timeout_s: float | None = None) -> T:
-        """The answer. Sent again, within the timeout, as the service's errors say.
+        """The answer. Retried within the timeout, as the service's errors suggest.
 
-        After the last `behind` it is sent once more without an offset: a failover may have lost
-        what was learned up to there, and then no replica would ever answer.
+        After the last `behind` the request is sent once more without an offset: a failover may
+        have lost the events up to there, and then no replica would ever answer.
         """
         seconds = self.timeout_s if timeout_s is None else timeout_s
         check_timeout(seconds)
@@ -107,7 +107,7 @@ class Transport:
     ) -> T:
         """The answer to one attempt.
 
-        anew: ask for nothing that was learned before, and begin from the offset of this answer.
+        anew: send no offset, and continue from the offset of this answer.
         """
         id = uuid4().hex
         headers = {"x-request-id": id}
@@ -186,7 +186,7 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> ServiceErro
 
 
 def offset_of(text: str | None) -> int:
-    """The offset that a header names; 0 where it names none.
+    """The offset in a header; 0 if there is none.
 
     >>> offset_of("12"), offset_of(None), offset_of("soon")
     (12, 0, 0)

@@ -19,7 +19,7 @@ _log = logging.getLogger("bandit_client")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a client behaves, whichever service it asks."""
+    """How a client behaves, whichever service it calls."""
 
     timeout_s: float
     retries: Retries

@@ -72,10 +72,10 @@ BATCHING = Batching()
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of the rewards that were taken into the background so far.
+    """What happened to the background rewards so far.
 
     waiting: still to be sent. delivered: in the service's log. lost: refused, or given up; the
-    next `flush` or `close` raises Undelivered for those that no earlier one told of.
+    next `flush` or `close` raises Undelivered for those not reported before.
     """
 
     waiting: int = 0
@@ -96,7 +96,7 @@ class Outbox:
         self._thread, self._transport, self._batching = thread, transport, batching
         self._tell = on_undelivered
         # a list is sent for ever, and each time by an attempt of its own
-        self._retries = Retries(1, transport.retries.first_s, transport.retries.most_s)
+        self._retries = Retries(1, transport.retries.first_s, transport.retries.max_s)
         self._changed = threading.Condition()
         self._queue: deque[tuple[int, dict[str, Any]]] = deque()
         self._added = self._delivered = self._lost = 0
@@ -113,7 +113,7 @@ class Outbox:
             return Delivery(len(self._queue), self._delivered, self._lost)
 
     def add(self, reward: dict[str, Any], wait_s: float | None = None) -> None:
-        """Queue one; QueueFull where no room came within the wait."""
+        """Queue one; QueueFull if there is no room within the wait."""
         _calls.encoded(reward)  # what cannot be sent is told to who adds it
         wait_s = self._batching.wait_s if wait_s is None else wait_s
         with self._changed:
@@ -132,7 +132,7 @@ class Outbox:
         self._thread.loop.call_soon_threadsafe(self._wake.set)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until all that was added so far is delivered or lost; Undelivered says what is."""
+        """Wait until all rewards added so far are delivered or lost; Undelivered lists the lost."""
         with self._changed:
             last, self._hurry = self._added, True
             self._thread.loop.call_soon_threadsafe(self._wake.set)
@@ -142,7 +142,7 @@ class Outbox:
             self._raise_untold(waiting)
 
     def close(self, timeout_s: float) -> None:
-        """Flush and stop; what was not delivered by then is lost, and told. Once is enough."""
+        """Flush and stop; undelivered rewards are lost and reported. May be called again."""
         with self._changed:
             if self._closed:
                 return

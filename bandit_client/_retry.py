@@ -32,19 +32,19 @@ _OF_PROXIES = frozenset((502, 503, 504))
 class Retries:
     """How often and after how long a request is sent again.
 
-    Before attempt n it waits a random time from 0 to the smaller of `most_s` and `first_s`·2ⁿ
+    Before attempt n it waits a random time from 0 to the smaller of `max_s` and `first_s`·2ⁿ
     ("full jitter"), after what `Retry-After` says, if the answer says it. It never waits beyond the
     timeout of the call. attempts: in all; 1 never sends anything again.
     """
 
     attempts: int = 6
     first_s: float = 0.1
-    most_s: float = 10.0
+    max_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts: must be 1 or more, got {self.attempts}")
-        for name in ("first_s", "most_s"):
+        for name in ("first_s", "max_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: must be a number of seconds above 0, got {value}")
@@ -52,7 +52,7 @@ class Retries:
     def wait_s(self, failures: int, error: BanditError) -> float:
         """The wait after so many failures, of which this was the last."""
         said = error.retry_after_s if isinstance(error, ServiceError) else None
-        widest = min(self.most_s, self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+        widest = min(self.max_s, self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return (said or 0.0) + _chance.uniform(0.0, widest)
 
 
@@ -63,8 +63,8 @@ RETRIES = Retries()
 def may_again(error: BanditError, harmless: bool) -> bool:
     """Whether the request may be sent again.
 
-    harmless: whether nothing happens by a second time. Otherwise only what was certainly not done
-    is: where there was no connection, or the service itself refused.
+    harmless: whether a second time has no effect. Otherwise only a request that was certainly not
+        executed is sent again: there was no connection, or the service itself refused it.
     """
     if isinstance(error, Busy | Unavailable) and error.code in _AGAIN:
         return True
@@ -87,7 +87,7 @@ class Patience:
         return self._until - time.monotonic()
 
     async def failed(self, error: BanditError, harmless: bool) -> None:
-        """Wait for the next attempt; raise the error where there is none."""
+        """Wait for the next attempt; raise the error if there is none."""
         self._failures += 1
         if self._failures >= self._retries.attempts or not may_again(error, harmless):
             raise error

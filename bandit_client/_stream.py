@@ -77,7 +77,7 @@ class _Connection:
             answer.set_result(message)
 
     async def close(self) -> None:
-        """Close it; who still waits is told so."""
+        """Close it; waiting requests get an error."""
         with contextlib.suppress(ConnectionError, aiohttp.ClientError):
             await self.socket.close()
         self._reading.cancel()

@@ -55,7 +55,7 @@ _shared: LoopThread | None = None
 
 
 def shared() -> LoopThread:
-    """The one thread for all clients of this process; a forked process has one of its own."""
+    """The one thread for all clients of this process; a forked process gets its own."""
     global _shared
     with _lock:
         if _shared is None or _shared.pid != os.getpid():

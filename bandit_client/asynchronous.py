@@ -277,7 +277,7 @@ class AsyncClient:
         return await self._run(_calls.put_arm(id, fields))
 
     async def retire_arm(self, id: str) -> Arm:
-        """Offer an arm no more. What was learned of it stays."""
+        """Retire an arm. What was learned of it stays."""
         return await self._run(_calls.retire_arm(id))
 
     async def policies(self) -> Policies:
@@ -338,7 +338,7 @@ class AsyncClient:
         return await self._run(_calls.delete_experiment(id, why))
 
     async def experiment_results(self, id: str) -> ExperimentResults:
-        """What may be concluded now; every interval is valid at every look."""
+        """The conclusions so far; every interval is valid at every look."""
         return await self._run(_calls.experiment_results(id))
 
     async def rules(self) -> Rules:

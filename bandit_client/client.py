@@ -278,7 +278,7 @@ class Client:
         return self._run(_calls.put_arm(id, fields))
 
     def retire_arm(self, id: str) -> Arm:
-        """Offer an arm no more. What was learned of it stays."""
+        """Retire an arm. What was learned of it stays."""
         return self._run(_calls.retire_arm(id))
 
     def policies(self) -> Policies:
@@ -339,7 +339,7 @@ class Client:
         return self._run(_calls.delete_experiment(id, why))
 
     def experiment_results(self, id: str) -> ExperimentResults:
-        """What may be concluded now; every interval is valid at every look."""
+        """The conclusions so far; every interval is valid at every look."""
         return self._run(_calls.experiment_results(id))
 
     def rules(self) -> Rules:

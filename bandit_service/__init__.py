@@ -23,5 +23,6 @@ for _package in (policies, store):
     if getattr(_package, "__distribution__", None) != "bandit-service":
         raise ImportError(
             f"{_package.__file__} shadows the package {_package.__name__!r} of bandit-service: "
-            "another distribution uses that name; give bandit-service an environment of its own"
+            "another distribution uses that name; install bandit-service into a separate "
+            "environment"
         )

@@ -35,7 +35,7 @@ def finite(name: str, value: float) -> float:
 
 
 def settled(event: Rewarded) -> float:
-    """The scalar reward of an outcome that has one; ValueError when it has none."""
+    """The scalar reward of an outcome; ValueError if it has none."""
     if event.reward is None:
         raise ValueError("reward: must be known, got none")
     return finite("reward", event.reward)

@@ -67,16 +67,16 @@ class Correctable(Protocol[S]):
 
 @runtime_checkable
 class Forgetful(Protocol[S]):
-    """A policy that can let what it learned of one arm fade, as when that arm has changed.
+    """A policy that can discount what it learned about one arm, as after a change of that arm.
 
-    A policy without it goes on with all that it learned.
+    A policy without it keeps everything that it learned.
     """
 
     def forget(self, state: S, arm: ArmId, keep: float) -> S:
-        """The state as if only the share `keep`, in [0, 1], of the arm's outcomes had come.
+        """The state as if only the share `keep`, in [0, 1], of the arm's outcomes had been learned.
 
-        It lies between what was learned and the prior, and no other arm is touched, but where
-        arms are known beside each other only. An arm never seen changes nothing. Consumes
+        The result is between the learned state and the prior. Other arms do not change, unless
+        arms are only known relative to each other. An arm never seen changes nothing. Consumes
         `state`, as `learn` does; may cost more than one `learn`.
         """
         ...
@@ -84,16 +84,16 @@ class Forgetful(Protocol[S]):
 
 @runtime_checkable
 class ManyAtOnce(Protocol[R]):
-    """A policy that proposes for many queries in less than the time of one by one.
+    """A policy that proposes for many queries at once, in less time than one by one.
 
-    The service asks it so where decisions come together; a policy without it is asked one by one.
+    The service uses it for decisions of one turn; a policy without it proposes one by one.
     """
 
     def propose_many(self, state: R, contexts: Contexts, arms: Arms) -> Proposals:
         """`propose` of each context, bit for bit. Changes nothing but caches.
 
-        arms: as of `propose`, but `cost_usd` is (B, K), a row for each query. Raises ValueError
-        when there is no arm. What it raises is not told: the queries are then asked one by one.
+        arms: as in `propose`, but `cost_usd` is (B, K), a row for each query. Raises ValueError
+        if there is no arm. If it raises, the service calls `propose` for each query instead.
         """
         ...
 
@@ -112,29 +112,29 @@ class LearnsMany(Protocol[S]):
 
 
 def order_free(policy: Policy[Any]) -> bool:
-    """Whether what it learned is the same bytes in whatever order the same outcomes came.
+    """Whether the same outcomes in any order give the same bytes of state.
 
-    A policy of which that holds says so by a class attribute `order_free` that is True. Its sums
-    are then exact (`policies/_grid.py` shows a way). What fades (`forget`) stands between: outcomes
-    before it cannot change places with those after it.
+    A policy declares this by the class attribute `order_free = True`. Its sums must be exact
+    (`policies/_grid.py` shows a way). `forget` is a barrier: outcomes before it cannot change
+    places with those after it.
     """
     return bool(getattr(policy, "order_free", False))
 
 
 def reads_neighbours(policy: Policy[Any]) -> bool:
-    """Whether it looks at a context's neighbours, in `propose` or `learn`.
+    """Whether it reads a context's neighbours, in `propose` or `learn`.
 
-    A policy that does not may say so by a class attribute `reads_neighbours` that is False; then
-    the contexts that it is asked with have none, which saves looking them up.
+    A policy that does not can declare the class attribute `reads_neighbours = False`; its contexts
+    then have no neighbours, which saves looking them up.
     """
     return bool(getattr(policy, "reads_neighbours", True))
 
 
 def fold_of(policy: Policy[Any]) -> int:
-    """Which of its ways to learn a policy has: its class attribute `fold`, 0 where it has none.
+    """The version of a policy's learning rule: its class attribute `fold`, 0 if it has none.
 
-    It goes up when a policy makes another state of the same events than it did before. A snapshot
-    that it wrote before is then not used, and the log is folded again.
+    It goes up when the policy computes another state from the same events than before. Older
+    snapshots are then not used, and the log is applied again.
     """
     return int(getattr(policy, "fold", 0))
 
@@ -170,5 +170,5 @@ class Watchful(Protocol[S]):
 
 
 def watches_arms(policy: Policy[Any]) -> bool:
-    """Whether the policy reacts to an arm that changes without being told."""
+    """Whether the policy detects changes of an arm itself."""
     return isinstance(policy, Watchful) and policy.watches_arms

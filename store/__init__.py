@@ -1,6 +1,6 @@
 """Keeps bytes in order and vectors in reach; knows no bandit."""
 
-from store._engines import ENGINES, open_log, open_to_read
+from store._engines import DEFAULT, ENGINES, open_log, open_to_read
 from store._mark import read as synced
 from store._protocols import (
     START,
@@ -47,6 +47,7 @@ from store.errors import (
 __distribution__ = "bandit-service"
 
 __all__ = [
+    "DEFAULT",
     "ENGINES",
     "START",
     "Absent",

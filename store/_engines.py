@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from store._protocols import EventLog
 
-ENGINES = {"sqlite": "store.sqlite:SqliteLog"}
+DEFAULT = "sqlite"
+ENGINES = {DEFAULT: "store.sqlite:SqliteLog"}
 """By name the class that opens a log at a path. It is imported when it is opened."""
+_TO_READ = {DEFAULT: "store.sqlite:open_to_read"}
+"""The engines that open a log in another way where nothing is to be appended."""
 
 
-def open_log(path: Path, engine: str = "sqlite") -> EventLog:
+def open_log(path: Path, engine: str = DEFAULT) -> EventLog:
     """The event log at `path`, made if it is not there; ValueError for an unknown engine."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine: unknown value {engine!r}; expected one of {', '.join(ENGINES)}")
-    return _called(ENGINES[engine], path)
+    return _called(ENGINES, engine, path)
 
 
-def open_to_read(path: Path) -> EventLog:
+def open_to_read(path: Path, engine: str = DEFAULT) -> EventLog:
     """The event log at `path`, to be read only: one of an old format stays one."""
-    return _called("store.sqlite:open_to_read", path)
+    return _called(ENGINES | _TO_READ, engine, path)
 
 
-def _called(where: str, path: Path) -> EventLog:
-    module, _, name = where.partition(":")
+def _called(engines: Mapping[str, str], engine: str, path: Path) -> EventLog:
+    if engine not in engines:
+        raise ValueError(f"engine: unknown value {engine!r}; expected one of {', '.join(engines)}")
+    module, _, name = engines[engine].partition(":")
     opened: EventLog = getattr(importlib.import_module(module), name)(path)
     return opened

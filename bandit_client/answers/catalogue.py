@@ -34,9 +34,9 @@ class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
 
     id: Its name.
     upstream: What serves it.
-    state: closed: called; open: masked after failures; half open: due for a probe.
-    running: Calls under way.
-    failures: Calls that failed since one last answered.
+    state: closed: available; open: masked after failures; half open: due for a probe.
+    running: Running calls.
+    failures: Failed calls since the last answer.
     """
 
     id: str
@@ -50,7 +50,7 @@ class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
     """Whether an arm answers, as the process that answered sees it.
 
     state: As of a deployment; of several that of the best.
-    running: Calls under way.
+    running: Running calls.
     deployments: Each deployment, if the arm has any; else empty.
     """
 
@@ -74,7 +74,7 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     model: Its name at the upstream; the arm's id if empty.
     usd_per_mtok_cached_in: Price of prompt tokens read from the provider's cache; null:
         `usd_per_mtok_in`.
-    max_running: Most calls at a time; 0 for no bound.
+    max_running: Maximum concurrent calls; 0: no limit.
     usd_per_mtok_cache_write: Price of prompt tokens written to the provider's cache; null:
         `usd_per_mtok_in`.
     usd_per_mtok_cache_write_1h: The same for tokens kept for an hour; null: twice
@@ -85,7 +85,7 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     family: What arms have in common that share what is learned; "" for none.
     request: What every request to it asks, such as a reasoning effort.
     kind: What it is for: chat, embedding or judge.
-    routed: Whether it may be chosen; if not, it answers only who names it.
+    routed: Whether it can be chosen; if not, only a request that names it gets it.
     dimensions: Of kind embedding: numbers in each of its vectors.
     deployments: Upstreams that serve the same model, in the place of `upstream`.
     retired: Whether it is no longer offered.
@@ -188,7 +188,7 @@ class Folding(msgspec.Struct, kw_only=True, frozen=True):
 class Policies(msgspec.Struct, kw_only=True, frozen=True):
     """All policies, and which of them decide.
 
-    calibration: How well recorded propensities agree with what was drawn, by policy.
+    calibration: How well recorded propensities match the draws, by policy.
     policies: Every policy there is.
     serving: The policy that decides.
     beside: Policies that learn beside it.

@@ -144,8 +144,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     excluded: Arms that a constraint excluded, with the reason.
     untried: Eligible arms that had no outcome yet.
     tags: The tags that came with the query.
-    effort_asked: How much the client asked the model to reason.
-    effort: How much the arm's provider was asked to reason.
+    effort_asked: The reasoning effort that the client requested.
+    effort: The reasoning effort that was sent to the provider.
     ts: When it was decided, UTC seconds.
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
@@ -154,8 +154,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     weighed: True if the quality is the weighted mean of the named metrics.
     answered_by: The arm whose model answered in the place of this one's; empty if none has it.
     settled: Whether a reward was computed for this decision.
-    unit: The unit that asked, or empty.
-    tenant: The tenant that asked, or empty.
+    unit: The unit of the request, or empty.
+    tenant: The tenant of the request, or empty.
     arms: Every arm that could be drawn, with its score.
     """
 
@@ -255,7 +255,7 @@ class Results(msgspec.Struct, kw_only=True, frozen=True):
 class Vote(msgspec.Struct, kw_only=True, frozen=True):
     """A user's vote on one answer.
 
-    vote: The vote as it stands.
+    vote: The present vote.
     expires: Until when it can be changed, ISO 8601.
     """
 
@@ -272,12 +272,12 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     propensity: The probability with which it was drawn.
     policy: The policy that decided.
     tags: Its tags.
-    unit: The unit that asked, or empty.
-    tenant: The tenant that asked, or empty.
+    unit: The unit of the request, or empty.
+    tenant: The tenant of the request, or empty.
     experiment: The experiment that the unit takes part in, or empty.
     variant: The unit's variant of it, or empty.
     signals: The signals reported so far.
-    reward: Its reward; null while there is none.
+    reward: Its reward, or null.
     baseline_usd: What `baseline` of the list is expected to cost for this query, USD.
     """
 
@@ -300,7 +300,7 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
     """Decisions that may still be rewarded, newest first.
 
     decisions: At most `limit`; fewer says nothing of the rest.
-    next: Send it as `before` for those that are older; null: there are none.
+    next: Send it as `before` to get older ones; null: there are none.
     baseline: The arm that savings are counted against; empty without one.
     """
 

@@ -1,6 +1,6 @@
-"""Experiments as they are configured and stand.
+"""Experiments: their configuration and state.
 
-A field that the service left out is None; one that is newer than this client is passed over.
+A field that the service left out is None; fields newer than this client are ignored.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Guardrail(msgspec.Struct, kw_only=True, frozen=True):
     min: The mean must not be below this.
     max: The mean must not be above this.
     max_regression: How much worse than the control's mean it may be.
-    high: Bounds cost_usd and latency_s: what is above counts as this.
+    high: Upper bound of cost_usd and latency_s: higher values count as this.
     """
 
     metric: str
@@ -110,13 +110,13 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
     split_salt: Salt of the split into variants; `salt` if empty.
     sticky: Whether a unit keeps its first variant when weights change.
     primary: The metric that decides.
-    metrics: Metrics of your own; at most 8.
+    metrics: Your own metrics; at most 8.
     guardrails: What variants must keep; at most 20.
     ramp: Shares to go through, each above the last.
     cool_down_s: Seconds until a variant that broke a guardrail may return.
     mode: `champion` moves weights towards the better variant.
     floor: In mode `champion`: no weight falls below this.
-    alpha: How often a difference may be shown where there is none.
+    alpha: Probability of reporting a difference where there is none.
     min_units: Units of each variant before anything is said.
     inconclusive: What is kept if the end shows no difference.
     overrides: Units that always get a variant, and are not counted.
@@ -149,7 +149,7 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Experiment(msgspec.Struct, kw_only=True, frozen=True):
-    """An experiment: what it is, and how it stands.
+    """An experiment: its configuration and state.
 
     id: The experiment.
     status: Its status.
@@ -176,7 +176,7 @@ class Experiment(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Rules(msgspec.Struct, kw_only=True, frozen=True):
-    """What stands over all experiments.
+    """The rules over all experiments.
 
     stopped: Whether all experiments are stopped.
     holdout_share: Share of all units that is held out of experiments.

@@ -94,7 +94,7 @@ class Latency(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class OverTime(msgspec.Struct, kw_only=True, frozen=True):
-    """The primary metric as it stood at one moment.
+    """The primary metric at one moment.
 
     ts: The moment, UTC seconds.
     units: Units by then.
@@ -125,10 +125,10 @@ class VariantResults(msgspec.Struct, kw_only=True, frozen=True):
     mixed_units: Units that also had another variant.
     decisions: Decisions made for it.
     rewards: Rewards that came for them.
-    enough: Whether it has the units that `min_units` asks for.
+    enough: Whether it has the units that `min_units` requires.
     metrics: Each metric, by name.
     latency: How long its answers took.
-    calibration: How well its propensities agree with what was drawn.
+    calibration: How well its propensities match its draws.
     over_time: The primary metric over time.
     difference: The primary metric less the control's.
     """
@@ -160,7 +160,7 @@ class ShadowResults(msgspec.Struct, kw_only=True, frozen=True):
     decisions: Decisions it made.
     rewards: Rewards that came for those queries.
     agreement: Share of decisions with the same arm as was served.
-    cost_difference_usd: Expected USD per decision less what was served.
+    cost_difference_usd: Expected USD per decision minus the served decisions'.
     effective_units: How many outcomes the estimate is worth.
     mean_weight: Mean importance weight; about 1 if all is well.
     state: Whether there is an estimate.
@@ -189,7 +189,7 @@ class ShadowResults(msgspec.Struct, kw_only=True, frozen=True):
 class Split(msgspec.Struct, kw_only=True, frozen=True):
     """Whether units came to the variants as their weights say.
 
-    state: `wrong`: sample-ratio mismatch; no result is to be believed.
+    state: `wrong`: sample-ratio mismatch; do not trust any result.
     sequential_p: A p-value that is valid at every look.
     chi_square_p: The p-value of a chi-square test now.
     """
@@ -200,7 +200,7 @@ class Split(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class GuardrailResults(msgspec.Struct, kw_only=True, frozen=True):
-    """How one variant stands with one guardrail.
+    """The state of one guardrail for one variant.
 
     metric: The guarded metric.
     min: The mean must not be below this.
@@ -227,7 +227,7 @@ class GuardrailResults(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Ramp(msgspec.Struct, kw_only=True, frozen=True):
-    """Where the ramp stands.
+    """The present step of the ramp.
 
     step: The step it is at, from 0; null if at none.
     steps: Steps it has.
@@ -297,7 +297,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     unit: What keeps its variant.
     share: Share of the units that takes part.
     mode: `fixed` weights, or `champion`.
-    alpha: How often a difference is shown where there is none.
+    alpha: Probability of reporting a difference where there is none.
     min_units: Units of each variant before anything is said.
     estimator: How means are estimated.
     seeded_at_event: The event up to which the variants' policies learned at the start.
@@ -307,7 +307,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     shadows: Each shadow.
     split: Whether units came as the weights say.
     guardrails: Each guardrail of each variant.
-    ramp: Where the ramp stands.
+    ramp: The present step of the ramp.
     cost: What the variants save.
     changes: Who changed it, when and why.
     """

@@ -72,16 +72,17 @@ _log = logging.getLogger("bandit.app")
 
 
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
-    """The event log in its directory, which is made if it is not there.
+    """The event log in its directory, which is made if it is not there; of a shared log the copy.
 
     to_read: nothing is to be appended, so that a log of an old format stays one, and one that is
     not there is not made. Raises store.Absent.
     """
-    directory = Path(settings.data_dir)
+    directory, chosen = Path(settings.data_dir), settings.log
+    path, engine = directory / chosen.path, store.DEFAULT if chosen.shared else chosen.engine
     if to_read:
-        return store.open_to_read(directory / settings.log.path)
+        return store.open_to_read(path, engine)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return store.open_log(directory / settings.log.path)
+    return store.open_log(path, engine)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:
@@ -155,8 +156,8 @@ async def running_router(
             _keep_upgraded(recovered, log, settings, snapshots)
         if recovered.unknown:
             _log.warning(
-                "what some erased or lost events taught is not known any more: the snapshots that "
-                "knew it are not there, or cannot be read",
+                "what was learned from some erased or lost events is unknown: the snapshots that "
+                "contained it are missing or unreadable",
                 extra={"events": recovered.unknown, "from_snapshot": recovered.after},
             )
         telemetry = Telemetry(

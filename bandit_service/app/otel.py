@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry, sent by OTLP over HTTP. Only what is told to trace imports this."""
+"""Spans by OpenTelemetry, sent by OTLP over HTTP. Imported only if tracing is configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service: the assembled parts behind one port, until it is told to stop."""
+"""The service: the assembled parts behind one port, until it is stopped."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _log = logging.getLogger("bandit.replica")
 def open_shared(settings: Settings) -> SharedLog | None:
     """The log in the database, not connected yet; None where this process has its own."""
     chosen = settings.log
-    if chosen.engine == "sqlite":
+    if not chosen.shared:
         return None
     bounds = {
         "timeout_s": chosen.timeout_s,

@@ -1,4 +1,4 @@
-"""The command line: parse, run one command, and tell its errors in one line each."""
+"""The command line: parse, run one command, and report its errors in one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that more than one command has, each declared once, and what is wrong with them."""
+"""Options shared by several commands, each declared and checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says when the service that it asked refused it, or was not there."""
+"""Messages of a command whose request the service refused, or that could not reach it."""
 
 from __future__ import annotations
 

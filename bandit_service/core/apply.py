@@ -1,10 +1,10 @@
 """world = apply(world, event): the one line that live, recovery, replay and audit run.
 
 `apply` consumes the world: it writes into it and returns it. It is total: every event that
-`decode` yields can be applied, in any order, so a log never becomes unreadable. That holds for
-errors of ours, too (docs/adr/0011): an event that one of them stops is counted, and what it did
-before that stays, live as at every replay. Only what is wrong with the machine, and not with the
-event, is raised: then the process is to end, since its world is not the log's any more.
+`decode` yields can be applied, in any order, so a log never becomes unreadable. That also holds for
+bugs of the service (docs/adr/0011): an event that a bug stops is counted, and its changes before
+that stay, live and at every replay. Only errors of the machine are raised, not those of an event:
+the process must then end, since its world no longer matches the log.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def mixed(arms: Iterable[ArmSpec]) -> str:
     each_has = ", ".join(f"{each.id!r} {each.dimensions or 'none'}" for each in routed)
     return (
         "arms of kind 'embedding' that are routed must have the same dimensions, got "
-        f"{each_has}; set routed = false for those that are to be named"
+        f"{each_has}; set routed = false for those that clients name"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an arm asks of its model beside the question, so that (model, effort) is an arm. Pure."""
+"""The parameters that an arm adds to a request, so that (model, effort) is an arm. Pure."""
 
 from __future__ import annotations
 

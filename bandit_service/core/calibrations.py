@@ -1,4 +1,4 @@
-"""The propensities of each policy against what was drawn."""
+"""The propensities of each policy compared with its draws."""
 
 from __future__ import annotations
 

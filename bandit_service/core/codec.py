@@ -4,8 +4,8 @@ A state is a dataclass of numbers, strings, lists, tuples, dicts, numpy arrays, 
 dataclasses of these. Fields whose name begins with an underscore are caches and are left out. Equal
 states give equal bytes, so comparing bytes compares states, bit for bit.
 
-A class whose state is not its fields says what is written for it: `folded()` returns plain data of
-the type that it is annotated with, and the class method `unfolded` makes the object from that.
+A class whose state is not its fields defines its encoding: `folded()` returns plain data of the
+annotated type, and the class method `unfolded` makes the object from it.
 """
 
 from __future__ import annotations

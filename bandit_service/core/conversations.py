@@ -155,8 +155,8 @@ class Conversations:
     ) -> Turn:
         """What the next turn of a conversation finds. prompt: its tokens. ts: now.
 
-        kept_s: a conversation that is silent for longer begins anew. begins: so it does in any
-        case, though what was asked before in the same words is cached.
+        kept_s: a conversation without a request for this long starts over. begins: it starts over
+        in any case, although earlier requests with the same words are cached.
         """
         visits = [each for each in self._visits(conversation) if ts - each.ts <= kept_s]
         at = {each.arm: each for each in visits}

@@ -440,7 +440,9 @@ def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
 def unknown_policy(world: World, name: str, param: str) -> Unknown | Unavailable:
     """What a query is told that names a policy which decides nothing here, or not yet."""
     if name in world.learners.awaited:
-        return Unavailable(f"{param}: {name!r} is learning what was before; retry in a few seconds")
+        return Unavailable(
+            f"{param}: {name!r} is still learning from the log; retry in a few seconds"
+        )
     there_are = ", ".join(world.deciding())
     return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
 

@@ -1,9 +1,9 @@
-"""Pending decisions by id, oldest first; those that nobody has looked at stay in their encoding.
+"""Pending decisions by id, oldest first; those from a snapshot stay encoded until they are used.
 
-A snapshot has tens of thousands of them, and most leave without a further word. So one that comes
-from a snapshot is decoded when it is asked for, and written into the next snapshot as it stands if
-it never is. Until then it is a view of the snapshot's bytes, since copying all of them would be
-most of what a start takes; the last view to leave frees these bytes.
+A snapshot has tens of thousands of them, and most expire unused. So a decision from a snapshot is
+decoded on first use, and otherwise copied into the next snapshot as it is. Until then it is a view
+of the snapshot's bytes, since copying all of them would take most of a start's time; the last view
+frees these bytes.
 """
 
 from __future__ import annotations

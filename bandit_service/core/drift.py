@@ -1,4 +1,4 @@
-"""What is watched for drift, as a fold: each arm's residuals, and the queries' distance to history.
+"""The data for drift detection, as a fold: arms' residuals, and the queries' distance to history.
 
 residual_t = clip(r_t − r̂_t, −1, 1), r̂_t what was expected of the arm when it was drawn: expected
 quality − expected cost / willingness to pay, or the mean of the arm's own rewards where the policy
@@ -6,11 +6,11 @@ expects no quality. A change of traffic moves rewards; it leaves residuals where
 distance_t = clip((d_t − mean) / 2 sd, −1, 1), d_t = 1 − mean similarity of the recalled queries,
 with mean and sd of the d before it: the spread of a 0/1 outcome, for which the detectors are set.
 
-Decisions of routes are in neither: each route has other queries, and a policy that expects other
-things, so that its share of the traffic would move the means of all.
+Decisions of routes are in neither: each route has other queries and a policy with other
+expectations, so a change of its share of the traffic would move the means.
 
-The detectors stand outside (`bandit_service.runtime.detectors`), fed with what is folded here.
-What they find comes back as an event, and what follows from it is folded here too.
+The detectors are outside the fold (`bandit_service.runtime.detectors`) and read this data. Their
+alarms are events, whose consequences are folded here too.
 """
 
 from __future__ import annotations

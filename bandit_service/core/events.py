@@ -38,7 +38,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: Annotated[
         int,
         doc(
-            "The lowest is called first, the next where none of it answers.",
+            "The lowest is called first; the next if none of it answers.",
             0,
             minimum=0,
             maximum=1_000,
@@ -54,7 +54,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = 1.0
     max_running: Annotated[
-        int, doc("Most calls at a time there; 0 for no bound.", 0, minimum=0, maximum=10**6)
+        int, doc("Maximum concurrent calls there; 0: no limit.", 0, minimum=0, maximum=10**6)
     ] = 0
     usd_per_mtok_in: Annotated[float | None, _own_price(0.25)] = None
     usd_per_mtok_out: Annotated[float | None, _own_price(2.0)] = None
@@ -122,7 +122,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = None
     max_running: Annotated[
-        int, doc("Most calls at a time; 0 for no bound.", 0, minimum=0, maximum=10**6)
+        int, doc("Maximum concurrent calls; 0: no limit.", 0, minimum=0, maximum=10**6)
     ] = 0
     usd_per_mtok_cache_write: Annotated[
         float | None,
@@ -162,7 +162,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     family: Annotated[
         str,
         doc(
-            "Arms of one family share what is learned, as a prior; empty: of none.",
+            "Arms of one family share what is learned, as a prior; empty: no family.",
             "gpt-5",
             maxLength=128,
         ),
@@ -181,7 +181,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ),
     ] = "chat"
     routed: Annotated[
-        bool, doc("Whether it may be chosen; if not, it answers only who names it.", True)
+        bool, doc("Whether it can be chosen; if not, only a request that names it gets it.", True)
     ] = True
     dimensions: Annotated[
         int | None,

@@ -1,4 +1,4 @@
-"""In numbers: what is believed of an arm, and what its score is made of. Pure."""
+"""What is expected of an arm, and the parts of its score, in numbers. Pure."""
 
 from __future__ import annotations
 

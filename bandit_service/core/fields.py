@@ -1,8 +1,8 @@
 """What a field means, an example of it and its bounds, written beside its type and read by all.
 
-`doc` says what the published schema says of a field. The bounds in the types below are enforced
-where a request is decoded; those given to `doc` are told to readers and checked elsewhere, since a
-record that stands in the log must be readable whatever the bounds are by then.
+`doc` gives the published schema's description of a field. The bounds in the types below are
+enforced when a request is decoded. Bounds given to `doc` are only documentation and are checked
+elsewhere, since a record in the log must stay readable if the bounds change.
 """
 
 from __future__ import annotations

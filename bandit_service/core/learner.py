@@ -1,4 +1,4 @@
-"""A policy with its state, and what it is taught."""
+"""A policy with its state, and how it learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event teaches: the context as it was decided on, and who may see what of it."""
+"""What policies learn from an event: the context at the decision, and which learner sees what."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What was learned beforehand as a prior: it counts as so many outcomes, and live ones overrule it.
+"""A warm start as a prior: it counts as a few outcomes, and live outcomes override it.
 
-A warm start teaches its outcomes like any others. Then one event lets what was learned of each arm
-fade to the weight that a prior is to have, so that its estimates stay where they were and the first
-real outcomes move them. No policy need know of priors, only how to forget a share of one arm.
+A warm start learns its outcomes like any others. Then one event reduces what was learned about each
+arm to the weight of a prior: the estimates stay, and the first real outcomes can move them.
+Policies need not know about priors, only how to forget a share of one arm.
 
-Sums do not tell which outcome is in them. Where an arm had n live outcomes before, it is left the
-weight that they and the prior should have together, strength + n; its estimate then is the mean of
-both, each by its number of outcomes.
+A sum does not show which outcomes are in it. If an arm had n live outcomes before, it keeps the
+weight that they and the prior should have together, strength + n; its estimate is then the mean of
+both, weighted by their numbers of outcomes.
 """
 
 from __future__ import annotations

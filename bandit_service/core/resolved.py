@@ -1,8 +1,7 @@
 """One event with everything that it refers to, as the features of the world take it in.
 
-Each of these (`core.world`) sees the event and what stands here, and none of the others. So the
-order in which they take it in does not matter, and whoever listens to what happens
-(`runtime.writer`) sees the same.
+Each feature (`core.world`) sees the event and these values, and no other feature. So the order of
+the features does not matter, and listeners (`runtime.writer`) see the same.
 """
 
 from __future__ import annotations

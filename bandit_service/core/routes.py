@@ -1,8 +1,8 @@
-"""Routes: names under which clients ask, each with arms, a policy and learned state of its own.
+"""Routes: names for clients to request, each with its own arms, policy and learned state.
 
-A route is not the default: requests for `auto` are the default route's, whose policy is the serving
-one, and a service without routes is just that. What a route's decisions bring is learned by the
-route's policy alone, and what theirs bring by nobody of it (`Learners`, `View`).
+Requests for `auto` use the default route, whose policy is the serving one; a service without routes
+has only that. Only a route's own policy learns from the route's decisions, and it learns from no
+others (`Learners`, `View`).
 """
 
 from __future__ import annotations

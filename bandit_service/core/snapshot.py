@@ -1,7 +1,6 @@
-"""A world to bytes and back: a cache of the fold, from which recovery goes on with the tail.
+"""A world to bytes and back: a cache of the fold, from which recovery continues with the rest.
 
-A snapshot is a head and the world in the encoding whose hash is `World.digest`. No code comes from
-data.
+A snapshot is a head and the world in the encoding whose hash is `World.digest`. It has no code.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""What was spent, by whom and in which hour, day and month: a fold of the costs reported.
+"""The spend of each account in each hour, day and month: a fold of the reported costs.
 
 A cost counts in the window in which its decision was made, so that a bill that comes late does not
 fall on the next window. Windows are UTC; of each kind the newest two are kept.
 
-Tenants are named by clients, so of each window only those that spent the most are told apart, about
-`MOST_ACCOUNTS`. Beyond that the tenth that spent the least leaves, and what the dearest of these
-spent stands for each tenant that is not told apart, also where it begins again (the space saving of
+Clients name tenants, so each window keeps only the tenants with the highest spend apart, about
+`MOST_ACCOUNTS`. Beyond that the tenth with the lowest spend is dropped, and the highest spend among
+these stands for every tenant that is not kept apart, also when it returns (the space saving of
 Metwally, Agrawal and El Abbadi, in bulk). So no tenant counts as less than it spent, and a hard
-budget stays hard; it may count as more, by at most what all spent over nine tenths of that bound.
+budget stays hard. A tenant may count as more, by at most the total spend over nine tenths of that
+bound.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Whether a conversation stays with its arm: one objective, of which a switch's cost is a part.
+"""Whether a conversation stays with its arm: one objective that includes the cost of a switch.
 
-The policy proposes over the arms at what each would cost had the conversation been there. A switch
-costs more: the part of the prompt that the arm of before has cached is paid in full elsewhere, once
-for all the turns that are expected to follow. A turn's part of that is taken from each arm's score,
-in quality (USD by the worth of one quality). What the policy gives to an arm whose score is then no
-better than that of the arm of before goes to the arm of before. So staying is part of the
-distribution that is drawn from, and its propensities are the true ones. A conversation that begins
-pays its prompt in full at any arm, which counts in the same way.
+The policy proposes with each arm's cost as if the conversation had been there. A switch costs more:
+another arm pays in full for the part of the prompt that the previous arm has cached, once for all
+expected later turns. A turn's share of that is subtracted from each arm's score, in quality (USD /
+willingness to pay). If an arm's score is then no better than the previous arm's, its probability
+goes to the previous arm. So staying is part of the distribution that is drawn from, and the
+recorded propensities are true. A new conversation pays its prompt in full at any arm, which counts
+in the same way.
 
-The floor of exploration is scaled for each arm by warm / cold cost: a draw that pays a whole prompt
-again is as much rarer as it is dearer, and every arm keeps a chance.
+Each arm's exploration floor is scaled by its warm / cold cost: a draw that pays a whole prompt
+again is rarer by the factor by which it is more expensive, and no arm's probability becomes 0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REASONS: Reasons = {
     "only_one": "no other arm was eligible",
     "fixed": "an experiment, or its hold-out, names the arm",
     "direct": "the request names the arm",
-    "fallback": "another arm failed or refused before in this request",
+    "fallback": "another arm failed or refused earlier in this request",
 }
 """Why an arm answers: a closed list, with what each means."""
 

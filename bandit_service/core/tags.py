@@ -1,7 +1,6 @@
-"""Tags of a decision: a client's own words, by which its decisions are found and cut into slices.
+"""Tags of a decision: a client's labels, to find decisions and to group them.
 
-They change nothing of what is chosen. Their alphabet is closed and their number bounded, since they
-stand in every record.
+They do not affect the choice. Their alphabet and number are limited, since every record has them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Many queries weighed in one world: those that one policy decides over the same arms, together.
+"""Many queries weighed in one world: those of one policy over the same arms, together.
 
-Each comes out as it would alone, bit for bit; what goes wrong with one is told of it alone.
+Each gets the result that it would get alone, bit for bit; an error of one affects no other.
 """
 
 from __future__ import annotations

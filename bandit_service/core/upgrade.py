@@ -1,13 +1,11 @@
-"""Worlds of earlier versions as this one reads them: what an upgrade goes on from.
+"""Reads worlds of earlier versions, so that an upgrade can continue from them.
 
-A log that still begins with its first event is folded again by a new version. One that was trimmed
-cannot be: only a snapshot knows what its first events taught. So whoever raises `snapshot.VERSION`
-writes a step from the version before, which gives the parts of the world their new places. A part
-that is new begins empty.
+A new version applies a complete log again. It cannot do so for a trimmed log: only a snapshot
+contains what the deleted events taught. So whoever raises `snapshot.VERSION` writes a step from the
+version before, which moves the parts of the world to their new places. New parts start empty.
 
-What a policy knows is read as it is. Where its state has other fields now, so that it cannot be,
-or its `fold` is another one (`policies.fold_of`), the policy learns anew from the outcomes that the
-history remembers.
+A policy's state is read as it is. If that fails because its fields changed, or if its `fold` is
+another one (`policies.fold_of`), the policy learns again from the outcomes in the history.
 """
 
 from __future__ import annotations

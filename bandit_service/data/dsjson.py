@@ -70,7 +70,7 @@ def read_line(text: bytes, unnamed: str = "") -> Logged:
     if not isinstance(context, dict) or not isinstance(context.get("_multi"), list):
         raise BadLine("c._multi: must be a list of actions; only single decisions are read")
     if number("pdrop", _or(row.get("pdrop"), 0.0), 0.0, 1.0) > 0.0:
-        raise BadLine("pdrop: a log of which a part was dropped is not read")
+        raise BadLine("pdrop: a log with dropped events cannot be read")
     arms = tuple(_name(i, action) for i, action in enumerate(context["_multi"]))
     if len(set(arms)) != len(arms):
         raise BadLine("c._multi: two actions have the same _tag or id")

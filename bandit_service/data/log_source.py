@@ -82,12 +82,7 @@ class ServiceSource:
                 while header := response.read(FRAME.size):
                     at, event = self._decoder.decode(response.read(*FRAME.unpack(header)))
                     yield at, event
-            except (
-                OSError,
-                http.client.HTTPException,
-                msgspec.MsgspecError,
-                struct.error,
-            ) as error:
+            except _BROKEN as error:
                 raise Unreadable(
                     f"the service broke off after offset {at} ({type(error).__name__})"
                 ) from None

@@ -164,7 +164,7 @@ class LeftOut:
 
     def _hint(self, first: Outcome, numbers: Sequence[float]) -> str:
         if not numbers or not first.allowed.endswith("from 0 to 1"):
-            return "mend them, or leave them empty where they are not known"
+            return "fix them, or leave them empty if unknown"
         fits = [(low, high) for low, high in _USUAL if low <= min(numbers) and max(numbers) <= high]
         low, high = fits[0] if fits else (min(numbers), max(numbers))
         likely = f"{low:g} {high:g}"

@@ -142,7 +142,7 @@ class Counts:
             f"{count} {what}"
             for what, count in (
                 ("erased", self.erased),
-                ("of units that are to be erased", self.forgotten),
+                ("of units being erased", self.forgotten),
                 ("unrewarded decisions", self.unrewarded),
                 ("decisions of another route or without the tags", self.unwanted),
                 ("outcomes of decisions that are not in this export", self.elsewhere),

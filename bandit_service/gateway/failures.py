@@ -84,7 +84,7 @@ def told_status(status: int) -> int:
 def reported_failure(error: trouble.Error) -> Failed:
     """The failure that an answer of status 200 reports."""
     status = f" (status {error.status})" if error.status else ""
-    return Failed(f"it told of an error{status}", status=error.status, reported=True)
+    return Failed(f"it reported an error{status}", status=error.status, reported=True)
 
 
 def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:

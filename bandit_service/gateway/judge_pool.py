@@ -237,7 +237,7 @@ class JudgePool:
         if not deployments.available(arm, health, time.monotonic()):
             raise Failed("the arm does not answer at present")
         if deployments.full(arm, health):
-            raise Failed("the arm has as many calls under way as it may")
+            raise Failed("the arm is at its limit of concurrent calls")
 
     def _admitted(self, spec: JudgeSpec, quota: _Quota, usd: float) -> bool:
         """Whether the judge's rate and daily limit allow one more call."""

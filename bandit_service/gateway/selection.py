@@ -34,7 +34,9 @@ from policies import ArmId
 
 _TOLD = 200
 """Characters of a reason that are kept in the log."""
-_IN_LOOP = "the conversation waits for a tool's result, which the arm that called the tool gets"
+_IN_LOOP = (
+    "the conversation waits for a tool's result, which only the arm that called the tool gets"
+)
 _SIGNED = "the thinking in the conversation is signed by another provider"
 _SELDOM = 4.0
 """An answer seldom costs so many times what its arm's answers usually do."""
@@ -265,7 +267,7 @@ class ArmSelector:
                 )
             raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
         if not ids:
-            raise Unavailable("no arm that may be called has an upstream: configure [[upstreams]]")
+            raise Unavailable("no callable arm has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
         signer, vendor = self._signer(request, turn, specs)
         if turn is not None:
@@ -356,7 +358,7 @@ class ArmSelector:
             elif spec.id in offer.ids:
                 reason = "no budget has money for it"
             elif refused := unsuited.get(spec.id):
-                reason = f"its provider cannot be asked this: {refused.message[:_TOLD]}"
+                reason = f"its provider cannot take this request: {refused.message[:_TOLD]}"
             else:
                 reason = "masked: its calls fail or are refused, or it is busy"
             reasons[ArmId(spec.id)] = reason

@@ -113,7 +113,7 @@ async def _relayed(
         rest.failed = None if answer.finished and not failed.reported else failed
         data = b""
     except Rejected as rejected:  # too late for another arm
-        rest.failed = Failed(f"it told of an error (status {rejected.status})", reported=True)
+        rest.failed = Failed(f"it reported an error (status {rejected.status})", reported=True)
         data = b""
     except ConnectionError:
         pass  # the client left; the transport says so too

@@ -1,7 +1,7 @@
-"""Calls of providers' APIs that are not there: told so with status 501.
+"""Calls of providers' APIs that are not supported: status 501.
 
-A proxy in front that asks for one would take 404 for a deployment that is gone, and ask it for
-nothing any more; 501 says that this call alone is missing.
+A proxy in front would take a 404 for a deployment that is gone, and stop using it; 501 says that
+only this call is missing.
 """
 
 from __future__ import annotations

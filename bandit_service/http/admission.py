@@ -1,8 +1,8 @@
-"""Load shedding: few wait, and the rest are told at once.
+"""Load shedding: few requests wait, and the rest are refused at once.
 
-All work is done on one loop, so that what is let in beyond its capacity waits, and everything
-after it too. What is bounded here is therefore not how many wait but how long: `Limit` finds by
-trying how many may be under way so that each is answered in about the time that is allowed.
+All work is done on one loop, so a request beyond its capacity waits, and so does everything after
+it. The limit is therefore on the waiting time, not on the number of waiting requests: `Limit` finds
+by trial how many requests may run so that each is answered in about the allowed time.
 
 An answer of 429 through the whole HTTP stack costs a third of a decision, so that at three times
 the capacity a service that refuses in its handlers does nothing else. `Entrance` stands before the

@@ -1,4 +1,4 @@
-"""Who may do what: API keys, scopes, tenants, rates, and how much one key may teach. Pure.
+"""Who may do what: API keys, scopes, tenants, rates, and a key's share of the outcomes. Pure.
 
 A key is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess, and a
 slow hash would only make every request slow. The hash that is presented is compared with every
@@ -125,7 +125,7 @@ class Gate:
             return ANYBODY
         found = next((one for one in self.keys if one.id == key), None)
         if found is None or "reward" not in found.scopes or utc >= expiry_of(found):
-            raise Denied("the key that asked for this answer may not reward it", reason="token")
+            raise Denied("the key that requested this answer may not reward it", reason="token")
         return Caller(found.id, found.tenant or None, frozenset(found.scopes))
 
     def again(self, caller: Caller, utc: float, now: float) -> None:

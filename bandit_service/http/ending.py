@@ -1,4 +1,4 @@
-"""The end of a service: one deadline for what is under way, and what it cuts is told so before."""
+"""The end of a service: one deadline for running requests; those cut off get an error before."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class VoteLimits:
         if wait := own.take(now):
             raise RateLimited("token: too many votes by this token", wait)
         if wait := self._all.take(now):
-            raise RateLimited("too many votes at a time; retry (feedback.rate_per_s)", wait)
+            raise RateLimited("too many votes; retry later (feedback.rate_per_s)", wait)
 
 
 LIMITS = web.AppKey("vote limits", VoteLimits)

@@ -106,7 +106,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         _cross(request)
         if app[DRAINING].is_set() and request.path.startswith("/v1/"):
             app[TELEMETRY].shed("draining")
-            raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
+            raise Unavailable(
+                "the service is stopping; retry in a few seconds, or at another instance"
+            )
         request[CALLER] = _caller(request)
         app[ENDING].begun()
         response = await _unless_cut(request, handler)

@@ -1,7 +1,7 @@
 """Read your writes where several processes share the log: docs/scale.md.
 
-Every answer says up to which offset of the log its replica had learned by then. A request that
-repeats it is answered by a replica that has learned as far, whichever that is.
+Every answer has the offset up to which its replica had applied the log. Any replica answers a
+request that repeats it only once it has applied the log up to there.
 """
 
 from __future__ import annotations

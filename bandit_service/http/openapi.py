@@ -1,6 +1,6 @@
-"""The OpenAPI document, made of the table of paths and the structs that are parsed and encoded.
+"""The OpenAPI document, made from the table of paths and the structs of requests and answers.
 
-What a request or an answer may hold cannot drift from the code, since both are the same types.
+It cannot differ from the code, since both use the same types.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which names the service answers to, and of which origins a page may ask it. Pure.
+"""The names that the service accepts, and the origins whose pages may call it. Pure.
 
 A browser lets the page of any site send requests to addresses that only its machine reaches, and
-says in `Origin` whose page it was. And whoever owns a name can let it lead to such an address (DNS
-rebinding): then the page's own origin is the service, and only `Host` tells it from ours. Programs
+names the page's site in `Origin`. And whoever owns a name can make it resolve to such an address
+(DNS rebinding): then the page's own origin is the service, and only `Host` reveals it. Programs
 send no `Origin`, and the `Host` of the address that they were given.
 """
 

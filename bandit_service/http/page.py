@@ -1,7 +1,7 @@
-"""The page at `/` and its files, which are in the package: no build step, nothing from elsewhere.
+"""The page at `/` and its files, which are in the package: no build step, no third-party assets.
 
-Files are read once, sent with a hash as their ETag, and asked for again at each visit. The policy
-that goes with the page lets it run scripts and styles of its own origin and nothing else.
+Files are read once, sent with a hash as their ETag, and revalidated at each visit. The page's
+content security policy allows only scripts and styles of its own origin.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ TOKEN = _named("token", "As the answer's x-feedback-token.",
                "AdO2x3QAaSzfwAGS8bZ8Hnqqnb5fDWsaLD1eXmJcGq8v0pQyB2kQ6VtbXv9qkgqS1bU")  # fmt: skip
 TENANT = Parameter("tenant", "query", _STRING, "The tenant of the unit.", "acme")
 WHY = Parameter("why", "query", _STRING | {"maxLength": 1_000},
-                "The reason, recorded in the log.", "not needed any more")  # fmt: skip
+                "The reason, recorded in the log.", "no longer needed")  # fmt: skip
 TIMEOUT = Parameter(
     "X-Request-Timeout", "header", {"type": "number", "minimum": 0.001, "maximum": 3600},
     "Seconds after which the answer is of no use.", 2,

@@ -1,6 +1,6 @@
 """The table of every path: dispatch, authorization and the OpenAPI document are read from it.
 
-A new endpoint is one row here, its handler, and its structs. A path without a row cannot be asked.
+A new endpoint is one row here, its handler, and its structs. A path without a row does not exist.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ ROUTES: tuple[Route, ...] = (
           errors=(*_FOUND, errors.Refused, errors.Expired)),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",
-          "A page for a browser, and the vote as it stands for a program. The token is the right "
-          "to vote on this answer, so no key is needed. A GET never votes.",
+          "A page for browsers; for programs the present vote. The token grants a vote on this "
+          "answer, so no key is needed. A GET never votes.",
           answer=learned.Vote, content=(_HTML,), parameters=(given.TOKEN,), errors=_VOTED),
     Route("POST", "/v1/feedback/{token}", "", feedback.vote,
           "Vote on one answer: up, down, or neutral, which takes a vote back",
@@ -253,13 +253,13 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
           sent={"model": "auto", "input": _QUERY},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
-    Route("GET", "/v1/models", "decide", gateway.models, "auto, and every arm that can be called",
+    Route("GET", "/v1/models", "decide", gateway.models, "auto, and every callable arm",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
           answer=arms.Models, errors=_DOWN),
     Route("GET", "/v1/models/{id}", "decide", gateway.model, "One of them",
           "As OpenAI describes a model, or Anthropic.",
           answer=arms.Model, parameters=(given.MODEL,), errors=_FOUND),
-    Route("GET", "/v1/budgets", "read", gateway.budgets, "Every budget with what was spent of it",
+    Route("GET", "/v1/budgets", "read", gateway.budgets, "Every budget with its spend",
           "A key of one tenant sees that one's.", answer=run.Budgets, errors=_DOWN),
     Route("GET", "/v1/duels/{id}", "reward", gateway.duel,
           "Both answers of a duel, for a user who is to compare them",
@@ -267,12 +267,12 @@ ROUTES: tuple[Route, ...] = (
           answer=made.Duel, parameters=(given.DECISION,), errors=_FOUND),
     # --- arms and policies -------------------------------------------------------------
     Route("GET", "/v1/arms", "read", catalogue.list_arms, "The catalogue",
-          "Every arm with what was measured of it.", answer=arms.Arms, errors=_DOWN),
+          "Every arm with its measured values.", answer=arms.Arms, errors=_DOWN),
     Route("PUT", "/v1/arms/{id}", "admin", catalogue.put_arm, "Add or replace an arm",
           "201 for a new arm. What was learned of an arm stays.",
           answer=arms.Arm, statuses=(200, 201), body=ArmSpec, sent=_ARM, parameters=(given.ARM,),
           errors=_BODY),
-    Route("DELETE", "/v1/arms/{id}", "admin", catalogue.delete_arm, "Offer an arm no more",
+    Route("DELETE", "/v1/arms/{id}", "admin", catalogue.delete_arm, "Retire an arm",
           "What was learned of it stays.", answer=arms.Arm, parameters=(given.ARM,),
           errors=_FOUND),
     Route("GET", "/v1/policies", "read", catalogue.list_policies,
@@ -281,7 +281,7 @@ ROUTES: tuple[Route, ...] = (
           answer=arms.Policies, errors=_DOWN),
     Route("PUT", "/v1/policy", "admin", catalogue.put_policy,
           "Fold the past for another policy, which serves when that is done",
-          "The old policy serves meanwhile; GET /v1/policies tells how far it is.",
+          "The old policy serves meanwhile; GET /v1/policies shows the progress.",
           answer=arms.Policies, statuses=(202,), body=wire.PolicyRequest,
           sent={"name": "eagle", "parameters": {}},
           errors=(*_BODY, errors.Conflict, errors.NotThere)),
@@ -310,7 +310,7 @@ ROUTES: tuple[Route, ...] = (
           "A key of one tenant sees those whose audience is that one.",
           answer=judged.Experiments, errors=_DOWN),
     _of_experiment("GET", "", "read", experiments.get_experiment, "One experiment",
-                   description="What it is, and how it stands.", errors=_FOUND),
+                   description="Its description and state.", errors=_FOUND),
     _of_experiment("PUT", "", "admin", experiments.put_experiment,
                    "Make a draft, or change an experiment",
                    description="A share that is left out stays what a ramp made it.",
@@ -327,19 +327,20 @@ ROUTES: tuple[Route, ...] = (
                    parameters=(given.EXPERIMENT, given.WHY),
                    errors=(errors.Refused, errors.Conflict, *_FOUND)),
     _of_experiment("GET", "/results", "read", experiments.get_results,
-                   "What may be concluded now",
+                   "The conclusions so far",
                    description="Every interval is valid at every look; "
                    "docs/experiments-statistics.md explains each number.",
                    answer=ExperimentResults, errors=_FOUND),
     _of_experiment("POST", "/whatif", "admin", experiments.ask_whatif,
-                   "What other policies would have earned, or why none can say; one at a time",
+                   "What other policies would have earned, or why that cannot be estimated; one at "
+                   "a time",
                    description="Off-policy estimates on logged decisions: docs/off-policy.md.",
                    answer=judged.WhatIf, body=wire.WhatIfRequest,
                    sent={"policies": [{"name": "eagle"}], "on": "service"},
                    errors=(*_BODY, errors.Unknown, errors.Busy, errors.OutOfTime)),
     _of_experiment("POST", "/start", "admin", experiments.start_experiment,
-                   "Start, or go on; 202 while policies are folded",
-                   description="A paused experiment goes on where it stood.",
+                   "Start or resume; 202 while policies are trained",
+                   description="A paused experiment continues where it was.",
                    statuses=(200, 202), body=wire.ExperimentMove,
                    sent={"why": "reviewed by the team"}, errors=_CHANGED),
     _of_experiment("POST", "/pause", "admin", experiments.pause_experiment,

@@ -226,7 +226,9 @@ class _Connection:
                 raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
             if self._draining:
                 shed("draining")
-                raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
+                raise Unavailable(
+                    "the service is stopping; retry in a few seconds, or at another instance"
+                )
             if self._full():
                 shed("credits")
                 raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")

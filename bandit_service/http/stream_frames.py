@@ -65,7 +65,7 @@ class Asked:
         self._tell(self)
 
     def set_exception(self, error: Exception) -> None:
-        """Why there is none."""
+        """Why there is no value."""
         self.made = error
         self._tell(self)
 

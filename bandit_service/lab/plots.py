@@ -11,27 +11,13 @@ import numpy as np
 from bandit_service.lab.bench import OfflineRow
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.online import Passed
+from bandit_service.offline.palette import COLOURS, INK, MUTED
 from policies import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED = "#1a1a1a", "#6b6b6b"
-_COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-    "#7f3c8d",
-    "#8c564b",
-    "#444444",
-    "#b5bd00",
-    "#17becf",
-    "#f2b701",
-)
 _DASHES = ("-", "--", "-.", ":")
 _BAND = 5  # a band of fewer seeds is wider than what there is to see
 _BANDS = 8  # of more lines, those that end lowest have one
@@ -52,13 +38,13 @@ def change_plot(
 ) -> list[Path]:
     """One panel of regrets per scenario; the change is at the dotted line."""
     figure = _figure(11.5, 3.4 * ((len(scenarios) + 1) // 2))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     labels = _ranked(passed)
     panels = figure.subplots((len(scenarios) + 1) // 2, 2, squeeze=False).ravel()
     for axes, scenario in zip(panels, scenarios, strict=False):
         here = [run for run in passed if run.scenario == scenario]
         _regrets(axes, here, labels)
-        axes.axvline(here[0].queries // 2, color=_MUTED, linestyle=":", linewidth=1.0)
+        axes.axvline(here[0].queries // 2, color=MUTED, linestyle=":", linewidth=1.0)
         _dress(axes, scenario, "queries so far", "regret")
     for axes in panels[len(scenarios) :]:
         axes.set_axis_off()
@@ -84,16 +70,14 @@ def offline_plot(
         costs += [float(cost[0]), float(cost[-1])]
         x = _between(cost[0], cost[-1])  # a chord is not straight in log cost
         y = np.interp(x, cost, quality)
-        colour, dash = (_MUTED, ":") if row in kept else (_COLOURS[i % len(_COLOURS)], "-")
+        colour, dash = (MUTED, ":") if row in kept else (COLOURS[i % len(COLOURS)], "-")
         dash = "--" if row.router == "oracle" else dash
         axes.plot(1000.0 * x, y, color=colour, linestyle=dash, linewidth=1.7, label=row.router)
         lowest.append(float(y[0]))
     some = data.answered.any(axis=0)
     cost, quality = (np.nanmean(each[:, some], axis=0) for each in (data.cost, data.quality))
     shown = quality >= min(lowest) - 0.1
-    axes.plot(
-        1000.0 * cost[shown], quality[shown], "o", color=_MUTED, ms=4.5, label="single models"
-    )
+    axes.plot(1000.0 * cost[shown], quality[shown], "o", color=MUTED, ms=4.5, label="single models")
     _scale_cost(axes, [*costs, *map(float, cost[shown])])
     _dress(axes, title, "USD per 1,000 queries", "mean quality")
     axes.tick_params(axis="x", which="both", labelsize=8)
@@ -140,7 +124,7 @@ def _regrets(axes: Axes, passed: Sequence[Passed], labels: Sequence[str]) -> Non
         steps = runs[0].steps
         regret = np.array([run.beside["best"] - run.rewards for run in runs])
         mean = regret.mean(axis=0)
-        colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]
+        colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
         axes.plot(steps, mean, color=colour, linestyle=dash, linewidth=1.6, label=label)
         lowest.append(float(mean.min()))
         highest.append(float(mean.max()))
@@ -148,7 +132,7 @@ def _regrets(axes: Axes, passed: Sequence[Passed], labels: Sequence[str]) -> Non
             half = _half(regret)
             axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.12, lw=0)
     low, high = min(lowest), max(highest)
-    axes.axhline(0.0, color=_MUTED, linestyle=":", linewidth=1.2)
+    axes.axhline(0.0, color=MUTED, linestyle=":", linewidth=1.2)
     axes.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
 
 
@@ -183,11 +167,11 @@ def _save(figure: Figure, path: Path) -> list[Path]:
 
 
 def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=8)
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
+    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=8)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.tick_params(colors=_MUTED, length=0)
+    axes.tick_params(colors=MUTED, length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#bbbbbb")

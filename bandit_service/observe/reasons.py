@@ -25,6 +25,7 @@ _WORDS = {
 _FEW, _FALLBACKS, _OFTEN, _SPENT = 20, 0.05, 0.5, 0.9
 _FAILED, _FAILED_SHARE = 3, 0.01
 _RELEARNED = 100
+_WAYS = {"up": "rose", "down": "fell"}
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ def why(
     untried: nothing came of it, so that its score is a prior. apart: why no policy chooses it.
     """
     if retired:
-        return "Retired: offered no more; what was learned stays."
+        return "Retired: no longer offered; what was learned is kept."
     if upstream == "open":
         return "Masked: its calls fail. It is probed again after a pause."
     if upstream == "half open":
@@ -118,16 +119,16 @@ def why(
     said = ""
     if out and one.excluded:
         reason, _ = one.excluded.most_common(1)[0]
-        said = f"Left out of {_share(out, one.decisions)} of the recent queries: {reason}. "
+        said = f"Excluded from {_share(out, one.decisions)} of the recent queries: {reason}. "
     elif out:
         said = f"Not allowed by {_share(out, one.decisions)} of the recent queries. "
     if not one.offered:
-        return prior + (said or "Offered to no recent query.")
+        return prior + (said or "Eligible for no recent query.")
     return (
         prior
         + said
         + (
-            f"Offered to {_share(one.offered, one.decisions)}, drawn with a mean chance of "
+            f"Eligible for {_share(one.offered, one.decisions)}, mean probability "
             f"{_percent(one.propensity)}{_scored(one)}."
         )
     )
@@ -173,8 +174,8 @@ def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
     """The newest alarm of each arm, and that of the queries, in words."""
     newest = {alarm.arm: alarm for alarm in alarms}
     return [
-        f"{f'What comes of {arm}' if arm else 'How far queries are from the past'} drifts: it went "
-        f"{alarm.direction}, from {alarm.before:.2f} to {alarm.after:.2f}."
+        f"Drift: {f'the residual of {arm}' if arm else 'the distance of queries from the past'} "
+        f"{_WAYS[alarm.direction]} from {alarm.before:.2f} to {alarm.after:.2f}."
         for arm, alarm in newest.items()
     ]
 
@@ -182,8 +183,7 @@ def drifted(alarms: Sequence[DriftDetected]) -> list[str]:
 def relearned(alarms: Mapping[ArmId, OwnAlarms]) -> dict[ArmId, str]:
     """In words, the arms that the policy found changed itself and has few outcomes of since."""
     return {
-        arm: f"{arm} does not earn what it did: what was known of it is being relearned, with "
-        f"{own.since} outcomes since."
+        arm: f"{arm} changed: the policy is relearning it, with {own.since} outcomes since."
         for arm, own in alarms.items()
         if own.since < _RELEARNED
     }

@@ -10,26 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from bandit_service.offline.baselines import Track
+from bandit_service.offline.palette import COLOURS, INK, MUTED
 from bandit_service.offline.simulate import Run
 from bandit_service.parsing.extras import install
 from policies import Floats
 
 Runs = Mapping[str, Sequence[Run]]
-_INK, _MUTED = "#1a1a1a", "#6b6b6b"
-_COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-    "#7f3c8d",
-    "#8c564b",
-    "#444444",
-    "#b5bd00",
-    "#17becf",
-    "#f2b701",
-)
 
 
 class PlotUnavailable(Exception):
@@ -152,11 +138,11 @@ def plot(runs: Runs, title: str, path: Path) -> None:
         ends.append((float(mean[-1]), f"{name}  {mean[-1]:.3f}", colour))
     for label, style, of in _BASELINES:
         mean = np.array([_running_mean(of(run).reward) for run in some]).mean(axis=0)
-        axes.plot(x[from_:], mean[from_:], color=_MUTED, linestyle=style, linewidth=1.4, zorder=1)
+        axes.plot(x[from_:], mean[from_:], color=MUTED, linestyle=style, linewidth=1.4, zorder=1)
         lowest.append(mean[from_:].min())
         highest.append(mean[from_:].max())
         arm = some[0].baselines.best_arm.rpartition("/")[2]
-        ends.append((float(mean[-1]), f"{label.format(arm=arm)}  {mean[-1]:.3f}", _MUTED))
+        ends.append((float(mean[-1]), f"{label.format(arm=arm)}  {mean[-1]:.3f}", MUTED))
     low, high = float(min(lowest)), float(max(highest))
     margin = 0.04 * (high - low or 1.0)
     axes.set_ylim(low - margin, high + margin)
@@ -166,12 +152,12 @@ def plot(runs: Runs, title: str, path: Path) -> None:
         leader = [n, 1.006 * n, 1.024 * n, 1.03 * n], [end, end, place, place]
         axes.plot(*leader, color=colour, linewidth=0.7, clip_on=False)
         axes.text(1.036 * n, place, text, color=colour, fontsize=9.5, va="center")
-    axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=12)
+    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=12)
     band = " (band: ±1 standard deviation between seeds)" if len(some) > 1 else ""
-    axes.set_xlabel(f"queries so far{band}", color=_INK)
-    axes.set_ylabel("mean reward so far", color=_INK)
+    axes.set_xlabel(f"queries so far{band}", color=INK)
+    axes.set_ylabel("mean reward so far", color=INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.tick_params(colors=_MUTED, length=0)
+    axes.tick_params(colors=MUTED, length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#bbbbbb")
@@ -222,7 +208,7 @@ def _running_mean(values: Floats) -> Floats:
 
 
 def _cycle(k: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(k)]
+    return [COLOURS[i % len(COLOURS)] for i in range(k)]
 
 
 def spread(values: Sequence[float], apart: float) -> list[float]:

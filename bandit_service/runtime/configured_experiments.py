@@ -36,7 +36,7 @@ async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rule
         await experiments.set_rules(rules, _BY, _WHY, "config")
     for id in gone:
         if records.trials[id].status in ("running", "paused", "starting"):
-            await experiments.stop(id, _BY, "it is in the configuration no more")
+            await experiments.stop(id, _BY, "it was removed from the configuration")
     for one in wanted:
         if one.id in changed:
             await experiments.put(changed[one.id], _BY, _WHY, configured=one)

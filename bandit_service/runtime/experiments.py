@@ -150,7 +150,7 @@ class Experiments:
             if trial.status in ("running", "starting"):
                 return None
             if trial.status == "stopped":
-                raise Conflict(f"id: {id!r} is finished; begin a new one under another id")
+                raise Conflict(f"id: {id!r} is finished; start a new one under another id")
             self._check_policies(spec)
             checks.check_beside(spec, self.live())
             if trial.status == "draft" and spec.ramp:

@@ -87,7 +87,7 @@ def open_feedback(settings: Settings) -> Feedback:
     if settings.keys:
         delegates = frozenset(key.id for key in settings.keys if "reward" in key.scopes)
     path, found = None, settings.feedback_secrets
-    if not found and settings.log.engine != "sqlite":
+    if not found and settings.log.shared:
         _log.warning("no feedback tokens: a shared log needs feedback.secret_env")
         return Feedback.none()
     if not found:

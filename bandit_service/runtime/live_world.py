@@ -19,7 +19,7 @@ from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.writer")
 OURS = "internal error; search the log for this request id"
-NOT_APPLIED = "what was sent is in the log; the service ends and recovers, and then has it"
+NOT_APPLIED = "the event is in the log; the service restarts and then applies it"
 
 Heard: TypeAlias = Callable[[Resolved, World], None]
 Then: TypeAlias = Callable[[], None]

@@ -354,7 +354,7 @@ class Maintenance:
             changed, then=lambda: learners.serve(wanted.name, key, built)
         )
         if not written or learners.get(learners.serving) is not built:
-            raise FoldFailed("the switch could not be written down; the old policy goes on")
+            raise FoldFailed("the switch could not be written to the log; the old policy continues")
         self.serving = wanted
         _log.info("policy switched", extra={"policy": wanted.name, "key": key})
 

@@ -285,7 +285,7 @@ class Router:
         if routed and decided.route not in self.world.routes.specs:
             raise Unknown(
                 f"decision_id: {decided.id!r} was made by the route {decided.route!r}, which is "
-                "configured no more, so that it cannot be weighed again; "
+                "no longer configured, so it cannot be explained again; "
                 f"GET /v1/decisions/{decided.id} has what it was made from",
                 param="decision_id",
             )
@@ -507,7 +507,7 @@ class Router:
         if request.decision_id is None:
             if request.correction:
                 raise Refused(
-                    "correction: corrects what was told of a decision; send its decision_id",
+                    "correction: corrects an earlier report about a decision; send its decision_id",
                     param="correction",
                 )
             subject = await self._subject(request)
@@ -696,7 +696,7 @@ class Router:
     def _admit(self) -> None:
         if self._in_flight >= self.rules.max_in_flight:
             self._telemetry.shed("queue")
-            raise Busy(f"{self._in_flight} requests are under way; retry after a second")
+            raise Busy(f"{self._in_flight} requests are running; retry after a second")
 
     def _bound_pending(self) -> None:
         """Beyond max_pending the oldest leaves, which teaches nothing: its time was not over."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from bandit_service.core.sessions import CREDITS
 from bandit_service.settings.rule import Rule, setting
+from store import DEFAULT, ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +214,10 @@ class LogSettings:
     """Where events are kept."""
 
     engine: str = setting(
-        "sqlite",
+        DEFAULT,
         "what orders and keeps the log: a file of one process, or a PostgreSQL or a NATS JetStream "
         "that several processes share (docs/scale.md)",
-        choices=("sqlite", "postgres", "jetstream"),
+        choices=(*ENGINES, "postgres", "jetstream"),
     )
     path: str = setting(
         "events.sqlite3",
@@ -254,66 +255,77 @@ class LogSettings:
     )
     spool: str = setting(
         "spool.sqlite3",
-        "file of the answered decisions that the database has not yet, relative to data_dir",
+        "file of the answered decisions that are not yet in the database, relative to data_dir",
     )
     max_spool: int = setting(
         100_000,
-        "events that may wait for the database; beyond it outcomes are refused and the oldest "
-        "decision is lost",
+        "maximum number of events that wait for the database; beyond it outcomes are refused and "
+        "the oldest decision is lost",
         low=1,
     )
     max_batch: int = setting(
         256, "events in one append to the database; JetStream takes 1000", low=1, high=10_000
     )
     poll_s: float = setting(
-        0.005, "how often to ask the database for the events of others", low=0.001, high=1
+        0.005, "how often to read the events of other replicas from the database", low=0.001, high=1
     )
     timeout_s: float = setting(
-        3.0, "after this time a call of the database is given up and tried again", low=0.1, high=60
+        3.0, "timeout of a call to the database; it is then retried", low=0.1, high=60
     )
     park_s: float = setting(
         2.0,
-        "how long an outcome waits for a decision that may still come from a replica; then 503",
+        "how long an outcome waits for its decision from another replica; then 503",
         low=0,
         high=60,
     )
-    max_parked: int = setting(10_000, "outcomes that wait so at a time; beyond it 503", low=0)
+    max_parked: int = setting(
+        10_000, "maximum number of outcomes that wait for a decision; beyond it 503", low=0
+    )
     after_wait_s: float = setting(
         1.0,
-        "how long a request with x-bandit-after waits until this replica has learned as much; then "
-        "503",
+        "how long a request with x-bandit-after waits until this replica has applied that offset; "
+        "then 503",
         low=0,
         high=60,
     )
     share_snapshots: bool = setting(
         True,
-        "whether one replica keeps its snapshots in the database, too, and a new one begins there",
+        "whether one replica also stores its snapshots in the database, so that a new replica "
+        "starts from them",
     )
     digest_every: int = setting(
         100_000,
-        "after every so many events replicas compare the digests of their states; 0 never does",
+        "replicas compare the digests of their states after this many events; 0: never",
         low=0,
     )
     lost_after_s: float = setting(
         600.0,
-        "how long the decisions of a replica that was killed may still come: an unknown id gets "
-        "503 and not 404 meanwhile",
+        "how long decisions of a killed replica may still arrive; an unknown id gets 503 instead "
+        "of 404 meanwhile",
         low=1,
     )
     replica_ttl_s: float = setting(
-        5.0, "a replica that is silent for this long may not append until it joins again", low=1
+        5.0,
+        "a replica without a sign of life for this long cannot append until it joins again",
+        low=1,
     )
     lease_ttl_s: float = setting(
         3.0,
-        "after this time another replica does what the one that does it for all does not",
+        "after this time without a sign of life of the keeper, another replica takes over its "
+        "tasks",
         low=2,
     )
     max_skew_s: float = setting(
         0.5,
-        "most difference between the clocks of this machine and the database",
+        "maximum difference between the clocks of this machine and the database",
         low=0.01,
         high=2.0,
     )
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes share the log; otherwise this process has it for itself."""
+        return self.engine not in ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +371,7 @@ class GatewaySettings:
         True, "count what a switch costs, so that a conversation keeps its arm while that pays"
     )
     sticky_s: float = setting(
-        3600.0, "a conversation that is silent for longer begins anew", low=1, high=86_400
+        3600.0, "a conversation without a request for this long starts over", low=1, high=86_400
     )
     max_body_bytes: int = setting(
         33_554_432, "largest request body on the gateway's paths, images included", low=1024

@@ -57,7 +57,7 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     provider: str = ""
     stream_usage: bool = True
     limit_field: Annotated[
-        str, doc("What a limit is called there.", "max_completion_tokens", enum=LIMIT_FIELDS)
+        str, doc("The provider's name for the limit.", "max_completion_tokens", enum=LIMIT_FIELDS)
     ] = "max_completion_tokens"
     proxy: str = ""
     trust_env: bool = False

@@ -125,7 +125,7 @@ class Maker:
         return metric(name, text, labels, registry=self._registry, **more)
 
 
-_OF = "Of a budget's fullest account:"
+_FULLEST = "a budget's fullest account"
 _BY_VARIANT = ("experiment", "variant")
 
 
@@ -177,8 +177,8 @@ class Metrics:
         )
         self.decisions = make.counters(
             "bandit_decisions_total",
-            "Decisions by policy and mode: exploit drew the most likely arm, explore another "
-            "one, fixed had no choice, in fallback a stage failed.",
+            "Decisions by policy and mode: exploit drew the most likely arm, explore another one, "
+            "fixed had no choice, fallback followed a failed stage.",
             ("policy", "mode"),
         )
         self.arm_decisions = make.counters(
@@ -282,7 +282,7 @@ class Metrics:
             "bandit_snapshot_seconds", "Duration of the newest snapshot made by this process."
         )
         self.recovery = make.gauge(
-            "bandit_recovery_seconds", "Time that the start took to read the log and the snapshot."
+            "bandit_recovery_seconds", "Time to read the log and the snapshot at startup."
         )
         self.upkeep_failures = make.counter(
             "bandit_upkeep_failures_total", "Failed snapshots, retention, erasure or folding."
@@ -334,57 +334,55 @@ class Metrics:
             "bandit_reward_value", "Scalar rewards that policies learned from.", REWARD_BUCKETS
         )
         self.arm_reward_mean = make.gauges(
-            "bandit_arm_reward_mean", "Mean reward of an arm's own decisions, forgetting.", ("arm",)
+            "bandit_arm_reward_mean", "Moving mean reward of an arm's own decisions.", ("arm",)
         )
         self.arm_reward_change = make.gauges(
             "bandit_arm_reward_change",
-            "Mean reward of an arm's newest decisions less the one that forgets slowly.",
+            "Fast moving mean reward of an arm's decisions minus the slow one.",
             ("arm",),
         )
         self.arm_value = make.gauges(
             "bandit_arm_value_estimate",
-            "Mean reward had every query gone to the arm, estimated from the "
-            "propensities (self-normalised inverse weighting), forgetting.",
+            "Moving mean reward had every query gone to the arm, estimated from the propensities "
+            "(self-normalised inverse weighting).",
             ("arm",),
         )
         self.arm_reward_bound = make.gauges(
             "bandit_arm_reward_bound",
-            "Low and high of the 95 % confidence sequence of an arm's mean "
-            "reward since the process started; absent before 100 outcomes.",
+            "Bounds of the 95 % confidence sequence of an arm's mean reward since the process "
+            "started; absent before 100 outcomes.",
             ("arm", "bound"),
         )
         self.arm_probability = make.gauges(
             "bandit_arm_probability",
-            "Mean propensity of an arm in a policy's part of the last 500 "
-            "decisions; the least likely arms together as `other`.",
+            "Mean propensity of an arm in a policy's share of the last 500 decisions; the least "
+            "likely arms are summed as `other`.",
             ("policy", "arm"),
         )
         self.arm_elo = make.gauges(
             "bandit_arm_elo_rating", "Elo of the comparisons since the process started.", ("arm",)
         )
-        self.reward_mean = make.gauge(
-            "bandit_reward_mean", "Mean reward of all decisions, forgetting."
-        )
+        self.reward_mean = make.gauge("bandit_reward_mean", "Moving mean reward of all decisions.")
         self.policy_value = make.gauges(
             "bandit_policy_value_estimate",
-            "Mean reward of the decisions that a policy made since the "
-            "process started, with the 95 % confidence sequence of it from 100 outcomes on.",
+            "Mean reward of a policy's decisions since the process started, with its 95 % "
+            "confidence sequence from 100 outcomes on.",
             ("policy", "bound"),
         )
         self.regret = make.gauge(
             "bandit_regret_estimate",
-            "Best arm's value estimate less the mean reward; below 0 where "
-            "routing beats every single arm.",
+            "Best arm's value estimate minus the mean reward; below 0 if routing beats every "
+            "single arm.",
         )
         self.regret_samples = make.gauge(
             "bandit_regret_effective_samples",
-            "Effective sample size of the best arm's value estimate; "
-            "arms below 30 are no part of the regret.",
+            "Effective sample size of the best arm's value estimate; the regret ignores arms below "
+            "30.",
         )
         self.propensity_min = make.gauge(
             "bandit_propensity_min",
-            "Lowest propensity of an eligible arm in the last 1000 decisions, without variants "
-            "that fix the arm.",
+            "Lowest propensity of an eligible arm in the last 1000 decisions, except those of "
+            "variants that fix the arm.",
         )
         self.entropy = make.gauge(
             "bandit_arm_entropy_ratio", "Entropy of the last 1000 drawn arms; 1 for an even split."
@@ -394,25 +392,25 @@ class Metrics:
             "Mean absolute difference of expected and reported quality.",
         )
         self.quality_bias = make.gauge(
-            "bandit_quality_bias_mean", "Mean of expected less reported quality."
+            "bandit_quality_bias_mean", "Mean of expected minus reported quality."
         )
         self.propensity_calibration = make.gauges(
             "bandit_propensity_calibration_p_value",
-            "p-value, valid at any look, of a policy's logged propensities being those drawn with.",
+            "Sequential p-value of a policy's logged propensities matching its draws.",
             ("policy",),
         )
         self.quality_calibration = make.gauge(
             "bandit_quality_calibration_error",
-            "Expected calibration error of the quality: mean distance "
-            "of expected from reported, each the mean of its tenth.",
+            "Expected calibration error of the quality: mean distance between expected and "
+            "reported quality, each averaged over a tenth of the range.",
         )
         self.cost_calibration = make.gauge(
             "bandit_cost_calibration_error_ratio",
-            "The same of the cost, by powers of two of what was "
-            "expected, as share of what was reported.",
+            "Expected calibration error of the cost, by powers of two of the expected cost, as "
+            "share of the reported cost.",
         )
         self.cost_bias = make.gauge(
-            "bandit_cost_bias_ratio", "Expected less reported cost, as share of what was reported."
+            "bandit_cost_bias_ratio", "Expected minus reported cost, as share of the reported cost."
         )
         self.drift_detected = make.counters(
             "bandit_drift_detected_total",
@@ -432,18 +430,19 @@ class Metrics:
         )
         self.arm_residual = make.gauges(
             "bandit_arm_residual_mean",
-            "Reward less expected reward, mean of about an arm's newest 100 "
-            "outcomes since its last alarm.",
+            "Mean of reward minus expected reward over about the newest 100 outcomes of an arm "
+            "since its last alarm.",
             ("arm",),
         )
         self.query_distance = make.gauge(
             "bandit_query_distance_mean",
-            "1 - mean similarity of what was recalled, mean of about the newest 100 queries.",
+            "Mean of 1 - mean similarity of the recalled queries, over about the newest 100 "
+            "queries.",
         )
         self.arm_info = make.gauges(
             "bandit_arm_info",
-            "An arm that is not retired: its upstream (those of its deployments, with commas) and "
-            "the model's name there, always 1; both empty where no upstream serves it.",
+            "An active arm with its upstream (comma-separated for deployments) and the model's "
+            "name there, always 1; both are empty if no upstream serves it.",
             ("arm", "upstream", "model"),
         )
         self.arms_offered = make.gauge("bandit_arms_offered", "Arms that can be chosen.")
@@ -459,7 +458,7 @@ class Metrics:
         self.cost = make.counters("bandit_cost_usd_total", "Reported cost by arm, USD.", ("arm",))
         self.route_decisions = make.counters(
             "bandit_route_decisions_total",
-            "Decisions by route; those of the default one are of none.",
+            "Decisions by route, except the default route.",
             ("route",),
         )
         self.route_rewards = make.counters(
@@ -476,28 +475,30 @@ class Metrics:
             ("baseline",),
         )
         self.budget_limit = make.gauges(
-            "bandit_budget_limit_usd", f"{_OF} its limit, USD.", ("budget",)
+            "bandit_budget_limit_usd", f"Limit of {_FULLEST}, USD.", ("budget",)
         )
         self.budget_spent = make.gauges(
-            "bandit_budget_spent_usd", f"{_OF} spent in this window, USD.", ("budget",)
+            "bandit_budget_spent_usd", f"Spend of {_FULLEST} in this window, USD.", ("budget",)
         )
         self.budget_held = make.gauges(
-            "bandit_budget_held_usd", f"{_OF} reserved for requests under way, USD.", ("budget",)
+            "bandit_budget_held_usd",
+            f"Reserved for running requests on {_FULLEST}, USD.",
+            ("budget",),
         )
         self.budget_leased = make.gauges(
             "bandit_budget_leased_usd",
-            f"{_OF} what other replicas of the log may spend, USD.",
+            f"What other replicas of the log may spend on {_FULLEST}, USD.",
             ("budget",),
         )
         self.budget_left = make.gauges(
             "bandit_budget_left_usd",
-            f"{_OF} neither spent, reserved nor with other replicas, USD.",
+            f"Neither spent, reserved nor leased by other replicas, on {_FULLEST}, USD.",
             ("budget",),
         )
         self.budget_price = make.gauges(
             "bandit_budget_shadow_price",
-            f"{_OF} the price of a dollar, times the willingness to pay, "
-            "which is divided by 1 + this; 0 while the spend is not ahead of the clock.",
+            f"Shadow price of {_FULLEST}: the willingness to pay is divided by 1 + this; "
+            "0 while the spend is not ahead of the clock.",
             ("budget",),
         )
         self.budget_ends = make.gauges(
@@ -507,10 +508,14 @@ class Metrics:
         )
         # --- upstreams
         self.upstream_seconds = make.summaries(
-            "bandit_upstream_seconds", "From the call of an arm to the end of its answer.", ("arm",)
+            "bandit_upstream_seconds",
+            "Time from the call of an arm to the end of its answer.",
+            ("arm",),
         )
         self.upstream_duration = make.histogram(
-            "bandit_upstream_duration_seconds", "The same over all arms.", ANSWER_BUCKETS
+            "bandit_upstream_duration_seconds",
+            "Time from the call of any arm to the end of its answer.",
+            ANSWER_BUCKETS,
         )
         self.upstream_first_token = make.histogram(
             "bandit_upstream_first_token_seconds",
@@ -524,41 +529,41 @@ class Metrics:
         )
         self.upstream_failures = make.counters(
             "bandit_upstream_failures_total",
-            "Calls of an arm that gave no answer, by kind: failed, "
-            "timeout, or refused where another arm then answered.",
+            "Failed calls of an arm, by kind: failed, timeout, or refused if another arm then "
+            "answered.",
             ("arm", "kind"),
         )
         self.answered_by_other = make.counters(
             "bandit_answered_by_other_model_total",
-            "Answers of another model than the arm's, by whether the model of some arm it is.",
+            "Answers by another model than the arm's, by whether another arm has that model.",
             ("arm", "known"),
         )
         self.upstream_up = make.gauges(
             "bandit_upstream_up",
-            "1 offered, 0 masked after failures, 0.5 due for a probe.",
+            "1 available, 0 masked after failures, 0.5 due for a probe.",
             ("arm",),
         )
         self.deployment_up = make.gauges(
             "bandit_deployment_up",
-            "Of an arm with several deployments: 1 called, 0 masked after failures, 0.5 due for a "
-            "probe.",
+            "For an arm with several deployments: 1 available, 0 masked after failures, 0.5 due "
+            "for a probe.",
             ("arm", "deployment"),
         )
         self.deployment_failures = make.counters(
             "bandit_deployment_failures_total",
-            "Calls of a deployment that gave no answer, by kind: failed or timeout.",
+            "Failed calls of a deployment, by kind: failed or timeout.",
             ("arm", "deployment", "kind"),
         )
         self.sent_again = make.counters(
             "bandit_upstream_sent_again_total",
-            "Calls sent a second time to the same provider, after no "
-            "connection or an idle one just closed.",
+            "Calls repeated to the same provider, after no connection or an idle one that had "
+            "closed.",
             ("upstream",),
         )
         self.conversation_turns = make.counters(
             "bandit_conversation_turns_total",
-            "Turns of a conversation that was answered before, by whether it stayed with its arm "
-            "and why (a reason of the header x-bandit-reason).",
+            "Later turns of conversations, by whether they kept their arm and why (a value of the "
+            "header x-bandit-reason).",
             ("stayed", "reason"),
         )
         self.cached_tokens = make.counter(
@@ -582,8 +587,7 @@ class Metrics:
         )
         self.estimated_cost = make.counters(
             "bandit_estimated_cost_usd_total",
-            "Booked for answers of which no usage came, USD: by the "
-            "length of the prompt and of what was answered.",
+            "Estimated cost of answers without usage, USD, by the length of prompt and answer.",
             ("arm",),
         )
         self.duels = make.counters("bandit_duels_total", "Duels by result.", ("result",))
@@ -606,7 +610,7 @@ class Metrics:
         )
         self.experiment_srm = make.gauges(
             "bandit_experiment_srm_p_value",
-            "Sequential p-value of the split being as configured.",
+            "Sequential p-value of the split matching the configured weights.",
             ("experiment",),
         )
         self.experiment_effect = make.gauges(
@@ -617,6 +621,6 @@ class Metrics:
         )
         self.experiment_guardrails = make.gauges(
             "bandit_experiment_guardrail_state",
-            "0 while a variant keeps its guardrails, 1 where it broke one.",
+            "1 if a variant broke a guardrail, otherwise 0.",
             _BY_VARIANT,
         )

@@ -28,26 +28,25 @@ class ReplicaMetrics:
         self.conflicts = make.counter(
             "bandit_log_conflicts_total", "Events checked again because another replica was first."
         )
-        self.lost = make.counter(
-            "bandit_log_lost_total", "How often the shared log could not be reached any more."
-        )
+        self.lost = make.counter("bandit_log_lost_total", "Lost connections to the shared log.")
         self.up = make.gauge("bandit_log_up", "1 while the shared log can be reached, otherwise 0.")
         self.spool = make.gauge(
-            "bandit_spool_decisions", "Answered decisions that the shared log has not yet."
+            "bandit_spool_decisions", "Answered decisions not yet in the shared log."
         )
         self.parked = make.gauge(
             "bandit_rewards_parked", "Outcomes waiting for a decision of another replica."
         )
         self.keeper = make.gauge(
-            "bandit_keeper", "1 on the replica that does what is done once for all, otherwise 0."
+            "bandit_keeper",
+            "1 on the keeper, the replica that runs the shared background tasks, otherwise 0.",
         )
         self.mismatches = make.counter(
             "bandit_digest_mismatch_total",
-            "Digests of other replicas that were not this one's at the same offset.",
+            "Digests of other replicas that differed from this one's at the same offset.",
         )
         self.differing = make.gauge(
             "bandit_replicas_differing",
-            "Open replicas whose state was another than this one's when it was compared last.",
+            "Open replicas whose state differed from this one's at the last comparison.",
         )
         self.barred = make.gauge(
             "bandit_replica_barred",

@@ -6,7 +6,7 @@ import { dotOf, store } from "./store.js";
 
 const FEW = 20;
 const drawn = { scale: [0, 1] };
-const COLUMNS = ["Arm", "Traffic, last minute", "Reward", "Quality", "Cost", "Latency", "Elo", "Why it gets what it gets"];
+const COLUMNS = ["Arm", "Traffic, last minute", "Reward", "Quality", "Cost", "Latency", "Elo", "Why it gets its share"];
 
 /** A mean with its interval on a scale that is the same for every row. */
 export function whisker(low, high, zero = null) {
@@ -120,7 +120,7 @@ let body = null;
 
 export function showArms() {
   if (!store.arms.length) {
-    byId("arms").replaceChildren(el("p", { class: "muted" }, "There is no arm. PUT /v1/arms/{id} adds one."));
+    byId("arms").replaceChildren(el("p", { class: "muted" }, "No arms yet. Add one with PUT /v1/arms/{id}."));
     body = null;
     return;
   }

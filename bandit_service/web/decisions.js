@@ -53,8 +53,8 @@ function build() {
   byId("feed").append(
     el("form", { class: "row", onsubmit(event) { event.preventDefault(); if (find.value.trim()) location.hash = `decisions=${encodeURIComponent(find.value.trim())}`; } },
       el("label", { for: "find" }, "Look up a decision"), find, el("button", { type: "submit", class: "quiet" }, "Look up"), hold),
-    list, el("p", { class: "muted none" }, "No decision yet. The view “Try” makes one."));
-  byId("why").append(el("p", { class: "muted" }, "Choose a decision to see why it fell as it did."));
+    list, el("p", { class: "muted none" }, "No decision yet. Make one in the view “Try”."));
+  byId("why").append(el("p", { class: "muted" }, "Select a decision to see how it was made."));
 }
 
 export function showFeed() {

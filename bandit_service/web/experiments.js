@@ -62,7 +62,7 @@ function guardrails(result) {
 const MOVES = {
   start: ["Start", "Units are assigned from now on."],
   pause: ["Pause", "No unit is assigned until it starts again."],
-  stop: ["Stop", "It ends for good, with the winner that the numbers name."],
+  stop: ["Stop", "It ends for good. The winner follows from the results."],
 };
 
 function buttons(result) {
@@ -100,8 +100,8 @@ function panel(result) {
     el("p", { class: "conclusion" }, result.conclusion),
     (result.caveats ?? []).length ? el("ul", { class: "caveats muted" }, result.caveats.map((text) => el("li", {}, text))) : null,
     splitLine(result), guardrails(result), table(result),
-    points.length ? lines(result) : el("p", { class: "muted" }, "Not enough data for a line over time."),
-    el("details", {}, el("summary", {}, "What was changed"), el("ul", {}, result.changes.map((one) => el("li", {}, `${clock(one.ts)} ${one.status}, by ${one.by}${one.why ? `: ${one.why}` : ""}`)))));
+    points.length ? lines(result) : el("p", { class: "muted" }, "Not enough data for a plot over time."),
+    el("details", {}, el("summary", {}, "Changes"), el("ul", {}, result.changes.map((one) => el("li", {}, `${clock(one.ts)} ${one.status}, by ${one.by}${one.why ? `: ${one.why}` : ""}`)))));
 }
 
 export async function showExperiments() {
@@ -111,7 +111,7 @@ export async function showExperiments() {
     const results = await Promise.all(experiments.map((one) => ask("GET", `v1/experiments/${encodeURIComponent(one.id)}/results`)));
     const order = { running: 0, starting: 1, paused: 2, draft: 3 };
     results.sort((a, b) => (order[a.status] ?? 9) - (order[b.status] ?? 9));
-    at.replaceChildren(...(results.length ? results.map(panel) : [el("p", { class: "note" }, "There is no experiment. PUT /v1/experiments/{id} makes one.")]));
+    at.replaceChildren(...(results.length ? results.map(panel) : [el("p", { class: "note" }, "No experiments yet. Create one with PUT /v1/experiments/{id}.")]));
   } catch (error) {
     at.replaceChildren(el("p", { class: "note" }, error.message));
   }

@@ -32,7 +32,7 @@ export function rewardForm(decisionId, arm, then) {
       const before = await weighed();
       const answer = await ask("POST", "v1/rewards", { decision_id: decisionId, quality });
       const result = answer.results[0];
-      say(told, result.status === "error" ? result.error.message : result.status === "duplicate" ? "It was sent before, and counts once." : `Quality ${quality} was learned.`);
+      say(told, result.status === "error" ? result.error.message : result.status === "duplicate" ? "It was already sent, and counts once." : `Quality ${quality} was learned.`);
       if (result.status === "error") return;
       if (result.status !== "duplicate") change.replaceChildren(...changed(arm, quality, before, await weighed()));
       await then();
@@ -57,7 +57,7 @@ export function rewardForm(decisionId, arm, then) {
 /** Before → after of the arm's chance and of the parts of its score, and why in one sentence. */
 function changed(arm, quality, before, after) {
   const failed = before.failed ?? after.failed;
-  if (failed) return [el("p", { class: "note" }, `What the same query would get now cannot be said: ${failed}`)];
+  if (failed) return [el("p", { class: "note" }, `Cannot show what the same query would get now: ${failed}`)];
   const found = moved(arm, quality, before, after);
   if (!found) return [el("p", { class: "note" }, `${arm} cannot be drawn for this query any more.`)];
   const { was, is } = found;

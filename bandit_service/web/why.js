@@ -14,7 +14,7 @@ const REASONS = {
   drawn: "drawn among several arms", stayed: "its conversation's arm was drawn again", switched: "another arm than its conversation's was drawn",
   tool_loop: "a tool's result is on its way to its conversation's arm", signed_thinking: "drawn among the arms of the provider that signed the thinking",
   only_one: "no other arm was eligible", fixed: "an experiment names the arm", direct: "the request names the arm",
-  fallback: "another arm failed or refused before in this request",
+  fallback: "another arm failed or refused earlier in this request",
 };
 
 function named(arm) {
@@ -63,9 +63,9 @@ export function excludedBlock(excluded, weighed) {
   const known = new Set([...Object.keys(excluded), ...weighed]);
   const others = store.arms.filter((arm) => !known.has(arm.id)).map((arm) => arm.id);
   const rows = Object.entries(excluded).map(([arm, why]) => el("tr", {}, el("td", {}, named(arm)), el("td", {}, why)));
-  return block("What constraints took out",
-    rows.length ? table("Arms that a constraint took out", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint took an arm out."),
-    others.length ? el("p", { class: "muted" }, `Neither weighed nor taken out: ${others.join(", ")}. The request did not allow them, or they were not offered then.`) : null);
+  return block("Arms excluded by constraints",
+    rows.length ? table("Arms excluded by a constraint", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint excluded an arm."),
+    others.length ? el("p", { class: "muted" }, `Neither weighed nor excluded: ${others.join(", ")}. The request did not allow them, or they were not offered then.`) : null);
 }
 
 function byArm(neighbours) {
@@ -140,7 +140,7 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Expected quality", expectedOf({ ...expected, value: expected.quality })],
       ["Expected cost", usd(expected.cost_usd)],
       ["Expected latency", expected.latency_s === undefined ? NONE : seconds(expected.latency_s)],
-      ["Worth of one quality", usd(decision.willingness_to_pay)],
+      ["Willingness to pay", usd(decision.willingness_to_pay)],
       ["Prompt, estimated", decision.tokens ? `${decision.tokens} tokens` : null],
       ["Fallback", decision.fallback ?? null],
       ["Experiment", path(decision)],
@@ -149,8 +149,8 @@ export function decisionView(decision, form = null, weighed = null) {
     block("Arms that could be drawn", weighedTable(arms, decision.arm)),
     excludedBlock(decision.excluded ?? {}, arms.map((arm) => arm.id)),
     block("Signals so far",
-      signals.length ? facts(signals.map(([name, value]) => [name, String(Number(value.toPrecision(4)))])) : el("p", { class: "muted" }, "None came back yet."),
-      el("p", { class: "muted" }, decision.settled ? "Its reward is settled and was learned." : "Its reward is not settled yet."), form),
+      signals.length ? facts(signals.map(([name, value]) => [name, String(Number(value.toPrecision(4)))])) : el("p", { class: "muted" }, "None yet."),
+      el("p", { class: "muted" }, decision.settled ? "Its reward is final and was learned." : "Its reward is not final yet."), form),
     neighboursBlock(decision.neighbours),
   ];
 }

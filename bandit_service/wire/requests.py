@@ -14,8 +14,8 @@ from bandit_service.core.tags import LONGEST_TAG, MOST_TAGS, PATTERN
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 _WORTH = "USD that one unit of quality is worth; the service's setting if left out."
-_UNIT = "Who asks, such as a user; recorded, and what an experiment keeps together."
-_TENANT = "The tenant that asks; a key of one tenant acts for that one."
+_UNIT = "Who sends the request, such as a user; recorded, and kept on one variant by experiments."
+_TENANT = "The tenant of the request; a key with a tenant acts for that tenant."
 _KEY = "A resend with the same key is applied once."
 _METRICS = "Metrics of your own: of [[metrics]], or measured by experiments alone; at most 8."
 _WHY = "The reason, recorded in the log; at most 1,000 characters."
@@ -72,7 +72,7 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     tags: Annotated[
         list[str],
         doc(
-            "Words of your own, recorded to find and slice decisions; nothing is chosen by them.",
+            "Your own labels, recorded to find and group decisions; they do not affect the choice.",
             ["checkout", "team:search"],
             maxItems=MOST_TAGS,
             items={"type": "string", "minLength": 1, "maxLength": LONGEST_TAG, "pattern": PATTERN},
@@ -252,7 +252,7 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         bool, doc("Candidates learn only up to `since`, or from half of the log.", False)
     ] = False
     last: Annotated[
-        int, doc("Only the newest so many decisions.", 20_000, minimum=1, maximum=50_000)
+        int, doc("Use only the newest N decisions.", 20_000, minimum=1, maximum=50_000)
     ] = 20_000
     metric: Annotated[
         str, doc(f"The metric to estimate: {', '.join(METRICS)}, or one of [[metrics]].", "reward")

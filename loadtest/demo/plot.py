@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from bandit_service.offline.palette import INK, MUTED
 from bandit_service.offline.report import check_plot, spread
 from loadtest.demo.acts import DEARER
 from loadtest.demo.offline import CHANCE, FIRST, GREEDY, Results
 from policies import Floats
 
-_INK, _MUTED, _GRID = "#1a1a1a", "#6b6b6b", "#e6e6e6"
+_GRID = "#e6e6e6"
 _ROUTER, _EPSILON, _STUCK, _FIXED = "#0072b2", "#e69f00", "#009e73", "#9a9a9a"
 _ARMS = (
     "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#7f3c8d", "#8c564b", "#444444",
@@ -34,14 +35,14 @@ def draw(results: Results, path: Path) -> None:
     _rewards(above, results)
     _traffic(below, results)
     for axes in (above, below):
-        axes.tick_params(colors=_MUTED, length=0)
+        axes.tick_params(colors=MUTED, length=0)
         axes.grid(axis="y", color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color("#bbbbbb")
         for start in results.stage.starts[1:]:
-            axes.axvline(start, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)))
+            axes.axvline(start, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -78,7 +79,7 @@ def _rewards(axes: Any, results: Results) -> None:
     places = spread([end for end, _, _ in ends], 0.05 * (high - low))
     for (last, text, colour), place in zip(ends, places, strict=True):
         axes.plot([n, 1.015 * n], [last, place], color=colour, linewidth=0.7, clip_on=False)
-        shown = _MUTED if colour == _FIXED else colour
+        shown = MUTED if colour == _FIXED else colour
         weight = "bold" if colour == _ROUTER else "normal"
         axes.text(1.02 * n, place, text, color=shown, fontsize=9, va="center", fontweight=weight)
     titles = ("act 1: nothing is known", f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
@@ -89,12 +90,12 @@ def _rewards(axes: Any, results: Results) -> None:
             1.015,
             textwrap.fill(title, 36),
             fontsize=8.5,
-            color=_INK,
+            color=INK,
             transform=axes.get_xaxis_transform(),
         )
     axes.set_xlim(0, n)
-    axes.set_ylabel("mean reward, moving", color=_INK)
-    axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=_INK)
+    axes.set_ylabel("mean reward, moving", color=INK)
+    axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _joins(results: Results) -> str:
@@ -119,8 +120,8 @@ def _traffic(axes: Any, results: Results) -> None:
     axes.stackplot(x, shares[ranked], colors=colours, labels=names, linewidth=0)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
-    axes.set_ylabel("asked by the router", color=_INK)
-    axes.set_xlabel(f"queries so far (mean over {drawn.shape[0]} seeds)", color=_INK)
+    axes.set_ylabel("asked by the router", color=INK)
+    axes.set_xlabel(f"queries so far (mean over {drawn.shape[0]} seeds)", color=INK)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
         handles[:8],
@@ -129,7 +130,7 @@ def _traffic(axes: Any, results: Results) -> None:
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
 
 

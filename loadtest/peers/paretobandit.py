@@ -17,7 +17,6 @@ from loadtest.peers.protocol import Asked, Outcome, Problem, need
 from policies import Floats, Vector
 
 INSTALL = "pip install paretobandit==0.1.1"
-COMPONENTS = 25
 
 
 class ParetoBandit:

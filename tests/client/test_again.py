@@ -143,7 +143,7 @@ def test_what_no_service_answers_is_told(body: Any) -> None:
 
 
 def test_waits_are_of_any_length_up_to_a_bound_that_doubles() -> None:
-    retries, gone = Retries(first_s=1.0, most_s=6.0), NotReached("gone")
+    retries, gone = Retries(first_s=1.0, max_s=6.0), NotReached("gone")
     for failures, most in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 6.0), (500, 6.0)):
         waits = [retries.wait_s(failures, gone) for _ in range(400)]
         assert 0.0 <= min(waits) < 0.1 * most

@@ -28,7 +28,7 @@ from tests.client.conftest import Served
 from tests.client.unruly import SOON, Relay, relay
 from tests.service.running import Process, a_vector
 
-PATIENT = Retries(attempts=200, first_s=0.02, most_s=0.1)
+PATIENT = Retries(attempts=200, first_s=0.02, max_s=0.1)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ SCRIPT = """
 import asyncio, os, sys
 from bandit_client import AsyncClient, Batching, Client, Retries
 url, how = sys.argv[1:]
-options = dict(retries=Retries(first_s=0.01, most_s=0.05), batching=Batching(every_s=30, exit_s=3))
+options = dict(retries=Retries(first_s=0.01, max_s=0.05), batching=Batching(every_s=30, exit_s=3))
 async def on_a_loop():
     client = AsyncClient(url, **options)
     for i in range(5):

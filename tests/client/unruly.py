@@ -14,7 +14,7 @@ from aiohttp import web
 from bandit_client import Retries
 from bandit_client._thread import LoopThread
 
-SOON = Retries(first_s=0.005, most_s=0.02)
+SOON = Retries(first_s=0.005, max_s=0.02)
 """The defaults, but for the waits."""
 
 

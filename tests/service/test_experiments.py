@@ -128,9 +128,9 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
     ("PUT", PATH, {"variants": [{"key": "a", "arm": CHEAP, "weight": 1.0},
                                 {"key": "c", "arm": DEAR, "weight": 0.0}],
                    "namespace": "n", "slots": [0, 0.5]}, 400, "variants",
-     "decisions; once it has begun a variant cannot be deleted: set its weight to 0"),
+     "decisions; after the start a variant cannot be deleted: set its weight to 0"),
     ("PUT", PATH, arms_of(namespace="n", slots=[0, 0.5], unit="session"), 400, "unit",
-     "cannot change once it has begun"),
+     "cannot change after the start"),
     ("PATCH", PATH, {}, 400, None, "send share, weights or release"),
     ("PATCH", PATH, {"share": 1.1}, 400, "share", "from 0 to 1"),
     ("PATCH", PATH, {"weights": {"a": 0.9}}, 400, "variants", "they sum to 1.4"),
@@ -629,7 +629,7 @@ async def test_what_is_configured_runs_and_another_line_undoes_no_ramp(
     async with opened(data, models, **_configured()) as (client, _):
         _, body = await client.get(f"{PATH}/results")
         assert body["status"] == "stopped"
-        assert body["changes"][-1]["why"] == "it is in the configuration no more"
+        assert body["changes"][-1]["why"] == "it was removed from the configuration"
         assert body["changes"][-1]["by"] == "config"
 
 
@@ -665,7 +665,7 @@ async def test_a_configuration_that_cannot_be_leaves_the_log_as_it_was(
     other_unit = good | {"unit": "session"}
     for wrong, says in (
         ([arms_of(id="new"), good, no_arm], "variants.b: no arm 'gpt-9' is offered"),
-        ([arms_of(id="new"), other_unit], "unit: cannot change once it has begun"),
+        ([arms_of(id="new"), other_unit], "unit: cannot change after the start"),
         ([good, *(arms_of(id=f"e{i}") for i in range(100))], "there are 100 experiments"),
     ):
         with pytest.raises(BadSettings, match=says):

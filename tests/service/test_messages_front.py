@@ -344,7 +344,9 @@ def test_what_only_anthropic_has_masks_the_others(client: anthropic.Anthropic) -
         )
         assert raw.headers["x-arm"] == "claude"
     prefill: list[Any] = [*HELLO, {"role": "assistant", "content": "{"}]
-    with pytest.raises(anthropic.BadRequestError, match="beginning goes on nowhere else"):
+    with pytest.raises(
+        anthropic.BadRequestError, match="only the same model continues a started answer"
+    ):
         client.messages.create(model="chat", max_tokens=9, messages=prefill)
 
 

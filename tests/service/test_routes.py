@@ -315,7 +315,9 @@ async def test_a_decision_of_a_route_that_is_no_more_is_not_explained_again(
     async with opened(tmp_path / "var", models, **_routes(BOT, BANDIT_ARMS=_pool())) as (client, _):
         status, body = await client.post("/v1/explain", {"decision_id": id})
         assert (status, body["error"]["param"]) == (404, "decision_id")
-        assert "made by the route 'plain', which is configured no more" in body["error"]["message"]
+        assert (
+            "made by the route 'plain', which is no longer configured" in body["error"]["message"]
+        )
         assert (await _decided(client, id))["route"] == "plain"
         assert await client.reward(id, quality=1.0) == "accepted"
 

@@ -159,7 +159,7 @@ async def test_an_error_in_a_whole_answer_is_followed_by_another_arm(
             while alpha.script:
                 assert await text_from(asking, "auto") == "fine", why
             alpha.script = [act]
-            with pytest.raises(openai.APIStatusError, match="it told of an error"):
+            with pytest.raises(openai.APIStatusError, match="it reported an error"):
                 await text_from(asking, "alpha")
 
 

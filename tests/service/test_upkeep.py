@@ -399,7 +399,11 @@ async def test_without_the_snapshots_that_knew_what_was_erased_a_start_says_so(
     assert found["unknown"].startswith("10 records are erased or lost")
     assert found["state_sha256"] != digest
     async with _running(data, models) as (client, process):
-        warned = [line for line in _lines(process) if "is not known any more" in line["message"]]
+        warned = [
+            line
+            for line in _lines(process)
+            if "erased or lost events is unknown" in line["message"]
+        ]
         assert [line["events"] for line in warned] == [10]
         async with client.session.get(f"{client.url}/metrics") as answer:
             assert "bandit_recovery_unknown_events 10.0" in await answer.text()

@@ -207,7 +207,7 @@ def test_why_an_arm_has_its_traffic() -> None:
     assert chances(free + fixed)[B].gap == pytest.approx(0.25)
     assert chances(fixed)[B].gap is None
     said = why(treated[B], retired=False, upstream="closed")
-    assert said.startswith("Left out of 75 % of the recent queries: max_cost_usd.")
+    assert said.startswith("Excluded from 75 % of the recent queries: max_cost_usd.")
     assert "0.250 below the best" in said
     assert "with the best score" in why(treated[A], retired=False, upstream="")
     assert why(treated[A], retired=False, upstream="open").startswith("Masked")
@@ -253,17 +253,14 @@ def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
     queries = ev.DriftDetected(ts=1.0, detector="adwin", direction="up", before=0.4, after=0.7)
     said = drifted([alarm, alarm, queries])
     assert len(said) == 2
-    assert said[0] == "What comes of a drifts: it went down, from 0.10 to -0.30."
-    assert said[1].startswith("How far queries are from the past drifts")
+    assert said[0] == "Drift: the residual of a fell from 0.10 to -0.30."
+    assert said[1].startswith("Drift: the distance of queries from the past")
     assert state(Signs(2, 500, 400, 0, 200, noticed=said))[0] == "warn"
 
 
 def test_an_arm_is_said_to_be_relearned_until_enough_came_of_it() -> None:
     said = relearned({A: OwnAlarms(2, 7), B: OwnAlarms(1, 100)})
-    assert said == {
-        A: "a does not earn what it did: what was known of it is being relearned, with 7 outcomes "
-        "since."
-    }
+    assert said == {A: "a changed: the policy is relearning it, with 7 outcomes since."}
     assert state(Signs(2, 500, 400, 0, 200, noticed=list(said.values())))[0] == "warn"
 
 

@@ -99,7 +99,7 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     for chart in ("#split", "#reward"):  # of a single step there is nothing to read: no error
         await page.focus(f"{chart} canvas")
         await page.keyboard.press("ArrowLeft")
-    await _go_and_read(page, "experiments", "There is no experiment")
+    await _go_and_read(page, "experiments", "No experiments yet")
     await page.click('nav a[href="#map"]')
     await page.wait_for_selector("text=Not enough data: 1 of 10 queries")
     await page.close()
@@ -144,10 +144,10 @@ async def test_a_reward_by_a_click_changes_the_next_decision(
     assert float(value[2]) < float(value[1])
     before, after = await _steps(page, "Value")
     assert after < before
-    await page.wait_for_selector("text=Its reward is settled and was learned.")
+    await page.wait_for_selector("text=Its reward is final and was learned.")
     # sent twice it counts once, and another value for the same decision is refused in words
     await page.click("#answer .reward >> text=Bad")
-    await page.wait_for_selector("text=It was sent before, and counts once.")
+    await page.wait_for_selector("text=It was already sent, and counts once.")
 
 
 async def _steps(page: Page, name: str) -> tuple[float, float]:
@@ -317,7 +317,7 @@ async def test_why_a_decision_fell_with_what_was_taken_out_and_a_slider(
     await page.focus('#why input[type="range"]')
     await page.keyboard.press("End")
     await page.click("#why .reward >> text=Send")
-    await page.wait_for_selector("text=Its reward is settled and was learned.")
+    await page.wait_for_selector("text=Its reward is final and was learned.")
     assert service.call("GET", f"/v1/decisions/{id}")["signals"] == {"quality": 1.0}
     await page.fill("#find", "ffffffff-ffff-7fff-bfff-ffffffffffff")
     await page.close()

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="a further file of the same export or benchmark; may be given several times",
+        help="another file of the same export or benchmark; repeatable",
     )
     parser.add_argument(
         "--metric", default="", metavar="NAME", help="whose scores are the quality, in an export"

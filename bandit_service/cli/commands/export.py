@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
     add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
-    options.route(parser, "export only decisions of this route, and what came of them")
-    options.tags(parser, "export only decisions with this tag, and what came of them")
+    options.route(parser, "export only decisions of this route, and their outcomes")
+    options.tags(parser, "export only decisions with this tag, and their outcomes")
     add(
         "--to",
         type=Path,

@@ -91,7 +91,7 @@ def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots)
     }
     if recovered.unknown:
         found["unknown"] = (
-            f"{recovered.unknown} records are erased or lost, and no snapshot knows what they "
+            f"{recovered.unknown} records are erased or lost, and no snapshot contains what they "
             "taught"
         )
     if recovered.after and first_of(log) == 1:

@@ -1,4 +1,4 @@
-"""The results of an experiment as they are told: the API, the command line and the page read them.
+"""The results of an experiment as structs, for the API, the command line and the page.
 
 A field that is `UNSET` is left out.
 """
@@ -111,10 +111,10 @@ class VariantResults(msgspec.Struct, kw_only=True):
     mixed_units: Annotated[int, doc("Units that also had another variant.", 0)]
     decisions: Annotated[int, doc("Decisions made for it.", 940)]
     rewards: Annotated[int, doc("Rewards that came for them.", 900)]
-    enough: Annotated[bool, doc("Whether it has the units that `min_units` asks for.", True)]
+    enough: Annotated[bool, doc("Whether it has the units that `min_units` requires.", True)]
     metrics: Annotated[dict[str, Estimate], doc("Each metric, by name.")]
     latency: Annotated[Latency, doc("How long its answers took.")]
-    calibration: Annotated[Calibrated, doc("How well its propensities agree with what was drawn.")]
+    calibration: Annotated[Calibrated, doc("How well its propensities match its draws.")]
     over_time: Annotated[list[OverTime], doc("The primary metric over time.")]
     difference: Annotated[Difference | UnsetType, doc("The primary metric less the control's.")] = (
         UNSET
@@ -133,7 +133,7 @@ class ShadowResults(msgspec.Struct, kw_only=True):
         float | UnsetType, doc("Share of decisions with the same arm as was served.", 0.71)
     ] = UNSET
     cost_difference_usd: Annotated[
-        float | UnsetType, doc("Expected USD per decision less what was served.", -0.0002)
+        float | UnsetType, doc("Expected USD per decision minus the served decisions'.", -0.0002)
     ] = UNSET
     effective_units: Annotated[
         float | UnsetType, doc("How many outcomes the estimate is worth.", 420.0)
@@ -159,7 +159,7 @@ class Split(msgspec.Struct, kw_only=True, frozen=True):
     state: Annotated[
         str,
         doc(
-            "`wrong`: sample-ratio mismatch; no result is to be believed.",
+            "`wrong`: sample-ratio mismatch; do not trust any result.",
             "as configured",
             enum=["as configured", "wrong", "not enough data"],
         ),
@@ -193,7 +193,7 @@ class GuardrailResults(msgspec.Struct, kw_only=True):
 
 
 class Ramp(msgspec.Struct, kw_only=True, frozen=True):
-    """Where the ramp stands."""
+    """The present step of the ramp."""
 
     step: Annotated[int | None, doc("The step it is at, from 0; null if at none.", 1)]
     steps: Annotated[int, doc("Steps it has.", 3)]
@@ -253,7 +253,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     unit: Annotated[str, doc("What keeps its variant.", "user")]
     share: Annotated[float, doc("Share of the units that takes part.", 1.0)]
     mode: Annotated[str, doc("`fixed` weights, or `champion`.", "fixed")]
-    alpha: Annotated[float, doc("How often a difference is shown where there is none.", 0.05)]
+    alpha: Annotated[float, doc("Probability of reporting a difference where there is none.", 0.05)]
     min_units: Annotated[int, doc("Units of each variant before anything is said.", 100)]
     estimator: Annotated[
         str, doc("How means are estimated.", "ratio means over units (delta method)")
@@ -269,6 +269,6 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     shadows: Annotated[list[ShadowResults], doc("Each shadow.")]
     split: Annotated[Split, doc("Whether units came as the weights say.")]
     guardrails: Annotated[list[GuardrailResults], doc("Each guardrail of each variant.")]
-    ramp: Annotated[Ramp, doc("Where the ramp stands.")]
+    ramp: Annotated[Ramp, doc("The present step of the ramp.")]
     cost: Annotated[Cost, doc("What the variants save.")]
     changes: Annotated[list[Change], doc("Who changed it, when and why.")]

@@ -172,9 +172,9 @@ def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
         _refuse(f"{at}.high", f"must be above 0, got {one.high:g}")
     open_ended = one.metric in ("cost_usd", "latency_s")
     if one.high is None and open_ended:
-        _refuse(f"{at}.high", f"{one.metric} has no range of its own: say what is high")
+        _refuse(f"{at}.high", f"{one.metric} has no range: set high")
     if one.high is not None and not open_ended:
-        _refuse(f"{at}.high", f"{one.metric} has a range of its own: leave high out")
+        _refuse(f"{at}.high", f"{one.metric} has its own range: leave high out")
     low, high = spec.bounds(one.metric, one.high)
     within = {
         "min": low < limit <= high,
@@ -205,27 +205,27 @@ def check_change(
     ramp, overrides; everything while it is a draft.
     """
     if status == "stopped":
-        raise Conflict(f"id: {before.id!r} is finished; begin a new one under another id")
+        raise Conflict(f"id: {before.id!r} is finished; start a new one under another id")
     if status == "draft":
         return
     for name in _FIXED:
         if getattr(before, name) != getattr(after, name):
-            _refuse(name, "cannot change once it has begun; stop it and begin a new one")
+            _refuse(name, "cannot change after the start; stop it and start a new one")
     kept = {one.key for one in after.variants}
     for one in before.variants:
         if one.key not in kept:
             had = traffic.get(one.key, 0)
             _refuse(
                 "variants",
-                f"{one.key!r} had {had} decisions; once it has begun a variant "
-                "cannot be deleted: set its weight to 0",
+                f"{one.key!r} had {had} decisions; after the start a variant cannot be deleted: "
+                "set its weight to 0",
             )
     for one in after.variants:
         old = before.variant(one.key)
         if old is None:
             _refuse("variants", f"{one.key!r} is new; stop this experiment and begin another")
         elif msgspec.structs.replace(old, weight=0.0) != msgspec.structs.replace(one, weight=0.0):
-            _refuse("variants", f"{one.key!r}: only the weight can change once it has begun")
+            _refuse("variants", f"{one.key!r}: only the weight can change after the start")
     if [one.key for one in before.variants] != [one.key for one in after.variants]:
         _refuse("variants", "keep their order, on which the assignment rests")
 
@@ -259,7 +259,7 @@ def check_beside(spec: Experiment, others: Mapping[str, Experiment]) -> None:
             _refuse(
                 "namespace",
                 f"{spec.namespace!r} has experiment {id!r}, which places "
-                f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} lie "
+                f"{other.unit}s by scheme {other.scheme}; {spec.unit}s by {spec.scheme} are "
                 "elsewhere, so slots would exclude nothing: use another namespace",
             )
         if spec.slots[0] < other.slots[1] and other.slots[0] < spec.slots[1]:

@@ -33,14 +33,16 @@ def conclusion(spec: Experiment, trial: Trial) -> str:
         return f"It is {trial.status}: no unit was assigned yet."
     said = []
     if trial.status == "stopped":
-        said.append(f"It is stopped, and {trial.winner or spec.control.key} was kept.")
+        said.append(f"Stopped; {trial.winner or spec.control.key} was kept.")
     if trial.split_p < srm.ALPHA:
         said.append(
-            "Sample-ratio mismatch: the observed split does not match the weights. Nothing may be "
-            "concluded: look for what drops or repeats requests of one variant."
+            "Sample-ratio mismatch: the observed split does not match the weights. "
+            "Draw no conclusion: look for what drops or repeats requests of one variant."
         )
         return " ".join(said)
-    said += [f"{key} broke a guardrail and gets no unit any more." for key in sorted(trial.held)]
+    said += [
+        f"{key} broke a guardrail and no longer receives traffic." for key in sorted(trial.held)
+    ]
     compared = _compared(spec, trial)
     few = [(one.key, units_of(spec, trial, one)) for one in (spec.control, *compared)]
     short = [
@@ -54,7 +56,7 @@ def conclusion(spec: Experiment, trial: Trial) -> str:
         gap = shown_difference(spec, trial, one)
         if gap is not None:
             said.append(_said(spec, one, gap))
-    return " ".join(said) or "There is nothing beside the control to compare."
+    return " ".join(said) or "There is no variant to compare with the control."
 
 
 def caveats(spec: Experiment, trial: Trial) -> list[str]:
@@ -63,42 +65,42 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
     shared = [one.key for one in spec.served if not one.arm and one.learning == "shared"]
     if shared and len(spec.served) > 1:
         found.append(
-            f"{_and(shared)} learns from all traffic, other variants' too, so the "
-            "difference is not what it would be alone."
+            f"{_and(shared)} learns from all traffic, also of other variants, so the "
+            "difference is not that of policies that learn alone."
         )
     if trial.moved and spec.mode != "champion":
         found.append(
-            "The weights changed while it ran: the means are doubly robust ones of each "
-            "unit's first outcome."
+            "The weights changed during the experiment: the means are doubly robust estimates "
+            "from each unit's first outcome."
         )
     units = sum(side.units for side in trial.sides.values())
     if trial.mixed > _MOST_MIXED * units:
         found.append(
-            f"{trial.mixed} of {units} units met two variants and are left out: where "
+            f"{trial.mixed} of {units} units got two variants and are left out: if "
             "weights change, set sticky."
         )
     at = step_of(spec) if trial.status == "running" else None
     if at is not None and at + 1 < len(spec.ramp) and spec.ramp[at].approve:
         found.append(
-            f"Step {at + 1} of the ramp ends by hand: set the share to "
-            f"{spec.ramp[at + 1].share:g} to go on."
+            f"Step {at + 1} of the ramp waits for approval: set the share to "
+            f"{spec.ramp[at + 1].share:g} to continue."
         )
     if trial.uncounted:
         found.append(
-            f"{trial.uncounted} decisions came from units beyond those that can be counted."
+            f"{trial.uncounted} decisions came from units beyond the limit and are not counted."
         )
     if _unequal(spec, trial):
         found.append(
-            "Outcomes do not come back equally often from all variants: what is missing "
-            "may decide what is seen."
+            "Outcomes are not equally often reported for all variants: the missing ones "
+            "may bias the result."
         )
     wrong = [
         key for key, side in trial.sides.items() if side.calibration.p_value() < calibration.ALPHA
     ]
     if wrong:
         found.append(
-            f"The logged propensities of {_and(wrong)} are not those that were drawn "
-            "with: what rests on them is wrong."
+            f"The logged propensities of {_and(wrong)} do not match the draws: "
+            "estimates from them are wrong."
         )
     return found
 
@@ -174,13 +176,13 @@ def _said(spec: Experiment, one: Variant, gap: means.Interval) -> str:
     bounds = f"{gap.low:+.4g} to {gap.high:+.4g}"
     if not gap.excludes():
         return (
-            f"No difference in {spec.primary} between {one.key} and {spec.control.key} is "
-            f"shown: it lies from {bounds}."
+            f"No significant difference in {spec.primary} between {one.key} and "
+            f"{spec.control.key} (interval {bounds})."
         )
     better = (gap.estimate > 0.0) != spec.lower_is_better(spec.primary)
     return (
         f"{one.key} is {'better' if better else 'worse'} than {spec.control.key} in "
-        f"{spec.primary}: by {gap.estimate:+.4g}, from {bounds}."
+        f"{spec.primary}: by {gap.estimate:+.4g} (interval {bounds})."
     )
 
 

@@ -1,7 +1,7 @@
-"""What an experiment says now: numbers with their sequences, and what may be concluded. Pure.
+"""The results of an experiment: numbers with confidence sequences, and the conclusion. Pure.
 
-"Not enough data" is a state of its own, never a zero. Computed from sums when it is asked for; the
-cost does not grow with units or decisions. What each number means: docs/experiments-statistics.md.
+"Not enough data" is a separate state, never a zero. Results are computed on request from sums; the
+cost does not grow with units or decisions. docs/experiments-statistics.md explains each number.
 """
 
 from __future__ import annotations

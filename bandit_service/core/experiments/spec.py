@@ -1,8 +1,7 @@
 """What an experiment is: variants, who takes part, what is measured, what stops it.
 
-Plain records, as they come from the API and the configuration and as they stand in the log. What
-the numbers are and who gets which variant is in `trial.py` and `assignment.py`, what is refused in
-`checks.py`.
+Plain records, as in the API, the configuration and the log. `trial.py` has the numbers,
+`assignment.py` who gets which variant, and `checks.py` what is refused.
 """
 
 from __future__ import annotations
@@ -134,7 +133,8 @@ class Guardrail(
     max: float | None = None
     max_regression: float | None = None
     high: Annotated[
-        float | None, doc("Bounds cost_usd and latency_s: what is above counts as this.", 0.1)
+        float | None,
+        doc("Upper bound of cost_usd and latency_s: higher values count as this.", 0.1),
     ] = None
 
 
@@ -195,7 +195,7 @@ class Experiment(
         bool, doc("Whether a unit keeps its first variant when weights change.", False)
     ] = False
     primary: Annotated[str, doc("The metric that decides.", "reward")] = "reward"
-    metrics: Annotated[tuple[Metric, ...], doc("Metrics of your own; at most 8.")] = ()
+    metrics: Annotated[tuple[Metric, ...], doc("Your own metrics; at most 8.")] = ()
     guardrails: Annotated[tuple[Guardrail, ...], doc("What variants must keep; at most 20.")] = ()
     ramp: Annotated[tuple[Step, ...], doc("Shares to go through, each above the last.")] = ()
     cool_down_s: Annotated[
@@ -216,7 +216,7 @@ class Experiment(
     alpha: Annotated[
         float,
         doc(
-            "How often a difference may be shown where there is none.",
+            "Probability of reporting a difference where there is none.",
             0.05,
             minimum=LEAST_ALPHA,
             maximum=0.5,

@@ -1,8 +1,8 @@
-"""What other tools keep of their calls, as a recording: a file without an underscore is a format.
+"""Other tools' logs of calls, as a recording: a file without an underscore is a format.
 
-Each reads the rows of its tool's export, of any of its tables and in any order, and tells what it
-finds to `Calls`: calls of models, and scores of them. `load` joins the two. It is its score that
-makes an answer worth learning from, so answers without one are left out, and counted.
+Each reads the rows of its tool's export, from any table and in any order, and adds the calls of
+models and their scores to `Calls`. `load` joins the two. Nothing can be learned from an answer
+without a score, so such answers are left out, and counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls of models and scores of them, from whatever tool: told in any order, joined at the end."""
+"""Calls of models and their scores, from any tool: added in any order, joined at the end."""
 
 from __future__ import annotations
 
@@ -112,11 +112,20 @@ class Calls:
                 yield *at, why
                 continue
             turn = asked[call.text, call.model] = asked[call.text, call.model] + 1
-            yield *at, {
-                "query": call.text, "model": call.model, "quality": quality, "cost_usd": cost,
-                "in_tok": call.in_tok, "out_tok": call.out_tok, "latency_s": call.latency_s,
-                "task": call.task, "query_id": "" if turn == 1 else call.ids[0],
-            }  # fmt: skip
+            yield (
+                *at,
+                {
+                    "query": call.text,
+                    "model": call.model,
+                    "quality": quality,
+                    "cost_usd": cost,
+                    "in_tok": call.in_tok,
+                    "out_tok": call.out_tok,
+                    "latency_s": call.latency_s,
+                    "task": call.task,
+                    "query_id": "" if turn == 1 else call.ids[0],
+                },
+            )
 
     def _quality(self, call: Call, metric: str, parts: int) -> Any:
         for id in call.ids:

@@ -77,7 +77,7 @@ def _call(id: str, part: Row) -> Call:
     asked = first_of(said, "gen_ai.input.messages", "gen_ai.prompt") or part.get("asked")
     if asked is None:
         raise Malformed(
-            "gen_ai.input.messages: not there; instrumentations leave it out unless told"
+            "gen_ai.input.messages: missing; most instrumentations leave it out unless configured"
         )
     answer = said.get("gen_ai.response.id")
     times = [plain(span.get(name)) for name in ("startTimeUnixNano", "endTimeUnixNano")]
@@ -86,13 +86,14 @@ def _call(id: str, part: Row) -> Call:
         ids=(id, *([answer] if isinstance(answer, str) else [])),
         whole=str(span.get("traceId") or ""),
         text=asked_in(asked, "gen_ai.input.messages"),
-        model=named({"model": first_of(said, "gen_ai.request.model", "gen_ai.response.model")},
-                    "model"),
+        model=named(
+            {"model": first_of(said, "gen_ai.request.model", "gen_ai.response.model")}, "model"
+        ),
         cost_usd=first_of(said, "gen_ai.usage.cost"),
         in_tok=first_of(said, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
         out_tok=first_of(said, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
         latency_s=(times[1] - times[0]) / 1e9 if known and times[1] >= times[0] else None,
-    )  # fmt: skip
+    )
 
 
 # --- OTLP's JSON ----------------------------------------------------------------------------
@@ -122,8 +123,9 @@ def _value(said: Any) -> Any:
         case "arrayValue", Mapping() as found:
             return [_value(each) for each in listed(found.get("values"))]
         case "kvlistValue", Mapping() as found:
-            return {str(one.get("key")): _value(one.get("value"))
-                    for one in listed(found.get("values"))}  # fmt: skip
+            return {
+                str(one.get("key")): _value(one.get("value")) for one in listed(found.get("values"))
+            }
         case "intValue", value:
             return plain(value)
         case _, value:

@@ -230,5 +230,5 @@ def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None
     if not isinstance(kind, str) or kind not in _STATUS:
-        return Failed("it told of an error", status=500, reported=True)
-    return Failed(f"it told of an error ({kind})", status=_STATUS[kind], reported=True)
+        return Failed("it reported an error", status=500, reported=True)
+    return Failed(f"it reported an error ({kind})", status=_STATUS[kind], reported=True)

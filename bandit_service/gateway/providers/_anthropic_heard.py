@@ -38,7 +38,9 @@ def heard(own: Json) -> Heard:
     for i, turn in enumerate(turns):
         messages += request.turn(turn, f"messages[{i}]")
     if isinstance(turns[-1], Mapping) and turns[-1].get("role") == "assistant":
-        request.lose(f"messages[{len(turns) - 1}]", "an answer's beginning goes on nowhere else")
+        request.lose(
+            f"messages[{len(turns) - 1}]", "only the same model continues a started answer"
+        )
     body: Json = {"model": own.get("model"), "messages": messages}
     body["max_completion_tokens"] = _limit(own)
     body |= {name: _number(own, name) for name in _AS_IT_IS if own.get(name) is not None}

@@ -67,7 +67,7 @@ def _refuse_absent(body: Mapping[str, Any]) -> None:
         raise _refused("n", "must be 1, this provider gives one answer")
     if body.get("logprobs") or body.get("top_logprobs"):
         name = "logprobs" if body.get("logprobs") else "top_logprobs"
-        raise _refused(name, "this provider does not tell them")
+        raise _refused(name, "this provider does not return them")
     for name in _ABSENT:
         if body.get(name):
             raise _refused(name, "this provider has nothing like it")

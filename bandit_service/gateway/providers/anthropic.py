@@ -73,8 +73,9 @@ def configured(
     if budget:
         choice = said.get("tool_choice")
         if isinstance(choice, Mapping) and choice.get("type") in ("any", "tool"):
-            raise refused("tool_choice", "the arm lets the model think, which may then not be told "
-                          "to call a tool")  # fmt: skip
+            raise refused(
+                "tool_choice", "the arm turns thinking on, and then a tool call cannot be forced"
+            )
         said["thinking"] = {"type": "enabled", "budget_tokens": budget}
         for name in ("temperature", "top_p", "top_k"):
             said.pop(name, None)

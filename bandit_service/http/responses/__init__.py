@@ -1,5 +1,5 @@
 """The JSON that the service answers with, as structs: what is encoded is what is documented.
 
-A field that is `UNSET` is left out. The results of an experiment are computed by the core, and
-stand there: `core/experiments/answers.py`.
+A field that is `UNSET` is left out. The core computes the results of an experiment, so their
+structs are there: `core/experiments/answers.py`.
 """

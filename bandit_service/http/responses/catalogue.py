@@ -39,13 +39,13 @@ class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
     state: Annotated[
         str,
         doc(
-            "closed: called; open: masked after failures; half open: due for a probe.",
+            "closed: available; open: masked after failures; half open: due for a probe.",
             "closed",
             enum=STATES,
         ),
     ]
-    running: Annotated[int, doc("Calls under way.", 2)]
-    failures: Annotated[int, doc("Calls that failed since one last answered.", 0)]
+    running: Annotated[int, doc("Running calls.", 2)]
+    failures: Annotated[int, doc("Failed calls since the last answer.", 0)]
 
 
 class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
@@ -55,7 +55,7 @@ class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
         str,
         doc("As of a deployment; of several that of the best.", "closed", enum=STATES),
     ]
-    running: Annotated[int, doc("Calls under way.", 3)]
+    running: Annotated[int, doc("Running calls.", 3)]
     deployments: Annotated[
         list[DeploymentHealth], doc("Each deployment, if the arm has any; else empty.")
     ]
@@ -177,7 +177,7 @@ class Policies(msgspec.Struct, kw_only=True, frozen=True):
 
     calibration: Annotated[
         dict[str, Calibrated],
-        doc("How well recorded propensities agree with what was drawn, by policy."),
+        doc("How well recorded propensities match the draws, by policy."),
     ]
     policies: Annotated[list[str], doc("Every policy there is.", ["eagle", "metallm"])]
     serving: Annotated[Serving, doc("The policy that decides.")]

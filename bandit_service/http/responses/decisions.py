@@ -154,10 +154,10 @@ class Decision(msgspec.Struct, kw_only=True):
         Sequence[str] | UnsetType, doc("The tags that came with the query.", ["checkout"])
     ] = UNSET
     effort_asked: Annotated[
-        str | UnsetType, doc("How much the client asked the model to reason.", "low")
+        str | UnsetType, doc("The reasoning effort that the client requested.", "low")
     ] = UNSET
     effort: Annotated[
-        str | UnsetType, doc("How much the arm's provider was asked to reason.", "high")
+        str | UnsetType, doc("The reasoning effort that was sent to the provider.", "high")
     ] = UNSET
     ts: Annotated[float | UnsetType, doc("When it was decided, UTC seconds.", 1764345600.0)] = UNSET
     tokens: Annotated[int | UnsetType, doc("Estimated tokens of the query.", 42)] = UNSET
@@ -183,8 +183,8 @@ class Decision(msgspec.Struct, kw_only=True):
     settled: Annotated[
         bool | UnsetType, doc("Whether a reward was computed for this decision.", True)
     ] = UNSET
-    unit: Annotated[str | UnsetType, doc("The unit that asked, or empty.", "user-17")] = UNSET
-    tenant: Annotated[str | UnsetType, doc("The tenant that asked, or empty.", "acme")] = UNSET
+    unit: Annotated[str | UnsetType, doc("The unit of the request, or empty.", "user-17")] = UNSET
+    tenant: Annotated[str | UnsetType, doc("The tenant of the request, or empty.", "acme")] = UNSET
     arms: Annotated[
         list[WeighedArm] | UnsetType, doc("Every arm that could be drawn, with its score.")
     ] = UNSET
@@ -232,8 +232,8 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     propensity: Annotated[float, doc("The probability with which it was drawn.", 0.92)]
     policy: Annotated[str, doc("The policy that decided.", "metallm")]
     tags: Annotated[Sequence[str], doc("Its tags.", ["checkout"])]
-    unit: Annotated[str, doc("The unit that asked, or empty.", "user-17")]
-    tenant: Annotated[str, doc("The tenant that asked, or empty.", "acme")]
+    unit: Annotated[str, doc("The unit of the request, or empty.", "user-17")]
+    tenant: Annotated[str, doc("The tenant of the request, or empty.", "acme")]
     experiment: Annotated[
         str, doc("The experiment that the unit takes part in, or empty.", "cheaper-models")
     ]
@@ -242,7 +242,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
         Mapping[str, float],
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
     ]
-    reward: Annotated[float | None, doc("Its reward; null while there is none.", 0.893)]
+    reward: Annotated[float | None, doc("Its reward, or null.", 0.893)]
     baseline_usd: Annotated[
         float | None,
         doc("What `baseline` of the list is expected to cost for this query, USD.", 0.0042),
@@ -254,7 +254,7 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
 
     decisions: Annotated[list[DecisionRow], doc("At most `limit`; fewer says nothing of the rest.")]
     next: Annotated[
-        str | None, doc("Send it as `before` for those that are older; null: there are none.", _ID)
+        str | None, doc("Send it as `before` to get older ones; null: there are none.", _ID)
     ]
     baseline: Annotated[
         str, doc("The arm that savings are counted against; empty without one.", "o3")

@@ -1,4 +1,4 @@
-"""An experiment as it stands, and what other policies would have earned on it."""
+"""An experiment with its state, and what other policies would have earned on it."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ class Candidate(msgspec.Struct, kw_only=True, frozen=True):
 
     policy: Annotated[str, doc("The policy.", "eagle")]
     parameters: Annotated[dict[str, Any], doc("Its parameters.", {"explore": 0.1})]
-    failures: Annotated[int, doc("Decisions on which it failed; uniform stood in.", 0)]
+    failures: Annotated[int, doc("Decisions on which it failed and uniform decided instead.", 0)]
     state: Annotated[
         Literal["shown", "refused", "not enough data"],
         doc("Whether there is an estimate.", "shown"),
     ]
-    why: Annotated[str | None, doc("Why there is none.", None)]
+    why: Annotated[str | None, doc("Why there is no value.", None)]
     overlap: Annotated[Overlapping, doc("How much of the log speaks for it.")]
     doubly_robust: Annotated[DoublyRobust, doc("Whether a doubly robust estimate is given.")]
     estimates: Annotated[dict[str, Estimated] | UnsetType, doc("The estimates, by estimator.")] = (

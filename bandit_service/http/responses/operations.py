@@ -41,9 +41,7 @@ class ReplicaRow(msgspec.Struct, kw_only=True, frozen=True):
     applied: Annotated[int, doc("Up to which offset it said that it has learned.", 12_040)]
     behind: Annotated[int, doc("How many events that is behind the log.", 3)]
     roles: Annotated[list[str], doc("What it does for all replicas.", ["keeper"])]
-    digest_at: Annotated[
-        int, doc("Up to where it said the digest of its state; 0: not yet.", 10_000)
-    ]
+    digest_at: Annotated[int, doc("Offset of its newest published digest; 0: none yet.", 10_000)]
     digest: Annotated[str, doc("That digest.", "5feceb66ffc86f38")]
     differs: Annotated[
         bool | None,
@@ -67,7 +65,7 @@ class BudgetRow(msgspec.Struct, kw_only=True, frozen=True):
     per: Annotated[str, doc("Its window: hour, day or month.", "day")]
     usd: Annotated[float, doc("The limit, USD.", 50.0)]
     spent_usd: Annotated[float, doc("What was spent in this window, USD.", 12.4)]
-    held_usd: Annotated[float, doc("What calls under way may still cost, USD.", 0.2)]
+    held_usd: Annotated[float, doc("Reserved for running calls, USD.", 0.2)]
     leased_usd: Annotated[
         float, doc("What other replicas of the log may still spend of it, USD.", 1.0)
     ]
@@ -131,7 +129,7 @@ class Allowance(msgspec.Struct, kw_only=True, frozen=True):
 
     arm: Annotated[str | None, doc("The arm; null for all.", "gpt-5-mini")]
     floor: Annotated[float, doc("The least probability that it keeps.", 0.1)]
-    decisions_left: Annotated[int, doc("For how many more decisions.", 60)]
+    decisions_left: Annotated[int, doc("Number of decisions left.", 60)]
 
 
 class Alarm(msgspec.Struct, kw_only=True, frozen=True):

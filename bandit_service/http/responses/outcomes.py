@@ -41,7 +41,7 @@ class Error(msgspec.Struct, kw_only=True, frozen=True):
 class Vote(msgspec.Struct, kw_only=True, frozen=True):
     """A user's vote on one answer."""
 
-    vote: Annotated[str, doc("The vote as it stands.", "up", enum=["up", "down", "neutral"])]
+    vote: Annotated[str, doc("The present vote.", "up", enum=["up", "down", "neutral"])]
     expires: Annotated[
         str, doc("Until when it can be changed, ISO 8601.", "2026-01-02T12:00:00+00:00")
     ]

@@ -71,13 +71,14 @@ class Counted(_Passed, kw_only=True):
         list[dict[str, Any]],
         doc("The turns.", [{"role": "user", "content": "Capital of France?"}], minItems=1),
     ]
-    system: Annotated[
-        str | list[dict[str, Any]] | None, doc("What the model is told first.", "Be brief.")
-    ] = None
+    system: Annotated[str | list[dict[str, Any]] | None, doc("The system prompt.", "Be brief.")] = (
+        None
+    )
     tools: Annotated[
         list[dict[str, Any]] | None,
         doc(
-            "Only arms with the capability get these; what is no function, Anthropic's alone.",
+            "Only arms with the capability get these; only Anthropic's models get tools that are "
+            "not functions.",
             [{"name": "weather", "input_schema": {"type": "object"}}],
         ),
     ] = None
@@ -94,7 +95,7 @@ class Message(Counted, kw_only=True):
     top_p: Annotated[float | None, doc("As for Anthropic.", 0.9)] = None
     metadata: Annotated[
         dict[str, Any] | None,
-        doc("`user_id` is the unit where no other is named.", {"user_id": "user-17"}),
+        doc("`user_id` is the unit if no other is named.", {"user_id": "user-17"}),
     ] = None
 
 
@@ -104,11 +105,15 @@ class Responses(_Passed, kw_only=True):
     input: Annotated[
         str | list[dict[str, Any]], doc("A text, or the items so far.", "Capital of France?")
     ]
-    instructions: Annotated[str | None, doc("What the model is told first.", "Be brief.")] = None
+    instructions: Annotated[str | None, doc("The system prompt.", "Be brief.")] = None
     stream: Annotated[bool | None, doc("Answer with server-sent events.", False)] = None
     tools: Annotated[
         list[dict[str, Any]] | None,
-        doc("Only arms with the capability get these; what is no function, OpenAI's alone.", []),
+        doc(
+            "Only arms with the capability get these; only OpenAI's models get tools that are not "
+            "functions.",
+            [],
+        ),
     ] = None
     tool_choice: Annotated[str | dict[str, Any] | None, doc("As for OpenAI.", "auto")] = None
     max_output_tokens: Annotated[int | None, doc("Most tokens of the answer.", 256, minimum=1)] = (

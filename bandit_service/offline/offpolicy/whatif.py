@@ -45,7 +45,7 @@ class WhatIf:
 
         job = self._job(request, experiment)
         if self._busy:
-            raise Busy("another evaluation is under way; ask again when it is done")
+            raise Busy("another evaluation is running; retry when it is done")
         self._busy = True
         try:
             async with asyncio.timeout(self._settings.experiment_rules.whatif_s):

@@ -77,7 +77,7 @@ class Link:
         self.shared = shared
         self._copy = copy
         self.up = asyncio.Event()
-        self.why = "the database was not asked yet"
+        self.why = "the database was not reached yet"
         self.place = checkpoint.place
         self.lease: Lease | None = None
         self.rows: list[Replica] = []

@@ -31,7 +31,9 @@ async def migrated(
     where the database has another log, or replicas that are there, and where events are missing.
     """
     if first_of(log) > 1:
-        raise StoreError("the log's oldest events were deleted; only a whole log can be migrated")
+        raise StoreError(
+            "the log's oldest events were deleted; only a complete log can be migrated"
+        )
     await shared.connect()
     there = [each for each in await shared.replicas() if not each.closed and each.name != _NAME]
     if there:

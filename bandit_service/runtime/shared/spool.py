@@ -43,7 +43,7 @@ class Spool:
         self._kept.pop(id, None)
 
     def trim(self) -> None:
-        """Delete what is not needed any more, up to the oldest that is."""
+        """Delete what is no longer needed, up to the oldest that is."""
         if not can_trim(self._log):
             return
         upto = next(iter(self._kept.values()), int(self._log.last) + 1) - 1

@@ -130,7 +130,7 @@ def test_arms_that_the_catalogue_has_keep_their_price_and_neighbours_are_recalle
     ("changed", "said"),
     [
         ({"c": None}, "c._multi: must be a list of actions"),
-        ({"pdrop": 0.5}, "pdrop: a log of which a part was dropped"),
+        ({"pdrop": 0.5}, "pdrop: a log with dropped events"),
         ({"a": [1, 1]}, "a: must hold each number from 1 to 2 once"),
         ({"a": None}, "a: must be a list of the 2 actions"),
         ({"p": [0.8]}, "p: must be a list of 2 probabilities"),

@@ -95,4 +95,4 @@ def test_a_unit_that_is_forgotten_but_not_erased_yet_is_left_out(tmp_path: Path)
     outcomes = {e.decision_id for e in left if isinstance(e, ev.Rewarded | ev.Compared)}
     assert len(outcomes) > 10
     assert not outcomes & own
-    assert "of units that are to be erased" in told
+    assert "of units being erased" in told

@@ -87,7 +87,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"guardrails": (Guardrail(metric="quality", min=0.1, max=0.9),)}, "guardrails[0]",
      "exactly one"),
     ({"guardrails": (Guardrail(metric="cost_usd", max=1.0),)}, "guardrails[0].high",
-     "say what is high"),
+     "set high"),
     ({"guardrails": (Guardrail(metric="cost_usd", max=1.0, high=-1.0),)}, "guardrails[0].high",
      "above 0"),
     ({"guardrails": (Guardrail(metric="quality", min=math.nan),)}, "guardrails[0].min",
@@ -195,7 +195,7 @@ def test_a_variant_cannot_be_deleted_once_it_has_begun() -> None:
 
 
 def test_what_is_finished_stays_as_it_was() -> None:
-    with pytest.raises(Conflict, match="'e' is finished; begin a new one under another id"):
+    with pytest.raises(Conflict, match="'e' is finished; start a new one under another id"):
         checks.check_change(two_arms(), two_arms(), "stopped", {})
 
 

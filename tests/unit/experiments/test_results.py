@@ -99,7 +99,7 @@ def test_a_better_variant_is_called_better_with_its_interval() -> None:
     gap = means.difference(a, b, 0.05)
     assert state == "shown"
     assert said == (
-        f"b is better than a in quality: by +0.6167, from {gap.low:+.4g} to {gap.high:+.4g}."
+        f"b is better than a in quality: by +0.6167 (interval {gap.low:+.4g} to {gap.high:+.4g})."
     )
 
 
@@ -110,14 +110,14 @@ def test_less_is_better_where_less_is_wanted() -> None:
             played.value(
                 played.decide(f"{variant}{i}", variant), seconds + 0.1 * (i % 3), "latency_s"
             )
-    assert _said(played)[1].startswith("b is worse than a in latency_s: by +2, from ")
+    assert _said(played)[1].startswith("b is worse than a in latency_s: by +2 (interval ")
     assert best_of(played.spec, played.trial) == "a"
 
 
 def test_no_difference_is_said_with_where_it_lies_and_is_no_proof_of_sameness() -> None:
     state, said = _said(_clear(effect=False))
     assert state == "not shown"
-    assert said.startswith("No difference in quality between b and a is shown: it lies from -0.")
+    assert said.startswith("No significant difference in quality between b and a (interval -0.")
 
 
 def test_a_wrong_split_forbids_every_conclusion() -> None:
@@ -144,7 +144,9 @@ def test_a_held_variant_is_named_and_the_others_are_still_compared() -> None:
     played.change(three, held="b", held_until=1e9)
     state, said = _said(played)
     assert state == "shown"
-    assert said.startswith("b broke a guardrail and gets no unit any more. c is better than a in ")
+    assert said.startswith(
+        "b broke a guardrail and no longer receives traffic. c is better than a in "
+    )
     assert "b is" not in said
     assert best_of(three, played.trial) == "c"
 
@@ -152,14 +154,14 @@ def test_a_held_variant_is_named_and_the_others_are_still_compared() -> None:
 def test_the_only_variant_held_leaves_nothing_to_compare() -> None:
     played = _clear()
     played.change(played.spec, held="b", held_until=1e9)
-    assert _said(played) == ("not shown", "b broke a guardrail and gets no unit any more.")
+    assert _said(played) == ("not shown", "b broke a guardrail and no longer receives traffic.")
 
 
 def test_an_end_says_what_was_kept() -> None:
     assert _said(_ended(_clear(), "b"))[1].startswith(
-        "It is stopped, and b was kept. b is better than a in quality: by +0.6167, from "
+        "Stopped; b was kept. b is better than a in quality: by +0.6167 (interval "
     )
-    assert _said(_ended(_clear()))[1].startswith("It is stopped, and a was kept. ")
+    assert _said(_ended(_clear()))[1].startswith("Stopped; a was kept. ")
 
 
 def test_an_experiment_of_shadows_alone_has_nothing_to_compare() -> None:
@@ -168,7 +170,7 @@ def test_an_experiment_of_shadows_alone_has_nothing_to_compare() -> None:
         Variant(key="s", policy="uniform", shadow=True),
     )
     played = Played(Experiment(id="e", variants=variants, min_units=10))
-    assert _said(played) == ("not shown", "There is nothing beside the control to compare.")
+    assert _said(played) == ("not shown", "There is no variant to compare with the control.")
 
 
 def test_what_an_end_keeps() -> None:
@@ -190,8 +192,8 @@ def test_shared_learning_is_named() -> None:
     )
     played = Played(Experiment(id="e", variants=variants))
     assert caveats(played.spec, played.trial) == [
-        "b learns from all traffic, other variants' too, so the difference is not what it would be "
-        "alone."
+        "b learns from all traffic, also of other variants, so the difference is not that of "
+        "policies that learn alone."
     ]
     assert [one["learning"] for one in _checked(played)["variants"]] == ["isolated", "shared"]
 
@@ -202,7 +204,7 @@ def test_units_that_met_two_variants_are_named_above_one_percent() -> None:
     assert caveats(played.spec, played.trial) == []
     played.decide("a2", "b")
     assert caveats(played.spec, played.trial) == [
-        "2 of 120 units met two variants and are left out: where weights change, set sticky."
+        "2 of 120 units got two variants and are left out: if weights change, set sticky."
     ]
 
 
@@ -212,8 +214,10 @@ def test_weights_that_moved_are_named() -> None:
     moved = (msgspec.structs.replace(a, weight=0.4), msgspec.structs.replace(b, weight=0.6))
     played.change(msgspec.structs.replace(played.spec, variants=moved))
     _given(played, "a", 1, 0, begin=900)
-    said = "The weights changed while it ran: the means are doubly robust ones of each unit's first"
-    assert caveats(played.spec, played.trial) == [f"{said} outcome."]
+    assert caveats(played.spec, played.trial) == [
+        "The weights changed during the experiment: the means are doubly robust estimates from "
+        "each unit's first outcome."
+    ]
     body = _checked(played)
     assert body["estimator"] == "doubly robust (AIPW) means of each unit's first outcome"
     assert "relative" not in body["variants"][1]["difference"]
@@ -226,8 +230,8 @@ def test_outcomes_that_fail_to_come_from_one_variant_are_named() -> None:
         if i % 2 == 0 or i % 4 == 1:
             played.value(event, 1.0)
     assert caveats(played.spec, played.trial) == [
-        "Outcomes do not come back equally often from all variants: what is missing may decide "
-        "what is seen."
+        "Outcomes are not equally often reported for all variants: the missing ones "
+        "may bias the result."
     ]
 
 
@@ -237,9 +241,8 @@ def test_uncounted_decisions_and_wrong_propensities_are_named() -> None:
     for _ in range(400):
         played.trial.sides["b"].calibration.add([("small", 0.5), ("large", 0.5)], "small")
     assert caveats(played.spec, played.trial) == [
-        "3 decisions came from units beyond those that can be counted.",
-        "The logged propensities of b are not those that were drawn with: what rests on them is "
-        "wrong.",
+        "3 decisions came from units beyond the limit and are not counted.",
+        "The logged propensities of b do not match the draws: estimates from them are wrong.",
     ]
     told = _checked(played)["variants"][1]["calibration"]
     assert told["p_value"] < 0.001

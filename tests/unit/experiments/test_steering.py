@@ -161,7 +161,7 @@ def test_a_step_that_a_person_approves_waits_for_the_next_share_and_then_goes_on
     _enough(world, 5)
     assert steer(spec, _trial(world), 1e9) == []
     assert caveats(spec, _trial(world)) == [
-        "Step 1 of the ramp ends by hand: set the share to 0.5 to go on."
+        "Step 1 of the ramp waits for approval: set the share to 0.5 to continue."
     ]
     approved = _ramped(*steps, share=0.5)
     put(world, approved, ts=5.0)
