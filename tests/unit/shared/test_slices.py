@@ -117,7 +117,8 @@ async def test_spent_and_held_of_all_never_pass_the_limit(start: Start, seed: in
             await spender.end(id, usd)
             paid += spender.held.pop(id)
 
-    await asyncio.gather(*(live(each) for each in spenders for _ in range(3)))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(live(each) for each in spenders for _ in range(3)))
     assert told["begun"] > 10
     assert told["refused"] > 10
     await same(*(each.running for each in spenders))
@@ -175,6 +176,7 @@ async def test_a_slice_of_an_earlier_life_is_given_back_and_not_spent(
     start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slices, "_LOOK_S", 0.01)
+    monkeypatch.setattr(slices, "_IDLE_S", 0.1)
     one, other = await start("one"), await start("other")
     await one.begin(1.0)
     await one.running.die()
