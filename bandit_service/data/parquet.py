@@ -52,6 +52,7 @@ DECISIONS = _schema(
         "corrected": _FLAG,
         "expired": _FLAG,
         "tags": pa.list_(_TEXT),
+        "route": _TEXT,
     },
     expected_quality=_REAL,
     expected_deviation=_REAL,
