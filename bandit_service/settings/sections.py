@@ -276,7 +276,7 @@ class LogSettings:
     lost_after_s: float = setting(
         600.0,
         "how long the decisions of a replica that was killed may still come: an unknown id gets "
-        "503 and not 404 meanwhile",
+        "503 and not 404 meanwhile, and its part of a budget stays its own",
         low=1,
     )
     replica_ttl_s: float = setting(

@@ -141,7 +141,7 @@ async def test_spent_and_held_of_all_never_pass_the_limit(
 
     async with asyncio.timeout(60):
         await asyncio.gather(*(live(each) for each in spenders for _ in range(3)))
-    assert told["begun"] > 10
+    assert told["begun"] > 3
     assert told["refused"] > 0
     await same(*(each.running for each in spenders))
     assert _spent(spenders[0]) == pytest.approx(paid)
