@@ -142,6 +142,11 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              high=1),
         _one("Mean reward by arm", "short", "avg by (arm) (bandit_arm_reward_mean)", "{{arm}}",
              help="Of the decisions that went to the arm; it forgets."),
+        _one("Mean of named metrics by arm", "short",
+             "avg by (metric, arm) (bandit_metric_mean)", "{{metric}} {{arm}}",
+             help="Of all values that the log tells of; docs/rewards.md."),
+        _one("Values of named metrics by arm", "short",
+             "sum by (metric, arm) (bandit_metric_values)", "{{metric}} {{arm}}"),
         _one("Where the mean reward surely is, by arm", "short",
              "avg by (arm, bound) (bandit_arm_reward_bound)", "{{arm}} {{bound}}",
              help="95 % confidence sequence of the mean since the start; it may be looked at at "

@@ -1,4 +1,4 @@
-"""Replicas on one log in a PostgreSQL of their own, with traffic on all, while some are killed.
+"""Replicas on one log in servers of their own, with traffic on all, while some are killed.
 
 Each decision is made at one replica and rewarded at another. A ledger keeps what was answered; at
 the end every reward is sent again, to any replica, and must be a duplicate, and all replicas must
@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from loadtest import postgres, scale_budget
+from loadtest import engines, scale_budget
 
 DIM = 384
 _AWAY_S, _PATIENCE_S = 1.0, 120.0
@@ -176,7 +176,7 @@ class Traffic:
 
 async def _faults(
     replicas: list[Replica],
-    server: postgres.Postgres,
+    engine: engines.Engine,
     kills: int,
     stop: asyncio.Event,
     chance: random.Random,
@@ -188,7 +188,7 @@ async def _faults(
         one = chance.choice(replicas)
         if one.process is None or one.process.poll() is not None:
             continue
-        what = chance.choices(("kill -9", "stopped", "database killed"), (7, 2, 1))[0]
+        what = chance.choices(("kill -9", "stopped", "server killed"), (7, 2, 1))[0]
         done[what] += 1
         print(f"  {what}", flush=True)
         match what:
@@ -199,9 +199,9 @@ async def _faults(
                 await asyncio.sleep(chance.uniform(1.0, 7.0))
                 one.process.send_signal(signal.SIGCONT)
             case _:
-                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(engine.kill, chance.randrange(1 << 16))
                 await asyncio.sleep(chance.uniform(0.5, 3.0))
-                await asyncio.to_thread(server.start)
+                await asyncio.to_thread(engine.start)
     return done
 
 
@@ -233,23 +233,18 @@ async def _told(ledger: Ledger, replicas: list[Replica]) -> None:
         )
 
 
-async def _run(args: argparse.Namespace, server: postgres.Postgres, directory: Path) -> int:
+async def _run(args: argparse.Namespace, engine: engines.Engine, directory: Path) -> int:
     async with scale_budget.a_provider() as provider:
-        return await _served(args, server, directory, provider)
+        return await _served(args, engine, directory, provider)
 
 
 async def _served(
     args: argparse.Namespace,
-    server: postgres.Postgres,
+    engine: engines.Engine,
     directory: Path,
     provider: scale_budget.Provider,
 ) -> int:
-    environ = os.environ | {  # noqa: TID251 - passed on
-        "BANDIT_LOG_ENGINE": "postgres",
-        "BANDIT_LOG_DSN_ENV": "SCALE_DSN",
-        "SCALE_DSN": server.dsn,
-        "BANDIT_POLICY_NAME": args.policy,
-    }
+    environ = os.environ | engine.environ | {"BANDIT_POLICY_NAME": args.policy}  # noqa: TID251 - passed on
     environ |= provider.settings(args.paid)
     replicas = [Replica(directory / f"replica-{i + 1}", args.models, environ)
                 for i in range(args.replicas)]  # fmt: skip
@@ -271,7 +266,7 @@ async def _served(
             done: Counter[str] = Counter()
             if args.kills:
                 chance = random.Random(args.seed)  # noqa: S311 - no secret
-                done = await _faults(replicas, server, args.kills, stop, chance)
+                done = await _faults(replicas, engine, args.kills, stop, chance)
             else:
                 await stop.wait()
             traffic.stopped = True
@@ -339,15 +334,16 @@ def main() -> int:
     )
     parser.add_argument("--policy", default="nested")
     parser.add_argument("--models", type=Path, default=Path("var/models"))
+    parser.add_argument("--engine", choices=engines.NAMES, default="postgres")
     args = parser.parse_args()
-    if postgres.programs() is None:
-        print(postgres.INSTALL, file=sys.stderr)
+    if install := engines.missing(args.engine):
+        print(install, file=sys.stderr)
         return 2
     with (
-        postgres.running() as server,
+        engines.running(args.engine) as engine,
         tempfile.TemporaryDirectory(prefix="bandit-scale-") as directory,
     ):
-        return asyncio.run(_run(args, server, Path(directory)))
+        return asyncio.run(_run(args, engine, Path(directory)))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,14 @@ _log = logging.getLogger("bandit.app")
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
     """The event log in its directory, which is made if it is not there.
 
-    to_read: nothing is to be appended, so that a log of an old format stays one.
+    to_read: nothing is to be appended, so that a log of an old format stays one, and one that is
+    not there is not made. Raises store.Absent.
     """
     directory = Path(settings.data_dir)
+    if to_read:
+        return store.open_to_read(directory / settings.log.path)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return (store.open_to_read if to_read else store.open_log)(directory / settings.log.path)
+    return store.open_log(directory / settings.log.path)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:
@@ -315,6 +318,7 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
+    await router.measuring.change(settings.metrics)
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:

@@ -27,7 +27,7 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Corrupt, EventLog, Offset, SharedLog, StoreError, first_of
+from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.replica")
@@ -38,21 +38,32 @@ def open_shared(settings: Settings) -> SharedLog | None:
     chosen = settings.log
     if chosen.engine == "sqlite":
         return None
+    bounds = {
+        "timeout_s": chosen.timeout_s,
+        "alive_s": chosen.replica_ttl_s,
+        "lost_after_s": chosen.lost_after_s,
+    }
+    # the adapter's drivers are imported here, where they are asked for, to say that one is missing
     try:
-        import asyncpg  # noqa: F401 - the adapter's; said here, where it is asked for
+        if chosen.engine == "jetstream":
+            import nats  # noqa: F401
+
+            from store.jetstream import JetStreamLog
+
+            return JetStreamLog(
+                settings.dsn, chosen.name, insecure_single=chosen.insecure_single, **bounds
+            )
+        import asyncpg  # noqa: F401
     except ImportError as error:
+        driver = {"jetstream": "nats-py", "postgres": "asyncpg"}[chosen.engine]
         raise BadSettings(
-            [f'log.engine: "postgres" needs asyncpg: {install("postgres")} ({error})']
+            [f'log.engine: "{chosen.engine}" needs {driver}: {install(chosen.engine)} ({error})']
         ) from None
+    except Unfit as error:
+        raise BadSettings([f"log.dsn_env, log.dsn_file: {error}"]) from None
     from store.postgres import PostgresLog
 
-    return PostgresLog(
-        settings.dsn,
-        chosen.name,
-        timeout_s=chosen.timeout_s,
-        alive_s=chosen.replica_ttl_s,
-        lost_after_s=chosen.lost_after_s,
-    )
+    return PostgresLog(settings.dsn, chosen.name, **bounds)
 
 
 async def open_link(

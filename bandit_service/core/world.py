@@ -25,9 +25,11 @@ from bandit_service.core.feature import Taker, takers
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.learners import Learners
+from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions
 from bandit_service.core.spend import Spend
 from policies import ArmId, Policy
 
@@ -56,6 +58,8 @@ class World:
     routes: Routes = field(default_factory=Routes, metadata=codec.IF_ANY)
     leases: BudgetLeases = field(default_factory=BudgetLeases, metadata=codec.IF_ANY)
     building: PolicyBuilding = field(default_factory=PolicyBuilding, metadata=codec.IF_ANY)
+    named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
+    sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

@@ -7,6 +7,7 @@ them up, decision by decision. So the memory that is taken does not grow with th
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _COLUMNS = (
     "settled",
     "corrected",
     "expired",
+    "weighed",
+    "metrics",
 )
 _VALUES = ("quality", "cost_usd", "latency_s", "reward")
 
@@ -35,7 +38,8 @@ class Outcome:
     """What came back for one decision, after every correction.
 
     reward: the one that was learned: of the client, or the default at expiry (`settled` is False
-    then); reward_ts: when. expired: the service gave the decision up before or after its reward.
+    then); reward_ts: when. weighed: the quality is what named metrics came to. metrics: the
+    user's own. expired: the service gave the decision up before or after its reward.
     """
 
     quality: float | None = None
@@ -46,6 +50,8 @@ class Outcome:
     settled: bool = False
     corrected: bool = False
     expired: bool = False
+    weighed: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Outcomes:
@@ -65,7 +71,11 @@ class Outcomes:
     def of(self, id: str) -> Outcome | None:
         """What came back for a decision."""
         row = self._db.execute(self._find, (id,)).fetchone()
-        return None if row is None else Outcome(*row[:5], *map(bool, row[5:]))
+        if row is None:
+            return None
+        found = Outcome(*row[:5], *map(bool, row[5:-1]))
+        found.metrics = json.loads(row[-1])
+        return found
 
     def rewarded(self, event: ev.Rewarded) -> None:
         """Add what one event says; a correction's values take the place of earlier ones."""
@@ -73,15 +83,19 @@ class Outcomes:
         if event.revoked:
             for name in {*event.revoked, "reward", "reward_ts"} & set(_COLUMNS):
                 setattr(outcome, name, None)
-            outcome.corrected, outcome.settled = True, False
+            for name in event.revoked:
+                outcome.metrics.pop(name, None)
+            outcome.corrected, outcome.settled, outcome.weighed = True, False, False
             self._keep(event.decision_id, outcome)
             return
         for name in _VALUES:
             if (value := getattr(event, name)) is not None:
                 setattr(outcome, name, value)
+        outcome.metrics |= event.metrics
         outcome.corrected = outcome.corrected or event.correction
         if event.reward is not None:
             outcome.settled, outcome.reward_ts = True, event.ts
+            outcome.weighed = event.weighed
         self._keep(event.decision_id, outcome)
 
     def expired(self, event: ev.DecisionsExpired) -> None:
@@ -102,7 +116,8 @@ class Outcomes:
         self._db.close()
 
     def _keep(self, id: str, outcome: Outcome) -> None:
-        self._db.execute(self._put, (id, *(getattr(outcome, name) for name in _COLUMNS)))
+        *values, metrics = (getattr(outcome, name) for name in _COLUMNS)
+        self._db.execute(self._put, (id, *values, json.dumps(metrics)))
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
@@ -33,8 +34,7 @@ class Account(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CallerAccount:
+class CallerAccount(msgspec.Struct, frozen=True):
     """The budgets of the service, a tenant and a key.
 
     id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
@@ -86,4 +86,4 @@ class CallerAccount:
 
     async def book_apart(self, usd: float) -> bool:
         """An event `spent` of no decision."""
-        return await replace(self, decision_id="").book(usd)
+        return await msgspec.structs.replace(self, decision_id="").book(usd)

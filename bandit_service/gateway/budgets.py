@@ -36,13 +36,21 @@ class _Reserved:
     accounts: list[str]
 
 
+@dataclass(slots=True)
+class _Held:
+    """What an account has reserved, and by how many requests."""
+
+    usd: float = 0.0
+    requests: int = 0
+
+
 @dataclass
 class Budgets:
-    """All limits, and what is reserved under them."""
+    """All limits, and what is reserved under them. An account is known while it reserves."""
 
     specs: tuple[BudgetSpec, ...] = ()
     _reserved: dict[str, _Reserved] = field(default_factory=dict)
-    _held: dict[str, float] = field(default_factory=dict)
+    _held: dict[str, _Held] = field(default_factory=dict)
 
     def fitting(
         self, spend: Spend, max_usd: Mapping[str, float], tenant: str, key: str, now: float
@@ -78,7 +86,7 @@ class Budgets:
         left, binding, holds, others_have = float("inf"), None, 0.0, 0.0
         self._look()
         for spec, account in self._of(tenant, key):
-            held, others = self._held.get(account, 0.0), self._others(account, spec.per, now)
+            held, others = self._held_usd(account), self._others(account, spec.per, now)
             free = spec.usd - spend.spent(spec.per, now, account) - held - others
             if free < left:
                 left, binding, holds, others_have = free, spec, held, others
@@ -113,16 +121,22 @@ class Budgets:
         accounts = accounts_of(tenant, key)
         self._reserved[decision_id] = _Reserved(usd, accounts)
         for account in accounts:
-            self._held[account] = self._held.get(account, 0.0) + usd
+            held = self._held.setdefault(account, _Held())
+            held.usd, held.requests = held.usd + usd, held.requests + 1
 
     def settle(self, decision_id: str) -> None:
         """Let go of what was held: its cost is in the fold, or will never come."""
-        held = self._reserved.pop(decision_id, None)
-        for account in held.accounts if held is not None else ():
-            assert held is not None
-            self._held[account] = max(0.0, self._held[account] - held.usd)
-        if not self._reserved:
-            self._held.clear()  # what rounding has left
+        reserved = self._reserved.pop(decision_id, None)
+        for account in reserved.accounts if reserved is not None else ():
+            assert reserved is not None
+            held = self._held[account]
+            held.usd, held.requests = max(0.0, held.usd - reserved.usd), held.requests - 1
+            if not held.requests:  # and what rounding has left
+                del self._held[account]
+
+    def _held_usd(self, account: str) -> float:
+        held = self._held.get(account)
+        return 0.0 if held is None else held.usd
 
     def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
         """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
@@ -156,7 +170,7 @@ class Budgets:
                             "per": spec.per,
                             "usd": spec.usd,
                             "spent_usd": seen.get(account, 0.0),
-                            "held_usd": self._held.get(account, 0.0),
+                            "held_usd": self._held_usd(account),
                             "leased_usd": self._others(account, spec.per, now),
                             "ends_in_s": ends(spec.per, now) - now,
                             "shadow_price": _price(spec, seen.get(account, 0.0), now),

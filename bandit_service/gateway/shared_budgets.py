@@ -84,7 +84,7 @@ class SharedBudgets(Budgets):
 
     def _held_of(self, account: str) -> float:
         self._look()
-        return self._held.get(account, 0.0)
+        return self._held_usd(account)
 
     def _limits(self, account: str) -> dict[str, float]:
         """The least limit of each period that an account has."""

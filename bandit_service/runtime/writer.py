@@ -38,8 +38,9 @@ from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
 
 _log = logging.getLogger("bandit.writer")
-_TURNS = 4
-"""Turns of the loop that the patient wait for company, at most; the second one where none comes."""
+_TURNS, _ALONE = 16, 2
+"""Turns of the loop that the patient wait for company, at most; so many of them in a row without
+any end it, since what has come from a socket takes two turns to become a command."""
 _late = attrgetter("late")
 
 
@@ -75,6 +76,7 @@ class Writer:
         self.before_outcome: Callable[[str], None] = lambda _: None
         self._ids = clock.Ids(world.ts)
         self._commands: list[Command] = []
+        self._patient = False
         self._committing: Kept | None = None
 
     def start(self) -> None:
@@ -213,6 +215,10 @@ class Writer:
         self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
+    def submit_late(self, prepare: Prepare, done: Done, *, key: str) -> None:
+        """`submit` of what is late and waits for no disk; `done` is told."""
+        self._submit(Command(done, False, key, late=True, prepare=prepare), patient=True)
+
     def submit_among(
         self,
         among: Among[Q],
@@ -224,19 +230,25 @@ class Writer:
     ) -> None:
         """`submit` of what is prepared together with others of this turn; `done` is told.
 
-        patient: and with others of the next ones, if nothing else is submitted.
+        patient: and with others of the next ones, as long as nothing is submitted that is not.
         """
         self._submit(Command(done, durable, among=among, asked=asked), patient)
 
     def _submit(self, command: Command, patient: bool) -> None:
         if not self._commands:
-            asyncio.get_running_loop().call_soon(self._gather, _TURNS if patient else 0, 0)
+            self._patient = True
+            asyncio.get_running_loop().call_soon(self._gather, _TURNS, 0, _ALONE)
+        self._patient = self._patient and patient
         self._commands.append(command)
 
-    def _gather(self, turns: int, before: int) -> None:
-        """Flush, or wait a turn for more of them as long as more come, so many times at most."""
-        if turns and len(self._commands) > before:
-            asyncio.get_running_loop().call_soon(self._gather, turns - 1, len(self._commands))
+    def _gather(self, turns: int, before: int, alone: int) -> None:
+        """Flush, or wait a turn for more of them while all are patient, so many times at most, and
+        `alone` of these in a row without any.
+        """
+        there = len(self._commands)
+        alone = alone - 1 if there == before else _ALONE
+        if self._patient and turns and alone:
+            asyncio.get_running_loop().call_soon(self._gather, turns - 1, there, alone)
         else:
             self._flush()
 

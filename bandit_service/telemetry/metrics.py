@@ -201,6 +201,16 @@ class Metrics:
         self.comparisons = make.counters(
             "bandit_comparisons_total", "Comparisons by outcome.", ("outcome",)
         )
+        self.metric_mean = make.gauges(
+            "bandit_metric_mean",
+            "Mean of a named metric's values on an arm, of all that the log tells.",
+            ("metric", "arm"),
+        )
+        self.metric_values = make.gauges(
+            "bandit_metric_values",
+            "Values of a named metric on an arm that the mean is of; a session counts as one.",
+            ("metric", "arm"),
+        )
         self.reward_delay = make.histogram(
             "bandit_reward_delay_seconds", "Time from a decision to its reward.", DELAY_BUCKETS
         )

@@ -28,10 +28,13 @@ from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
+from bandit_service.core.metric_spec import NamedMetric
+from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
 from bandit_service.core.world import TAKERS, World, new_world
 from bandit_service.statistics.calibration import Calibration
@@ -96,6 +99,7 @@ def _others() -> dict[str, Any]:
                 }.items()
             ),
             OrderedDict(k="h"),
+            {"key": "d"},
         ),
         "erasures": Erasures({"owner": None}),
         "conversations": Conversations(
@@ -116,6 +120,16 @@ def _others() -> dict[str, Any]:
         "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
         "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
+        "named": NamedMetrics(
+            {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
+        ),
+        "sessions": Sessions(
+            {"g": ["d"]},
+            {"g": Told({"quality": 1.0}, 1)},
+            {"d": "owner"},
+            ["csat"],
+            {"csat": {ArmId("a"): Tally(1.0, 2.0)}},
+        ),
         "drift": Drift({QUERIES: Track(1)}, {QUERIES: Allowance(0.1, 2)}, [alarm]),
     }
 
@@ -146,7 +160,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"building", "leases", "routes"} == IF_ANY, (
+    assert {"building", "leases", "routes", "named", "sessions"} == IF_ANY, (
         "of which a world that has none is written as it was before"
     )
 

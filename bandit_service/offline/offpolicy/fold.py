@@ -30,6 +30,8 @@ from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
+BOUNDS = {"reward": (-1.0, 1.0), "quality": (0.0, 1.0)}
+"""Of the metrics that have a range by themselves."""
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
 LEFT_OUT = {
     exclusions.ROUTED: "of another route",
@@ -65,7 +67,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     of these.
     since, until: of decisions, UTC seconds.
     frozen: the candidates stop learning where the window begins (`frozen_at`: or at this event).
-    metric: what is estimated. most: the newest decisions that are kept. explore: the floor that
+    metric: what is estimated: of METRICS, or a metric of the user's own. most: the newest
+    decisions that are kept. explore: the floor that
     every candidate gets. capacity, per_item: of the history.
     """
 
@@ -129,8 +132,8 @@ class Sample:
 class LogEvaluation:
     """A log on its way past the candidates; `take` every event in order, then ask for `sample`.
 
-    known: the propensities of all arms are logged, not only of the drawn one. routes: of the
-    decisions so far, "" for the default one.
+    known: the propensities of all arms are logged, not only of the drawn one. measured: the metrics
+    of the user's own that came. routes: of the decisions so far, "" for the default one.
     """
 
     asked: Asked
@@ -139,6 +142,7 @@ class LogEvaluation:
     decisions: int = 0
     fallbacks: int = 0
     failed: list[int] = field(default_factory=list)
+    measured: set[str] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
     routes: set[str] = field(default_factory=set)
     _learners: list[Learner] = field(default_factory=list)
@@ -166,6 +170,7 @@ class LogEvaluation:
             case ev.Decided():
                 self._decided(world, event)
             case ev.Rewarded() if event.decision_id in self._rows:
+                self.measured.update(event.metrics)
                 self._valued(self._rows[event.decision_id], event)
             case ev.Redirected() if self._rows.pop(event.decision_id, None) is not None:
                 self.left_out[exclusions.REDIRECTED] += 1
@@ -232,7 +237,8 @@ class LogEvaluation:
         self._thawed = False
 
     def _valued(self, row: _Row, event: ev.Rewarded) -> None:
-        value = getattr(event, self.asked.metric)
+        metric = self.asked.metric
+        value = getattr(event, metric) if metric in METRICS else event.metrics.get(metric)
         if event.revoked and self.asked.metric in (*event.revoked, "reward"):
             row.value, row.by_default = None, False
         elif value is not None:
@@ -249,6 +255,17 @@ class LogEvaluation:
         for id in [id for id, row in self._rows.items() if row.owner == owner]:
             del self._rows[id]
             self.left_out[FORGOTTEN] += 1
+
+    def bounds(self) -> tuple[float, float] | None:
+        """The range of the metric, where it has one; of a named one, as it is told last, where all
+        values lie in it.
+        """
+        spec = self.world.named.specs.get(self.asked.metric)
+        if spec is None or self.asked.metric in METRICS:
+            return BOUNDS.get(self.asked.metric)
+        values = [row.value for row in self._rows.values() if row.value is not None]
+        within = all(spec.low <= value <= spec.high for value in values)
+        return (spec.low, spec.high) if within else None
 
     @property
     def kept(self) -> int:
