@@ -209,11 +209,12 @@ async def running_router(
         maintenance = Maintenance(
             writer, snapshots, settings, telemetry, recovered.policy, recovered.after
         )
+        # before anything is applied, which may be what it is asked of
+        turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
-        turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         try:
             await writer.caught_up()
             if turn is not None:

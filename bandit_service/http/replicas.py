@@ -30,6 +30,7 @@ async def replicas(request: web.Request) -> web.Response:
                     digest=each.mark.digest,
                     differs=writer.differs(each),
                     folds_by=each.key,
+                    reads=each.reads,
                 )
                 for each in rows
             ],

@@ -181,9 +181,11 @@ class Experiments:
             _check_winner(spec, winner)
             kept = winner or best_of(spec, trial)
             wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
-            if wanted != self._maintenance.serving and self._maintenance.wanted is not None:
-                name = self._maintenance.wanted.name
-                raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
+            if wanted != self._maintenance.serving:
+                self._writer.check_read_by_all(ev.PolicyAnnounced)
+                if self._maintenance.wanted is not None:
+                    name = self._maintenance.wanted.name
+                    raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
             may = ("running", "paused", "starting")
             return self._moved(id, "stopped", may, by, why, winner=kept)
 

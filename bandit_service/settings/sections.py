@@ -300,8 +300,8 @@ class LogSettings:
     )
     lost_after_s: float = setting(
         600.0,
-        "how long decisions of a killed replica may still arrive; an unknown id gets 503 instead "
-        "of 404 meanwhile",
+        "how long decisions of a killed replica may still arrive: an unknown id gets 503 instead of "
+        "404 meanwhile, and its part of a budget stays reserved",
         low=1,
     )
     replica_ttl_s: float = setting(

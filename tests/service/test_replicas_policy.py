@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from bandit_service.core.world import World
+from bandit_service.runtime.shared.writer import SharedWriter
 from loadtest.postgres import Postgres
+from store import Replica
 from tests.service.provider import until
 from tests.service.running import Client, a_vector, opened
 from tests.service.test_replicas import patiently, replicas, same, shared
@@ -94,3 +98,25 @@ async def test_what_cannot_be_folded_changes_nothing(
         await one.decide()
         await asyncio.wait_for(same([world for _, world in found]), 30)
         assert not any(world.building for _, world in found)
+
+
+async def test_a_replica_that_has_not_got_it_goes_no_further_until_it_has(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with replicas(2, tmp_path, models, postgres) as found:
+        clients, worlds = [one for one, _ in found], [world for _, world in found]
+        await _lived(clients, 0, 8)
+
+        async def nobody(_: SharedWriter) -> list[Replica]:
+            return []
+
+        # so that the keeper switches as soon as it is announced
+        monkeypatch.setattr(SharedWriter, "replicas", nobody)
+        status, told = await clients[0].call("PUT", "/v1/policy", {"name": "eagle"})
+        assert status == 202, told
+        await _serve(worlds, "eagle")
+        await _lived(clients, 8, 12)
+        await same(worlds)
+        assert {world.learners.serving_key for world in worlds} == {worlds[0].policy.key}
+        for client in clients:
+            assert (await client.get("/readyz"))[1]["status"] == "ready"

@@ -48,6 +48,7 @@ class ReplicaRow(msgspec.Struct, kw_only=True, frozen=True):
         doc("Whether that is another one than the digest here; null: not known here.", False),
     ]
     folds_by: Annotated[str, doc("Its policy and history settings, hashed.", "5b2c9d-20000-32-12")]
+    reads: Annotated[int, doc("The newest format of events that it reads.", 2)]
 
 
 class Replicas(msgspec.Struct, kw_only=True, frozen=True):

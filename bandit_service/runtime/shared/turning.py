@@ -50,6 +50,7 @@ class PolicyTurn:
         self._beside: _Beside | None = None
         self._key = ""
         self._folding: Kept | None = None
+        self._ending: set[asyncio.Future[None]] = set()
         self._looking: Kept | None = None
         writer.turn = self
         maintenance.announce = self._announce
@@ -64,10 +65,10 @@ class PolicyTurn:
 
     async def close(self) -> None:
         """Stop; the next start folds anew."""
-        for task in (self._looking, self._folding):
-            if task is not None:
-                await task.end()
         self._drop()
+        if self._looking is not None:
+            await self._looking.end()
+        await asyncio.gather(*self._ending)
 
     # --- asked by whoever applies ---------------------------------------------------------
 
@@ -133,6 +134,11 @@ class PolicyTurn:
 
     def _drop(self) -> None:
         """Nothing is built any more."""
+        if self._folding is not None:
+            ending = asyncio.ensure_future(self._folding.end())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            self._folding = None
         if self._beside is not None:
             self._beside.until_switched.close()
         self._beside, self._key = None, ""
@@ -150,7 +156,6 @@ class PolicyTurn:
                 self._folding = None
                 return
             why = self._writer.tasks.failing.get("policy", "")
-        self._folding = None
         if self._key == key:
             await self._give_up(key, why)
 

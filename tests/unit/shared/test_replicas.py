@@ -431,10 +431,10 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
 async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await other.decide()
-    await same(one, other)
     async with asyncio.timeout(5):
-        while not one.writer.keeps:
+        while not (one.writer.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
+    await same(one, other)
     one.shared.engine.unsure[other.name] = False  # so that the other appends after the keeper
     coming = asyncio.ensure_future(other.reward(id))
     await asyncio.sleep(0)
