@@ -798,6 +798,10 @@ _FORMATS: dict[type[Event], int] = {
     PolicyAnnounced: 2,
     PolicyBuilt: 2,
     PolicyGivenUp: 2,
+    MetricsChanged: 2,
+    MetricsWeighed: 2,
+    SessionRewarded: 2,
+    SessionCredited: 2,
 }
 
 
