@@ -278,3 +278,41 @@ def test_a_world_without_named_metrics_is_written_as_before() -> None:
     assert b"named" not in codec.dump(world)
     named(world, RESOLVED)
     assert b"named" in codec.dump(world)
+
+
+RETRIED = NamedMetric(name="implicit_retry", kind="boolean", lower_is_better=True, weight=0.25)
+
+
+def test_an_implicit_signal_alone_pulls_what_was_expected_by_its_weight() -> None:
+    world = a_world(serving="nested")
+    named(world, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    assert one.expected_quality is not None
+    expected = one.expected_quality / 1.25
+    pending = world.pending.decisions[one.id]
+    assert pending.signals["quality"] == pytest.approx(expected)
+    told(world, one.id, quality=0.9)
+    assert (pending.signals["quality"], pending.weighed) == (0.9, False)
+
+
+def test_an_implicit_signal_is_weighed_with_what_was_said() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    told(world, one.id, metrics={"resolved": 1.0})
+    assert world.pending.decisions[one.id].signals["quality"] == pytest.approx(3.0 / 3.25)
+
+
+def test_a_judges_grade_stands_before_an_implicit_signal() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, quality=0.4, provisional=True)
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    pending = world.pending.decisions[one.id]
+    assert (pending.signals["quality"], pending.provisional) == (0.4, True)
+    assert reweighed(world) == 0
+    told(world, one.id, metrics={"resolved": 1.0})
+    assert pending.signals["quality"] == pytest.approx(3.0 / 3.25)
