@@ -19,6 +19,7 @@ from bandit_service import settings
 from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
 from bandit_service.core import events as ev
+from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same on a table like the Open Bandit Dataset's, CSV or Parquet",
     )
     add("--experiment", default="", metavar="ID", help="only decisions of this experiment's units")
+    options.route(log, "evaluate the policy of this route on its decisions", AUTO)
     options.tags(log, "only decisions with this tag")
     add("--since", type=_moment, metavar="TIME", help="only decisions from this time on, ISO 8601")
     add("--until", type=_moment, metavar="TIME", help="only decisions before this time")
@@ -184,6 +186,9 @@ def evaluated(
     along = LogEvaluation(asked, world, known)
     for event in _told(source, after):
         along.take(event)
+    if asked.route and asked.route not in along.routes:
+        there_are = ", ".join(sorted(each or AUTO for each in along.routes)) or "none"
+        raise Usage(f"--route: no decision is of the route {asked.route!r}; there are {there_are}")
     _check_metric(asked.metric, along.measured)
     bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
     how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
@@ -223,6 +228,7 @@ def _asked(
     half = source.first + (source.last - source.first) // 2
     return Asked(
         candidates=candidates,
+        route="" if args.route == AUTO else args.route,
         experiment=args.experiment,
         tags=tuple(args.tag),
         since=args.since,

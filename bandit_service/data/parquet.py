@@ -52,6 +52,7 @@ DECISIONS = _schema(
         "corrected": _FLAG,
         "expired": _FLAG,
         "tags": pa.list_(_TEXT),
+        "route": _TEXT,
         "weighed": _FLAG,
         "metrics": pa.map_(_TEXT, _REAL),
     },

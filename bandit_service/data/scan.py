@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from bandit_service.core import events as ev
+from bandit_service.core.routes import AUTO
 from bandit_service.data.log_source import Source
 
 Progress = Callable[[int], None]
@@ -128,7 +129,7 @@ class Counts:
     forgotten: int = 0
     unrewarded: int = 0
     elsewhere: int = 0
-    untagged: int = 0
+    unwanted: int = 0
 
     def wrote(self, what: str) -> None:
         """Count one line or row."""
@@ -143,7 +144,7 @@ class Counts:
                 ("erased", self.erased),
                 ("of units that are to be erased", self.forgotten),
                 ("unrewarded decisions", self.unrewarded),
-                ("decisions without the tags", self.untagged),
+                ("decisions of another route or without the tags", self.unwanted),
                 ("outcomes of decisions that are not in this export", self.elsewhere),
             )
             if count
@@ -154,8 +155,8 @@ class Counts:
 class Scan:
     """A source read once, to be read again by `events`. Close it, or use it in `with`.
 
-    joined: whether outcomes are kept, by decision. tags: only decisions that have all of these,
-    with what came of them.
+    joined: whether outcomes are kept, by decision. tags, route: only decisions that have all of
+    these, and of this route (None for all, "auto" for the default one), with what came of them.
     """
 
     def __init__(
@@ -166,9 +167,12 @@ class Scan:
         joined: bool,
         progress: Progress | None = None,
         tags: Iterable[str] = (),
+        route: str | None = None,
     ) -> None:
         self.after = after
         self._tags = frozenset(tags)
+        self._route = "" if route == AUTO else route
+        self._all = not self._tags and route is None
         self.counts = Counts()
         self._outcomes = Outcomes()
         self.dim = 0
@@ -201,15 +205,15 @@ class Scan:
     def events(self) -> Iterator[tuple[int, ev.AnyEvent]]:
         """Every event that may be shown, in order, and those of arms from the beginning on."""
         hidden: set[str] = set()
-        tagged: set[str] = set()
+        wanted: set[str] = set()
         for offset, event in self._source.events(self._from):
             self._progress(1)
             if event is None:
                 self.counts.erased += offset > self.after
             elif self._is_hidden(offset, event, hidden):
                 self.counts.forgotten += offset > self.after
-            elif self._tags and not self._is_tagged(event, tagged):
-                self.counts.untagged += offset > self.after and isinstance(event, ev.Decided)
+            elif not self._all and not self._is_wanted(event, wanted):
+                self.counts.unwanted += offset > self.after and isinstance(event, ev.Decided)
             elif offset > self.after or isinstance(event, ev.ArmAdded | ev.ArmUpdated):
                 yield offset, event
 
@@ -247,19 +251,19 @@ class Scan:
             hidden.add(event.id)
         return True
 
-    def _is_tagged(self, event: ev.AnyEvent, tagged: set[str]) -> bool:
-        """Whether it is a decision with the tags, comes of one, or is about no decision."""
+    def _is_wanted(self, event: ev.AnyEvent, wanted: set[str]) -> bool:
+        """Whether it is a decision that is asked for, comes of one, or is about no decision."""
         match event:
             case ev.Decided():
-                if self._tags <= set(event.tags):
-                    tagged.add(event.id)
-                return event.id in tagged
+                if self._route in (None, event.route) and self._tags <= set(event.tags):
+                    wanted.add(event.id)
+                return event.id in wanted
             case ev.DecisionsExpired():
-                ours = not tagged.isdisjoint(event.ids)
-                tagged.difference_update(event.ids)  # nothing comes of them any more
+                ours = not wanted.isdisjoint(event.ids)
+                wanted.difference_update(event.ids)  # nothing comes of them any more
                 return ours
             case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Spent():
-                return event.decision_id in tagged
+                return event.decision_id in wanted
             case _:
                 return True
 

@@ -23,9 +23,10 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.pool import Pool
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
-from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
+from bandit_service.gateway.request import ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import vendor_of

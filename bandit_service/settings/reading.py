@@ -22,7 +22,7 @@ from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.pool import pool_mistakes
-from bandit_service.settings.routes import route_mistakes, routes_of
+from bandit_service.settings.routes import route_mistakes, routes_of, unknown_routes
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -205,6 +205,7 @@ def _check_references(
             mistakes.append(f"arms[{place[arm.id]}].{error}")
     mistakes += pool_mistakes(found["arms"], found["judges"])
     mistakes += route_mistakes(found["routes"], found["arms"])
+    mistakes += unknown_routes(found["routes"], found["judges"])
     keys += [key.id for key in found["keys"]]
     for i, item in enumerate(_tables(given["budgets"])):
         id = item.get("id", "*")

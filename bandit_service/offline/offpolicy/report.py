@@ -112,6 +112,8 @@ def report(along: LogEvaluation, how: How) -> dict[str, Any]:
     }
     if asked.tags:
         body["tags"] = list(asked.tags)
+    if asked.route:
+        body["route"] = asked.route
     looks = ope.explored(sample.least, sample.offered)
     body["exploration"] = {
         "share": looks.share,
@@ -211,6 +213,8 @@ def shown(found: dict[str, Any]) -> str:
         f"{log['used']} of {log['decisions']} decisions, of {log['units']} units, by "
         f"{found['metric']}; the policies learn: {found['learning']}"
     ]
+    if found.get("route"):
+        lines.append(f"  only decisions of the route {found['route']}")
     if found.get("tags"):
         lines.append(f"  only decisions with the tags {', '.join(found['tags'])}")
     lines += [f"  left out: {count} {why}" for why, count in log["left_out"].items()]
