@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
@@ -316,3 +319,49 @@ def test_a_judges_grade_stands_before_an_implicit_signal() -> None:
     assert reweighed(world) == 0
     told(world, one.id, metrics={"resolved": 1.0})
     assert pending.signals["quality"] == pytest.approx(3.0 / 3.25)
+
+
+_VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "resolved": st.sampled_from([0.0, 1.0]),
+        "stars": st.integers(4, 20).map(lambda quarter: quarter / 4),
+        "edits": st.integers(0, 10).map(float),
+    },
+)
+
+
+@given(
+    st.lists(st.tuples(_VALUES, st.booleans(), st.booleans()), min_size=1, max_size=12),
+    st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=1, max_size=4),
+)
+def test_whatever_the_weights_were_between_the_same_ones_teach_the_same(
+    reports: list[tuple[dict[str, float], bool, bool]], between: list[tuple[int, int, int]]
+) -> None:
+    """With costs before and after the reward; and sent once more, nothing changes."""
+    world = a_world("a", "b", serving="nested")
+    named(world, RESOLVED, STARS, EDITS)
+    for axis, (metrics, before, after) in enumerate(reports):
+        id = decided(world, asked(axis=axis)).id
+        if before:
+            told(world, id, cost_usd=0.0005 * axis)
+        if metrics:
+            told(world, id, metrics=metrics)
+        if after and not before:
+            told(world, id, cost_usd=0.002, latency_s=0.5)
+        resent = world.digest()
+        if metrics:
+            assert told(world, id, metrics=metrics) is None
+        assert world.digest() == resent
+    assert reweighed(world) == 0
+    learned, pending = codec.dump(world.learners["nested"].state), codec.dump(world.pending)
+    tallies = codec.dump(world.named.tallies)
+    for weights in between:
+        specs = zip((RESOLVED, STARS, EDITS), weights, strict=True)
+        named(world, *(msgspec.structs.replace(one, weight=float(w)) for one, w in specs))
+        reweighed(world)
+    named(world, RESOLVED, STARS, EDITS)
+    reweighed(world)
+    assert codec.dump(world.learners["nested"].state) == learned
+    assert codec.dump(world.pending) == pending
+    assert codec.dump(world.named.tallies) == tallies
