@@ -297,6 +297,7 @@ MONEY = Page("What does it cost, and what does it save?", (
         Panel("Spent, reserved, left, limit", "currencyUSD", (
             ("max by (budget) (bandit_budget_spent_usd)", "{{budget}} spent"),
             ("max by (budget) (bandit_budget_held_usd)", "{{budget}} reserved"),
+            ("max by (budget) (bandit_budget_leased_usd)", "{{budget}} with other replicas"),
             ("min by (budget) (bandit_budget_left_usd)", "{{budget}} left"),
             ("max by (budget) (bandit_budget_limit_usd)", "{{budget}} limit")), low=0),
         Panel("Used, and where the spend is heading", "percentunit", (
@@ -394,7 +395,10 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("Replicas", "short", (
             ("sum(bandit_log_up)", "reach the log"),
             ("sum(bandit_keeper)", "keeper"),
+            ("sum(bandit_replica_barred)", "run and may not take part"),
             ("max by (instance) (bandit_replica_epoch)", "joined {{instance}}")), low=0),
+        _one("Share of a core that applying events takes", "percentunit",
+             "max by (instance) (bandit_fold_busy_ratio)", "{{instance}}", low=0, alarm=0.5),
         Panel("What waits", "short", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),

@@ -278,6 +278,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     variant: The unit's variant of it, or empty.
     signals: The signals reported so far.
     reward: Its reward; null while there is none.
+    baseline_usd: What `baseline` of the list is expected to cost for this query, USD.
     """
 
     decision_id: str
@@ -292,6 +293,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     variant: str
     signals: dict[str, float]
     reward: float | None
+    baseline_usd: float | None = None
 
 
 class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
@@ -299,7 +301,9 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
 
     decisions: At most `limit`; fewer says nothing of the rest.
     next: Send it as `before` for those that are older; null: there are none.
+    baseline: The arm that savings are counted against; empty without one.
     """
 
     decisions: list[DecisionRow]
     next: str | None
+    baseline: str = ""

@@ -278,6 +278,34 @@ class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
     source: str = "config"
 
 
+class PolicyAnnounced(Event, frozen=True, kw_only=True, tag="policy_announced"):
+    """A policy is to decide soon, on a log that several replicas share: each folds the past for it.
+
+    Fields as of `policy_changed`, which follows when all have it.
+    """
+
+    policy: str
+    key: str
+    parameters: bytes
+    source: str = "api"
+
+
+class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
+    """A replica has folded the past for the policy that was announced. epoch: its joining."""
+
+    key: str
+    replica: int
+    epoch: int
+
+
+class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
+    """A replica could not fold the past for it, so that the one of before goes on."""
+
+    key: str
+    replica: int
+    why: str
+
+
 class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From here on a policy learns beside the serving one, and decides where a query names it.
 
@@ -571,6 +599,33 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     caller: str = ""
 
 
+class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):
+    """What a replica may spend of an account in one window, where several share a log.
+
+    It takes the place of what the replica had before: what it spent until here is booked, and is no
+    part of it. replica: its slot. per, window: of `core.spend`. usd: what its calls under way may
+    cost at most, and what it may begin more calls with.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
+    usd: float
+
+
+class BudgetReturned(Event, frozen=True, kw_only=True, tag="budget_returned"):
+    """A replica may spend nothing more of an account in this window: it gave back what it had.
+
+    So does the keeper for one that was closed long ago.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
+
+
 class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     """Another model answered than the arm's: what comes of the decision says nothing of that arm.
 
@@ -704,6 +759,9 @@ AnyEvent: TypeAlias = (
     | ArmUpdated
     | ArmRetired
     | PolicyChanged
+    | PolicyAnnounced
+    | PolicyBuilt
+    | PolicyGivenUp
     | PolicyJoined
     | PolicyLeft
     | RouteChanged
@@ -716,6 +774,8 @@ AnyEvent: TypeAlias = (
     | Compared
     | DecisionsExpired
     | Spent
+    | BudgetLeased
+    | BudgetReturned
     | Redirected
     | ExperimentChanged
     | ExperimentDeleted
@@ -728,6 +788,22 @@ AnyEvent: TypeAlias = (
     | Forgotten
     | Erased
 )
+
+READS = 2
+"""The newest format that this version reads; 1 is that of all kinds but these."""
+_FORMATS: dict[type[Event], int] = {
+    BudgetLeased: 2,
+    BudgetReturned: 2,
+    PolicyAnnounced: 2,
+    PolicyBuilt: 2,
+    PolicyGivenUp: 2,
+}
+
+
+def format_of(kind: type[Event]) -> int:
+    """What a replica must read, at least, to read events of this kind."""
+    return _FORMATS.get(kind, 1)
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyEvent)
@@ -751,7 +827,12 @@ def decode(body: bytes) -> AnyEvent:
 
 def kind(event: AnyEvent) -> str:
     """The tag under which the event is stored."""
-    return str(event.__struct_config__.tag)
+    return tag(type(event))
+
+
+def tag(kind: type[Event]) -> str:
+    """The tag under which events of this kind are stored."""
+    return str(kind.__struct_config__.tag)
 
 
 def owner_of(tenant: str, unit: str) -> str:

@@ -18,8 +18,16 @@ from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
-from bandit_service.http.connections import while_there
-from bandit_service.http.frame import CALLER, ROUTER, WAITED, body_of, patience_of, reply
+from bandit_service.http.connections import WhileThere
+from bandit_service.http.frame import (
+    CALLER,
+    ROUTER,
+    TELEMETRY,
+    WAITED,
+    body_of,
+    patience_of,
+    reply,
+)
 from bandit_service.http.responses.decisions import (
     Decision,
     DecisionList,
@@ -43,17 +51,19 @@ _LOOKED_AT = 2_000
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
-    try:
-        with while_there(request):
-            left_s = None if seconds is None else seconds - request.get(WAITED, 0.0)
-            async with asyncio.timeout(left_s):
+    with WhileThere(request):
+        if seconds is None:
+            return await _decide(request)
+        try:
+            async with asyncio.timeout(seconds - request.get(WAITED, 0.0)):
                 return await _decide(request)
-    except TimeoutError:
-        raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
+        except TimeoutError:
+            late = f"no decision within {seconds:g} s, which X-Request-Timeout says"
+            raise OutOfTime(late) from None
 
 
 async def _decide(request: web.Request) -> web.Response:
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.DecideRequest)
+    asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     asked.idempotency_key = asked.idempotency_key or _key_of(request)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
@@ -73,7 +83,7 @@ def _key_of(request: web.Request) -> str:
 
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.ExplainRequest)
+    asked = wire.read(await body_of(request), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)
@@ -137,7 +147,8 @@ def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) ->
 
 async def list_decisions(request: web.Request) -> web.Response:
     """GET /v1/decisions: the newest ones with these tags, of one arm."""
-    caller, pending = request[CALLER], request.app[ROUTER].world.pending.decisions
+    caller, world = request[CALLER], request.app[ROUTER].world
+    pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
     if unknown := sorted(set(query) - _FILTERS):
         raise Refused(
@@ -150,15 +161,16 @@ async def list_decisions(request: web.Request) -> web.Response:
     older, last = pending.older_than(query.get("before")), ""
     for seen, id in enumerate(older):
         if len(rows) == limit or seen == _LOOKED_AT:
-            return reply(DecisionList(decisions=rows, next=last))
+            return reply(DecisionList(decisions=rows, next=last, baseline=baseline.arm(world)))
         one, last = pending[id], id
         if (
             caller.tenant in (None, one.decided.tenant)
             and wanted <= set(one.decided.tags)
             and query.get("arm", one.decided.arm) == one.decided.arm
         ):
-            rows.append(_row(one))
-    return reply(DecisionList(decisions=rows, next=None))
+            would_cost = baseline.would_cost(one.decided, world)
+            rows.append(_row(one, None if would_cost is None else would_cost[1]))
+    return reply(DecisionList(decisions=rows, next=None, baseline=baseline.arm(world)))
 
 
 def _limit_of(text: str) -> int:
@@ -167,7 +179,7 @@ def _limit_of(text: str) -> int:
     return int(text)
 
 
-def _row(pending: Pending) -> DecisionRow:
+def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
     decided = pending.decided
     return DecisionRow(
         decision_id=decided.id,
@@ -182,6 +194,7 @@ def _row(pending: Pending) -> DecisionRow:
         variant=decided.variant,
         signals=pending.signals,
         reward=pending.reward,
+        baseline_usd=baseline_usd,
     )
 
 

@@ -70,8 +70,7 @@ _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Features:
+class _Features(msgspec.Struct, frozen=True, gc=False):
     """What a query is decided by; fallback: why its text could not be embedded."""
 
     embedding: Vector
@@ -223,7 +222,7 @@ class Router:
                 query.groups = groups_of(query.tenant, query.session, sent.talk)
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
-            event = await self._deciding.decide(query, look, patient=not bounded)
+            event = await self._deciding.decide(query, look, patient=True)
         finally:
             self._in_flight -= 1
         self._bound_pending()
@@ -436,6 +435,27 @@ class Router:
             admit=False,
             late=True,
         )
+
+    def observe_soon(
+        self, decision_id: str, signals: outcomes.Signals, served: outcomes.Served, done: Done
+    ) -> None:
+        """`observe`, for whom waits not by a future: `done` gets the event, or why there is none,
+        and whoever gave it calls `observed`.
+        """
+
+        def prepare() -> ev.Rewarded | None:
+            outcomes.check_signals(signals)
+            report = Reported(signals, served=served)
+            return self._rewarded(self._pending(decision_id, None), decision_id, report)
+
+        self._in_flight += 1
+        self.writer.submit_late(prepare, done, key=decision_id)
+
+    def observed(self, decision_id: str, event: ev.AnyEvent | Exception | None) -> None:
+        """What `done` got of an outcome, which is counted."""
+        self._in_flight -= 1
+        if not isinstance(event, Exception):
+            self.count_reward(decision_id, "duplicate" if event is None else "accepted")
 
     async def vote(self, decision_id: str, vote: float | None, tenant: str) -> str:
         """A user's vote on a decision of this tenant, as `reward`; None takes it back."""

@@ -121,6 +121,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "feedback_secrets": _secrets(values["feedback.secret_env"], environ, mistakes),
     }
     mistakes += shared.not_yet(values, found)
+    mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)

@@ -241,9 +241,9 @@ class LogSettings:
 
     engine: str = setting(
         "sqlite",
-        "what orders and keeps the log: a file of one process, or a PostgreSQL that several "
-        "processes share (docs/scale.md)",
-        choices=("sqlite", "postgres"),
+        "what orders and keeps the log: a file of one process, or a PostgreSQL or a NATS JetStream "
+        "that several processes share (docs/scale.md)",
+        choices=("sqlite", "postgres", "jetstream"),
     )
     path: str = setting(
         "events.sqlite3",
@@ -267,11 +267,17 @@ class LogSettings:
         low=0,
     )
     dsn_env: str = setting(
-        "", "environment variable that holds the postgresql:// address of the database"
+        "",
+        "environment variable that holds the address of what several processes share, "
+        "postgresql:// or nats://",
     )
     dsn_file: str = setting("", "file that holds it, relative to the configuration file")
     name: str = setting(
         "main", "name of the log in the database; all replicas of one service share it"
+    )
+    insecure_single: bool = setting(
+        False,
+        "whether a JetStream log may have one copy, which is lost with its server; otherwise three",
     )
     spool: str = setting(
         "spool.sqlite3",
@@ -283,7 +289,9 @@ class LogSettings:
         "decision is lost",
         low=1,
     )
-    max_batch: int = setting(256, "events in one append to the database", low=1, high=10_000)
+    max_batch: int = setting(
+        256, "events in one append to the database; JetStream takes 1000", low=1, high=10_000
+    )
     poll_s: float = setting(
         0.005, "how often to ask the database for the events of others", low=0.001, high=1
     )

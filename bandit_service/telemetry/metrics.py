@@ -484,8 +484,15 @@ class Metrics:
         self.budget_held = make.gauges(
             "bandit_budget_held_usd", f"{_OF} reserved for requests under way, USD.", ("budget",)
         )
+        self.budget_leased = make.gauges(
+            "bandit_budget_leased_usd",
+            f"{_OF} what other replicas of the log may spend, USD.",
+            ("budget",),
+        )
         self.budget_left = make.gauges(
-            "bandit_budget_left_usd", f"{_OF} neither spent nor reserved, USD.", ("budget",)
+            "bandit_budget_left_usd",
+            f"{_OF} neither spent, reserved nor with other replicas, USD.",
+            ("budget",),
         )
         self.budget_price = make.gauges(
             "bandit_budget_shadow_price",

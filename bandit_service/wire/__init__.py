@@ -23,6 +23,7 @@ from bandit_service.wire.decoding import (
     decode_msgpack,
     decode_passed,
     decode_request,
+    read,
 )
 from bandit_service.wire.requests import (
     CompareRequest,
@@ -66,6 +67,7 @@ __all__ = [
     "decode_request",
     "embedding_of",
     "numbers",
+    "read",
     "refuse_more",
     "refuse_subject",
     "required",

@@ -129,6 +129,13 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.PolicyLeft(ts=9.0, policy="knn"),
     ev.RouteChanged(ts=9.0, route=ev.RouteSpec(id="bot", arms=(A,), policy="knn"), key="key"),
     ev.RouteRemoved(ts=9.0, id="bot"),
+    ev.PolicyAnnounced(ts=9.0, policy="knn", key="knn:1", parameters=b"{}"),
+    ev.PolicyBuilt(ts=9.0, key="knn:1", replica=1, epoch=2),
+    ev.PolicyGivenUp(ts=9.0, key="knn:1", replica=1, why="w"),
+    ev.BudgetLeased(
+        ts=9.0, replica=1, account="service", per="hour", window="1970-01-01T00", usd=1.0
+    ),
+    ev.BudgetReturned(ts=9.0, replica=1, account="service", per="hour", window="1970-01-01T00"),
     ev.ExperimentDeleted(ts=9.0, id="e", by="k", why="w"),
     ev.ArmRetired(ts=9.0, id=A, source="config"),
 )

@@ -252,6 +252,7 @@ def test_what_an_arm_says_of_itself_has_a_bound(field: str, value: Any) -> None:
 
 
 _SHARED = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "THE_DSN"}
+_JETSTREAM = {"BANDIT_LOG_ENGINE": "jetstream", "THE_DSN": "nats://bandit:topsecret@h:4222"}
 
 
 def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere() -> None:
@@ -280,20 +281,25 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
         ),
         (
             {"BANDIT_LOG_ENGINE": "sqlite"},
-            'log.dsn_env: is only for log.engine = "postgres"',
+            'log.dsn_env: is only for log.engine = "postgres" or "jetstream"',
         ),
         (
             {"BANDIT_RETENTION_MAX_AGE_S": "60"},
             'retention.max_age_s: does not work with log.engine = "postgres" yet',
         ),
         (
-            {"BANDIT_BUDGETS": '[{"scope": "service", "per": "day", "usd": 1}]'},
-            'budgets: does not work with log.engine = "postgres" yet',
-        ),
-        (
             {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
             'policies: does not work with log.engine = "postgres" yet',
         ),
+        (
+            {"BANDIT_LOG_INSECURE_SINGLE": "true"},
+            'log.insecure_single: is only for log.engine = "jetstream"',
+        ),
+        (
+            _JETSTREAM | {"THE_DSN": "postgresql://topsecret@h/d"},
+            "log.dsn_env: must be nats://USER",
+        ),
+        (_JETSTREAM | {"BANDIT_LOG_MAX_BATCH": "1001"}, "log.max_batch: must be at most 1000"),
     ],
 )
 def test_what_a_shared_log_needs_or_cannot_is_refused(environ: dict[str, str], why: str) -> None:

@@ -13,6 +13,7 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
@@ -30,6 +31,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
 from bandit_service.core.routes import Routes
 from bandit_service.core.sessions import Sessions, Told
@@ -115,6 +117,8 @@ def _others() -> dict[str, Any]:
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
+        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
+        "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "named": NamedMetrics(
             {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
@@ -156,7 +160,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"routes", "named", "sessions"} == IF_ANY, (
+    assert {"building", "leases", "routes", "named", "sessions"} == IF_ANY, (
         "of which a world that has none is written as it was before"
     )
 

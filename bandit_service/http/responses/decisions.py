@@ -243,6 +243,10 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
     ]
     reward: Annotated[float | None, doc("Its reward; null while there is none.", 0.893)]
+    baseline_usd: Annotated[
+        float | None,
+        doc("What `baseline` of the list is expected to cost for this query, USD.", 0.0042),
+    ] = None
 
 
 class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
@@ -252,3 +256,6 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
     next: Annotated[
         str | None, doc("Send it as `before` for those that are older; null: there are none.", _ID)
     ]
+    baseline: Annotated[
+        str, doc("The arm that savings are counted against; empty without one.", "o3")
+    ] = ""

@@ -132,8 +132,8 @@ class Sample:
 class LogEvaluation:
     """A log on its way past the candidates; `take` every event in order, then ask for `sample`.
 
-    known: the propensities of all arms are logged, not only of the drawn one. routes: of the
-    decisions so far, "" for the default one. measured: the metrics of the user's own that came.
+    known: the propensities of all arms are logged, not only of the drawn one. measured: the metrics
+    of the user's own that came. routes: of the decisions so far, "" for the default one.
     """
 
     asked: Asked
