@@ -30,6 +30,7 @@ from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
+from bandit_service.gateway.implicit import ImplicitSignals
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.gateway.upstreams import Upstreams
@@ -61,6 +62,7 @@ from bandit_service.settings import (
     policy_key,
     pool_mistakes,
 )
+from bandit_service.settings.metrics import all_metrics, implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
@@ -319,7 +321,7 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
-    await router.measuring.change(settings.metrics)
+    await router.measuring.change(all_metrics(settings.metrics, settings.implicit))
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
@@ -364,7 +366,8 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
     budgets = _budgets(router.writer, settings)
     budgets.start()
     resources = Resources(router, upstreams, chosen, health, budgets, telemetry)
-    return Gateway(resources, settings.judges, settings.duels)
+    implicit = ImplicitSignals(implicit_weights(settings.implicit), settings.implicit.window_s)
+    return Gateway(resources, settings.judges, settings.duels, implicit)
 
 
 def _budgets(writer: Writer, settings: Settings) -> Budgets:

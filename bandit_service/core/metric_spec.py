@@ -15,6 +15,9 @@ MOST_NAMED = 16
 LONGEST_METRIC = 64
 MOST_VALUE = 1e9
 MAX_WEIGHT = 1e6
+IMPLICIT = "implicit_"
+"""How the names of implicit signals begin, which no other metric's does."""
+RETRY, REGENERATE, EDIT = (f"{IMPLICIT}{name}" for name in ("retry", "regenerate", "edit"))
 
 
 class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +57,11 @@ class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         bool, doc("Whether the holder of a feedback token may report it.", False)
     ] = False
 
+    @property
+    def implicit(self) -> bool:
+        """Whether nobody said it, but what a client did is taken for it."""
+        return self.name.startswith(IMPLICIT)
+
     def goodness(self, value: float) -> float:
         """A value on the scale from 0, the worst, to 1, the best.
 
@@ -71,19 +79,27 @@ class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.low + share * (self.high - self.low)
 
 
-def quality_of(specs: Iterable[NamedMetric], signals: Mapping[str, float]) -> float | None:
+def quality_of(
+    specs: Iterable[NamedMetric], signals: Mapping[str, float], expected: float = 0.5
+) -> float | None:
     """The mean goodness of the metrics that are known, by their weights; None where none is.
 
     What is missing is left out, and the weights of the others count as if they were all: a missing
-    metric says neither good nor bad.
+    metric says neither good nor bad. expected: the quality that takes their place with weight 1
+    where only implicit signals are known, so that these pull by their weight and no further.
 
     >>> two = (NamedMetric(name="resolved", weight=3.0), NamedMetric(name="stars", high=4.0))
     >>> quality_of(two, {"resolved": 1.0, "stars": 2.0}), quality_of(two, {"stars": 2.0})
     (0.875, 0.5)
+    >>> retried = NamedMetric(name=RETRY, lower_is_better=True, weight=0.25)
+    >>> quality_of((*two, retried), {RETRY: 1.0}, expected=0.75)
+    0.6
     """
     total = weights = 0.0
-    for spec in specs:
-        if spec.weight > 0.0 and spec.name in signals:
-            total += spec.weight * spec.goodness(signals[spec.name])
-            weights += spec.weight
+    known = [spec for spec in specs if spec.weight > 0.0 and spec.name in signals]
+    if known and all(spec.implicit for spec in known):
+        total, weights = expected, 1.0
+    for spec in known:
+        total += spec.weight * spec.goodness(signals[spec.name])
+        weights += spec.weight
     return min(1.0, total / weights) if weights else None

@@ -45,9 +45,19 @@ class NamedMetrics:
         """Whether there ever was one."""
         return bool(self.specs or self.stale or self.tallies)
 
-    def quality(self, signals: Mapping[str, float]) -> float | None:
-        """The quality that signals come to by the weights in force; None where none has any."""
-        return quality_of(self.specs.values(), signals)
+    def quality(self, signals: Mapping[str, float], expected: float) -> float | None:
+        """The quality that signals come to by the weights in force; None where none has any.
+
+        expected: as of `quality_of`.
+        """
+        return quality_of(self.specs.values(), signals, expected)
+
+    def said(self, signals: Iterable[str]) -> bool:
+        """Whether any of these was said, and not only taken for something."""
+        return any(
+            name in self.specs and self.specs[name].weight > 0.0 and not self.specs[name].implicit
+            for name in signals
+        )
 
     def weighs(self, names: Iterable[str]) -> bool:
         """Whether the quality depends on any of these."""

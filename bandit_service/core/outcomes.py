@@ -258,9 +258,18 @@ def _weighed(pending: Pending, new: Mapping[str, float], named: NamedMetrics) ->
     graded = pending.signals.keys() & WORTH
     if graded and not pending.provisional and not pending.weighed:
         return None
-    quality = named.quality({**pending.signals, **new})
+    signals = {**pending.signals, **new}
+    if pending.provisional and not pending.weighed and not named.said(signals):
+        return None  # a judge's grade says more than what a client did
+    quality = named.quality(signals, likely_quality(pending))
     same = pending.weighed and pending.signals.get("quality") == quality
     return None if same else quality
+
+
+def likely_quality(pending: Pending) -> float:
+    """The quality that was expected at the decision; 1/2 where the policy expected none."""
+    expected = pending.decided.expected_quality
+    return 0.5 if expected is None else min(1.0, max(0.0, expected))
 
 
 def decision_reweighed(
@@ -273,7 +282,7 @@ def decision_reweighed(
     """
     quality = _weighed(pending, {}, named)
     if quality is None:
-        gone = pending.weighed and named.quality(pending.signals) is None
+        gone = pending.weighed and named.quality(pending.signals, 0.5) is None
         return _revoked(pending, decision_id, rule, ts) if gone else None
     taught, names = (pending.signals, {name: name for name in PAID})
     if pending.weighed:
@@ -323,8 +332,7 @@ def _revoked(
     are taken back with it.
     """
     decided, worth = pending.decided, ("quality", "reward", *also)
-    expected = 0.5 if decided.expected_quality is None else decided.expected_quality
-    quality = min(1.0, max(0.0, expected))
+    quality = likely_quality(pending)
     left = {name: one for name, one in pending.signals.items() if name not in worth}
     return ev.Rewarded(
         ts=ts,

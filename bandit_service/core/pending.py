@@ -78,8 +78,10 @@ class PendingDecisions:
     @takes(ev.DecisionsExpired)
     def _expired(self, _: ev.DecisionsExpired, what: Resolved) -> None:
         if what.pending is not None:
-            del self.decisions[what.pending.decided.id]
-            self.asked.pop(what.pending.decided.request_key, None)
+            decided = what.pending.decided
+            del self.decisions[decided.id]
+            if self.asked.get(decided.request_key) == decided.id:
+                del self.asked[decided.request_key]
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:

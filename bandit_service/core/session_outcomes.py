@@ -17,14 +17,12 @@ from bandit_service.core.outcomes import (
     RewardRule,
     Signals,
     decision_rewarded,
+    likely_quality,
     resent,
 )
 from bandit_service.core.resolved import Pending
 from bandit_service.core.sessions import MOST_CREDITED, Told, credited, shares_of, weights_of
 from bandit_service.core.world import World
-
-NEVER_EXPECTED = 0.5
-"""The quality that counts as expected where the policy expected none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +143,7 @@ def _values(
     specs: Mapping[str, NamedMetric],
 ) -> dict[str, float]:
     """What a decision learns of a session's signals."""
-    expected = pending.decided.expected_quality
-    likely = min(1.0, max(0.0, NEVER_EXPECTED if expected is None else expected))
+    likely = likely_quality(pending)
     found = {}
     for name, value in signals.items():
         spec = specs.get(name)

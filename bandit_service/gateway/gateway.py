@@ -9,6 +9,7 @@ too: only if that one answers, the refusal was about the arm, which then learns 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from bandit_service.core.errors import (
     Unavailable,
     stopped,
 )
+from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
@@ -31,6 +33,7 @@ from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.embedding import Embedding
 from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, Rejected, rejection
+from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
 from bandit_service.gateway.providers import Teller
@@ -55,6 +58,7 @@ from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import UpstreamSpec
 
+_log = logging.getLogger("bandit.gateway")
 _MAX_TRIED = 20
 
 Refusals = list[tuple[RoutedExchange, Rejected]]
@@ -64,7 +68,11 @@ class Gateway:
     """Answers requests with the arms that have an upstream."""
 
     def __init__(
-        self, resources: Resources, judges: tuple[JudgeSpec, ...], duels: DuelSettings
+        self,
+        resources: Resources,
+        judges: tuple[JudgeSpec, ...],
+        duels: DuelSettings,
+        implicit: ImplicitSignals,
     ) -> None:
         self.health = resources.health
         self.budgets = resources.budgets
@@ -73,6 +81,7 @@ class Gateway:
         self._judges = JudgePool(judges, resources)
         self.duels = Duels(duels, resources, self._judges)
         self._selector = ArmSelector(resources)
+        self._implicit = implicit
 
     async def close(self) -> None:
         """End judgements, write down what is under way, and close the connections."""
@@ -109,6 +118,7 @@ class Gateway:
             bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
             not routing.named and begins(asked.body),
             pinned(client.headers),
+            self._turn(asked, routing, caller),
         )
         with client.waiting():
             if not asked.body.get("stream"):
@@ -130,6 +140,12 @@ class Gateway:
                     await stream.end(_teller(asked).fail(cut.status, cut.body()))
         return None
 
+    def _turn(self, asked: Asked, routing: RoutingRequest, caller: str) -> Turn | None:
+        """The request as implicit signals see it."""
+        query, now = routing.decide, self._resources.router.writer.now()
+        whose = Whose(routing.named, query.session, query.unit)
+        return self._implicit.turn(asked.body.get("messages"), (caller, query.tenant), whose, now)
+
     def _conversation(
         self, client: Client, asked: Asked, routing: RoutingRequest, caller: str
     ) -> str:
@@ -147,6 +163,25 @@ class Gateway:
         )
 
     async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
+        turn = request.turn
+        if turn is None:
+            return await self._tried(request, stream)
+        if (said := self._implicit.said(turn)) is not None:
+            await self._imply(*said)
+        with self._implicit.under_way(turn):
+            return await self._tried(request, stream)
+
+    async def _imply(self, signal: str, decision_id: str) -> None:
+        """Learn what a client did with an answer; the request goes on also where that fails."""
+        router = self._resources.router
+        try:
+            status = await router.observe(decision_id, Signals(metrics={signal: 1.0}))
+        except ServiceError as error:
+            _log.info("not learned", extra={"decision_id": decision_id, "why": error.message})
+        else:
+            router.count_reward(decision_id, status)
+
+    async def _tried(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
         tried: list[str] = []
         refused: Refusals = []
         last: tuple[RoutedExchange, Failed] | None = None
@@ -218,11 +253,15 @@ class Gateway:
     async def _attempt(
         self, request: ChatRequest, exchange: RoutedExchange, stream: EventStream | None
     ) -> Reply | None:
+        if request.turn is not None:
+            request.turn.decision_id = exchange.decision_id
         if stream is not None:
             await self._streamed(stream, request, exchange)
             return None
         async with exchange:
             answer, told = await exchange.over(lambda: self._whole(request, exchange))
+        if request.turn is not None:
+            request.turn.ended = True
         self._judge(request, exchange, answer_text(answer))
         headers = exchange.answer_headers()
         if exchange.cost_usd is not None:
@@ -246,6 +285,8 @@ class Gateway:
         async with exchange:
             answer = await exchange.over(lambda: self._passed_on(stream, request, exchange))
         if answer.complete:
+            if request.turn is not None:
+                request.turn.ended = True
             self._judge(request, exchange, answer.whole_text())
 
     async def _passed_on(

@@ -20,6 +20,7 @@ from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
+from bandit_service.gateway.implicit import Turn
 from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.sessions import conversation
@@ -104,7 +105,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     dialect. in_loop: a tool's result is on its way to the arm that called it; calls: the hashes of
     these calls. signed: it holds thinking that only the provider that signed it can read. begins:
     no model has answered yet.
-    pins: the client's parameters are to be what is sent, whatever an arm sets.
+    pins: the client's parameters are to be what is sent, whatever an arm sets. turn: as implicit
+    signals see it; None where none is looked for.
     """
 
     asked: Asked
@@ -119,6 +121,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     signed: bool = False
     begins: bool = False
     pins: bool = False
+    turn: Turn | None = None
 
     @property
     def body(self) -> dict[str, Any]:

@@ -36,14 +36,13 @@ def check_names(
     Where none is named any name will do, as experiments measure what is sent. experiments: the
     names that the decision's experiment measures.
     """
-    if not named.specs:
-        return
+    configured = [name for name, spec in named.specs.items() if not spec.implicit]
     for name in given:
         spec = named.specs.get(name)
-        if spec is None and name != VOTE and name not in experiments:
+        if spec is None and configured and name != VOTE and name not in experiments:
             raise Refused(
-                f"metrics.{name}: no such metric{did_you_mean(name, named.specs)}; [[metrics]] "
-                f"names {', '.join(named.specs)}",
+                f"metrics.{name}: no such metric{did_you_mean(name, configured)}; [[metrics]] "
+                f"names {', '.join(configured)}",
                 param="metrics",
             )
         if spec is not None and spec.scope != scope:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bandit_service.core.fields import check_stated
-from bandit_service.core.metric_spec import MOST_NAMED, NamedMetric
+from bandit_service.core.metric_spec import (
+    EDIT,
+    IMPLICIT,
+    MOST_NAMED,
+    REGENERATE,
+    RETRY,
+    NamedMetric,
+)
 from bandit_service.core.outcomes import VOTE, is_metric_name
 from bandit_service.core.pending import SIGNALS
+from bandit_service.settings.sections import ImplicitSettings
 from bandit_service.settings.upstreams import listed
 
 
@@ -31,6 +40,23 @@ def metrics_of(items: Any, mistakes: list[str]) -> tuple[NamedMetric, ...]:
     return tuple(NamedMetric(**{name: getattr(each, name) for name in fields}) for each in tables)
 
 
+def implicit_weights(settings: ImplicitSettings) -> dict[str, float]:
+    """The weight of each implicit signal, by its name as a metric."""
+    return {RETRY: settings.retry, REGENERATE: settings.regenerate, EDIT: settings.edit}
+
+
+def all_metrics(
+    named: Sequence[NamedMetric], implicit: ImplicitSettings
+) -> tuple[NamedMetric, ...]:
+    """The configured metrics, and the implicit signals that have a weight."""
+    more = (
+        NamedMetric(name=name, kind="boolean", lower_is_better=True, weight=weight)
+        for name, weight in implicit_weights(implicit).items()
+        if weight > 0.0
+    )
+    return (*named, *more)
+
+
 def _check(table: MetricTable) -> None:
     check_stated(table)
     if not is_metric_name(table.name):
@@ -38,6 +64,8 @@ def _check(table: MetricTable) -> None:
             "name: must be letters, digits and _, with no digit first, and none of "
             f"{', '.join(SIGNALS)}, got {table.name!r}"
         )
+    if table.implicit:
+        raise ValueError(f"name: begins with {IMPLICIT!r}, as implicit signals do; see [implicit]")
     if table.kind == "boolean" and (table.low, table.high) != (0.0, 1.0):
         raise ValueError("low: is of the kind number; a boolean is true or false")
     if not table.low < table.high:

@@ -189,6 +189,33 @@ class RewardSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ImplicitSettings:
+    """What a client of the gateway does with an answer, taken for a metric that is 0 at best."""
+
+    retry: float = setting(
+        0.0,
+        "weight of asking the same again after an answer that did not come whole; 0 is off",
+        low=0,
+        high=100,
+    )
+    regenerate: float = setting(
+        0.0,
+        "weight of asking the same again after a whole answer; 0 is off",
+        low=0,
+        high=100,
+    )
+    edit: float = setting(
+        0.0,
+        "weight of asking something else in the place of the last question; 0 is off",
+        low=0,
+        high=100,
+    )
+    window_s: float = setting(
+        300.0, "how long after a request the next one is taken for one of these", low=1, high=86_400
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FeedbackSettings:
     """Signed tokens by which a user may vote on one answer, without an API key."""
 
@@ -300,8 +327,8 @@ class LogSettings:
     )
     lost_after_s: float = setting(
         600.0,
-        "how long decisions of a killed replica may still arrive: an unknown id gets 503 instead of "
-        "404 meanwhile, and its part of a budget stays reserved",
+        "how long decisions of a killed replica may still arrive: an unknown id gets 503 instead "
+        "of 404 meanwhile, and its part of a budget stays reserved",
         low=1,
     )
     replica_ttl_s: float = setting(

@@ -26,6 +26,7 @@ from bandit_service.settings.sections import (
     FeedbackSettings,
     GatewaySettings,
     HistorySettings,
+    ImplicitSettings,
     LogSettings,
     MonitoringSettings,
     PolicySettings,
@@ -93,6 +94,7 @@ class Settings:
     exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
     feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+    implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
     log: LogSettings = field(default_factory=LogSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)

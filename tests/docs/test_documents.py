@@ -65,7 +65,7 @@ async def test_the_stream_example_of_the_api_page(tmp_path: Path, models: Path) 
 
 async def test_the_example_of_the_page_on_rewards(tmp_path: Path, models: Path) -> None:
     path = ROOT / "docs" / "rewards.md"
-    (tables,), (example,) = _fences(path, "toml"), _fences(path, "python")
+    (tables, _), (example,) = _fences(path, "toml"), _fences(path, "python")
     metrics = json.dumps(tomllib.loads(tables)["metrics"])
     async with serving(tmp_path / "var", models, BANDIT_METRICS=metrics) as client:
         out = await _run(sys.executable, "-c", example.replace("http://127.0.0.1:8080", client.url))

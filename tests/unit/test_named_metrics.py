@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
@@ -278,3 +281,87 @@ def test_a_world_without_named_metrics_is_written_as_before() -> None:
     assert b"named" not in codec.dump(world)
     named(world, RESOLVED)
     assert b"named" in codec.dump(world)
+
+
+RETRIED = NamedMetric(name="implicit_retry", kind="boolean", lower_is_better=True, weight=0.25)
+
+
+def test_an_implicit_signal_alone_pulls_what_was_expected_by_its_weight() -> None:
+    world = a_world(serving="nested")
+    named(world, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    assert one.expected_quality is not None
+    expected = one.expected_quality / 1.25
+    pending = world.pending.decisions[one.id]
+    assert pending.signals["quality"] == pytest.approx(expected)
+    told(world, one.id, quality=0.9)
+    assert (pending.signals["quality"], pending.weighed) == (0.9, False)
+
+
+def test_an_implicit_signal_is_weighed_with_what_was_said() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    told(world, one.id, metrics={"resolved": 1.0})
+    assert world.pending.decisions[one.id].signals["quality"] == pytest.approx(3.0 / 3.25)
+
+
+def test_a_judges_grade_stands_before_an_implicit_signal() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, RETRIED)
+    one = decided(world, asked())
+    told(world, one.id, quality=0.4, provisional=True)
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    pending = world.pending.decisions[one.id]
+    assert (pending.signals["quality"], pending.provisional) == (0.4, True)
+    assert reweighed(world) == 0
+    told(world, one.id, metrics={"resolved": 1.0})
+    assert pending.signals["quality"] == pytest.approx(3.0 / 3.25)
+
+
+_VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "resolved": st.sampled_from([0.0, 1.0]),
+        "stars": st.integers(4, 20).map(lambda quarter: quarter / 4),
+        "edits": st.integers(0, 10).map(float),
+    },
+)
+
+
+@given(
+    st.lists(st.tuples(_VALUES, st.booleans(), st.booleans()), min_size=1, max_size=12),
+    st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=1, max_size=4),
+)
+def test_whatever_the_weights_were_between_the_same_ones_teach_the_same(
+    reports: list[tuple[dict[str, float], bool, bool]], between: list[tuple[int, int, int]]
+) -> None:
+    """With costs before and after the reward; and sent once more, nothing changes."""
+    world = a_world("a", "b", serving="nested")
+    named(world, RESOLVED, STARS, EDITS)
+    for axis, (metrics, before, after) in enumerate(reports):
+        id = decided(world, asked(axis=axis)).id
+        if before:
+            told(world, id, cost_usd=0.0005 * axis)
+        if metrics:
+            told(world, id, metrics=metrics)
+        if after and not before:
+            told(world, id, cost_usd=0.002, latency_s=0.5)
+        resent = world.digest()
+        if metrics:
+            assert told(world, id, metrics=metrics) is None
+        assert world.digest() == resent
+    assert reweighed(world) == 0
+    learned, pending = codec.dump(world.learners["nested"].state), codec.dump(world.pending)
+    tallies = codec.dump(world.named.tallies)
+    for weights in between:
+        specs = zip((RESOLVED, STARS, EDITS), weights, strict=True)
+        named(world, *(msgspec.structs.replace(one, weight=float(w)) for one, w in specs))
+        reweighed(world)
+    named(world, RESOLVED, STARS, EDITS)
+    reweighed(world)
+    assert codec.dump(world.learners["nested"].state) == learned
+    assert codec.dump(world.pending) == pending
+    assert codec.dump(world.named.tallies) == tallies
