@@ -59,7 +59,7 @@ class Budgets:
 
         Raises BudgetExhausted if none does, or if a budget refuses rather than save.
         """
-        left, binding, held = self._left(spend, tenant, key, now)
+        left, binding, held, others = self._left(spend, tenant, key, now)
         fitting = [arm for arm, usd in max_usd.items() if usd <= left]
         if binding is None or len(fitting) == len(max_usd):
             return list(max_usd)
@@ -69,7 +69,7 @@ class Budgets:
                 f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
                 "or has less left than this request may cost at most; a smaller max_tokens, or "
                 "max_output_tokens of the arm, makes that less",
-                _SOON_S if needed <= left + held else ends(binding.per, now) - now,
+                _SOON_S if needed <= left + held + others else ends(binding.per, now) - now,
             )
         return fitting
 
@@ -79,15 +79,40 @@ class Budgets:
 
     def _left(
         self, spend: Spend, tenant: str, key: str, now: float
-    ) -> tuple[float, BudgetSpec | None, float]:
-        """What is left of the budget that has the least left, that one, and what it holds."""
-        left, binding, holds = float("inf"), None, 0.0
+    ) -> tuple[float, BudgetSpec | None, float, float]:
+        """What is left of the budget that has the least left, that one, what is held of it, and
+        what other replicas may spend.
+        """
+        left, binding, holds, others_have = float("inf"), None, 0.0, 0.0
+        self._look()
         for spec, account in self._of(tenant, key):
-            held = self._held_usd(account)
-            free = spec.usd - spend.spent(spec.per, now, account) - held
+            held, others = self._held_usd(account), self._others(account, spec.per, now)
+            free = spec.usd - spend.spent(spec.per, now, account) - held - others
             if free < left:
-                left, binding, holds = free, spec, held
-        return left, binding, holds
+                left, binding, holds, others_have = free, spec, held, others
+        return left, binding, holds, others_have
+
+    def start(self) -> None:
+        """Nothing is to be done beside the calls of one process."""
+
+    async def close(self) -> None:
+        """Nor at its end."""
+
+    async def secured(self, usd: float, tenant: str, key: str, now: float) -> bool:  # noqa: ARG002 - replicas ask for it
+        """Whether what fits may be reserved at once; where not, it was waited, and is to be looked
+        again. One process has all that is left.
+        """
+        return True
+
+    def booked(self, id: str, usd: float) -> None:
+        """A cost of what is held under this id was booked on no decision."""
+
+    def _others(self, account: str, per: str, now: float) -> float:  # noqa: ARG002 - there are none
+        """What other replicas may spend of an account."""
+        return 0.0
+
+    def _look(self) -> None:
+        """Let go of what is settled by now."""
 
     def reserve(self, decision_id: str, usd: float, tenant: str, key: str) -> None:
         """Hold what a request may cost until it settles."""
@@ -127,6 +152,7 @@ class Budgets:
         tenant: who sees its own account alone; None sees all.
         """
         rows = []
+        self._look()
         for spec in self.specs:
             seen = spend.windows.get(spec.per, {}).get(window(spec.per, now), {})
             prefix = f"{spec.scope}:"
@@ -145,6 +171,7 @@ class Budgets:
                             "usd": spec.usd,
                             "spent_usd": seen.get(account, 0.0),
                             "held_usd": self._held_usd(account),
+                            "leased_usd": self._others(account, spec.per, now),
                             "ends_in_s": ends(spec.per, now) - now,
                             "shadow_price": _price(spec, seen.get(account, 0.0), now),
                         }

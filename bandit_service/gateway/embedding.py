@@ -16,13 +16,14 @@ from bandit_service.core import events as ev
 from bandit_service.core.arm_kinds import JUDGE, embedders, not_for_chat
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Busy, Refused, ServiceError, Unknown
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
 from bandit_service.gateway.money import cost_usd, likely_usd, max_usd
-from bandit_service.gateway.request import AUTO, EMBEDDINGS, forwarded, is_auto
+from bandit_service.gateway.request import EMBEDDINGS, forwarded, is_auto
 from bandit_service.gateway.request_size import Size, size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.usage import counts_of
@@ -105,11 +106,14 @@ class Embedding:
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
+        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
+        while True:
+            now = router.writer.now()
+            resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
+            if await resources.budgets.secured(usd, tenant, key, now):
+                break
         if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
-        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
-        now = router.writer.now()
-        resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
         account = CallerAccount(resources, router.writer.new_id(now), usd, tenant, key)
         headers = {"x-arm": str(arm)}
         exchange = Exchange(resources, spec, size, account, key=account.id)

@@ -16,7 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -288,7 +296,7 @@ class Exchange:
             self.calls = tuple(calls_in(choices, "message"))
         return answer
 
-    def chunks(self, response: Response, own: bool = False) -> AsyncIterator[list[bytes]]:
+    def chunks(self, response: Response, own: bool = False) -> AsyncGenerator[list[bytes], None]:
         """The data of a streamed answer's events as OpenAI's chunks. Raises Failed.
 
         own: or as they are, for a client of the same dialect.

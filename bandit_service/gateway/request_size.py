@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -43,8 +43,7 @@ _NO_LIMITS = ("messages", "prompt", "metadata", "logit_bias", "prediction", "str
 _OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "tool", "log")
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True, gc=False):
     """prompt: tokens. limit: tokens of an answer, None if the client sets none. answers: how many;
     0 for an embedding. other_limit: tokens that limits of other names allow an answer. thinking:
     tokens of thinking within an answer; extra: tokens on top of it. hour: the provider is to keep
@@ -72,7 +71,7 @@ class Size:
         limit, most, budget = self.limit, request.output_limit, request.thinking_budget
         if most is not None:
             limit = most if limit is None else min(limit, most)
-        return replace(
+        return msgspec.structs.replace(
             self,
             limit=limit,
             answers=self.answers * limits.answers,

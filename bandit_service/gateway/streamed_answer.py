@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,7 @@ class StreamedAnswer:
         return None if self.text is None else str(whole("".join(self.text)))
 
 
-async def events_of(response: Response, max_bytes: int) -> AsyncIterator[list[bytes]]:
+async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[bytes], None]:
     """The data of the events that each piece completes; an empty list is a sign of life.
 
     max_bytes: of an event. Raises Failed if the stream breaks off, and Failed or Rejected if an
@@ -75,6 +75,9 @@ async def events_of(response: Response, max_bytes: int) -> AsyncIterator[list[by
     try:
         async for piece in response.content.iter_any():
             events = parser.feed(piece)
+            if not parser.odd:
+                yield events
+                continue
             for i, data in enumerate(events):
                 if isinstance(data, sse.ErrorEvent | sse.Stray) and (failed := _reported(data)):
                     if i:
@@ -112,7 +115,12 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
     this gives what came before it, and sets `answer.broken`.
     """
     events: list[bytes] = []
+    renamed = answer.renamed
     for data in piece:
+        if renamed is not None and (text := renamed.alike(data)) is not None:
+            _noted(text, answer)
+            events.append(renamed.told(text))
+            continue
         try:
             events.append(_rewritten(data, id, answer))
         except Failed as failed:
@@ -157,7 +165,17 @@ def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None
             answer.text = None
         else:
             answer.text.append(text)
+    renamed.learn(data, text, told)
     return told
+
+
+def _noted(text: bytes, answer: StreamedAnswer) -> None:
+    """A piece of text of a choice of which some was noted before."""
+    answer.received += len(text)
+    if text:
+        answer.spoke = True
+    if answer.text is not None:
+        answer.text.append(text.decode())
 
 
 def _own(data: Own, answer: StreamedAnswer) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from bandit_service.core.errors import ServiceError, stopped
@@ -44,7 +44,18 @@ async def pass_on(
     breaks off ends with an error event. `answer.complete` says afterwards whether all of it came.
     max_bytes: of an event.
     """
-    pieces = exchange.chunks(response, answer.passed)
+    async with aclosing(exchange.chunks(response, answer.passed)) as pieces:
+        await _passed_on(stream, response, pieces, exchange, answer, max_bytes)
+
+
+async def _passed_on(
+    stream: EventStream,
+    response: Response,
+    pieces: Pieces,
+    exchange: RoutedExchange,
+    answer: StreamedAnswer,
+    max_bytes: int,
+) -> None:
     first = await _first(pieces, stream, exchange, answer, max_bytes)
     exchange.first_token_at = time.perf_counter()
     rest = await _relayed(first, pieces, stream, response, exchange, answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bandit_service import clock
@@ -98,7 +98,7 @@ class Own(bytes):
 
 async def chunks_of(
     provider: Provider, pieces: AsyncIterator[list[bytes]], own: bool = False
-) -> AsyncIterator[list[bytes]]:
+) -> AsyncGenerator[list[bytes], None]:
     """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
 
     own: or each as it is, an `Own`, of which the last may be without data. Once the reason why

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 _MAX_COUNT = 10**12
 """More tokens than any answer has: beyond it a number is taken for nonsense."""
 _DEPTH = 4
@@ -58,8 +60,7 @@ _BESIDE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """Tokens by what they cost: of the prompt the fresh ones, those read from a cache, those that
     are kept there for minutes and for an hour; and the answer's, its reasoning among them.
     """

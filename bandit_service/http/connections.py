@@ -14,8 +14,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -161,16 +160,20 @@ class Connection(web.RequestHandler):
             _log.warning("connection failed", extra={"why": why, "more": more or None})
 
 
-@contextmanager
-def while_there(request: web.Request) -> Iterator[None]:
-    """What is done here is cancelled when the client leaves."""
-    connection = request.protocol
-    assert isinstance(connection, Connection)
-    connection.pointless = asyncio.current_task()
-    try:
-        yield
-    finally:
-        connection.pointless = None
+class WhileThere:
+    """What is done within is cancelled when the client leaves."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, request: web.Request) -> None:
+        assert isinstance(request.protocol, Connection)
+        self._connection = request.protocol
+
+    def __enter__(self) -> None:
+        self._connection.pointless = asyncio.current_task()
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.pointless = None
 
 
 def _unreadable(connection: Connection) -> Malformed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
@@ -35,6 +36,12 @@ def test_a_token_names_its_decision_its_tenant_and_its_end_and_fits_into_a_heade
     assert not claim.is_of("globex")
     with pytest.raises(Expired, match="1970-01-01 00:17:41 UTC"):
         TOKENS.read(token, 1061.0)
+
+
+@pytest.mark.parametrize("length", [32, 63, 64, 65, 200])
+def test_the_mac_of_a_secret_of_any_length_is_hmac_sha_256(length: int) -> None:
+    key = SigningKey.of(b"s" * length)
+    assert key.mac(b"said") == hmac.digest(key.secret, b"said", "sha256")[:16]
 
 
 def test_no_bit_of_a_token_may_be_another() -> None:

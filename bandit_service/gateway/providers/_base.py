@@ -20,8 +20,7 @@ Json = dict[str, Any]
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """One POST to a provider. The key is among the headers."""
 
     url: str
