@@ -183,7 +183,8 @@ def _changed(
     label: str, scenario: str, runs: Sequence[Passed], without: Sequence[Passed] | None
 ) -> ChangeRow:
     n = runs[0].queries
-    at, soon = (n // 2) / n, min(1.0, (n // 2 + 200) / n)
+    each = max(1, n)  # of no query, as where the only model is not there, nothing can be said
+    at, soon = (n // 2) / each, min(1.0, (n // 2 + 200) / each)
 
     def gap(low: float, high: float) -> Callable[[Passed], float]:
         return lambda run: _per_query(run, run.rewards - run.beside["best"], low, high)
@@ -224,7 +225,7 @@ def _recovered(runs: Sequence[Passed], n: int) -> int | None:
 
 def _per_query(run: Passed, sums: Floats, low: float, high: float) -> float:
     """The mean between two shares of the run, from sums at its checkpoints; NaN for none."""
-    if high <= low:
+    if high <= low or not run.queries:
         return math.nan
     ends = np.array([low, high]) * run.queries
     steps, values = np.append(0.0, run.steps), np.append(0.0, sums)

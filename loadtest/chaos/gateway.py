@@ -134,4 +134,6 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 
 async def _embeddings(_: web.Request) -> web.Response:
-    return web.json_response({"data": [], "usage": {"prompt_tokens": 10, "total_tokens": 10}})
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
+    usage = {"prompt_tokens": 10, "total_tokens": 10}
+    return web.json_response({"data": [vector], "usage": usage})

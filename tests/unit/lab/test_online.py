@@ -287,3 +287,20 @@ def test_records_hold_no_nan_and_curves_every_checkpoint(tmp_path: Path) -> None
     last = [r for r, q in zip(table["reward"], table["queries"], strict=True) if q == 90]
     assert sorted(last) == pytest.approx(sorted(float(run.rewards[-1]) for run in runs))
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_change_without_a_query_is_reported_as_unknown() -> None:
+    """Seen on e98ba34: with one model, "division by zero" after the work, and nothing written."""
+    none = np.array([])
+    run = replace(
+        _passed("a", [0.5], [0.5], scenario="degrades"),
+        queries=0,
+        steps=none,
+        rewards=none,
+        beside=dict.fromkeys(("uniform", "best", "oracle"), none),
+    )
+    (row,) = change_rows([run])
+    assert (row.after, row.recovered) == (0, None)
+    for each in (row.before, row.first, row.rest, row.soon, row.last):
+        assert math.isnan(each.mean)
+    assert "a" in change_table([row], "made").text()
