@@ -61,6 +61,9 @@ from bandit_service.telemetry.tracing import Tracer
 _log = logging.getLogger("bandit.app")
 _NAME = re.compile(r"{(\w+)}")
 _LOOK_S = 0.02
+_YOUNG = 10_000
+"""New objects until the collector looks at them. At its usual 700 most are of requests that are
+under way, and would be gone by themselves."""
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -201,6 +204,7 @@ async def serving(
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
+        thresholds = gc.get_threshold()
         try:
             admission = app[frame.ADMISSION]
             loop = asyncio.get_running_loop()
@@ -224,9 +228,11 @@ async def serving(
             # What was recovered lives as long as the process: the collector need not look at it. It
             # does not look now either, since next to nothing of it is garbage.
             gc.freeze()
+            gc.set_threshold(_YOUNG, *thresholds[1:])
             _log.info("serving", extra={"url": url})
             yield url, app
         finally:
+            gc.set_threshold(*thresholds)
             gc.unfreeze()
             await lag.end()
             app[frame.DRAINING].set()

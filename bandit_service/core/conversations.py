@@ -92,7 +92,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     """What the gateway knows of a query. prompt: all of its tokens. reason: as of `Query`.
 
     effort_asked: how much the client asks the model to reason. efforts: how much each arm's
-    provider would be asked, where anything is.
+    provider would be asked, where anything is. talk: the client's own name for the conversation.
     """
 
     prompt: int
@@ -100,6 +100,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     effort_asked: str = ""
     efforts: Mapping[ArmId, str] = {}
+    talk: str = ""
 
 
 @dataclass
@@ -161,16 +162,17 @@ class Conversations:
         at = {each.arm: each for each in visits}
         last = visits[-1] if visits and not begins else None
         cached, warm = [], []
+        age, tokens = (0, prompt) if last is None else _found(last, prompt, ts)
         for arm in arms:
             visit = at.get(arm)
-            there = self._expected(arm, visit, prompt, ts)
+            its, size = (_NEVER, prompt) if visit is None else _found(visit, prompt, ts)
+            there = int(self.share(arm, its) * size)
             if there:
                 cached.append((arm, there))
-            if last is None:
-                here = int(self.share(arm, 0) * prompt)
-            else:
-                here = self._expected(arm, last, prompt, ts)
-            if here := max(there, here):
+            here = int(self.share(arm, age) * tokens)
+            if here < there:
+                here = there
+            if here:
                 warm.append((arm, here))
         before = ArmId("") if last is None else last.arm
         return Turn(conversation, before, tuple(cached), tuple(warm), self.later)
@@ -202,17 +204,15 @@ class Conversations:
 
     def share(self, arm: ArmId, age: int) -> float:
         """How much of a prompt is found in an arm's cache, by the number of its age."""
-        found, could = self.found[arm][age] if arm in self.found else (0.0, 0.0)
+        by_age = self.found.get(arm)
+        if by_age is None:
+            return PRIOR[age]
+        found, could = by_age[age]
         return (PRIOR[age] * PRIOR_TOKENS + found) / (PRIOR_TOKENS + could)
 
     def _visits(self, conversation: str) -> tuple[Visit, ...]:
         talk = self.talks.get(conversation)
         return () if talk is None else talk.visits
-
-    def _expected(self, arm: ArmId, visit: Visit | None, prompt: int, ts: float) -> int:
-        if visit is None:
-            return int(self.share(arm, _NEVER) * prompt)
-        return int(self.share(arm, age_of(ts - visit.ts)) * min(visit.tokens, prompt))
 
     def _learn(self, decided: ev.Decided, last: Visit | None, prompt: int, cached: int) -> None:
         age = _NEVER if last is None else age_of(decided.ts - last.ts)
@@ -241,6 +241,11 @@ class Conversations:
             if len(self.talks) <= MOST and ts - oldest.visits[-1].ts <= KEPT_S:
                 return
             self.talks.popitem(last=False)
+
+
+def _found(visit: Visit, prompt: int, ts: float) -> tuple[int, int]:
+    """The age of what is cached, and how much of a prompt it may be."""
+    return age_of(ts - visit.ts), min(visit.tokens, prompt)
 
 
 def age_of(seconds: float) -> int:

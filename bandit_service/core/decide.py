@@ -59,6 +59,7 @@ class Query(msgspec.Struct, gc=False):
     effort_asked, efforts: as of `conversations.Sent`.
     route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
     query names none itself.
+    groups, request_key, request_digest: as of `events.Decided`.
     """
 
     embedding: Vector
@@ -87,6 +88,9 @@ class Query(msgspec.Struct, gc=False):
     efforts: Mapping[ArmId, str] = {}
     route: str = ""
     all_of_route: bool = False
+    groups: tuple[str, ...] = ()
+    request_key: str = ""
+    request_digest: str = ""
 
     @property
     def named(self) -> tuple[ArmId, ...] | None:
@@ -540,6 +544,9 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
         route=query.route,
+        groups=query.groups,
+        request_key=query.request_key,
+        request_digest=query.request_digest,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
@@ -33,8 +34,7 @@ class Account(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CallerAccount:
+class CallerAccount(msgspec.Struct, frozen=True):
     """The budgets of the service, a tenant and a key.
 
     id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
@@ -57,7 +57,7 @@ class CallerAccount:
         self.resources.budgets.settle(self.id)
 
     async def book(self, usd: float) -> bool:
-        """An event `spent`; whether it is in the log.
+        """An event `spent`; whether it is in the log, or will be before the money is let go of.
 
         If it cannot be written, the service logs a line and raises no error: the answer is there
         and paid for, and is not withheld.
@@ -72,7 +72,7 @@ class CallerAccount:
                     tenant=self.tenant,
                     caller=self.key,
                 ),
-                key=self.decision_id,
+                key=self.decision_id or self.id,
                 durable=False,
             )
         except ServiceError as error:
@@ -80,8 +80,10 @@ class CallerAccount:
                 "not booked", extra={"decision_id": self.decision_id, "why": error.message}
             )
             return False
+        if not self.decision_id:
+            self.resources.budgets.booked(self.id, usd)
         return True
 
     async def book_apart(self, usd: float) -> bool:
         """An event `spent` of no decision."""
-        return await replace(self, decision_id="").book(usd)
+        return await msgspec.structs.replace(self, decision_id="").book(usd)

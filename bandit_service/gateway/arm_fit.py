@@ -7,9 +7,10 @@ arms that are asked with just these. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import msgspec
 
 from bandit_service.core.arm_request import NOTHING
 from bandit_service.core.errors import Refused
@@ -24,13 +25,12 @@ PIN = "x-pin-parameters"
 _LONGEST = 60
 
 
-@dataclass(frozen=True, slots=True)
-class ArmFit:
+class ArmFit(msgspec.Struct, frozen=True):
     """unsuited: why arms cannot be asked. effort_asked, efforts: as of `conversations.Sent`."""
 
-    unsuited: Mapping[str, Refused] = field(default_factory=dict)
+    unsuited: Mapping[str, Refused] = {}
     effort_asked: str = ""
-    efforts: Mapping[ArmId, str] = field(default_factory=dict)
+    efforts: Mapping[ArmId, str] = {}
 
 
 def pinned(headers: Mapping[str, str]) -> bool:
@@ -41,11 +41,29 @@ def pinned(headers: Mapping[str, str]) -> bool:
     return said == "on"
 
 
+def plain_kinds(
+    specs: Mapping[str, ArmSpec], upstreams: Mapping[str, Upstream]
+) -> frozenset[str] | None:
+    """The dialects of these arms, where none of them sets anything of a request; None otherwise."""
+    if any(spec.request != NOTHING for spec in specs.values()):
+        return None
+    return frozenset(upstreams[spec.upstream].spec.kind for spec in specs.values())
+
+
 def fit_of(
-    asked: Asked, specs: Mapping[str, ArmSpec], upstreams: Mapping[str, Upstream], pins: bool
+    asked: Asked,
+    specs: Mapping[str, ArmSpec],
+    upstreams: Mapping[str, Upstream],
+    pins: bool,
+    kinds: Collection[str] | None = None,
 ) -> ArmFit:
-    """What of these arms a request suits. upstreams: by id; each arm's is among them."""
+    """What of these arms a request suits. upstreams: by id; each arm's is among them.
+
+    kinds: as `plain_kinds` says, so that no arm need be looked at.
+    """
     fitting = _Fitting(asked, pins)
+    if kinds is not None and fitting.asks_nothing and not any(map(asked.unsaid, kinds)):
+        return ArmFit()
     unsuited: dict[str, Refused] = {}
     efforts: dict[ArmId, str] = {}
     for id, spec in specs.items():
@@ -70,6 +88,11 @@ class _Fitting:
         self._refusals: dict[str, Refused | None] = {}
         self._bodies: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether nothing of it is of what arms may set otherwise."""
+        return not (self._pins or self.own.effort)
+
     def effort(self, spec: ArmSpec, upstream: Upstream) -> str:
         """How much the arm's provider would be asked to reason. Raises Refused if it cannot be."""
         kind, request = upstream.spec.kind, spec.request
@@ -77,7 +100,7 @@ class _Fitting:
             self._refusals[kind] = self._asked.unsaid(kind)
         if (refused := self._refusals[kind]) is not None:
             raise refused
-        if request == NOTHING and not (self._pins or self.own.effort):
+        if request == NOTHING and self.asks_nothing:
             return ""
         if kind not in self._bodies:
             self._bodies[kind] = self._body(upstream)

@@ -166,11 +166,13 @@ class Head:
     """The head of every request to one address with these headers, but for what differs.
 
     request: what the connector asks for a connection. names: of its headers, in small letters.
+    timeout: of a connection.
     """
 
     request: ClientRequest
     text: bytes
     names: frozenset[str]
+    timeout: aiohttp.ClientTimeout
 
 
 class Calls:
@@ -210,7 +212,8 @@ class Calls:
         request.headers.popall("Content-Length", None)  # of no body
         lines += [_line(name, value) for name, value in request.headers.items()]
         names = frozenset(name.lower() for name in request.headers)
-        return Head(request, "\r\n".join(lines).encode(), names)
+        timeout = aiohttp.ClientTimeout(sock_connect=spec.connect_s)
+        return Head(request, "\r\n".join(lines).encode(), names, timeout)
 
     async def post(
         self, head: Head, more: Mapping[str, str], body: bytes, spec: UpstreamSpec, sent: Sent
@@ -219,12 +222,11 @@ class Calls:
 
         sent: learns whether the connection had served before.
         """
-        timeout = aiohttp.ClientTimeout(sock_connect=spec.connect_s)
         request = self._request(head, more, body)  # what it cannot hold costs no connection
         deadline = Deadline(self._loop, spec.first_byte_s, spec.total_s)
         try:
             with deadline:
-                connection = await self._connector.connect(head.request, [], timeout)
+                connection = await self._connector.connect(head.request, [], head.timeout)
                 try:
                     return await self._answered(connection, head, request, deadline, sent)
                 except BaseException:

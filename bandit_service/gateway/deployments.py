@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bandit_service.core import chance
 from bandit_service.core.deployments import called_at, name_of
@@ -17,8 +18,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.health import STATES, Health
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """One way to call an arm. spec: the arm as it is called there. key: whose health it has.
 
     deployment: its name, "" for an arm without any.

@@ -10,8 +10,8 @@ answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from typing import Self
 
 from bandit_service.gateway.client import Client
 
@@ -37,6 +37,7 @@ class EventStream:
         self._head = asyncio.Lock()
         self._named: dict[str, str] = {}
         self._pulsing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self._started = self._begun = False
 
@@ -61,18 +62,17 @@ class EventStream:
             await self._start()
             await self.client.end(self._named_arm(data))
 
-    @asynccontextmanager
-    async def kept_alive(self) -> AsyncIterator[None]:
-        """Meanwhile the client gets a sign of life whenever it got nothing for so long."""
-        seconds = self._keep_alive_s
-        timer = self._loop.call_later(seconds, self._begin_pulse) if seconds else None
-        try:
-            yield
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if self._pulsing is not None:
-                self._pulsing.cancel()
+    def __enter__(self) -> Self:
+        """From here on the client gets a sign of life whenever it got nothing for so long."""
+        if self._keep_alive_s:
+            self._timer = self._loop.call_later(self._keep_alive_s, self._begin_pulse)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pulsing is not None:
+            self._pulsing.cancel()
 
     def _begin_pulse(self) -> None:
         self._pulsing = self._loop.create_task(self._pulse())

@@ -105,7 +105,7 @@ class Gateway:
             forwarded(client.headers),
             forwarded(client.headers, asked.front.OWN_HEADERS),
             calls is not None,
-            hashed(conversation, calls or ()),
+            hashed(conversation, calls) if calls else (),
             bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
             not routing.named and begins(asked.body),
             pinned(client.headers),
@@ -115,7 +115,7 @@ class Gateway:
                 return await self._answer(request, None)
             front, keep_alive_s = asked.front, self._resources.settings.keep_alive_s
             stream = EventStream(client, keep_alive_s, front.KEEP_ALIVE)
-            async with stream.kept_alive():
+            with stream:
                 try:
                     return await self._answer(request, stream)
                 except ServiceError as error:

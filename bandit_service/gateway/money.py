@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+import msgspec
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.fields import MAX_COST_USD
@@ -65,7 +66,7 @@ def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
 def usual_usd(spec: ArmSpec, size: Size) -> float:
     """What a call costs at most whose answer is at most four times as long as usual."""
     tokens = _LONG * spec.expected_output_tokens
-    return max_usd(spec, replace(size, limit=max(tokens, 1)))
+    return max_usd(spec, msgspec.structs.replace(size, limit=max(tokens, 1)))
 
 
 def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:

@@ -10,7 +10,6 @@ named, a hash of how it began identifies it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -18,6 +17,7 @@ import msgspec
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
+from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
 from bandit_service.gateway.providers import Front, front_of, provider_of
@@ -27,7 +27,6 @@ from bandit_service.gateway.translation import refusal
 from bandit_service.gateway.turns import without_reasoning
 from bandit_service.settings.upstreams import UpstreamSpec
 
-AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 _TEXTS = ("arms", "unit", "tenant", "session", "conversation", "tags")
 _PREFERENCES = {name: f"x-{name.replace('_', '-')}" for name in (*_NUMBERS, *_TEXTS)}
@@ -39,8 +38,7 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embedding
 """The paths of OpenAI's API that are called upstream."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingRequest:
+class RoutingRequest(msgspec.Struct, frozen=True):
     """What to decide, and whether the client named the arm.
 
     expected: the right answer if the client knows it, from the header x-expected-answer. named: the
@@ -57,11 +55,11 @@ class RoutingRequest:
         """The same for this tenant."""
         if tenant == self.decide.tenant:
             return self
-        return replace(self, decide=msgspec.structs.replace(self.decide, tenant=tenant))
+        decide = msgspec.structs.replace(self.decide, tenant=tenant)
+        return msgspec.structs.replace(self, decide=decide)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A client's request in its dialect, and as a chat or text completion.
 
     kind: of the dialect. own: the body as it came. path, body: what is asked of a provider of
@@ -71,7 +69,7 @@ class Asked:
     path: str
     body: dict[str, Any]
     kind: str = "openai"
-    own: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = {}
     lost: Refused | None = None
 
     @property
@@ -90,8 +88,7 @@ class Asked:
         return self.lost or refusal(provider_of(kind), self.path, self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What is sent to a provider."""
 
     path: str
@@ -99,8 +96,7 @@ class Said:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True):
     """A chat or text completion to be answered.
 
     caller: id of the key. conversation: the hash of its name, "" if it is not to keep its model.
@@ -267,10 +263,9 @@ def _routing(
         raise Unknown(
             f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
         )
-    given = dict(parse_qsl(query, keep_blank_values=True)) if not direct else {}
+    given = dict(parse_qsl(query, keep_blank_values=True)) if query and not direct else {}
     for name, named in _PREFERENCES.items():
-        value = header(headers, named)
-        if value is not None:
+        if named in headers and (value := header(headers, named)) is not None:
             given.setdefault(name, value)
     if unknown := given.keys() - _PREFERENCES.keys():
         allowed = ", ".join(_PREFERENCES)

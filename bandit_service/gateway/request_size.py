@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -37,12 +38,12 @@ _ANSWERS = frozenset(
 _LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
 """What OpenAI's language has. That a provider heeds any other name is not certain: one raises what
 is reserved, and never lowers it."""
+_WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
 _NO_LIMITS = ("messages", "prompt", "metadata", "logit_bias", "prediction", "stream_options")
 _OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "tool", "log")
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True, gc=False):
     """prompt: tokens. limit: tokens of an answer, None if the client sets none. answers: how many;
     0 for an embedding. other_limit: tokens that limits of other names allow an answer. thinking:
     tokens of thinking within an answer; extra: tokens on top of it. hour: the provider is to keep
@@ -70,7 +71,7 @@ class Size:
         limit, most, budget = self.limit, request.output_limit, request.thinking_budget
         if most is not None:
             limit = most if limit is None else min(limit, most)
-        return replace(
+        return msgspec.structs.replace(
             self,
             limit=limit,
             answers=self.answers * limits.answers,
@@ -112,15 +113,20 @@ def size_of(
     extra = limits.extra
     if body.get("prediction"):  # the provider also bills what the answer does not take over
         extra += _tokens(body["prediction"])
-    limit = max(limits.limit, limits.other_limit) if limits.limit else None
+    bounded = limits.limit and not limits.boundless
+    limit = max(limits.limit, limits.other_limit) if bounded else None
     hour = _kept_an_hour(own or body)
     return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
 
 
 @dataclass(slots=True)
 class _Limits:
-    """The largest limit of each kind in a request, wherever it stands; as in `Size`."""
+    """The largest limit of each kind in a request, wherever it stands; as in `Size`.
 
+    boundless: one of them is negative, which some servers take for no limit at all.
+    """
+
+    boundless: bool = False
     limit: int = 0
     answers: int = 1
     other_limit: int = 0
@@ -139,6 +145,8 @@ class _Limits:
                     self.look(value, within or thinks, depth - 1)
             elif count := _count(value):
                 self._note(name, count, within, thinks, depth == _DEPTH)
+            elif "min" not in name and _limits(name):
+                self.boundless |= (_given(value) or 0) < 0
 
     def _note(self, name: str, count: int, within: bool, thinks: bool, top: bool) -> None:
         if name in _ANSWERS:
@@ -236,8 +244,13 @@ def _numbers(value: object) -> int:
 
 
 def _count(value: object) -> int:
-    """A number as it is, as 8000.0 or as "8000", which some servers take too; 0 for none."""
-    if isinstance(value, str):
-        value = int(value) if value.isdecimal() and len(value) < 20 else None
-    exact = number(value)
+    """A number above 0; 0 for none."""
+    exact = _given(value)
     return min(math.ceil(exact), _MAX_COUNT) if exact is not None and exact > 0 else 0
+
+
+def _given(value: object) -> int | float | None:
+    """A number as it is, as 8000.0 or as "8000", which some servers take too; None for none."""
+    if isinstance(value, str):
+        value = int(value) if _WHOLE.fullmatch(value) else None
+    return number(value)

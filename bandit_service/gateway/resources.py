@@ -30,7 +30,7 @@ class Resources:
     health: Health
     budgets: Budgets
     telemetry: Telemetry
-    _finishing: set[asyncio.Task[bool]] = field(default_factory=set)
+    _finishing: set[asyncio.Future[bool]] = field(default_factory=set)
 
     def callable_arm(self, id: str) -> ev.ArmSpec | None:
         """The arm, unless it is retired or has no upstream."""
@@ -57,10 +57,17 @@ class Resources:
 
     async def finish(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Do this to its end, even if the caller is cancelled meanwhile."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self.started(work))
+
+    def started(self, work: Coroutine[Any, Any, bool]) -> asyncio.Future[bool]:
+        """Begin what is to be done to its end, whoever waits for it."""
+        return self.expected(asyncio.get_running_loop().create_task(work))
+
+    def expected(self, end: asyncio.Future[bool]) -> asyncio.Future[bool]:
+        """The same future, without whose end these parts are not closed."""
+        self._finishing.add(end)
+        end.add_done_callback(self._finishing.discard)
+        return end
 
     async def finished(self) -> None:
         """Wait until all of it is done."""
@@ -69,4 +76,5 @@ class Resources:
     async def close(self) -> None:
         """Finish what is being written down, and close the connections."""
         await self.finished()
+        await self.budgets.close()
         await self.upstreams.close()

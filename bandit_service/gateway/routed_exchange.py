@@ -23,6 +23,7 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import MOST_CALLS, hashed
 from bandit_service.gateway.usage import counts_of, merged
+from bandit_service.gateway.written import Written, not_learned
 from policies import ArmId
 
 FEEDBACK_HEADER = "x-feedback-token"
@@ -123,6 +124,9 @@ class RoutedExchange(Exchange):
         self._ended = True
         self._well()
         cost, signals = self._measured(usage)
+        if cost is not None and not (self._before or self.other):  # as nearly always
+            self.cost_usd = cost if await self._observed_soon(signals, cost) else None
+            return
         guess = likely_usd(self.priced, self.size, received)
 
         async def written() -> bool:
@@ -259,14 +263,20 @@ class RoutedExchange(Exchange):
             return False
         return True
 
+    async def _observed_soon(self, signals: Signals, usd: float) -> bool:
+        """`_learned` of an answer by the arm's own model whose cost is known, and then let go of
+        its money: no task of its own is needed for it to go on if the client leaves.
+        """
+        written = Written(self._resources, self._account, self.decided.id, usd)
+        self._resources.router.observe_soon(self.decided.id, signals, self._served, written)
+        return await written.waited()
+
     async def _observed(self, signals: Signals) -> bool:
         router = self._resources.router
         try:
             status = await router.observe(self.decided.id, signals, served=self._served)
         except ServiceError as error:
-            _log.error(
-                "outcome not learned", extra={"decision_id": self.decided.id, "why": error.message}
-            )
+            not_learned(self.decided.id, error)
             return False
         router.count_reward(self.decided.id, status)
         return True

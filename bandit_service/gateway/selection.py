@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -23,9 +22,10 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.pool import Pool
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
-from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
+from bandit_service.gateway.request import ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import vendor_of
@@ -39,8 +39,7 @@ _SELDOM = 4.0
 """An answer seldom costs so many times what its arm's answers usually do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """A decision, and the most that its call may cost. vendor: as of `RoutedExchange`."""
 
     decided: ev.Decided
@@ -48,15 +47,14 @@ class Selection:
     vendor: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+class _Offer(msgspec.Struct, frozen=True):
     """The arms that may be drawn. reason: of `staying.REASONS`, where it is known before the draw.
     barred: why the conversation keeps others out. vendor: who signed its thinking.
     """
 
     ids: list[str]
     reason: str = ""
-    barred: Mapping[str, str] = field(default_factory=dict)
+    barred: Mapping[str, str] = {}
     vendor: tuple[str, str] | None = None
 
 
@@ -68,6 +66,7 @@ class ArmSelector:
         self._numbers = itertools.count()
         self._of_pool: Pool | None = None
         self._specs: dict[str, ev.ArmSpec] = {}
+        self._ways: dict[str, tuple[ev.ArmSpec, list[ev.ArmSpec]]] = {}
 
     def _callable(self, routing: RoutingRequest) -> dict[str, ev.ArmSpec]:
         """By their ids the arms that can be called for this request: those that a policy may
@@ -106,12 +105,16 @@ class ArmSelector:
             except (NoEligibleArm, BudgetExhausted):
                 if not request.in_loop:
                     raise
-                request = replace(request, in_loop=False)  # the loop's arm cannot, others may
+                request = msgspec.structs.replace(
+                    request, in_loop=False
+                )  # the loop's arm cannot, others may
                 continue
             except (Refused, Busy):
                 if not refused:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
+                continue
+            if selection is None:
                 continue
             spec = resources.router.world.arms[selection.decided.arm].spec
             if not deployments.full(spec, resources.health, self._among(selection.vendor)):
@@ -120,46 +123,52 @@ class ArmSelector:
 
     async def _drawn(
         self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
-    ) -> Selection:
+    ) -> Selection | None:
+        """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
         specs = self._callable(routing)
         fit = resources.upstreams.fit(request.asked, specs, request.pins)
         turn = self._turn(request, specs, now)
-        offer = self._offer(request, tried, fit.unsuited, turn, duel_of)
+        offer = self._offer(request, specs, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
-        left = budgets.left(world.spend, tenant, caller, now)
-        costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
-        arms = budgets.fitting(world.spend, costs, tenant, caller, now)
-        worth = router.worth_of(routing.decide)
-        query = msgspec.structs.replace(
-            routing.decide,
-            arms=arms,
-            willingness_to_pay=budgets.worth(world.spend, worth, tenant, caller, now),
-        )
+        arms, worth, most = offered, router.worth_of(routing.decide), 0.0
+        costs = dict.fromkeys(offered, 0.0)
+        if budgets.specs:  # nothing is held where nothing is bounded
+            left = budgets.left(world.spend, tenant, caller, now)
+            costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
+            arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+            most = max(costs[id] for id in arms)
+            if not await budgets.secured(most, tenant, caller, now):
+                return None
+            worth = budgets.worth(world.spend, worth, tenant, caller, now)
+        query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
         sent = Sent(
             request.size.prompt,
             None if duel_of else turn,
             offer.reason,
             fit.effort_asked,
             fit.efforts,
+            routing.named,
         )
         waiting = f"waiting {next(self._numbers)}"
-        budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
+        budgets.reserve(waiting, most, tenant, caller)
         try:
             decided = await router.decide(
                 query,
                 caller,
                 duel_of,
                 routing.direct,
-                self._masked(routing, tried, offer, arms, fit.unsuited),
+                self._masked(routing, specs, tried, offer, arms, fit.unsuited),
                 bounded=False,
                 sent=sent,
             )
+            while not await budgets.secured(0.0, tenant, caller, decided.ts):
+                """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)
         if decided.before:
@@ -185,7 +194,11 @@ class ArmSelector:
 
     def _calls(self, spec: ev.ArmSpec) -> list[ev.ArmSpec]:
         """The arm as it may be called, at each upstream that is configured."""
-        return [each for each in calls_of(spec) if each.upstream in self._resources.upstreams]
+        of, ways = self._ways.get(spec.id, (None, []))
+        if of is not spec:  # it is new, or was changed
+            ways = [each for each in calls_of(spec) if each.upstream in self._resources.upstreams]
+            self._ways[spec.id] = spec, ways
+        return ways
 
     def _turn(
         self, request: ChatRequest, specs: Mapping[str, ev.ArmSpec], now: float
@@ -197,7 +210,7 @@ class ArmSelector:
         turn = known.turn(
             request.conversation,
             request.size.prompt,
-            [spec.id for spec in specs.values()],
+            map(ArmId, specs),
             now,
             self._resources.settings.sticky_s,
             begins=request.begins,
@@ -209,6 +222,7 @@ class ArmSelector:
     def _offer(
         self,
         request: ChatRequest,
+        specs: Mapping[str, ev.ArmSpec],
         tried: list[str],
         unsuited: Mapping[str, Refused],
         turn: Turn | None,
@@ -223,7 +237,6 @@ class ArmSelector:
         that signed it.
         """
         routing = request.routing
-        specs = self._callable(routing)
         named = routing.decide.arms
         if routing.direct:
             assert named is not None
@@ -236,9 +249,10 @@ class ArmSelector:
             _, vendor = self._signer(request, turn, specs)
             return _Offer(self._with_room(named, specs, vendor), "direct", vendor=vendor)
         ids = [id for id in specs if id not in tried and (named is None or id in named)]
-        if ids and all(id in unsuited for id in ids):
-            raise unsuited[ids[0]]
-        ids = [id for id in ids if id not in unsuited]
+        if unsuited:
+            if ids and all(id in unsuited for id in ids):
+                raise unsuited[ids[0]]
+            ids = [id for id in ids if id not in unsuited]
         if named is not None and not set(named) <= set(specs):
             unknown, there_are = min(set(named) - set(specs)), ", ".join(specs)
             spec = self._resources.chat_arm(unknown)
@@ -319,15 +333,16 @@ class ArmSelector:
     def _masked(
         self,
         routing: RoutingRequest,
+        specs: Mapping[str, ev.ArmSpec],
         tried: Sequence[str],
         offer: _Offer,
         arms: Sequence[str],
         unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
-        named, specs = routing.decide.arms, self._callable(routing)
         if len(arms) == len(specs):
             return {}
+        named = routing.decide.arms
         reasons: dict[ArmId, str] = {}
         for spec in specs.values():
             if spec.id in arms or (named is not None and spec.id not in named):

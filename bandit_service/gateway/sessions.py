@@ -95,10 +95,9 @@ def conversation(body: Mapping[str, Any]) -> str:
 
 def _name(headers: Mapping[str, str], own: Mapping[str, Any], user: str) -> list[str]:
     """The rung that holds, and the name there; empty if none does."""
-    for name, *more in AGENTS:
-        if value := headers.get(name):
-            values = (value, *(headers.get(each, "") for each in more))
-            return [name, *map(_utf8, values)]
+    for names in AGENTS:
+        if headers.get(names[0]):
+            return [names[0], *(_utf8(headers.get(each, "")) for each in names)]
     if key := _text(own.get("prompt_cache_key")):
         return ["prompt_cache_key", key]
     metadata = own.get("metadata")

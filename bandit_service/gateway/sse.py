@@ -35,7 +35,10 @@ def _plain(piece: bytes, max_bytes: int) -> list[bytes]:
 
 
 class Events:
-    """Feed it what comes; it gives the data of each event that is whole by then."""
+    """Feed it what comes; it gives the data of each event that is whole by then.
+
+    odd: whether an `ErrorEvent` or a `Stray` was among what it gave last.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -46,9 +49,11 @@ class Events:
         self._size = 0
         self._after_cr = False
         self._begun = False
+        self.odd = False
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that end in this piece. Raises TooLong."""
+        self.odd = False
         if not self._open and (events := _plain(piece, self._max_bytes)):
             self._begun = True
             return events
@@ -100,9 +105,9 @@ class Events:
     def _end_of_event(self) -> bytes:
         data = b"\n".join(self._data)
         if data and self._name == b"error":
-            data = ErrorEvent(data)
+            data, self.odd = ErrorEvent(data), True
         elif not data and self._stray:
-            data = Stray(b"\n".join(self._stray))
+            data, self.odd = Stray(b"\n".join(self._stray)), True
         self._data.clear()
         self._stray.clear()
         self._name, self._size = b"", 0

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 _ID = re.compile(rb'"id"\s*:\s*"[^"\\]*"')
+_CONTENT = re.compile(rb'"content"\s*:\s*"')
 _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 # within a text each quote has a backslash before it, so these are names of fields
 
@@ -42,6 +43,7 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     usage: None = None
 
 
+_MOST_MISSES = 4
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -73,6 +75,58 @@ class Renamed:
         self._id = b'"id":"%b"' % id.encode()
         self._hide_usage = hide_usage
         self._head = self._ours = self._tail = b""
+        self._before = self._after = self._told_before = self._told_after = b""
+        self._misses = 0
+
+    def alike(self, data: bytes) -> bytes | None:
+        """The text of a chunk that is the one last learned but for its text; None of any other.
+
+        What is told of it is `told` of its text. Nothing in it need be decoded: a text without
+        quotes, backslashes and what is not printable is written as it is.
+        """
+        before, after = self._before, self._after
+        if not before or not data.startswith(before) or not data.endswith(after):
+            return None
+        if len(data) < len(before) + len(after):
+            return None
+        text = data[len(before) : -len(after)]
+        if b'"' in text or b"\\" in text:
+            return None
+        try:
+            if not text.decode().isprintable():
+                return None
+        except UnicodeDecodeError:
+            return None
+        self._misses = 0
+        return text
+
+    def told(self, text: bytes) -> bytes:
+        """The event of a chunk with this text, alike the one last learned.
+
+        >>> renamed = Renamed("b", hide_usage=False)
+        >>> first, then = (b'{"id":"a","choices":[{"delta":{"content":"%b"}}]}' % each
+        ...                for each in (b"Hi", b" you"))
+        >>> renamed.learn(first, "Hi", renamed.event(first))
+        >>> renamed.told(renamed.alike(then))
+        b'data: {"id":"b","choices":[{"delta":{"content":" you"}}]}\\n\\n'
+        """
+        return self._told_before + text + self._told_after
+
+    def learn(self, data: bytes, text: str, told: bytes) -> None:
+        """How a chunk of this text is written, and told; where chunks differ time and again nothing
+        more is learned.
+        """
+        if not text or self._misses >= _MOST_MISSES:
+            return
+        self._misses += 1
+        here, there, said = _CONTENT.search(data), _CONTENT.search(told), text.encode()
+        if here is None or there is None or data.count(b'"content"') != 1:
+            return
+        end, told_end = here.end() + len(said), there.end() + len(said)
+        if data[here.end() : end] != said or told[there.end() : told_end] != said:
+            return
+        self._before, self._after = data[: here.end()], data[end:]
+        self._told_before, self._told_after = told[: there.end()], told[told_end:]
 
     def event(self, data: bytes) -> bytes | None:
         """The chunk's event; None where the two are not found as they are usually written."""

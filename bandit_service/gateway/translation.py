@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bandit_service import clock
 from bandit_service.core.arm_request import NOTHING, ArmRequest, unsayable
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider, provider_of
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
@@ -98,7 +98,7 @@ class Own(bytes):
 
 async def chunks_of(
     provider: Provider, pieces: AsyncIterator[list[bytes]], own: bool = False
-) -> AsyncIterator[list[bytes]]:
+) -> AsyncGenerator[list[bytes], None]:
     """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
 
     own: or each as it is, an `Own`, of which the last may be without data. Once the reason why
@@ -112,7 +112,7 @@ async def chunks_of(
                 for data in piece:
                     fed = decoder.feed(data)
                     chunks += [Own.of(data, fed)] if own else fed
-            except Failed:
+            except (Failed, Rejected):
                 if chunks:
                     yield chunks
                 raise

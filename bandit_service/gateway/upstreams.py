@@ -12,7 +12,7 @@ import asyncio
 import io
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -27,15 +27,15 @@ from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
-from bandit_service.gateway.arm_fit import ArmFit, fit_of
+from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Response, Sent
-from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
+from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
 from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MAX_ERROR = 65_536
@@ -58,6 +58,9 @@ class Upstreams:
     ) -> None:
         self._upstreams = dict(upstreams)
         self._sent_again = sent_again
+        self._fitted: Mapping[str, ArmSpec] = {}
+        self._at: Mapping[str, ArmSpec] = {}
+        self._kinds: frozenset[str] | None = None
         self._max_header_bytes = max_header_bytes
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
@@ -96,17 +99,20 @@ class Upstreams:
         return {id for id, each in self._upstreams.items() if vendor_of(each.spec) == vendor}
 
     def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
-        """What of these arms, each of which has an upstream here, a request suits.
+        """What of these arms, each of which has an upstream here, a request suits. They are not
+        changed in place, so that what is known of the same ones stays.
 
         Deployments of an arm are of one dialect, so one of them tells of all.
         """
-        at = {
-            id: next(each for each in calls_of(spec) if each.upstream in self._upstreams)
-            if spec.deployments
-            else spec
-            for id, spec in specs.items()
-        }
-        return fit_of(asked, at, self._upstreams, pins)
+        if specs is not self._fitted:
+            self._at = {
+                id: next(each for each in calls_of(spec) if each.upstream in self._upstreams)
+                if spec.deployments
+                else spec
+                for id, spec in specs.items()
+            }
+            self._fitted, self._kinds = specs, plain_kinds(self._at, self._upstreams)
+        return fit_of(asked, self._at, self._upstreams, pins, self._kinds)
 
     def answer_of(self, id: str, answer: dict[str, Any]) -> dict[str, Any]:
         """An upstream's whole answer in OpenAI's shape. Raises Failed."""
@@ -114,7 +120,7 @@ class Upstreams:
 
     def chunks_of(
         self, id: str, pieces: AsyncIterator[list[bytes]], own: bool = False
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncGenerator[list[bytes], None]:
         """The data of an upstream's events as OpenAI's chunks, or as they are. Raises Failed."""
         return translation.chunks_of(self._provider(id), pieces, own)
 
@@ -206,7 +212,7 @@ class Upstreams:
         spec, proxy, url = upstream.spec, upstream.proxy, request.url
         if proxy is None and len(data) < _LARGE:
             head = self._calls.head(spec, url, request.headers)
-            if head is not None and not any(name.lower() in head.names for name in extra):
+            if head and not (extra and any(name.lower() in head.names for name in extra)):
                 return await self._calls.post(head, extra, data, spec, sent)
         headers, tunnel = _headers(request.headers, extra), url.startswith("https:")
         if proxy and not tunnel:  # then the proxy reads the call itself
@@ -270,7 +276,7 @@ async def _refuse(response: Response) -> None:
             status=response.status if response.status >= 400 else 0,
             retry_after_s=retry_after_s(response.headers, clock.now()),
         )
-    raise Rejected(response.status, body, about is About.PAIR)
+    raise Rejected(told_status(response.status), body, about is About.PAIR)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
@@ -305,7 +311,7 @@ async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
     if len(body) > max_bytes:
         raise Failed(f"the answer is larger than {max_bytes} bytes")
     try:
-        answer = json_of(body)
+        answer = said_json(body)
     except ValueError:
         raise Failed("the answer is not JSON") from None
     try:

@@ -160,15 +160,14 @@ class Connection(web.RequestHandler):
             _log.warning("connection failed", extra={"why": why, "more": more or None})
 
 
-class while_there:  # noqa: N801 - a context, made for every decision
-    """What is done here is cancelled when the client leaves."""
+class WhileThere:
+    """What is done within is cancelled when the client leaves."""
 
     __slots__ = ("_connection",)
 
     def __init__(self, request: web.Request) -> None:
-        connection = request.protocol
-        assert isinstance(connection, Connection)
-        self._connection = connection
+        assert isinstance(request.protocol, Connection)
+        self._connection = request.protocol
 
     def __enter__(self) -> None:
         self._connection.pointless = asyncio.current_task()

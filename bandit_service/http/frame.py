@@ -101,17 +101,17 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = id or _ids.new(clock.now())
     logs.request_id.set(id)
     request[REQUEST_ID] = id
-    begun = time.perf_counter()
+    begun, app = time.perf_counter(), request.app
     try:
         _cross(request)
-        if request.app[DRAINING].is_set() and request.path.startswith("/v1/"):
-            request.app[TELEMETRY].shed("draining")
+        if app[DRAINING].is_set() and request.path.startswith("/v1/"):
+            app[TELEMETRY].shed("draining")
             raise Unavailable("the service is stopping; retry elsewhere or in a few seconds")
         request[CALLER] = _caller(request)
-        request.app[ENDING].begun()
+        app[ENDING].begun()
         response = await _unless_cut(request, handler)
     except ServiceError as error:
-        request.app[TELEMETRY].rejected(error)
+        app[TELEMETRY].rejected(error)
         response = failed(error, request)
     except web.HTTPNotFound:
         longer = f"/v1/{request.path.strip('/')}"
@@ -132,7 +132,8 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = failed(
             ServiceError("internal error; search the log for this request id"), request
         )
-    entrance = None if request.transport is None else request.transport.get_protocol()
+    transport = request.transport
+    entrance = None if transport is None else transport.get_protocol()
     if isinstance(entrance, Entrance):
         entrance.answered()
     _told(request, response.status, begun)
@@ -167,14 +168,13 @@ def _told(request: web.Request, status: int, begun: float) -> None:
     endpoint = "unmatched" if resource is None else resource.canonical
     seconds = time.perf_counter() - begun
     request.app[TELEMETRY].request(endpoint, status, seconds)
-    _access.info(
-        "request",
-        extra={
+    if _access.isEnabledFor(logging.INFO):
+        told = {
             "endpoint": f"{request.method} {endpoint}",
             "code": status,
             "seconds": round(seconds, 6),
-        },
-    )
+        }
+        _access.info("request", extra=told)
 
 
 def _cross(request: web.Request) -> None:
@@ -238,10 +238,14 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
     try:
         if (request.content_length or 0) > most:  # and nothing of it is read
             raise _LargerThan
-        if request.content.is_eof():  # as nearly always
-            return _whole(request.content.read_nowait(), most)
+        content = request.content
+        came = content.read_nowait() if content.is_eof() else b""
+        if came and content.at_eof():  # as nearly always
+            if len(came) > most:
+                raise _LargerThan
+            return came
         async with asyncio.timeout(seconds):
-            return await _read(request, most)
+            return await _read(request, came, most)
     except TimeoutError:
         raise TooSlow(f"the body did not come in {seconds:g} s") from None
     except _LargerThan:
@@ -253,16 +257,9 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
         raise Malformed("the body is truncated or does not match its Content-Encoding") from None
 
 
-def _whole(body: bytes, most: int) -> bytes:
-    """A body of which all is there, unpacked."""
-    if len(body) > most:
-        raise _LargerThan
-    return body
-
-
-async def _read(request: web.Request, most: int) -> bytes:
-    """All of it, unpacked. aiohttp's own bound is one for all paths."""
-    body = bytearray()
+async def _read(request: web.Request, came: bytes, most: int) -> bytes:
+    """All of it, unpacked, after what came. aiohttp's own bound is one for all paths."""
+    body = bytearray(came)
     while chunk := await request.content.readany():
         body += chunk
         if len(body) > most:

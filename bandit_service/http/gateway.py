@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -14,12 +14,13 @@ from bandit_service import wire
 from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.routes import AUTO
+from bandit_service.core.world import World
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
-    AUTO,
     CHAT,
     COMPLETIONS,
     Asked,
@@ -30,7 +31,7 @@ from bandit_service.gateway.request import (
     of_completion,
 )
 from bandit_service.gateway.translation import heard_of
-from bandit_service.http.connections import Connection, while_there
+from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply, speaks_anthropic
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
@@ -44,7 +45,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     body = await _body(request)
     world = request.app[ROUTER].world
-    routing = of_chat(body, request.headers, world.deciding(), routes=world.routes.specs)
+    routing = of_chat(body, request.headers, _deciding(world, body), routes=world.routes.specs)
     return await _answer(request, Asked(CHAT, body), routing)
 
 
@@ -70,7 +71,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
     body = await _body(request)
     world = request.app[ROUTER].world
-    routing = of_completion(body, request.headers, world.deciding(), world.routes.specs)
+    deciding = _deciding(world, body)
+    routing = of_completion(body, request.headers, deciding, world.routes.specs)
     return await _answer(request, Asked(COMPLETIONS, body), routing)
 
 
@@ -134,7 +136,7 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
 def _model(id: str, arm: ArmSpec | None) -> Model:
     model = Model(id=id, object="model", created=0, owned_by="bandit")
     if arm is None:
-        return model
+        return msgspec.structs.replace(model, route=True)
     prices = {
         name: price
         for name in arm.__struct_fields__
@@ -180,10 +182,14 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     own = await _object(request)
     heard = heard_of(front_of(kind), own)
     world = request.app[ROUTER].world
-    routing = of_chat(
-        heard.body, request.headers, world.deciding(), heard.unit, own, world.routes.specs
-    )
+    deciding, routes = _deciding(world, heard.body), world.routes.specs
+    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own, routes)
     return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
+
+
+def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
+    """The policies that `auto:NAME` may name; nobody asks for them where no policy is named."""
+    return world.deciding() if ":" in str(body.get("model")) else ()
 
 
 async def _answer(
@@ -204,6 +210,27 @@ def _whole(answer: Reply) -> web.Response:
     )
 
 
+class _Streamed(web.StreamResponse):
+    """An answer whose head leaves with its first bytes, which always follow at once."""
+
+    _send_headers_immediately = False
+
+
+class _Answered:
+    """A `with` around an answer that has begun: `lost` is called if the client leaves meanwhile."""
+
+    __slots__ = ("_connection", "_lost")
+
+    def __init__(self, connection: Connection, lost: Callable[[], object]) -> None:
+        self._connection, self._lost = connection, lost
+
+    def __enter__(self) -> None:
+        self._connection.pointless, self._connection.lost = None, self._lost
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.lost = None
+
+
 class _Client:
     """A `gateway.client.Client` over aiohttp."""
 
@@ -222,21 +249,16 @@ class _Client:
         return self._request.transport is None or self._request.transport.is_closing()
 
     def waiting(self) -> AbstractContextManager[None]:
-        return while_there(self._request)
+        return WhileThere(self._request)
 
-    @contextmanager
-    def answered(self, left: Callable[[], object]) -> Iterator[None]:
-        self._connection.pointless, self._connection.lost = None, left
-        try:
-            yield
-        finally:
-            self._connection.lost = None
+    def answered(self, left: Callable[[], object]) -> AbstractContextManager[None]:
+        return _Answered(self._connection, left)
 
     def cut(self) -> bool:
         return self._request.app[ENDING].cuts()
 
     async def begin(self, headers: Mapping[str, str]) -> None:
-        self._response = web.StreamResponse(headers=headers)
+        self._response = _Streamed(headers=headers)
         await self._response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 from bandit_service.core.errors import Forbidden
 from bandit_service.parsing.hosts import (
     DEFAULT_PORTS,
@@ -30,8 +32,7 @@ _ELSEWHERE = ("cross-site", "same-site")
 _OURS = "localhost, loopback addresses and the names in the setting server.allowed_hosts"
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(msgspec.Struct, frozen=True):
     """What a request says of where it was sent and by whom: every value of each header."""
 
     host: Sequence[str] = ()

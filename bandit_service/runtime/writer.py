@@ -38,13 +38,17 @@ from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
 
 _log = logging.getLogger("bandit.writer")
-_TURNS = 8
-"""Turns of the loop that the patient wait for company, at most; the second one where none comes."""
+_TURNS, _ALONE = 16, 2
+"""Turns of the loop that the patient wait for company, at most; so many of them in a row without
+any end it, since what has come from a socket takes two turns to become a command."""
 _late = attrgetter("late")
 
 
 class Writer:
-    """Appends and applies events, one order for all. Make one inside the running loop."""
+    """Appends and applies events, one order for all. Make one inside the running loop.
+
+    before_outcome: told of a decision before an outcome of it from another process is applied.
+    """
 
     group_commit = GroupCommit
     shared = False
@@ -69,8 +73,10 @@ class Writer:
             log, sync_interval_s, telemetry.metrics.log_sync.observe, self._break
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
+        self.before_outcome: Callable[[str], None] = lambda _: None
         self._ids = clock.Ids(world.ts)
         self._commands: list[Command] = []
+        self._patient = False
         self._committing: Kept | None = None
 
     def start(self) -> None:
@@ -115,6 +121,11 @@ class Writer:
     def degraded(self) -> str:
         """Why nothing can be written now, "" when it can."""
         return "" if self._backlog.full is None else str(self._backlog.full)
+
+    @property
+    def barred(self) -> str:
+        """Why nobody should ask this process, though it runs; "" where there is no reason."""
+        return ""
 
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
@@ -167,6 +178,28 @@ class Writer:
     async def arrived(self, decision_id: str) -> None:
         """Wait for a decision that may still come."""
 
+    def made_here(self, decision_id: str) -> bool:  # noqa: ARG002 - another may be another's
+        """Whether this process made a decision that is being applied."""
+        return True
+
+    def append_own(self, *events: ev.AnyEvent) -> None:
+        """Append and apply what nobody else would; where it cannot be written, it is left out."""
+        self.append_now(*events)
+
+    def check_read_by_all(self, kind: type[ev.Event]) -> None:
+        """Raise Unavailable where another process on the log cannot read events of this kind."""
+
+    def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
+        """Whether something submitted under this key is not applied yet, and still may be."""
+        return False
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when (time.monotonic) the others that share the log cannot have taken this process
+        for lost; infinite while they may.
+        """
+        return 0.0
+
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False
     ) -> asyncio.Future[ev.AnyEvent | None]:
@@ -182,6 +215,10 @@ class Writer:
         self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
+    def submit_late(self, prepare: Prepare, done: Done, *, key: str) -> None:
+        """`submit` of what is late and waits for no disk; `done` is told."""
+        self._submit(Command(done, False, key, late=True, prepare=prepare), patient=True)
+
     def submit_among(
         self,
         among: Among[Q],
@@ -193,19 +230,25 @@ class Writer:
     ) -> None:
         """`submit` of what is prepared together with others of this turn; `done` is told.
 
-        patient: and with others of the next ones, if nothing else is submitted.
+        patient: and with others of the next ones, as long as nothing is submitted that is not.
         """
         self._submit(Command(done, durable, among=among, asked=asked), patient)
 
     def _submit(self, command: Command, patient: bool) -> None:
         if not self._commands:
-            asyncio.get_running_loop().call_soon(self._gather, _TURNS if patient else 0, 0)
+            self._patient = True
+            asyncio.get_running_loop().call_soon(self._gather, _TURNS, 0, _ALONE)
+        self._patient = self._patient and patient
         self._commands.append(command)
 
-    def _gather(self, turns: int, before: int) -> None:
-        """Flush, or wait a turn for more of them as long as more come, so many times at most."""
-        if turns and len(self._commands) > before:
-            asyncio.get_running_loop().call_soon(self._gather, turns - 1, len(self._commands))
+    def _gather(self, turns: int, before: int, alone: int) -> None:
+        """Flush, or wait a turn for more of them while all are patient, so many times at most, and
+        `alone` of these in a row without any.
+        """
+        there = len(self._commands)
+        alone = alone - 1 if there == before else _ALONE
+        if self._patient and turns and alone:
+            asyncio.get_running_loop().call_soon(self._gather, turns - 1, there, alone)
         else:
             self._flush()
 

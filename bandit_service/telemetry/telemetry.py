@@ -61,6 +61,7 @@ class Telemetry:
         self.metrics.history.set_function(remembered)
         cache = self.metrics.embedding_cache
         self._cache = {name: cache(name) for name in ("hit", "miss")}
+        self._looked_up = dict.fromkeys(self._cache, 0)
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -140,6 +141,9 @@ class Telemetry:
         self._count_rewards()
         self._count_answers()
         self._count_decisions()
+        for result, n in self._looked_up.items():
+            self._cache[result].inc(n)
+            self._looked_up[result] = 0
 
     def _count_decisions(self) -> None:
         """The ids of the slowest go along as exemplars."""
@@ -176,8 +180,8 @@ class Telemetry:
         self.metrics.embedding_model.observe(seconds)
 
     def cached(self, result: str) -> None:
-        """One look-up in the embedding cache: hit or miss."""
-        self._cache[result].inc()
+        """One look-up in the embedding cache: hit or miss. It is counted before a scrape."""
+        self._looked_up[result] += 1
 
     # --- learn
 

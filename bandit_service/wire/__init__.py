@@ -12,6 +12,7 @@ from bandit_service.wire.checks import (
     refuse_more,
     refuse_subject,
     required,
+    session_of,
     text_and_size,
 )
 from bandit_service.wire.decoding import (
@@ -31,11 +32,13 @@ from bandit_service.wire.requests import (
     ExperimentPatch,
     ExperimentStop,
     ExplainRequest,
+    Feedback,
     PolicyRequest,
     Query,
     RewardRequest,
     VoteRequest,
     WhatIfRequest,
+    numbers,
 )
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "ExperimentPatch",
     "ExperimentStop",
     "ExplainRequest",
+    "Feedback",
     "PolicyRequest",
     "Query",
     "RewardRequest",
@@ -62,9 +66,11 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "numbers",
     "read",
     "refuse_more",
     "refuse_subject",
     "required",
+    "session_of",
     "text_and_size",
 ]

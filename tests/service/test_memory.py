@@ -23,3 +23,13 @@ async def test_a_service_that_an_earlier_test_closed_is_gone(
     async with serving(tmp_path / "var", models) as client:
         await client.decide()
     assert ALIVE[-1] <= ALIVE[0], f"{ALIVE} routers were alive before each of these tests ({nth})"
+
+
+async def test_the_collector_looks_seldom_while_a_service_runs_and_then_as_before(
+    tmp_path: Path, models: Path
+) -> None:
+    before = gc.get_threshold()
+    async with serving(tmp_path / "var", models) as client:
+        await client.decide()
+        assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold() == before

@@ -38,11 +38,10 @@ def test_a_token_names_its_decision_its_tenant_and_its_end_and_fits_into_a_heade
         TOKENS.read(token, 1061.0)
 
 
-@pytest.mark.parametrize("size", [32, 64, 65, 200])
-def test_a_token_is_signed_by_hmac_with_a_secret_of_any_length(size: int) -> None:
-    key = SigningKey.of(bytes(i % 251 for i in range(size)))
-    raw = urlsafe_b64decode(_token(FeedbackTokens([key], 60.0)) + "=")
-    assert raw[-16:] == hmac.digest(key.secret, raw[:-16], "sha256")[:16]
+@pytest.mark.parametrize("length", [32, 63, 64, 65, 200])
+def test_the_mac_of_a_secret_of_any_length_is_hmac_sha_256(length: int) -> None:
+    key = SigningKey.of(b"s" * length)
+    assert key.mac(b"said") == hmac.digest(key.secret, b"said", "sha256")[:16]
 
 
 def test_no_bit_of_a_token_may_be_another() -> None:

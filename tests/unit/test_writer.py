@@ -314,14 +314,7 @@ async def test_what_is_late_comes_after_all_of_its_turn_in_one_append() -> None:
     log = _Disk()
     writer = _writer(log)
     writer.start()
-    batches: list[int] = []
-    append = log.append
-
-    def counted(records: Sequence[Record]) -> Offset:
-        batches.append(len(records))
-        return append(records)
-
-    log.append = counted  # type: ignore[method-assign]
+    batches = _batches(log)
     late = writer.submit(lambda: _decided("late"), durable=False, late=True)
     others = [
         writer.submit(lambda id=id: _decided(id), durable=False)  # type: ignore[misc]
@@ -331,3 +324,57 @@ async def test_what_is_late_comes_after_all_of_its_turn_in_one_append() -> None:
     assert _ids(log) == ["a", "b", "late"]
     assert batches == [3]
     await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("turns_between", "late", "batches"),
+    [
+        (1, True, [2]),  # what comes from sockets takes turns, so a turn without any is waited out
+        (4, True, [1, 1]),  # nobody waits for long where nobody comes
+        (1, False, [1, 1]),  # one that does not wait is not kept waiting
+    ],
+)
+async def test_the_patient_wait_a_few_turns_of_the_loop_for_company(
+    turns_between: int, late: bool, batches: list[int]
+) -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    made = _batches(log)
+    first = writer.submit(lambda: _decided("a"), durable=False, late=late)
+    for _ in range(turns_between):
+        await asyncio.sleep(0)
+    second = writer.submit(lambda: _decided("b"), durable=False, late=True)
+    await asyncio.gather(first, second)
+    assert made == batches
+    await writer.close()
+
+
+async def test_one_that_cannot_wait_takes_the_patient_along() -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.start()
+    made = _batches(log)
+    submitted = [writer.submit(lambda: _decided("a"), durable=False, late=True)]
+    for i in range(3):
+        await asyncio.sleep(0)
+        hurried = i == 1
+        submitted.append(
+            writer.submit(lambda id=str(i): _decided(id), durable=False, late=not hurried)  # type: ignore[misc]
+        )
+    await asyncio.gather(*submitted)
+    assert made == [3, 1]
+    await writer.close()
+
+
+def _batches(log: _Disk) -> list[int]:
+    """How many records each append has from here on."""
+    batches: list[int] = []
+    append = log.append
+
+    def counted(records: Sequence[Record]) -> Offset:
+        batches.append(len(records))
+        return append(records)
+
+    log.append = counted  # type: ignore[method-assign]
+    return batches

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from bandit_service.core.arm_request import ArmRequest, effort_in_words
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Asks:
+class Asks(msgspec.Struct, frozen=True):
     """What one request says of the fields of an `ArmRequest`; None where it says nothing."""
 
     reasoning_effort: Any = None

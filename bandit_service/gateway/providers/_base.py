@@ -20,8 +20,7 @@ Json = dict[str, Any]
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """One POST to a provider. The key is among the headers."""
 
     url: str
@@ -162,9 +161,10 @@ def event(said: Json, name: bool = True) -> bytes:
 
 
 def passed_event(name: object, data: bytes) -> bytes:
-    """An event that is passed on as it came."""
+    """An event that is passed on as it came; one without a name of its own gets none."""
     lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines())
-    return f"event: {name}\n".encode() + lines + b"\n"
+    named = f"event: {name}\n".encode() if isinstance(name, str) else b""
+    return named + lines + b"\n"
 
 
 def encoded(said: Json) -> bytes:

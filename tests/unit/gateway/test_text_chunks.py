@@ -81,6 +81,72 @@ def test_it_is_the_same_stream(
     assert _told(data, hide, keep, renamed=True) == _told(data, hide, keep, renamed=False)
 
 
+@given(
+    _CHUNK,
+    st.lists(st.lists(_TEXT | st.just("plain"), min_size=2, max_size=5) | _CHUNK, max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_it_is_the_same_stream_where_chunks_differ_in_their_text_alone(
+    alike: dict[str, Any], parts: list[Any], hide: bool, keep: bool, ascii_only: bool
+) -> None:
+    data = []
+    for part in parts:
+        chunks = [part]
+        if isinstance(part, list):
+            chunks = [
+                alike | {"choices": [{"index": 0, "delta": {"content": text}}]}
+                for text in ("first", *part)
+            ]
+        data += [json.dumps(each, ensure_ascii=ascii_only).encode() for each in chunks]
+    assert _told(data, hide, keep, renamed=True) == _told(data, hide, keep, renamed=False)
+
+
+_ALIKE = b'{"id":"u","model":"m","choices":[{"index":0,"delta":{"content":"%b"}}],"usage":null}'
+
+
+def test_chunks_that_are_alike_are_told_without_being_decoded() -> None:
+    renamed = Renamed("ours", hide_usage=True)
+    first = _ALIKE % b"first"
+    assert renamed.alike(first) is None, "nothing is learned yet"
+    told = renamed.event(first)
+    assert told is not None
+    renamed.learn(first, "first", told)
+    for text in (b"", b"then", "é \N{GRINNING FACE}".encode()):
+        assert renamed.alike(_ALIKE % text) == text
+        assert renamed.told(text) == renamed.event(_ALIKE % text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _ALIKE % b'quote","refusal":"x',
+        _ALIKE % rb"\u00e9",
+        _ALIKE % b"\n",
+        _ALIKE % b"\xff",
+        _ALIKE.replace(b'"u"', b'"v"') % b"of another id",
+        _ALIKE.replace(b"null", b'{"prompt_tokens":1}') % b"with a usage",
+        _ALIKE.replace(b"}}]", b'},"finish_reason":"stop"}]') % b"the last",
+        (_ALIKE % b"")[:-40],
+    ],
+)
+def test_what_is_not_surely_alike_is_read(data: bytes) -> None:
+    renamed = Renamed("ours", hide_usage=True)
+    first = _ALIKE % b"first"
+    renamed.learn(first, "first", renamed.event(first) or b"")
+    assert renamed.alike(data) is None
+
+
+def test_where_each_chunk_is_another_nothing_more_is_learned() -> None:
+    renamed = Renamed("ours", hide_usage=False)
+    for i in range(9):
+        chunk = (_ALIKE % b"text").replace(b'"m"', b'"m%d"' % i)
+        renamed.learn(chunk, "text", renamed.event(chunk) or b"")
+    assert renamed.alike(chunk) is None
+    assert renamed.alike((_ALIKE % b"more").replace(b'"m"', b'"m3"')) == b"more"
+
+
 _SAID = b'{"id":"u","choices":[{"index":0,"delta":{"content":"x"}%b}]%b}'
 
 
