@@ -249,44 +249,58 @@ AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int
     }
 }
 
-/* Eight sums by name, of as many queries or of one: an array of them costs twice the time. */
+/* Up to eight sums by name, of as many queries; an array of them costs twice the time. Of one or two
+ * queries there are several for each, so that no sum waits for the one before. */
 VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
                            int64_t width, int n, int32_t (*sums)[LANES]) {
     __m512i s0, s1, s2, s3, s4, s5, s6, s7;
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _mm512_setzero_si512();
-#define ADD(SUM, FROM, COPY, AT)                                                                  \
-    SUM = _mm512_dpbusd_epi32(SUM, FROM, _mm512_set1_epi32(((const Word *)(COPY))[AT]))
-#define ADD_AT(SUM, AT) ADD(SUM, _mm512_loadu_si512(block + 4 * LANES * (AT)), copies[0], AT)
-    if (n == 1) {
-        for (int64_t at = 0; at < width / 4; at += 4) {
-            for (int i = 0; i < 4; i++)
-                __builtin_prefetch(ahead + 4 * LANES * (at + i));
-            ADD_AT(s0, at);
-            ADD_AT(s1, at + 1);
-            ADD_AT(s2, at + 2);
-            ADD_AT(s3, at + 3);
-        }
-        s0 = _mm512_add_epi32(_mm512_add_epi32(s0, s1), _mm512_add_epi32(s2, s3));
-        _mm512_storeu_si512(sums[0], s0);
-        return;
+#define FROM(AT) _mm512_loadu_si512(block + 4 * LANES * (AT))
+#define ADD(SUM, SOME, COPY, AT)                                                                  \
+    SUM = _mm512_dpbusd_epi32(SUM, SOME, _mm512_set1_epi32(((const Word *)(COPY))[AT]))
+    for (int64_t at = 0; n == 1 && at < width / 4; at += 4) {
+        for (int i = 0; i < 4; i++)
+            __builtin_prefetch(ahead + 4 * LANES * (at + i));
+        ADD(s0, FROM(at), copies[0], at);
+        ADD(s1, FROM(at + 1), copies[0], at + 1);
+        ADD(s2, FROM(at + 2), copies[0], at + 2);
+        ADD(s3, FROM(at + 3), copies[0], at + 3);
     }
-    for (int64_t at = 0; at < width / 4; at++) {
-        __m512i some = _mm512_loadu_si512(block + 4 * LANES * at);
+    for (int64_t at = 0; n == 2 && at < width / 4; at += 2) {
+        __m512i some = FROM(at), more = FROM(at + 1);
+        for (int i = 0; i < 2; i++)
+            __builtin_prefetch(ahead + 4 * LANES * (at + i));
+        ADD(s0, some, copies[0], at);
+        ADD(s1, some, copies[1], at);
+        ADD(s2, more, copies[0], at + 1);
+        ADD(s3, more, copies[1], at + 1);
+    }
+    for (int64_t at = 0; n > 2 && at < width / 4; at++) {
+        __m512i some = FROM(at);
         ADD(s0, some, copies[0], at);
         ADD(s1, some, copies[1], at);
         ADD(s2, some, copies[2], at);
         ADD(s3, some, copies[3], at);
+        if (n <= 4) continue;
         ADD(s4, some, copies[4], at);
         ADD(s5, some, copies[5], at);
         ADD(s6, some, copies[6], at);
         ADD(s7, some, copies[7], at);
     }
-#undef ADD_AT
 #undef ADD
+#undef FROM
+    if (n <= 2) {
+        s0 = _mm512_add_epi32(s0, s2);
+        s1 = _mm512_add_epi32(s1, s3);
+    }
+    if (n == 1) s0 = _mm512_add_epi32(s0, s1);
     _mm512_storeu_si512(sums[0], s0);
+    if (n == 1) return;
     _mm512_storeu_si512(sums[1], s1);
+    if (n == 2) return;
     _mm512_storeu_si512(sums[2], s2);
     _mm512_storeu_si512(sums[3], s3);
+    if (n == 4) return;
     _mm512_storeu_si512(sums[4], s4);
     _mm512_storeu_si512(sums[5], s5);
     _mm512_storeu_si512(sums[6], s6);
@@ -294,8 +308,8 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
 }
 #endif
 
-/* One cell against some queries: a tile of them for each block while it is in the cache. What comes
- * after a block is fetched meanwhile: it may lie anywhere, and the processor cannot guess it. */
+/* One cell against some queries: a tile of 8, 4 or 2 of them, or one, for each block while it is in
+ * the cache. What comes after a block is fetched meanwhile: it may lie anywhere, and the processor cannot guess it. */
 #define SCAN(NAME, TARGET, DOTS)                                                                  \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
                                   int32_t cell, int32_t then, int64_t k) {                        \
@@ -304,7 +318,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
         int64_t width = table->width, size = LANES * width;                                       \
         for (; begin >= 0; begin = block)                                                         \
             for (int64_t q = 0, tile; q < n; q += tile) {                                         \
-                tile = n - q < TILE ? 1 : TILE;                                                   \
+                tile = n - q < 2 ? 1 : n - q < 4 ? 2 : n - q < TILE ? 4 : TILE;                   \
                 for (int64_t i = 0; i < tile; i++) copies[i] = queries[q + i]->copy;              \
                 block = begin;                                                                    \
                 for (int left = CHUNK; left > 0 && block >= 0; left--) {                          \
@@ -313,6 +327,10 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
                     const uint8_t *ahead = after >= 0 ? table->blocks + after * size : from;      \
                     if (tile == 1)                                                                \
                         DOTS(from, ahead, copies, width, 1, sums);                                \
+                    else if (tile == 2)                                                           \
+                        DOTS(from, ahead, copies, width, 2, sums);                                \
+                    else if (tile == 4)                                                           \
+                        DOTS(from, ahead, copies, width, 4, sums);                                \
                     else                                                                          \
                         DOTS(from, ahead, copies, width, TILE, sums);                             \
                     for (int64_t i = 0; i < tile; i++)                                            \

@@ -43,7 +43,7 @@ from store._opening import absent, closed_on_failure, name_of, opened
 from store._protocols import START, EventLog, Offset, Record
 from store.errors import Absent, Closed, Corrupt, Full, StoreError, Trimmed
 
-_ROWS, _BYTES = 128, 1 << 20  # that a replay reads at once
+_ROWS, _BYTES = 128, 1 << 18  # that a replay reads at once: it may be the loop that waits for it
 _CHECKPOINT_PAGES = 1000
 _FSYNC_ERRORS = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
 # Rows of trimmed records are emptied at once and deleted when so many more are trimmed.

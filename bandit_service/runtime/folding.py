@@ -136,12 +136,8 @@ async def elsewhere(
     try:
         child.stdin.write(framed(task))
         begin = await _step(answer_of(child.stdout, Begin), within_s)
-        replayed = ((at, body) for at, body in log.replay(Offset(begin.after)) if at <= upto)
-        done = begin.after
-        while done < upto:
-            chunk = list(islice(replayed, _CHUNK))
-            done = int(chunk[-1][0])
-            child.stdin.write(framed([(int(at), body) for at, body in chunk]))
+        for done, frame in handed(log, Offset(begin.after), upto):
+            child.stdin.write(frame)
             await _step(child.stdin.drain(), within_s)
             if progress is not None:
                 progress(done, int(upto))
@@ -158,6 +154,16 @@ async def elsewhere(
         raise FoldFailed(f"{what}: {said}" if said else what) from None
     finally:
         await _ended(child, words)
+
+
+def handed(log: EventLog, after: Offset, upto: Offset) -> Iterator[tuple[int, bytes]]:
+    """The frames that a child is fed with, some events each, and the last offset of each."""
+    replayed = ((int(at), body) for at, body in log.replay(after) if at <= upto)
+    done = int(after)
+    while done < upto:
+        chunk = list(islice(replayed, _CHUNK))
+        done = chunk[-1][0]
+        yield done, framed(chunk)
 
 
 async def _started(module: str) -> asyncio.subprocess.Process:

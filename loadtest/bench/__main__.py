@@ -32,7 +32,7 @@ from loadtest.bench.log import bench_log
 from loadtest.bench.metrics import bench_metrics
 from loadtest.bench.recall import bench_recall
 from loadtest.bench.results import bench_results
-from loadtest.bench.start import bench_beside, bench_start
+from loadtest.bench.start import bench_beside, bench_handed, bench_start
 from loadtest.bench.tables import show
 from loadtest.bench.turns import bench_turns
 from loadtest.bench.wire import bench_http, serve_bench
@@ -67,6 +67,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "start": ("start-up", bench_start),
     "fold": ("the fold of a log, and worlds to bytes and back, CPU time", bench_fold),
     "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),
+    "handed": ("what the loop does for the child that makes a snapshot, CPU time", bench_handed),
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
     "log": ("the log: an event appended, and read with its checksums, CPU time", bench_log),

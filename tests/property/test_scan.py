@@ -66,7 +66,7 @@ def test_what_is_found_is_what_comparing_all_finds(
 ) -> None:
     rng = np.random.default_rng(seed)
     vectors = _vectors(rng, n, dim, kind)
-    queries = np.concatenate([_vectors(rng, 9, dim, kind), vectors[:2], np.zeros((1, dim))])
+    queries = np.concatenate([_vectors(rng, 12, dim, kind), vectors[:2], np.zeros((1, dim))])
     queries = (queries * scale).astype(np.float32)
     ids = rng.permutation(10 * n)[:n]
     gone, kept = ids[: n // 3].tolist(), ids[n // 3 :].tolist()
