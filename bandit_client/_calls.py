@@ -42,7 +42,8 @@ _WEIGHED = frozenset(("/v1/decide", "/v1/explain"))
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. harmless: whether nothing happens by a second time.
+    """One request. harmless: whether nothing happens by a second time. key: by which the service
+    knows a resend, where the body has none.
 
     timed: whether the service is told how long the client waits, so that it gives up first.
     """
@@ -53,6 +54,7 @@ class Call(Generic[T]):
     body: Any = None
     harmless: bool = True
     timed: bool = False
+    key: str = ""
 
     @property
     def shows_learned(self) -> bool:
@@ -76,9 +78,10 @@ _vote, _decisions = reader(Vote), reader(DecisionList)
 
 # --- deciding and learning -------------------------------------------------------------------
 def decide(query: str | None, fields: Mapping[str, Any]) -> Call[Decision]:
-    """A decision. Another one is made by a resend, so one that may have happened is not resent."""
+    """A decision. A resend has the same idempotency key, and gets the same decision."""
     body = asked(query, fields)
-    return Call("POST", "/v1/decide", _decision, body, harmless=False, timed=True)
+    key = "" if body.get("idempotency_key") else uuid4().hex
+    return Call("POST", "/v1/decide", _decision, body, timed=True, key=key)
 
 
 def explain(

@@ -111,6 +111,8 @@ class Transport:
         """
         id = uuid4().hex
         headers = {"x-request-id": id}
+        if call.key:
+            headers["Idempotency-Key"] = call.key
         if raw is not None:
             headers["Content-Type"] = "application/json"
         known = self._learned

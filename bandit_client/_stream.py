@@ -88,8 +88,8 @@ class AsyncStream:
     """One connection to `/v1/stream` on which many decides, rewards and comparisons are in flight.
 
     A connection that is cut is made again. What was on it and does no harm by a second time, a
-    reward or a comparison, is sent again; a decide that was on it raises NoAnswer, since it may
-    have been made.
+    reward, a comparison or a decide with an idempotency_key, is sent again; another decide that was
+    on it raises NoAnswer, since it may have been made.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -166,7 +166,8 @@ class AsyncStream:
             try:
                 return await self._once(op, body, kind, patience.left_s)
             except BanditError as error:
-                await patience.failed(error, harmless=op != "decide")
+                known = op != "decide" or bool(body.get("idempotency_key"))
+                await patience.failed(error, harmless=known)
 
     async def _once(self, op: str, body: dict[str, Any], kind: type[T], left_s: float) -> T:
         id = next(self._ids)

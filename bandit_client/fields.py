@@ -48,6 +48,7 @@ class DecideFields(TypedDict, total=False):
     session: str
     conversation: str
     explain: bool
+    idempotency_key: str
     tags: Sequence[str]
 
 
@@ -55,18 +56,21 @@ class RewardFields(Query, total=False):
     """What a reward may say; at least one of quality, cost_usd, latency_s, reward and metrics.
 
     quality: from 0 to 1. cost_usd: what the answer cost. latency_s: how long it took. reward: from
-    −1 to 1, in place of the service's formula. metrics: numbers of your own, for experiments.
+    −1 to 1, in place of the service's formula. metrics: numbers of your own, and true or false.
     correction: replace what was reported before. idempotency_key: under which a resend counts once;
-    the client makes one where it is needed. Without a decision: a query, `arm`, and
-    willingness_to_pay, unit, tenant as in a decision.
+    the client makes one where it is needed. Without a decision: `session` or `conversation`, for
+    all of its decisions; or a query, `arm`, and willingness_to_pay, unit, tenant as in a decision.
     """
+
+    session: str
+    conversation: str
 
     arm: str
     quality: float
     cost_usd: float
     latency_s: float
     reward: float
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | bool]
     correction: bool
     idempotency_key: str
     willingness_to_pay: float

@@ -51,6 +51,7 @@ def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> 
         "[[experiments.variants]]", 'key = "shadow"', "shadow = true", 'policy = "epsilon_greedy"',
         "[[routes]]", 'id = "support"', "willingness_to_pay = 0.2", 'policy = "metallm"',
         f"arms = {json.dumps([str(arm.id) for arm in recorded.arms])}",
+        "[[metrics]]", 'name = "graded"', "[[metrics]]", 'name = "vote"', 'kind = "boolean"',
         "[[upstreams]]", 'id = "recorded"', f"base_url = {json.dumps(upstream)}",
         "[[upstreams]]", 'id = "down"', f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
         "[[arms]]", f"id = {json.dumps(DOWN)}", 'upstream = "down"',
@@ -146,8 +147,13 @@ class _Users:
             decided = await self._stream.request("decide", **asked)
         arm = self._arms.index(decided["arm"])
         quality, cost = self._recorded.quality[row], self._recorded.cost[row]
-        report = {"decision_id": decided["decision_id"], "quality": float(quality[arm]),
-                  "cost_usd": float(cost[arm])}  # fmt: skip
+        report: dict[str, Any] = {
+            "decision_id": decided["decision_id"], "cost_usd": float(cost[arm]),
+        }  # fmt: skip
+        if i % 3 == 1:
+            report["metrics"] = {"graded": float(quality[arm])}
+        else:
+            report["quality"] = float(quality[arm])
         if i % 7 == 1:
             async with self._session.post(f"{self._url}/v1/rewards", json=report) as answer:
                 answer.raise_for_status()

@@ -142,6 +142,11 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              high=1),
         _one("Mean reward by arm", "short", "avg by (arm) (bandit_arm_reward_mean)", "{{arm}}",
              help="Of the decisions that went to the arm; it forgets."),
+        _one("Mean of named metrics by arm", "short",
+             "avg by (metric, arm) (bandit_metric_mean)", "{{metric}} {{arm}}",
+             help="Of all values that the log tells of; docs/rewards.md."),
+        _one("Values of named metrics by arm", "short",
+             "sum by (metric, arm) (bandit_metric_values)", "{{metric}} {{arm}}"),
         _one("Where the mean reward surely is, by arm", "short",
              "avg by (arm, bound) (bandit_arm_reward_bound)", "{{arm}} {{bound}}",
              help="95 % confidence sequence of the mean since the start; it may be looked at at "
@@ -292,6 +297,7 @@ MONEY = Page("What does it cost, and what does it save?", (
         Panel("Spent, reserved, left, limit", "currencyUSD", (
             ("max by (budget) (bandit_budget_spent_usd)", "{{budget}} spent"),
             ("max by (budget) (bandit_budget_held_usd)", "{{budget}} reserved"),
+            ("max by (budget) (bandit_budget_leased_usd)", "{{budget}} with other replicas"),
             ("min by (budget) (bandit_budget_left_usd)", "{{budget}} left"),
             ("max by (budget) (bandit_budget_limit_usd)", "{{budget}} limit")), low=0),
         Panel("Used, and where the spend is heading", "percentunit", (
@@ -389,7 +395,10 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("Replicas", "short", (
             ("sum(bandit_log_up)", "reach the log"),
             ("sum(bandit_keeper)", "keeper"),
+            ("sum(bandit_replica_barred)", "run and may not take part"),
             ("max by (instance) (bandit_replica_epoch)", "joined {{instance}}")), low=0),
+        _one("Share of a core that applying events takes", "percentunit",
+             "max by (instance) (bandit_fold_busy_ratio)", "{{instance}}", low=0, alarm=0.5),
         Panel("What waits", "short", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),

@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from loadtest.ports import free_port
 
 INSTALL = "postgresql is not there: apt-get install --no-install-recommends postgresql"
 _STARTS_S = 30.0
@@ -39,7 +40,7 @@ class Postgres:
     def __init__(self, directory: Path, programs_in: Path) -> None:
         self._directory, self._bin = directory, programs_in
         self._password = secrets.token_hex(8)
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         secret = directory / "password"
         secret.write_text(self._password)
@@ -138,9 +139,3 @@ def running() -> Iterator[Postgres]:
             yield server
         finally:
             server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

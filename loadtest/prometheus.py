@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from loadtest.ports import free_port
 
 RULES = Path(__file__).parents[1] / "deploy" / "prometheus" / "rules.yaml"
 INSTALL = "prometheus is not there: apt-get install --no-install-recommends prometheus"
@@ -46,7 +47,7 @@ def prometheus(service: str, directory: Path, interval: str = "1s") -> Iterator[
     }
     written = directory / "prometheus.yml"
     written.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     with (directory / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -93,10 +94,3 @@ def _ready(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago: Prometheus cannot say which one it took by itself."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

@@ -1,8 +1,10 @@
-"""Replicas on one log in a PostgreSQL of their own, with traffic on all, while some are killed.
+"""Replicas on one log in servers of their own, with traffic on all, while some are killed.
 
 Each decision is made at one replica and rewarded at another. A ledger keeps what was answered; at
 the end every reward is sent again, to any replica, and must be a duplicate, and all replicas must
-have one state. A replica that is killed, by `--kills` or by you, is started again after a moment.
+have one state. Beside that a model is called whose answers cost something, until the budget of all
+replicas is spent; what is booked may not exceed it. A replica that is killed, by `--kills` or by
+you, is started again after a moment.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from loadtest import postgres
+from loadtest import engines, scale_budget
 
 DIM = 384
 _AWAY_S, _PATIENCE_S = 1.0, 120.0
@@ -105,10 +108,16 @@ class Traffic:
     """Clients of all replicas."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, replicas: list[Replica], ledger: Ledger, seed: int
+        self,
+        session: aiohttp.ClientSession,
+        replicas: list[Replica],
+        ledger: Ledger,
+        provider: scale_budget.Provider,
+        seed: int,
     ) -> None:
         self._session, self._replicas, self._ledger = session, replicas, ledger
         self._chance = random.Random(seed)  # noqa: S311 - no secret
+        self._provider = provider
         self._vectors = np.random.default_rng(seed)
         self.stopped = False
 
@@ -126,6 +135,8 @@ class Traffic:
             self._ledger.decided.append(id)
             times = 2 if self._chance.random() < 0.1 else 1
             await asyncio.gather(*(self.reward(id, quality) for _ in range(times)))
+            status, _ = await self._post("/v1/chat/completions", scale_budget.BODY)
+            self._provider.told[status] += 1
             await asyncio.sleep(pause_s)
 
     async def reward(self, id: str, quality: float) -> str:
@@ -165,7 +176,7 @@ class Traffic:
 
 async def _faults(
     replicas: list[Replica],
-    server: postgres.Postgres,
+    engine: engines.Engine,
     kills: int,
     stop: asyncio.Event,
     chance: random.Random,
@@ -177,7 +188,7 @@ async def _faults(
         one = chance.choice(replicas)
         if one.process is None or one.process.poll() is not None:
             continue
-        what = chance.choices(("kill -9", "stopped", "database killed"), (7, 2, 1))[0]
+        what = chance.choices(("kill -9", "stopped", "server killed"), (7, 2, 1))[0]
         done[what] += 1
         print(f"  {what}", flush=True)
         match what:
@@ -188,9 +199,9 @@ async def _faults(
                 await asyncio.sleep(chance.uniform(1.0, 7.0))
                 one.process.send_signal(signal.SIGCONT)
             case _:
-                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(engine.kill, chance.randrange(1 << 16))
                 await asyncio.sleep(chance.uniform(0.5, 3.0))
-                await asyncio.to_thread(server.start)
+                await asyncio.to_thread(engine.start)
     return done
 
 
@@ -198,9 +209,10 @@ async def _agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
     """The hashes of the serving policy's state, once all have applied all."""
     last = time.monotonic() + _PATIENCE_S
     while time.monotonic() < last:
-        told = [await traffic.get(each, "/readyz") for each in replicas]
-        if len({each.get("last") for each in told}) == 1:
-            break
+        with suppress(aiohttp.ClientError):  # one that was killed last is being started
+            told = [await traffic.get(each, "/readyz") for each in replicas]
+            if len({each.get("last") for each in told}) == 1:
+                break
         await asyncio.sleep(0.1)
     serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]
     states = [await traffic.get(each, f"/v1/policies/{serving}/state") for each in replicas]
@@ -221,13 +233,19 @@ async def _told(ledger: Ledger, replicas: list[Replica]) -> None:
         )
 
 
-async def _run(args: argparse.Namespace, server: postgres.Postgres, directory: Path) -> int:
-    environ = os.environ | {  # noqa: TID251 - passed on
-        "BANDIT_LOG_ENGINE": "postgres",
-        "BANDIT_LOG_DSN_ENV": "SCALE_DSN",
-        "SCALE_DSN": server.dsn,
-        "BANDIT_POLICY_NAME": args.policy,
-    }
+async def _run(args: argparse.Namespace, engine: engines.Engine, directory: Path) -> int:
+    async with scale_budget.a_provider() as provider:
+        return await _served(args, engine, directory, provider)
+
+
+async def _served(
+    args: argparse.Namespace,
+    engine: engines.Engine,
+    directory: Path,
+    provider: scale_budget.Provider,
+) -> int:
+    environ = os.environ | engine.environ | {"BANDIT_POLICY_NAME": args.policy}  # noqa: TID251 - passed on
+    environ |= provider.settings(args.paid)
     replicas = [Replica(directory / f"replica-{i + 1}", args.models, environ)
                 for i in range(args.replicas)]  # fmt: skip
     ledger, stop = Ledger(), asyncio.Event()
@@ -241,19 +259,19 @@ async def _run(args: argparse.Namespace, server: postgres.Postgres, directory: P
                 assert each.process is not None
                 print(f"{each.url}   kill -9 {each.process.pid}   {each.directory}", flush=True)
             print("Ctrl-C ends it, and looks whether anything was lost", flush=True)
-            traffic = Traffic(session, replicas, ledger, args.seed)
+            traffic = Traffic(session, replicas, ledger, provider, args.seed)
             workers = [asyncio.create_task(traffic.run(args.pause)) for _ in range(args.clients)]
             tasks = [asyncio.create_task(each.keep()) for each in replicas]
             tasks.append(asyncio.create_task(_told(ledger, replicas)))
             done: Counter[str] = Counter()
             if args.kills:
                 chance = random.Random(args.seed)  # noqa: S311 - no secret
-                done = await _faults(replicas, server, args.kills, stop, chance)
+                done = await _faults(replicas, engine, args.kills, stop, chance)
             else:
                 await stop.wait()
             traffic.stopped = True
             await asyncio.gather(*workers)
-            return await _judged(traffic, replicas, ledger, done)
+            return await _judged(traffic, replicas, ledger, provider, done)
         finally:
             for task in tasks:
                 task.cancel()
@@ -263,7 +281,11 @@ async def _run(args: argparse.Namespace, server: postgres.Postgres, directory: P
 
 
 async def _judged(
-    traffic: Traffic, replicas: list[Replica], ledger: Ledger, done: Counter[str]
+    traffic: Traffic,
+    replicas: list[Replica],
+    ledger: Ledger,
+    provider: scale_budget.Provider,
+    done: Counter[str],
 ) -> int:
     """Say what is left of what was told; 1 where anything is missing."""
     print("every reward is sent again, to any replica", flush=True)
@@ -273,6 +295,8 @@ async def _judged(
     lost = said.total() - said["duplicate"]
     states = await _agreed(traffic, replicas)
     took = sorted(ledger.took_s)
+    [row] = (await traffic.get(replicas[0], "/v1/budgets"))["budgets"]
+    over = row["spent_usd"] > row["usd"] * (1 + 1e-9)
     for name, value in {
         "faults": ", ".join(f"{count} {what}" for what, count in done.items()) or "yours",
         "decisions answered": len(ledger.decided),
@@ -280,6 +304,10 @@ async def _judged(
         "of these lost": lost,
         "refused that should not be": len(ledger.wrong),
         "states of the replicas": len(states),
+        "budget, USD": f"{row['usd']:.4f}",
+        "booked of it, USD": f"{row['spent_usd']:.4f}{', which is too much' if over else ''}",
+        "billed by the provider, USD": f"{provider.calls * scale_budget.COST_USD:.4f}",
+        "paid calls answered, refused": f"{provider.told[200]}, {provider.told[429]}",
         "acknowledged after, p50, p99 ms": f"{1000 * took[len(took) // 2]:.1f}, "
         f"{1000 * took[int(len(took) * 0.99)]:.1f}"
         if took
@@ -288,7 +316,7 @@ async def _judged(
         print(f"{name:34} {value}")
     for each in ledger.wrong[:5]:
         print(f"  {each}")
-    return int(bool(lost or ledger.wrong or len(states) != 1))
+    return int(bool(lost or ledger.wrong or len(states) != 1 or over))
 
 
 def main() -> int:
@@ -301,17 +329,21 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=0, help="faults to make; 0: make your own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--paid", type=int, default=1000, help="calls of a model that the budget of all is for"
+    )
     parser.add_argument("--policy", default="nested")
     parser.add_argument("--models", type=Path, default=Path("var/models"))
+    parser.add_argument("--engine", choices=engines.NAMES, default="postgres")
     args = parser.parse_args()
-    if postgres.programs() is None:
-        print(postgres.INSTALL, file=sys.stderr)
+    if install := engines.missing(args.engine):
+        print(install, file=sys.stderr)
         return 2
     with (
-        postgres.running() as server,
+        engines.running(args.engine) as engine,
         tempfile.TemporaryDirectory(prefix="bandit-scale-") as directory,
     ):
-        return asyncio.run(_run(args, server, Path(directory)))
+        return asyncio.run(_run(args, engine, Path(directory)))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ EXACT = 2.0**24
 _SUM = TARGET * WEIGHT
 _HEAVY = 1000
 """From so many queries on, a cell's centre forgets half of them, so that it can follow others."""
+_TWICE = np.float32(2.0)
 _SAME = 0.001 * GRID * GRID
 """Squared distance up to which a query is of a cell even while there is room for another."""
 _DECADES = 1.5
@@ -38,7 +39,7 @@ Int64s: TypeAlias = NDArray[np.int64]
 
 def on_grid(features: Vector) -> Vector:
     """Whole numbers of 1/GRID as float32; ValueError where a feature is no finite number."""
-    if not np.isfinite(features).all():
+    if not np.logical_and.reduce(np.isfinite(features), axis=None):
         raise ValueError("embedding: must be finite numbers")
     steps: Vector = np.rint(features * np.float32(GRID))
     return steps
@@ -142,23 +143,23 @@ class Cells:
     # --- where a query belongs ---
 
     def find(self, x: Vector) -> tuple[Int64s, Int64s]:
-        """(B,) cell and group of each row of (B, d) features on the grid.
+        """(…) cell and group of each of (…, d) queries on the grid.
 
         A query of no cell has cell M, whose counts are zero, and the group of the nearest one.
         """
         none = len(self.mass)
         if self.used == 0:
-            return np.full(len(x), none), np.full(len(x), self.groups)
+            return np.full(x.shape[:-1], none), np.full(x.shape[:-1], self.groups)
         self.fits(x)
         if self._search is None or self._norms is None:
             self._search = self.centres[: self.used].astype(np.float32)
             self._norms = np.add.reduce(self._search * self._search, axis=1)
-        distances = self._norms - 2.0 * (x @ self._search.T)
-        cell = distances.argmin(axis=1)
+        distances = self._norms - _TWICE * (x @ self._search.T)
+        cell = distances.argmin(axis=-1)
         group = self.group[cell]
-        own = np.add.reduce(x * x, axis=1)
+        own = np.add.reduce(x * x, axis=-1)
         if self.used < none:
-            nearest = distances[np.arange(len(x)), cell].astype(np.float64) + own
+            nearest = np.minimum.reduce(distances, axis=-1).astype(np.float64) + own
             cell = np.where(nearest > _SAME, none, cell)
         blank = own == 0.0
         if blank.any():
@@ -167,9 +168,9 @@ class Cells:
 
     def fits(self, x: Vector) -> None:
         """ValueError unless queries have as many features as those before."""
-        if self.used and x.shape[1] != self.centres.shape[1]:
+        if self.used and x.shape[-1] != self.centres.shape[1]:
             raise ValueError(
-                f"embedding: must have {self.centres.shape[1]} features, got {x.shape[1]}"
+                f"embedding: must have {self.centres.shape[1]} features, got {x.shape[-1]}"
             )
 
     def rows(self, x: Vector) -> tuple[Int64s, Int64s]:
@@ -261,12 +262,14 @@ class Cells:
     def price_of(self, arms: Arms) -> Floats:
         """(K,) log₁₀ of the arms' prices less the mean, within ±_DECADES; 0 of one without."""
         price = arms.price if arms.first_price is None else arms.first_price
-        if self._priced is None or not np.array_equal(self._priced[0], price):
+        known = None if self._priced is None else self._priced[0]
+        if known is None or not (known is price or np.array_equal(known, price)):
             priced = price > 0.0
             logs = np.log10(np.where(priced, price, 1.0))
             logs -= logs[priced].mean() if priced.any() else 0.0
             logs[~priced] = 0.0
             self._priced = price, np.minimum(np.maximum(logs, -_DECADES), _DECADES)
+        assert self._priced is not None
         return self._priced[1]
 
     def add(self, row: int, column: int, quality: float, weight: float) -> None:

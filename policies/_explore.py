@@ -105,14 +105,21 @@ def best_probability(means: Floats, deviations: Floats) -> Floats:
         return np.ones(means.shape)
     deviations = np.maximum(deviations, 1e-9)
     reach = 3.5 * deviations
-    low = np.maximum.reduce(means - reach, axis=-1, keepdims=True)[..., None]
-    high = np.maximum.reduce(means + reach, axis=-1, keepdims=True)[..., None]
-    z = (low + (high - low) * _PLACES - means[..., None, :]) / deviations[..., None, :]
-    square = z * z
-    z *= 0.7978845608 + 0.0356774081 * square
-    below = np.maximum(0.5 + 0.5 * np.tanh(z), 1e-9)
-    square *= -0.5
-    density = np.exp(square) / below * np.multiply.reduce(below, axis=-1, keepdims=True)
-    p = np.add.reduce(density, axis=-2) / deviations
-    shares: Floats = p / np.add.reduce(p, axis=-1, keepdims=True)
-    return shares
+    low = np.maximum.reduce(means - reach, axis=-1)[..., None, None]
+    high = np.maximum.reduce(means + reach, axis=-1)[..., None, None]
+    z = low + (high - low) * _PLACES - means[..., None, :]
+    z /= deviations[..., None, :]
+    density = z * z
+    z *= 0.7978845608 + 0.0356774081 * density
+    np.tanh(z, z)
+    z *= 0.5
+    z += 0.5
+    below = np.maximum(z, 1e-9, out=z)
+    density *= -0.5
+    np.exp(density, density)
+    density /= below
+    density *= np.multiply.reduce(below, axis=-1, keepdims=True)
+    p: Floats = np.add.reduce(density, axis=-2)
+    p /= deviations
+    p /= np.add.reduce(p, axis=-1, keepdims=True)
+    return p

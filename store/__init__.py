@@ -32,6 +32,7 @@ from store._shared import (
     Unsure,
 )
 from store.errors import (
+    Absent,
     Closed,
     Corrupt,
     Duplicate,
@@ -48,6 +49,7 @@ __distribution__ = "bandit-service"
 __all__ = [
     "ENGINES",
     "START",
+    "Absent",
     "Closed",
     "Corrupt",
     "Duplicate",

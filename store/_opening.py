@@ -110,7 +110,16 @@ def _put_back_wal(path: Path) -> None:
 
 def _missing(path: Path) -> bool:
     """Whether the file is not there, and what lies beside it says that it should be."""
-    if path.exists() and path.stat().st_size:
+    if _has_bytes(path):
         return False
-    wal = Path(f"{path}-wal")
-    return _mark.read(path) > 0 or (wal.exists() and wal.stat().st_size > 0)
+    return _mark.read(path) > 0 or _has_bytes(Path(f"{path}-wal"))
+
+
+def absent(path: Path) -> bool:
+    """Whether there is nothing that could be a log, nor what is left of one."""
+    wal, kept = _wal_and_kept(path)
+    return not (any(map(_has_bytes, (path, wal, kept))) or _mark.read(path) > 0)
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0

@@ -45,6 +45,14 @@ CREATE TABLE bandit_snapshot (
   size bigint NOT NULL, made timestamptz NOT NULL, PRIMARY KEY (log, key, seq));
 """
 
+READS_TABLE = """
+CREATE TABLE IF NOT EXISTS bandit_reads (
+  log text NOT NULL, id int NOT NULL, epoch bigint NOT NULL, reads int NOT NULL,
+  PRIMARY KEY (log, id)) WITH (fillfactor = 50)
+"""
+"""What each replica reads. It came later than the others, and a release before does not know it: a
+replica that says nothing here reads the least."""
+
 PUT = """
 CREATE PROCEDURE bandit_put(INOUT s bigint, l text, r int, e bigint, led text, led_epoch bigint,
   until float8, eids bytea[], tss float8[], kinds text[], owners bytea[], subjects bytea[],
@@ -176,13 +184,19 @@ BEGIN
 END $$
 """
 
-SCHEMA = (TABLES, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
+SCHEMA = (TABLES, READS_TABLE, PUT, BEAT, JOIN, LEAVE, CLOSE_STALE, LEAD)
 
 FLUSH = "SET LOCAL synchronous_commit = on; UPDATE bandit_schema SET version = version"
 THERE = """
 SELECT 1 FROM pg_class WHERE relname = 'bandit_schema' AND pg_table_is_visible(oid)
 """
 """Not to_regclass: that would answer from a cache that another's commit has not reached."""
+
+READS_THERE = THERE.replace("bandit_schema", "bandit_reads")
+SAY_READS = """
+INSERT INTO bandit_reads VALUES ($1, $2, $3, $4)
+ON CONFLICT (log, id) DO UPDATE SET epoch = excluded.epoch, reads = excluded.reads
+"""
 
 TAIL = """
 SELECT seq, eid, ts, kind, owner, crc, chain, body FROM bandit_log WHERE log = $1 AND seq > $2
@@ -206,7 +220,8 @@ SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
 REPLICAS = """
 SELECT r.id, r.name, r.epoch, r.applied, r.durable, r.settled,
   extract(epoch FROM clock_timestamp() - r.seen)::float8 AS unseen, r.closed_at, r.key,
-  r.digest_at, r.digest,
+  r.digest_at, r.digest, coalesce((SELECT f.reads FROM bandit_reads f
+    WHERE f.log = r.log AND f.id = r.id AND f.epoch = r.epoch), 1) AS reads,
   array(SELECT role FROM bandit_lease x
     WHERE x.log = r.log AND x.holder = r.id AND x.expires > clock_timestamp()) AS roles
 FROM bandit_replica r WHERE r.log = $1 ORDER BY r.id

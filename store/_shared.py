@@ -78,7 +78,7 @@ NO_MARK = Mark()
 class Replica:
     """A replica as the log knows it. unseen_s: how long it was silent. closed: it is out.
 
-    mark: the newest digest that it said.
+    mark: the newest digest that it said. reads: the newest format of records that it reads.
     """
 
     slot: int
@@ -92,6 +92,7 @@ class Replica:
     key: str
     roles: tuple[str, ...]
     mark: Mark = NO_MARK
+    reads: int = 1
 
 
 class SharedLog(Protocol):
@@ -100,10 +101,11 @@ class SharedLog(Protocol):
     Raises of every call: `Unsure` where it is not known whether it was done, and `Fenced`.
     """
 
-    async def join(self, name: str, key: str) -> Membership:
+    async def join(self, name: str, key: str, reads: int = 1) -> Membership:
         """Become a replica that may append; the one of this name before is closed by it.
 
-        Raises OtherKey where an open replica folds by another key.
+        reads: the newest format of records that it reads, which the others find in `replicas`; 1
+        for one that does not say so. Raises OtherKey where an open replica folds by another key.
         """
         ...
 

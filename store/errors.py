@@ -7,6 +7,13 @@ class StoreError(Exception):
     """A store could not do what was asked."""
 
 
+class Absent(StoreError):
+    """There is no log to be read; nothing was made in its place."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"there is no log at {path}")
+
+
 class Duplicate(StoreError):
     """A record with this id is already there; nothing was written."""
 

@@ -102,8 +102,11 @@ class PostgresLog:
             await self._bounded(self._writing, self._prepare_schema(self._writing))
             await self._bounded(self._writing, self._writing.execute(sql.FLUSH))
 
-    async def join(self, name: str, key: str) -> Membership:
-        """Take the slot of this name, or a free one, under a new epoch."""
+    async def join(self, name: str, key: str, reads: int = 1) -> Membership:
+        """Take the slot of this name, or a free one, under a new epoch.
+
+        What it reads is said after that: until then the others take it for one that reads least.
+        """
         async with self._write_lock:
             row = await self._row(
                 self._writing,
@@ -115,9 +118,12 @@ class PostgresLog:
                 self._alive,
                 _GONE,
             )
-        if row["other"] is not None:
-            raise OtherKey(row["other"])
-        self.member = Membership(row["slot"], row["epoch"], row["settled"])
+            if row["other"] is not None:
+                raise OtherKey(row["other"])
+            self.member = Membership(row["slot"], row["epoch"], row["settled"])
+            said = self.name, self.member.slot, self.member.epoch, reads
+            async with self._told():
+                await self._bounded(self._writing, self._say_reads(*said))
         return self.member
 
     async def append(
@@ -227,6 +233,7 @@ class PostgresLog:
                 key=row["key"],
                 roles=tuple(row["roles"]),
                 mark=Mark(row["digest_at"], row["digest"]),
+                reads=row["reads"],
             )
             for row in rows
         ]
@@ -286,6 +293,11 @@ class PostgresLog:
         await asyncio.sleep(0)  # until the sockets are closed, too
 
     # --- inside ---------------------------------------------------------------------------
+
+    async def _say_reads(self, *given: Any) -> None:
+        async with self._writing.transaction():
+            await self._writing.execute("SET LOCAL synchronous_commit = off")
+            await self._writing.execute(sql.SAY_READS, *given)
 
     @contextlib.asynccontextmanager
     async def _apart(self) -> AsyncIterator[shared_snapshots.Ask]:
@@ -379,6 +391,8 @@ class PostgresLog:
                 f"the tables in the database have version {found}, this program knows "
                 f"{sql.VERSION}; use the program that made them"
             )
+        if await db.fetchval(sql.READS_THERE) is None:  # a release before made the others
+            await db.execute(sql.READS_TABLE)
 
     async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
         rows = await self._rows(db, sql.FIND, self.name, [each.encode() for each in eids])

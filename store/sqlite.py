@@ -39,9 +39,9 @@ from store._format import (
 from store._ids import Ids, write
 from store._migrate import beside, migrated, remove
 from store._old_rows import OldLog
-from store._opening import closed_on_failure, name_of, opened
+from store._opening import absent, closed_on_failure, name_of, opened
 from store._protocols import START, EventLog, Offset, Record
-from store.errors import Closed, Corrupt, Full, StoreError, Trimmed
+from store.errors import Absent, Closed, Corrupt, Full, StoreError, Trimmed
 
 _ROWS, _BYTES = 128, 1 << 20  # that a replay reads at once
 _CHECKPOINT_PAGES = 1000
@@ -434,7 +434,12 @@ class SqliteLog:
 
 
 def open_to_read(path: Path | str) -> EventLog:
-    """A log that is read and not written to: one of an old format is left as it is."""
+    """A log that is read and not written to: one of an old format is left as it is.
+
+    Raises Absent where there is none, or an empty file.
+    """
+    if absent(Path(path)):
+        raise Absent(path)
     db, found = opened(Path(path))
     if found not in OLD:
         return SqliteLog(path, connected=db)

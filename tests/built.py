@@ -38,15 +38,20 @@ def wheel(distributions: Path) -> Path:
 @pytest.fixture(scope="session")
 def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment outside the tree, with the wheel installed."""
-    directory = tmp_path_factory.mktemp("installed")
+    return environment(tmp_path_factory.mktemp("installed"), wheel)
+
+
+def environment(directory: Path, *wheels: Path) -> Path:
+    """The interpreter of an environment there, with these wheels and what they depend on."""
     venv.create(directory, with_pip=False, symlinks=True)
     python = directory / "bin" / "python"
     site = directory / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-    with zipfile.ZipFile(wheel) as archive:
-        assert not [name for name in archive.namelist() if ".data/" in name]
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            assert not [name for name in archive.namelist() if ".data/" in name]
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
     options = ["--no-deps", "--no-index", "--no-compile", "--disable-pip-version-check", "-q"]
-    done = subprocess.run([*pip, *options, str(wheel)], capture_output=True, text=True)
+    done = subprocess.run([*pip, *options, *map(str, wheels)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # The dependencies; .pth files found there are not followed, so no editable checkout is seen.
     dependencies = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])

@@ -18,6 +18,7 @@ from hypothesis import settings
 from bandit_service import logs
 from bandit_service.app import assembly, service
 from bandit_service.embedding import Backend, export, open_backend
+from loadtest import nats as nats_servers
 from loadtest import postgres as postgres_server
 from tests import shared_log
 from tests.apart import apart
@@ -140,3 +141,11 @@ def postgres() -> Iterator[postgres_server.Postgres]:
     shared_log.wanted()
     with postgres_server.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[nats_servers.NatsServers]:
+    """One NATS server that lives as long as the tests; none may stop it."""
+    shared_log.nats_wanted()
+    with nats_servers.running() as servers:
+        yield servers

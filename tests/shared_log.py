@@ -1,4 +1,4 @@
-"""A PostgreSQL for the tests, and its log with the synchronous face that `LogSuite` knows."""
+"""Servers for the tests, and a shared log with the synchronous face that `LogSuite` knows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from functools import cache
 from itertools import count
 from typing import Any, TypeVar
 
-from loadtest import postgres
-from store import START, Closed, Entry, Offset, Record
-from store.postgres import PostgresLog
+from loadtest import nats, postgres
+from store import START, Closed, Entry, Offset, Record, SharedLog
 from tests.tools import missing, needed
 
 T = TypeVar("T")
@@ -23,6 +22,13 @@ def wanted() -> None:
     needed("asyncpg")
     if postgres.programs() is None:
         missing(postgres.INSTALL)
+
+
+def nats_wanted() -> None:
+    """The same for NATS."""
+    needed("nats")
+    if nats.program() is None:
+        missing(nats.INSTALL)
 
 
 @cache
@@ -38,17 +44,23 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Synchronous:
-    """An `EventLog` over `PostgresLog`: one replica that reads what is durable."""
+    """An `EventLog` over a shared log: one replica that reads what is durable.
 
-    def __init__(self, dsn: str, name: str) -> None:
-        self._log = PostgresLog(dsn, name)
+    most: records of one append; more are appended by several.
+    """
+
+    def __init__(self, log: SharedLog, most: int = 1 << 30) -> None:
+        self._log, self._most = log, most
         self._closed = False
         run(self._log.connect())
         run(self._log.join("one", "key"))
 
     def append(self, records: Sequence[Record]) -> Offset:
         self._check()
-        return run(self._log.append([Entry(each) for each in records], 0.0))
+        entries, last = [Entry(each) for each in records], START
+        for first in range(0, max(1, len(entries)), self._most):
+            last = run(self._log.append(entries[first : first + self._most], 0.0))
+        return last
 
     def sync(self) -> Offset:
         self._check()
@@ -62,7 +74,7 @@ class Synchronous:
     def _replayed(self, after: Offset) -> Iterator[tuple[Offset, bytes]]:
         # not from within an append: a tail begins where one ended
         at = START
-        while found := run(self._log.tail(at)):
+        while found := run(self._log.tail(at, 512)):
             for each in found:
                 at = each.offset
                 if at > after:

@@ -104,6 +104,21 @@ class WeighedArm(msgspec.Struct, kw_only=True, frozen=True):
     latency_s: float | None
 
 
+class Measured(msgspec.Struct, kw_only=True, frozen=True):
+    """A named metric of a decision, and its part in the quality.
+
+    name: The metric, of [[metrics]].
+    value: What was reported; true is 1.
+    goodness: The same from 0, the worst, to 1, the best.
+    weight: Its weight now; 0 where it is only recorded.
+    """
+
+    name: str
+    value: float
+    goodness: float
+    weight: float
+
+
 class Decision(msgspec.Struct, kw_only=True, frozen=True):
     """Which arm answers a query.
 
@@ -135,6 +150,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
     signals: The signals reported so far.
+    metrics: The named metrics among the signals. None if there is none.
+    weighed: True if the quality is the weighted mean of the named metrics.
     answered_by: The arm whose model answered in the place of this one's; empty if none has it.
     settled: Whether a reward was computed for this decision.
     unit: The unit that asked, or empty.
@@ -170,6 +187,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: int | None = None
     willingness_to_pay: float | None = None
     signals: dict[str, float] | None = None
+    metrics: list[Measured] | None = None
+    weighed: bool | None = None
     answered_by: str | None = None
     settled: bool | None = None
     unit: str | None = None
@@ -214,11 +233,13 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
 
     decision_id: The decision it was for; null for an outcome without one.
     status: `duplicate`: the same was reported before; nothing was changed.
+    credited: Of a session: how many of its decisions it is credited to.
     error: Why it was not accepted.
     """
 
     decision_id: str | None
     status: str
+    credited: int | None = None
     error: ErrorDetail | None = None
 
 
@@ -257,6 +278,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     variant: The unit's variant of it, or empty.
     signals: The signals reported so far.
     reward: Its reward; null while there is none.
+    baseline_usd: What `baseline` of the list is expected to cost for this query, USD.
     """
 
     decision_id: str
@@ -271,6 +293,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     variant: str
     signals: dict[str, float]
     reward: float | None
+    baseline_usd: float | None = None
 
 
 class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
@@ -278,7 +301,9 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
 
     decisions: At most `limit`; fewer says nothing of the rest.
     next: Send it as `before` for those that are older; null: there are none.
+    baseline: The arm that savings are counted against; empty without one.
     """
 
     decisions: list[DecisionRow]
     next: str | None
+    baseline: str = ""

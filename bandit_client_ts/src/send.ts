@@ -28,6 +28,9 @@ export interface Sending {
 /** The answer to a request; a BanditError where the service refuses it or cannot be asked. */
 export async function send(request: Request, how: Sending): Promise<Response> {
   const until = Date.now() + how.timeoutMs;
+  if (isDecide(request) && !request.headers.has("idempotency-key")) {
+    request.headers.set("idempotency-key", crypto.randomUUID());
+  }
   const harmless = isHarmless(request);
   for (let failures = 1; ; failures++) {
     let error: BanditError;
@@ -44,10 +47,15 @@ export async function send(request: Request, how: Sending): Promise<Response> {
   }
 }
 
-/** Outcomes and arms are known again by what they name; a decide or a change would happen twice. */
+function isDecide(request: Request): boolean {
+  return new URL(request.url).pathname.endsWith("/v1/decide");
+}
+
+/** Outcomes and arms are known again by what they name, decides by their key; a change would happen
+ * twice. */
 function isHarmless(request: Request): boolean {
   const path = new URL(request.url).pathname;
-  if (request.method === "POST") return /\/v1\/(rewards|comparisons|explain)$/.test(path);
+  if (request.method === "POST") return /\/v1\/(decide|rewards|comparisons|explain)$/.test(path);
   return request.method === "GET" || path.includes("/v1/arms/") || path.includes("/v1/units/");
 }
 
@@ -55,7 +63,7 @@ async function once(request: Request, how: Sending, until: number): Promise<Resp
   const left = Math.max(1, until - Date.now());
   const signal = AbortSignal.any([request.signal, AbortSignal.timeout(left)]);
   const timed = new Request(request, { signal });
-  if (request.url.endsWith("/v1/decide")) {
+  if (isDecide(request)) {
     // so that the service gives up first, and says that it decided nothing
     timed.headers.set("x-request-timeout", (left / 1000).toFixed(3));
   }

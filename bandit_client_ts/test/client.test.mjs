@@ -65,14 +65,17 @@ test("what the service refused for a while is sent again", async () => {
   server.close();
 });
 
-test("a decide without an answer is not sent again, an outcome is, with one key", async () => {
+test("a decide and an outcome without an answer are sent again, with one key", async () => {
   const server = await answering();
   const bandit = new Bandit({ url: server.url, retries: { ...QUICK, attempts: 3 } });
   await assert.rejects(bandit.decide({ query: "q" }), NoAnswer);
-  assert.equal(server.asked.length, 1);
+  assert.equal(server.asked.length, 3);
+  const [first, ...others] = server.asked.map((each) => each["idempotency-key"]);
+  assert.match(first, /^[0-9a-f-]{36}$/);
+  assert.deepEqual(others, [first, first]);
   await assert.rejects(bandit.compare({ query: "q", winner: "a", loser: "b" }), NoAnswer);
-  const keys = new Set(server.asked.slice(1).map((each) => each.body.idempotency_key));
-  assert.equal(server.asked.length, 4);
+  const keys = new Set(server.asked.slice(3).map((each) => each.body.idempotency_key));
+  assert.equal(server.asked.length, 6);
   assert.equal(keys.size, 1);
   assert.match([...keys][0], /^[0-9a-f]{32}$/);
   server.close();

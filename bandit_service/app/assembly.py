@@ -31,6 +31,7 @@ from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.resources import Resources
+from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.http import live as live_http
 from bandit_service.observe.feed import ActivityFeeds
@@ -51,6 +52,8 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.shared.turning import PolicyTurn
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -71,11 +74,14 @@ _log = logging.getLogger("bandit.app")
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
     """The event log in its directory, which is made if it is not there.
 
-    to_read: nothing is to be appended, so that a log of an old format stays one.
+    to_read: nothing is to be appended, so that a log of an old format stays one, and one that is
+    not there is not made. Raises store.Absent.
     """
     directory = Path(settings.data_dir)
+    if to_read:
+        return store.open_to_read(directory / settings.log.path)
     directory.mkdir(0o700, parents=True, exist_ok=True)
-    return (store.open_to_read if to_read else store.open_log)(directory / settings.log.path)
+    return store.open_log(directory / settings.log.path)
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:
@@ -206,8 +212,11 @@ async def running_router(
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
+        turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         try:
             await writer.caught_up()
+            if turn is not None:
+                turn.start()
             await _reconcile(router, maintenance, settings)
             router.warm()
             maintenance.start()
@@ -216,6 +225,8 @@ async def running_router(
             yield router, maintenance, telemetry
         finally:
             await check.close()
+            if turn is not None:
+                await turn.close()
             await router.close()
             await maintenance.close()
             await embedder.close()
@@ -306,6 +317,7 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
+    await router.measuring.change(settings.metrics)
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
@@ -347,9 +359,16 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
             "a deployment is never called: its upstream is not configured",
             extra=told | {"upstream": target.spec.upstream},
         )
-    budgets = Budgets(settings.budgets)
+    budgets = _budgets(router.writer, settings)
+    budgets.start()
     resources = Resources(router, upstreams, chosen, health, budgets, telemetry)
     return Gateway(resources, settings.judges, settings.duels)
+
+
+def _budgets(writer: Writer, settings: Settings) -> Budgets:
+    if writer.shared and settings.budgets:
+        return SharedBudgets(settings.budgets, writer, settings.log.lost_after_s)
+    return Budgets(settings.budgets)
 
 
 def open_tracer(settings: Settings) -> Tracer | None:

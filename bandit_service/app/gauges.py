@@ -109,19 +109,20 @@ class ServiceGauges:
         made, fullest = self._metrics, dict[str, dict[metrics.Children[Gauge], float]]()
         for row in self._budgets.rows(self._router.world.spend, now):
             name = f"{row['account'].partition(':')[0]}/{row['per']}/{row['usd']:g}"
-            left = row["usd"] - row["spent_usd"] - row["held_usd"]
+            left = row["usd"] - row["spent_usd"] - row["held_usd"] - row["leased_usd"]
             if name not in fullest or left < fullest[name][made.budget_left]:
                 fullest[name] = {
                     made.budget_limit: row["usd"],
                     made.budget_spent: row["spent_usd"],
                     made.budget_held: row["held_usd"],
+                    made.budget_leased: row["leased_usd"],
                     made.budget_left: left,
                     made.budget_price: row["shadow_price"],
                     made.budget_ends: ends(row["per"], now),
                 }
         for gauge in (
-            *(made.budget_limit, made.budget_spent, made.budget_held, made.budget_left),
-            *(made.budget_price, made.budget_ends),
+            *(made.budget_limit, made.budget_spent, made.budget_held, made.budget_leased),
+            *(made.budget_left, made.budget_price, made.budget_ends),
         ):
             for name, found in fullest.items():
                 gauge(name).set(found[gauge])

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import policies
+from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.world import World, new_world
 from bandit_service.parsing.extras import install
@@ -17,7 +18,7 @@ from bandit_service.runtime.recovery import (
     replayed,
     snapshot_key,
 )
-from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.said import said_of, wanted_of, wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.link import Link, LinkRules
@@ -26,7 +27,7 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Corrupt, EventLog, Offset, SharedLog, StoreError, first_of
+from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.replica")
@@ -37,21 +38,32 @@ def open_shared(settings: Settings) -> SharedLog | None:
     chosen = settings.log
     if chosen.engine == "sqlite":
         return None
+    bounds = {
+        "timeout_s": chosen.timeout_s,
+        "alive_s": chosen.replica_ttl_s,
+        "lost_after_s": chosen.lost_after_s,
+    }
+    # the adapter's drivers are imported here, where they are asked for, to say that one is missing
     try:
-        import asyncpg  # noqa: F401 - the adapter's; said here, where it is asked for
+        if chosen.engine == "jetstream":
+            import nats  # noqa: F401
+
+            from store.jetstream import JetStreamLog
+
+            return JetStreamLog(
+                settings.dsn, chosen.name, insecure_single=chosen.insecure_single, **bounds
+            )
+        import asyncpg  # noqa: F401
     except ImportError as error:
+        driver = {"jetstream": "nats-py", "postgres": "asyncpg"}[chosen.engine]
         raise BadSettings(
-            [f'log.engine: "postgres" needs asyncpg: {install("postgres")} ({error})']
+            [f'log.engine: "{chosen.engine}" needs {driver}: {install(chosen.engine)} ({error})']
         ) from None
+    except Unfit as error:
+        raise BadSettings([f"log.dsn_env, log.dsn_file: {error}"]) from None
     from store.postgres import PostgresLog
 
-    return PostgresLog(
-        settings.dsn,
-        chosen.name,
-        timeout_s=chosen.timeout_s,
-        alive_s=chosen.replica_ttl_s,
-        lost_after_s=chosen.lost_after_s,
-    )
+    return PostgresLog(settings.dsn, chosen.name, **bounds)
 
 
 async def open_link(
@@ -65,19 +77,33 @@ async def open_link(
             "oldest events were deleted, and a copy of a log has all of them; use another data_dir"
         )
     checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
+    key = snapshot_key(settings.policy, settings)
     try:
         await shared.connect()
+        await _made_durable(shared, copy, checkpoint.name, key)
         await copied(shared, copy, checkpoint, progress)
     except BaseException:
         await shared.close()
         raise
     rules = LinkRules(
-        key=snapshot_key(settings.policy, settings),
+        key=key,
         alive_s=chosen.replica_ttl_s,
         lease_s=chosen.lease_ttl_s,
         max_skew_s=chosen.max_skew_s,
+        trust_s=chosen.lost_after_s / 2,
     )
     return Link(shared, copy, checkpoint, rules)
+
+
+async def _made_durable(shared: SharedLog, copy: EventLog, name: str, key: str) -> None:
+    """Where a failover kept records and lost that they are durable, say so again.
+
+    Whoever runs does so by its signs of life; but this may be the only replica.
+    """
+    state = await shared.state()
+    if state.horizon < copy.last <= state.head:
+        await shared.join(name, key, ev.READS)
+        await shared.beat(0.0, int(copy.last))
 
 
 async def begun_from(
@@ -89,7 +115,8 @@ async def begun_from(
     """
     if not settings.log.share_snapshots:
         return
-    key, begun = snapshot_key(settings.policy, settings), time.perf_counter()
+    serving, _ = wanted_of(said_of(copy, snapshots)[0], settings)
+    key, begun = snapshot_key(serving, settings), time.perf_counter()
     after = max(snapshots.offsets(key), default=Offset(0))
     try:
         found = await shared.newest_snapshot(key, after, copy.last)
@@ -133,14 +160,7 @@ def folded_for_all(
 
 
 def _refuse(world: World) -> None:
-    records = world.experiments
-    live = [id for id, trial in records.trials.items() if trial.status not in ("stopped", "draft")]
     beside = world.deciding()[1:]
-    if live or records.rules.holdout_share:
-        raise StoreError(
-            "the log has experiments under way or a hold-out, which several replicas cannot do "
-            "yet; stop them before the log is shared"
-        )
     if beside:
         raise StoreError(
             f"the log has policies that learn beside the serving one ({', '.join(beside)}), which "

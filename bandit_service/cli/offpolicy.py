@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bandit_service import settings
 from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
 from bandit_service.core import events as ev
+from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
@@ -26,6 +27,7 @@ from bandit_service.offline.candidates import Candidate, parsed
 from bandit_service.offline.offpolicy.fold import METRICS, Asked, LogEvaluation
 from bandit_service.offline.offpolicy.report import How, report, shown
 from bandit_service.offline.offpolicy.sources import beginning, opened
+from bandit_service.parsing.suggestions import did_you_mean
 from store import Locked
 
 _MOST = 1_000_000
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same on a table like the Open Bandit Dataset's, CSV or Parquet",
     )
     add("--experiment", default="", metavar="ID", help="only decisions of this experiment's units")
+    options.route(log, "evaluate the policy of this route on its decisions", AUTO)
     options.tags(log, "only decisions with this tag")
     add("--since", type=_moment, metavar="TIME", help="only decisions from this time on, ISO 8601")
     add("--until", type=_moment, metavar="TIME", help="only decisions before this time")
@@ -64,7 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="policies stop learning at --since, or after half of the log",
     )
-    add("--metric", choices=METRICS, default="reward", help="default: reward")
+    add(
+        "--metric",
+        default="reward",
+        metavar="NAME",
+        help=f"what is estimated: {', '.join(METRICS)}, or a metric of your own that came with "
+        "rewards (default: %(default)s)",
+    )
     add(
         "--clip",
         type=bounded(float, 1.0, 1e9),
@@ -177,12 +186,27 @@ def evaluated(
     along = LogEvaluation(asked, world, known)
     for event in _told(source, after):
         along.take(event)
+    if asked.route and asked.route not in along.routes:
+        there_are = ", ".join(sorted(each or AUTO for each in along.routes)) or "none"
+        raise Usage(f"--route: no decision is of the route {asked.route!r}; there are {there_are}")
+    _check_metric(asked.metric, along.measured)
     bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
     how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
     try:
         return report(along, how)
     except ValueError as error:
         raise Usage(f"--{error}") from None
+
+
+def _check_metric(metric: str, measured: Collection[str]) -> None:
+    """Usage where no reward of the log has this metric."""
+    known = (*METRICS, *sorted(measured))
+    if metric not in known:
+        there_are = ", ".join(known)
+        raise Usage(
+            f"--metric {metric}: no reward of these decisions has it{did_you_mean(metric, known)}; "
+            f"there are {there_are}"
+        )
 
 
 def _told(source: Source, after: int) -> Iterator[ev.AnyEvent | None]:
@@ -204,6 +228,7 @@ def _asked(
     half = source.first + (source.last - source.first) // 2
     return Asked(
         candidates=candidates,
+        route="" if args.route == AUTO else args.route,
         experiment=args.experiment,
         tags=tuple(args.tag),
         since=args.since,

@@ -47,6 +47,13 @@ def tags(parser: Any, what: str) -> None:
     )
 
 
+def route(parser: Any, what: str, default: str | None = None) -> None:
+    """`--route`: the id of one; `auto` is the default route."""
+    parser.add_argument(
+        "--route", default=default, metavar="ID", help=f"{what}; auto: the default route"
+    )
+
+
 def _tag(text: str) -> str:
     try:
         return tags_of([text])[0]

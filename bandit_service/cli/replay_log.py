@@ -27,7 +27,8 @@ def run(args: argparse.Namespace, chosen_policies: Mapping[str, Mapping[str, Any
     by it from its start.
     """
     chosen = settings.read(args.config)
-    log, snapshots = assembly.open_log(chosen, to_read=True), assembly.open_snapshots(chosen)
+    log = assembly.open_log(chosen, to_read=True)
+    snapshots = assembly.open_snapshots(chosen)
     rows: list[dict[str, Any]] = []
     try:
         short = recovery.recover(log, chosen, snapshots)

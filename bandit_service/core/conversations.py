@@ -92,7 +92,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     """What the gateway knows of a query. prompt: all of its tokens. reason: as of `Query`.
 
     effort_asked: how much the client asks the model to reason. efforts: how much each arm's
-    provider would be asked, where anything is.
+    provider would be asked, where anything is. talk: the client's own name for the conversation.
     """
 
     prompt: int
@@ -100,6 +100,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     effort_asked: str = ""
     efforts: Mapping[ArmId, str] = {}
+    talk: str = ""
 
 
 @dataclass

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 
 from bandit_service.core import chance
@@ -43,8 +44,7 @@ _MOST_EXCLUDED, _LONGEST_REASON = 64, 120
 """What a decision keeps of the arms that constraints took out, so that its record is bounded."""
 
 
-@dataclass(slots=True)
-class Query:
+class Query(msgspec.Struct, gc=False):
     """What is asked: features of the query and its hard constraints.
 
     embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
@@ -59,6 +59,7 @@ class Query:
     effort_asked, efforts: as of `conversations.Sent`.
     route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
     query names none itself.
+    groups, request_key, request_digest: as of `events.Decided`.
     """
 
     embedding: Vector
@@ -80,13 +81,16 @@ class Query:
     conversation: str = ""
     outside: bool = False
     policy: str = ""
-    masked: Mapping[ArmId, str] = field(default_factory=dict)
+    masked: Mapping[ArmId, str] = {}
     surface: bytes = b""
     tags: tuple[str, ...] = ()
     effort_asked: str = ""
-    efforts: Mapping[ArmId, str] = field(default_factory=dict)
+    efforts: Mapping[ArmId, str] = {}
     route: str = ""
     all_of_route: bool = False
+    groups: tuple[str, ...] = ()
+    request_key: str = ""
+    request_digest: str = ""
 
     @property
     def named(self) -> tuple[ArmId, ...] | None:
@@ -136,8 +140,7 @@ class Exploration:
         return f"{100 * self.share:g} % in all" if self.floor is None else f"{self.floor:g} per arm"
 
 
-@dataclass(frozen=True, slots=True)
-class Recalled:
+class Recalled(msgspec.Struct, frozen=True, gc=False):
     """What the history index gave for a query, nearest first."""
 
     ids: Sequence[int] = ()
@@ -214,8 +217,7 @@ Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
 """The eligible arms with what they cost, by all of a query that they hang on, in one world."""
 
 
-@dataclass(slots=True)
-class Posed:
+class Posed(msgspec.Struct, gc=False):
     """A query with all that its proposal is made from. always: the position of a fixed arm."""
 
     query: Query
@@ -243,8 +245,7 @@ class Pot:
     key: str
 
 
-@dataclass(slots=True)
-class Lot:
+class Lot(msgspec.Struct, gc=False):
     """All that one draw is made from and that its record says, in Python's numbers, by arm."""
 
     query: Query
@@ -543,6 +544,9 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
         route=query.route,
+        groups=query.groups,
+        request_key=query.request_key,
+        request_digest=query.request_digest,
     )
 
 

@@ -124,7 +124,9 @@ class Drift:
         """One decision: how far its query is from the past, and one less of every allowance."""
         if decided.similarities and not decided.fallback and not decided.route:
             distance = 1.0 - sum(decided.similarities) / len(decided.similarities)
-            track = self.tracks.setdefault(QUERIES, Track())
+            track = self.tracks.get(QUERIES)
+            if track is None:
+                track = self.tracks[QUERIES] = Track()
             apart, scale = distance - track.mean, 2.0 * track.deviation
             track.measure(distance, distance)
             track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at, QUERIES_WARM_UP)

@@ -16,6 +16,7 @@ import numpy as np
 from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.core.fields import Word, doc
+from bandit_service.core.metric_spec import NamedMetric
 from policies import SURFACE, ArmId, Vector
 
 ARM_KINDS = ("chat", "embedding", "judge")
@@ -277,6 +278,34 @@ class PolicyChanged(Event, frozen=True, kw_only=True, tag="policy_changed"):
     source: str = "config"
 
 
+class PolicyAnnounced(Event, frozen=True, kw_only=True, tag="policy_announced"):
+    """A policy is to decide soon, on a log that several replicas share: each folds the past for it.
+
+    Fields as of `policy_changed`, which follows when all have it.
+    """
+
+    policy: str
+    key: str
+    parameters: bytes
+    source: str = "api"
+
+
+class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
+    """A replica has folded the past for the policy that was announced. epoch: its joining."""
+
+    key: str
+    replica: int
+    epoch: int
+
+
+class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
+    """A replica could not fold the past for it, so that the one of before goes on."""
+
+    key: str
+    replica: int
+    why: str
+
+
 class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From here on a policy learns beside the serving one, and decides where a query names it.
 
@@ -360,6 +389,10 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
     provider is asked; empty where nothing is said.
     route: by which it was asked for, "" by the default one.
+    request_key, request_digest: a hash of the idempotency key with which it was asked for, and of
+    the request; empty where there was no key.
+    groups: hashes of the session and the conversation that it is a part of, as far as the client
+    named them.
     """
 
     id: str
@@ -409,6 +442,9 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     effort_asked: str = ""
     effort: str = ""
     route: str = ""
+    groups: tuple[str, ...] = ()
+    request_key: str = ""
+    request_digest: str = ""
 
     @property
     def why(self) -> str:
@@ -463,6 +499,9 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     of the ids of the tools that it called. deployment: the one of the arm's that answered.
     revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
     `quality` and `reward` are then what was expected at the decision, in the place of what came.
+    weighed: `quality` is what the named metrics come to by the weights in force, not a word of its
+    own. session: the session that this was said of, as `Decided.groups` has it; "" if it was said
+    of the decision itself.
     """
 
     decision_id: str = ""
@@ -484,6 +523,36 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
     calls: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     deployment: str = ""
+    weighed: bool = False
+    session: str = ""
+
+
+class SessionRewarded(Event, frozen=True, kw_only=True, tag="session_rewarded"):
+    """Something was said of a session or a conversation; a `Rewarded` of each of its decisions
+    follows, and then `SessionCredited`.
+
+    group: as `Decided.groups` has it. owner: whose data it is. signals: what is new, the quality
+    and metrics by name. ids: the decisions that are credited, oldest first, with their arms.
+    weights: how far each is to learn the session's value from what was expected of it, 1 all the
+    way. credits: the same as shares that sum to 1.
+    """
+
+    group: str
+    owner: str = ""
+    signals: dict[str, float]
+    ids: tuple[str, ...]
+    arms: tuple[ArmId, ...]
+    weights: tuple[float, ...]
+    credits: tuple[float, ...]
+    idempotency_key: str = ""
+    digest: str = ""
+
+
+class SessionCredited(Event, frozen=True, kw_only=True, tag="session_credited"):
+    """Every decision of a session has learned what was said of it. number: how often that was."""
+
+    group: str
+    number: int
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
@@ -528,6 +597,33 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
     usd: float
     tenant: str = ""
     caller: str = ""
+
+
+class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):
+    """What a replica may spend of an account in one window, where several share a log.
+
+    It takes the place of what the replica had before: what it spent until here is booked, and is no
+    part of it. replica: its slot. per, window: of `core.spend`. usd: what its calls under way may
+    cost at most, and what it may begin more calls with.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
+    usd: float
+
+
+class BudgetReturned(Event, frozen=True, kw_only=True, tag="budget_returned"):
+    """A replica may spend nothing more of an account in this window: it gave back what it had.
+
+    So does the keeper for one that was closed long ago.
+    """
+
+    replica: int
+    account: str
+    per: str
+    window: str
 
 
 class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
@@ -630,6 +726,19 @@ class PriorWeighed(Event, frozen=True, kw_only=True, tag="prior_weighed"):
     keep: dict[ArmId, float]
 
 
+class MetricsChanged(Event, frozen=True, kw_only=True, tag="metrics_changed"):
+    """From here on quality is weighed by these named metrics; corrections follow, up to
+    `MetricsWeighed`, of the decisions that were taught by other weights and may still be rewarded.
+    """
+
+    metrics: tuple[NamedMetric, ...]
+    source: str = "config"
+
+
+class MetricsWeighed(Event, frozen=True, kw_only=True, tag="metrics_weighed"):
+    """Every decision that may still be rewarded is taught by the weights in force."""
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -650,6 +759,9 @@ AnyEvent: TypeAlias = (
     | ArmUpdated
     | ArmRetired
     | PolicyChanged
+    | PolicyAnnounced
+    | PolicyBuilt
+    | PolicyGivenUp
     | PolicyJoined
     | PolicyLeft
     | RouteChanged
@@ -657,9 +769,13 @@ AnyEvent: TypeAlias = (
     | Decided
     | Shadowed
     | Rewarded
+    | SessionRewarded
+    | SessionCredited
     | Compared
     | DecisionsExpired
     | Spent
+    | BudgetLeased
+    | BudgetReturned
     | Redirected
     | ExperimentChanged
     | ExperimentDeleted
@@ -667,9 +783,27 @@ AnyEvent: TypeAlias = (
     | RulesChanged
     | DriftDetected
     | PriorWeighed
+    | MetricsChanged
+    | MetricsWeighed
     | Forgotten
     | Erased
 )
+
+READS = 2
+"""The newest format that this version reads; 1 is that of all kinds but these."""
+_FORMATS: dict[type[Event], int] = {
+    BudgetLeased: 2,
+    BudgetReturned: 2,
+    PolicyAnnounced: 2,
+    PolicyBuilt: 2,
+    PolicyGivenUp: 2,
+}
+
+
+def format_of(kind: type[Event]) -> int:
+    """What a replica must read, at least, to read events of this kind."""
+    return _FORMATS.get(kind, 1)
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyEvent)
@@ -693,7 +827,12 @@ def decode(body: bytes) -> AnyEvent:
 
 def kind(event: AnyEvent) -> str:
     """The tag under which the event is stored."""
-    return str(event.__struct_config__.tag)
+    return tag(type(event))
+
+
+def tag(kind: type[Event]) -> str:
+    """The tag under which events of this kind are stored."""
+    return str(kind.__struct_config__.tag)
 
 
 def owner_of(tenant: str, unit: str) -> str:

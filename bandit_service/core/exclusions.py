@@ -6,13 +6,13 @@ from bandit_service.core import events as ev
 
 DUEL, SINGLE, STAYED, OVERRIDE, FIXED = "duel", "single", "stayed", "override", "fixed"
 ROUTED = "route"
-"""It was another route's, with arms and a policy of its own."""
+"""It was of another route, with arms and a policy of its own."""
 REDIRECTED = "redirected"
 """Another model answered, which is known after the decision."""
 
 
-def no_choice(event: ev.Decided) -> str:
-    """Why a decision says nothing of another policy; empty where it does.
+def no_choice(event: ev.Decided, route: str = "") -> str:
+    """Why a decision says nothing of another policy of this route; empty where it does.
 
     With one arm there was nothing to choose, and the second answer of a duel was never what the
     policy wanted. In logs of before, a conversation that stayed had drawn its arm when its first
@@ -20,7 +20,7 @@ def no_choice(event: ev.Decided) -> str:
     that an experiment or the hold-out fixed was drawn by the split of units, not for this query,
     and who has an override was no one's chance.
     """
-    if event.route:
+    if event.route != route:
         return ROUTED
     if event.duel_of:
         return DUEL

@@ -18,7 +18,9 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.core.experiments.spec import Metric
 from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
-from bandit_service.core.pending import SIGNALS
+from bandit_service.core.metric_spec import LONGEST_METRIC, MOST_VALUE
+from bandit_service.core.named_metrics import NamedMetrics
+from bandit_service.core.pending import PAID, SIGNALS
 from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World
 from policies import ArmId
@@ -26,7 +28,10 @@ from policies import ArmId
 VOTE = "vote"
 """The metric that a user's vote is beside the quality that it says."""
 MOST_METRICS = 8
-MOST_VALUE = 1e9
+WORTH = frozenset(("quality", "reward"))
+"""The signals that say what an answer was worth."""
+UNNAMED = NamedMetrics()
+"""Where no metric is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def check_signals(signals: Signals) -> None:
             f"metrics: at most {MOST_METRICS}, got {len(signals.metrics)}", param="metrics"
         )
     for name in signals.metrics:
-        if name in SIGNALS or not name.isidentifier() or len(name) > 64:
+        if not is_metric_name(name):
             raise Refused(
                 f"metrics: {name!r} is no name for one: use letters, digits and _, and none of "
                 f"{', '.join(SIGNALS)}",
@@ -102,6 +107,11 @@ def check_signals(signals: Signals) -> None:
             raise Refused(
                 f"{name}: must be a number from {low:g} to {high:g}, got {value:g}", param=name
             )
+
+
+def is_metric_name(name: str) -> bool:
+    """Whether a metric may be called so."""
+    return name.isidentifier() and len(name) <= LONGEST_METRIC and name not in SIGNALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,42 +156,36 @@ def decision_rewarded(
     rule: RewardRule,
     ts: float,
     metrics: Sequence[Metric] = (),
+    named: NamedMetrics = UNNAMED,
 ) -> ev.Rewarded | None:
     """The event for signals of a pending decision; None when all of it is already there.
 
-    A user's quality or reward takes the place of a judge's as a correction would.
+    A user's quality or reward takes the place of a judge's as a correction would, and of what named
+    metrics come to. Where there is neither, the quality is what the named metrics come to.
 
-    metrics: what the decision's experiment measures, whose ranges hold.
+    metrics: what the decision's experiment measures, whose ranges hold. named: the named metrics.
 
     Raises Conflict when a signal, or the idempotency key, stands for something else already.
     """
     said = report.signals.said()
-    new = {}
-    if _resent(pending.keys, report.idempotency_key, report.digest):
+    if resent(pending.keys, report.idempotency_key, report.digest):
         return None
-    for one in metrics:
-        if one.name in said and not one.low <= said[one.name] <= one.high:
-            raise Refused(
-                f"metrics: {one.name} must be from {one.low:g} to {one.high:g}, got "
-                f"{said[one.name]:g}",
-                param="metrics",
-            )
-    worth = {"quality", "reward"}
-    supersedes = pending.provisional and not report.provisional and bool(worth & said.keys())
-    for name, value in said.items():
-        before = pending.signals.get(name)
-        mine = supersedes and name in worth  # also where it is the same: now it is the user's
-        if before is None or mine or (report.correction and before != value):
-            new[name] = value
-        elif before != value:
-            raise Conflict(
-                f"{name}: already reported as {before:g}, now {value:g}; "
-                "send it with correction: true to replace it",
-                param=name,
-            )
+    _check_ranges(said, metrics, named)
+    worth = WORTH & said.keys()
+    taken_over = pending.provisional or pending.weighed
+    supersedes = taken_over and not report.provisional and bool(worth)
+    new = _new(pending, said, WORTH if supersedes else frozenset(), correction=report.correction)
     if not new:
         return None
-    correction = report.correction or supersedes or (pending.revoked and bool(worth & new.keys()))
+    weighed = None if worth or not named.weighs(new) else _weighed(pending, new, named)
+    if weighed is not None:
+        new["quality"] = weighed
+    correction = (
+        report.correction
+        or supersedes
+        or (pending.settled and weighed is not None)
+        or (pending.revoked and bool(WORTH & new.keys()))
+    )
     for name in ("reward", "quality"):
         if pending.settled and name in new and not correction:
             raise Conflict(
@@ -190,8 +194,8 @@ def decision_rewarded(
                 param=name,
             )
     known = {**pending.signals, **new}
-    settles = (pending.settled and correction and bool(worth & known.keys())) or (
-        not pending.settled and bool(worth & new.keys())
+    settles = (pending.settled and correction and bool(WORTH & known.keys())) or (
+        not pending.settled and bool(WORTH & new.keys())
     )
     return ev.Rewarded(
         ts=ts,
@@ -210,32 +214,115 @@ def decision_rewarded(
         cached_tokens=report.served.cached_tokens,
         calls=report.served.calls,
         deployment=report.served.deployment,
+        weighed=settles and not worth and (weighed is not None or pending.weighed),
+    )
+
+
+def _check_ranges(
+    said: Mapping[str, float], metrics: Sequence[Metric], named: NamedMetrics
+) -> None:
+    for one in metrics:
+        if one.name in said and not one.low <= said[one.name] <= one.high:
+            raise Refused(
+                f"metrics: {one.name} must be from {one.low:g} to {one.high:g}, got "
+                f"{said[one.name]:g}",
+                param="metrics",
+            )
+    named.check(said)
+
+
+def _new(
+    pending: Pending, said: Mapping[str, float], mine: frozenset[str], *, correction: bool
+) -> dict[str, float]:
+    """What of a report is not there yet. mine: in whose place the report comes, also where it is
+    the same: now it is the user's. Raises Conflict for what is there with another value.
+    """
+    new = {}
+    for name, value in said.items():
+        before = pending.signals.get(name)
+        if before is None or name in mine or (correction and before != value):
+            new[name] = value
+        elif before != value:
+            raise Conflict(
+                f"{name}: already reported as {before:g}, now {value:g}; "
+                "send it with correction: true to replace it",
+                param=name,
+            )
+    return new
+
+
+def _weighed(pending: Pending, new: Mapping[str, float], named: NamedMetrics) -> float | None:
+    """The quality that the named metrics come to, where it is another than the one that is there;
+    None also where the quality is the user's own word.
+    """
+    graded = pending.signals.keys() & WORTH
+    if graded and not pending.provisional and not pending.weighed:
+        return None
+    quality = named.quality({**pending.signals, **new})
+    same = pending.weighed and pending.signals.get("quality") == quality
+    return None if same else quality
+
+
+def decision_reweighed(
+    pending: Pending, decision_id: str, rule: RewardRule, ts: float, named: NamedMetrics
+) -> ev.Rewarded | None:
+    """The event by which a pending decision is taught by the weights in force; None where it is.
+
+    The cost and the latency of its reward are those that it was taught with, so that weights that
+    change and change back leave what was learned as it was.
+    """
+    quality = _weighed(pending, {}, named)
+    if quality is None:
+        gone = pending.weighed and named.quality(pending.signals) is None
+        return _revoked(pending, decision_id, rule, ts) if gone else None
+    taught, names = (pending.signals, {name: name for name in PAID})
+    if pending.weighed:
+        taught, names = pending.learned, PAID
+    known = {name: taught[kept] for name, kept in names.items() if kept in taught}
+    return ev.Rewarded(
+        ts=ts,
+        decision_id=decision_id,
+        quality=quality,
+        reward=_scalar({**known, "quality": quality}, pending.decided, rule),
+        correction=pending.settled,
+        weighed=True,
     )
 
 
 def decision_voted(
-    pending: Pending, decision_id: str, vote: float | None, rule: RewardRule, ts: float
+    pending: Pending,
+    decision_id: str,
+    vote: float | None,
+    rule: RewardRule,
+    ts: float,
+    named: NamedMetrics = UNNAMED,
 ) -> ev.Rewarded | None:
     """The event for a user's vote on a pending decision; None where nothing changes.
 
-    vote: the quality that it says; None takes an earlier vote back. The last one counts, also in
-    the place of a judge's grade.
+    vote: the quality that it says, or the value of the named metric `vote` where there is one; None
+    takes an earlier vote back. The last one counts, also in the place of a judge's grade.
 
     Raises Conflict where the grade is not a vote's.
     """
     before = pending.signals.get(VOTE)
     graded = "reward" if "reward" in pending.signals else "quality"
-    if before is None and graded in pending.signals and not pending.provisional:
+    own = graded in pending.signals and not pending.provisional and not pending.weighed
+    if before is None and own:
         raise Conflict(f"vote: {graded} was already reported for this answer, by other means")
     if vote is None:
-        return None if before is None else _revoked(pending, decision_id, rule, ts)
-    report = Reported(Signals(quality=vote, metrics={VOTE: vote}), correction=before is not None)
-    return decision_rewarded(pending, decision_id, report, rule, ts)
+        return None if before is None else _revoked(pending, decision_id, rule, ts, VOTE)
+    quality = None if named.weighs((VOTE,)) else vote
+    report = Reported(Signals(quality=quality, metrics={VOTE: vote}), correction=before is not None)
+    return decision_rewarded(pending, decision_id, report, rule, ts, named=named)
 
 
-def _revoked(pending: Pending, decision_id: str, rule: RewardRule, ts: float) -> ev.Rewarded:
-    """A vote is taken back: the policies get what they expected in its place."""
-    decided, worth = pending.decided, ("quality", "reward", VOTE)
+def _revoked(
+    pending: Pending, decision_id: str, rule: RewardRule, ts: float, *also: str
+) -> ev.Rewarded:
+    """A grade is taken back: the policies get what they expected in its place. also: metrics that
+    are taken back with it.
+    """
+    decided, worth = pending.decided, ("quality", "reward", *also)
     expected = 0.5 if decided.expected_quality is None else decided.expected_quality
     quality = min(1.0, max(0.0, expected))
     left = {name: one for name, one in pending.signals.items() if name not in worth}
@@ -265,7 +352,7 @@ def subject_rewarded(
     record = world.arms.get(arm)
     if record is None:
         raise Unknown(f"arm: no arm {arm!r}; GET /v1/arms lists them", param="arm")
-    if _resent(world.pending.keys, report.idempotency_key, report.digest):
+    if resent(world.pending.keys, report.idempotency_key, report.digest):
         return None
     said = report.signals.said()
     if report.signals.metrics:
@@ -301,7 +388,7 @@ def check_arms(world: World, winner: ArmId, loser: ArmId) -> None:
 
 def comparison_resent(world: World, key: str, digested: str) -> bool:
     """Whether this very comparison of a query was sent before under its idempotency key."""
-    return _resent(world.pending.keys, key, digested)
+    return resent(world.pending.keys, key, digested)
 
 
 def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | None:
@@ -312,7 +399,7 @@ def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | Non
 
     Raises Refused where the decision's arm is none of the two.
     """
-    if _resent(pending.keys, event.idempotency_key, event.digest):
+    if resent(pending.keys, event.idempotency_key, event.digest):
         return None
     arm, pair = pending.arm, (event.winner, event.loser)
     if arm not in pair:
@@ -341,7 +428,8 @@ def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | Non
     return msgspec.structs.replace(event, correction=told != result)
 
 
-def _resent(keys: dict[str, str], key: str, digested: str) -> bool:
+def resent(keys: Mapping[str, str], key: str, digested: str) -> bool:
+    """Whether an idempotency key was used for this very thing; Conflict if for another."""
     before = keys.get(key) if key else None
     if before is None:
         return False

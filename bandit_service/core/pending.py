@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 import policies
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.decisions import Decisions
 from bandit_service.core.feature import takes
@@ -16,21 +18,29 @@ from bandit_service.core.resolved import Pending, Resolved
 
 SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
 
+PAID = {"cost_usd": "with_cost_usd", "latency_s": "with_latency_s"}
+"""What of `Pending.learned` says with which cost and latency a weighed reward was computed."""
+
 REMEMBERED_KEYS = 100_000
 """How many idempotency keys of self-contained outcomes are remembered, newest first."""
 
 
 @dataclass
 class PendingDecisions:
-    """decisions: by id, oldest first. keys: with a digest of what each key was used for."""
+    """decisions: by id, oldest first. keys: with a digest of what each key was used for. asked: ids
+    of decisions by the key with which they were asked for.
+    """
 
     decisions: Decisions = field(default_factory=Decisions)
     keys: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    asked: dict[str, str] = field(default_factory=dict, metadata=codec.IF_ANY)
 
     @takes(ev.Decided)
     def _decided(self, event: ev.Decided, what: Resolved) -> None:
         if what.pending is not None:
             self.decisions[event.id] = what.pending
+            if event.request_key:
+                self.asked[event.request_key] = event.id
 
     @takes(ev.Shadowed)
     def _shadowed(self, event: ev.Shadowed, what: Resolved) -> None:
@@ -69,11 +79,15 @@ class PendingDecisions:
     def _expired(self, _: ev.DecisionsExpired, what: Resolved) -> None:
         if what.pending is not None:
             del self.decisions[what.pending.decided.id]
+            self.asked.pop(what.pending.decided.request_key, None)
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
-        for id in self.decisions.of_owner(event.owner):
+        gone = set(self.decisions.of_owner(event.owner))
+        for id in gone:
             del self.decisions[id]
+        for key in [key for key, id in self.asked.items() if id in gone]:
+            del self.asked[key]
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
         if not event.idempotency_key:
@@ -92,6 +106,7 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
         pending.provisional = event.provisional
     if what.known and event.cost_usd is not None:
         pending.guessed_usd = 0.0
+    taught = pending.learned
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
@@ -99,6 +114,22 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
             pending.learned = {name: value for name, value in values if value is not None}
             if event.revoked:
                 pending.learned["revoked"] = 1.0
+            elif event.weighed:
+                pending.learned |= _weighed(taught, event, what.after)
+
+
+def _weighed(
+    taught: Mapping[str, float], event: ev.Rewarded, after: Mapping[str, float]
+) -> dict[str, float]:
+    """That its quality is that of named metrics, and the cost and the latency of its reward: those
+    that were known, or where only the weights have changed, those of before.
+    """
+    told = event.metrics or event.cost_usd is not None or event.latency_s is not None
+    if event.correction and not told and "weighed" in taught:
+        known = {name: taught[name] for name in PAID.values() if name in taught}
+    else:
+        known = {kept: after[name] for name, kept in PAID.items() if name in after}
+    return {"weighed": 1.0, **known}
 
 
 def _note_pair(pending: Pending, event: ev.Compared) -> None:

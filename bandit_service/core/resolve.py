@@ -41,6 +41,8 @@ def owner_of(world: World, event: ev.AnyEvent) -> str:
         case ev.Rewarded() | ev.Compared():
             pending = _pending(world, event)
             return owner_of_subject(event.subject if pending is None else pending.decided)
+        case ev.SessionRewarded():
+            return event.owner
         case ev.Shadowed() | ev.Redirected():
             pending = world.pending.decisions.get(event.decision_id)
             return "" if pending is None else owner_of_subject(pending.decided)

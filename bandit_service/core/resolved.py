@@ -27,7 +27,8 @@ class Pending:
 
     learned: what the policies and the history were taught when it was settled: `reward`, and
     `quality` and `cost_usd` and `latency_s` as far as they were known; and `revoked` where these
-    are what was expected, since what came was taken back. Empty until then.
+    are what was expected, since what came was taken back, or `weighed` where the quality is that of
+    named metrics, with the cost and the latency of the reward (`pending.PAID`). Empty until then.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
@@ -62,6 +63,11 @@ class Pending:
     def revoked(self) -> bool:
         """Whether its grade was taken back, and none came since."""
         return "revoked" in self.learned
+
+    @property
+    def weighed(self) -> bool:
+        """Whether its quality is what its named metrics come to."""
+        return "weighed" in self.learned
 
     @property
     def reward(self) -> float | None:

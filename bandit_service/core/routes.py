@@ -18,6 +18,8 @@ from bandit_service.core.resolved import Resolved
 from policies import ArmId
 
 MOST_ROUTES = 20
+AUTO = "auto"
+"""What clients call the default route; in the log it has no name."""
 
 
 @dataclass

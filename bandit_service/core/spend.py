@@ -113,8 +113,11 @@ class Spend:
 
     def spent(self, period: str, ts: float, account: str) -> float:
         """What an account spent in the window of this moment, or a little more."""
-        accounts = self.windows.get(period, {}).get(window(period, ts), {})
-        return _of(accounts, account)
+        return self.spent_in(period, window(period, ts), account)
+
+    def spent_in(self, period: str, window: str, account: str) -> float:
+        """The same of a window by its name."""
+        return _of(self.windows.get(period, {}).get(window, {}), account)
 
 
 def _of(accounts: dict[str, float], account: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from bandit_service.core import codec
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
@@ -24,8 +25,11 @@ from bandit_service.core.feature import Taker, takers
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.learners import Learners
+from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions
 from bandit_service.core.spend import Spend
 from policies import ArmId, Policy
 
@@ -52,6 +56,10 @@ class World:
     erasures: Erasures = field(default_factory=Erasures)
     conversations: Conversations = field(default_factory=Conversations)
     routes: Routes = field(default_factory=Routes, metadata=codec.IF_ANY)
+    leases: BudgetLeases = field(default_factory=BudgetLeases, metadata=codec.IF_ANY)
+    building: PolicyBuilding = field(default_factory=PolicyBuilding, metadata=codec.IF_ANY)
+    named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
+    sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

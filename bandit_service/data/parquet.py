@@ -52,6 +52,9 @@ DECISIONS = _schema(
         "corrected": _FLAG,
         "expired": _FLAG,
         "tags": pa.list_(_TEXT),
+        "route": _TEXT,
+        "weighed": _FLAG,
+        "metrics": pa.map_(_TEXT, _REAL),
     },
     expected_quality=_REAL,
     expected_deviation=_REAL,
@@ -167,7 +170,7 @@ def _add(scan: Scan, tables: dict[str, _Table], offset: int, event: ev.AnyEvent)
             outcome = scan.outcome(event.id)
             row = msgspec.structs.asdict(event) | where
             row |= {"arm": event.arm, "propensity": event.propensity}
-            row |= dataclasses.asdict(outcome)
+            row |= dataclasses.asdict(outcome) | {"metrics": list(outcome.metrics.items())}
             if row["reward_ts"] is not None:
                 row["reward_ts"] = _micro(row["reward_ts"])
             tables["decisions"].add(row, event.embedding)

@@ -20,6 +20,7 @@ MOST_LEFT_OUT = 0.1
 """The largest share of rows that is left out without being asked for."""
 
 _NEAR = 1e-6  # beyond a bound is rounding
+_LAST_BITS = 1e-15
 _USUAL = ((-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (1.0, 10.0), (0.0, 10.0), (0.0, 100.0))
 
 
@@ -73,6 +74,12 @@ class Scale:
                 raise Outcome(name, value, self._allowed())
             return plain(value)  # type: ignore[no-any-return]
         low, high = sorted((self.worst, self.best))
+        if isinstance(value, str) and value.rstrip().endswith("%"):
+            if (low, high) not in ((0.0, 1.0), (0.0, 100.0)):
+                raise Outcome(name, value, self._allowed())
+            share = plain(value.rstrip().removesuffix("%"))
+            if isinstance(share, int | float) and not is_truth(share):
+                value = share * high / 100.0
         found = bounded_number(name, value, low, high, self._allowed())
         return (found - self.worst) / (self.best - self.worst) if self != Scale() else found
 
@@ -82,16 +89,22 @@ class Scale:
 
 
 def number_within(name: str, value: Any, high: float) -> float:
-    """A float in [0, high], or NaN where there is none; `Outcome` for anything else."""
-    return bounded_number(name, value, 0.0, high, f"a number from 0 to {high:g}")
+    """A float in [0, high], or NaN where there is none; `Outcome` for anything else.
+
+    What is measured may be far smaller than the most that is allowed, so that nothing below 0 but
+    the last bits of a sum is rounding.
+    """
+    return bounded_number(name, value, 0.0, high, f"a number from 0 to {high:g}", _LAST_BITS)
 
 
-def bounded_number(name: str, value: Any, low: float, high: float, allowed: str) -> float:
+def bounded_number(
+    name: str, value: Any, low: float, high: float, allowed: str, near: float = _NEAR
+) -> float:
     """A float from low to high, or NaN where there is none; `Outcome` for anything else."""
     found = plain(value)
     if found is None:
         return math.nan
-    slack = _NEAR * (high - low)
+    slack = near * (high - low)
     if not isinstance(found, int | float) or not low - slack <= found <= high + slack:
         raise Outcome(name, value, allowed)
     return min(max(float(found), low), high)
@@ -139,7 +152,9 @@ class LeftOut:
     def _by_outcome(self, found: Sequence[tuple[int, Outcome]], taken: int) -> str:
         line, first = found[0]
         values = [plain(each.value) for _, each in found]
-        numbers = [value for value in values if isinstance(value, int | float)]
+        numbers = [
+            value for value in values if isinstance(value, int | float) and math.isfinite(value)
+        ]
         span = f", from {min(numbers):g} to {max(numbers):g}" if numbers else ""
         return (
             f"{self.path}:{line}: {first}; "

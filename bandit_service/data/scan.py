@@ -7,12 +7,14 @@ them up, decision by decision. So the memory that is taken does not grow with th
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from bandit_service.core import events as ev
+from bandit_service.core.routes import AUTO
 from bandit_service.data.log_source import Source
 
 Progress = Callable[[int], None]
@@ -25,6 +27,8 @@ _COLUMNS = (
     "settled",
     "corrected",
     "expired",
+    "weighed",
+    "metrics",
 )
 _VALUES = ("quality", "cost_usd", "latency_s", "reward")
 
@@ -34,7 +38,8 @@ class Outcome:
     """What came back for one decision, after every correction.
 
     reward: the one that was learned: of the client, or the default at expiry (`settled` is False
-    then); reward_ts: when. expired: the service gave the decision up before or after its reward.
+    then); reward_ts: when. weighed: the quality is what named metrics came to. metrics: the
+    user's own. expired: the service gave the decision up before or after its reward.
     """
 
     quality: float | None = None
@@ -45,6 +50,8 @@ class Outcome:
     settled: bool = False
     corrected: bool = False
     expired: bool = False
+    weighed: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Outcomes:
@@ -64,7 +71,11 @@ class Outcomes:
     def of(self, id: str) -> Outcome | None:
         """What came back for a decision."""
         row = self._db.execute(self._find, (id,)).fetchone()
-        return None if row is None else Outcome(*row[:5], *map(bool, row[5:]))
+        if row is None:
+            return None
+        found = Outcome(*row[:5], *map(bool, row[5:-1]))
+        found.metrics = json.loads(row[-1])
+        return found
 
     def rewarded(self, event: ev.Rewarded) -> None:
         """Add what one event says; a correction's values take the place of earlier ones."""
@@ -72,15 +83,19 @@ class Outcomes:
         if event.revoked:
             for name in {*event.revoked, "reward", "reward_ts"} & set(_COLUMNS):
                 setattr(outcome, name, None)
-            outcome.corrected, outcome.settled = True, False
+            for name in event.revoked:
+                outcome.metrics.pop(name, None)
+            outcome.corrected, outcome.settled, outcome.weighed = True, False, False
             self._keep(event.decision_id, outcome)
             return
         for name in _VALUES:
             if (value := getattr(event, name)) is not None:
                 setattr(outcome, name, value)
+        outcome.metrics |= event.metrics
         outcome.corrected = outcome.corrected or event.correction
         if event.reward is not None:
             outcome.settled, outcome.reward_ts = True, event.ts
+            outcome.weighed = event.weighed
         self._keep(event.decision_id, outcome)
 
     def expired(self, event: ev.DecisionsExpired) -> None:
@@ -101,7 +116,8 @@ class Outcomes:
         self._db.close()
 
     def _keep(self, id: str, outcome: Outcome) -> None:
-        self._db.execute(self._put, (id, *(getattr(outcome, name) for name in _COLUMNS)))
+        *values, metrics = (getattr(outcome, name) for name in _COLUMNS)
+        self._db.execute(self._put, (id, *values, json.dumps(metrics)))
 
 
 @dataclass(slots=True)
@@ -113,7 +129,7 @@ class Counts:
     forgotten: int = 0
     unrewarded: int = 0
     elsewhere: int = 0
-    untagged: int = 0
+    unwanted: int = 0
 
     def wrote(self, what: str) -> None:
         """Count one line or row."""
@@ -128,7 +144,7 @@ class Counts:
                 ("erased", self.erased),
                 ("of units that are to be erased", self.forgotten),
                 ("unrewarded decisions", self.unrewarded),
-                ("decisions without the tags", self.untagged),
+                ("decisions of another route or without the tags", self.unwanted),
                 ("outcomes of decisions that are not in this export", self.elsewhere),
             )
             if count
@@ -139,8 +155,8 @@ class Counts:
 class Scan:
     """A source read once, to be read again by `events`. Close it, or use it in `with`.
 
-    joined: whether outcomes are kept, by decision. tags: only decisions that have all of these,
-    with what came of them.
+    joined: whether outcomes are kept, by decision. tags, route: only decisions that have all of
+    these, and of this route (None for all, "auto" for the default one), with what came of them.
     """
 
     def __init__(
@@ -151,9 +167,12 @@ class Scan:
         joined: bool,
         progress: Progress | None = None,
         tags: Iterable[str] = (),
+        route: str | None = None,
     ) -> None:
         self.after = after
         self._tags = frozenset(tags)
+        self._route = "" if route == AUTO else route
+        self._all = not self._tags and route is None
         self.counts = Counts()
         self._outcomes = Outcomes()
         self.dim = 0
@@ -186,15 +205,15 @@ class Scan:
     def events(self) -> Iterator[tuple[int, ev.AnyEvent]]:
         """Every event that may be shown, in order, and those of arms from the beginning on."""
         hidden: set[str] = set()
-        tagged: set[str] = set()
+        wanted: set[str] = set()
         for offset, event in self._source.events(self._from):
             self._progress(1)
             if event is None:
                 self.counts.erased += offset > self.after
             elif self._is_hidden(offset, event, hidden):
                 self.counts.forgotten += offset > self.after
-            elif self._tags and not self._is_tagged(event, tagged):
-                self.counts.untagged += offset > self.after and isinstance(event, ev.Decided)
+            elif not self._all and not self._is_wanted(event, wanted):
+                self.counts.unwanted += offset > self.after and isinstance(event, ev.Decided)
             elif offset > self.after or isinstance(event, ev.ArmAdded | ev.ArmUpdated):
                 yield offset, event
 
@@ -232,19 +251,19 @@ class Scan:
             hidden.add(event.id)
         return True
 
-    def _is_tagged(self, event: ev.AnyEvent, tagged: set[str]) -> bool:
-        """Whether it is a decision with the tags, comes of one, or is about no decision."""
+    def _is_wanted(self, event: ev.AnyEvent, wanted: set[str]) -> bool:
+        """Whether it is a decision that is asked for, comes of one, or is about no decision."""
         match event:
             case ev.Decided():
-                if self._tags <= set(event.tags):
-                    tagged.add(event.id)
-                return event.id in tagged
+                if self._route in (None, event.route) and self._tags <= set(event.tags):
+                    wanted.add(event.id)
+                return event.id in wanted
             case ev.DecisionsExpired():
-                ours = not tagged.isdisjoint(event.ids)
-                tagged.difference_update(event.ids)  # nothing comes of them any more
+                ours = not wanted.isdisjoint(event.ids)
+                wanted.difference_update(event.ids)  # nothing comes of them any more
                 return ours
             case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Spent():
-                return event.decision_id in tagged
+                return event.decision_id in wanted
             case _:
                 return True
 

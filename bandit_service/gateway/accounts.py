@@ -57,7 +57,7 @@ class CallerAccount(msgspec.Struct, frozen=True):
         self.resources.budgets.settle(self.id)
 
     async def book(self, usd: float) -> bool:
-        """An event `spent`; whether it is in the log.
+        """An event `spent`; whether it is in the log, or will be before the money is let go of.
 
         If it cannot be written, the service logs a line and raises no error: the answer is there
         and paid for, and is not withheld.
@@ -72,7 +72,7 @@ class CallerAccount(msgspec.Struct, frozen=True):
                     tenant=self.tenant,
                     caller=self.key,
                 ),
-                key=self.decision_id,
+                key=self.decision_id or self.id,
                 durable=False,
             )
         except ServiceError as error:
@@ -80,6 +80,8 @@ class CallerAccount(msgspec.Struct, frozen=True):
                 "not booked", extra={"decision_id": self.decision_id, "why": error.message}
             )
             return False
+        if not self.decision_id:
+            self.resources.budgets.booked(self.id, usd)
         return True
 
     async def book_apart(self, usd: float) -> bool:

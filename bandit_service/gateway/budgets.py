@@ -36,13 +36,21 @@ class _Reserved:
     accounts: list[str]
 
 
+@dataclass(slots=True)
+class _Held:
+    """What an account has reserved, and by how many requests."""
+
+    usd: float = 0.0
+    requests: int = 0
+
+
 @dataclass
 class Budgets:
-    """All limits, and what is reserved under them."""
+    """All limits, and what is reserved under them. An account is known while it reserves."""
 
     specs: tuple[BudgetSpec, ...] = ()
     _reserved: dict[str, _Reserved] = field(default_factory=dict)
-    _held: dict[str, float] = field(default_factory=dict)
+    _held: dict[str, _Held] = field(default_factory=dict)
 
     def fitting(
         self, spend: Spend, max_usd: Mapping[str, float], tenant: str, key: str, now: float
@@ -51,7 +59,7 @@ class Budgets:
 
         Raises BudgetExhausted if none does, or if a budget refuses rather than save.
         """
-        left, binding, held = self._left(spend, tenant, key, now)
+        left, binding, held, others = self._left(spend, tenant, key, now)
         fitting = [arm for arm, usd in max_usd.items() if usd <= left]
         if binding is None or len(fitting) == len(max_usd):
             return list(max_usd)
@@ -61,7 +69,7 @@ class Budgets:
                 f"the budget of {binding.usd:g} USD per {binding.per} ({binding.scope}) is spent, "
                 "or has less left than this request may cost at most; a smaller max_tokens, or "
                 "max_output_tokens of the arm, makes that less",
-                _SOON_S if needed <= left + held else ends(binding.per, now) - now,
+                _SOON_S if needed <= left + held + others else ends(binding.per, now) - now,
             )
         return fitting
 
@@ -71,15 +79,40 @@ class Budgets:
 
     def _left(
         self, spend: Spend, tenant: str, key: str, now: float
-    ) -> tuple[float, BudgetSpec | None, float]:
-        """What is left of the budget that has the least left, that one, and what it holds."""
-        left, binding, holds = float("inf"), None, 0.0
+    ) -> tuple[float, BudgetSpec | None, float, float]:
+        """What is left of the budget that has the least left, that one, what is held of it, and
+        what other replicas may spend.
+        """
+        left, binding, holds, others_have = float("inf"), None, 0.0, 0.0
+        self._look()
         for spec, account in self._of(tenant, key):
-            held = self._held.get(account, 0.0)
-            free = spec.usd - spend.spent(spec.per, now, account) - held
+            held, others = self._held_usd(account), self._others(account, spec.per, now)
+            free = spec.usd - spend.spent(spec.per, now, account) - held - others
             if free < left:
-                left, binding, holds = free, spec, held
-        return left, binding, holds
+                left, binding, holds, others_have = free, spec, held, others
+        return left, binding, holds, others_have
+
+    def start(self) -> None:
+        """Nothing is to be done beside the calls of one process."""
+
+    async def close(self) -> None:
+        """Nor at its end."""
+
+    async def secured(self, usd: float, tenant: str, key: str, now: float) -> bool:  # noqa: ARG002 - replicas ask for it
+        """Whether what fits may be reserved at once; where not, it was waited, and is to be looked
+        again. One process has all that is left.
+        """
+        return True
+
+    def booked(self, id: str, usd: float) -> None:
+        """A cost of what is held under this id was booked on no decision."""
+
+    def _others(self, account: str, per: str, now: float) -> float:  # noqa: ARG002 - there are none
+        """What other replicas may spend of an account."""
+        return 0.0
+
+    def _look(self) -> None:
+        """Let go of what is settled by now."""
 
     def reserve(self, decision_id: str, usd: float, tenant: str, key: str) -> None:
         """Hold what a request may cost until it settles."""
@@ -88,16 +121,22 @@ class Budgets:
         accounts = accounts_of(tenant, key)
         self._reserved[decision_id] = _Reserved(usd, accounts)
         for account in accounts:
-            self._held[account] = self._held.get(account, 0.0) + usd
+            held = self._held.setdefault(account, _Held())
+            held.usd, held.requests = held.usd + usd, held.requests + 1
 
     def settle(self, decision_id: str) -> None:
         """Let go of what was held: its cost is in the fold, or will never come."""
-        held = self._reserved.pop(decision_id, None)
-        for account in held.accounts if held is not None else ():
-            assert held is not None
-            self._held[account] = max(0.0, self._held[account] - held.usd)
-        if not self._reserved:
-            self._held.clear()  # what rounding has left
+        reserved = self._reserved.pop(decision_id, None)
+        for account in reserved.accounts if reserved is not None else ():
+            assert reserved is not None
+            held = self._held[account]
+            held.usd, held.requests = max(0.0, held.usd - reserved.usd), held.requests - 1
+            if not held.requests:  # and what rounding has left
+                del self._held[account]
+
+    def _held_usd(self, account: str) -> float:
+        held = self._held.get(account)
+        return 0.0 if held is None else held.usd
 
     def worth(self, spend: Spend, worth: float, tenant: str, key: str, now: float) -> float:
         """Willingness to pay at the dearest price of a dollar: 1 / (1 / worth + λ)."""
@@ -113,6 +152,7 @@ class Budgets:
         tenant: who sees its own account alone; None sees all.
         """
         rows = []
+        self._look()
         for spec in self.specs:
             seen = spend.windows.get(spec.per, {}).get(window(spec.per, now), {})
             prefix = f"{spec.scope}:"
@@ -130,7 +170,8 @@ class Budgets:
                             "per": spec.per,
                             "usd": spec.usd,
                             "spent_usd": seen.get(account, 0.0),
-                            "held_usd": self._held.get(account, 0.0),
+                            "held_usd": self._held_usd(account),
+                            "leased_usd": self._others(account, spec.per, now),
                             "ends_in_s": ends(spec.per, now) - now,
                             "shadow_price": _price(spec, seen.get(account, 0.0), now),
                         }

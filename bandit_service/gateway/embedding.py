@@ -16,17 +16,18 @@ from bandit_service.core import events as ev
 from bandit_service.core.arm_kinds import JUDGE, embedders, not_for_chat
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Busy, Refused, ServiceError, Unknown
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
 from bandit_service.gateway.money import cost_usd, likely_usd, max_usd
-from bandit_service.gateway.request import AUTO, EMBEDDINGS, forwarded, is_auto
+from bandit_service.gateway.request import EMBEDDINGS, forwarded, is_auto
 from bandit_service.gateway.request_size import Size, size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.usage import counts_of
-from bandit_service.gateway.vectors import wrong_length
+from bandit_service.gateway.vectors import missing, wrong_length
 
 
 class Embedding:
@@ -49,10 +50,8 @@ class Embedding:
         for spec in self._candidates(model, size)[: self._resources.settings.attempts]:
             try:
                 return await self._asked(client, body, spec, size, tenant, key)
-            except Rejected as rejected:
+            except Rejected as rejected:  # it may be about this arm
                 refused = refused or _refusal(rejected, spec)
-                if not rejected.unsuited:
-                    break
             except ServiceError as error:
                 failed = failed or error
         if refused is not None:
@@ -107,11 +106,14 @@ class Embedding:
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
+        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
+        while True:
+            now = router.writer.now()
+            resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
+            if await resources.budgets.secured(usd, tenant, key, now):
+                break
         if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
-        router, usd = resources.router, max(max_usd(each, size) for each in calls_of(spec))
-        now = router.writer.now()
-        resources.budgets.fitting(router.world.spend, {arm: usd}, tenant, key, now)
         account = CallerAccount(resources, router.writer.new_id(now), usd, tenant, key)
         headers = {"x-arm": str(arm)}
         exchange = Exchange(resources, spec, size, account, key=account.id)
@@ -119,7 +121,9 @@ class Embedding:
         async def ask() -> dict[str, Any]:
             answer = await exchange.whole(EMBEDDINGS, body, forwarded(client.headers))
             exchange.usage = _of_the_prompt(exchange.usage)
-            if not body.get("dimensions") and (wrong := wrong_length(answer, spec.dimensions)):
+            dimensions = None if body.get("dimensions") else spec.dimensions
+            wrong = missing(answer, body.get("input")) or wrong_length(answer, dimensions)
+            if wrong:
                 raise Failed(wrong, usage=exchange.usage)
             return answer
 

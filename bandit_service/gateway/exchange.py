@@ -31,12 +31,12 @@ from typing import Any, Self, TypeVar
 
 from bandit_service import logs
 from bandit_service.core import events as ev
-from bandit_service.gateway import spans
+from bandit_service.gateway import spans, trouble
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.deployments import Target, next_of, served, targets_of
-from bandit_service.gateway.failures import Failed, Rejected
+from bandit_service.gateway.failures import Failed, Rejected, reported_failure
 from bandit_service.gateway.money import cost_usd, likely_usd
 from bandit_service.gateway.request import EMBEDDINGS
 from bandit_service.gateway.request_size import Size
@@ -331,9 +331,15 @@ class Exchange:
 
     def _choices(self, answer: dict[str, Any]) -> list[Any]:
         choices = answer.get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            return choices
-        raise Failed("the answer has no choices", usage=self.usage)
+        if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+            raise Failed("the answer has no choices", usage=self.usage)
+        if error := trouble.error_in(answer):  # its reason, once it is in OpenAI's words
+            failed = reported_failure(error)
+            failed.usage = self.usage
+            raise failed
+        if not isinstance(choices[0].get("message"), dict) and choices[0].get("text") is None:
+            raise Failed("the answer has no message", usage=self.usage)
+        return choices
 
     # --- how it ends
 

@@ -9,7 +9,7 @@ import msgspec
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
 from bandit_service.gateway import trouble
 from bandit_service.gateway.trouble import About
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 
 class Failed(Exception):
@@ -63,11 +63,22 @@ def raise_for_error(answer: object) -> None:
     The exception does not repeat its words: they may hold what the client wrote, and are logged.
     """
     error = trouble.error_in(answer)
-    if error is None:
-        return
+    if error is not None:
+        raise of_error(error, answer)
+
+
+def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
+    """What an error comes to that an answer of status 200 reports before it said anything."""
     if error.about is About.PAIR:
-        raise Rejected(error.status or 400, msgspec.json.encode(answer), unsuited=True)
-    raise reported_failure(error)
+        return Rejected(told_status(error.status), msgspec.json.encode(answer), unsuited=True)
+    return reported_failure(error)
+
+
+def told_status(status: int) -> int:
+    """The status of a refusal for the client: what no arm can do is the request's, whatever a
+    server calls it.
+    """
+    return status if 400 <= status < 500 else 400
 
 
 def reported_failure(error: trouble.Error) -> Failed:
@@ -79,7 +90,7 @@ def reported_failure(error: trouble.Error) -> Failed:
 def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
     """The provider's own error with the arm added, `error` of OpenAI's wire format."""
     try:
-        body = json_of(rejected.body)
+        body = said_json(rejected.body)
     except ValueError:
         body = None
     error = body.get("error") if isinstance(body, dict) else None

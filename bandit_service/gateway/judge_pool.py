@@ -19,6 +19,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments, judges
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
@@ -140,7 +141,12 @@ class JudgePool:
         """Judge this answer in the background if a judge's sample includes it."""
         if not self._specs:
             return
-        specs = [spec for spec in self._specs.values() if self._sampled(spec, answer.decided.id)]
+        route = answer.decided.route or AUTO
+        specs = [
+            spec
+            for spec in self._specs.values()
+            if route in (spec.routes or (route,)) and self._sampled(spec, answer.decided.id)
+        ]
         if specs:
             self.start(lambda: self._quality(specs, answer))
 

@@ -17,6 +17,7 @@ import msgspec
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused, Unknown
+from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
 from bandit_service.gateway.providers import Front, front_of, provider_of
@@ -26,7 +27,6 @@ from bandit_service.gateway.translation import refusal
 from bandit_service.gateway.turns import without_reasoning
 from bandit_service.settings.upstreams import UpstreamSpec
 
-AUTO = "auto"
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")
 _TEXTS = ("arms", "unit", "tenant", "session", "conversation", "tags")
 _PREFERENCES = {name: f"x-{name.replace('_', '-')}" for name in (*_NUMBERS, *_TEXTS)}

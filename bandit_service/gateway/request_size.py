@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ _ANSWERS = frozenset(
 _LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
 """What OpenAI's language has. That a provider heeds any other name is not certain: one raises what
 is reserved, and never lowers it."""
+_WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
 _NO_LIMITS = ("messages", "prompt", "metadata", "logit_bias", "prediction", "stream_options")
 _OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "tool", "log")
 
@@ -111,15 +113,20 @@ def size_of(
     extra = limits.extra
     if body.get("prediction"):  # the provider also bills what the answer does not take over
         extra += _tokens(body["prediction"])
-    limit = max(limits.limit, limits.other_limit) if limits.limit else None
+    bounded = limits.limit and not limits.boundless
+    limit = max(limits.limit, limits.other_limit) if bounded else None
     hour = _kept_an_hour(own or body)
     return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
 
 
 @dataclass(slots=True)
 class _Limits:
-    """The largest limit of each kind in a request, wherever it stands; as in `Size`."""
+    """The largest limit of each kind in a request, wherever it stands; as in `Size`.
 
+    boundless: one of them is negative, which some servers take for no limit at all.
+    """
+
+    boundless: bool = False
     limit: int = 0
     answers: int = 1
     other_limit: int = 0
@@ -138,6 +145,8 @@ class _Limits:
                     self.look(value, within or thinks, depth - 1)
             elif count := _count(value):
                 self._note(name, count, within, thinks, depth == _DEPTH)
+            elif "min" not in name and _limits(name):
+                self.boundless |= (_given(value) or 0) < 0
 
     def _note(self, name: str, count: int, within: bool, thinks: bool, top: bool) -> None:
         if name in _ANSWERS:
@@ -235,8 +244,13 @@ def _numbers(value: object) -> int:
 
 
 def _count(value: object) -> int:
-    """A number as it is, as 8000.0 or as "8000", which some servers take too; 0 for none."""
-    if isinstance(value, str):
-        value = int(value) if value.isdecimal() and len(value) < 20 else None
-    exact = number(value)
+    """A number above 0; 0 for none."""
+    exact = _given(value)
     return min(math.ceil(exact), _MAX_COUNT) if exact is not None and exact > 0 else 0
+
+
+def _given(value: object) -> int | float | None:
+    """A number as it is, as 8000.0 or as "8000", which some servers take too; None for none."""
+    if isinstance(value, str):
+        value = int(value) if _WHOLE.fullmatch(value) else None
+    return number(value)

@@ -76,4 +76,5 @@ class Resources:
     async def close(self) -> None:
         """Finish what is being written down, and close the connections."""
         await self.finished()
+        await self.budgets.close()
         await self.upstreams.close()

@@ -22,9 +22,10 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.pool import Pool
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.money import max_usd, usual_usd
-from bandit_service.gateway.request import AUTO, ChatRequest, RoutingRequest
+from bandit_service.gateway.request import ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import vendor_of
@@ -113,6 +114,8 @@ class ArmSelector:
                     raise
                 refused = False  # none of those that answer may be drawn, but others may
                 continue
+            if selection is None:
+                continue
             spec = resources.router.world.arms[selection.decided.arm].spec
             if not deployments.full(spec, resources.health, self._among(selection.vendor)):
                 return selection
@@ -120,7 +123,8 @@ class ArmSelector:
 
     async def _drawn(
         self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
-    ) -> Selection:
+    ) -> Selection | None:
+        """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         world, tenant, now = router.world, routing.decide.tenant, router.writer.now()
@@ -132,12 +136,15 @@ class ArmSelector:
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
-        arms, worth = offered, router.worth_of(routing.decide)
+        arms, worth, most = offered, router.worth_of(routing.decide), 0.0
         costs = dict.fromkeys(offered, 0.0)
         if budgets.specs:  # nothing is held where nothing is bounded
             left = budgets.left(world.spend, tenant, caller, now)
             costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
             arms = budgets.fitting(world.spend, costs, tenant, caller, now)
+            most = max(costs[id] for id in arms)
+            if not await budgets.secured(most, tenant, caller, now):
+                return None
             worth = budgets.worth(world.spend, worth, tenant, caller, now)
         query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
         sent = Sent(
@@ -146,9 +153,10 @@ class ArmSelector:
             offer.reason,
             fit.effort_asked,
             fit.efforts,
+            routing.named,
         )
         waiting = f"waiting {next(self._numbers)}"
-        budgets.reserve(waiting, max(costs[id] for id in arms), tenant, caller)
+        budgets.reserve(waiting, most, tenant, caller)
         try:
             decided = await router.decide(
                 query,
@@ -159,6 +167,8 @@ class ArmSelector:
                 bounded=False,
                 sent=sent,
             )
+            while not await budgets.secured(0.0, tenant, caller, decided.ts):
+                """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)
         if decided.before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,19 @@ import aiohttp
 
 from bandit_service.gateway import sse, trouble
 from bandit_service.gateway.calls import Response
-from bandit_service.gateway.failures import Failed, raise_for_error, reported_failure
+from bandit_service.gateway.failures import (
+    Failed,
+    Rejected,
+    of_error,
+    raise_for_error,
+    reported_failure,
+)
 from bandit_service.gateway.providers import Teller, front_of
 from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.turns import MOST_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
-from bandit_service.parsing.inputs import json_of, whole
+from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
 
@@ -61,7 +68,8 @@ class StreamedAnswer:
 async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[bytes], None]:
     """The data of the events that each piece completes; an empty list is a sign of life.
 
-    max_bytes: of an event. Raises Failed if the stream breaks off or an event is named an error.
+    max_bytes: of an event. Raises Failed if the stream breaks off, and Failed or Rejected if an
+    event is named an error.
     """
     parser = sse.Events(max_bytes)
     try:
@@ -89,15 +97,15 @@ async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[b
         yield [last]
 
 
-def _reported(data: bytes) -> Failed | None:
+def _reported(data: bytes) -> Failed | Rejected | None:
     """The error that an event named error, or text that is of no event, reports; None if none."""
-    try:
-        error = trouble.error_in(json_of(data))
-    except ValueError:
-        error = None
+    said: object = None
+    with suppress(ValueError):
+        said = said_json(data)
+    error = trouble.error_in(said)
     if error is None and isinstance(data, sse.Stray):
         return None
-    return reported_failure(error or trouble.Error())
+    return of_error(error or trouble.refusal(0, data), said)
 
 
 def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
@@ -185,7 +193,7 @@ def _own(data: Own, answer: StreamedAnswer) -> bytes:
 def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | None:
     """A chunk for the client, once what it says is noted; None if nothing of it is for it."""
     try:
-        chunk = json_of(data, halves=True) if data.strip() else None
+        chunk = said_json(data, halves=True) if data.strip() else None
     except ValueError:
         if answer.finished:  # all of the answer is there
             return None

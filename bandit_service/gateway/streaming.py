@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bandit_service.core.errors import ServiceError, stopped
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.event_stream import EventStream
-from bandit_service.gateway.failures import Failed, upstream_error
+from bandit_service.gateway.failures import Failed, Rejected, upstream_error
 from bandit_service.gateway.routed_exchange import RoutedExchange
 from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 
@@ -112,6 +112,9 @@ async def _relayed(
         # after its end an answer is whole, whatever the connection does
         rest.failed = None if answer.finished and not failed.reported else failed
         data = b""
+    except Rejected as rejected:  # too late for another arm
+        rest.failed = Failed(f"it told of an error (status {rejected.status})", reported=True)
+        data = b""
     except ConnectionError:
         pass  # the client left; the transport says so too
     except asyncio.CancelledError:
@@ -146,7 +149,7 @@ async def _first(
 
 async def _drained(pieces: Pieces) -> None:
     """Read the rest of what has no more to say, so that its connection can be used again."""
-    with suppress(TimeoutError, Failed):
+    with suppress(TimeoutError, Failed, Rejected):
         async with asyncio.timeout(_DRAIN_S):
             async for _ in pieces:
                 pass

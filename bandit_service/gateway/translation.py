@@ -8,7 +8,7 @@ from typing import Any
 from bandit_service import clock
 from bandit_service.core.arm_request import NOTHING, ArmRequest, unsayable
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.failures import Failed
+from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider, provider_of
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
@@ -112,7 +112,7 @@ async def chunks_of(
                 for data in piece:
                     fed = decoder.feed(data)
                     chunks += [Own.of(data, fed)] if own else fed
-            except Failed:
+            except (Failed, Rejected):
                 if chunks:
                     yield chunks
                 raise

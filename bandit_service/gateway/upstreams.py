@@ -29,13 +29,13 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Response, Sent
-from bandit_service.gateway.failures import Failed, Rejected, raise_for_error
+from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
 from bandit_service.gateway.trouble import About
 from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MAX_ERROR = 65_536
@@ -276,7 +276,7 @@ async def _refuse(response: Response) -> None:
             status=response.status if response.status >= 400 else 0,
             retry_after_s=retry_after_s(response.headers, clock.now()),
         )
-    raise Rejected(response.status, body, about is About.PAIR)
+    raise Rejected(told_status(response.status), body, about is About.PAIR)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float:
@@ -311,7 +311,7 @@ async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
     if len(body) > max_bytes:
         raise Failed(f"the answer is larger than {max_bytes} bytes")
     try:
-        answer = json_of(body)
+        answer = said_json(body)
     except ValueError:
         raise Failed("the answer is not JSON") from None
     try:

@@ -1,7 +1,8 @@
 """The tokens that a usage reports, in every provider's way of reporting them. Pure.
 
 There is one reader, which goes by what names say and not by whose they are; docs/gateway.md has
-its rules. A count is a whole number from 0, also one that is written 1000.0; null is absent.
+its rules. A count is a whole number from 0, also one that is written 1000.0 or "1000"; null is
+absent.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ _DEPTH = 4
 _SHORT = 64
 """Names that are no longer come again and again."""
 _PROMPT = frozenset(
-    {"prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount"}
+    {
+        "prompttokens",
+        "inputtokens",
+        "prompttokencount",
+        "inputtokencount",
+        "promptevalcount",
+        "inputtexttokens",
+    }
 )
 _ANSWER = frozenset(
     {
@@ -68,12 +76,14 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
 class _Reported:
     """What a usage says, of each count the largest by any of its names.
 
-    missed: of the prompt what the cache did not have. minutes, hour: parts of what was written.
-    within: a count of the cache stands among the details of another. apart: names that say of a
-    cache's counts that the prompt is without them. gemini: its reasoning is never in the answer.
+    prompted: the prompt has a count. missed: of the prompt what the cache did not have. minutes,
+    hour: parts of what was written. within: a count of the cache stands among the details of
+    another. apart: names that say of a cache's counts that the prompt is without them. gemini: its
+    reasoning is never in the answer.
     """
 
     prompt: int = 0
+    prompted: bool = False
     answer: int = 0
     total: int | None = None
     tools: int = 0
@@ -99,9 +109,11 @@ def counts_of(usage: object) -> Counts | None:
         return None
     reported = _read(usage)
     reported.written = max(reported.written, reported.minutes + reported.hour)
-    reported.prompt += reported.tools
     if reported.missed is not None:
         reported.prompt = max(reported.prompt, reported.missed + reported.cached)
+    elif not reported.prompted and reported.answer and reported.total is not None:
+        reported.prompt = max(0, reported.total - reported.answer - reported.reasoning)
+    reported.prompt += reported.tools
     if not (reported.prompt or reported.answer or reported.cached or reported.written):
         return None
     beside = _beside(reported)
@@ -154,10 +166,15 @@ def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
             return earlier
         names = dict.fromkeys((*earlier, *later))
         return {name: merged(earlier.get(name), later.get(name), depth - 1) for name in names}
-    if (before := number(earlier)) is None:
+    if (before := _size(earlier)) is None:
         return later
-    after = number(later)
+    after = _size(later)
     return earlier if after is None or after < before else later
+
+
+def _size(value: object) -> int | float | None:
+    tokens = count(value)
+    return number(value) if tokens is None else tokens
 
 
 def usage_in(answer: Mapping[str, Any]) -> Any:
@@ -172,6 +189,16 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
         if isinstance(each, dict) and isinstance(each.get("usage"), dict):
             usage = merged(usage, each["usage"])
     return answer.get("usageMetadata") if usage is None else usage
+
+
+def bills_in(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a usage says of money, beside its counts.
+
+    >>> bills_in({"cost": 0.1, "input_tokens": 5, "is_byok": False})
+    {'cost': 0.1, 'is_byok': False}
+    """
+    told = {name: each for name, each in usage.items() if each is not None}
+    return {name: each for name, each in told.items() if "cost" in plain(name) or name == "is_byok"}
 
 
 def answer_bytes(choices: object) -> int:
@@ -195,11 +222,13 @@ def answer_bytes(choices: object) -> int:
 
 
 def count(value: object) -> int | None:
-    """A number of tokens; None for what is none.
+    """A number of tokens; None for what is none. Protocol Buffers write long ones as texts.
 
-    >>> count(1000.0), count(True), count(0.5), count("7"), count(None)
-    (1000, None, None, None, None)
+    >>> count(1000.0), count(True), count(0.5), count("7"), count("7 tokens"), count(None)
+    (1000, None, None, 7, None, None)
     """
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdecimal() and len(value) < 20 else None
     exact = number(value)
     if exact is None or not 0 <= exact <= _MAX_COUNT or exact != int(exact):
         return None
@@ -235,7 +264,7 @@ def _read(usage: Mapping[str, Any]) -> _Reported:
     for path, name, tokens in _counts(usage, ()):
         of = _meaning(path, name)
         if of is _PROMPTS:
-            reported.prompt = max(reported.prompt, tokens)
+            reported.prompt, reported.prompted = max(reported.prompt, tokens), True
             reported.inclusive |= name.startswith("prompt") and tokens > 0
         elif of is _ANSWERS:
             reported.answer = max(reported.answer, tokens)

@@ -1,4 +1,4 @@
-"""Whether vectors are as long as their arm is configured to make them. Pure."""
+"""Whether an answer has the vectors that were asked for, as long as they are to be. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from typing import Any
 
 _BYTES = 4
 """Of one number, in a vector that is sent as base64 of float32."""
+
+
+def missing(answer: Mapping[str, Any], asked: object) -> str:
+    """How an answer has fewer vectors than texts were sent; "" if each has one.
+
+    >>> missing({"data": [{"embedding": [0.1]}]}, "a text"), missing({"embeddings": [[0.1]]}, "it")
+    ('', 'the answer has no vectors')
+    >>> missing({"data": [{"embedding": [0.1]}, {"embedding": None}]}, ["one", "two"])
+    'the answer has 1 of 2 vectors'
+    """
+    data = answer.get("data")
+    whole = (each for each in data if isinstance(each, dict)) if isinstance(data, list) else ()
+    found = sum(1 for each in whole if each.get("embedding"))
+    if not found:
+        return "the answer has no vectors"
+    texts = 1
+    if isinstance(asked, list) and not all(isinstance(each, int) for each in asked):
+        texts = len(asked)
+    return "" if found >= texts else f"the answer has {found} of {texts} vectors"
 
 
 def wrong_length(answer: Mapping[str, Any], dimensions: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from msgspec import UNSET
@@ -13,17 +13,28 @@ from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
 from bandit_service.core.errors import OutOfTime, Refused
 from bandit_service.core.explanation import belief, weighed_arms
+from bandit_service.core.fields import MAX_NAME
+from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import WhileThere
-from bandit_service.http.frame import CALLER, ROUTER, WAITED, body_of, patience_of, reply
+from bandit_service.http.frame import (
+    CALLER,
+    ROUTER,
+    TELEMETRY,
+    WAITED,
+    body_of,
+    patience_of,
+    reply,
+)
 from bandit_service.http.responses.decisions import (
     Decision,
     DecisionList,
     DecisionRow,
     Expected,
     Explanation,
+    Measured,
     Neighbour,
     OutcomeOf,
 )
@@ -31,6 +42,7 @@ from bandit_service.runtime.router import Router
 from policies import Outcome
 
 _FILTERS = {"tag", "arm", "limit", "before"}
+IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
 _LOOKED_AT = 2_000
 """So many decisions one answer looks at: no request holds the loop for long."""
@@ -39,25 +51,39 @@ _LOOKED_AT = 2_000
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
-    try:
-        with WhileThere(request):
-            left_s = None if seconds is None else seconds - request.get(WAITED, 0.0)
-            async with asyncio.timeout(left_s):
+    with WhileThere(request):
+        if seconds is None:
+            return await _decide(request)
+        try:
+            async with asyncio.timeout(seconds - request.get(WAITED, 0.0)):
                 return await _decide(request)
-    except TimeoutError:
-        raise OutOfTime(f"no decision within {seconds:g} s, which X-Request-Timeout says") from None
+        except TimeoutError:
+            late = f"no decision within {seconds:g} s, which X-Request-Timeout says"
+            raise OutOfTime(late) from None
 
 
 async def _decide(request: web.Request) -> web.Response:
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.DecideRequest)
+    asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
+    asked.idempotency_key = asked.idempotency_key or _key_of(request)
     body = await decided(request.app[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
 
 
+def _key_of(request: web.Request) -> str:
+    """The idempotency key of the header, "" where there is none."""
+    key = request.headers.get(IDEMPOTENCY_KEY, "")
+    if len(key) > MAX_NAME:
+        raise Refused(
+            f"{IDEMPOTENCY_KEY}: at most {MAX_NAME} characters, got {len(key)}",
+            param=IDEMPOTENCY_KEY,
+        )
+    return key
+
+
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: what would be decided and why; nothing is decided."""
-    asked = wire.convert(wire.decode_request(await body_of(request)), wire.ExplainRequest)
+    asked = wire.read(await body_of(request), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)
@@ -97,6 +123,8 @@ async def decision(request: web.Request) -> web.Response:
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
     body.settled = pending.reward is not None
+    if measured := _measured(pending.signals, router.world.named.specs):
+        body.metrics, body.weighed = measured, pending.weighed
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit
@@ -104,9 +132,23 @@ async def decision(request: web.Request) -> web.Response:
     return reply(body)
 
 
+def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) -> list[Measured]:
+    return [
+        Measured(
+            name=name,
+            value=signals[name],
+            goodness=spec.goodness(signals[name]),
+            weight=spec.weight,
+        )
+        for name, spec in specs.items()
+        if name in signals
+    ]
+
+
 async def list_decisions(request: web.Request) -> web.Response:
     """GET /v1/decisions: the newest ones with these tags, of one arm."""
-    caller, pending = request[CALLER], request.app[ROUTER].world.pending.decisions
+    caller, world = request[CALLER], request.app[ROUTER].world
+    pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
     if unknown := sorted(set(query) - _FILTERS):
         raise Refused(
@@ -119,15 +161,16 @@ async def list_decisions(request: web.Request) -> web.Response:
     older, last = pending.older_than(query.get("before")), ""
     for seen, id in enumerate(older):
         if len(rows) == limit or seen == _LOOKED_AT:
-            return reply(DecisionList(decisions=rows, next=last))
+            return reply(DecisionList(decisions=rows, next=last, baseline=baseline.arm(world)))
         one, last = pending[id], id
         if (
             caller.tenant in (None, one.decided.tenant)
             and wanted <= set(one.decided.tags)
             and query.get("arm", one.decided.arm) == one.decided.arm
         ):
-            rows.append(_row(one))
-    return reply(DecisionList(decisions=rows, next=None))
+            would_cost = baseline.would_cost(one.decided, world)
+            rows.append(_row(one, None if would_cost is None else would_cost[1]))
+    return reply(DecisionList(decisions=rows, next=None, baseline=baseline.arm(world)))
 
 
 def _limit_of(text: str) -> int:
@@ -136,7 +179,7 @@ def _limit_of(text: str) -> int:
     return int(text)
 
 
-def _row(pending: Pending) -> DecisionRow:
+def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
     decided = pending.decided
     return DecisionRow(
         decision_id=decided.id,
@@ -151,6 +194,7 @@ def _row(pending: Pending) -> DecisionRow:
         variant=decided.variant,
         signals=pending.signals,
         reward=pending.reward,
+        baseline_usd=baseline_usd,
     )
 
 
@@ -164,6 +208,8 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
     if seen:
         _explain(body, event, caller)
         body.arms = weighed_arms(seen[0])
+    elif asked.explain:  # it was made before, and what was weighed is not kept
+        _explain(body, event, caller)
     return body
 
 

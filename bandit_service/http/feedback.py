@@ -24,6 +24,7 @@ from bandit_service.http.frame import GATE, ROUTER, TELEMETRY, body_of, failed, 
 from bandit_service.http.outcomes import outcome_of
 from bandit_service.http.page import wanted
 from bandit_service.http.responses.outcomes import Vote
+from bandit_service.runtime.router import Router
 
 _FORM = "application/x-www-form-urlencoded"
 _EACH_PER_S, _EACH_AT_ONCE = 0.5, 10.0
@@ -70,14 +71,14 @@ async def vote(request: web.Request) -> web.Response:
     form = request.content_type == _FORM
     try:
         claim, pending = _claimed(request)
-        said = await _voted(request, form=form)
+        asked = await _voted(request, form=form)
         decision_id, router = claim.decision_id, request.app[ROUTER]
         request.app[LIMITS].take(decision_id, time.monotonic())
         gate = request.app[GATE]
         caller = gate.delegated(pending.decided.caller, clock.now())
         try:
             with gate.teaching(caller):
-                status = await router.vote(decision_id, VOTES[said], pending.decided.tenant)
+                status = await _taught(router, decision_id, asked, pending.decided.tenant)
         except ServiceError as error:
             router.count_reward(decision_id, outcome_of(error))
             raise
@@ -88,17 +89,25 @@ async def vote(request: web.Request) -> web.Response:
         return _failed(request, error)
     if form and wanted(request):  # so that a reload does not send the form again
         return web.Response(status=303, headers={"Location": request.match_info["token"]})
-    return _shown(request, claim, said)
+    return _shown(request, claim, _vote_of(pending) if asked.vote is None else asked.vote)
 
 
-async def _voted(request: web.Request, *, form: bool) -> str:
-    """What the body says, of `VOTES`."""
+async def _voted(request: web.Request, *, form: bool) -> wire.VoteRequest:
+    """What the body says: a vote, or metrics."""
     body = await body_of(request)
     said = _of_form(body) if form else wire.decode_request(body)
-    vote = wire.convert(said, wire.VoteRequest).vote
-    if vote not in VOTES:
-        raise Refused(f"vote: must be one of {', '.join(VOTES)}, got {vote!r}", param="vote")
-    return vote
+    asked = wire.convert(said, wire.VoteRequest)
+    if (asked.vote is None) == (not asked.metrics):
+        raise Refused("vote: send it or metrics, and not both", param="vote")
+    if asked.vote is not None and asked.vote not in VOTES:
+        raise Refused(f"vote: must be one of {', '.join(VOTES)}, got {asked.vote!r}", param="vote")
+    return asked
+
+
+async def _taught(router: Router, decision_id: str, asked: wire.VoteRequest, tenant: str) -> str:
+    if asked.vote is not None:
+        return await router.vote(decision_id, VOTES[asked.vote], tenant)
+    return await router.measured_by_user(decision_id, wire.numbers(asked.metrics), tenant)
 
 
 def _of_form(body: bytes) -> dict[str, str]:

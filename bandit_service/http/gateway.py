@@ -14,13 +14,13 @@ from bandit_service import wire
 from bandit_service.core.arm_kinds import not_for_chat
 from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
-    AUTO,
     CHAT,
     COMPLETIONS,
     Asked,
@@ -136,7 +136,7 @@ def _models(request: web.Request) -> dict[str, ArmSpec | None]:
 def _model(id: str, arm: ArmSpec | None) -> Model:
     model = Model(id=id, object="model", created=0, owned_by="bandit")
     if arm is None:
-        return model
+        return msgspec.structs.replace(model, route=True)
     prices = {
         name: price
         for name in arm.__struct_fields__

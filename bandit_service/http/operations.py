@@ -43,7 +43,8 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: recovered and taking traffic; 503 while stopping, and when it is to end.
+    """GET /readyz: recovered and taking traffic; 503 while stopping, when it is to end, and while a
+    replica may not take part.
 
     degraded: something is not done now, `why`; `failing` names the tasks that are tried again.
     """
@@ -53,6 +54,8 @@ async def readyz(request: web.Request) -> web.Response:
     writer, world = router.writer, router.world
     if writer.broken.done():
         raise Unavailable(f"the service ends: {writer.broken.result()}")
+    if writer.barred:
+        raise Unavailable(f"not ready: {writer.barred}")
     log, failing = writer.log, dict(writer.tasks.failing)
     told = [writer.degraded] if writer.degraded else []
     told += [f"{name}: {why}" for name, why in failing.items()]

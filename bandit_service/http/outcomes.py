@@ -52,16 +52,37 @@ class Learning:
 
     async def reward(self, item: Any) -> Result:
         """Learn from one reward; its result. Raises what was wrong with it."""
-        router = self.router
         try:
             asked = wire.convert(item, wire.RewardRequest)
+        except ServiceError as error:
+            self.router.count_reward(_named(item), outcome_of(error))
+            raise
+        return await self.take(asked)
+
+    async def take(self, asked: wire.RewardRequest) -> Result:
+        """The same of one that was read."""
+        router = self.router
+        try:
+            if asked.session or asked.conversation:
+                return await self._session(asked)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
-            router.count_reward(_named(item), outcome_of(error))
+            router.count_reward(asked.decision_id, outcome_of(error))
             raise
         router.count_reward(asked.decision_id, status)
         logs.decision_id.set(asked.decision_id or "")
         return Result(decision_id=asked.decision_id, status=status)
+
+    async def _session(self, asked: wire.RewardRequest) -> Result:
+        """Learn what is said of a session: for a key's share as much as all that it teaches."""
+        asked.tenant = self.caller.tenant_for(asked.tenant)
+        with self.gate.teaching(self.caller):
+            status, credited = await self.router.reward_session(asked)
+        if status == "accepted":
+            for _ in range(credited):
+                self.gate.taught(self.caller)
+        self.router.count_reward(None, status)
+        return Result(decision_id=None, status=status, credited=credited)
 
     async def compare(self, item: Any) -> Result:
         """Learn from one comparison; its result. Raises what was wrong with it."""

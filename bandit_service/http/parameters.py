@@ -28,6 +28,9 @@ TIMEOUT = Parameter(
     "X-Request-Timeout", "header", {"type": "number", "minimum": 0.001, "maximum": 3600},
     "Seconds after which the answer is of no use.", 2,
 )  # fmt: skip
+KEY = Parameter("Idempotency-Key", "header", _STRING | {"maxLength": 256},
+                "A resend of the same body with the same key gets the same decision.",
+                "4f0c6d1e")  # fmt: skip
 AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip
 LEARNED = Parameter(

@@ -28,6 +28,7 @@ from bandit_service.http import (
     page,
     replicas,
     stream,
+    tensorzero,
 )
 from bandit_service.http import parameters as given
 from bandit_service.http.responses import catalogue as arms
@@ -144,8 +145,9 @@ ROUTES: tuple[Route, ...] = (
           "Draws one of the eligible arms and records the probability of each.",
           answer=made.Decision, body=wire.DecideRequest,
           sent={"query": _QUERY, "max_cost_usd": 0.01, "unit": "user-17"},
-          parameters=(given.TIMEOUT, given.LEARNED), headers=_OFFSET,
-          errors=(*_BODY, errors.Unknown, errors.NoEligibleArm, errors.Busy, errors.OutOfTime)),
+          parameters=(given.TIMEOUT, given.LEARNED, given.KEY), headers=_OFFSET,
+          errors=(*_BODY, errors.Unknown, errors.Conflict, errors.NoEligibleArm, errors.Busy,
+                  errors.OutOfTime)),
     Route("POST", "/v1/explain", "read", decisions.explain,
           "What would be decided and why, of a query or of a decision's again; nothing is drawn or "
           "written",
@@ -191,6 +193,13 @@ ROUTES: tuple[Route, ...] = (
           answer=learned.Vote, body=wire.VoteRequest, sent={"vote": "up"},
           parameters=(given.TOKEN,),
           errors=(*_VOTED, *_BODY, errors.Conflict, errors.Denied, errors.RateLimited)),
+    Route("POST", "/feedback", "reward", tensorzero.feedback,
+          "Feedback as TensorZero's clients send it",
+          "A metric of `[[metrics]]` for a decision (`inference_id`) or a session (`episode_id`); "
+          "the last value counts. Comments and demonstrations are texts and get 501.",
+          answer=learned.FeedbackTaken, body=wire.Feedback,
+          sent={"metric_name": "resolved", "value": True, "inference_id": _DECISION},
+          errors=(*_LEARNED, errors.NotThere)),
     Route("GET", "/v1/stream", "stream", stream.stream,
           "WebSocket, subprotocol bandit.v1, MessagePack maps; see docs/api.md",
           "Decide, reward and compare on one connection; each message needs its own scope.",

@@ -34,6 +34,8 @@ def plain(frame: bytes) -> Frame | None:
     text = asked.query is not None or asked.messages is not None
     if asked.embedding is None or text or asked.explain or asked.arms == []:
         return None
+    if asked.idempotency_key:
+        return None
     return asked
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +27,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CHUNK = 1 << 16
-_TRUTHS = {"true": 1.0, "t": 1.0, "yes": 1.0, "false": 0.0, "f": 0.0, "no": 0.0}
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on"), ("false", "f", "no", "n", "off")
+_TRUTHS = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
 _NONE = {"", "null", "none", "nan", "na", "n/a", "<na>", "\\n"}
 
 
@@ -127,6 +129,16 @@ def json_of(body: bytes | str, halves: bool = False) -> Any:
         raise ValueError(str(strict)) from None
 
 
+def said_json(body: bytes | str, halves: bool = False) -> Any:
+    """`json_of` of what a server says, in which what is no UTF-8 is U+FFFD, as browsers read it."""
+    try:
+        return json_of(body, halves)
+    except ValueError:
+        if isinstance(body, str) or (text := body.decode(errors="replace")).encode() == body:
+            raise
+    return json_of(text, halves)
+
+
 def _constant(word: str) -> float | None:
     return None if word == "NaN" else float(word)
 
@@ -148,7 +160,8 @@ def whole(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A number out of a number of any type, a truth, or the text of one; None for what is unknown.
+    """A number out of a number of any type, a truth, a length of time in seconds, or the text of
+    one; None for what is unknown.
 
     What is none of these comes back as it is, to be told.
 
@@ -168,6 +181,8 @@ def plain(value: Any) -> Any:
                 value = _TRUTHS[word] if word in _TRUTHS else float(word)
             except ValueError:
                 return value
+        case timedelta():
+            value = value.total_seconds()
         case Decimal():
             value = math.nan if value.is_nan() else float(value)
     return None if isinstance(value, float) and math.isnan(value) else value

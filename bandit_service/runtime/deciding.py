@@ -10,8 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -40,8 +40,7 @@ MOST_TOGETHER = 64
 """Decisions that are prepared at once, so that what they take of memory is bounded."""
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct, gc=False):
     """A query that is to be decided. look: is shown what was weighed. drawn_at: when it was."""
 
     query: Query

@@ -88,6 +88,10 @@ class DriftWatch:
         """Feed new detectors with all that is kept, with the next value."""
         self._fed.pop(name, None)
 
+    def forget_all(self) -> None:
+        """The same of everything that is watched."""
+        self._fed.clear()
+
     def _caught_up(self, name: ArmId, track: Track, world: World) -> ev.DriftDetected | None:
         """Feed the values that the detectors have not seen."""
         fed = self._fed.get(name)

@@ -14,33 +14,44 @@ from bandit_service.runtime.writer import Writer
 
 
 class DriftAlarms:
-    """Appends the alarms of a watch after what gave them. `start` once the writer is there."""
+    """Appends the alarms of a watch after what gave them. `start` once the writer is there.
+
+    Of several processes on one log the keeper alone watches. What it watches is folded, so the next
+    keeper begins with what is kept of it.
+    """
 
     def __init__(self, watch: DriftWatch, writer: Writer) -> None:
         self._watch = watch
         self._writer = writer
+        self._watches = False
 
     def start(self) -> None:
         """Catch up on the world as it is, and listen from here on."""
-        for alarm in self._watch.begin(self._writer.world):
-            self._append(alarm)
+        if self._writer.keeps:
+            self._begin(self._writer.world)
         self._writer.listen(self.heard)
+
+    def _begin(self, world: World) -> None:
+        self._watches = True
+        for alarm in self._watch.begin(world):
+            self._append(alarm)
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied."""
+        if not self._writer.keeps:
+            if self._watches:
+                self._watches = False
+                self._watch.forget_all()
+            return
+        if not self._watches:
+            self._begin(world)
+            return
         alarm = self._watch.happened(what, world)
         if alarm is not None:
             self._append(alarm)
 
     def _append(self, alarm: ev.DriftDetected) -> None:
-        """After all that is being applied, which came before it in the log.
-
-        Of several processes on one log only one writes it; the others find it once more, until they
-        hear of it.
-        """
-        if not self._writer.keeps:
-            self._watch.forget(alarm.arm)
-            return
+        """After all that is being applied, which came before it in the log."""
 
         def done(appended: asyncio.Future[ev.AnyEvent | None]) -> None:
             if not appended.cancelled() and appended.exception() is not None:

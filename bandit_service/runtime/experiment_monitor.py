@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from bandit_service.core.errors import Conflict, ServiceError, Unknown
 from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.experiments.steering import Change, steer
 from bandit_service.core.experiments.trial import Trial
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
 from bandit_service.runtime.folding import FoldFailed
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
@@ -25,6 +28,7 @@ from bandit_service.settings import PolicySettings
 from store import StoreError
 
 _log = logging.getLogger("bandit.experiments")
+_LOOK_S = 0.05
 KEY = "experiments"
 """Under which changes are submitted: each is checked against what the one before it made."""
 
@@ -54,7 +58,11 @@ def weighed(spec: Experiment, weights: dict[str, float]) -> Experiment:
 
 
 class Background:
-    """The tasks of experiments that run. `start` it, then `close`."""
+    """The tasks of experiments that run. `start` it, then `close`.
+
+    Of several processes on one log the keeper alone does what is done here, and the next keeper
+    begins again what the last one did not end.
+    """
 
     def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float) -> None:
         self._writer = writer
@@ -65,9 +73,8 @@ class Background:
 
     def start(self) -> None:
         """Begin to steer; what was starting when the service stopped is started again."""
-        for id, trial in self._writer.world.experiments.trials.items():
-            if trial.status == "starting":
-                self.begin(id)
+        self._begin_what_starts()
+        self._writer.listen(self._heard)
         self._steering = self._writer.tasks.keep("steer", self._steer_forever)
 
     async def close(self) -> None:
@@ -80,6 +87,27 @@ class Background:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- begin ----------------------------------------------------------------------------
+
+    def _heard(self, what: Resolved, _: World) -> None:
+        event = what.event
+        if self._writer.shared and isinstance(event, ev.ExperimentChanged):
+            self._begin_what_starts()
+
+    def _begin_what_starts(self) -> None:
+        if self._writer.keeps:
+            for id, trial in self._writer.world.experiments.trials.items():
+                if trial.status == "starting":
+                    self.begin(id)
+
+    async def begun(self, id: str, patience_s: float) -> None:
+        """Wait until it runs, or could not be started; not for longer than this."""
+        if self._writer.keeps:
+            await asyncio.wait((self.begin(id),), timeout=patience_s)
+            return
+        with suppress(TimeoutError, Unknown):
+            async with asyncio.timeout(patience_s):
+                while find(self._writer, id)[1].status == "starting":  # noqa: ASYNC110 - by another
+                    await asyncio.sleep(_LOOK_S)
 
     def begin(self, id: str) -> asyncio.Task[None]:
         """Freeze what each variant's policy knows, and run; the task that is at it."""
@@ -130,7 +158,7 @@ class Background:
 
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
         _, trial = find(self._writer, id)
-        if trial.status != "starting":
+        if trial.status != "starting" or not self._writer.keeps:
             raise Conflict(f"id: {id!r} is {trial.status} and starts no more")
         return event
 
@@ -153,7 +181,9 @@ class Background:
         while True:
             await asyncio.sleep(self._steer_s)
             well = True
-            for id in list(self._writer.world.experiments.trials):
+            self._begin_what_starts()
+            trials = self._writer.world.experiments.trials if self._writer.keeps else ()
+            for id in list(trials):
                 try:
                     await self._steer(id)
                 except Exception as error:  # noqa: BLE001 - the others are steered all the same
@@ -171,7 +201,7 @@ class Background:
 
     def _steered(self, id: str, seen: Experiment, change: Change) -> ev.AnyEvent | None:
         spec, trial = find(self._writer, id)
-        if trial.status != "running":
+        if trial.status != "running" or not self._writer.keeps:
             return None
         if change.hold:
             until = self._writer.now() + max(1.0, spec.cool_down_s)

@@ -6,7 +6,6 @@ what is refused changes nothing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import msgspec
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, NotThere, Refused
+from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
 from bandit_service.core.experiments.records import ExperimentRecords
@@ -97,7 +96,6 @@ class Experiments:
 
         configured: what the configuration says, where the change comes from it.
         """
-        self._refuse_shared()
         created = False
 
         def prepare() -> ev.AnyEvent | None:
@@ -162,7 +160,7 @@ class Experiments:
 
         await self._writer.submit(prepare, key=KEY)
         if self.find(id)[1].status == "starting":
-            await asyncio.wait((self._background.begin(id),), timeout=_BEGIN_S)
+            await self._background.begun(id, _BEGIN_S)
         return self.find(id)[1].status
 
     async def pause(self, id: str, by: str, why: str) -> None:
@@ -207,7 +205,6 @@ class Experiments:
 
     async def set_rules(self, rules: Rules, by: str, why: str, source: str = "api") -> None:
         """The kill switch and the hold-out."""
-        self._refuse_shared()
 
         def prepare() -> ev.AnyEvent | None:
             self.check_rules(rules)
@@ -227,10 +224,6 @@ class Experiments:
             self._check_arm("holdout_arm", rules.holdout_arm)
 
     # --- inside ---------------------------------------------------------------------------
-
-    def _refuse_shared(self) -> None:
-        if self._writer.shared:
-            raise NotThere("a log of several replicas has no experiments yet")
 
     def _own(self, id: str) -> tuple[Experiment, Trial]:
         if id == HOLDOUT:

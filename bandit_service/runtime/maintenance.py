@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -20,7 +20,7 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, NotThere, Refused
+from bandit_service.core.errors import Conflict, Refused, ServiceError
 from bandit_service.core.learner import Learner, teach
 from bandit_service.runtime.folding import (
     Folded,
@@ -46,7 +46,10 @@ _SWITCHES = 5
 
 
 class Maintenance:
-    """Keeps the log short to recover from, and the states right. `start` it, then `close`."""
+    """Keeps the log short to recover from, and the states right. `start` it, then `close`.
+
+    announce: how a change of the policy begins where several processes share the log, else None.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Maintenance:
         self._not_before = 0.0
         self._folding = asyncio.Lock()
         self._erasing: set[str] = set()
+        self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
         self._looking: Kept | None = None
         self._changing: Kept | None = None
         made = snapshots.made_at(snapshot_key(serving, settings), Offset(recovered_at))
@@ -98,7 +102,7 @@ class Maintenance:
         """Make a snapshot of everything up to now; StoreError or FoldFailed when it cannot be."""
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
-        await self._tried("shared snapshot", self._shared(Offset(folded.at)))
+        await self.tried("shared snapshot", self._shared(Offset(folded.at)))
         return folded
 
     async def _shared(self, at: Offset) -> None:
@@ -137,17 +141,17 @@ class Maintenance:
             new = self._writer.log.last - self._saved_at
             waited = time.monotonic() - self._saved_time
             if new >= due.every_events or (new and waited >= due.every_s):
-                await self._tried("snapshots", self.snapshot())
+                await self.tried("snapshots", self.snapshot())
             owners = self._writer.world.erasures.owners
             for owner in [one for one in owners if one not in self._erasing]:
                 # begun before a restart, or when it failed
-                await self._tried("erasure", self.erase(owner))
+                await self.tried("erasure", self.erase(owner))
             if not owners:
                 self._writer.tasks.well("erasure")
-            await self._tried("retention", self._retain())
+            await self.tried("retention", self._retain())
             self._writer.tasks.well("upkeep")
 
-    async def _tried(self, name: str, work: Awaitable[object]) -> bool:
+    async def tried(self, name: str, work: Awaitable[object]) -> bool:
         """One piece of upkeep; whatever goes wrong is told, and it is tried again later."""
         tasks = self._writer.tasks
         try:
@@ -218,14 +222,9 @@ class Maintenance:
     def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
         """Begin to fold the past for another policy, or other parameters; it serves when done.
 
-        Raises Refused for what is no policy, Conflict while another is folded, and NotThere where
-        other replicas would go on with the one of before.
+        Raises Refused for what is no policy, Conflict while another is folded, and Unavailable
+        where others on the log cannot read of it.
         """
-        if self._writer.shared:
-            raise NotThere(
-                "a log of several replicas changes its policy only while all of them are stopped: "
-                "configure it, stop them, and start them again"
-            )
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
             raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")
@@ -235,9 +234,21 @@ class Maintenance:
             raise Refused(f"parameters: {error}", param="parameters") from None
         if self.wanted is not None:
             raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
+        if self.announce is not None:
+            self._writer.check_read_by_all(ev.PolicyAnnounced)
         self.wanted, self.progress = wanted, (0, int(self._writer.log.last))
-        change = partial(self._change, wanted, source)
-        self._changing = self._writer.tasks.keep("policy", change)
+        change = self._change if self.announce is None else self._announced
+        self._changing = self._writer.tasks.keep("policy", partial(change, wanted, source))
+
+    async def _announced(self, wanted: PolicySettings, source: str) -> None:
+        """All that share the log fold it, and switch together."""
+        assert self.announce is not None
+        try:
+            await self.announce(wanted, source)
+        except ServiceError as error:
+            if self.wanted is wanted:
+                self.wanted = self.progress = None
+            _log.error("the policy was not changed", extra={"why": error.message})
 
     async def _change(self, wanted: PolicySettings, source: str) -> None:
         """Fold and switch; tried some times, since what is in the way may be gone soon."""
@@ -245,7 +256,7 @@ class Maintenance:
             for i in range(_SWITCHES):
                 if i:
                     await asyncio.sleep(FIRST_S * 4.0**i)
-                if await self._tried("policy", self._switched(wanted, source)):
+                if await self.tried("policy", self._switched(wanted, source)):
                     return
         finally:
             self.wanted = self.progress = None
@@ -255,6 +266,10 @@ class Maintenance:
     async def _switched(self, wanted: PolicySettings, source: str) -> None:
         built = await self.folded(wanted, self._note_progress)
         self._switch(wanted, built, source)
+
+    async def folded_to_serve(self, wanted: PolicySettings) -> Learner:
+        """The same of one that is to serve: its progress is told, and a snapshot is kept for it."""
+        return await self.folded(wanted, self._note_progress)
 
     async def folded(self, wanted: PolicySettings, progress: Progress | None = None) -> Learner:
         """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.

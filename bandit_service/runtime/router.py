@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -43,14 +43,20 @@ from bandit_service.core.errors import (
 from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.resolved import Pending
+from bandit_service.core.session_outcomes import CreditRule
+from bandit_service.core.sessions import groups_of
 from bandit_service.core.staying import turn_of
 from bandit_service.core.tags import tags_of
 from bandit_service.core.world import World
-from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens, key_of
+from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
+from bandit_service.embedding import key_of as key_of_text
+from bandit_service.runtime.crediting import Crediting
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.index_feed import IndexFeed
+from bandit_service.runtime.measuring import Measuring, check_feedback, check_names
+from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
@@ -64,8 +70,7 @@ _log = logging.getLogger("bandit.router")
 _SWEEP = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Features:
+class _Features(msgspec.Struct, frozen=True, gc=False):
     """What a query is decided by; fallback: why its text could not be embedded."""
 
     embedding: Vector
@@ -88,6 +93,7 @@ class RouterRules:
     max_query_chars: int
     max_in_flight: int
     embed_timeout_s: float
+    credit: CreditRule = field(default_factory=CreditRule)
 
     @classmethod
     def of(cls, settings: Settings) -> RouterRules:
@@ -96,6 +102,7 @@ class RouterRules:
         return cls(
             explore=exploration(settings.exploration),
             reward=RewardRule(reward.willingness_to_pay, reward.latency_weight),
+            credit=CreditRule(reward.session_credit, reward.session_discount),
             neighbours=settings.history.neighbours,
             ttl_s=reward.ttl_s,
             default_reward=reward.default if reward.on_expiry == "default" else None,
@@ -126,8 +133,11 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
+        self._repeats = Repeats(lambda: self.world)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
+        self.measuring = Measuring(writer, rules.reward)
+        self._crediting = Crediting(writer, rules.reward, rules.credit)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -147,6 +157,8 @@ class Router:
         """Begin to commit and to sweep."""
         self.writer.start()
         self._sweeping = self.writer.tasks.keep("sweep", self._sweep_forever)
+        self.measuring.start()
+        self._crediting.start()
 
     def warm(self) -> None:
         """Propose once and forget it, so that the first query waits for no policy's caches."""
@@ -158,6 +170,8 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
             await self._sweeping.end()
+        await self.measuring.close()
+        await self._crediting.close()
         self.writer.flush()
         self._shadows.close()
         await self.writer.close()
@@ -175,6 +189,7 @@ class Router:
         look: Callable[[Weighed], None] | None = None,
         bounded: bool = True,
         sent: Sent | None = None,
+        asked: tuple[str, str] = ("", ""),
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
@@ -184,8 +199,15 @@ class Router:
         look: is shown what was weighed, which is more than the record keeps. bounded: a query is
         not longer than rules.max_query_chars; the gateway's are as long as a body and a window, and
         wait a little for others that are decided with them.
-        sent: what else the gateway knows of it.
+        sent: what else the gateway knows of it. asked: with which key, and a digest of the request,
+        where it is asked for with one; then a resend gets this decision.
         """
+        if request.idempotency_key and not duel_of:
+            key = key_of(caller, request.tenant, request.idempotency_key)
+            asked = key, digest_of(request)
+            anew = msgspec.structs.replace(request, idempotency_key="")
+            more = (caller, duel_of, outside, masked, look, bounded, sent, asked)
+            return await self._repeats.decide(*asked, lambda: self.decide(anew, *more))
         begun = time.perf_counter()
         wire.check_constraints(request)
         self._admit()
@@ -193,12 +215,14 @@ class Router:
         try:
             query = self._query(request, await self._features(request, bounded))
             query.caller = caller
+            query.request_key, query.request_digest = asked
             if sent is not None:
                 query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
                 query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
+                query.groups = groups_of(query.tenant, query.session, sent.talk)
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
-            event = await self._deciding.decide(query, look, patient=not bounded)
+            event = await self._deciding.decide(query, look, patient=True)
         finally:
             self._in_flight -= 1
         self._bound_pending()
@@ -302,6 +326,7 @@ class Router:
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
             tags=tags_of(request.tags),
+            groups=groups_of(request.tenant, request.session, request.conversation),
             route=request.route,
             all_of_route=bool(request.route) and request.arms is None,
         )
@@ -363,6 +388,19 @@ class Router:
             ),
             key=report.idempotency_key,
         )
+
+    async def reward_session(self, request: wire.RewardRequest) -> tuple[str, int]:
+        """Append, apply, make durable what is said of a session of this tenant, and of each of its
+        decisions. "accepted" or "duplicate", and how many decisions are credited.
+        """
+        said = wire.session_of(request)
+        report = request.reported()
+        self._admit()
+        self._in_flight += 1
+        try:
+            return await self._crediting.reward(said.group, said.name, report)
+        finally:
+            self._in_flight -= 1
 
     async def weigh_prior(self, strength: float) -> ev.PriorWeighed | None:
         """What a warm start taught counts as at most `strength` outcomes of each arm from here on.
@@ -426,7 +464,28 @@ class Router:
         def prepare() -> ev.Rewarded | None:
             pending, now = self._pending(decision_id, tenant), self.writer.now()
             self._shadows.before(decision_id)
-            return outcomes.decision_voted(pending, decision_id, vote, rule, now)
+            named = self.world.named
+            return outcomes.decision_voted(pending, decision_id, vote, rule, now, named)
+
+        status = await self._learn(prepare, key=decision_id)
+        if vote is None and self.world.named.specs:  # the other metrics speak on without the vote
+            await self.measuring.reweigh(decision_id)
+        return status
+
+    async def measured_by_user(
+        self, decision_id: str, metrics: Mapping[str, float], tenant: str
+    ) -> str:
+        """Metrics that a user reports of a decision of this tenant by token; the last value counts.
+
+        Raises Refused for a metric that users may not report.
+        """
+        signals = outcomes.Signals(metrics=metrics)
+        outcomes.check_signals(signals)
+        report = Reported(signals, correction=True)
+
+        def prepare() -> ev.Rewarded | None:
+            check_feedback(self.world.named, metrics)
+            return self._rewarded(self._pending(decision_id, tenant), decision_id, report)
 
         return await self._learn(prepare, key=decision_id)
 
@@ -434,8 +493,9 @@ class Router:
         self._shadows.before(id)
         spec = self.world.experiments.specs.get(pending.decided.experiment)
         metrics = () if spec is None else spec.metrics
-        rule, now = self.rules.reward, self.writer.now()
-        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics)
+        rule, now, named = self.rules.reward, self.writer.now(), self.world.named
+        check_names(named, report.signals.metrics, "decision", [one.name for one in metrics])
+        return outcomes.decision_rewarded(pending, id, report, rule, now, metrics, named)
 
     async def compare(
         self, request: wire.CompareRequest, tenant: str | None = None, provisional: bool = False
@@ -685,7 +745,7 @@ class Router:
         tokens = estimate_tokens(size)
         begun = time.perf_counter()
         try:
-            key = key_of(text)
+            key = key_of_text(text)
             embedded = self._embedder.kept(key)
             if embedded is None:
                 async with asyncio.timeout(self.rules.embed_timeout_s):

@@ -32,11 +32,16 @@ class Shadows:
         self._explore = explore
         self._waiting: dict[str, None] = {}
         self._timer: asyncio.Handle | None = None
+        writer.before_outcome = self.before
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied."""
         event = what.event
-        if isinstance(event, ev.Decided) and seen(world, event):
+        if (
+            isinstance(event, ev.Decided)
+            and self._writer.made_here(event.id)
+            and seen(world, event)
+        ):
             self._waiting[event.id] = None
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._look)
@@ -76,4 +81,4 @@ class Shadows:
             for one, shadows in zip(some, cast(world, some, self._explore), strict=True)
             if shadows
         ]
-        self._writer.append_now(*events)
+        self._writer.append_own(*events)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.runtime.group_commit import Done, fail
@@ -33,8 +34,7 @@ class Among(Protocol[Q]):
         ...
 
 
-@dataclass(slots=True)
-class Command:
+class Command(msgspec.Struct, gc=False):
     """What to check against the world and append. Two with one key never share a batch.
 
     asked: what `among` is to prepare, in the place of `prepare`. late: it comes after all others of

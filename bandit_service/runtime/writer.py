@@ -45,7 +45,10 @@ _late = attrgetter("late")
 
 
 class Writer:
-    """Appends and applies events, one order for all. Make one inside the running loop."""
+    """Appends and applies events, one order for all. Make one inside the running loop.
+
+    before_outcome: told of a decision before an outcome of it from another process is applied.
+    """
 
     group_commit = GroupCommit
     shared = False
@@ -70,6 +73,7 @@ class Writer:
             log, sync_interval_s, telemetry.metrics.log_sync.observe, self._break
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
+        self.before_outcome: Callable[[str], None] = lambda _: None
         self._ids = clock.Ids(world.ts)
         self._commands: list[Command] = []
         self._patient = False
@@ -117,6 +121,11 @@ class Writer:
     def degraded(self) -> str:
         """Why nothing can be written now, "" when it can."""
         return "" if self._backlog.full is None else str(self._backlog.full)
+
+    @property
+    def barred(self) -> str:
+        """Why nobody should ask this process, though it runs; "" where there is no reason."""
+        return ""
 
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
@@ -168,6 +177,28 @@ class Writer:
 
     async def arrived(self, decision_id: str) -> None:
         """Wait for a decision that may still come."""
+
+    def made_here(self, decision_id: str) -> bool:  # noqa: ARG002 - another may be another's
+        """Whether this process made a decision that is being applied."""
+        return True
+
+    def append_own(self, *events: ev.AnyEvent) -> None:
+        """Append and apply what nobody else would; where it cannot be written, it is left out."""
+        self.append_now(*events)
+
+    def check_read_by_all(self, kind: type[ev.Event]) -> None:
+        """Raise Unavailable where another process on the log cannot read events of this kind."""
+
+    def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
+        """Whether something submitted under this key is not applied yet, and still may be."""
+        return False
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when (time.monotonic) the others that share the log cannot have taken this process
+        for lost; infinite while they may.
+        """
+        return 0.0
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False

@@ -18,7 +18,8 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: "exact" compares with the header x-expected-answer, "regex" looks for `pattern`,
     "json_schema" checks against the schema that the request's response_format names, "llm" asks
-    `arm` for a score by `rubric`. share: of the answers that it could judge. max_per_minute,
+    `arm` for a score by `rubric`. routes: whose answers it judges, `auto` being the default route;
+    all where none is named. share: of the answers that it could judge. max_per_minute,
     usd_per_day, timeout_s: bounds of a model's calls.
     """
 
@@ -29,6 +30,7 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 1.0
     pattern: str = ""
     arm: str = ""
+    routes: tuple[str, ...] = ()
     rubric: str = _RUBRIC
     max_per_minute: Annotated[int, doc("Most of a model's calls a minute.", 60, minimum=1)] = 60
     usd_per_day: Annotated[

@@ -20,8 +20,9 @@ from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
+from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.pool import pool_mistakes
-from bandit_service.settings.routes import route_mistakes, routes_of
+from bandit_service.settings.routes import route_mistakes, routes_of, unknown_routes
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -38,7 +39,17 @@ _LINK = re.compile(
 _OLD_FLOOR = 0.01
 """What exploration.floor was where a file set its bound alone, and is there."""
 
-TABLES = ("arms", "keys", "policies", "routes", "upstreams", "budgets", "judges", "experiments")
+TABLES = (
+    "arms",
+    "keys",
+    "policies",
+    "routes",
+    "metrics",
+    "upstreams",
+    "budgets",
+    "judges",
+    "experiments",
+)
 
 
 class BadSettings(Exception):
@@ -101,6 +112,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "keys": keys,
         "policies": tables.policies_beside(given["policies"], values["policy.name"], mistakes),
         "routes": routes_of(given["routes"], values, mistakes),
+        "metrics": metrics_of(given["metrics"], mistakes),
         "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes),
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
@@ -109,6 +121,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         "feedback_secrets": _secrets(values["feedback.secret_env"], environ, mistakes),
     }
     mistakes += shared.not_yet(values, found)
+    mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
@@ -193,6 +206,7 @@ def _check_references(
             mistakes.append(f"arms[{place[arm.id]}].{error}")
     mistakes += pool_mistakes(found["arms"], found["judges"])
     mistakes += route_mistakes(found["routes"], found["arms"])
+    mistakes += unknown_routes(found["routes"], found["judges"])
     keys += [key.id for key in found["keys"]]
     for i, item in enumerate(_tables(given["budgets"])):
         id = item.get("id", "*")

@@ -10,15 +10,15 @@ import msgspec
 from bandit_service.core.arm_kinds import is_routed, not_for_chat
 from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.core.fields import Id, check_stated, doc
-from bandit_service.core.routes import MOST_ROUTES
+from bandit_service.core.routes import AUTO, MOST_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
+from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import PolicySettings
 from bandit_service.settings.tables import check_policy
 from bandit_service.settings.upstreams import listed
 from policies import ArmId
 
-_NAMES = ("auto",)
 _MARKS = "?:/,"
 
 
@@ -59,7 +59,7 @@ def _spec(table: RouteTable, serving: PolicySettings) -> RouteSpec:
 
 def _check(table: RouteTable) -> None:
     check_stated(table)
-    if table.id in _NAMES or any(mark in table.id for mark in _MARKS):
+    if table.id == AUTO or any(mark in table.id for mark in _MARKS):
         raise ValueError(f"id: must not be 'auto', nor have any of {_MARKS} in it")
     if len(set(table.arms)) < len(table.arms):
         raise ValueError("arms: must name each arm once")
@@ -72,6 +72,18 @@ def _check(table: RouteTable) -> None:
             raise Mistakes(
                 [each.removeprefix("policy.").replace("name:", "policy:", 1) for each in wrong]
             )
+
+
+def unknown_routes(routes: Sequence[RouteSpec], judges: Sequence[JudgeSpec]) -> list[str]:
+    """Routes that judges name and that are not configured."""
+    there = [AUTO, *(each.id for each in routes)]
+    return [
+        f"judges[{i}].routes: no route {id!r}{did_you_mean(id, there)}; there are "
+        f"{', '.join(there)}"
+        for i, judge in enumerate(judges)
+        for id in judge.routes
+        if id not in there
+    ]
 
 
 def route_mistakes(routes: Sequence[RouteSpec], arms: Sequence[ArmSpec]) -> list[str]:

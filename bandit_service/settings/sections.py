@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bandit_service.core.sessions import CREDITS
 from bandit_service.settings.rule import Rule, setting
 
 
@@ -156,6 +157,18 @@ class RewardSettings:
         0.0, "quality that one second of latency costs", low=0, high=100
     )
     ttl_s: float = setting(86_400.0, "how long a decision can be rewarded", low=1)
+    session_credit: str = setting(
+        "equal",
+        "how a reward for a session is credited to its decisions: to all of them, to the last one, "
+        "or to earlier ones the less (docs/rewards.md)",
+        choices=CREDITS,
+    )
+    session_discount: float = setting(
+        0.9,
+        "of discounted: the weight of a decision, as a share of the next one's",
+        low=0.01,
+        high=1,
+    )
     on_expiry: str = setting(
         "drop",
         "what an unrewarded decision teaches after ttl_s: nothing, or reward.default",
@@ -201,9 +214,9 @@ class LogSettings:
 
     engine: str = setting(
         "sqlite",
-        "what orders and keeps the log: a file of one process, or a PostgreSQL that several "
-        "processes share (docs/scale.md)",
-        choices=("sqlite", "postgres"),
+        "what orders and keeps the log: a file of one process, or a PostgreSQL or a NATS JetStream "
+        "that several processes share (docs/scale.md)",
+        choices=("sqlite", "postgres", "jetstream"),
     )
     path: str = setting(
         "events.sqlite3",
@@ -227,11 +240,17 @@ class LogSettings:
         low=0,
     )
     dsn_env: str = setting(
-        "", "environment variable that holds the postgresql:// address of the database"
+        "",
+        "environment variable that holds the address of what several processes share, "
+        "postgresql:// or nats://",
     )
     dsn_file: str = setting("", "file that holds it, relative to the configuration file")
     name: str = setting(
         "main", "name of the log in the database; all replicas of one service share it"
+    )
+    insecure_single: bool = setting(
+        False,
+        "whether a JetStream log may have one copy, which is lost with its server; otherwise three",
     )
     spool: str = setting(
         "spool.sqlite3",
@@ -243,7 +262,9 @@ class LogSettings:
         "decision is lost",
         low=1,
     )
-    max_batch: int = setting(256, "events in one append to the database", low=1, high=10_000)
+    max_batch: int = setting(
+        256, "events in one append to the database; JetStream takes 1000", low=1, high=10_000
+    )
     poll_s: float = setting(
         0.005, "how often to ask the database for the events of others", low=0.001, high=1
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,18 +11,35 @@ from urllib.parse import urlsplit
 from bandit_service.parsing.inputs import text_of
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """How the address of an engine begins, and how it is written."""
+
+    schemes: tuple[str, ...]
+    form: str
+
+
+_ENGINES = {
+    "postgres": _Address(
+        ("postgresql", "postgres"), "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    ),
+    "jetstream": _Address(("nats", "tls"), "nats://USER:PASSWORD@HOST:PORT,HOST:PORT"),
+}
+_MOST_OF_JETSTREAM = 1000
+
+
 def dsn_of(
     values: Mapping[str, Any], environ: Mapping[str, str], beside: Path | None, mistakes: list[str]
 ) -> str:
     """The address of the database, from where the configuration says; "" where none is wanted."""
-    name, file = values["log.dsn_env"], values["log.dsn_file"]
-    if values["log.engine"] == "sqlite":
+    name, file, engine = values["log.dsn_env"], values["log.dsn_file"], values["log.engine"]
+    if engine not in _ENGINES:
         if name or file:
             key = "dsn_env" if name else "dsn_file"
-            mistakes.append(f'log.{key}: is only for log.engine = "postgres"')
+            mistakes.append(f"log.{key}: is only for log.engine = {_either()}")
         return ""
     if bool(name) == bool(file):
-        mistakes.append('log.dsn_env: log.engine = "postgres" needs this or log.dsn_file')
+        mistakes.append(f'log.dsn_env: log.engine = "{engine}" needs this or log.dsn_file')
         return ""
     if name:
         key, found = "dsn_env", environ.get(name, "")
@@ -35,37 +53,49 @@ def dsn_of(
         except (OSError, ValueError):
             mistakes.append(f"log.dsn_file: {path} cannot be read")
             return ""
-    found = found.strip()
-    if not _is_address(found):
-        mistakes.append(
-            f"log.{key}: must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE (what it is, is not "
-            "shown)"
-        )
+    found, address = found.strip(), _ENGINES[engine]
+    if _scheme(found) not in address.schemes:
+        mistakes.append(f"log.{key}: must be {address.form} (what it is, is not shown)")
     return found
 
 
-def _is_address(dsn: str) -> bool:
+def of_jetstream(values: Mapping[str, Any]) -> list[str]:
+    """What only JetStream has, or has less of."""
+    if values["log.engine"] != "jetstream":
+        if values["log.insecure_single"]:
+            return ['log.insecure_single: is only for log.engine = "jetstream"']
+        return []
+    if values["log.max_batch"] > _MOST_OF_JETSTREAM:
+        return [
+            f'log.max_batch: must be at most {_MOST_OF_JETSTREAM} with log.engine = "jetstream", '
+            f"got {values['log.max_batch']}"
+        ]
+    return []
+
+
+def _either() -> str:
+    return " or ".join(f'"{each}"' for each in _ENGINES)
+
+
+def _scheme(address: str) -> str:
     try:
-        return urlsplit(dsn).scheme in ("postgresql", "postgres")
+        return urlsplit(address).scheme
     except ValueError:  # whose message has parts of it
-        return False
+        return ""
 
 
 def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """The settings that one process has and several on one log have not."""
-    if values["log.engine"] == "sqlite":
+    engine = values["log.engine"]
+    if engine not in _ENGINES:
         return []
     wrong = {
         "policies": bool(found["policies"]),
-        "routes": bool(found["routes"]),
-        "experiments": bool(found["experiments"]),
-        "budgets": bool(found["budgets"]),
-        "experiment_rules.holdout_share": bool(values["experiment_rules.holdout_share"]),
         "retention.max_age_s": bool(values["retention.max_age_s"]),
         "retention.max_bytes": bool(values["retention.max_bytes"]),
     }
     return [
-        f'{key}: does not work with log.engine = "postgres" yet (docs/scale.md); leave it out'
+        f'{key}: does not work with log.engine = "{engine}" yet (docs/scale.md); leave it out'
         for key, given in wrong.items()
         if given
     ]

@@ -11,6 +11,7 @@ from typing import Any, cast
 import policies
 from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.core.experiments.spec import Experiment
+from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.logs import FORMATS
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
@@ -105,6 +106,7 @@ class Settings:
     arms: tuple[ArmSpec, ...] = DEFAULT_ARMS
     policies: tuple[PolicySettings, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
+    metrics: tuple[NamedMetric, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     budgets: tuple[BudgetSpec, ...] = ()
     judges: tuple[JudgeSpec, ...] = ()

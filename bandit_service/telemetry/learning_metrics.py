@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from prometheus_client import Gauge
 
 from bandit_service.core import events as ev
+from bandit_service.core.named_metrics import Tally
 from bandit_service.core.resolved import Resolved
+from bandit_service.core.sessions import merged
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
@@ -73,6 +75,7 @@ class LearningMetrics:
         foremost = _foremost(offered, by_label)
         self.drift.look(world, foremost)
         self._estimates.look(foremost)
+        self._look_at_metrics(world)
         self._metrics.arms_offered.set(len(world.offered()))
         best = health.best()
         overall = {
@@ -104,6 +107,20 @@ class LearningMetrics:
                 if number is not None and arm in shown:
                     gauge(arm).set(number)
             gauge.only((arm,) for arm in numbers.keys() & shown)
+
+    def _look_at_metrics(self, world: World) -> None:
+        """What came of each named metric, by arm: those beyond the labels count as one."""
+        found: dict[tuple[str, str], Tally] = {}
+        for name, by_arm in merged(world.named.tallies, world.sessions.tallies).items():
+            for arm, tally in by_arm.items():
+                sums = found.setdefault((name, self._bounded(arm)), Tally())
+                sums.add(tally.total, tally.weight)
+        found = {labels: one for labels, one in found.items() if one.weight > 0.0}
+        for labels, one in found.items():
+            self._metrics.metric_mean(*labels).set(one.total / one.weight)
+            self._metrics.metric_values(*labels).set(one.weight)
+        for gauge in (self._metrics.metric_mean, self._metrics.metric_values):
+            gauge.only(found)
 
     def _by_label(self, means: Mapping[str, Mean]) -> dict[str, Mean]:
         """By the label of the arm: those beyond the labels count as one."""

@@ -201,6 +201,16 @@ class Metrics:
         self.comparisons = make.counters(
             "bandit_comparisons_total", "Comparisons by outcome.", ("outcome",)
         )
+        self.metric_mean = make.gauges(
+            "bandit_metric_mean",
+            "Mean of a named metric's values on an arm, of all that the log tells.",
+            ("metric", "arm"),
+        )
+        self.metric_values = make.gauges(
+            "bandit_metric_values",
+            "Values of a named metric on an arm that the mean is of; a session counts as one.",
+            ("metric", "arm"),
+        )
         self.reward_delay = make.histogram(
             "bandit_reward_delay_seconds", "Time from a decision to its reward.", DELAY_BUCKETS
         )
@@ -474,8 +484,15 @@ class Metrics:
         self.budget_held = make.gauges(
             "bandit_budget_held_usd", f"{_OF} reserved for requests under way, USD.", ("budget",)
         )
+        self.budget_leased = make.gauges(
+            "bandit_budget_leased_usd",
+            f"{_OF} what other replicas of the log may spend, USD.",
+            ("budget",),
+        )
         self.budget_left = make.gauges(
-            "bandit_budget_left_usd", f"{_OF} neither spent nor reserved, USD.", ("budget",)
+            "bandit_budget_left_usd",
+            f"{_OF} neither spent, reserved nor with other replicas, USD.",
+            ("budget",),
         )
         self.budget_price = make.gauges(
             "bandit_budget_shadow_price",

@@ -49,4 +49,13 @@ class ReplicaMetrics:
             "bandit_replicas_differing",
             "Open replicas whose state was another than this one's when it was compared last.",
         )
+        self.barred = make.gauge(
+            "bandit_replica_barred",
+            "1 while this replica runs and is not ready: others fold by another policy, or an "
+            "event is of a newer release; otherwise 0.",
+        )
+        self.busy = make.gauge(
+            "bandit_fold_busy_ratio",
+            "CPU seconds that applying events takes of each second, over the last ten or more.",
+        )
         self.epoch = make.gauge("bandit_replica_epoch", "How often this replica joined the log.")

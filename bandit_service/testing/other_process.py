@@ -22,6 +22,7 @@ from bandit_service.testing.events import history
 from policies import Policy
 
 HASH_SEED = "20417"
+_MAIN = f"from {__name__} import main; main()"
 
 
 def reached(policy: Policy[Any]) -> str:
@@ -48,7 +49,7 @@ def _process(directories: tuple[str, ...]) -> subprocess.Popen[str]:
     path = os.pathsep.join(sys.path)
     command = ["env", f"PYTHONHASHSEED={HASH_SEED}", f"PYTHONPATH={path}", sys.executable]
     process = subprocess.Popen(
-        [*command, "-m", "bandit_service.testing.other_process", *directories],
+        [*command, "-c", _MAIN, *directories],  # `-m` warns: the package has imported this module
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -66,7 +67,3 @@ def main() -> None:
         kind = getattr(importlib.import_module(asked["module"]), asked["name"])
         sys.stdout.write(reached(kind(**asked["parameters"])) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ from bandit_service.wire.checks import (
     refuse_more,
     refuse_subject,
     required,
+    session_of,
     text_and_size,
 )
 from bandit_service.wire.decoding import (
@@ -22,6 +23,7 @@ from bandit_service.wire.decoding import (
     decode_msgpack,
     decode_passed,
     decode_request,
+    read,
 )
 from bandit_service.wire.requests import (
     CompareRequest,
@@ -30,11 +32,13 @@ from bandit_service.wire.requests import (
     ExperimentPatch,
     ExperimentStop,
     ExplainRequest,
+    Feedback,
     PolicyRequest,
     Query,
     RewardRequest,
     VoteRequest,
     WhatIfRequest,
+    numbers,
 )
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "ExperimentPatch",
     "ExperimentStop",
     "ExplainRequest",
+    "Feedback",
     "PolicyRequest",
     "Query",
     "RewardRequest",
@@ -61,8 +66,11 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "numbers",
+    "read",
     "refuse_more",
     "refuse_subject",
     "required",
+    "session_of",
     "text_and_size",
 ]

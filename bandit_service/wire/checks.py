@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from bandit_service.core.errors import Refused, TooLarge
+from bandit_service.core.sessions import group_of
 from bandit_service.embedding import check_embedding, text_of_messages
 from bandit_service.parsing.validation import Bound, bounds_of
 from bandit_service.wire.requests import (
@@ -117,6 +118,35 @@ def refuse_subject(request: RewardRequest | CompareRequest) -> None:
                 f"{name}: belongs to a self-contained outcome; leave it or decision_id out",
                 param=name,
             )
+
+
+class Session(NamedTuple):
+    """What a reward is of. name: the field with its value, for messages."""
+
+    group: str
+    name: str
+
+
+def session_of(request: RewardRequest) -> Session:
+    """The session or the conversation that a reward is of; Refused where it says more or less."""
+    if request.decision_id is not None or (request.session and request.conversation):
+        raise Refused("session: send one of decision_id, session and conversation", param="session")
+    names = ("query", "messages", "embedding", "arm", "willingness_to_pay", "unit")
+    for name in names:
+        if getattr(request, name) not in (None, ""):
+            raise Refused(
+                f"{name}: belongs to a self-contained outcome; leave it or session out", param=name
+            )
+    for name in ("cost_usd", "latency_s", "reward"):
+        if getattr(request, name) is not None:
+            raise Refused(
+                f"{name}: is of one answer; send decision_id, or quality or metrics of the session",
+                param=name,
+            )
+    kind = "session" if request.session else "conversation"
+    named = request.session or request.conversation
+    group = group_of(request.tenant, kind, named)
+    return Session(group, f"{kind}: no {kind} {named!r}")
 
 
 def refuse_more(request: ExplainRequest) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
 from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
-from bandit_service.core.outcomes import Reported, Signals, check_signals, digest
+from bandit_service.core.outcomes import MOST_METRICS, Reported, Signals, check_signals, digest
 from bandit_service.core.tags import LONGEST_TAG, MOST_TAGS, PATTERN
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
@@ -16,6 +17,7 @@ _WORTH = "USD that one unit of quality is worth; the service's setting if left o
 _UNIT = "Who asks, such as a user; recorded, and what an experiment keeps together."
 _TENANT = "The tenant that asks; a key of one tenant acts for that one."
 _KEY = "A resend with the same key is applied once."
+_METRICS = "Metrics of your own: of [[metrics]], or measured by experiments alone; at most 8."
 _WHY = "The reason, recorded in the log; at most 1,000 characters."
 
 
@@ -41,8 +43,10 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
 
     unit: Annotated[Name, doc(_UNIT, "user-17")] = ""
     tenant: Annotated[Name, doc(_TENANT, "acme")] = ""
-    session: Annotated[Name, doc("Another unit of experiments.", "session-3")] = ""
-    conversation: Annotated[Name, doc("Another unit of experiments.", "conversation-9")] = ""
+    session: Annotated[Name, doc("The session; may be rewarded as a whole.", "session-3")] = ""
+    conversation: Annotated[
+        Name, doc("The conversation; may be rewarded as a whole.", "conversation-9")
+    ] = ""
     arms: Annotated[list[str] | None, doc("Only these arms; all if left out.", ["gpt-5-mini"])] = (
         None
     )
@@ -59,6 +63,10 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     route: Annotated[
         Name, doc("The route that decides, of [[routes]]; the default one if empty.", "support-bot")
+    ] = ""
+    idempotency_key: Annotated[
+        Name,
+        doc("A resend with the same key gets the same decision; comes before the header.", "a-1"),
     ] = ""
     explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
     tags: Annotated[
@@ -84,6 +92,12 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     """What an answer was worth: for a decision, or self-contained with a query and an arm."""
 
     decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
+    session: Annotated[
+        Name, doc("In the place of decision_id: the session of which it is.", "session-3")
+    ] = ""
+    conversation: Annotated[
+        Name, doc("In the place of decision_id: the conversation of which it is.", "chat-9")
+    ] = ""
     arm: Annotated[str | None, doc("Without a decision: the arm that answered.", "o3")] = None
     quality: Annotated[Share | None, doc("How good the answer was.", 0.9)] = None
     cost_usd: Annotated[Usd | None, doc("What it cost, USD.", 0.0007)] = None
@@ -95,31 +109,66 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     idempotency_key: Annotated[Name, doc(_KEY, "order-4711")] = ""
     correction: Annotated[bool, doc("Replace the signals reported before.", False)] = False
     metrics: Annotated[
-        dict[str, float],
-        doc("Metrics of your own, for experiments; at most 8.", {"thumbs": 1.0}, maxProperties=8),
+        dict[str, float | bool],
+        doc(_METRICS, {"resolved": True, "stars": 4}, maxProperties=MOST_METRICS),
     ] = {}
     unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
     tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
 
     def reported(self) -> Reported:
         """The signals, and the digest by which a resend is recognised; checks their ranges."""
-        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, self.metrics)
+        metrics = numbers(self.metrics)
+        signals = Signals(self.quality, self.cost_usd, self.latency_s, self.reward, metrics)
         check_signals(signals)
         return Reported(
             signals,
             self.idempotency_key,
-            digest("reward", self.decision_id, self.arm, signals.said()),
+            digest("reward", self.decision_id, self.arm, signals.said(), *self._groups()),
             self.correction,
         )
 
+    def _groups(self) -> tuple[str, ...]:
+        return (self.session, self.conversation) if self.session or self.conversation else ()
+
+
+def numbers(metrics: Mapping[str, float | bool]) -> dict[str, float]:
+    """Values of metrics as they are kept: true is 1 and false is 0."""
+    return {name: float(value) for name, value in metrics.items()}
+
 
 class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A user's vote on one answer."""
+    """A user's vote on one answer, or values of metrics that a user may report: at least one."""
 
     vote: Annotated[
-        str,
-        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral"]),
+        str | None,
+        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral", None]),
+    ] = None
+    metrics: Annotated[
+        dict[str, float | bool],
+        doc(
+            "Of the [[metrics]] with `feedback = true`; the last value counts.",
+            {"stars": 4},
+            maxProperties=MOST_METRICS,
+        ),
+    ] = {}
+
+
+class Feedback(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """TensorZero's feedback: one value of one metric, for an inference or an episode."""
+
+    metric_name: Annotated[str, doc("One of [[metrics]].", "resolved")]
+    value: Annotated[
+        bool | float | str | list[Any] | dict[str, Any],
+        doc("True or false, or a number in the metric's range.", True),
     ]
+    inference_id: Annotated[
+        str | None, doc("The decision that it is for: of a metric of a decision.", _ID)
+    ] = None
+    episode_id: Annotated[
+        Name | None, doc("The session that it is for: of a metric of a session.", "session-3")
+    ] = None
+    tags: Annotated[dict[str, str], doc("Taken, and not kept.", {"author": "Ann"})] = {}
+    dryrun: Annotated[bool, doc("Check it, and change nothing.", False)] = False
 
 
 class CompareRequest(Query, kw_only=True, forbid_unknown_fields=True):
@@ -205,9 +254,9 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     last: Annotated[
         int, doc("Only the newest so many decisions.", 20_000, minimum=1, maximum=50_000)
     ] = 20_000
-    metric: Annotated[str, doc("The metric to estimate.", "reward", enum=[*METRICS, None])] = (
-        "reward"
-    )
+    metric: Annotated[
+        str, doc(f"The metric to estimate: {', '.join(METRICS)}, or one of [[metrics]].", "reward")
+    ] = "reward"
     alpha: Annotated[
         float,
         doc("1 less the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),

@@ -1,4 +1,4 @@
-"""What is sent again, when, and what is not: a decide that may have been made is made once."""
+"""What is sent again, when, and what is not: a decide is known again by its key."""
 
 from __future__ import annotations
 
@@ -63,15 +63,24 @@ def test_it_gives_up_after_its_attempts() -> None:
 
 
 @pytest.mark.parametrize("said", [CUT, Said(502, "<html>"), Said(503, "<html>"), Said(504, "")])
-def test_a_decide_that_may_have_been_made_is_not_made_again(said: Said) -> None:
+def test_a_decide_that_may_have_been_made_is_asked_for_again_by_its_key(said: Said) -> None:
     with unruly() as server, Client(server.url, retries=SOON) as client:
-        server.script, server.always = [said], DECIDED
-        with pytest.raises((NoAnswer, ServiceError)) as lost:
+        server.script, server.always = [said, said], DECIDED
+        assert client.decide("hello").decision_id == "d1"
+        keys = {headers["idempotency-key"] for _, headers, _ in server.asked}
+        assert (len(server.asked), len(keys)) == (3, 1)
+        client.decide("hello")
+        assert server.asked[-1][1]["idempotency-key"] not in keys
+        client.decide("hello", idempotency_key="mine")
+        assert "idempotency-key" not in server.asked[-1][1]
+
+
+def test_it_says_by_which_id_an_answer_was_asked_for() -> None:
+    with unruly() as server, Client(server.url, retries=SOON) as client:
+        server.always = CUT
+        with pytest.raises(NoAnswer) as lost:
             client.decide("hello")
-        assert len(server.asked) == 1
-        if said is CUT:
-            assert isinstance(lost.value, NoAnswer)
-            assert lost.value.request_id == server.asked[0][1]["x-request-id"]
+        assert lost.value.request_id == server.asked[-1][1]["x-request-id"]
 
 
 @pytest.mark.parametrize("said", [CUT, Said(502, "<html>"), STOPPING])

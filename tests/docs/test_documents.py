@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,18 @@ async def test_the_stream_example_of_the_api_page(tmp_path: Path, models: Path) 
         out = await _run(sys.executable, "-c", example.replace("http://127.0.0.1:8080", client.url))
     assert "'credits': 256" in out
     assert {line.split()[0] for line in out.splitlines()[1:]} == {"0", "1"}
+
+
+async def test_the_example_of_the_page_on_rewards(tmp_path: Path, models: Path) -> None:
+    path = ROOT / "docs" / "rewards.md"
+    (tables,), (example,) = _fences(path, "toml"), _fences(path, "python")
+    metrics = json.dumps(tomllib.loads(tables)["metrics"])
+    async with serving(tmp_path / "var", models, BANDIT_METRICS=metrics) as client:
+        out = await _run(sys.executable, "-c", example.replace("http://127.0.0.1:8080", client.url))
+    first, said, *both = out.splitlines()
+    assert "'quality': 0.9375" in first
+    assert "status='accepted', credited=2" in said
+    assert ["'quality': 0.95" in both[0], "'quality': 1.0" in both[1]] == [True, True]
 
 
 def test_the_policy_of_contributing_loads_and_keeps_every_law(

@@ -66,6 +66,39 @@ def test_any_value_is_a_request_or_refused(value: Any) -> None:
         _use(wire.decode_json(json.dumps(value, default=lambda one: one.hex()).encode()))
 
 
+def _read_in_two(body: bytes, kind: type[Any]) -> Any:
+    return wire.convert(wire.decode_request(body), kind)
+
+
+def _outcome(read: Any, body: bytes, kind: type[Any]) -> Any:
+    try:
+        return read(body, kind)
+    except ServiceError as error:
+        return type(error), str(error), error.body()
+
+
+_DEEP = '{"messages": [{"role": "user", "content": ' + 40 * "[" + 40 * "]" + "}]}"
+
+
+@effort(300)
+@given(bodies() | anything)
+@example({"embedding": [1.0], "unit": None})
+@example({"embedding": "AACAPw==", "willingness_to_pay": 10**20})
+@example({"messages": [{"role": "user", "n": 10**20}]})
+@example({"query": "\ud800"})
+def test_a_request_is_the_same_read_in_one_pass_and_in_two(value: Any) -> None:
+    body = json.dumps(value, default=lambda one: one.hex()).encode()
+    for kind in KINDS:
+        for sent in (body, b"\xef\xbb\xbf" + body, body[:-1]):
+            assert _outcome(wire.read, sent, kind) == _outcome(_read_in_two, sent, kind)
+
+
+def test_a_request_that_is_read_in_one_pass_may_not_be_nested_deeper() -> None:
+    told = _outcome(wire.read, _DEEP.encode(), wire.DecideRequest)
+    assert told == _outcome(_read_in_two, _DEEP.encode(), wire.DecideRequest)
+    assert "nested too deeply" in told[1]
+
+
 def _samples() -> list[bytes]:
     whole = json.loads(GOLDEN.read_text(encoding="utf-8"))
     events = whole if isinstance(whole, list) else list(whole.values())

@@ -210,7 +210,6 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
         for source in line.split():
             assert (ROOT / source).exists()
             assert f"!{source}" in ignored
-    assert "--require-hashes --requirement /src/requirements-postgres.lock" in text
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert not re.search(r"^(nvidia-|torch\b)", lock, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -220,11 +219,13 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
     for wanted in dependencies.values():
         assert wanted.specifier.contains(pinned[wanted.name]), f"{wanted}: make lock"
     assert not {"onnx", "river", "scipy", "tokenizers"} & pinned.keys(), "an extra brings these"
-    shared = (ROOT / "requirements-postgres.lock").read_text(encoding="utf-8")
-    (driver,) = map(Requirement, project["optional-dependencies"]["postgres"])
-    assert driver.specifier.contains(
-        dict(re.findall(r"^([\w.-]+)==(\S+)", shared, re.MULTILINE))[driver.name]
-    )
+    for extra in ("postgres", "jetstream"):
+        assert f"--require-hashes --requirement /src/requirements-{extra}.lock" in text
+        shared = (ROOT / f"requirements-{extra}.lock").read_text(encoding="utf-8")
+        (driver,) = map(Requirement, project["optional-dependencies"][extra])
+        assert driver.specifier.contains(
+            dict(re.findall(r"^([\w.-]+)==(\S+)", shared, re.MULTILINE))[driver.name]
+        )
     assert "--require-hashes --requirement /src/requirements-export.lock" in text
     export = (ROOT / "requirements-export.lock").read_text(encoding="utf-8")
     made_with = dict(re.findall(r"^([\w.-]+)==(\S+)", export, re.MULTILINE))

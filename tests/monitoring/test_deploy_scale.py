@@ -19,6 +19,7 @@ import pytest
 
 from bandit_service import settings
 from loadtest import postgres
+from loadtest.ports import free_port
 from loadtest.postgres import Postgres
 from tests import shared_log
 from tests.monitoring.files import DEPLOY, compose_agrees, documents
@@ -171,7 +172,7 @@ class _Standby:
 def _with_a_standby(server: Postgres, directory: Path) -> Iterator[_Standby]:
     """The primary made by primary.sh, a standby by standby.sh."""
     as_user, programs = postgres._user(), postgres.programs()
-    port, data = postgres._free_port(), directory / "pgdata"
+    port, data = free_port(), directory / "pgdata"
     directory.mkdir(mode=0o755)
     data.mkdir()
     secret = directory / "password"

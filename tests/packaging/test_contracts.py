@@ -25,6 +25,8 @@ PLANTED = {
         "bandit_service/statistics/means.py", "import bandit_service.core.world"),
     "only what sends spans imports OpenTelemetry": (
         "bandit_service/gateway/spans.py", "import opentelemetry"),
+    "only the MCP server's own file imports mcp": (
+        "bandit_service/cli/commands/mcp.py", "import mcp"),
     "only the edges speak HTTP": ("bandit_service/runtime/writer.py", "import aiohttp"),
     "nothing that serves imports the lab": (
         "bandit_service/runtime/router.py", "import bandit_service.lab.online"),

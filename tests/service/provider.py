@@ -58,8 +58,12 @@ class Provider:
         vector: dict[str, Any] = {"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}
         if how == "long vector":
             vector["embedding"] = [0.5] * 9
+        texts = len(body["input"]) if isinstance(body["input"], list) else 1
+        vectors = [vector | {"index": i} for i in range(texts)]
+        if how.endswith("vectors"):
+            vectors = vectors[: 0 if how.startswith("no") else texts // 2]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return web.json_response({"object": "list", "data": [vector], "model": "e", "usage": usage})
+        return web.json_response({"object": "list", "data": vectors, "model": "e", "usage": usage})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -175,6 +175,20 @@ async def test_a_vector_of_another_length_is_no_answer(tmp_path: Path, models: P
         assert (await _embedded(client, "auto"))[2] == "dear"
 
 
+async def test_a_refusal_or_an_answer_without_vectors_is_followed_by_another_arm(
+    tmp_path: Path, models: Path
+) -> None:
+    """Seen on e98ba34: a refusal without a known reason ended `auto`; `data: []` was an answer."""
+    async with a_gateway(tmp_path, models, **_pool()) as (client, provider):
+        for how in ("rejected", "403", "no vectors", "half of the vectors"):
+            provider.behaviour["cheap"] = how
+            status, _, arm = await _embedded(client, "auto", input=["one", "two"])
+            assert (status, arm) == (200, "dear"), how
+        status, body, _ = await _embedded(client, "cheap", input=["one", "two"])
+        assert (status, body["error"]["code"]) == (502, "upstream_failed")
+        assert "the answer has 1 of 2 vectors" in body["error"]["message"]
+
+
 async def test_what_embeds_nothing_is_refused(tmp_path: Path, models: Path) -> None:
     async with a_gateway(tmp_path, models, **_pool()) as (client, _):
         for model, says in (

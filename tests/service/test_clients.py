@@ -30,6 +30,7 @@ SAYS = {
     "Anthropic, Python": ("Hello from", 2),
     "OpenAI's Agents SDK": ("Seen: rain in Oslo; rain in Rome", 1),
     "LangChain": ("'city': 'Rome'", 3),
+    "LlamaIndex": ("'city': 'Rome'", 1),
     "LiteLLM": ("Hello from", 3),
     "OpenAI, Node": ("Hello from", 4),
     "Anthropic, TypeScript": ("Hello from", 2),

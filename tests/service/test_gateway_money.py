@@ -176,6 +176,7 @@ async def test_a_cost_is_booked_though_its_decision_is_forgotten(
         {"max_completion_tokens": None, "max_tokens": 8000},
         {"max_completion_tokens": 10, "max_tokens": 8000},
         {"max_tokens": 4000, "n": 2},
+        {"max_tokens": 10, "max_completion_tokens": -1},
         {"max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 7900}},
         {"max_tokens": 100, "extra_body": {"max_new_tokens": 8000}},
     ],
@@ -227,7 +228,7 @@ async def test_without_a_limit_a_call_holds_what_the_arm_can_answer_or_all_that_
 async def test_embeddings_that_tell_only_a_total_cost_their_prompt(
     tmp_path: Path, models: Path
 ) -> None:
-    answer = {"data": [], "usage": {"total_tokens": 500}}
+    answer = {"data": [{"embedding": [0.5]}], "usage": {"total_tokens": 500}}
     async with replaying(tmp_path, models, answer) as (client, _):
         _, headers, _ = await ask(client, "embeddings", model="a", input="hello")
         assert float(headers["x-cost-usd"]) == pytest.approx(500 * 2 / 1e6)

@@ -11,7 +11,7 @@ import aiohttp
 from tests.service.running import Client, Process, a_vector
 
 STUDY = {
-    "bandit_service.lab", "loadtest", "matplotlib", "onnx", "pandas", "pyarrow",
+    "bandit_service.lab", "loadtest", "matplotlib", "mcp", "onnx", "pandas", "pyarrow",
     "scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "scipy.stats", "sklearn",
     "torch", "transformers", "sentence_transformers",
 }  # fmt: skip

@@ -115,3 +115,23 @@ async def test_snapshots_are_not_shared_where_that_is_not_wanted(
         count = "SELECT count(*) FROM bandit_snapshot WHERE log = $1"
         assert await db.fetchval(count, environ["BANDIT_LOG_NAME"]) == 0
         await db.close()
+
+
+async def test_a_lone_replica_starts_where_only_what_is_durable_was_lost(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    import asyncpg
+
+    environ = shared(tmp_path, postgres)
+    async with opened(tmp_path / "r0", models, **environ) as (client, world):
+        await _lived(client, 0, 3)
+        digest = await same([world])
+    db = await asyncpg.connect(postgres.dsn)
+    try:  # as a standby has it that was promoted before the last flushed commit reached it
+        log = environ["BANDIT_LOG_NAME"]
+        await db.execute("UPDATE bandit_replica SET durable = 2 WHERE log = $1", log)
+    finally:
+        await db.close()
+    async with opened(tmp_path / "r0", models, **environ) as (client, world):
+        assert world.digest() == digest
+        await _lived(client, 3, 5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random  # noqa: TID251 - who is killed and rewarded where, from a fixed seed
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,27 +78,57 @@ async def _rewarded(
 async def test_kill_9_of_one_of_three_loses_nothing_acknowledged(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
-    environ = shared(tmp_path, postgres)
-    started = [Process(tmp_path / f"r{i}", models, **environ) for i in range(3)]
-    urls = [await each.url() for each in started]
-    ledger, stop = _Ledger(), asyncio.Event()
-    workers = [asyncio.create_task(_traffic(urls, ledger, w, stop)) for w in range(6)]
-    await _until(lambda: len(ledger.rewarded) > 40)
-    started[1].kill()
-    killed_at = len(ledger.rewarded)
-    await _until(lambda: len(ledger.rewarded) > killed_at + 40)
-    # what it had answered and not appended is in its spool, and comes at its next start
-    started[1] = Process(tmp_path / "r1", models, **environ)
-    urls[1] = await started[1].url()
+    async with under_load(tmp_path, models, shared(tmp_path, postgres)) as load:
+        load.started[1].kill()
+        await load.goes_on()
+        await load.starts_again(1)
+
+
+class Load:
+    """Three services on one log with traffic on all of them."""
+
+    def __init__(self, path: Path, models: Path, environ: dict[str, str]) -> None:
+        self._path, self._models, self._environ = path, models, environ
+        self.ledger = _Ledger()
+        self.started: list[Process] = []
+        self.urls: list[str] = []
+
+    async def starts(self) -> None:
+        """All three."""
+        self.started = [self._process(i) for i in range(3)]
+        self.urls += [await each.url() for each in self.started]
+
+    def _process(self, i: int) -> Process:
+        return Process(self._path / f"r{i}", self._models, **self._environ)
+
+    async def starts_again(self, i: int) -> None:
+        """What it had answered and not appended is in its spool, and comes at its next start."""
+        self.started[i] = self._process(i)
+        self.urls[i] = await self.started[i].url()
+
+    async def goes_on(self) -> None:
+        """Until 40 more rewards are acknowledged."""
+        there = len(self.ledger.rewarded)
+        await _until(lambda: len(self.ledger.rewarded) > there + 40)
+
+
+@asynccontextmanager
+async def under_load(path: Path, models: Path, environ: dict[str, str]) -> AsyncIterator[Load]:
+    """At the end nothing that was acknowledged is lost, and all worlds are one."""
+    load, stop = Load(path, models, environ), asyncio.Event()
+    await load.starts()
+    workers = [asyncio.create_task(_traffic(load.urls, load.ledger, w, stop)) for w in range(6)]
+    await load.goes_on()
+    yield load
     stop.set()
     await asyncio.gather(*workers)
     async with aiohttp.ClientSession() as session:
-        for url in urls:
-            for id, quality in list(ledger.rewarded.items())[-5:]:
+        for url in load.urls:
+            for id, quality in list(load.ledger.rewarded.items())[-5:]:
                 assert await Client(session, url).reward(id, quality=quality) == "duplicate"
-    assert [await asyncio.to_thread(each.stop) for each in started] == [0, 0, 0]
-    assert not ledger.wrong
-    _holds(tmp_path, ledger, environ)
+    assert [await asyncio.to_thread(each.stop) for each in load.started] == [0, 0, 0]
+    assert not load.ledger.wrong
+    _holds(path, load.ledger, environ)
 
 
 async def _until(there: Any) -> None:

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import policies
-from bandit_service import cli
+from bandit_service import cli, settings
 from bandit_service.core import codec
 from bandit_service.runtime.folding import fold_elsewhere
 from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
@@ -384,3 +384,28 @@ def test_a_route_that_cannot_be_is_refused_by_config_check(
     monkeypatch.setenv("BANDIT_ROUTES", json.dumps([route]))
     assert cli.main(["config", "check"]) == 2
     assert says in capsys.readouterr().err
+
+
+async def test_a_judge_sees_the_answers_of_its_routes_alone(tmp_path: Path, models: Path) -> None:
+    judges = [
+        {"id": "bot's", "kind": "regex", "pattern": "^I am", "routes": ["support-bot"]},
+        {"id": "others", "kind": "regex", "pattern": "^never", "routes": ["auto", "plain"]},
+    ]
+    environ = _routes(BANDIT_JUDGES=json.dumps(judges))
+    async with (
+        a_gateway(tmp_path, models, **environ) as (client, _),
+        openai.AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0) as chat,
+    ):
+        for name, quality in (("support-bot", 1.0), ("auto", 0.0), ("plain", 0.0)):
+            answer = await chat.chat.completions.create(model=name, messages=HELLO)
+            assert (await signals_of(client, answer.id, 3))["quality"] == quality
+
+
+def test_a_judge_of_a_route_that_is_not_there_is_refused() -> None:
+    judges = [{"id": "j", "kind": "exact", "routes": ["auto", "suport-bot"]}]
+    with pytest.raises(settings.BadSettings) as refused:
+        settings.read(None, _routes(BANDIT_JUDGES=json.dumps(judges)))
+    assert (
+        "judges[0].routes: no route 'suport-bot'; did you mean support-bot?; there are auto, "
+        "support-bot, plain" in str(refused.value)
+    )

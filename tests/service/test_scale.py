@@ -14,12 +14,23 @@ from tests import shared_log
 @pytest.mark.long
 def test_a_few_faults_lose_nothing(models: Path) -> None:
     shared_log.wanted()
-    command = [sys.executable, "-m", "loadtest.scale", "--kills", "2", "--models", str(models)]
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest.scale",
+        "--kills",
+        "2",
+        "--paid",
+        "40",
+        "--models",
+        str(models),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines()[-7:-1])
+    found = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines()[-11:-1])
     assert found["of these lost"] == found["refused that should not be"] == "0"
     assert int(found["rewards acknowledged"]) > 0
+    assert 0.0 < float(found["booked of it, USD"]) <= float(found["budget, USD"])
 
 
 def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) -> None:

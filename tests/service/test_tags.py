@@ -44,7 +44,7 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
     _, one = await client.get(f"/v1/decisions/{made[0]}")
     assert one["tags"] == ["all", "even", "n:0"]
     _, again = await client.get(f"/v1/decisions?before={made[0]}")
-    assert again == {"decisions": [], "next": None}
+    assert again == {"decisions": [], "next": None, "baseline": body["baseline"]}
 
 
 @pytest.mark.parametrize(

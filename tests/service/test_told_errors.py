@@ -19,6 +19,7 @@ from tests.service.wires import (
     Act,
     a_whole,
     behind,
+    says,
     says_and_closes,
     text_from,
     wires,
@@ -189,6 +190,9 @@ READ: dict[str, tuple[bytes, str]] = {
     "not a number": (b'data: {"choices":[{"index":0,"delta":{"content":"a"},"logprobs":'
                      b'{"content":[{"token":"a","logprob":NaN,"top":-Infinity}]}}]}\n\n'
                      + _data(*_END), "a"),
+    "bytes of another encoding": (
+        b'data: {"choices":[{"index":0,"delta":{"content":"caf\xe9"}}]}\n\n'
+                                  + _data(*_END), "caf\ufffd"),
     "text after the end": (_data(_chunk("a"), *_END) + b"data: <bye>\n\nretry: 3\n\nOK\n\n", "a"),
     "an index of null": (_data(_chunk("a") | {"choices": [
         {"index": None, "delta": {"content": "a"}, "finish_reason": None}]}, *_END), "a"),
@@ -199,7 +203,8 @@ async def test_what_the_official_client_reads_goes_through_and_is_a_success(
     tmp_path: Path, models: Path
 ) -> None:
     """Seen on 5a5a85b: `error: null` ended as a failure, a mark took the first words with it, half
-    an emoji ended the stream, and a blank after [DONE] made a whole answer a failure.
+    an emoji ended the stream, and a blank after [DONE] made a whole answer a failure. On e98ba34 a
+    byte that is no UTF-8 ended it, where a browser puts a mark.
     """
     ends = (b"data: [DONE]\n\n", b"data: [DONE] \n\n", b"data:\t[DONE]\r\n\r\n", b"")
     async with behind(tmp_path, models, **_QUICK) as (asking, client, alpha, _):
@@ -238,6 +243,7 @@ async def test_a_whole_answer_is_read_as_its_client_would(tmp_path: Path, models
             b'\xef\xbb\xbf{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}',
             b'{"choices": [{"message": {"content": "fine"}}], "error": null, "score": NaN}',
             b'{"choices": [{"message": {"content": "fine", "refusal": null}, "x": "\\ud83d"}]}',
+            b'{"choices": [{"message": {"content": "fine"}, "x": "caf\xe9"}]}',
         ):
             alpha.script = [says_and_closes(a_whole(body))]
             assert await text_from(asking, "alpha") == "fine", body
@@ -301,3 +307,110 @@ async def _events(client: Client) -> tuple[int, str]:
     asked = {"model": "alpha", "messages": HELLO, "stream": True}
     async with client.session.post(f"{client.url}/v1/chat/completions", json=asked) as answer:
         return answer.status, await answer.text()
+
+
+def _named(*events: dict[str, Any]) -> Act:
+    """A stream of events that repeat their names."""
+    parts = [f"event: {each['type']}\n".encode() + _data(each) for each in events]
+    return _stream(b"".join(parts), done=b"")
+
+
+_STARTED = {"type": "message_start", "message": {
+    "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [],
+    "stop_reason": None, "usage": {"input_tokens": 10, "output_tokens": 1}}}  # fmt: skip
+_MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m",
+            "content": [{"type": "text", "text": "fine"}], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 10, "output_tokens": 5}}  # fmt: skip
+_CREATED = {"type": "response.created",
+            "response": {"id": "r", "model": "m", "status": "in_progress"}}  # fmt: skip
+_RESPONSE = {"id": "r", "object": "response", "status": "completed", "model": "m", "created_at": 1,
+             "output": [{"type": "message", "content": [{"type": "output_text", "text": "fine"}]}],
+             "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}}  # fmt: skip
+_WHOLE = {
+    "anthropic": _named(
+        _STARTED,
+        {"type": "content_block_start", "index": 0,
+         "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0,
+         "delta": {"type": "text_delta", "text": "fine"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+         "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ),
+    "responses": _named(
+        _CREATED,
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0,
+         "item_id": "i", "delta": "fine"},
+        {"type": "response.completed", "response": _RESPONSE},
+    ),
+}  # fmt: skip
+_LOST = {"code": "server_error", "message": "lost"}
+OTHER_DIALECTS: dict[str, tuple[str, Act]] = {
+    "an exception of the platform's": (
+        "anthropic", _stream(_data({"internalServerException": {"message": "m"}}), done=b"")),
+    "an error without a type": ("anthropic", _stream(_data({"error": {"message": "m"}}), done=b"")),
+    "a message without a type": ("anthropic", _stream(_data({"message": "m"}), done=b"")),
+    "a length that is too much": ("anthropic", _named(_STARTED, {"type": "error", "error": {
+        "type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8 maximum"}})),
+    "a response that was cancelled": ("responses", _named(_CREATED, {
+        "type": "response.cancelled", "response": {"id": "r", "status": "cancelled"}})),
+    "an error in what is completed": ("responses", _named(_CREATED, {
+        "type": "response.completed", "response": _RESPONSE | {"error": _LOST, "output": []}})),
+    "a status in what is completed": ("responses", _named(_CREATED, {
+        "type": "response.completed", "response": _RESPONSE | {"status": "failed", "output": []}})),
+}  # fmt: skip
+_ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "anthropic": ("/v1/messages", {"max_tokens": 9, "messages": HELLO}),
+    "responses": ("/v1/responses", {"input": "Hello"}),
+}
+
+
+@pytest.mark.parametrize("dialect", sorted(_WHOLE))
+async def test_an_error_of_another_dialect_is_followed_by_another_arm_and_taught(
+    tmp_path: Path, models: Path, dialect: str
+) -> None:
+    """Seen on e98ba34: to a client of the provider's own dialect these were answers, or came after
+    an answer's head; what ends a response as failed was one in every dialect.
+    """
+    acts = {why: act for why, (kind, act) in OTHER_DIALECTS.items() if kind == dialect}
+    path, body = _ASKED[dialect]
+    async with behind(tmp_path, models, 60.0, dialect, **_QUICK) as (asking, client, alpha, beta):
+        alpha.always = beta.always = _WHOLE[dialect]
+        for why, act in acts.items():
+            for own in (True, False):
+                alpha.script = [act]
+                while alpha.script:  # chance may choose beta first
+                    if not own:
+                        assert await text_from(asking, "auto", stream=True) == "fine", why
+                        continue
+                    asked = body | {"model": "auto", "stream": True}
+                    url = client.url + path
+                    async with client.session.post(url, json=asked) as answer:
+                        said = await answer.text()
+                    assert "fine" in said, why
+                    assert "event: None" not in said
+                    assert "lost" not in said
+
+
+async def test_a_whole_answer_that_ended_badly_or_has_no_message_is_followed_by_another_arm(
+    tmp_path: Path, models: Path
+) -> None:
+    """Seen on e98ba34: a choice without a message was an answer, and so was a message that stopped
+    for an error.
+    """
+    nothing: list[Any] = [{"index": 0, "finish_reason": "stop"},
+                          {"index": 0, "message": None, "finish_reason": "stop"}]  # fmt: skip
+    for kind, answers, good in (
+        ("openai", [{"choices": [each], "usage": _USAGE} for each in nothing], None),
+        ("anthropic", [_MESSAGE | {"stop_reason": "error"}], _MESSAGE),
+    ):
+        where = tmp_path / kind
+        where.mkdir()
+        async with behind(where, models, 60.0, kind, **_QUICK) as (asking, _, alpha, beta):
+            if good is not None:
+                beta.always = alpha.always = says(a_whole(json.dumps(good).encode()))
+            for answer in answers:
+                alpha.script = [says(a_whole(json.dumps(answer).encode()))]
+                while alpha.script:
+                    assert await text_from(asking, "auto") == "fine"

@@ -166,9 +166,9 @@ async def wires(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Wires,
 
 @asynccontextmanager
 async def behind(
-    tmp_path: Path, models: Path, idle_s: float = 60.0, /, **environ: str
+    tmp_path: Path, models: Path, idle_s: float = 60.0, kind: str = "openai", /, **environ: str
 ) -> AsyncIterator[Any]:
-    """The official client, the service's own and two providers: alpha's and beta's."""
+    """The official client, the service's own and two providers, alpha's and beta's, of a kind."""
     async with wires() as (alpha, url_a), wires() as (beta, url_b):
         arms = [
             {
@@ -181,7 +181,7 @@ async def behind(
             for id in ("alpha", "beta")
         ]
         upstreams = [
-            {"id": id, "base_url": url, "first_byte_s": 60.0, "idle_s": idle_s}
+            {"id": id, "kind": kind, "base_url": url, "first_byte_s": 60.0, "idle_s": idle_s}
             for id, url in (("alpha", url_a), ("beta", url_b))
         ]
         environ = {

@@ -136,3 +136,17 @@ def test_fewer_tenants_than_that_are_told_apart_exactly() -> None:
         spend.add(NOON, float(i), f"t{i}", "")
     assert [spend.spent("day", NOON, f"tenant:t{i}") for i in range(2000)] == list(range(2000))
     assert spend.spent("day", NOON, "tenant:other") == 0.0
+
+
+def test_accounts_that_hold_nothing_are_forgotten_while_others_do() -> None:
+    """Seen on e98ba34: each tenant that a client named was kept until no request at all ran."""
+    budgets = _budgets()
+    budgets.reserve("long", 1.0, "first", "")
+    for i in range(100):
+        budgets.reserve(f"d{i}", 0.1, f"tenant-{i}", "")
+        budgets.settle(f"d{i}")
+    assert set(budgets._held) == {"service", "tenant:first"}
+    rows = budgets.rows(Spend(), NOON)
+    assert rows[0]["held_usd"] == pytest.approx(1.0)
+    budgets.settle("long")
+    assert budgets._held == {}

@@ -250,3 +250,29 @@ def test_without_an_upstream_try_says_what_it_needs(
     monkeypatch.setattr(try_, "_sent", lambda *_: ({"data": [{"id": "auto"}]}, {}))
     assert cli.main(["try", "why?"]) == 1
     assert "no arm has an upstream that could answer; --no-answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["export"], ["inspect"], ["replay", "--log"], ["evaluate", "--from-log", "var/empty.sqlite3"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "empty"])
+def test_what_only_reads_a_log_makes_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    there: bool,
+) -> None:
+    """Seen on e98ba34: `export` made a log and told of success; an empty file became one."""
+    monkeypatch.chdir(tmp_path)
+    if there:
+        (tmp_path / "var").mkdir()
+        for name in ("events.sqlite3", "empty.sqlite3"):
+            (tmp_path / "var" / name).touch()
+    before = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    assert cli.main(words) == 1
+    assert "no log at var/" in capsys.readouterr().err
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+    assert (tmp_path / "var").exists() == there

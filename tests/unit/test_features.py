@@ -16,6 +16,7 @@ from bandit_service.core.apply import apply, fold, skip
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.feature import TEACHING
 from bandit_service.core.learner import Correction, Fading, Recompared
+from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import TAKERS, World, new_world
 from policies import ArmId
@@ -108,12 +109,33 @@ EVENTS: Sequence[ev.AnyEvent] = (
         decisions=3,
     ),
     ev.PriorWeighed(ts=6.0, strength=1.0, keep={A: 0.5}),
+    ev.MetricsChanged(ts=6.0, metrics=(NamedMetric(name="solved"),)),
+    ev.Rewarded(ts=6.0, decision_id="d", metrics={"solved": 1.0}),
+    ev.MetricsWeighed(ts=6.0),
+    _decided("said", groups=("g",), request_key="key", request_digest="digest"),
+    ev.SessionRewarded(
+        ts=6.0,
+        group="g",
+        signals={"quality": 1.0},
+        ids=("said",),
+        arms=(A,),
+        weights=(1.0,),
+        credits=(1.0,),
+    ),
+    ev.SessionCredited(ts=6.0, group="g", number=1),
     ev.DecisionsExpired(ts=7.0, ids=("dd", "never was", "ddd", "dd"), default_reward=-0.5),
     ev.Forgotten(ts=8.0, owner=ev.owner_of("t", "u")),
     ev.Erased(ts=9.0, owner=ev.owner_of("t", "u")),
     ev.PolicyLeft(ts=9.0, policy="knn"),
     ev.RouteChanged(ts=9.0, route=ev.RouteSpec(id="bot", arms=(A,), policy="knn"), key="key"),
     ev.RouteRemoved(ts=9.0, id="bot"),
+    ev.PolicyAnnounced(ts=9.0, policy="knn", key="knn:1", parameters=b"{}"),
+    ev.PolicyBuilt(ts=9.0, key="knn:1", replica=1, epoch=2),
+    ev.PolicyGivenUp(ts=9.0, key="knn:1", replica=1, why="w"),
+    ev.BudgetLeased(
+        ts=9.0, replica=1, account="service", per="hour", window="1970-01-01T00", usd=1.0
+    ),
+    ev.BudgetReturned(ts=9.0, replica=1, account="service", per="hour", window="1970-01-01T00"),
     ev.ExperimentDeleted(ts=9.0, id="e", by="k", why="w"),
     ev.ArmRetired(ts=9.0, id=A, source="config"),
 )
@@ -182,6 +204,7 @@ def test_what_was_taught_is_told_in_order() -> None:
         Recompared,
         Fading,
         Fading,
+        policies.Rewarded,
         policies.Rewarded,
         policies.Rewarded,
     ]

@@ -18,6 +18,34 @@ def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
     return settings.read(path, environ)
 
 
+def test_metrics_are_checked_field_by_field() -> None:
+    tables = [
+        {"name": "resolved", "kind": "bolean", "wieght": 3},
+        {"name": "quality"},
+        {"name": "stars", "low": 5, "high": 1},
+        {"name": "stars", "weight": -1},
+        {"name": "b", "kind": "boolean", "high": 2},
+        {"name": "vote", "kind": "boolean", "scope": "session"},
+        {"name": "fine"},
+        {"name": "fine", "weight": 0.0},
+    ]
+    with pytest.raises(settings.BadSettings) as bad:
+        settings.read(None, {"BANDIT_METRICS": json.dumps(tables)})
+    assert bad.value.mistakes == [
+        "metrics[0].wieght: unknown field; did you mean weight?; allowed are name, kind, low, "
+        "high, lower_is_better, scope, weight, feedback",
+        "metrics[0].kind: must be one of boolean, number, got 'bolean'",
+        "metrics[1].name: must be letters, digits and _, with no digit first, and none of "
+        "quality, cost_usd, latency_s, reward, got 'quality'",
+        "metrics[2].low: must be below high, got 5 and 1",
+        "metrics[3].weight: must be from 0 to 1000000, got -1",
+        "metrics[4].low: is of the kind number; a boolean is true or false",
+        "metrics[5].kind: the metric vote is of users' votes: a boolean of a decision",
+        "metrics[3].name: duplicate name 'stars'",
+        "metrics[7].name: duplicate name 'fine'",
+    ]
+
+
 def test_no_file_is_needed() -> None:
     chosen = settings.read(None, {})
     assert (chosen.server.host, chosen.server.port) == ("127.0.0.1", 8080)
@@ -224,6 +252,7 @@ def test_what_an_arm_says_of_itself_has_a_bound(field: str, value: Any) -> None:
 
 
 _SHARED = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "THE_DSN"}
+_JETSTREAM = {"BANDIT_LOG_ENGINE": "jetstream", "THE_DSN": "nats://bandit:topsecret@h:4222"}
 
 
 def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere() -> None:
@@ -252,20 +281,25 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
         ),
         (
             {"BANDIT_LOG_ENGINE": "sqlite"},
-            'log.dsn_env: is only for log.engine = "postgres"',
+            'log.dsn_env: is only for log.engine = "postgres" or "jetstream"',
         ),
         (
             {"BANDIT_RETENTION_MAX_AGE_S": "60"},
             'retention.max_age_s: does not work with log.engine = "postgres" yet',
         ),
         (
-            {"BANDIT_BUDGETS": '[{"scope": "service", "per": "day", "usd": 1}]'},
-            'budgets: does not work with log.engine = "postgres" yet',
-        ),
-        (
             {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
             'policies: does not work with log.engine = "postgres" yet',
         ),
+        (
+            {"BANDIT_LOG_INSECURE_SINGLE": "true"},
+            'log.insecure_single: is only for log.engine = "jetstream"',
+        ),
+        (
+            _JETSTREAM | {"THE_DSN": "postgresql://topsecret@h/d"},
+            "log.dsn_env: must be nats://USER",
+        ),
+        (_JETSTREAM | {"BANDIT_LOG_MAX_BATCH": "1001"}, "log.max_batch: must be at most 1000"),
     ],
 )
 def test_what_a_shared_log_needs_or_cannot_is_refused(environ: dict[str, str], why: str) -> None:

@@ -13,6 +13,7 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
@@ -27,9 +28,13 @@ from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
+from bandit_service.core.metric_spec import NamedMetric
+from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
+from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
 from bandit_service.core.routes import Routes
+from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
 from bandit_service.core.world import TAKERS, World, new_world
 from bandit_service.statistics.calibration import Calibration
@@ -94,6 +99,7 @@ def _others() -> dict[str, Any]:
                 }.items()
             ),
             OrderedDict(k="h"),
+            {"key": "d"},
         ),
         "erasures": Erasures({"owner": None}),
         "conversations": Conversations(
@@ -111,7 +117,19 @@ def _others() -> dict[str, Any]:
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
+        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
+        "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
+        "named": NamedMetrics(
+            {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
+        ),
+        "sessions": Sessions(
+            {"g": ["d"]},
+            {"g": Told({"quality": 1.0}, 1)},
+            {"d": "owner"},
+            ["csat"],
+            {"csat": {ArmId("a"): Tally(1.0, 2.0)}},
+        ),
         "drift": Drift({QUERIES: Track(1)}, {QUERIES: Allowance(0.1, 2)}, [alarm]),
     }
 
@@ -142,7 +160,9 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"routes"} == IF_ANY, "of which a world that has none is written as it was before"
+    assert {"building", "leases", "routes", "named", "sessions"} == IF_ANY, (
+        "of which a world that has none is written as it was before"
+    )
 
 
 def test_what_is_chosen_or_only_told_is_not_folded() -> None:

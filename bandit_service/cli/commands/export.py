@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
     add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
+    options.route(parser, "export only decisions of this route, and what came of them")
     options.tags(parser, "export only decisions with this tag, and what came of them")
     add(
         "--to",
@@ -156,7 +157,9 @@ def _export(source: Source, args: argparse.Namespace) -> str:
     )
     with (
         bar,
-        Scan(source, args.after, joined=joined, progress=bar.update, tags=args.tag) as scan,
+        Scan(
+            source, args.after, joined=joined, progress=bar.update, tags=args.tag, route=args.route
+        ) as scan,
     ):
         if args.format == "parquet":
             from bandit_service.data import parquet

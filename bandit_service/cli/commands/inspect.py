@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,6 @@ def run(args: argparse.Namespace) -> int:
     """Inspect, and repair if asked to; 0 the log is whole, 1 it is not."""
     chosen = settings.read(args.config)
     path = Path(chosen.data_dir) / chosen.log.path
-    if not path.exists():
-        print(f"bandit-service: no log at {path}", file=sys.stderr)
-        return 1
     try:
         found = _whole(chosen)
     except Corrupt as error:

@@ -1,8 +1,8 @@
-"""Copy the log of a stopped service into its PostgreSQL, so that several processes can share it.
+"""Copy the log of a stopped service into a database that several processes can share.
 
-The configuration names both: log.path in data_dir is copied into the database of log.dsn_env or
-log.dsn_file, as the log log.name. Cut off, it goes on where it was when it is run again. The
-directory is that of a replica from then on.
+The configuration names both: log.path in data_dir is copied into the PostgreSQL or the JetStream of
+log.dsn_env or log.dsn_file, as the log log.name. Cut off, it goes on where it was when it is run
+again. The directory is that of a replica from then on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     shared = sharing.open_shared(chosen)
     if shared is None:
         raise settings.BadSettings(
-            ['log.engine: must be "postgres", with the database to copy into (docs/scale.md)']
+            [
+                'log.engine: must be "postgres" or "jetstream", with the database to copy into '
+                "(docs/scale.md)"
+            ]
         )
     log = assembly.open_log(chosen)
     bar: tqdm[Any] = tqdm(

@@ -55,7 +55,7 @@ def _explained(args: argparse.Namespace) -> dict[str, Any]:
     policy = args.model.partition("?")[0].partition(":")[2]
     listed = _sent(args, "/v1/models")[0]["data"]
     there = [each["id"] for each in listed if each.get("kind", CHAT) == CHAT]
-    routes = [each["id"] for each in listed if "prices" not in each and not is_auto(each["id"])]
+    routes = [each["id"] for each in listed if each.get("route") and not is_auto(each["id"])]
     request = of_chat(body, {}, [policy], routes=routes).decide
     if request.arms is None and not request.route and not args.no_answer:  # that can be called
         request.arms = [id for id in there if not is_auto(id, routes)]

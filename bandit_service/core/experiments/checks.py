@@ -27,7 +27,7 @@ from bandit_service.core.experiments.spec import (
     Rules,
 )
 from bandit_service.core.fields import out_of_range
-from bandit_service.core.outcomes import MOST_VALUE
+from bandit_service.core.metric_spec import MOST_VALUE
 
 
 def check(spec: Experiment) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway.failures import Failed
+from bandit_service.gateway import trouble
+from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import count, merged
-from bandit_service.parsing.inputs import json_of
+from bandit_service.gateway.usage import Counts, bills_in, count, counts_of, merged
+from bandit_service.parsing.inputs import said_json
 
 Json = dict[str, Any]
-
-_KEPT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 _FINISH = {
     "max_tokens": "length",
@@ -71,34 +70,30 @@ def usage(reported: Any) -> Json | None:
     >>> ours["prompt_tokens"], ours["completion_tokens"]
     (95, 7)
     """
-    if not isinstance(reported, Mapping):
-        return None
-    fresh, completion = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
-    if fresh is None and completion is None:
-        return None
-    read = _count(reported, "cache_read_input_tokens")
-    lengths = reported.get("cache_creation")
-    kept = {}
-    if isinstance(lengths, Mapping):
-        counts = {name: count(lengths.get(name)) for name in _KEPT}
-        kept = {name: tokens for name, tokens in counts.items() if tokens is not None}
-    written = max(_count(reported, "cache_creation_input_tokens"), sum(kept.values()))
-    prompt = (fresh or 0) + read + written
-    prompted: Json = {"cached_tokens": read, "cache_creation_tokens": written}
-    if kept:
-        prompted["cache_creation_token_details"] = kept
+    counts = counts_of(reported)
+    if counts is None:
+        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
+            return None
+        counts = Counts()
+    written = counts.kept + counts.kept_hour
+    prompt = counts.fresh + counts.cached + written
+    prompted: Json = {"cached_tokens": counts.cached, "cache_creation_tokens": written}
+    if isinstance(reported.get("cache_creation"), Mapping):
+        prompted["cache_creation_token_details"] = {
+            "ephemeral_5m_input_tokens": counts.kept,
+            "ephemeral_1h_input_tokens": counts.kept_hour,
+        }
     translated: Json = {
         "prompt_tokens": prompt,
-        "completion_tokens": completion or 0,
-        "total_tokens": prompt + (completion or 0),
+        "completion_tokens": counts.answer,
+        "total_tokens": prompt + counts.answer,
         "prompt_tokens_details": prompted,
+        **bills_in(reported),
     }
     details = reported.get("output_tokens_details")
     if isinstance(details, Mapping):
-        thought = _count(details, "thinking_tokens")
+        thought = count(details.get("thinking_tokens")) or 0
         translated["completion_tokens_details"] = {"reasoning_tokens": thought}
-    if reported.get("cost") is not None:  # a provider of this dialect that reports its bill
-        translated["cost"] = reported["cost"]
     return translated
 
 
@@ -121,7 +116,7 @@ class Decoder(Chunks):
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Failed."""
         try:
-            event = json_of(data)
+            event = said_json(data)
         except ValueError:
             raise Failed("an event is not JSON") from None
         if not isinstance(event, dict):
@@ -143,11 +138,14 @@ class Decoder(Chunks):
                 self._stopped = stopped if isinstance(stopped, str) else self._stopped
                 self._count(event.get("usage"))
             case "message_stop":
+                self._count(event.get("usage"))
                 if self._stopped is None:
                     raise Failed("the message ended without a reason")
                 return self.end()
             case "error":
                 raise _reported(event)
+            case kind if not isinstance(kind, str):  # no event of the API's
+                raise_for_error(event)
         return []
 
     def end(self) -> list[bytes]:
@@ -196,6 +194,9 @@ class Decoder(Chunks):
 
 
 def _finish(reason: Any) -> str:
+    """OpenAI's word for why it stopped; one that says it failed stays, and is read as that."""
+    if trouble.ended_badly(reason):
+        return str(reason)
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
 
 
@@ -221,12 +222,11 @@ def _object(event: Json, name: str) -> Json:
     return value
 
 
-def _count(reported: Mapping[str, Any], name: str) -> int:
-    return count(reported.get(name)) or 0
-
-
-def _reported(event: Mapping[str, Any]) -> Failed:
+def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
     """Only a known type is repeated: a message may hold what the client wrote."""
+    told = trouble.error_in(event) or trouble.Error()
+    if told.about is trouble.About.PAIR:
+        return of_error(told, event)
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None
     if not isinstance(kind, str) or kind not in _STATUS:

@@ -9,7 +9,7 @@ from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.providers._base import Json, event, passed_event, plain_id
 from bandit_service.gateway.providers._blocks import Block, Blocks, Step
 from bandit_service.gateway.usage import count, counts_of
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 _REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 _TYPES = {
@@ -109,14 +109,15 @@ class Teller:
         self._passes = True
         if not data:
             return (b"" if self._ended else event({"type": "message_stop"})), True
-        said = json_of(data, halves=True)
+        said = said_json(data, halves=True)
         kind = said.get("type")
         if kind == "message_start" and isinstance(said.get("message"), dict):
             return event(said | {"message": said["message"] | {"id": self._id}}), False
         self._ended = kind == "message_stop"
         block = said.get("content_block")
         empty = isinstance(block, dict) and block.get("type") in _EMPTY
-        return passed_event(kind, data), kind not in _SILENT and not empty
+        speaks = isinstance(kind, str) and kind not in _SILENT and not empty
+        return passed_event(kind, data), speaks
 
     def fail(self, status: int, told: Mapping[str, Any]) -> bytes:
         """The event of an error."""

@@ -161,9 +161,10 @@ def event(said: Json, name: bool = True) -> bytes:
 
 
 def passed_event(name: object, data: bytes) -> bytes:
-    """An event that is passed on as it came."""
+    """An event that is passed on as it came; one without a name of its own gets none."""
     lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines())
-    return f"event: {name}\n".encode() + lines + b"\n"
+    named = f"event: {name}\n".encode() if isinstance(name, str) else b""
+    return named + lines + b"\n"
 
 
 def encoded(said: Json) -> bytes:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandit_service.gateway import trouble
-from bandit_service.gateway.failures import Failed, reported_failure
+from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import count
-from bandit_service.parsing.inputs import json_of
+from bandit_service.gateway.usage import Counts, bills_in, count, counts_of
+from bandit_service.parsing.inputs import said_json
 
+_FAILED = ("failed", "cancelled")
 _REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -55,15 +56,18 @@ def usage(reported: Any) -> Json | None:
     >>> usage({"input_tokens": 5, "output_tokens": 7})["total_tokens"]
     12
     """
-    if not isinstance(reported, Mapping):
-        return None
-    prompt, answered = count(reported.get("input_tokens")), count(reported.get("output_tokens"))
-    if prompt is None and answered is None:
-        return None
+    counts = counts_of(reported)
+    if counts is None:
+        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
+            return None
+        counts = Counts()
+    written = counts.kept + counts.kept_hour
+    prompt = counts.fresh + counts.cached + written
     told: Json = {
-        "prompt_tokens": prompt or 0,
-        "completion_tokens": answered or 0,
-        "total_tokens": (prompt or 0) + (answered or 0),
+        "prompt_tokens": prompt,
+        "completion_tokens": counts.answer,
+        "total_tokens": prompt + counts.answer,
+        **bills_in(reported),
     }
     for name, ours in (
         ("input_tokens_details", "prompt_tokens_details"),
@@ -71,8 +75,13 @@ def usage(reported: Any) -> Json | None:
     ):
         if isinstance(reported.get(name), Mapping):
             told[ours] = dict(reported[name])
-    if reported.get("cost") is not None:
-        told["cost"] = reported["cost"]
+    cached = {
+        "cached_tokens": counts.cached,
+        "cache_creation_tokens": written,
+        "ephemeral_1h_input_tokens": counts.kept_hour,
+    }
+    if cached := {name: tokens for name, tokens in cached.items() if tokens}:
+        told["prompt_tokens_details"] = told.get("prompt_tokens_details", {}) | cached
     return told
 
 
@@ -91,7 +100,7 @@ class Decoder(Chunks):
     def feed(self, data: bytes) -> list[bytes]:
         """What an event says. Raises Failed."""
         try:
-            event = json_of(data, halves=True)
+            event = said_json(data, halves=True)
         except ValueError:
             raise Failed("an event is not JSON") from None
         if not isinstance(event, dict):
@@ -117,12 +126,12 @@ class Decoder(Chunks):
                 return self._item(index, event.get("item"))
             case "response.completed" | "response.incomplete":
                 return self._last(event.get("response"))
-            case "response.failed":
-                response = event.get("response")
-                error = response.get("error") if isinstance(response, dict) else None
-                raise _reported(error)
+            case "response.failed" | "response.cancelled":
+                raise _reported(event.get("response"))
             case "error":
-                raise _reported(event.get("error") or event)
+                raise _reported(event)
+            case _ if not str(kind).startswith("response."):  # no event of the API's
+                raise_for_error(event)
             case "response.created" | "response.in_progress":
                 response = event.get("response")
                 self._model = response.get("model") if isinstance(response, dict) else None
@@ -171,6 +180,8 @@ class Decoder(Chunks):
     def _last(self, response: Any) -> list[bytes]:
         if not isinstance(response, dict):
             raise Failed("an event has no response")
+        if trouble.there(response.get("error")) or response.get("status") in _FAILED:
+            raise _reported(response)
         if self._ended:
             return []
         self._ended = True
@@ -213,5 +224,9 @@ def _thought(item: Json) -> str:
     return "\n\n".join(text for text in texts if isinstance(text, str))
 
 
-def _reported(error: Any) -> Failed:
-    return reported_failure(trouble.error_in({"error": error}) or trouble.Error())
+def _reported(said: Any) -> Failed | Rejected:
+    """What an event, or the response in it, reports of an error, and what it costs all the same."""
+    error = of_error(trouble.error_in(said) or trouble.Error(), said)
+    if isinstance(error, Failed) and isinstance(said, Mapping):
+        error.usage = usage(said.get("usage"))
+    return error

@@ -9,7 +9,7 @@ from bandit_service.gateway.providers._base import Json, event, passed_event
 from bandit_service.gateway.providers._blocks import Block, Blocks, Step
 from bandit_service.gateway.providers._responses_heard import OURS
 from bandit_service.gateway.usage import count, counts_of
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import said_json
 
 _ECHOED: Json = {
     "instructions": None, "max_output_tokens": None, "max_tool_calls": None, "metadata": {},
@@ -92,7 +92,7 @@ class Teller:
         self._passes = True
         if not data:
             return b"", True
-        said = json_of(data, halves=True)
+        said = said_json(data, halves=True)
         kind, number = said.get("type"), count(said.get("sequence_number"))
         self._next = self._next + 1 if number is None else number + 1
         if isinstance(said.get("response"), dict):
@@ -104,7 +104,8 @@ class Teller:
         empty = kind == "response.output_item.added" and (
             isinstance(item, dict) and item.get("type") in _EMPTY
         )
-        return told, kind not in _BEGUN and not empty
+        speaks = str(kind).startswith("response.") and kind not in _BEGUN and not empty
+        return told, speaks
 
     def fail(self, status: int, error: Mapping[str, Any]) -> bytes:
         """The event of an error, and of the response that it ends."""

@@ -93,6 +93,9 @@ class Model(msgspec.Struct, kw_only=True, frozen=True):
         str,
         doc("`embedding` is for `/v1/embeddings`, `chat` for the rest.", "chat", enum=MODEL_KINDS),
     ] = CHAT
+    route: Annotated[
+        bool | UnsetType, doc("Of `auto` and of a route, where the service chooses the arm.", True)
+    ] = UNSET
     context_window: Annotated[
         int | UnsetType, doc("Of an arm: most tokens of prompt and answer.", 128_000)
     ] = UNSET

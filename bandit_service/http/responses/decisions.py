@@ -63,6 +63,15 @@ class Neighbour(msgspec.Struct, kw_only=True):
     ] = UNSET
 
 
+class Measured(msgspec.Struct, kw_only=True, frozen=True):
+    """A named metric of a decision, and its part in the quality."""
+
+    name: Annotated[str, doc("The metric, of [[metrics]].", "resolved")]
+    value: Annotated[float, doc("What was reported; true is 1.", 1.0)]
+    goodness: Annotated[float, doc("The same from 0, the worst, to 1, the best.", 1.0)]
+    weight: Annotated[float, doc("Its weight now; 0 where it is only recorded.", 3.0)]
+
+
 class Decision(msgspec.Struct, kw_only=True):
     """Which arm answers a query. Fields from `steps` on come with `explain` or from the record."""
 
@@ -159,6 +168,14 @@ class Decision(msgspec.Struct, kw_only=True):
         Mapping[str, float] | UnsetType,
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
     ] = UNSET
+    metrics: Annotated[
+        list[Measured] | UnsetType,
+        doc("The named metrics among the signals. Absent if there is none."),
+    ] = UNSET
+    weighed: Annotated[
+        bool | UnsetType,
+        doc("True if the quality is the weighted mean of the named metrics.", True),
+    ] = UNSET
     answered_by: Annotated[
         str | UnsetType,
         doc("The arm whose model answered in the place of this one's; empty if none has it.", "o3"),
@@ -226,6 +243,10 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
     ]
     reward: Annotated[float | None, doc("Its reward; null while there is none.", 0.893)]
+    baseline_usd: Annotated[
+        float | None,
+        doc("What `baseline` of the list is expected to cost for this query, USD.", 0.0042),
+    ] = None
 
 
 class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
@@ -235,3 +256,6 @@ class DecisionList(msgspec.Struct, kw_only=True, frozen=True):
     next: Annotated[
         str | None, doc("Send it as `before` for those that are older; null: there are none.", _ID)
     ]
+    baseline: Annotated[
+        str, doc("The arm that savings are counted against; empty without one.", "o3")
+    ] = ""

@@ -68,6 +68,9 @@ class BudgetRow(msgspec.Struct, kw_only=True, frozen=True):
     usd: Annotated[float, doc("The limit, USD.", 50.0)]
     spent_usd: Annotated[float, doc("What was spent in this window, USD.", 12.4)]
     held_usd: Annotated[float, doc("What calls under way may still cost, USD.", 0.2)]
+    leased_usd: Annotated[
+        float, doc("What other replicas of the log may still spend of it, USD.", 1.0)
+    ]
     ends_in_s: Annotated[float, doc("Seconds until the window ends.", 30_211.0)]
     shadow_price: Annotated[
         float, doc("How much more a USD counts now, because the budget runs short.", 0.3)

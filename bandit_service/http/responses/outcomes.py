@@ -47,6 +47,15 @@ class Vote(msgspec.Struct, kw_only=True, frozen=True):
     ]
 
 
+class FeedbackTaken(msgspec.Struct, kw_only=True, frozen=True):
+    """TensorZero's answer to feedback."""
+
+    feedback_id: Annotated[
+        str,
+        doc("A new id; nothing is known by it.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"),
+    ]
+
+
 class MessageErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
     """What was wrong, in the shape that Anthropic's clients read."""
 
@@ -88,6 +97,9 @@ class Result(msgspec.Struct, kw_only=True, frozen=True):
             enum=["accepted", "duplicate", "error"],
         ),
     ]
+    credited: Annotated[
+        int | UnsetType, doc("Of a session: how many of its decisions it is credited to.", 3)
+    ] = UNSET
     error: Annotated[ErrorDetail | UnsetType, doc("Why it was not accepted.")] = UNSET
 
 

@@ -30,9 +30,11 @@ from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift
 
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
+BOUNDS = {"reward": (-1.0, 1.0), "quality": (0.0, 1.0)}
+"""Of the metrics that have a range by themselves."""
 UNKNOWN, FORGOTTEN, OLDER = "unknown", "forgotten", "older"
 LEFT_OUT = {
-    exclusions.ROUTED: "of another route than the default one",
+    exclusions.ROUTED: "of another route",
     exclusions.DUEL: "second answers of duels",
     exclusions.SINGLE: "with one eligible arm",
     exclusions.REDIRECTED: "that another model answered than the one that was asked",
@@ -60,14 +62,18 @@ _ELSEWHERE = (
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be evaluated, and on which decisions.
 
-    experiment: only decisions of this one's units. tags: only those that have all of these.
+    route: whose decisions these are, and whose policy the candidates take the place of; "" is the
+    default route. experiment: only decisions of this one's units. tags: only those that have all
+    of these.
     since, until: of decisions, UTC seconds.
     frozen: the candidates stop learning where the window begins (`frozen_at`: or at this event).
-    metric: what is estimated. most: the newest decisions that are kept. explore: the floor that
+    metric: what is estimated: of METRICS, or a metric of the user's own. most: the newest
+    decisions that are kept. explore: the floor that
     every candidate gets. capacity, per_item: of the history.
     """
 
     candidates: tuple[Candidate, ...]
+    route: str = ""
     experiment: str = ""
     tags: tuple[str, ...] = ()
     since: float | None = None
@@ -126,7 +132,8 @@ class Sample:
 class LogEvaluation:
     """A log on its way past the candidates; `take` every event in order, then ask for `sample`.
 
-    known: the propensities of all arms are logged, not only of the drawn one.
+    known: the propensities of all arms are logged, not only of the drawn one. measured: the metrics
+    of the user's own that came. routes: of the decisions so far, "" for the default one.
     """
 
     asked: Asked
@@ -135,18 +142,22 @@ class LogEvaluation:
     decisions: int = 0
     fallbacks: int = 0
     failed: list[int] = field(default_factory=list)
+    measured: set[str] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
+    routes: set[str] = field(default_factory=set)
     _learners: list[Learner] = field(default_factory=list)
     _rows: OrderedDict[str, _Row] = field(default_factory=OrderedDict)
     _thawed: bool = True
 
     def __post_init__(self) -> None:
-        for each in self.asked.candidates:
-            policy = policies.load(each.name, **each.parameters)
-            self._learners.append(Learner(policy, policy.init()))
-        self.world.learners = Learners(
-            {f"candidate {i}": one for i, one in enumerate(self._learners)}
-        )
+        own = ev.label_of_route(self.asked.route) if self.asked.route else ""
+        self._learners = [_learner(each, own) for each in self.asked.candidates]
+        by_label = {f"candidate {i}": one for i, one in enumerate(self._learners)}
+        if own:
+            # What a route teaches is made out for the learner of its label, which a log that was
+            # shortened does not bring.
+            by_label[own] = _learner(Candidate(name="uniform"), own)
+        self.world.learners = Learners(by_label)
         self.failed = [0] * len(self._learners)
 
     def take(self, event: ev.AnyEvent | None) -> None:
@@ -159,6 +170,7 @@ class LogEvaluation:
             case ev.Decided():
                 self._decided(world, event)
             case ev.Rewarded() if event.decision_id in self._rows:
+                self.measured.update(event.metrics)
                 self._valued(self._rows[event.decision_id], event)
             case ev.Redirected() if self._rows.pop(event.decision_id, None) is not None:
                 self.left_out[exclusions.REDIRECTED] += 1
@@ -189,7 +201,8 @@ class LogEvaluation:
         if not set(asked.tags) <= set(event.tags):
             return
         self.decisions += 1
-        if why := _why_not(world, event):
+        self.routes.add(event.route)
+        if why := _why_not(world, event, asked.route):
             self.left_out[why] += 1
             return
         self.fallbacks += bool(event.fallback)
@@ -208,7 +221,8 @@ class LogEvaluation:
     def _proposals(self, world: World, event: ev.Decided) -> list[Floats]:
         arms, stay = then(world.catalogue, event)
         offered = arms if stay is None else replace(arms, cost_usd=stay.warm)
-        context, floors = context_of(world, event), world.drift.floors(event.arms)
+        context = context_of(world, event, self._learners[0])  # all may see the same
+        floors = world.drift.floors(event.arms)
         found = []
         for i, learner in enumerate(self._learners):
             proposal, failure = proposed(learner, context, offered, "")
@@ -223,7 +237,8 @@ class LogEvaluation:
         self._thawed = False
 
     def _valued(self, row: _Row, event: ev.Rewarded) -> None:
-        value = getattr(event, self.asked.metric)
+        metric = self.asked.metric
+        value = getattr(event, metric) if metric in METRICS else event.metrics.get(metric)
         if event.revoked and self.asked.metric in (*event.revoked, "reward"):
             row.value, row.by_default = None, False
         elif value is not None:
@@ -240,6 +255,17 @@ class LogEvaluation:
         for id in [id for id, row in self._rows.items() if row.owner == owner]:
             del self._rows[id]
             self.left_out[FORGOTTEN] += 1
+
+    def bounds(self) -> tuple[float, float] | None:
+        """The range of the metric, where it has one; of a named one, as it is told last, where all
+        values lie in it.
+        """
+        spec = self.world.named.specs.get(self.asked.metric)
+        if spec is None or self.asked.metric in METRICS:
+            return BOUNDS.get(self.asked.metric)
+        values = [row.value for row in self._rows.values() if row.value is not None]
+        within = all(spec.low <= value <= spec.high for value in values)
+        return (spec.low, spec.high) if within else None
 
     @property
     def kept(self) -> int:
@@ -291,6 +317,11 @@ class LogEvaluation:
         )
 
 
+def _learner(candidate: Candidate, own: str) -> Learner:
+    policy = policies.load(candidate.name, **candidate.parameters)
+    return Learner(policy, policy.init(), own=own)
+
+
 def along(
     events: Iterable[ev.AnyEvent | None], asked: Asked, *, known: bool = True
 ) -> LogEvaluation:
@@ -301,7 +332,7 @@ def along(
     return found
 
 
-def _why_not(world: World, event: ev.Decided) -> str:
+def _why_not(world: World, event: ev.Decided, route: str) -> str:
     """Why a decision is left out; empty where it is not."""
     known = all(arm in world.arms for arm in event.arms)
-    return exclusions.no_choice(event) or ("" if known else UNKNOWN)
+    return exclusions.no_choice(event, route) or ("" if known else UNKNOWN)

@@ -15,9 +15,6 @@ from bandit_service.statistics.offpolicy_sequence import Distributions
 from bandit_service.statistics.ope import Modelled, Terms
 from policies import Floats
 
-BOUNDS = {"reward": (-1.0, 1.0), "quality": (0.0, 1.0)}
-"""Of the metrics that have a range; the others have no confidence sequence."""
-
 TITLES = {
     "ips": "IPS",
     "clipped_ips": "clipped IPS",
@@ -37,7 +34,8 @@ ROBUST = ("dr", "sndr", "switch_dr", "shrunk_dr")
 class How(msgspec.Struct, frozen=True, kw_only=True):
     """How it is estimated. alpha: of every interval. clip: M of clipped IPS, τ of Switch-DR, and
     the square root of λ of DRos. anyway: also where the overlap is too poor. bounds: which the
-    metric keeps; those of BOUNDS where there are none. rounds: of bootstrap.
+    metric keeps; its own range where there are none, and without one no confidence
+    sequence. rounds: of bootstrap.
     """
 
     alpha: float = 0.05
@@ -63,11 +61,11 @@ def weighed(sample: Sample, candidate: int) -> Weighed:
     return Weighed(w, ope.overlap(w, float(impossible.mean()) if len(w) else 0.0))
 
 
-def expected(sample: Sample, metric: str) -> Floats:
-    """(n, k) the cross-fitted model of the metric."""
-    low, high = float(sample.value.min()), float(sample.value.max())
+def expected(sample: Sample, bounds: tuple[float, float] | None) -> Floats:
+    """(n, k) the cross-fitted model of a metric with this range."""
+    seen = float(sample.value.min()), float(sample.value.max())
     return reward_model.crossfit(
-        sample.features, sample.arm, sample.value, len(sample.arms), BOUNDS.get(metric, (low, high))
+        sample.features, sample.arm, sample.value, len(sample.arms), bounds or seen
     )
 
 
@@ -91,7 +89,7 @@ def estimators(
 
 def report(along: LogEvaluation, how: How) -> dict[str, Any]:
     """Everything that is said of the log and of each candidate on it."""
-    asked, sample = along.asked, along.sample()
+    asked, sample, bounds = along.asked, along.sample(), along.bounds()
     n = len(sample.value)
     body: dict[str, Any] = {
         "metric": asked.metric,
@@ -114,6 +112,8 @@ def report(along: LogEvaluation, how: How) -> dict[str, Any]:
     }
     if asked.tags:
         body["tags"] = list(asked.tags)
+    if asked.route:
+        body["route"] = asked.route
     looks = ope.explored(sample.least, sample.offered)
     body["exploration"] = {
         "share": looks.share,
@@ -153,16 +153,14 @@ def report(along: LogEvaluation, how: How) -> dict[str, Any]:
         if body["log"]["value"] is None or at.overlap.w <= 0.0 or (why and not how.anyway):
             continue
         if q is None:
-            q = expected(sample, asked.metric)
+            q = expected(sample, bounds)
         found = estimators(sample, at.w, sample.targets[i], q, how.clip)
         one["estimates"] = {
             name: _told(terms, sample, how)
             for name, terms in found.items()
             if how.anyway or not robust or name not in ROBUST
         }
-        one["sequence"] = _sequence(
-            sample, i, at.w, how.bounds or BOUNDS.get(asked.metric), how.alpha
-        )
+        one["sequence"] = _sequence(sample, i, at.w, how.bounds or bounds, how.alpha)
         one["beside_log"] = _beside(found["snips"], sample, how.alpha)
     return body
 
@@ -215,6 +213,8 @@ def shown(found: dict[str, Any]) -> str:
         f"{log['used']} of {log['decisions']} decisions, of {log['units']} units, by "
         f"{found['metric']}; the policies learn: {found['learning']}"
     ]
+    if found.get("route"):
+        lines.append(f"  only decisions of the route {found['route']}")
     if found.get("tags"):
         lines.append(f"  only decisions with the tags {', '.join(found['tags'])}")
     lines += [f"  left out: {count} {why}" for why, count in log["left_out"].items()]

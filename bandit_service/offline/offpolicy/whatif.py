@@ -11,6 +11,7 @@ import msgspec
 
 from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
 from bandit_service.offline.candidates import Candidate, checked
+from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
@@ -78,9 +79,12 @@ class WhatIf:
         candidates = _candidates(request.policies)
         if request.on not in ("experiment", "service"):
             raise Refused(f"on: must be experiment or service, got {request.on!r}", param="on")
-        if request.metric not in METRICS:
-            there_are = ", ".join(METRICS)
-            raise Refused(f"metric: no {request.metric!r}; there are {there_are}", param="metric")
+        known = (*METRICS, *self._writer.world.named.specs)
+        if request.metric not in known:
+            meant, there_are = did_you_mean(request.metric, known), ", ".join(known)
+            raise Refused(
+                f"metric: no {request.metric!r}{meant}; there are {there_are}", param="metric"
+            )
         for name, value, low, high in (
             ("alpha", request.alpha, 1e-6, 0.5),
             ("clip", request.clip, 1.0, 1e9),

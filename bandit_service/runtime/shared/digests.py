@@ -66,6 +66,15 @@ class Digests:
         """Whether an open replica had another state when it was compared last."""
         return any(each.differs for each in self._compared.values())
 
+    @property
+    def in_minority(self) -> bool:
+        """Whether more replicas had another state than had this one's, itself included.
+
+        Of two that differ nobody can say which one is wrong.
+        """
+        differ = sum(each.differs for each in self._compared.values())
+        return differ > 1 + len(self._compared) - differ
+
     def differs(self, row: Replica) -> bool | None:
         """Whether it had another state at an offset that both know; None where there is none."""
         own = self._own.get(row.mark.offset) if row.key == self._key else None

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from bandit_service import clock
+from bandit_service.core import events as ev
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import OtherLog, same_until
 from store import (
@@ -43,12 +46,17 @@ class ClockOff(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class LinkRules:
-    """What of the settings a link reads."""
+    """What of the settings a link reads.
+
+    trust_s: for so long after its last sign of life a replica may act on what the log gave to it;
+    the others take that back only much later.
+    """
 
     key: str
     alive_s: float
     lease_s: float
     max_skew_s: float
+    trust_s: float
 
 
 class Link:
@@ -57,8 +65,10 @@ class Link:
 
     settled: before which moment all that was answered is durable. applied: the newest offset
     applied. mark: the newest digest. compare: told of all replicas every second, and the slot of
-    this one. rejoined: called where the log was away and can be asked again. ends: called where the
-    process cannot go on. The writer sets these.
+    this one. may_lead: whether it may do what is done once for all. rejoined: called where the log
+    was away and can be asked again. ends: called where the process cannot go on. The writer sets
+    these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
+    may not join, where others fold by another key.
     """
 
     def __init__(
@@ -72,6 +82,8 @@ class Link:
         self.lease: Lease | None = None
         self.rows: list[Replica] = []
         self.lost = self.epoch = self.slot = 0
+        self.other_key = self.unreadable = ""
+        self.may_lead: Callable[[], bool] = lambda: True
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
         self.applied: Callable[[], int] = lambda: 0
@@ -82,6 +94,31 @@ class Link:
         self._checkpoint = checkpoint
         self._rules = rules
         self._fell = asyncio.Event()
+        self._heard_at = self._in_touch_since = -math.inf
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when (time.monotonic) no two signs of life were further apart than `trust_s`;
+        infinite where the last one is older than that.
+        """
+        late = time.monotonic() - self._heard_at > self._rules.trust_s
+        return math.inf if late else self._in_touch_since
+
+    def _heard(self, sent_at: float) -> None:
+        """The log took a sign of life that was sent at this moment."""
+        if sent_at - self._heard_at > self._rules.trust_s:
+            self._in_touch_since = sent_at
+        self._heard_at = sent_at
+
+    @property
+    def barred(self) -> str:
+        """Why nobody should ask this replica, though it runs; "" where there is no reason."""
+        return self.other_key or self.unreadable
+
+    @property
+    def format(self) -> int:
+        """The newest format that every open replica reads; nobody writes more than that."""
+        return min((row.reads for row in self.rows if not row.closed), default=ev.READS)
 
     @property
     def key(self) -> str:
@@ -90,7 +127,8 @@ class Link:
 
     async def join(self) -> None:
         """Become a replica of the log; raises why that cannot be."""
-        member = await self.shared.join(self._checkpoint.name, self._rules.key)
+        begun = time.monotonic()
+        member = await self.shared.join(self._checkpoint.name, self._rules.key, ev.READS)
         self.slot, self.epoch, self.floor_ts = member.slot, member.epoch, member.settled
         skew = clock.now() - (await self.shared.state()).now
         if abs(skew) > self._rules.max_skew_s:
@@ -100,9 +138,11 @@ class Link:
                 f"log.max_skew_s is {self._rules.max_skew_s:g}: set the clock"
             )
         await self._compare()
+        self.rows = await self.shared.replicas()
         self.rejoined()
-        self.why = ""
+        self.why = self.other_key = ""
         self._fell.clear()
+        self._heard(begun)
         self.up.set()
         _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
 
@@ -149,7 +189,12 @@ class Link:
                 await self.shared.connect()
                 await self.join()
                 wait_s = _AGAIN_S
-            except (OtherKey, WentBack) as error:
+            except OtherKey as error:  # until they have left, or have what this one has
+                if not self.other_key:
+                    _log.error("this replica may not join", extra={"why": str(error)})
+                self.why = self.other_key = str(error)
+                await asyncio.sleep(_MOST_AGAIN_S)
+            except WentBack as error:
                 self.ends(str(error))
                 return
             except Corrupt as error:
@@ -169,7 +214,9 @@ class Link:
                     await self._fell.wait()
             await self.up.wait()
             try:
+                begun = time.monotonic()
                 await self.shared.beat(self.settled(), self.applied(), self.mark())
+                self._heard(begun)
                 if rounds % _ROUNDS == 0:
                     await self._upkeep()
             except StoreError as error:
@@ -181,7 +228,8 @@ class Link:
         if closed:
             _log.warning("replicas were silent and are closed", extra={"replicas": closed})
         before = self.lease
-        self.lease = await self.shared.lead(KEEPER, before, self._rules.lease_s)
+        leads = self.may_lead() and not self.unreadable
+        self.lease = await self.shared.lead(KEEPER, before, self._rules.lease_s) if leads else None
         if self.lease is not None and before is None:
             _log.info("keeper", extra={"epoch": self.lease.epoch})
         self._checkpoint.save(self.place)

@@ -47,6 +47,10 @@ class Parking:
         made = clock.time_of(decision_id)
         return made is not None and self._absent_before <= made < clock.now() + _AHEAD_S
 
+    def holds(self, decision_id: str) -> bool:
+        """Whether something waits for this decision."""
+        return decision_id in self._waiting
+
     def put(
         self, decision_id: str, command: Command, refusal: NotYet, *, patient: bool = False
     ) -> None:

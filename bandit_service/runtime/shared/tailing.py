@@ -20,14 +20,39 @@ _FULL_S = 1.0
 _LONGER, _SELDOM = 1.5, 10
 """Where nothing comes it is asked for less often, each time by this, so many times at most."""
 
+_STOPS_S = 0.2
+"""How soon it is tried again where an event cannot be applied."""
+
+
+class Unreadable(StoreError):
+    """An event of a newer release: it is never left out, so the fold stops before it."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(
+            f"the event at offset {offset} is not known to this version, which learns no more; use "
+            "the version that wrote it, or a newer one"
+        )
+
+
+class NotYetApplied(StoreError):
+    """An event that this replica is not ready for; the fold goes on when it is."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(
+            f"another policy decides from offset {offset} on; this replica folds the log for it "
+            "before it goes on"
+        )
+
+
 Came = tuple[Tailed, ev.AnyEvent]
 
 
 class Tailer:
     """`run` until the process ends. wanted: set where something new is there, or waited for.
 
-    own: the event of a record that this process made, None for another's. apply: is given what is
-    in the copy by then.
+    own: the event of a record that this process made, None for another's. waits: whether an event
+    cannot be applied yet; then nothing after it is either. apply: is given what is in the copy by
+    then.
     """
 
     def __init__(
@@ -39,6 +64,7 @@ class Tailer:
         poll_s: float,
         *,
         own: Callable[[str], ev.AnyEvent | None],
+        waits: Callable[[ev.AnyEvent], bool],
         apply: Callable[[Sequence[Came]], None],
     ) -> None:
         self._link = link
@@ -47,6 +73,7 @@ class Tailer:
         self._wanted = wanted
         self._poll_s = poll_s
         self._own = own
+        self._waits = waits
         self._apply = apply
 
     async def run(self) -> None:
@@ -63,11 +90,13 @@ class Tailer:
             except StoreError as error:
                 self._link.down(error)
                 continue
+            stops = False
             for first in range(0, len(rows), _SLICE):
-                if not await self._apply_slice(rows[first : first + _SLICE], epoch):
-                    return
-                await asyncio.sleep(0)
-            if not self._link.reads(epoch):
+                stops = not await self._apply_slice(rows[first : first + _SLICE], epoch)
+                await asyncio.sleep(_STOPS_S if stops else 0)
+                if stops:
+                    break
+            if stops or not self._link.reads(epoch):
                 continue
             if rows:
                 wait_s = self._poll_s
@@ -81,7 +110,7 @@ class Tailer:
                 wait_s = min(more, _SELDOM * self._poll_s)
 
     async def _apply_slice(self, rows: Sequence[Tailed], epoch: int) -> bool:
-        """Whether all of it could be read.
+        """Whether nothing of it is left that cannot be applied, or not yet.
 
         It is left where the log was away since: a failover may have put others in its place.
         """
@@ -105,8 +134,12 @@ class Tailer:
                 self._link.place = Place(int(row.offset), row.chain.hex())
                 return
 
+    def _stop(self, why: StoreError) -> None:
+        if "tail" not in self._tasks.failing:
+            self._tasks.failed("tail", why)
+
     def _decoded(self, rows: Sequence[Tailed]) -> list[Came]:
-        """Those up to the first one that this version cannot read."""
+        """Those up to the first one that cannot be applied; nothing after it is."""
         found: list[Came] = []
         for row in rows:
             event = self._own(row.record.eid)
@@ -114,10 +147,11 @@ class Tailer:
                 try:
                     event = ev.decode(row.record.body)
                 except codec.UNREADABLE:
-                    self._link.ends(
-                        f"the event at offset {row.offset} is not known to this version; use the "
-                        "version that wrote it, or a newer one"
-                    )
+                    self._stop(Unreadable(row.offset))
+                    self._link.unreadable = str(Unreadable(row.offset))
                     break
+            if self._waits(event):
+                self._stop(NotYetApplied(row.offset))
+                break
             found.append((row, event))
         return found

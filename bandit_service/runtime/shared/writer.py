@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
+from typing import Protocol
 
 from bandit_service import clock
 from bandit_service.core import events as ev
@@ -28,6 +29,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
+from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
@@ -68,8 +70,23 @@ class _Own:
     command: Command | None = None
 
 
+class Turning(Protocol):
+    """Who lets another policy decide, with the event that says so."""
+
+    def waits(self, event: ev.AnyEvent) -> bool:
+        """Whether the event cannot be applied yet."""
+        ...
+
+    def switching(self, event: ev.AnyEvent) -> Then | None:
+        """What is done with it."""
+        ...
+
+
 class SharedWriter(Writer):
-    """Make one inside the running loop, `start`, then wait until it `caught_up`."""
+    """Make one inside the running loop, `start`, then wait until it `caught_up`.
+
+    turn: asked of each event before it is applied.
+    """
 
     shared = True
 
@@ -120,6 +137,7 @@ class SharedWriter(Writer):
             self._appender.appended,
             rules.poll_s,
             own=self._own_event,
+            waits=lambda event: self.turn is not None and self.turn.waits(event),
             apply=self._apply_slice,
         )
         self.digests = Digests(
@@ -129,8 +147,11 @@ class SharedWriter(Writer):
             failed=partial(self.tasks.failed, "digest"),
             well=partial(self.tasks.well, "digest"),
         )
+        self.turn: Turning | None = None
+        self._busy = Busy(time.monotonic())
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
+        link.may_lead = lambda: not self.digests.in_minority
         link.mark, link.compare = lambda: self.digests.newest, self.digests.compare
         link.rejoined, link.ends = self._appender.rejoined, self._end
 
@@ -200,13 +221,18 @@ class SharedWriter(Writer):
         if self.link.why:
             return f"the shared log cannot be reached: {self.link.why}"
         if self._is_stuck:
-            return "this process cannot keep its copy of the shared log: its disk is full"
+            return f"what the others write cannot be applied: {self.tasks.failing['tail']}"
         if self._is_crowded:
             return (
                 f"log.max_spool = {self._rules.max_spool} events wait for the shared log, which is "
                 "slower than what comes; the oldest decisions are given up"
             )
         return self._spool_full or super().degraded
+
+    @property
+    def barred(self) -> str:
+        """Why nobody should ask this replica, though it runs; "" where there is no reason."""
+        return self.link.barred
 
     @property
     def _goes_on(self) -> bool:
@@ -283,6 +309,32 @@ class SharedWriter(Writer):
         if self.may_come(decision_id):
             with suppress(ServiceError):
                 await self.submit(lambda: self._looked_for(decision_id), key=decision_id)
+
+    def made_here(self, decision_id: str) -> bool:
+        """Whether this replica made a decision that is being applied."""
+        return decision_id in self._own
+
+    def append_own(self, *events: ev.AnyEvent) -> None:
+        """They are applied when they come back; where the log is away, they wait for it."""
+        for event in events:
+            self.submit(partial(_as_it_is, event), durable=False)
+
+    def check_read_by_all(self, kind: type[ev.Event]) -> None:
+        """Raise Unavailable where an open replica cannot read events of this kind."""
+        if ev.format_of(kind) > self.link.format:
+            raise Unavailable(
+                f"a replica of an older release is open, which cannot read {ev.tag(kind)!r}; it "
+                "can be written when all are of the newer one"
+            )
+
+    def under_way(self, key: str) -> bool:
+        """Whether something submitted under this key is not applied yet, and still may be."""
+        return key in self._keys or self._parking.holds(key)
+
+    @property
+    def in_touch_since(self) -> float:
+        """Since when the others cannot have taken this replica for lost."""
+        return self.link.in_touch_since
 
     def _looked_for(self, decision_id: str) -> None:
         if self.may_come(decision_id):
@@ -426,6 +478,7 @@ class SharedWriter(Writer):
             self._check(command)
 
     def _outgoing(self, event: ev.AnyEvent, key: str, led: bool = False) -> Outgoing:
+        self.check_read_by_all(type(event))
         record = self._record(event)
         subject = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return Outgoing(Entry(record, subject if key else b"", self._applied), event, led)
@@ -460,10 +513,11 @@ class SharedWriter(Writer):
     # --- what comes out of the log --------------------------------------------------------
 
     def _apply_slice(self, came: Sequence[Came]) -> None:
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.thread_time()
         self._syncing.appended()
         for row, event in came:
             self._apply_one(row, event)
+        self._busy.took(time.thread_time() - cpu)
         self._check_outdated()
         self._reached.to(self._applied)
         self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
@@ -475,7 +529,9 @@ class SharedWriter(Writer):
 
     def _apply_one(self, row: Tailed, event: ev.AnyEvent) -> None:
         left = self._has_left(event)
-        why = self.apply(event)
+        if isinstance(event, ev.Rewarded | ev.Compared) and event.decision_id:
+            self.before_outcome(event.decision_id)
+        why = self.apply(event, None if self.turn is None else self.turn.switching(event))
         self._applied = int(row.offset)
         if self.digests.wanted(self._applied):
             self.digests.note(self._applied, self.world.digest())
@@ -522,6 +578,8 @@ class SharedWriter(Writer):
         made.parked.set(len(self._parking))
         made.keeper.set(float(self.keeps))
         made.epoch.set(self.link.epoch)
+        made.barred.set(float(bool(self.barred)))
+        made.busy.set(self._busy.ratio(time.monotonic()))
 
     async def _park_forever(self) -> None:
         while True:
@@ -549,3 +607,8 @@ class SharedWriter(Writer):
         for command in chain(under_way, again, *self._keys.values()):
             if command.durable:
                 fail(command.done, Unavailable(self.degraded))
+
+
+def _as_it_is(event: ev.AnyEvent) -> ev.AnyEvent:
+    """There is nothing to check."""
+    return event

@@ -100,6 +100,7 @@ def test_a_row_for_each_decision_with_all_that_came_back(
         assert row["ts"].timestamp() == event.ts
         assert row["embedding"] == ev.unpack(event.embedding).tolist()
         outcome = dataclasses.asdict(known[event.id])
+        row["metrics"] = dict(row["metrics"])
         if row["reward_ts"] is not None:
             row["reward_ts"] = row["reward_ts"].timestamp()
         assert {name: row[name] for name in outcome} == outcome

@@ -67,7 +67,7 @@ def test_more_cached_than_prompted_is_no_credit() -> None:
     [
         None,
         {},
-        {"prompt_tokens": "7"},
+        {"prompt_tokens": "many"},
         {"completion_tokens": -1},
         3,
         {"prompt_tokens": 10**12},

@@ -126,7 +126,11 @@ def test_what_is_held_is_the_largest_number_that_may_be_meant(
 
 
 def test_where_no_limit_is_set_what_the_arm_can_answer_is_held() -> None:
-    """On 5a5a85b it was four times the usual answer, which no provider keeps to."""
+    """On 5a5a85b it was four times the usual answer, which no provider keeps to.
+
+    On e98ba34 a negative limit was none, and what stood beside it was held: eight calls of 0.066
+    USD went through a budget of 0.10.
+    """
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
     size = size_of(body)
     known = msgspec.structs.replace(PLAIN, max_output_tokens=9000)
@@ -135,6 +139,10 @@ def test_where_no_limit_is_set_what_the_arm_can_answer_is_held() -> None:
     none: list[dict[str, Any]] = [
         {}, {"max_tokens": None}, {"max_tokens": -1}, {"max_tokens": 0}, {"max_tokens": {}},
         {"max_new_tokens": 5},
+        # which llama.cpp, Ollama and LM Studio take for no limit, whatever stands beside it
+        {"max_tokens": 10, "max_completion_tokens": -1}, {"max_tokens": 10, "n_predict": -1},
+        {"max_tokens": 10, "options": {"num_predict": -2}},
+        {"max_tokens": 10, "max_new_tokens": "-1"},
     ]  # fmt: skip
     for fields in none:
         assert _most(PLAIN, body | fields) == pytest.approx(prompt + window * 8 / 1e6)

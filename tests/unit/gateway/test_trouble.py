@@ -45,6 +45,10 @@ TELLS: list[tuple[str, Any, int]] = [
     ("an exception", {"throttlingException": {"message": "Too many requests"}}, 0),
     ("an exception's type", {"__type": "ServiceUnavailableException", "message": "m"}, 503),
     ("a code of its own", {"error_code": 17, "error_msg": "daily limit reached"}, 0),
+    ("a call that was malformed", {"choices": [{"index": 0, "message": {"role": "assistant"},
+        "finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL"}]}, 0),
+    ("in capitals", {"Error": {"Message": "down", "Code": "Throttling"}}, 429),
+    ("by other names", {"fault": {"faultstring": "Rate limit quota violation"}}, 0),
     ("a status of its own", {"base_resp": {"status_code": 1008, "status_msg": "no balance"},
                              "choices": None}, 0),
 ]  # fmt: skip
@@ -135,7 +139,7 @@ REFUSED: list[tuple[int, bytes, About]] = [
     (404, b"<html>", About.ARM),
     (410, b"", About.ARM),
     (429, _error(), About.ARM),
-    (500, _error(code="context_length_exceeded"), About.ARM),
+    (500, _error(code="internal_error"), About.ARM),
     (400, _error(code="rate_limit_exceeded"), About.ARM),
     (403, _error(type="insufficient_quota"), About.ARM),
     (403, b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}', About.ARM),
@@ -143,7 +147,38 @@ REFUSED: list[tuple[int, bytes, About]] = [
           b'[{"reason": "API_KEY_INVALID"}]}}]', About.ARM),
     (400, b'{"error": {"code": "DeploymentNotFound", "message": "m"}}', About.ARM),
     (400, b'{"code": "Arrearage", "type": "billing", "message": "m"}', About.ARM),
+    (400, _error(message="Your credit balance is too low to access the API"), About.ARM),
+    (400, _error(message="Incorrect API key provided: k***. You can get one"), About.ARM),
+    (403, _error(message="Key limit exceeded (total limit)"), About.ARM),
+    (400, _error(message="The model `m` has been decommissioned", code="model_x"), About.ARM),
+    (400, _error(message="m is not a valid model ID"), About.ARM),
+    (400, _error(message="Invalid model 'm'. Permitted models are", type="invalid_model"),
+     About.ARM),
+    (400, _error(message="The requested model is not supported.", code="model_not_supported"),
+     About.ARM),
+    (400, b'{"message": "The provided model identifier is invalid."}', About.ARM),
+    (400, b'{"message": "Invocation of model ID m with on-demand throughput isn\'t supported"}',
+     About.ARM),
+    (400, b'{"code": "Arrearage", "message": "your account is not in good standing"}', About.ARM),
+    (400, b'{"error": {"code": 400, "message": "User location is not supported for the API."}}',
+     About.ARM),
+    (412, b'{"error": {"message": "Account a-1 is suspended"}}', About.ARM),
     # this model with this request
+    (500, _error(code="context_length_exceeded"), About.PAIR),
+    (500, b'{"error": {"code": 500, "message": "image input is not supported"}}', About.PAIR),
+    (404, b'{"error": {"message": "No endpoints found that support tool use."}}', About.PAIR),
+    (429, _error(message="Request too large for m on tokens per min", code="rate_limit_exceeded"),
+     About.PAIR),
+    (400, b'{"message": "Input is too long for requested model."}', About.PAIR),
+    (400, b'{"message": "extraneous key [top_k] is not permitted"}', About.PAIR),
+    (400, b'{"error": {"message": "Provider returned error", "metadata": {"raw": "{\\"error\\": '
+          b'{\\"message\\": \\"maximum context length is 8192\\"}}"}}}', About.PAIR),
+    (400, b"prompt length 5000 exceeds max_model_len 4096", About.PAIR),
+    (400, _error(message="input length and `max_tokens` exceed context limit: 9 > 8"), About.PAIR),
+    (400, _error(message="image_url is only supported by certain models."), About.PAIR),
+    (400, _error(message="Failed to call a function.", code="tool_use_failed"), About.PAIR),
+    (422, b'{"error": "Input validation error: `inputs` must have less than 4096 tokens."}',
+     About.PAIR),
     (400, _error(code="unsupported_parameter", param="max_tokens"), About.PAIR),
     (400, _error(code="unsupported_value"), About.PAIR),
     (400, _error(code="context_length_exceeded"), About.PAIR),
@@ -157,14 +192,20 @@ REFUSED: list[tuple[int, bytes, About]] = [
     (400, _error(), About.UNCLEAR),
     (400, b"Bad Request", About.UNCLEAR),
     (403, b"", About.UNCLEAR),
-    (403, _error(message="Key limit exceeded (total limit)"), About.UNCLEAR),
     (422, b'{"detail": [{"loc": ["body"], "msg": "field required"}]}', About.UNCLEAR),
     (400, _error(code="content_policy_violation"), About.UNCLEAR),
+    (400, _error(message="unknown role 'credit balance', a `context length`"), About.UNCLEAR),
+    (400, b"<html>API key not valid</html>", About.UNCLEAR),
     (451, b"\xff\xfe", About.UNCLEAR),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "body", "about"), REFUSED)
 def test_what_a_refusal_is_about(status: int, body: bytes, about: About) -> None:
-    """Seen on 5a5a85b: each 4xx beside 401, 402, 404, 408, 409, 425 and 429 was the request's."""
+    """Seen on 5a5a85b: each 4xx beside 401, 402, 404, 408, 409, 425 and 429 was the request's.
+
+    Seen on e98ba34: a message beside no code, in an object without `error`, in a text, or in the
+    text of another server's error was not read; images to a server that answers them with 500 shut
+    the arm for all.
+    """
     assert refusal(status, body).about is about

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.money import cost_usd
-from bandit_service.gateway.providers import _anthropic_answer
+from bandit_service.gateway.providers import _anthropic_answer, _responses_answer
 from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 from bandit_service.gateway.usage import Counts, counts_of, merged, usage_in
 from policies import ArmId
@@ -35,6 +36,12 @@ OPENAI = {"prompt_tokens": 9700, "completion_tokens": 50, "total_tokens": 9750}
     [
         OPENAI | {"prompt_tokens_details": {"cached_tokens": 9000, "audio_tokens": 0}},
         OPENAI | {"cached_tokens": 9000},
+        # as texts, and without the prompt's own count
+        {"prompt_tokens": "9700", "completion_tokens": "50", "cached_tokens": "9000"},
+        {"inputTextTokens": "9700", "completionTokens": "50", "totalTokens": "9750",
+         "cached_tokens": 9000},
+        {"prompt_tokens": None, "completion_tokens": 50, "total_tokens": 9750,
+         "cached_tokens": 9000},
         OPENAI | {"num_cached_tokens": 9000, "prompt_tokens_details": None},
         OPENAI | {"prompt_cache_hit_tokens": 9000, "prompt_cache_miss_tokens": 700},
         OPENAI | {"cache_read_input_tokens": 9000, "cache_creation_input_tokens": 0},
@@ -227,3 +234,53 @@ def test_whatever_a_usage_is_a_cost_is_none_or_at_least_nothing(one: Any, other:
         assert (
             counts is None or min(counts.fresh, counts.cached, counts.kept, counts.kept_hour) >= 0
         )
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 700, "output_tokens": 50, "cache_read_input_tokens": 9000},
+        {"input_tokens": 9700, "output_tokens": 50, "cached_tokens": 9000},
+        {"input_tokens": 9700, "output_tokens": 50, "total_tokens": 9750,
+         "prompt_tokens_details": {"cached_tokens": 9000}},
+        {"input_tokens": 0, "output_tokens": 50, "prompt_tokens": 9700, "completion_tokens": 50,
+         "cached_tokens": 9000},
+        {"prompt_tokens": 9700, "completion_tokens": 50, "prompt_cache_hit_tokens": 9000},
+        {"input_tokens": "9700", "output_tokens": "50", "cached_tokens": "9000"},
+        {"input_tokens": 9700, "output_tokens": 50,
+         "input_tokens_details": {"cached_tokens": 9000}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dialect", [_anthropic_answer, _responses_answer])
+def test_what_other_dialects_report_is_read_by_the_one_reader(dialect: Any, usage: Any) -> None:
+    """Seen on e98ba34: the translations had readers of their own, which saw their own names alone;
+    cached tokens of other names cost the full price, a prompt of another name nothing.
+    """
+    assert counts_of(dialect.usage(usage)) == WHOLE
+    kept = {"input_tokens": 0, "output_tokens": 1, "cache_creation": {
+        "ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}}  # fmt: skip
+    assert counts_of(dialect.usage(kept)) == Counts(kept=2, kept_hour=3, answer=1)
+    bill = {"cost": 0.1, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.2}}
+    assert cost_usd(dialect.usage(usage | bill), ARM) == pytest.approx(0.3)
+
+
+def test_a_response_that_failed_costs_what_it_says() -> None:
+    """Seen on e98ba34: what `response.failed` reports of its cost was lost."""
+    told = {"status": "failed", "usage": {"input_tokens": 700, "output_tokens": 50}}
+    with pytest.raises(Failed) as failed:
+        _responses_answer.Decoder(0).feed(
+            msgspec.json.encode({"type": "response.failed", "response": told})
+        )
+    assert counts_of(failed.value.usage) == Counts(fresh=700, answer=50)
+
+
+def test_a_usage_in_the_last_event_of_a_message_counts() -> None:
+    """Seen on e98ba34: a server that counts in `message_stop` alone reported no cost."""
+    decoder = _anthropic_answer.Decoder(0)
+    for event in (
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": None},
+        {"type": "message_stop", "usage": {"input_tokens": 700, "output_tokens": 50}},
+    ):
+        chunks = decoder.feed(msgspec.json.encode(event))
+    told = [msgspec.json.decode(each) for each in chunks if each != b"[DONE]"]
+    assert counts_of(usage_in(told[-1])) == Counts(fresh=700, answer=50)

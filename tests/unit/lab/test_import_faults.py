@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,56 @@ def test_a_plot_that_fails_loses_nothing_else() -> None:
     report = Report(plot=broken)
     assert report.draw() == []
     assert report.warnings == ["a plot could not be drawn: ZeroDivisionError: no width"]
+
+
+@pytest.mark.parametrize("value", ["-0.001", "-0.00001"])
+@pytest.mark.parametrize("row", ["y,a,1,{},1", "y,a,1,0.1,{}"])
+def test_what_is_measured_and_negative_is_no_rounding_of_zero(
+    tmp_path: Path, row: str, value: str
+) -> None:
+    """Seen on e98ba34: a negative cost of up to a cent was taken for 0, and the model was free."""
+    path = tmp_path / "l.csv"
+    table = "query,model,quality,cost_usd,latency_s\nx,a,1,0.1,1\n"
+    path.write_text(table + row.format(value))
+    with pytest.raises(BadRecording, match=f"must be a number from 0 to .*, got '{value}'"):
+        load_long(path)
+    path.write_text(table + row.format("-1e-17"))
+    assert len(load_long(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "scale", "meant"),
+    [
+        (["50%", "100 %", "0%"], Scale(), [0.5, 1.0, 0.0]),
+        (["50%", "100", "0"], Scale(0.0, 100.0), [0.5, 1.0, 0.0]),
+        (["y", "N", "On"], Scale(), [1.0, 0.0, 1.0]),
+    ],
+)
+def test_words_whose_meaning_is_plain_are_read(
+    tmp_path: Path, given: list[str], scale: Scale, meant: list[float]
+) -> None:
+    """Seen on e98ba34: "must be a number from 0 to 1, got '50%'", and of Y and N only the rest."""
+    path = tmp_path / "l.csv"
+    rows = [f"question {i},a,{value},0.001" for i, value in enumerate(given)]
+    path.write_text("\n".join(["query,model,quality,cost_usd", *rows]))
+    np.testing.assert_allclose(load_long(path, scale=scale).quality[:, 0], meant)
+
+
+def test_a_share_of_a_hundred_is_on_no_other_scale_and_infinity_on_none(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("query,model,quality,cost_usd\nx,a,50%,0\ny,a,5,0\n")
+    with pytest.raises(BadRecording, match="must be a number from 1 to 5, got '50%'"):
+        load_long(path, scale=Scale(1.0, 5.0))
+    path.write_text("query,model,quality,cost_usd\nx,a,Infinity,0\ny,a,1,0\n")
+    with pytest.raises(BadRecording, match=r"got 'Infinity'.* mend them"):
+        load_long(path)
+
+
+def test_a_length_of_time_is_its_seconds(tmp_path: Path) -> None:
+    """Seen on e98ba34: "latency_s: must be a number, got datetime.timedelta(seconds=2)"."""
+    columns = {"query": ["x"], "model": ["a"], "quality": [1], "cost_usd": [0.1]}
+    waited = pa.array([timedelta(seconds=2)])
+    pq.write_table(pa.table(columns | {"latency_s": waited}), tmp_path / "l.parquet")
+    latency = load_long(tmp_path / "l.parquet").latency
+    assert latency is not None
+    assert latency.tolist() == [[2.0]]

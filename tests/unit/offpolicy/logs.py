@@ -48,5 +48,6 @@ def uniform_log(n: int, worth: tuple[float, ...] = (0.2, 0.5, 0.8)) -> list[ev.A
     events = catalogue()
     for i in range(n):
         drawn = int(rng.integers(3))
-        events += [decision(i, drawn), reward(i, worth[drawn])]
+        stars = {"stars": 1.0 + drawn}
+        events += [decision(i, drawn), reward(i, worth[drawn], metrics=stars)]
     return events

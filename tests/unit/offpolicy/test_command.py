@@ -9,8 +9,10 @@ import pytest
 
 import policies
 from bandit_service import cli
+from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
+from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.world import new_world
 from bandit_service.data import jsonl
 from store import Offset
@@ -95,6 +97,22 @@ def test_the_configured_log_and_a_window_of_it(
     assert "SNIPS                0.8000" in out
 
 
+def test_a_metric_of_the_users_own_may_be_estimated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = uniform_log(240)
+    named = ev.MetricsChanged(ts=0.0, metrics=(NamedMetric(name="stars", low=1.0, high=5.0),))
+    asked = ("--policy", "uniform", "--metric", "stars", "--json")
+    for log in (events, [*events[:3], named, *events[3:]]):
+        written = b"".join(jsonl.line(i, event) for i, event in enumerate(log, 1))
+        (tmp_path / "events.jsonl").write_bytes(written)
+        code, out, _ = run(capsys, "--from-log", "events.jsonl", *asked)
+        assert code == 0
+        (uniform,) = json.loads(out)["policies"]
+        assert uniform["estimates"]["snips"]["value"] == pytest.approx(2.0, abs=0.15)
+        assert (uniform["sequence"] is None) is (log is events)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -106,6 +124,11 @@ def test_the_configured_log_and_a_window_of_it(
         (("--from-log", "data", "--policy", "metallm:alpha"), "comes PARAMETER=VALUE, got 'alpha'"),
         (("--from-log", "data", "--policy", "metallm:alpha=x"), "alpha: must be a number"),
         (("--from-log", "data", "--policy", "metallm:a=1"), "a: metallm has no such parameter"),
+        (
+            ("--from-log", "data", "--metric", "star"),
+            "--metric star: no reward of these decisions has it; did you mean stars?; there are "
+            "reward, quality, cost_usd, latency_s, stars",
+        ),
         (("--from-log", "data", "--data", "x"), "needs one of --data"),
         ((), "needs one of --data, --from-log"),
         (("--from-log", "broken.jsonl"), "broken.jsonl, line 2: "),
@@ -126,7 +149,7 @@ def test_what_is_wrong_is_said_without_a_traceback(
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--since", "yesterday"), ("--since", "nan"), ("--alpha", "0"), ("--metric", "joy")],
+    [("--since", "yesterday"), ("--since", "nan"), ("--alpha", "0")],
 )
 def test_the_parser_refuses_what_it_cannot_read(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]

@@ -30,6 +30,7 @@ from store import (
     Mark,
     Membership,
     Offset,
+    OtherKey,
     Outdated,
     Record,
     Replica,
@@ -55,6 +56,8 @@ class Engine:
         self.leases: dict[str, tuple[str, int]] = {}
         self.marks: dict[str, tuple[int, Mark]] = {}
         self.down = False
+        self.other_key = ""
+        self.reads: dict[str, int] = {}
         self.unsure: dict[str, bool] = {}
         self.durable: int | None = None
 
@@ -79,8 +82,11 @@ class MemoryShared:
         await asyncio.sleep(0)
         self._check()
 
-    async def join(self, name: str, key: str) -> Membership:
+    async def join(self, name: str, key: str, reads: int = 1) -> Membership:
         self._check()
+        if self.engine.other_key:
+            raise OtherKey(self.engine.other_key)
+        self.engine.reads[name] = reads
         self.name = name
         before = self.engine.members.setdefault(name, [len(self.engine.members) + 1, 0, 0.0, 0, 0])
         before[1], before[3], before[4] = before[1] + 1, False, False
@@ -162,7 +168,20 @@ class MemoryShared:
         for name, (slot, epoch, settled, closed, _) in self.engine.members.items():
             applied, mark = marks.get(name, (0, NO_MARK))
             found.append(
-                Replica(slot, name, epoch, applied, 0, settled, 0.0, bool(closed), "key", (), mark)
+                Replica(
+                    slot,
+                    name,
+                    epoch,
+                    applied,
+                    0,
+                    settled,
+                    0.0,
+                    bool(closed),
+                    "key",
+                    (),
+                    mark,
+                    self.engine.reads.get(name, 1),
+                )
             )
         return found
 
@@ -215,7 +234,7 @@ class Running:
         checkpoint = Checkpoint(self._path / "replica.json", "main")
         self.name = checkpoint.name
         copy = MemoryLog()
-        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5))
+        link = Link(self.shared, copy, checkpoint, LinkRules("key", 5.0, 3.0, 0.5, 300.0))
         world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
         telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
         chosen: dict[str, Any] = {

@@ -15,8 +15,10 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
+from bandit_service.runtime.shared.busy import Busy
+from bandit_service.runtime.shared.digests import Digests
 from policies import ArmId
-from store import Corrupt, Full, Mark, Offset, Outdated, Record, Tailed, Unsure
+from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure
 from tests.unit.shared.memory import Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -177,10 +179,10 @@ async def test_where_nothing_can_be_applied_outcomes_are_refused(
 
     with monkeypatch.context() as patched:
         patched.setattr(one.writer.log, "append", full)
-        with pytest.raises(Unavailable, match="its disk is full"):
+        with pytest.raises(Unavailable, match="cannot be applied: Full: no room"):
             async with asyncio.timeout(10):
                 await one.reward(id)
-        assert "its disk is full" in one.writer.degraded
+        assert "cannot be applied: Full: no room" in one.writer.degraded
     async with asyncio.timeout(10):
         while one.writer.degraded:
             await asyncio.sleep(0.01)
@@ -409,10 +411,10 @@ async def test_what_a_failover_kept_and_calls_durable_no_more_is_no_loss(
 async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await one.decide()
-    await same(one, other)
     async with asyncio.timeout(5):
-        while not one.writer.keeps:
+        while not (one.writer.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
+    await same(one, other)
     later = clock.now() + 5000.0
     assert other.router.sweep(later) == 0
     assert one.router.sweep(later) == 1
@@ -739,15 +741,97 @@ async def test_nobody_waits_for_longer_than_it_says(start: Start) -> None:
             await one.writer.reached(1_000_000, 0.01)
 
 
-async def test_an_event_that_this_version_cannot_read_ends_the_process(start: Start) -> None:
+async def test_an_event_that_this_version_cannot_read_stops_the_fold(start: Start) -> None:
     one = await start("one")
     await one.reward(await one.decide())
     events = one.world.events
     record = Record("new", "unheard_of", clock.now(), b"\x81\xa4kind\xaaunheard_of")
     one.shared.engine.records.append((record, b"", b"chain"))
-    why = await asyncio.wait_for(one.writer.broken, 5)
-    assert f"the event at offset {events + 1} is not known to this version" in why
+    async with asyncio.timeout(5):
+        while not one.writer.barred:
+            await asyncio.sleep(0.001)
+    assert f"the event at offset {events + 1} is not known to this version" in one.writer.barred
+    id = await one.decide()  # what it knows is enough to decide by
+    with pytest.raises(Unavailable, match="is not known to this version"):
+        await one.reward(id)
+    async with asyncio.timeout(10):
+        while one.writer.keeps:  # its lease is not taken again
+            await asyncio.sleep(0.01)
     assert one.world.events == events  # it is never skipped
-    with pytest.raises(Unavailable, match="the service ends"):
-        await one.decide()
     await one.die()
+
+
+async def test_others_by_another_key_bar_a_replica_until_they_leave(
+    start: Start, engine: Engine
+) -> None:
+    one = await start("one")
+    engine.down = True
+    async with asyncio.timeout(10):
+        while one.writer.link.up.is_set():
+            await asyncio.sleep(0.001)
+    engine.down, engine.other_key = False, "knn"
+    async with asyncio.timeout(20):
+        while not one.writer.barred:
+            await asyncio.sleep(0.001)
+    assert "another replica of this log folds by 'knn'" in one.writer.barred
+    assert "another replica of this log folds by 'knn'" in one.writer.degraded
+    assert not one.writer.broken.done()
+    id = await one.decide()
+    with pytest.raises(Unavailable, match="folds by 'knn'"):
+        await one.reward(id)
+    engine.other_key = ""
+    async with asyncio.timeout(20):
+        while one.writer.barred:
+            await asyncio.sleep(0.001)
+    assert await one.reward(id) == "accepted"
+
+
+async def test_nobody_writes_what_an_open_replica_cannot_read(start: Start, engine: Engine) -> None:
+    one, other = await start("one"), await start("other")
+    event = ev.BudgetLeased(
+        ts=one.writer.now(), replica=1, account="service", per="hour", window="w", usd=1.0
+    )
+    engine.reads[other.name] = 1  # as a release before says it
+    one.writer.link.rows = await one.shared.replicas()
+    before = len(engine.records)
+    with pytest.raises(
+        Unavailable, match="older release is open, which cannot read 'budget_leased'"
+    ):
+        await one.writer.submit(lambda: event)
+    assert len(engine.records) == before
+    await other.close()
+    one.writer.link.rows = await one.shared.replicas()
+    await one.writer.submit(lambda: event)
+    assert one.world.leases.of("hour", "w", "service") == {1: 1.0}
+
+
+def test_of_three_states_the_one_alone_may_not_lead() -> None:
+    def digests() -> Digests:
+        quiet: dict[str, Any] = {"failed": lambda _: None, "well": lambda: None}
+        found = Digests(1, "key", differing=lambda *_: None, **quiet)
+        found.note(1, "right")
+        return found
+
+    def row(slot: int, digest: str) -> Replica:
+        return Replica(slot, "", 1, 1, 1, 0.0, 0.0, False, "key", (), Mark(1, digest))
+
+    for others, alone in (
+        (["right", "right"], False),
+        (["right", "wrong"], False),
+        (["wrong", "wrong"], True),
+        (["wrong"], False),  # of two nobody can say
+        ([], False),
+    ):
+        one = digests()
+        one.compare([row(i, each) for i, each in enumerate(others, 2)], 1)
+        assert one.in_minority is alone, others
+
+
+def test_how_busy_the_fold_is_is_told_of_whole_windows() -> None:
+    busy = Busy(100.0)
+    busy.took(2.0)
+    assert busy.ratio(105.0) == 0.0
+    busy.took(3.0)
+    assert busy.ratio(120.0) == 0.25
+    busy.took(99.0)
+    assert busy.ratio(121.0) == 0.25

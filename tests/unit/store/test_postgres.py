@@ -10,21 +10,14 @@ from typing import Any
 
 import pytest
 
-from bandit_service.testing.log_records import record, records
 from bandit_service.testing.logs import LogSuite
 from loadtest.postgres import Postgres
 from store import (
     Corrupt,
-    Duplicate,
     Entry,
     EventLog,
-    Fenced,
-    Mark,
     Offset,
-    OtherKey,
-    Outdated,
     Record,
-    Tailed,
     Unfit,
     Unsure,
 )
@@ -32,6 +25,7 @@ from store._postgres_hosts import Host, hosts_of
 from store._postgres_snapshots import newest
 from store.postgres import PostgresLog
 from tests.shared_log import Synchronous
+from tests.unit.store.shared_suite import SharedSuite, all_of, entries
 
 Joined = Callable[..., Awaitable[PostgresLog]]
 
@@ -45,7 +39,11 @@ class TestPostgresLog(LogSuite):
         type(self).dsn = postgres.dsn
 
     def make(self, path: Path) -> EventLog:
-        return Synchronous(self.dsn, str(path))
+        return Synchronous(PostgresLog(self.dsn, str(path)))
+
+
+class TestSharedPostgres(SharedSuite):
+    """By the fixture `joined` below."""
 
 
 @pytest.fixture
@@ -53,65 +51,21 @@ async def joined(postgres: Postgres, tmp_path: Path) -> AsyncIterator[Joined]:
     """Opens replicas of this test's log."""
     logs: list[PostgresLog] = []
 
-    async def joining(name: str, key: str = "key") -> PostgresLog:
-        log = PostgresLog(postgres.dsn, str(tmp_path))
-        logs.append(log)
-        await log.connect()
-        await log.join(name, key)
-        return log
+    async def joining(name: str, key: str = "key", log: str = "") -> PostgresLog:
+        opened = PostgresLog(postgres.dsn, f"{tmp_path}{log}")
+        logs.append(opened)
+        await opened.connect()
+        await opened.join(name, key)
+        return opened
 
     yield joining
     for log in logs:
         await log.close()
 
 
-def _entries(first: int, last: int, subject: str = "", seen: int = 0) -> list[Entry]:
-    return [Entry(each, subject.encode(), seen) for each in records(first, last)]
-
-
-async def test_appends_of_several_writers_have_one_order_without_gaps(joined: Joined) -> None:
-    logs = [await joined(f"r{i}") for i in range(3)]
-
-    async def writes(log: PostgresLog, first: int) -> None:
-        for i in range(20):
-            await log.append(_entries(first + 5 * i, first + 5 * i + 4), 0.0)
-
-    await asyncio.gather(*(writes(log, 1000 * i) for i, log in enumerate(logs, 1)))
-    seen = [[(one.offset, one.record.eid) for one in await _all(log)] for log in logs]
-    assert seen[0] == seen[1] == seen[2]
-    assert [int(at) for at, _ in seen[0]] == list(range(1, 301))
-    assert len({eid for _, eid in seen[0]}) == 300
-    for i in range(3):  # each writer's own stand in the order in which it appended them
-        own = [int(eid[1:]) for _, eid in seen[0] if eid.startswith(f"e{i + 1}")]
-        assert own == sorted(own)
-
-
-async def _all(log: PostgresLog) -> list[Tailed]:
-    found: list[Tailed] = []
-    at = Offset(0)
-    while some := await log.tail(at):
-        found += some
-        at = some[-1].offset
-    return found
-
-
-async def test_a_record_that_was_checked_against_less_than_there_is_is_refused(
-    joined: Joined,
-) -> None:
-    one, other = await joined("one"), await joined("other")
-    assert await one.append(_entries(1, 2, "decision"), 0.0) == 2
-    with pytest.raises(Outdated) as refused:
-        await other.append([Entry(record(3)), *_entries(4, 4, "decision", seen=1)], 0.0)
-    assert refused.value.newer == {1: 2}
-    assert (await other.state()).head == 2
-    # what was seen, and another subject, are no conflict
-    assert await other.append(_entries(5, 5, "decision", seen=2), 0.0) == 3
-    assert await other.append(_entries(6, 6, "another"), 0.0) == 4
-
-
 async def test_nobody_reads_what_is_not_durable_and_a_beat_settles_it(joined: Joined) -> None:
     one, other = await joined("one"), await joined("other")
-    await one.append(_entries(1, 3), 0.0)
+    await one.append(entries(1, 3), 0.0)
     # as an append leaves it whose process was killed before it was settled
     await one._writing.execute("UPDATE bandit_replica SET durable = 1 WHERE log = $1", one.name)
     await one._writing.execute(
@@ -120,82 +74,6 @@ async def test_nobody_reads_what_is_not_durable_and_a_beat_settles_it(joined: Jo
     assert [each.offset for each in await other.tail(Offset(0))] == [1]
     await other.beat(0.0, 1)
     assert [each.offset for each in await other.tail(Offset(0))] == [1, 2, 3]
-
-
-async def test_a_silent_replica_is_closed_and_appends_no_more_until_it_joins(
-    joined: Joined,
-) -> None:
-    one, other = await joined("one"), await joined("other")
-    assert await other.close_silent(60.0) == 0
-    silent = (
-        "UPDATE bandit_replica SET seen = seen - interval '1 h' WHERE log = $1 AND name = 'one'"
-    )
-    await other._writing.execute(silent, other.name)
-    assert await other.close_silent(60.0) == 1
-    with pytest.raises(Fenced):
-        await one.append(_entries(1, 1), 0.0)
-    with pytest.raises(Fenced):
-        await one.beat(0.0, 0)
-    assert (await other.state()).head == 0
-    before = one.member
-    await one.join("one", "key")
-    assert (one.member.slot, one.member.epoch) == (before.slot, before.epoch + 1)
-    assert await one.append(_entries(1, 1), 0.0) == 1
-
-
-async def test_a_second_process_of_one_name_fences_the_first(joined: Joined) -> None:
-    first = await joined("one")
-    second = await joined("one")
-    assert second.member.slot == first.member.slot
-    with pytest.raises(Fenced):
-        await first.append(_entries(1, 1), 0.0)
-    assert await second.append(_entries(1, 1), 0.0) == 1
-
-
-async def test_who_folds_otherwise_may_not_join_beside_an_open_replica(joined: Joined) -> None:
-    one = await joined("one", "nested")
-    with pytest.raises(OtherKey, match="nested"):
-        await joined("other", "uniform")
-    await one.leave()
-    assert (await joined("other", "uniform")).member.slot == 2
-
-
-async def test_a_lease_has_one_holder_and_its_epoch_fences_the_one_before(joined: Joined) -> None:
-    one, other = await joined("one"), await joined("other")
-    held = await one.lead("keeper", None, 60.0)
-    assert held is not None
-    assert await other.lead("keeper", None, 60.0) is None
-    assert await one.lead("keeper", held, 60.0) == held
-    over = "UPDATE bandit_lease SET expires = expires - interval '1 h' WHERE log = $1"
-    await one._writing.execute(over, one.name)
-    taken = await other.lead("keeper", None, 60.0)
-    assert taken is not None
-    assert taken.epoch == held.epoch + 1
-    with pytest.raises(Fenced):
-        await one.append(_entries(1, 1), 0.0, held)
-    assert await other.append(_entries(1, 1), 0.0, taken) == 1
-
-
-async def test_settled_is_that_of_the_slowest_and_not_of_who_left(joined: Joined) -> None:
-    one, other = await joined("one"), await joined("other")
-    await one.beat(100.0, 0)
-    assert (await one.state()).settled == 0.0
-    await other.beat(50.0, 0)
-    assert (await one.state()).settled == 50.0
-    await other.leave()
-    assert (await one.state()).settled == 100.0
-    assert [(each.name, each.closed) for each in await one.replicas()] == [
-        ("one", False),
-        ("other", True),
-    ]
-
-
-async def test_a_digest_is_told_to_the_others_until_its_replica_joins_again(joined: Joined) -> None:
-    one, other = await joined("one"), await joined("other")
-    await one.beat(0.0, 5, Mark(4, "abc"))
-    assert [each.mark for each in await other.replicas()] == [Mark(4, "abc"), Mark()]
-    await one.join("one", "key")
-    assert [each.mark for each in await other.replicas()] == [Mark(), Mark()]
 
 
 async def test_a_snapshot_is_kept_whole_and_the_newest_is_found(joined: Joined) -> None:
@@ -269,40 +147,6 @@ async def test_a_damaged_snapshot_is_told(joined: Joined) -> None:
         await log.newest_snapshot("key", Offset(0), Offset(7))
 
 
-async def test_an_id_that_is_there_is_refused_and_can_be_found(joined: Joined) -> None:
-    log = await joined("one")
-    await log.append(_entries(1, 2), 0.0)
-    with pytest.raises(Duplicate, match="'e2'"):
-        await log.append(_entries(2, 3), 0.0)
-    assert await log.find(["e1", "e2", "e3"]) == {"e1": 1, "e2": 2}
-
-
-async def test_a_chain_tells_one_past_from_another(joined: Joined, postgres: Postgres) -> None:
-    one = await joined("one")
-    await one.append(_entries(1, 2), 0.0)
-    await one.append(_entries(3, 3), 0.0)
-    chains = [each.chain for each in await one.tail(Offset(0))]
-    assert chains[0] == b""
-    assert await one.chain_at(Offset(2)) == chains[1] != b""
-    assert await one.chain_at(Offset(9)) == b""
-    another = PostgresLog(postgres.dsn, f"{one.name}-again")
-    await another.connect()
-    await another.join("one", "key")
-    swapped = [Entry(record(2)), Entry(record(1))]
-    await another.append(swapped, 0.0)
-    await another.append(_entries(3, 3), 0.0)
-    assert await another.chain_at(Offset(3)) != chains[2]
-    await another.close()
-
-
-async def test_an_append_larger_than_a_page_is_tailed_whole(joined: Joined) -> None:
-    log = await joined("one")
-    await log.append(_entries(1, 30), 0.0)
-    assert len(await log.tail(Offset(0), 7)) == 30
-    await log.append(_entries(31, 40), 0.0)
-    assert [each.offset for each in await log.tail(Offset(0), 35)] == list(range(1, 31))
-
-
 async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> None:
     """Its call is under way, and its connection is not read from."""
     one, other = await joined("one"), await joined("other")
@@ -312,7 +156,7 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
     standing = asyncio.create_task(one.append(big, 0.0))
     await asyncio.sleep(0.1)
     begun = asyncio.get_running_loop().time()
-    await other.append(_entries(1, 1), 0.0)
+    await other.append(entries(1, 1), 0.0)
     assert asyncio.get_running_loop().time() - begun < 2.5
     transport.resume_reading()
     await standing
@@ -321,8 +165,8 @@ async def test_a_client_that_stands_still_holds_nobody_up(joined: Joined) -> Non
 async def test_who_leaves_in_the_middle_cuts_nobody_off(joined: Joined) -> None:
     """A client of GET /v1/replicas that goes does not take the log from its replica."""
     log = await joined("one")
-    await log.append(_entries(1, 2), 0.0)
-    for work in (log.replicas(), log.append(_entries(3, 4), 0.0), log.tail(Offset(0))):
+    await log.append(entries(1, 2), 0.0)
+    for work in (log.replicas(), log.append(entries(3, 4), 0.0), log.tail(Offset(0))):
         under_way = asyncio.ensure_future(work)
         while not log._write_lock.locked() and not log._read_lock.locked():
             await asyncio.sleep(0)
@@ -330,8 +174,8 @@ async def test_who_leaves_in_the_middle_cuts_nobody_off(joined: Joined) -> None:
         with pytest.raises(asyncio.CancelledError):
             await under_way
     assert len(await log.replicas()) == 1
-    assert [each.offset for each in await _all(log)] == [1, 2, 3, 4]
-    assert await log.append(_entries(5, 5), 0.0) == 5
+    assert [each.offset for each in await all_of(log)] == [1, 2, 3, 4]
+    assert await log.append(entries(5, 5), 0.0) == 5
 
 
 async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> None:

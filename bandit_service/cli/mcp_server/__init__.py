@@ -1,0 +1,1 @@
+"""The read-only MCP server: asks a running service, and answers in words with figures."""

@@ -1,0 +1,105 @@
+"""The named metrics in force, and what came of each by arm: a fold.
+
+A value is kept as it was reported, beside the quality that followed from it, so that other weights
+can be applied later (docs/adr/0019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Refused
+from bandit_service.core.feature import takes
+from bandit_service.core.metric_spec import NamedMetric, quality_of
+from bandit_service.core.resolved import Resolved
+from policies import ArmId
+
+
+@dataclass
+class Tally:
+    """The sum of what came, and of how many."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def add(self, value: float, weight: float) -> None:
+        """`value`, which is weighted already; what is taken back has both below 0."""
+        self.total += value
+        self.weight += weight
+
+
+@dataclass
+class NamedMetrics:
+    """specs: those in force, by name. stale: decisions may still be taught by weights of before.
+
+    tallies: by metric and arm.
+    """
+
+    specs: dict[str, NamedMetric] = field(default_factory=dict)
+    stale: bool = False
+    tallies: dict[str, dict[ArmId, Tally]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether there ever was one."""
+        return bool(self.specs or self.stale or self.tallies)
+
+    def quality(self, signals: Mapping[str, float]) -> float | None:
+        """The quality that signals come to by the weights in force; None where none has any."""
+        return quality_of(self.specs.values(), signals)
+
+    def weighs(self, names: Iterable[str]) -> bool:
+        """Whether the quality depends on any of these."""
+        return any(name in self.specs and self.specs[name].weight > 0.0 for name in names)
+
+    def check(self, signals: Mapping[str, float]) -> None:
+        """Refused for a value that its metric cannot have."""
+        for name, value in signals.items():
+            spec = self.specs.get(name)
+            if spec is None:
+                continue
+            whole = spec.scope == "decision"  # of a session, a part may be credited
+            if spec.kind == "boolean" and whole and value not in (0.0, 1.0):
+                raise Refused(
+                    f"metrics.{name}: must be true or false, got {value:g}", param="metrics"
+                )
+            if not spec.low <= value <= spec.high:
+                raise Refused(
+                    f"metrics.{name}: must be a number from {spec.low:g} to {spec.high:g}, got "
+                    f"{value:g}",
+                    param="metrics",
+                )
+
+    def mean(self, name: str, arm: ArmId) -> float | None:
+        """The mean of a metric's values on an arm; None where none came."""
+        found = self.tallies.get(name, {}).get(arm)
+        return found.total / found.weight if found is not None and found.weight > 0.0 else None
+
+    @takes(ev.MetricsChanged)
+    def _changed(self, event: ev.MetricsChanged, _: Resolved) -> None:
+        self.specs = {one.name: one for one in event.metrics}
+        self.stale = True
+        kept = {name for name, one in self.specs.items() if one.scope == "decision"}
+        for name in [name for name in self.tallies if name not in kept]:
+            del self.tallies[name]
+
+    @takes(ev.MetricsWeighed)
+    def _weighed(self, _: ev.MetricsWeighed, __: Resolved) -> None:
+        self.stale = False
+
+    @takes(ev.Rewarded)
+    def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
+        if not self.specs or what.pending is None or not what.known:
+            return
+        for name, value in event.metrics.items():
+            if name in self.specs and self.specs[name].scope == "decision":
+                before = what.before.get(name)
+                self.tally(name, what.arm).add(value - (before or 0.0), float(before is None))
+        for name in event.revoked:
+            if name in self.tallies and name in what.before:
+                self.tally(name, what.arm).add(-what.before[name], -1.0)
+
+    def tally(self, name: str, arm: ArmId) -> Tally:
+        """Where the values of a metric on an arm are summed."""
+        return self.tallies.setdefault(name, {}).setdefault(arm, Tally())

@@ -1,0 +1,49 @@
+"""Another policy that replicas fold beside the serving one, until all of them have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bandit_service.core import events as ev
+from bandit_service.core.feature import takes
+from bandit_service.core.resolved import Resolved
+
+
+@dataclass
+class PolicyBuilding:
+    """policy, key, parameters (JSON), source: what is built; "" and none where nothing is. ready:
+    the replicas that have it, by slot, and how often each had joined when it said so.
+    """
+
+    policy: str = ""
+    key: str = ""
+    parameters: bytes = b"{}"
+    source: str = ""
+    ready: dict[int, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether a policy is built."""
+        return self != PolicyBuilding()
+
+    @takes(ev.PolicyAnnounced)
+    def _begin(self, event: ev.PolicyAnnounced, _: Resolved) -> None:
+        self.policy, self.key, self.parameters = event.policy, event.key, event.parameters
+        self.source, self.ready = event.source, {}
+
+    @takes(ev.PolicyBuilt)
+    def _built(self, event: ev.PolicyBuilt, _: Resolved) -> None:
+        if event.key == self.key:
+            self.ready[event.replica] = event.epoch
+
+    @takes(ev.PolicyChanged)
+    def _changed(self, _: ev.PolicyChanged, __: Resolved) -> None:
+        self._end()
+
+    @takes(ev.PolicyGivenUp)
+    def _given_up(self, event: ev.PolicyGivenUp, _: Resolved) -> None:
+        if event.key == self.key:
+            self._end()
+
+    def _end(self) -> None:
+        self.policy = self.key = self.source = ""
+        self.parameters, self.ready = b"{}", {}

@@ -1,0 +1,157 @@
+"""From what is reported of a session to the events of it and of its decisions, or why not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Refused, Unknown
+from bandit_service.core.experiments.spec import Metric
+from bandit_service.core.metric_spec import NamedMetric
+from bandit_service.core.outcomes import (
+    WORTH,
+    Reported,
+    RewardRule,
+    Signals,
+    decision_rewarded,
+    resent,
+)
+from bandit_service.core.resolved import Pending
+from bandit_service.core.sessions import MOST_CREDITED, Told, credited, shares_of, weights_of
+from bandit_service.core.world import World
+
+NEVER_EXPECTED = 0.5
+"""The quality that counts as expected where the policy expected none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRule:
+    """How a session's value is credited to its decisions: of `sessions.CREDITS`."""
+
+    credit: str = "equal"
+    discount: float = 0.9
+
+
+def session_rewarded(
+    world: World, group: str, name: str, report: Reported, rule: CreditRule, ts: float
+) -> ev.SessionRewarded | None:
+    """The event for what is said of a session; None where all of it was said before.
+
+    name: what the client calls it, for messages. Raises Unknown where none of its decisions may be
+    rewarded, and Conflict for another value than before, but where it is a correction.
+    """
+    ids = world.sessions.members.get(group, [])[-MOST_CREDITED:]
+    if not ids:
+        raise Unknown(
+            f"{name}; none of its decisions was made here, or may still be rewarded",
+            param=name.partition(":")[0],
+        )
+    told = world.sessions.told.get(group, Told())
+    if resent(told.keys, report.idempotency_key, report.digest):
+        return None
+    new = {}
+    for signal, value in report.signals.said().items():
+        _check(world.named.specs.get(signal), signal, value)
+        before = told.signals.get(signal)
+        if before is None or (report.correction and before != value):
+            new[signal] = value
+        elif before != value:
+            raise Conflict(
+                f"{signal}: already reported of this session as {before:g}, now {value:g}; "
+                "send it with correction: true to replace it",
+                param=signal,
+            )
+    if not new:
+        return None
+    weights = weights_of(len(ids), rule.credit, rule.discount)
+    shares = shares_of(weights)
+    kept = [i for i, share in enumerate(shares) if share > 0.0]
+    pending = world.pending.decisions
+    return ev.SessionRewarded(
+        ts=ts,
+        group=group,
+        owner=world.sessions.owners.get(ids[-1], ""),
+        signals=new,
+        ids=tuple(ids[i] for i in kept),
+        arms=tuple(pending[ids[i]].arm for i in kept),
+        weights=tuple(weights[i] for i in kept),
+        credits=tuple(shares[i] for i in kept),
+        idempotency_key=report.idempotency_key,
+        digest=report.digest,
+    )
+
+
+def _check(spec: NamedMetric | None, name: str, value: float) -> None:
+    if spec is not None and spec.kind == "boolean" and value not in (0.0, 1.0):
+        raise Refused(f"metrics.{name}: must be true or false, got {value:g}", param="metrics")
+    if spec is not None and not spec.low <= value <= spec.high:
+        raise Refused(
+            f"metrics.{name}: must be a number from {spec.low:g} to {spec.high:g}, got {value:g}",
+            param="metrics",
+        )
+
+
+def session_credited(
+    world: World,
+    group: str,
+    decision_id: str,
+    rule: RewardRule,
+    ts: float,
+    metrics: Sequence[Metric] = (),
+) -> ev.Rewarded | None:
+    """The event by which one decision learns what was said of its session; None where it has.
+
+    What was said of the decision itself stands, but a judge's grade.
+    """
+    told = world.sessions.told.get(group)
+    pending = world.pending.decisions.get(decision_id)
+    if told is None or pending is None or decision_id not in told.weights:
+        return None
+    specs = world.named.specs
+    now = _values(told.signals, told.weights[decision_id], pending, specs)
+    before = {}
+    if decision_id in told.weights_before:
+        before = _values(told.before, told.weights_before[decision_id], pending, specs)
+    there = pending.signals
+    own = WORTH & there.keys() and not (pending.provisional or pending.weighed)
+    said = {}
+    for name, value in now.items():
+        mine = name in before and there.get(name) == before[name]
+        taken = bool(own) if name == "quality" else name in there
+        if (mine or not taken) and there.get(name) != value:
+            said[name] = value
+    if not said:
+        return None
+    correction = any(name in there for name in said) and not _judged(pending, said)
+    signals = Signals(said.pop("quality", None), metrics=said)
+    report = Reported(signals, f"{group}/{told.number}", group, correction)
+    event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, world.named)
+    return None if event is None else msgspec.structs.replace(event, session=group)
+
+
+def _judged(pending: Pending, said: Mapping[str, float]) -> bool:
+    """Whether the only thing that is replaced is no word of the user's."""
+    replaced = said.keys() & pending.signals.keys()
+    return replaced <= {"quality"} and (pending.provisional or pending.weighed)
+
+
+def _values(
+    signals: Mapping[str, float],
+    weight: float,
+    pending: Pending,
+    specs: Mapping[str, NamedMetric],
+) -> dict[str, float]:
+    """What a decision learns of a session's signals."""
+    expected = pending.decided.expected_quality
+    likely = min(1.0, max(0.0, NEVER_EXPECTED if expected is None else expected))
+    found = {}
+    for name, value in signals.items():
+        spec = specs.get(name)
+        if spec is not None:
+            found[name] = credited(value, weight, spec.value(likely), spec.low, spec.high)
+        else:
+            found[name] = credited(value, weight, likely) if name == "quality" else value
+    return found

@@ -1,0 +1,95 @@
+"""Rewards of sessions: one event says what was said, then each decision learns its part.
+
+Both are in the log before the client is told. Where the process ends in between, the next start
+goes on, or the client's resend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bandit_service.core import events as ev
+from bandit_service.core.outcomes import Reported, RewardRule
+from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
+from bandit_service.runtime.measuring import check_names
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Writer
+
+_TOGETHER = 64
+_LOOK_S = 60.0
+TASK = "credit"
+
+
+class Crediting:
+    """Credits sessions to their decisions. `start`, then `close`."""
+
+    def __init__(self, writer: Writer, rule: RewardRule, credit: CreditRule) -> None:
+        self._writer, self._rule, self._credit = writer, rule, credit
+        self._kept: Kept | None = None
+
+    def start(self) -> None:
+        """Go on with what a process before this one did not end."""
+        self._kept = self._writer.tasks.keep(TASK, self._forever)
+
+    async def close(self) -> None:
+        """Stop; the next start goes on from what is done by now."""
+        if self._kept is not None:
+            await self._kept.end()
+
+    async def reward(self, group: str, name: str, report: Reported) -> tuple[str, int]:
+        """What is said of a session; "accepted" or "duplicate", and how many it is credited to."""
+        await self.finish(group)
+        writer = self._writer
+
+        def prepare() -> ev.SessionRewarded | None:
+            check_names(writer.world.named, report.signals.metrics, "session")
+            world, now = writer.world, writer.now()
+            return session_rewarded(world, group, name, report, self._credit, now)
+
+        event = await writer.submit(prepare, key=group)
+        if event is not None:
+            await self.finish(group)
+        told = writer.world.sessions.told.get(group)
+        credited = 0 if told is None else len(told.weights)
+        return "duplicate" if event is None else "accepted", credited
+
+    async def finish(self, group: str) -> None:
+        """Let each decision of a session learn what it has not learned yet."""
+        writer = self._writer
+        told = writer.world.sessions.told.get(group)
+        if told is None or told.done:
+            return
+        ids, number = list(told.weights), told.number
+        for i in range(0, len(ids), _TOGETHER):
+            await asyncio.gather(*(self._one(group, id) for id in ids[i : i + _TOGETHER]))
+
+        def done() -> ev.SessionCredited | None:
+            now = writer.world.sessions.told.get(group)
+            if now is None or now.done or now.number != number:
+                return None
+            return ev.SessionCredited(ts=writer.now(), group=group, number=number)
+
+        await writer.submit(done, key=group, durable=False)
+
+    async def _one(self, group: str, decision_id: str) -> None:
+        writer = self._writer
+
+        def prepare() -> ev.Rewarded | None:
+            world = writer.world
+            pending = world.pending.decisions.get(decision_id)
+            spec = (
+                None if pending is None else world.experiments.specs.get(pending.decided.experiment)
+            )
+            metrics = () if spec is None else spec.metrics
+            return session_credited(world, group, decision_id, self._rule, writer.now(), metrics)
+
+        await writer.submit(prepare, key=decision_id)
+
+    async def _forever(self) -> None:
+        writer = self._writer
+        while True:
+            if writer.keeps:
+                for group in writer.world.sessions.unfinished():
+                    await self.finish(group)
+            writer.tasks.well(TASK)
+            await asyncio.sleep(_LOOK_S)

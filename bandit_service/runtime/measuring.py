@@ -1,0 +1,146 @@
+"""Named metrics of a running service: which there are, and what follows when that changes.
+
+Changed weights are an event, and then every decision that may still be rewarded gets a correction,
+by which policies, experiments and history learn it anew (docs/adr/0019).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Sequence
+
+from bandit_service.core import events as ev
+from bandit_service.core import outcomes
+from bandit_service.core.errors import Refused
+from bandit_service.core.metric_spec import NamedMetric
+from bandit_service.core.named_metrics import NamedMetrics
+from bandit_service.core.outcomes import VOTE, RewardRule
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
+from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.writer import Writer
+
+_log = logging.getLogger("bandit.metrics")
+_TOGETHER = 64
+_LOOK_S = 5.0
+TASK = "reweigh"
+
+
+def check_names(
+    named: NamedMetrics, given: Iterable[str], scope: str, experiments: Collection[str] = ()
+) -> None:
+    """Refused for a metric that is not named, or is of another scope.
+
+    Where none is named any name will do, as experiments measure what is sent. experiments: the
+    names that the decision's experiment measures.
+    """
+    if not named.specs:
+        return
+    for name in given:
+        spec = named.specs.get(name)
+        if spec is None and name != VOTE and name not in experiments:
+            raise Refused(
+                f"metrics.{name}: no such metric{did_you_mean(name, named.specs)}; [[metrics]] "
+                f"names {', '.join(named.specs)}",
+                param="metrics",
+            )
+        if spec is not None and spec.scope != scope:
+            other = "session" if spec.scope == "session" else "decision_id"
+            raise Refused(
+                f"metrics.{name}: is of a {spec.scope}; send {other} and not that of a {scope}",
+                param="metrics",
+            )
+
+
+def check_feedback(named: NamedMetrics, given: Iterable[str]) -> None:
+    """Refused for a metric that the holder of a feedback token may not report."""
+    allowed = [name for name, spec in named.specs.items() if spec.feedback]
+    for name in given:
+        if name not in allowed:
+            there_are = f"tokens may report {', '.join(allowed)}" if allowed else "none may be"
+            raise Refused(
+                f"metrics.{name}: may not be reported by a feedback token"
+                f"{did_you_mean(name, allowed)}; {there_are}",
+                param="metrics",
+            )
+
+
+class Measuring:
+    """Keeps what was learned in step with the weights in force. `start`, then `close`."""
+
+    def __init__(self, writer: Writer, rule: RewardRule) -> None:
+        self._writer, self._rule = writer, rule
+        self._changed = asyncio.Event()
+        self._kept: Kept | None = None
+        writer.listen(self._heard)
+
+    def start(self) -> None:
+        """Go on with what a process before this one did not end."""
+        self._kept = self._writer.tasks.keep(TASK, self._forever)
+
+    async def close(self) -> None:
+        """Stop; the next start goes on from what is done by now."""
+        if self._kept is not None:
+            await self._kept.end()
+
+    async def change(self, specs: Sequence[NamedMetric], source: str = "config") -> bool:
+        """Make the named metrics just these; whether they were others."""
+        wanted = {one.name: one for one in specs}
+        writer = self._writer
+
+        def prepare() -> ev.MetricsChanged | None:
+            there = writer.world.named.specs
+            if there == wanted and list(there) == list(wanted):
+                return None
+            return ev.MetricsChanged(ts=writer.now(), metrics=tuple(specs), source=source)
+
+        return await writer.submit(prepare, key="catalogue") is not None
+
+    async def reweigh(self, decision_id: str) -> bool:
+        """Teach one decision by the weights in force; whether it was taught otherwise."""
+        writer = self._writer
+
+        def prepare() -> ev.Rewarded | None:
+            pending = writer.world.pending.decisions.get(decision_id)
+            if pending is None:
+                return None
+            named = writer.world.named
+            return outcomes.decision_reweighed(
+                pending, decision_id, self._rule, writer.now(), named
+            )
+
+        return await writer.submit(prepare, key=decision_id, durable=False, late=True) is not None
+
+    async def reweigh_all(self) -> int:
+        """The same of every decision that may still be rewarded; how many were."""
+        writer, specs = self._writer, self._writer.world.named.specs
+        ids, taught = list(writer.world.pending.decisions), 0
+        for i in range(0, len(ids), _TOGETHER):
+            taught += sum(await asyncio.gather(*map(self.reweigh, ids[i : i + _TOGETHER])))
+
+        def done() -> ev.MetricsWeighed | None:
+            named = writer.world.named  # which may have changed once more
+            weighed = named.stale and named.specs is specs
+            return ev.MetricsWeighed(ts=writer.now()) if weighed else None
+
+        await writer.submit(done, key="catalogue")
+        return taught
+
+    def _heard(self, what: Resolved, _: World) -> None:
+        if isinstance(what.event, ev.MetricsChanged):
+            self._changed.set()
+
+    async def _forever(self) -> None:
+        writer = self._writer
+        while True:
+            self._changed.clear()
+            if writer.world.named.stale and writer.keeps:
+                taught = await self.reweigh_all()
+                _log.info("decisions were taught by other weights", extra={"decisions": taught})
+            writer.tasks.well(TASK)
+            if not writer.world.named.stale:
+                await self._changed.wait()
+            else:
+                await asyncio.sleep(_LOOK_S)

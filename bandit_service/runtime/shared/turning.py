@@ -1,0 +1,237 @@
+"""Another policy on a log that several replicas share: all of them switch at one offset.
+
+It is announced by an event. From there each replica folds its own copy for it beside the serving
+one, teaches it what comes meanwhile, and says by an event when it has it. When every open replica
+has, the keeper appends `policy_changed`, and each switches where it applies that. A replica that
+has not got it by then, since it joined late, goes no further until it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, ServiceError
+from bandit_service.core.learner import Learner, Lesson, teach
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
+from bandit_service.runtime.live_world import Then
+from bandit_service.runtime.maintenance import Maintenance
+from bandit_service.runtime.shared.writer import SharedWriter
+from bandit_service.runtime.supervisor import FIRST_S, Kept
+from bandit_service.settings import PolicySettings, policy_key
+from store import StoreError
+
+_log = logging.getLogger("bandit.replica")
+_LOOK_S, _TRIES, _SLICE = 0.2, 5, 20
+_KEY = "catalogue"
+
+
+@dataclass
+class _Beside:
+    """A policy that was folded, and what it is still to be taught."""
+
+    key: str
+    learner: Learner
+    lessons: list[Lesson]
+    until_switched: ExitStack
+
+
+class PolicyTurn:
+    """`start` it once the replica has caught up, then `close`."""
+
+    def __init__(self, writer: SharedWriter, maintenance: Maintenance) -> None:
+        self._writer = writer
+        self._maintenance = maintenance
+        self._beside: _Beside | None = None
+        self._key = ""
+        self._folding: Kept | None = None
+        self._looking: Kept | None = None
+        writer.turn = self
+        maintenance.announce = self._announce
+        writer.listen(self._heard)
+
+    def start(self) -> None:
+        """Go on with what is announced, and look whether all have it."""
+        building = self._writer.world.building
+        if building:
+            self._begin(building.policy, building.key, building.parameters)
+        self._looking = self._writer.tasks.keep("policy turn", self._look_forever)
+
+    async def close(self) -> None:
+        """Stop; the next start folds anew."""
+        for task in (self._looking, self._folding):
+            if task is not None:
+                await task.end()
+        self._drop()
+
+    # --- asked by whoever applies ---------------------------------------------------------
+
+    def waits(self, event: ev.AnyEvent) -> bool:
+        """Whether the replica cannot apply this yet, as it has not got the policy; it is folded."""
+        if not isinstance(event, ev.PolicyChanged) or self._serves(event.key):
+            return False
+        if self._beside is not None and self._beside.key == event.key:
+            return False
+        self._begin(event.policy, event.key, event.parameters)
+        return True
+
+    def switching(self, event: ev.AnyEvent) -> Then | None:
+        """What is to be done with the event that switches."""
+        if not isinstance(event, ev.PolicyChanged) or self._serves(event.key):
+            return None
+        return lambda: self._switch(event)
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _serves(self, key: str) -> bool:
+        return self._writer.world.learners.serving_key == key
+
+    async def _announce(self, wanted: PolicySettings, source: str) -> None:
+        """The event that begins it; Conflict where another is built."""
+        writer = self._writer
+
+        def prepare() -> ev.AnyEvent:
+            if writer.world.building:
+                name = writer.world.building.policy
+                raise Conflict(f"name: {name!r} is being folded; wait until it serves")
+            return ev.PolicyAnnounced(
+                ts=writer.now(),
+                policy=wanted.name,
+                key=policy_key(wanted.name, wanted.parameters),
+                parameters=json.dumps(wanted.parameters).encode(),
+                source=source,
+            )
+
+        await writer.submit(prepare, key=_KEY)
+
+    def _heard(self, what: Resolved, _: World) -> None:
+        match what.event:
+            case ev.PolicyAnnounced() as event:
+                self._begin(event.policy, event.key, event.parameters)
+            case ev.PolicyGivenUp() as event if event.key == self._key:
+                _log.error(
+                    "the policy is not changed", extra={"replica": event.replica, "why": event.why}
+                )
+                self._drop()
+            case ev.PolicyChanged() as event if event.key == self._key:
+                self._drop()
+
+    def _begin(self, name: str, key: str, parameters: bytes) -> None:
+        if self._key == key and (self._beside is not None or self._folding is not None):
+            return
+        self._drop()
+        self._key = key
+        wanted = PolicySettings(name, json.loads(parameters))
+        self._maintenance.wanted = wanted
+        self._maintenance.progress = (0, int(self._writer.log.last))
+        self._folding = self._writer.tasks.keep("policy", lambda: self._fold(wanted, key))
+
+    def _drop(self) -> None:
+        """Nothing is built any more."""
+        if self._beside is not None:
+            self._beside.until_switched.close()
+        self._beside, self._key = None, ""
+        self._maintenance.wanted = self._maintenance.progress = None
+
+    async def _fold(self, wanted: PolicySettings, key: str) -> None:
+        """Tried some times, since what is in the way may be gone soon."""
+        why = ""
+        for i in range(_TRIES):
+            if i:
+                await asyncio.sleep(FIRST_S * 4.0**i)
+            if self._key != key:
+                break
+            if await self._maintenance.tried("policy", self._folded(wanted, key)):
+                self._folding = None
+                return
+            why = self._writer.tasks.failing.get("policy", "")
+        self._folding = None
+        if self._key == key:
+            await self._give_up(key, why)
+
+    async def _folded(self, wanted: PolicySettings, key: str) -> None:
+        built = await self._maintenance.folded_to_serve(wanted)
+        if self._key != key:  # it was given up meanwhile
+            return
+        stack = ExitStack()  # from this very turn on, as what came before is learned
+        self._beside = _Beside(key, built, stack.enter_context(self._writer.lessons()), stack)
+
+    async def _give_up(self, key: str, why: str) -> None:
+        writer = self._writer
+
+        def prepare() -> ev.AnyEvent | None:
+            if writer.world.building.key != key:
+                return None
+            return ev.PolicyGivenUp(ts=writer.now(), key=key, replica=writer.slot, why=why)
+
+        await writer.submit(prepare, key=_KEY)
+
+    def _switch(self, event: ev.PolicyChanged) -> None:
+        beside = self._beside
+        assert beside is not None
+        self._taught(len(beside.lessons))
+        beside.until_switched.close()
+        self._beside = None
+        self._writer.world.learners.serve(event.policy, event.key, beside.learner)
+        self._maintenance.serving = PolicySettings(event.policy, json.loads(event.parameters))
+        _log.info("policy switched", extra={"policy": event.policy, "key": event.key})
+
+    def _taught(self, most: int) -> None:
+        if self._beside is not None:
+            lessons = self._beside.lessons
+            some, lessons[:most] = lessons[:most], []
+            for lesson in some:
+                teach(self._beside.learner, lesson)
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            while self._beside is not None and self._beside.lessons:
+                self._taught(_SLICE)
+                await asyncio.sleep(0)
+            try:
+                await self._say_ready()
+                await self._switch_all()
+            except (ServiceError, StoreError):
+                continue  # the log is away, or another was first
+            self._writer.tasks.well("policy turn")
+
+    async def _say_ready(self) -> None:
+        writer, beside = self._writer, self._beside
+        building, epoch = writer.world.building, writer.link.epoch
+        if beside is None or building.key != beside.key:
+            return
+        if building.ready.get(writer.slot) != epoch:
+            event = ev.PolicyBuilt(
+                ts=writer.now(), key=beside.key, replica=writer.slot, epoch=epoch
+            )
+            await writer.submit(lambda: event)
+
+    async def _switch_all(self) -> None:
+        """As the keeper: the event, once every open replica has it."""
+        writer, building = self._writer, self._writer.world.building
+        if not building or not writer.keeps:
+            return
+        rows = await writer.replicas()
+        if any(building.ready.get(row.slot) != row.epoch for row in rows if not row.closed):
+            return
+        key = building.key
+
+        def prepare() -> ev.AnyEvent | None:
+            now = writer.world.building
+            if now.key != key or not writer.keeps:
+                return None
+            return ev.PolicyChanged(
+                ts=writer.now(),
+                policy=now.policy,
+                key=key,
+                parameters=now.parameters,
+                source=now.source,
+            )
+
+        await writer.submit(prepare, key=_KEY)

@@ -1,0 +1,225 @@
+"""Reading a stream in its order: an ephemeral consumer that the server pushes from.
+
+Nothing is acknowledged. Whoever reads looks at the numbers of what comes, and begins anew where one
+is missing, or where nothing came for longer than the server's heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from store._jetstream_record import BATCH, COMMIT, MESSAGE_ID, Message, eid_of, unpack
+from store._nats_wire import Refused, Wire
+from store._shared import Unsure
+from store.errors import Corrupt
+
+BEAT_S = 0.5
+_QUIET_S = 3 * BEAT_S
+_ENOUGH = 4096
+"""So many messages wait here at most, before the server is told to go on."""
+
+
+BodyOf = Callable[[bytes], Awaitable[bytes]]
+
+
+class Broken(Exception):
+    """This consumer is to be made anew."""
+
+
+class Consumer:
+    """One consumer. `waiting` has what came: offset, headers, payload and nanoseconds.
+
+    left: how many the server had after the newest one that came.
+    """
+
+    def __init__(self, wire: Wire, stream: str) -> None:
+        self._wire, self._stream = wire, stream
+        self._subscription: Any = None
+        self.waiting: deque[tuple[int, dict[str, str], bytes, int]] = deque()
+        self.came = asyncio.Event()
+        self.left = 0
+        self._number = 0
+        self._stalled = ""
+        self._missing = False
+        self._heard = 0.0
+
+    async def start(self, **config: Any) -> None:
+        """Make it; `config` says where it begins."""
+        raw = self._wire.raw
+        inbox = raw.new_inbox()
+        self._heard = asyncio.get_running_loop().time()
+        self._subscription = await raw.subscribe(inbox, cb=self._take)
+        name = f"bandit_{secrets.token_hex(8)}"
+        wanted = {
+            "name": name,
+            "deliver_subject": inbox,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(BEAT_S * 1e9),
+            "inactive_threshold": 5 * 10**9,
+            "mem_storage": True,
+            "num_replicas": 1,
+            **config,
+        }
+        try:
+            made = await self._wire.ask(
+                f"CONSUMER.CREATE.{self._stream}.{name}",
+                stream_name=self._stream,
+                config=wanted,
+                action="create",
+            )
+        except Refused as error:
+            await self.stop()
+            raise Unsure(f"JetStream cannot read the stream {self._stream}: {error}") from None
+        if not self._number:  # nothing came before this answer
+            self.left = int(made.get("num_pending", 0))
+
+    async def stop(self) -> None:
+        """It is not read any more; the server forgets it."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+
+    def check(self) -> None:
+        """Broken where it is not what it was."""
+        quiet = asyncio.get_running_loop().time() - self._heard > _QUIET_S
+        if self._missing or (quiet and not self.waiting) or self._wire.closed.is_set():
+            raise Broken
+
+    async def take(self) -> tuple[int, dict[str, str], bytes, int]:
+        """The next one that came before."""
+        one = self.waiting.popleft()
+        if self._stalled and len(self.waiting) < _ENOUGH // 2:
+            subject, self._stalled = self._stalled, ""
+            await self._wire.publish(subject, b"", {})
+        return one
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether something is here within so long."""
+        if not self.waiting:
+            self.came.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.came.wait()
+        return bool(self.waiting)
+
+    async def _take(self, message: Any) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        headers = message.headers or {}
+        if "Status" in headers:
+            stalled = message.reply or headers.get("Nats-Consumer-Stalled", "")
+            if stalled and len(self.waiting) < _ENOUGH:
+                await self._wire.publish(stalled, b"", {})
+            elif stalled:
+                self._stalled = stalled
+            elif headers["Status"] != "100":
+                self._missing = True
+                self.came.set()
+            return
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<offset>.<number>.<ns>.<left>, newer servers may
+        # put a domain and an account before the stream, and one more token at the end
+        tokens = message.reply.split(".")
+        first = 4 if len(tokens) == 9 else 6
+        offset, number, ns, left = (int(each) for each in tokens[first + 1 : first + 5])
+        if number != self._number + 1:
+            self._missing = True
+        self._number = number
+        if not self._missing:
+            self.left = left
+            self.waiting.append((offset, headers, message.data, ns))
+        self.came.set()
+
+
+def _ends(headers: dict[str, str]) -> bool:
+    return BATCH not in headers or COMMIT in headers
+
+
+class Tail:
+    """All of a stream from some offset on, for as long as it is asked.
+
+    body_of: gives the bodies that are no part of their messages.
+    """
+
+    def __init__(self, wire: Wire, stream: str, body_of: BodyOf) -> None:
+        self._wire, self._stream, self._body_of = wire, stream, body_of
+        self._consumer: Consumer | None = None
+        self._at = 0
+        self._part: list[Message] = []
+
+    async def next(self, after: int, most: int, wait_s: float) -> list[Message]:
+        """Whole appends that are after this offset and came within so long, not many more than
+        `most` messages.
+        """
+        consumer = await self._from(after)
+        found: list[Message] = []
+        if not await consumer.wait(wait_s):
+            return []
+        ended = 0
+        part, self._part = self._part, []
+        found += part
+        while consumer.waiting and (ended == 0 or len(found) < most):
+            offset, headers, payload, ns = await consumer.take()
+            if offset != self._at + 1:
+                raise Corrupt(self._at + 1, "it is missing in the stream")
+            message = unpack(offset, payload, ns, _ends(headers))
+            if message.held:
+                message = message.with_body(await self._body_of(message.held))
+            self._at = offset
+            found.append(message)
+            if found[-1].ends:
+                ended = len(found)
+        self._part = found[ended:]
+        return found[:ended]
+
+    async def drop(self) -> None:
+        """Begin anew the next time."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def _from(self, after: int) -> Consumer:
+        first = int(self._part[0].offset) - 1 if self._part else self._at
+        if self._consumer is not None and first == after:
+            try:
+                self._consumer.check()
+                return self._consumer
+            except Broken:
+                pass
+        await self.drop()
+        self._part, self._at = [], after
+        consumer = Consumer(self._wire, self._stream)
+        await consumer.start(deliver_policy="by_start_sequence", opt_start_seq=after + 1)
+        self._consumer = consumer
+        return consumer
+
+
+async def ids_of(
+    wire: Wire, stream: str, subjects: Sequence[str], *, after: int = 0, since: float | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """The ids of all records of these subjects after an offset, or from a moment on, and where."""
+    consumer = Consumer(wire, stream)
+    where: dict[str, Any] = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+    if since is not None:
+        begun = datetime.fromtimestamp(max(0.0, since), UTC).isoformat().replace("+00:00", "Z")
+        where = {"deliver_policy": "by_start_time", "opt_start_time": begun}
+    await consumer.start(headers_only=True, filter_subjects=list(subjects), **where)
+    try:
+        while consumer.left or consumer.waiting:
+            if not await consumer.wait(_QUIET_S):
+                raise Unsure(f"the stream {stream} was not read to its end")
+            _, headers, _, _ = last = await consumer.take()
+            yield eid_of(headers[MESSAGE_ID]), last[0]
+            try:
+                consumer.check()
+            except Broken:
+                raise Unsure(f"the stream {stream} was not read to its end") from None
+    finally:
+        await consumer.stop()

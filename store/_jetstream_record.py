@@ -1,0 +1,147 @@
+"""A record as one message: its subject says what may clash with it, its payload has the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote
+
+from store._protocols import Offset, Record
+from store._shared import Tailed
+from store.errors import Corrupt
+
+SHARDS = 4096
+_HEAD = struct.Struct("<BdIHHHH")  # format, ts, crc of the body, lengths of what stands before it
+_WHOLE, _HELD = 1, 2
+"""Formats: with the body, or with the SHA-256 of one that is larger than a message may be."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MESSAGE_ID = "Nats-Msg-Id"
+BATCH, POSITION, COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+def token(name: str) -> str:
+    """A name as a part of a subject and of a stream's name."""
+    if _PLAIN.fullmatch(name):
+        return name
+    told = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:24]
+    return f"{told}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Where the records of a log stand: what was checked against something, by what that was; what
+    the keeper of a role wrote, by the role; the rest by the replica that wrote it.
+    """
+
+    log: str
+
+    @property
+    def all(self) -> str:
+        """Of the stream."""
+        return f"bandit.{self.log}.>"
+
+    def of_replica(self, name: str) -> str:
+        """What no other replica writes."""
+        return f"bandit.{self.log}.d.{token(name)}"
+
+    @property
+    def of_replicas(self) -> str:
+        """Of all replicas."""
+        return f"bandit.{self.log}.d.*"
+
+    def of_role(self, role: str) -> str:
+        """What only its keeper writes."""
+        return f"bandit.{self.log}.led.{token(role)}"
+
+    def of_shard(self, shard: int) -> str:
+        """One of 4,096."""
+        return f"bandit.{self.log}.o.{shard}"
+
+
+def shard_of(subject: bytes) -> int:
+    """The shard of what a record was checked against."""
+    return zlib.crc32(subject) % SHARDS
+
+
+def message_id(eid: str) -> str:
+    """An id of a record as a header's value, never empty."""
+    return "e" + quote(eid, safe="")
+
+
+def eid_of(message_id: str) -> str:
+    """The id of the record again."""
+    return unquote(message_id[1:])
+
+
+def pack(record: Record, subject: bytes, held: bytes = b"") -> bytes:
+    """The payload of a message. held: by what its body is found elsewhere."""
+    eid, kind, owner = record.eid.encode(), record.kind.encode(), record.owner.encode()
+    sizes = len(eid), len(kind), len(owner), len(subject)
+    head = _HEAD.pack(_HELD if held else _WHOLE, record.ts, zlib.crc32(record.body), *sizes)
+    return b"".join((head, eid, kind, owner, subject, held or record.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record as it stands in the stream. ns: when it came there. ends: an append ended here.
+    held: by what its body is found, where it is not here.
+    """
+
+    offset: Offset
+    record: Record
+    subject: bytes
+    crc: int
+    ns: int
+    ends: bool
+    held: bytes
+
+    @property
+    def chain(self) -> bytes:
+        """No other past has this: its offset, its id, its body and when it came there."""
+        if not self.ends:
+            return b""
+        said = f"{int(self.offset)}|{self.ns}|{self.crc}|{self.record.eid}"
+        return hashlib.sha256(said.encode()).digest()[:16]
+
+    def with_body(self, body: bytes) -> Message:
+        """Corrupt where it is another one."""
+        if not body or zlib.crc32(body) != self.crc:
+            raise Corrupt(int(self.offset), "its checksum in the stream does not match")
+        return replace(self, record=replace(self.record, body=body), held=b"")
+
+    def tailed(self) -> Tailed:
+        """As it is given to a replica."""
+        return Tailed(self.offset, self.record, self.chain)
+
+
+def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
+    """Corrupt where it is not as it was written."""
+    try:
+        known, ts, crc, *sizes = _HEAD.unpack_from(payload)
+        if known not in (_WHOLE, _HELD):
+            raise Corrupt(offset, f"the message in the stream has format {known}")
+        at, parts = _HEAD.size, list[bytes]()
+        for size in sizes:
+            parts.append(payload[at : at + size])
+            at += size
+        eid, kind, owner, subject = parts
+        record = Record(eid.decode(), kind.decode(), ts, b"", owner.decode())
+    except (struct.error, UnicodeDecodeError):
+        raise Corrupt(offset, "the message in the stream is no record") from None
+    held = payload[at:] if known == _HELD else b""
+    message = Message(Offset(offset), record, subject, crc, ns, ends, held)
+    return message if held else message.with_body(payload[at:])
+
+
+def made_at(eid: str) -> float | None:
+    """UTC seconds that a UUIDv7 carries; None for another id."""
+    try:
+        value = uuid.UUID(eid)
+    except ValueError:
+        return None
+    return (value.int >> 80) / 1000 if value.version == 7 else None

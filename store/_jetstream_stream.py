@@ -1,0 +1,244 @@
+"""The streams of a log: made where they are not there, and refused where they keep too little."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from store._jetstream_record import BATCH, COMMIT, Message, Subjects, token, unpack
+from store._nats_wire import Refused, Wire
+from store._shared import Unfit, Unsure
+
+_COPIES = 3
+_WINDOW_NS = 120 * 10**9
+_NOT_FOUND, _NO_MESSAGE = 10059, 10037
+_ALONE = (10074, 10005)
+_IN_USE = 10058
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What belongs to a log of this name. bucket: of its replicas and leases, as `nats kv` shows
+    it. snapshots: as `nats object` shows them.
+    """
+
+    log: str
+    single: bool
+
+    @property
+    def stream(self) -> str:
+        """Of its records."""
+        return f"bandit_{token(self.log)}"
+
+    @property
+    def subjects(self) -> Subjects:
+        """Of its records."""
+        return Subjects(token(self.log))
+
+    @property
+    def bucket(self) -> str:
+        """A key-value bucket."""
+        return f"bandit_{token(self.log)}"
+
+    @property
+    def snapshots(self) -> str:
+        """An object store."""
+        return f"bandit_{token(self.log)}"
+
+    @property
+    def copies(self) -> int:
+        """On so many servers each of them is to be."""
+        return 1 if self.single else _COPIES
+
+
+async def prepare(wire: Wire, names: Names) -> None:
+    """Both streams are there, and keep what is acknowledged; Unfit where one does not."""
+    log = {
+        "name": names.stream,
+        "subjects": [names.subjects.all],
+        "duplicate_window": _WINDOW_NS,
+        "allow_atomic": True,
+        "deny_delete": True,
+        "metadata": {"bandit_log": names.log},
+    }
+    members = {
+        "name": f"KV_{names.bucket}",
+        "subjects": [f"$KV.{names.bucket}.>"],
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+    for wanted in (log, members):
+        common = {"storage": "file", "num_replicas": names.copies, "allow_direct": True}
+        _check(await _there(wire, wanted | common), wanted, names)
+
+
+async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
+    name = wanted["name"]
+    try:
+        return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
+    except Refused as error:
+        if error.code != _NOT_FOUND:
+            raise Unsure(f"JetStream cannot tell of the stream {name}: {error}") from None
+    try:
+        return dict((await wire.ask(f"STREAM.CREATE.{name}", **wanted))["config"])
+    except Refused as error:
+        if error.code in _ALONE:
+            raise Unfit(
+                f"the stream {name} is to have {_COPIES} copies, and there are not so many "
+                f"servers ({error.why}); run a cluster of {_COPIES}, or set "
+                "log.insecure_single = true where the log may be lost with its server"
+            ) from None
+        if error.code != _IN_USE:  # another replica that starts made it
+            raise Unsure(f"JetStream cannot make the stream {name}: {error}") from None
+    return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
+
+
+def _check(found: dict[str, Any], wanted: dict[str, Any], names: Names) -> None:
+    name, is_log = found["name"], "allow_atomic" in wanted
+    wrong = []
+    if found.get("num_replicas", 1) < names.copies:
+        wrong.append(
+            f"it has {found.get('num_replicas', 1)} copy, {_COPIES} are needed (or "
+            "log.insecure_single = true, where the log may be lost with its server)"
+        )
+    if found.get("storage") != "file":
+        wrong.append(f"its storage is {found.get('storage')}, file is needed")
+    if found.get("retention", "limits") != "limits":
+        wrong.append(f"its retention is {found['retention']}, limits is needed")
+    if sorted(found.get("subjects") or ()) != wanted["subjects"]:
+        wrong.append(f"its subjects are {found.get('subjects')}, {wanted['subjects']} are needed")
+    wrong += [
+        f"{key} is {found[key]}: nothing may be deleted or refused, -1 is needed"
+        for key in ("max_msgs", "max_bytes", "max_msg_size")
+        if found.get(key, -1) > 0
+    ]
+    if found.get("max_age", 0):
+        wrong.append(f"max_age is {found['max_age']} ns: nothing may be deleted, 0 is needed")
+    wrong += [
+        f"it has {key}, which it must not have"
+        for key in ("mirror", "sources", "republish", "subject_transform", "sealed", "no_ack")
+        if found.get(key)
+    ]
+    if found.get("persist_mode", "default") not in ("", "default"):
+        wrong.append(f"its persist_mode is {found['persist_mode']}, default is needed")
+    each = found.get("max_msgs_per_subject", -1)
+    if is_log and each > 0:
+        wrong.append(f"max_msgs_per_subject is {each}: nothing may be deleted, -1 is needed")
+    if is_log and not found.get("allow_atomic"):
+        wrong.append("it takes no atomic batches (allow_atomic), which need NATS 2.12 everywhere")
+    if is_log and (found.get("metadata") or {}).get("bandit_log") != names.log:
+        wrong.append(f"its metadata does not say that it is the log {names.log!r}")
+    if wrong:
+        raise Unfit(f"the stream {name} in JetStream cannot hold the log: {'; '.join(wrong)}")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """As its leader said. now: the server's clock, UTC seconds. subjects: those asked for."""
+
+    last: int
+    now: float
+    subjects: dict[str, int]
+
+
+class Stream:
+    """What a stream's leader is asked. No other server's answer is taken: it may be behind."""
+
+    def __init__(self, wire: Wire, name: str) -> None:
+        self.wire, self.name = wire, name
+
+    async def state(self, subjects: str = "") -> StreamState:
+        """subjects: a filter of those to be counted."""
+        given = {"subjects_filter": subjects} if subjects else {}
+        found = await self._ask(f"STREAM.INFO.{self.name}", **given)
+        state = found["state"]
+        return StreamState(
+            int(state["last_seq"]), seconds_of(found["ts"]), state.get("subjects") or {}
+        )
+
+    async def newest(self, subject: str) -> Found | None:
+        """The last message of a subject."""
+        return await self._message(last_by_subj=subject)
+
+    async def next(self, subject: str, after: int) -> Found | None:
+        """The first message of a subject that is after this one."""
+        return await self._message(next_by_subj=subject, seq=after + 1)
+
+    async def at(self, seq: int) -> Found | None:
+        """The message at this place."""
+        return await self._message(seq=seq)
+
+    async def following(self, subject: str, after: int) -> list[Found]:
+        """All of a subject that are after this one; for a few of them."""
+        found: list[Found] = []
+        while (one := await self.next(subject, found[-1].seq if found else after)) is not None:
+            found.append(one)
+        return found
+
+    async def _message(self, **given: Any) -> Found | None:
+        try:
+            found = (await self._ask(f"STREAM.MSG.GET.{self.name}", **given))["message"]
+        except _NoMessage:
+            return None
+        headers = base64.b64decode(found.get("hdrs", "")).decode(errors="replace")
+        return Found(
+            int(found["seq"]),
+            str(found["subject"]),
+            base64.b64decode(found.get("data", "")),
+            nanoseconds_of(found["time"]),
+            f"{BATCH}:" not in headers or f"{COMMIT}:" in headers,
+        )
+
+    async def _ask(self, what: str, **given: Any) -> dict[str, Any]:
+        try:
+            return await self.wire.ask(what, **given)
+        except Refused as error:
+            if error.code == _NO_MESSAGE:
+                raise _NoMessage from None
+            raise Unsure(f"JetStream cannot tell of the stream {self.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message. ns: when it came. ends: an append ended with it."""
+
+    seq: int
+    subject: str
+    payload: bytes
+    ns: int
+    ends: bool
+
+    def message(self) -> Message:
+        """With the record that is in it."""
+        return unpack(self.seq, self.payload, self.ns, self.ends)
+
+
+class _NoMessage(Exception):
+    """There is none."""
+
+
+def nanoseconds_of(text: str) -> int:
+    """Of 2026-01-02T03:04:05.123456789Z, since 1970."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(
+        rest.ljust(9, "0") or 0
+    )
+
+
+def seconds_of(text: str) -> float:
+    """The same in seconds."""
+    return nanoseconds_of(text) / 1e9
+
+
+async def in_parallel(*asked: Any) -> list[Any]:
+    """All answers, or the first error, after all have come."""
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for each in answers:
+        if isinstance(each, BaseException):
+            raise each
+    return list(answers)
