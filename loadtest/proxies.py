@@ -1,5 +1,6 @@
 """The processes that `bench_gateway` compares: an upstream that answers at once, and what stands
-in front of it: a bare aiohttp proxy, the service, and LiteLLM's proxy where it is installed.
+in front of it: a bare aiohttp proxy, one with the gateway's client, the service, and LiteLLM's
+proxy where it is installed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import psutil
 from aiohttp import web
 
 from bandit_service.core import events as ev
+from bandit_service.gateway.calls import Calls, Sent
+from bandit_service.settings.upstreams import UpstreamSpec
 from loadtest.bench.start import link_models
 from policies import ArmId
 
@@ -68,6 +71,15 @@ async def an_upstream() -> AsyncIterator[Running]:
 async def a_bare_proxy(upstream: str) -> AsyncIterator[Running]:
     """The least that a proxy in aiohttp can do."""
     async with _python("proxy", upstream) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def the_least_proxy(upstream: str) -> AsyncIterator[Running]:
+    """The same with the client and about the headers of the gateway: what nothing it does can be
+    cheaper than.
+    """
+    async with _python("least", upstream) as running:
         yield running
 
 
@@ -219,6 +231,39 @@ def _proxy(upstream: str) -> Any:
     return passed
 
 
+def _least(upstream: str) -> Any:
+    spec = UpstreamSpec(id="u", base_url=upstream)
+    made: list[Calls] = []
+
+    async def passed(request: web.Request) -> web.StreamResponse:
+        calls = made[0] if made else Calls(request.app[_SESSION], 65_536)
+        made[:] = [calls]
+        body = await request.read()
+        head = calls.head(spec, upstream + request.path, {"Content-Type": "application/json"})
+        assert head is not None
+        given = await calls.post(head, {}, body, spec, Sent())
+        headers = _HEADERS | {"Content-Type": given.headers["Content-Type"]}
+        if "Content-Length" in given.headers:
+            return web.Response(body=await given.content.read(), headers=headers)
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        async for chunk in given.content.iter_any():
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    return passed
+
+
+_HEADERS = {
+    "x-decision-id": "0" * 36,
+    "x-arm": "arm-a",
+    "x-policy": "nested",
+    "x-bandit-reason": "conversation",
+    "x-feedback-token": "t" * 67,
+    "x-cost-usd": "0.00006000",
+    "x-request-id": "0" * 36,
+}
 _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
@@ -236,4 +281,6 @@ async def _serve(handler: Any) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(_upstream if sys.argv[1] == "upstream" else _proxy(sys.argv[2])))
+    makes = {"proxy": _proxy, "least": _least}
+    what, *where = sys.argv[1:]
+    asyncio.run(_serve(makes[what](*where) if what in makes else _upstream))

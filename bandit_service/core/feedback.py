@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hmac
 import math
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error
+from base64 import urlsafe_b64decode
+from binascii import Error, b2a_base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ _VERSION = 1
 _LENGTHS = (1, 4, 5, 16, 8)
 _MAC, _SIZE = 16, sum(_LENGTHS) + 16
 _LATEST = 2.0**40 - 1.0
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _BLOCK = 64
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
@@ -115,7 +116,7 @@ class FeedbackTokens:
                 _tenant_hash(tenant),
             )
         )
-        return urlsafe_b64encode(body + key.mac(body)).rstrip(b"=").decode()
+        return _spelled(body + key.mac(body))
 
     def read(self, token: str, now: float) -> Claim:
         """What a token claims. Refused for none, Forbidden for one not signed here, Expired."""
@@ -153,7 +154,7 @@ def _parts(token: str) -> tuple[bytes, ...]:
 
 
 def _spelled(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
 
 
 @lru_cache(maxsize=1024)

@@ -262,7 +262,8 @@ class Gateway:
             answer, told = await exchange.over(lambda: self._whole(request, exchange))
         if request.turn is not None:
             request.turn.ended = True
-        self._judge(request, exchange, answer_text(answer))
+        if self._keeps_text(exchange):
+            self._judge(request, exchange, answer_text(answer))
         headers = exchange.answer_headers()
         if exchange.cost_usd is not None:
             headers["x-cost-usd"] = f"{exchange.cost_usd:.8f}"
@@ -302,7 +303,7 @@ class Gateway:
             hide_usage=hidden,
             passed=asked.passes(upstream.kind),
             renamed=Renamed(exchange.decided.id, hidden) if plain else None,
-            text=[] if self._judges or exchange.duel else None,
+            text=[] if self._keeps_text(exchange) else None,
         )
         stream.headers = exchange.answer_headers()
         max_bytes = self._resources.settings.max_answer_bytes
@@ -334,6 +335,10 @@ class Gateway:
         )
         known = {vendor_of(spec(id)) for id in calls if id in self._resources.upstreams}
         return not known or vendor_of(upstream) in known
+
+    def _keeps_text(self, exchange: RoutedExchange) -> bool:
+        """Whether anybody reads what was answered once it is sent."""
+        return bool(self._judges) or exchange.duel
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""

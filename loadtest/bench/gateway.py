@@ -31,6 +31,7 @@ from loadtest.proxies import (
     an_upstream,
     litellms_proxy,
     the_arms,
+    the_least_proxy,
     the_service,
 )
 from loadtest.sections import put_section
@@ -62,7 +63,9 @@ async def bench_gateway(
     async with contextlib.AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(an_upstream())
         bare = await stack.enter_async_context(a_bare_proxy(upstream.url))
+        least = await stack.enter_async_context(the_least_proxy(upstream.url))
         ways: Ways = {"upstream itself (baseline)": (upstream, "m"), BARE: (bare, "m")}
+        ways["proxy with the gateway's client"] = least, "m"
         gateways = {"gateway": Path.cwd()} | ({"gateway before": beside} if beside else {})
         for name, checkout in gateways.items():
             data = directory / name.replace(" ", "-")
