@@ -65,6 +65,13 @@ class Repeats:
         logs.decision_id.set(event.id)
         return event
 
+    async def close(self) -> None:
+        """End what nobody waits for any more: the writer takes nothing after this."""
+        running = list(self._under_way.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     def _ended(self, key: str, task: asyncio.Task[ev.Decided]) -> None:
         del self._under_way[key]
         if task.cancelled() or task.exception() is not None:

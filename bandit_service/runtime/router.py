@@ -175,6 +175,7 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
             await self._sweeping.end()
+        await self._repeats.close()
         await self.measuring.close()
         await self._crediting.close()
         self.writer.flush()

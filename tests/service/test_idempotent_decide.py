@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bandit_service.runtime.deciding import Deciding
 from store import Full
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
@@ -78,8 +79,6 @@ async def test_a_request_that_failed_may_be_sent_again_with_its_key(client: Clie
 async def test_a_client_that_left_gets_what_was_decided(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bandit_service.runtime.deciding import Deciding
-
     async with opened(tmp_path / "data", models) as (client, world):
         decide, go = Deciding.decide, asyncio.Event()
 
@@ -96,6 +95,28 @@ async def test_a_client_that_left_gets_what_was_decided(
             await asyncio.sleep(0.01)
         status, _ = await _ask(client, "k")
         assert (status, world.decisions) == (200, 1)
+
+
+async def test_what_a_client_that_left_began_ends_with_the_service(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 09672bb it went on after the log was closed, or was destroyed while pending."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(*_: Any, **__: Any) -> Any:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with opened(tmp_path / "data", models) as (client, _):
+        monkeypatch.setattr(Deciding, "decide", endless)
+        asking = asyncio.create_task(_ask(client, "k"))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert ended.is_set()
 
 
 async def test_a_key_is_of_one_caller_and_one_tenant(tmp_path: Path, models: Path) -> None:
