@@ -9,7 +9,7 @@ import msgspec
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
 from bandit_service.gateway import trouble
 from bandit_service.gateway.trouble import About
-from bandit_service.parsing.inputs import said_json
+from bandit_service.parsing.inputs import said_json, whole
 
 
 class Failed(Exception):
@@ -70,7 +70,8 @@ def raise_for_error(answer: object) -> None:
 def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
     """What an error comes to that an answer of status 200 reports before it said anything."""
     if error.about is About.PAIR:
-        return Rejected(told_status(error.status), msgspec.json.encode(answer), unsuited=True)
+        body = msgspec.json.encode(whole(answer))  # an event may hold half a character
+        return Rejected(told_status(error.status), body, unsuited=True)
     return reported_failure(error)
 
 

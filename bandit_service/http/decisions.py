@@ -17,6 +17,7 @@ from bandit_service.core.fields import MAX_NAME
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
+from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import WhileThere
 from bandit_service.http.frame import (
@@ -72,7 +73,7 @@ async def _decide(request: web.Request) -> web.Response:
 
 def _key_of(request: web.Request) -> str:
     """The idempotency key of the header, "" where there is none."""
-    key = request.headers.get(IDEMPOTENCY_KEY, "")
+    key = header(request.headers, IDEMPOTENCY_KEY) or ""
     if len(key) > MAX_NAME:
         raise Refused(
             f"{IDEMPOTENCY_KEY}: at most {MAX_NAME} characters, got {len(key)}",

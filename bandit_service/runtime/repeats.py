@@ -7,6 +7,7 @@ left meanwhile.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -33,11 +34,17 @@ def digest_of(request: wire.DecideRequest) -> str:
 
 
 class Repeats:
-    """What is under way by its key, and what the world has. world: as it is now."""
+    """What is under way by its key, what was made and is not in the world yet, and what the world
+    has.
 
-    def __init__(self, world: Callable[[], World]) -> None:
-        self._world = world
+    world: as it is now. waits: whether a decision of this id was answered and is still to be
+    applied, as while the disk is full, or a shared log is away.
+    """
+
+    def __init__(self, world: Callable[[], World], waits: Callable[[str], bool]) -> None:
+        self._world, self._waits = world, waits
         self._under_way: dict[str, asyncio.Task[ev.Decided]] = {}
+        self._made: OrderedDict[str, ev.Decided] = OrderedDict()
 
     async def decide(
         self, key: str, digested: str, make: Callable[[], Coroutine[Any, Any, ev.Decided]]
@@ -58,21 +65,40 @@ class Repeats:
         logs.decision_id.set(event.id)
         return event
 
+    async def close(self) -> None:
+        """End what nobody waits for any more: the writer takes nothing after this."""
+        running = list(self._under_way.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     def _ended(self, key: str, task: asyncio.Task[ev.Decided]) -> None:
         del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # told to whoever waits, and to nobody where they have left
+        if task.cancelled() or task.exception() is not None:
+            return  # told to whoever waits, and to nobody where they have left
+        if self._waits(task.result().id):
+            self._made[key] = task.result()
+            self._made.move_to_end(key)
+        while self._made and not self._waits(next(iter(self._made.values())).id):
+            self._made.popitem(last=False)
 
     def _found(self, key: str, digested: str) -> ev.Decided | None:
-        pending = self._world().pending
-        id = pending.asked.get(key)
-        there = None if id is None else pending.decisions.get(id)
+        there = self._made_with(key)
         if there is None:
             return None
-        if there.decided.request_digest != digested:
+        if there.request_digest != digested:
             raise Conflict(
                 "idempotency_key: already used for another request; a resend must be the same in "
                 "all but explain",
                 param="idempotency_key",
             )
-        return there.decided
+        return there
+
+    def _made_with(self, key: str) -> ev.Decided | None:
+        pending = self._world().pending
+        id = pending.asked.get(key)
+        there = None if id is None else pending.decisions.get(id)
+        if there is not None:
+            return there.decided
+        waiting = self._made.get(key)
+        return waiting if waiting is not None and self._waits(waiting.id) else None

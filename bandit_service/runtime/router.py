@@ -133,7 +133,7 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
-        self._repeats = Repeats(lambda: self.world)
+        self._repeats = Repeats(lambda: self.world, self._waits)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
         self.measuring = Measuring(writer, rules.reward)
@@ -147,6 +147,11 @@ class Router:
     def world(self) -> World:
         """Everything known now."""
         return self.writer.world
+
+    def _waits(self, decision_id: str) -> bool:
+        """Whether a decision that was answered here is still to be applied."""
+        writer = self.writer
+        return writer.in_backlog(decision_id) or (writer.shared and writer.made_here(decision_id))
 
     @property
     def texts_waiting(self) -> int:
@@ -170,6 +175,7 @@ class Router:
         """Flush what is under way, make it durable, stop. The log itself is the caller's."""
         if self._sweeping is not None:
             await self._sweeping.end()
+        await self._repeats.close()
         await self.measuring.close()
         await self._crediting.close()
         self.writer.flush()

@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from bandit_service.runtime.deciding import Deciding
+from store import Full
+from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, opened, serving
 
@@ -76,8 +79,6 @@ async def test_a_request_that_failed_may_be_sent_again_with_its_key(client: Clie
 async def test_a_client_that_left_gets_what_was_decided(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bandit_service.runtime.deciding import Deciding
-
     async with opened(tmp_path / "data", models) as (client, world):
         decide, go = Deciding.decide, asyncio.Event()
 
@@ -94,6 +95,28 @@ async def test_a_client_that_left_gets_what_was_decided(
             await asyncio.sleep(0.01)
         status, _ = await _ask(client, "k")
         assert (status, world.decisions) == (200, 1)
+
+
+async def test_what_a_client_that_left_began_ends_with_the_service(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 09672bb it went on after the log was closed, or was destroyed while pending."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(*_: Any, **__: Any) -> Any:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with opened(tmp_path / "data", models) as (client, _):
+        monkeypatch.setattr(Deciding, "decide", endless)
+        asking = asyncio.create_task(_ask(client, "k"))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert ended.is_set()
 
 
 async def test_a_key_is_of_one_caller_and_one_tenant(tmp_path: Path, models: Path) -> None:
@@ -113,6 +136,42 @@ async def test_a_key_that_is_too_long_is_refused(client: Client) -> None:
     assert (status, body["error"]["param"]) == (400, "Idempotency-Key")
     status, body = await _ask(client, "", idempotency_key="x" * 257)
     assert (status, body["error"]["param"]) == (400, "idempotency_key")
+
+
+async def test_a_key_that_is_not_utf8_is_refused(client: Client) -> None:
+    """On 09672bb it was an internal error."""
+    host, port = client.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = b"POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    body = msgspec.json.encode(QUERY)
+    writer.write(head + b"Idempotency-Key: a\xff\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    told = await reader.read()
+    writer.close()
+    assert told.split()[1] == b"400", told
+    assert b'"param":"Idempotency-Key"' in told
+
+
+async def test_a_resend_gets_the_decision_that_waits_for_a_full_disk(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 09672bb each resend was another decision, and all of them were logged in the end."""
+    append, full = SqliteLog.append, [True]
+
+    def appended(log: SqliteLog, records: Any) -> Any:
+        if full:
+            raise Full("no space left")
+        return append(log, records)
+
+    async with opened(tmp_path / "data", models) as (client, world):
+        monkeypatch.setattr(SqliteLog, "append", appended)
+        status, first = await _ask(client, "k")
+        assert status == 200
+        assert await _ask(client, "k") == (200, first)
+        assert (await _ask(client, "k", unit="v"))[0] == 409
+        full.clear()
+        assert (await _ask(client, ""))[0] == 200  # which appends what waited
+        assert await _ask(client, "k") == (200, first)
+        assert world.decisions == 2
 
 
 async def test_the_stream_knows_a_key_too(client: Client) -> None:

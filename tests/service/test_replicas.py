@@ -175,6 +175,22 @@ async def test_a_directory_with_a_log_of_its_own_is_refused(
             pass
 
 
+async def test_a_resend_gets_the_decision_that_is_not_learned_here_yet(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    """On 09672bb it got another one, until the first had come back from the log."""
+    async with replicas(1, tmp_path, models, postgres, BANDIT_LOG_POLL_S="1.0") as [
+        (client, world)
+    ]:
+        asked = {"embedding": a_vector(0), "idempotency_key": "k"}
+        first = await client.decide(**asked)
+        assert await client.decide(**asked) == first
+        while not world.decisions:
+            await asyncio.sleep(0.01)
+        assert await client.decide(**asked) == first
+        assert world.decisions == 1
+
+
 async def test_without_the_database_decisions_go_on_and_nothing_is_lost(
     tmp_path: Path, models: Path
 ) -> None:

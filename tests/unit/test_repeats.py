@@ -37,7 +37,7 @@ async def _started(making: _Making) -> None:
 
 async def test_who_leaves_does_not_end_what_is_decided() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
     leaving = asyncio.create_task(repeats.decide("key", "digest", making))
     await _started(making)
     leaving.cancel()
@@ -54,7 +54,7 @@ async def test_who_leaves_does_not_end_what_is_decided() -> None:
 
 async def test_another_request_with_the_key_waits_and_is_refused() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
     first = asyncio.create_task(repeats.decide("key", "digest", making))
     await _started(making)
     other = asyncio.create_task(repeats.decide("key", "another", making))
@@ -67,7 +67,7 @@ async def test_another_request_with_the_key_waits_and_is_refused() -> None:
 
 async def test_a_failure_is_told_and_the_next_one_tries() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
 
     async def failing() -> ev.Decided:
         raise ValueError("no")
@@ -84,3 +84,24 @@ def test_a_key_leaves_with_its_decision() -> None:
     assert world.pending.asked == {"key": event.id}
     apply(world, ev.DecisionsExpired(ts=world.ts, ids=(event.id,)))
     assert not world.pending.asked
+
+
+async def test_what_was_made_is_known_until_it_is_applied_and_no_longer() -> None:
+    """On 09672bb a resend got a second decision while the first one waited for the log."""
+    world, waiting = a_world(), {"on"}
+    repeats = Repeats(lambda: world, lambda _: bool(waiting))
+    made: list[ev.Decided] = []
+
+    async def make() -> ev.Decided:
+        query = asked(request_key="key", request_digest="digest")
+        made.append(decided(a_world(), query))  # in a world of its own: here it is not applied
+        return made[-1]
+
+    first = await repeats.decide("key", "digest", make)
+    assert await repeats.decide("key", "digest", make) is first
+    with pytest.raises(Conflict):
+        await repeats.decide("key", "another", make)
+    waiting.clear()  # it was given up, or was applied and is forgotten
+    await repeats.decide("key", "digest", make)
+    assert len(made) == 2
+    assert not repeats._made

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bandit_service.gateway.failures import Rejected
 from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
 
 
@@ -48,3 +49,12 @@ def test_an_emoji_cut_in_two_goes_on_and_is_whole_for_a_judge() -> None:
         told += rewritten([event], "id", passed)
     assert (b"\\ud83d" in told, b"\\ude00" in told) == (True, True)
     assert passed.whole_text() == "\N{GRINNING FACE}"
+
+
+def test_a_refusal_with_half_an_emoji_is_a_refusal() -> None:
+    """On 09672bb it was a failure of the arm, though another arm might have taken the request."""
+    said = rb'{"error": {"message": "hi \ud83d", "code": "context_length_exceeded"}}'
+    with pytest.raises(Rejected) as refused:
+        rewritten([said], "ours", StreamedAnswer())
+    assert refused.value.unsuited
+    assert json.loads(refused.value.body)["error"]["message"] == "hi \ufffd"
