@@ -168,7 +168,7 @@ def test_what_is_said_of_the_decision_itself_stands() -> None:
 
 
 @pytest.mark.parametrize("own", [{"quality": 0.25}, {"quality": 0.75}, {"reward": 0.1}])
-def test_what_is_said_of_the_decision_afterwards_stands_too(own: dict[str, float]) -> None:
+def test_what_is_said_of_the_decision_afterwards_stands_too(own: dict[str, Any]) -> None:
     world = a_world(serving="nested")
     ids = talk(world)
     told(world, quality=0.75)
