@@ -1,14 +1,17 @@
 """A chat page with thumbs, in FastAPI.
 
-The service decides which model answers, the page shows the answer with a thumb up and a thumb
-down, and a press of one teaches the router. The page votes with the decision's feedback token,
-which is good for that one answer and for nothing else; the service's key stays on the server.
+The service decides which model answers and asks it, the page shows the answer with a thumb up and
+a thumb down, and a press of one teaches the router. The page votes with the answer's feedback
+token, which is good for that one answer and for nothing else; the service's key stays on the
+server. Cost and latency are learned by the gateway.
 
-    pip install ./bandit_client fastapi uvicorn     # in a clone
-    make run                                        # the service, in another terminal
-    python fastapi_thumbs.py                        # http://127.0.0.1:8000
+    pip install ./bandit_client fastapi openai uvicorn      # in a clone
+    bandit-service upstream --data paretobandit --write-config gateway.toml     # recorded answers
+    bandit-service serve --config gateway.toml              # in another terminal
+    python examples/fastapi_thumbs.py                       # http://127.0.0.1:8000
 
-BANDIT_URL and BANDIT_KEY name another service, PORT another port.
+For models of your own write gateway.toml yourself (docs/five-minutes.md). BANDIT_URL and BANDIT_KEY
+name another service, PORT another port.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import openai
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from bandit_client import AsyncClient, BanditError, NotReached, ServiceError
+
+URL = os.environ.get("BANDIT_URL", "http://127.0.0.1:8080")
+KEY = os.environ.get("BANDIT_KEY", "none")
 
 
 class Question(BaseModel):
@@ -48,28 +55,29 @@ class Press(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client for all requests."""
-    async with AsyncClient() as client:
-        app.state.router = client
+    """One client of each kind for all requests: OpenAI's asks, the router's votes."""
+    async with (
+        AsyncClient() as router,
+        openai.AsyncOpenAI(base_url=f"{URL.rstrip('/')}/v1", api_key=KEY) as gateway,
+    ):
+        app.state.router, app.state.gateway = router, gateway
         yield
 
 
 app = FastAPI(title="Thumbs", lifespan=lifespan)
 
 
-async def ask_model(model: str, text: str) -> tuple[str, float]:
-    """The answer, and its cost in USD: put the call of your provider here."""
-    return f"({model} would answer here: {text})", 0.0001
-
-
 @app.post("/ask")
 async def ask(question: Question, request: Request) -> Answer:
-    """Decide, answer, and report the cost; the quality comes from the thumbs."""
-    router: AsyncClient = request.app.state.router
-    decision = await router.decide(question.text)
-    text, cost_usd = await ask_model(decision.arm, question.text)
-    await router.reward(decision, cost_usd=cost_usd)
-    return Answer(model=decision.arm, text=text, token=decision.feedback_token or "")
+    """The answer of the model that the router chooses; its quality comes from the thumbs."""
+    gateway: openai.AsyncOpenAI = request.app.state.gateway
+    raw = await gateway.chat.completions.with_raw_response.create(
+        model="auto", messages=[{"role": "user", "content": question.text}]
+    )
+    text = raw.parse().choices[0].message.content or ""
+    return Answer(
+        model=raw.headers["x-arm"], text=text, token=raw.headers.get("x-feedback-token", "")
+    )
 
 
 @app.post("/vote")
@@ -77,6 +85,17 @@ async def vote(press: Press, request: Request) -> dict[str, str]:
     """Pass a thumb on; the last one counts."""
     router: AsyncClient = request.app.state.router
     return {"vote": (await router.vote(press.token, press.vote)).vote}
+
+
+@app.exception_handler(openai.APIError)
+async def failed(_: Request, error: Exception) -> JSONResponse:
+    """What the gateway answered, in its own words; 503 where it is not there."""
+    if isinstance(error, openai.APIConnectionError):
+        return JSONResponse({"error": f"no gateway at {URL}"}, status_code=503)
+    status = error.status_code if isinstance(error, openai.APIStatusError) else 502
+    body = error.body if isinstance(error, openai.APIError) else None
+    words = body.get("message") if isinstance(body, dict) else None
+    return JSONResponse({"error": words or str(error)}, status_code=status)
 
 
 @app.exception_handler(BanditError)

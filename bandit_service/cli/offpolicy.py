@@ -115,6 +115,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ca", type=Path, metavar="FILE", help="with an https URL: trust this PEM file")
 
 
+def check_none_given(args: argparse.Namespace) -> None:
+    """Usage where an argument that is for logs alone was given, and a recording is evaluated."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            option = f"--{name.replace('_', '-')}"
+            raise Usage(f"{option}: is for --from-log, --from-dsjson and --from-obd; leave it out")
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 done, 1 the log cannot be read, 2 usage."""
     try:

@@ -83,7 +83,12 @@ def key_for(url: str | None, given: str) -> str:
     """The key for a service that a URL names: as it was given, a file's by @FILE, or BANDIT_KEY."""
     if not given and url and "://" in url:
         given = service_asked()[1]
-    return text_of(Path(given[1:])).strip() if given.startswith("@") else given
+    if not given.startswith("@"):
+        return given
+    try:
+        return text_of(Path(given[1:])).strip()
+    except OSError as error:
+        raise Usage(f"--key: {given[1:]}: {error.strerror}") from None
 
 
 def data(parser: Any, *, more: str = "", **how: Any) -> None:

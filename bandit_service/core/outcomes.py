@@ -160,8 +160,9 @@ def decision_rewarded(
 ) -> ev.Rewarded | None:
     """The event for signals of a pending decision; None when all of it is already there.
 
-    A user's quality or reward takes the place of a judge's as a correction would, and of what named
-    metrics come to. Where there is neither, the quality is what the named metrics come to.
+    A user's quality or reward takes the place of a judge's as a correction would, of what named
+    metrics come to, and of a session's. A judge's takes the place of what only implicit signals
+    come to. Where there is neither, the quality is what the named metrics come to.
 
     metrics: what the decision's experiment measures, whose ranges hold. named: the named metrics.
 
@@ -170,10 +171,10 @@ def decision_rewarded(
     said = report.signals.said()
     if resent(pending.keys, report.idempotency_key, report.digest):
         return None
-    _check_ranges(said, metrics, named)
+    check_measured(said, metrics)
+    named.check(said)
     worth = WORTH & said.keys()
-    taken_over = pending.provisional or pending.weighed
-    supersedes = taken_over and not report.provisional and bool(worth)
+    supersedes = bool(worth) and _gives_way(pending, report, named)
     new = _new(pending, said, WORTH if supersedes else frozenset(), correction=report.correction)
     if not new:
         return None
@@ -218,9 +219,15 @@ def decision_rewarded(
     )
 
 
-def _check_ranges(
-    said: Mapping[str, float], metrics: Sequence[Metric], named: NamedMetrics
-) -> None:
+def _gives_way(pending: Pending, report: Reported, named: NamedMetrics) -> bool:
+    """Whether the quality that is there is weaker than the one that is reported."""
+    if report.provisional:  # a judge's grade says more than what a client did, and only than that
+        return pending.weighed and not named.said(pending.signals)
+    return not pending.own
+
+
+def check_measured(said: Mapping[str, float], metrics: Sequence[Metric]) -> None:
+    """Refused for a value out of the range in which an experiment measures it."""
     for one in metrics:
         if one.name in said and not one.low <= said[one.name] <= one.high:
             raise Refused(
@@ -228,7 +235,6 @@ def _check_ranges(
                 f"{said[one.name]:g}",
                 param="metrics",
             )
-    named.check(said)
 
 
 def _new(
@@ -315,7 +321,7 @@ def decision_voted(
     """
     before = pending.signals.get(VOTE)
     graded = "reward" if "reward" in pending.signals else "quality"
-    own = graded in pending.signals and not pending.provisional and not pending.weighed
+    own = graded in pending.signals and pending.own
     if before is None and own:
         raise Conflict(f"vote: {graded} was already reported for this answer, by other means")
     if vote is None:

@@ -118,6 +118,15 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
                 pending.learned["revoked"] = 1.0
             elif event.weighed:
                 pending.learned |= _weighed(taught, event, what.after)
+            elif _credited(taught, event):
+                pending.learned["credited"] = 1.0
+
+
+def _credited(taught: Mapping[str, float], event: ev.Rewarded) -> bool:
+    """Whether the quality is a session's: this event brings it, or leaves it as it was."""
+    if event.quality is not None or event.explicit:
+        return bool(event.session) and not event.explicit
+    return "credited" in taught
 
 
 def _weighed(

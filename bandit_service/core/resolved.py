@@ -27,7 +27,8 @@ class Pending:
     learned: what the policies and the history were taught when it was settled: `reward`, and
     `quality` and `cost_usd` and `latency_s` as far as they were known; and `revoked` where these
     are what was expected, since what came was taken back, or `weighed` where the quality is that of
-    named metrics, with the cost and the latency of the reward (`pending.PAID`). Empty until then.
+    named metrics, with the cost and the latency of the reward (`pending.PAID`), or `credited` where
+    it is that of a session. Empty until then.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
@@ -67,6 +68,16 @@ class Pending:
     def weighed(self) -> bool:
         """Whether its quality is what its named metrics come to."""
         return "weighed" in self.learned
+
+    @property
+    def credited(self) -> bool:
+        """Whether its quality is a session's."""
+        return "credited" in self.learned
+
+    @property
+    def own(self) -> bool:
+        """Whether the user said of this very decision what it was worth."""
+        return not (self.provisional or self.weighed or self.credited)
 
     @property
     def reward(self) -> float | None:

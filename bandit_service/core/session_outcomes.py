@@ -16,6 +16,7 @@ from bandit_service.core.outcomes import (
     Reported,
     RewardRule,
     Signals,
+    check_measured,
     decision_rewarded,
     likely_quality,
     resent,
@@ -50,6 +51,7 @@ def session_rewarded(
     told = world.sessions.told.get(group, Told())
     if resent(told.keys, report.idempotency_key, report.digest):
         return None
+    _check_experiments(world, ids, report.signals.said())
     new = {}
     for signal, value in report.signals.said().items():
         _check(world.named.specs.get(signal), signal, value)
@@ -92,6 +94,14 @@ def _check(spec: NamedMetric | None, name: str, value: float) -> None:
         )
 
 
+def _check_experiments(world: World, ids: Sequence[str], said: Mapping[str, float]) -> None:
+    """Refused for a value out of the range that the experiment of a decision measures it in."""
+    experiments = {world.pending.decisions[id].decided.experiment for id in ids}
+    for experiment in sorted(experiments):
+        spec = world.experiments.specs.get(experiment)
+        check_measured(said, () if spec is None else spec.metrics)
+
+
 def session_credited(
     world: World,
     group: str,
@@ -118,6 +128,7 @@ def session_credited(
     said = {}
     for name, value in now.items():
         mine = name in before and there.get(name) == before[name]
+        mine = mine and (name != "quality" or pending.credited)
         taken = bool(own) if name == "quality" else name in there
         if (mine or not taken) and there.get(name) != value:
             said[name] = value
@@ -125,7 +136,8 @@ def session_credited(
         return None
     correction = any(name in there for name in said) and not _judged(pending, said)
     signals = Signals(said.pop("quality", None), metrics=said)
-    report = Reported(signals, f"{group}/{told.number}", group, correction)
+    key = "" if pending.revoked else f"{group}/{told.number}"  # what was withdrawn had it
+    report = Reported(signals, key, group, correction)
     event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, world.named)
     return None if event is None else msgspec.structs.replace(event, session=group)
 

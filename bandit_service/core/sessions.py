@@ -152,22 +152,30 @@ class Sessions:
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
-        gone = [id for id, owner in self.owners.items() if owner == event.owner]
-        groups = [group for group, ids in self.members.items() if not set(gone).isdisjoint(ids)]
+        gone = {id for id, owner in self.owners.items() if owner == event.owner}
+        if not gone:
+            return
+        for group, ids in list(self.members.items()):  # once, however many decisions it had
+            if not gone.isdisjoint(ids):
+                self._keep(group, [id for id in ids if id not in gone])
         for id in gone:
-            self._leave(id, groups)
+            del self.owners[id]
 
     def _leave(self, id: str, groups: Sequence[str]) -> None:
-        """A decision may not be rewarded any more; a session without any is forgotten."""
+        """A decision may not be rewarded any more."""
         self.owners.pop(id, None)
         for group in groups:
-            ids = self.members.get(group)
-            if ids is None or id not in ids:
-                continue
-            ids.remove(id)
-            if not ids:
-                del self.members[group]
-                self.told.pop(group, None)
+            ids = self.members.get(group, [])
+            if id in ids:  # the first one, as the oldest leave first
+                ids.remove(id)
+                self._keep(group, ids)
+
+    def _keep(self, group: str, ids: list[str]) -> None:
+        """These are left of a session; one without any is forgotten."""
+        self.members[group] = ids
+        if not ids:
+            del self.members[group]
+            self.told.pop(group, None)
 
     def _count(self, told: Told, sign: float) -> None:
         for name in self.named:

@@ -243,6 +243,8 @@ class Scan:
                 if event.decision_id in hidden:
                     return True
                 of = event.subject
+            case ev.SessionRewarded() if event.owner:
+                return offset <= self._forgotten.get(event.owner, 0)
             case _:
                 return False
         if of is None or offset > self._forgotten.get(ev.owner_of(of.tenant, of.unit), 0):
@@ -252,7 +254,10 @@ class Scan:
         return True
 
     def _is_wanted(self, event: ev.AnyEvent, wanted: set[str]) -> bool:
-        """Whether it is a decision that is asked for, comes of one, or is about no decision."""
+        """Whether it is a decision that is asked for, comes of one, or is about no decision.
+
+        wanted: ids of these decisions, and the sessions of which one is rewarded.
+        """
         match event:
             case ev.Decided():
                 if self._route in (None, event.route) and self._tags <= set(event.tags):
@@ -264,6 +269,12 @@ class Scan:
                 return ours
             case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Spent():
                 return event.decision_id in wanted
+            case ev.SessionRewarded():
+                ours = not wanted.isdisjoint(event.ids)
+                (wanted.add if ours else wanted.discard)(event.group)
+                return ours
+            case ev.SessionCredited():
+                return event.group in wanted
             case _:
                 return True
 

@@ -7,14 +7,17 @@ goes on, or the client's resend.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from bandit_service.core import events as ev
+from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
 from bandit_service.runtime.measuring import check_names
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 
+_log = logging.getLogger("bandit.sessions")
 _TOGETHER = 64
 _LOOK_S = 60.0
 TASK = "credit"
@@ -53,6 +56,12 @@ class Crediting:
         credited = 0 if told is None else len(told.weights)
         return "duplicate" if event is None else "accepted", credited
 
+    async def finish_of(self, decision_id: str) -> None:
+        """Let a decision whose own word was withdrawn learn what was said of its sessions."""
+        pending = self._writer.world.pending.decisions.get(decision_id)
+        for group in () if pending is None else pending.decided.groups:
+            await self._one(group, decision_id)
+
     async def finish(self, group: str) -> None:
         """Let each decision of a session learn what it has not learned yet."""
         writer = self._writer
@@ -83,7 +92,10 @@ class Crediting:
             metrics = () if spec is None else spec.metrics
             return session_credited(world, group, decision_id, self._rule, writer.now(), metrics)
 
-        await writer.submit(prepare, key=decision_id)
+        try:
+            await writer.submit(prepare, key=decision_id)
+        except (Refused, Conflict) as error:  # the others learn it, and the session is not stuck
+            _log.warning("a decision cannot learn its session's", extra={"why": error.code})
 
     async def _forever(self) -> None:
         writer = self._writer

@@ -476,6 +476,8 @@ class Router:
         status = await self._learn(prepare, key=decision_id)
         if vote is None and self.world.named.specs:  # the other metrics speak on without the vote
             await self.measuring.reweigh(decision_id)
+        if vote is None:  # and so do its sessions
+            await self._crediting.finish_of(decision_id)
         return status
 
     async def measured_by_user(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from bandit_client import Client
 from tests.examples.conftest import EXAMPLES, ROOT, Ran, environ
+from tests.service.provider import ARMS, COST, Provider, a_gateway
 from tests.tools import needed
 
 PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
@@ -63,17 +65,28 @@ def _posted(url: str, body: Any) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-def test_thumbs_in_fastapi_teach_the_router(copied: Path, service: str) -> None:
+async def test_thumbs_in_fastapi_teach_the_router(
+    copied: Path, models: Path, tmp_path: Path, service: str
+) -> None:
     needed("fastapi")
-    with Client(service) as client, _thumbs(copied, service) as app:
+    async with a_gateway(tmp_path, models) as (client, provider):
+        await asyncio.to_thread(_press_thumbs, copied, client.url, provider)
+    await asyncio.to_thread(_ask_in_vain, copied, service)
+
+
+def _press_thumbs(copied: Path, url: str, provider: Provider) -> None:
+    with Client(url) as client, _thumbs(copied, url) as app:
         with urllib.request.urlopen(app, timeout=60) as page:
             html = page.read().decode()
         assert "<form>" in html
         assert not re.search(r"(?:src|href)=", html)  # nothing of elsewhere
         status, answer = _posted(f"{app}/ask", {"text": "What is 17 * 23?"})
         assert status == 200, answer
+        assert answer["text"] == f"I am {answer['model']}"
+        assert provider.seen[-1]["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
         newest = client.decisions(limit=1).decisions[0]
-        assert (newest.arm, newest.signals) == (answer["model"], {"cost_usd": 0.0001})
+        assert newest.arm == answer["model"]
+        assert (newest.signals or {})["cost_usd"] == pytest.approx(COST)
         for vote, quality in (("up", 1.0), ("down", 0.0)):
             assert _posted(f"{app}/vote", {"token": answer["token"], "vote": vote})[0] == 200
             signals = client.decision(newest.decision_id).signals or {}
@@ -85,6 +98,19 @@ def test_thumbs_in_fastapi_teach_the_router(copied: Path, service: str) -> None:
         assert refused["error"]
         assert _posted(f"{app}/vote", {"token": answer["token"], "vote": "maybe"})[0] == 422
         assert _posted(f"{app}/ask", {"text": ""})[0] == 422
+        for arm in ARMS:
+            provider.behaviour[arm] = "rejected"
+        status, refused = _posted(f"{app}/ask", {"text": "What now?"})
+        assert (status, refused) == (400, {"error": "bad tool"})
+
+
+def _ask_in_vain(copied: Path, service: str) -> None:
+    with _thumbs(copied, service) as app:  # which has no model to ask
+        status, refused = _posted(f"{app}/ask", {"text": "Anybody there?"})
+        assert (status, refused["error"].partition(":")[0]) == (
+            503,
+            "no callable arm has an upstream",
+        )
     with _thumbs(copied, "http://127.0.0.1:9") as app:
         assert _posted(f"{app}/ask", {"text": "Anybody there?"})[0] == 503
 

@@ -49,8 +49,11 @@ def _commands(path: Path) -> list[str]:
     found = re.findall(r"\bpip install ((?:\$\([^)]*\)|[^`\n&|;)])+)", text)
     if path.suffix == ".py":  # a string of the program
         found = [re.split(r'"|, or | \(| for ', each)[0] for each in found if "{" not in each]
-    if path.name == "Makefile":  # a line that sed writes
-        found = [re.sub(r'" \S+$', "", each) for each in found]
+    if path.name == "Makefile":  # a line that sed writes, once for each extra of a loop
+        found = [re.sub(r'" \S+\s*$', "", each) for each in found]
+        extras = re.search(r"for extra in ([\w ]+);", text)
+        assert extras is not None
+        found = [each.replace("$$extra", one) for each in found for one in extras[1].split()]
     return [re.split(r"\s+#", each)[0].strip() for each in found]
 
 

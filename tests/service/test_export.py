@@ -236,6 +236,7 @@ async def test_usage_is_checked_before_anything_is_read(tmp_path: Path) -> None:
         (["--format", "dsjson", "--embeddings", "base64"], "--embeddings"),
         (["--after", "-1"], "--after"),
         (["--key", "x"], "--url"),
+        (["--url", "http://x", "--key", "@no.key"], "--key: no.key: No such file or directory"),
         (["--url", "http://x", "--config", "y"], "--url"),
     ):
         status, out, told = await _export(*arguments, data=tmp_path)

@@ -172,6 +172,7 @@ async def test_a_service_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         ("localhost:8080", "", "--url: must be like http://HOST:PORT"),
         ("http://me:pässwörd@host", "", "--url: must be like http://HOST:PORT"),
         ("http://127.0.0.1:8080", "bs_\nX-Other: 1", "--key: must be printable ASCII"),
+        ("http://127.0.0.1:8080", "@no.key", "--key: no.key: No such file or directory"),
     ],
 )
 def test_a_wrong_address_or_key_ends_it_without_being_repeated(

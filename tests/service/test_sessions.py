@@ -113,6 +113,29 @@ async def test_what_is_wrong_is_told_and_nothing_changes(
         assert world.digest() == before
 
 
+async def test_a_vote_and_a_session_stand_beside_each_other(client: Client) -> None:
+    """In either order, and at once: what is said of a decision stands, and nothing is lost."""
+    made = [
+        await client.decide(embedding=a_vector(i), session="both", willingness_to_pay=1.0)
+        for i in range(12)
+    ]
+    ids = [one["decision_id"] for one in made]
+    await _reward(client, decision_id=ids[0], quality=0.25)
+    answers = await asyncio.gather(
+        _reward(client, session="both", quality=0.75),
+        *(_reward(client, decision_id=id, quality=0.5) for id in ids[1:9]),
+    )
+    assert {status for status, _ in answers} == {200}
+    path = f"/v1/feedback/{made[9]['feedback_token']}"
+    assert (await client.post(path, {"vote": "down"}))[0] == 200
+    assert await _qualities(client, ids) == [0.25] + [0.5] * 8 + [0.0, 0.75, 0.75]
+    assert (await client.post(path, {"vote": "neutral"}))[0] == 200
+    assert await _qualities(client, ids) == [0.25] + [0.5] * 8 + [0.75] * 3
+    again = await _reward(client, session="both", quality=1.0, correction=True)
+    assert again[1]["status"] == "accepted"
+    assert await _qualities(client, ids) == [0.25] + [0.5] * 8 + [1.0] * 3
+
+
 async def test_a_session_that_is_not_there_is_unknown(client: Client) -> None:
     status, error = await _reward(client, session="nobody", quality=1.0)
     assert (status, error["code"], error["param"]) == (404, "unknown", "session")

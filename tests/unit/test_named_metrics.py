@@ -178,7 +178,7 @@ def test_a_vote_is_the_named_metric_vote_where_there_is_one() -> None:
     assert (pending.signals, pending.weighed) == ({"resolved": 1.0, "quality": 1.0}, True)
 
 
-@pytest.mark.parametrize("policy", ["nested", "metallm", "epsilon_greedy"])
+@pytest.mark.parametrize("policy", ["nested", "metallm", "epsilon_greedy", "knn"])
 def test_weights_that_change_and_change_back_leave_what_was_learned(policy: str) -> None:
     world = a_world(serving=policy)
     named(world, RESOLVED, STARS, EDITS)
@@ -306,6 +306,21 @@ def test_an_implicit_signal_is_weighed_with_what_was_said() -> None:
     told(world, one.id, metrics={"implicit_retry": 1.0})
     told(world, one.id, metrics={"resolved": 1.0})
     assert world.pending.decisions[one.id].signals["quality"] == pytest.approx(3.0 / 3.25)
+
+
+def test_a_judges_grade_also_takes_the_place_of_an_implicit_signal() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, RETRIED)
+    one, two = decided(world, asked()), decided(world, asked(axis=1))
+    told(world, one.id, metrics={"implicit_retry": 1.0})
+    told(world, one.id, quality=0.4, provisional=True)
+    pending = world.pending.decisions[one.id]
+    assert (pending.signals["quality"], pending.provisional, pending.weighed) == (0.4, True, False)
+    told(world, one.id, quality=0.9)
+    assert (pending.signals["quality"], pending.provisional) == (0.9, False)
+    told(world, two.id, metrics={"implicit_retry": 1.0, "resolved": 1.0})
+    with pytest.raises(Conflict):
+        told(world, two.id, quality=0.4, provisional=True)
 
 
 def test_a_judges_grade_stands_before_an_implicit_signal() -> None:

@@ -13,13 +13,21 @@ from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import Conflict, Refused, Unknown
+from bandit_service.core.experiments.spec import Metric
 from bandit_service.core.metric_spec import NamedMetric
-from bandit_service.core.outcomes import Reported, RewardRule, Signals, decision_rewarded, digest
+from bandit_service.core.outcomes import (
+    Reported,
+    RewardRule,
+    Signals,
+    decision_rewarded,
+    decision_voted,
+    digest,
+)
 from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
 from bandit_service.core.sessions import CREDITS, group_of, groups_of, shares_of, weights_of
 from bandit_service.core.world import World
 from policies import ArmId
-from tests.unit.experiments.given import a_world, asked, decided
+from tests.unit.experiments.given import a_world, asked, decided, run, two_arms
 
 RULE = RewardRule(willingness_to_pay=0.1)
 S = group_of("", "session", "s")
@@ -159,6 +167,47 @@ def test_what_is_said_of_the_decision_itself_stands() -> None:
     assert qualities(world, ids) == [0.125, 0.25, 1.0]
 
 
+@pytest.mark.parametrize("own", [{"quality": 0.25}, {"quality": 0.75}, {"reward": 0.1}])
+def test_what_is_said_of_the_decision_afterwards_stands_too(own: dict[str, Any]) -> None:
+    world = a_world(serving="nested")
+    ids = talk(world)
+    told(world, quality=0.75)
+    reward(world, ids[0], cost_usd=0.001)  # says nothing of its worth
+    reward(world, ids[0], **own)
+    told(world, quality=1.0, correction=True)
+    assert qualities(world, ids) == [own.get("quality", 0.75), 1.0, 1.0]
+    pending = world.pending.decisions[ids[0]]
+    assert {name: pending.signals[name] for name in own} == own
+    with pytest.raises(Conflict):
+        reward(world, ids[0], quality=0.5)
+
+
+def test_a_vote_stands_before_its_sessions_quality_until_it_is_withdrawn() -> None:
+    world = a_world(serving="nested")
+    ids = talk(world)
+    told(world, quality=0.75)
+    learned = codec.dump(world.learners["nested"].state)
+    pending = world.pending.decisions[ids[0]]
+    for _ in range(2):
+        for vote in (0.0, 1.0, None):
+            event = decision_voted(pending, ids[0], vote, RULE, world.ts)
+            assert event is not None
+            apply(world, event)
+            assert pending.signals.get("quality") == vote
+        assert finish(world, parts=3) == 1
+        assert qualities(world, ids) == [0.75] * 3
+    assert codec.dump(world.learners["nested"].state) == learned
+
+
+def test_a_judge_does_not_replace_a_sessions_quality() -> None:
+    world = a_world(serving="nested")
+    (id,) = talk(world, 1)
+    told(world, quality=1.0)
+    report = Reported(Signals(quality=0.2), provisional=True)
+    with pytest.raises(Conflict):
+        decision_rewarded(world.pending.decisions[id], id, report, RULE, world.ts)
+
+
 def test_a_judges_grade_gives_way_to_the_sessions() -> None:
     world = a_world(serving="nested")
     (id,) = talk(world, 1)
@@ -245,3 +294,28 @@ def test_what_names_no_session_is_written_as_before() -> None:
     assert b"groups" not in ev.encode(event)
     assert b"sessions" not in codec.dump(world)
     assert world.named.mean("csat", ArmId("cheap")) is None
+
+
+def test_a_unit_leaves_the_sessions_that_it_shares() -> None:
+    world = a_world(serving="nested")
+    gone, left = talk(world, 2, unit="u"), talk(world, 1, unit="v")
+    talk(world, 2, session="t", unit="u")
+    told(world, quality=0.5)
+    apply(world, ev.Forgotten(ts=world.ts, owner=ev.owner_of("", "u")))
+    assert world.sessions.members == {S: left}
+    assert set(world.sessions.owners) == set(left)
+    told(world, quality=0.75, correction=True)
+    assert qualities(world, left) == [0.75]
+    assert not set(gone) & world.pending.decisions.keys()
+
+
+def test_what_an_experiment_cannot_measure_is_refused_before_anything_is_written() -> None:
+    world = a_world()
+    csat = Metric(name="csat", low=0.0, high=1.0)
+    run(world, two_arms(primary="quality", metrics=(csat,)))
+    ids = talk(world, 2, unit="u1")
+    assert world.pending.decisions[ids[0]].decided.experiment == "e"
+    before = world.digest()
+    with pytest.raises(Refused, match="metrics: csat must be from 0 to 1, got 4"):
+        told(world, metrics={"csat": 4.0})
+    assert world.digest() == before

@@ -28,6 +28,7 @@ def test_metrics_are_checked_field_by_field() -> None:
         {"name": "vote", "kind": "boolean", "scope": "session"},
         {"name": "fine"},
         {"name": "fine", "weight": 0.0},
+        {"name": "csat", "scope": "session", "feedback": True},
     ]
     with pytest.raises(settings.BadSettings) as bad:
         settings.read(None, {"BANDIT_METRICS": json.dumps(tables)})
@@ -41,6 +42,7 @@ def test_metrics_are_checked_field_by_field() -> None:
         "metrics[3].weight: must be from 0 to 1000000, got -1",
         "metrics[4].low: is of the kind number; a boolean is true or false",
         "metrics[5].kind: the metric vote is of users' votes: a boolean of a decision",
+        "metrics[8].feedback: a token is of one decision, and this metric of a session",
         "metrics[3].name: duplicate name 'stars'",
         "metrics[7].name: duplicate name 'fine'",
     ]

@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if _of_a_log(args):
             return offpolicy.run(args)
+        offpolicy.check_none_given(args)
         _check_extra()
         entrants = entrants_of(args.policy)
         learners = entrants if args.policy else [e for e in entrants if "@" not in e.label]

@@ -134,6 +134,8 @@ def _files(paths: Sequence[Path], patterns: Sequence[str]) -> list[Path]:
     """The files, those in a directory in the order of their names; not those of its directories."""
     found: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise BadRecording(f"{path}: no such file or directory")
         if not path.is_dir():
             found.append(path)
             continue

@@ -54,6 +54,28 @@ def test_an_export_is_cut_to_a_route(tmp_path: Path, route: str, parity: int) ->
     ]
 
 
+@pytest.mark.parametrize(("forgotten", "route", "left"), [(False, "bot", "s0"), (True, None, "s1")])
+def test_an_export_has_the_sessions_of_its_decisions_alone(
+    tmp_path: Path, forgotten: bool, route: str | None, left: str
+) -> None:
+    events = _log(2, BOT)
+    for i, owner in enumerate(("u0", "u1")):
+        said = ev.SessionRewarded(
+            ts=9.0, group=f"s{i}", owner=owner, signals={"quality": 1.0}, ids=(f"d{i}",),
+            arms=(IDS[0],), weights=(1.0,), credits=(1.0,),
+        )  # fmt: skip
+        events += [said, ev.SessionCredited(ts=9.0, group=f"s{i}", number=1)]
+    if forgotten:
+        events.append(ev.Forgotten(ts=9.0, owner="u0"))
+    log = a_log(tmp_path / "log", events)
+    with Scan(LogSource(log), 0, joined=False, route=route) as scan:
+        found = [event for _, event in scan.events()]
+    log.close()
+    assert [one.group for one in found if isinstance(one, ev.SessionRewarded)] == [left]
+    if route is not None:
+        assert [one.group for one in found if isinstance(one, ev.SessionCredited)] == [left]
+
+
 @pytest.mark.parametrize("begin", [(BOT,), ()], ids=["whole log", "shortened log"])
 @pytest.mark.parametrize(("route", "best"), [("bot", 2), ("", 0)])
 def test_a_candidate_learns_of_its_route_alone(

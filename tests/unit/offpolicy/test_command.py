@@ -131,6 +131,8 @@ def test_a_metric_of_the_users_own_may_be_estimated(
         ),
         (("--from-log", "data", "--data", "x"), "needs one of --data"),
         ((), "needs one of --data, --from-log"),
+        (("--data", "specialists", "--metric", "stars"), "--metric: is for --from-log, --from-ds"),
+        (("--data", "specialists", "--tag", "x"), "--tag: is for --from-log, --from-dsjson"),
         (("--from-log", "broken.jsonl"), "broken.jsonl, line 2: "),
         (("--from-log", "ftp://x"), "there is no log at ftp:/x"),
         (("--from-log", "http://127.0.0.1:1"), "does not answer"),
