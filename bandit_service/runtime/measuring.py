@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Expired, Refused
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.outcomes import VOTE, RewardRule
@@ -72,6 +73,7 @@ class Measuring:
     def __init__(self, writer: Writer, rule: RewardRule) -> None:
         self._writer, self._rule = writer, rule
         self._changed = asyncio.Event()
+        self._otherwise: set[str] = set()
         self._kept: Kept | None = None
         writer.listen(self._heard)
 
@@ -98,19 +100,23 @@ class Measuring:
         return await writer.submit(prepare, key="catalogue") is not None
 
     async def reweigh(self, decision_id: str) -> bool:
-        """Teach one decision by the weights in force; whether it was taught otherwise."""
+        """Teach one decision by the weights in force; whether it was taught otherwise.
+
+        Where others append to the log, too, it is over when it is applied: so no more of these are
+        under way than are waited for, and what another was first with is looked at again.
+        """
         writer = self._writer
 
-        def prepare() -> ev.Rewarded | None:
-            pending = writer.world.pending.decisions.get(decision_id)
-            if pending is None:
-                return None
-            named = writer.world.named
-            return outcomes.decision_reweighed(
-                pending, decision_id, self._rule, writer.now(), named
+        try:
+            event = await writer.submit(
+                partial(self._reweighed, decision_id),
+                key=decision_id,
+                durable=writer.shared,
+                late=True,
             )
-
-        return await writer.submit(prepare, key=decision_id, durable=False, late=True) is not None
+        except Expired:  # it left while this was under way
+            return False
+        return event is not None
 
     async def reweigh_all(self) -> int:
         """The same of every decision that may still be rewarded; how many were."""
@@ -127,9 +133,22 @@ class Measuring:
         await writer.submit(done, key="catalogue")
         return taught
 
-    def _heard(self, what: Resolved, _: World) -> None:
-        if isinstance(what.event, ev.MetricsChanged):
+    def _heard(self, what: Resolved, world: World) -> None:
+        event, writer = what.event, self._writer
+        if isinstance(event, ev.MetricsChanged):
             self._changed.set()
+        elif isinstance(event, ev.Rewarded) and event.metrics and writer.shared and writer.keeps:
+            if world.named.specs and self._reweighed(event.decision_id) is not None:
+                # another replica weighed it before it learned of other weights
+                self._otherwise.add(event.decision_id)
+                self._changed.set()
+
+    def _reweighed(self, decision_id: str) -> ev.Rewarded | None:
+        writer = self._writer
+        pending, named = writer.world.pending.decisions.get(decision_id), writer.world.named
+        if pending is None:
+            return None
+        return outcomes.decision_reweighed(pending, decision_id, self._rule, writer.now(), named)
 
     async def _forever(self) -> None:
         writer = self._writer
@@ -138,6 +157,8 @@ class Measuring:
             if writer.world.named.stale and writer.keeps:
                 taught = await self.reweigh_all()
                 _log.info("decisions were taught by other weights", extra={"decisions": taught})
+            while self._otherwise:
+                await self.reweigh(self._otherwise.pop())
             writer.tasks.well(TASK)
             if not writer.world.named.stale:
                 await self._changed.wait()
