@@ -7,8 +7,10 @@ goes on, or the client's resend.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from bandit_service.core import events as ev
+from bandit_service.core.errors import Expired, NotYet
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
 from bandit_service.runtime.measuring import check_names
@@ -18,6 +20,7 @@ from bandit_service.runtime.writer import Writer
 _TOGETHER = 64
 _LOOK_S = 60.0
 TASK = "credit"
+_NOT_HERE = "{}; its decisions are not known here yet; send it again in a second"
 
 
 class Crediting:
@@ -37,9 +40,16 @@ class Crediting:
             await self._kept.end()
 
     async def reward(self, group: str, name: str, report: Reported) -> tuple[str, int]:
-        """What is said of a session; "accepted" or "duplicate", and how many it is credited to."""
-        await self.finish(group)
+        """What is said of a session; "accepted" or "duplicate", and how many it is credited to.
+
+        Decisions of it that another replica answered just now are waited for.
+        """
         writer = self._writer
+        newest = writer.new_id(writer.now())
+        await writer.arrived(newest)  # and with it all that were answered before
+        if group not in writer.world.sessions.members and writer.may_come(newest):
+            raise NotYet(_NOT_HERE.format(name), param=name.partition(":")[0])
+        await self.finish(group)
 
         def prepare() -> ev.SessionRewarded | None:
             check_names(writer.world.named, report.signals.metrics, "session")
@@ -83,7 +93,8 @@ class Crediting:
             metrics = () if spec is None else spec.metrics
             return session_credited(world, group, decision_id, self._rule, writer.now(), metrics)
 
-        await writer.submit(prepare, key=decision_id)
+        with suppress(Expired):  # it left while this was under way
+            await writer.submit(prepare, key=decision_id)
 
     async def _forever(self) -> None:
         writer = self._writer
