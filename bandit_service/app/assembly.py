@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bandit_service.app.sharing import (
 )
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
+from bandit_service.core.errors import Unknown
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway import deployments
@@ -317,7 +318,8 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     for spec in changed.values():
         await router.put_arm(spec, "config")
     for id in gone:
-        await router.retire_arm(id, "config")
+        with suppress(Unknown):  # another replica, which starts too, was first
+            await router.retire_arm(id, "config")
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
