@@ -106,14 +106,9 @@ class Measuring:
         under way than are waited for, and what another was first with is looked at again.
         """
         writer = self._writer
-
+        prepare = partial(self._reweighed, decision_id)
         try:
-            event = await writer.submit(
-                partial(self._reweighed, decision_id),
-                key=decision_id,
-                durable=writer.shared,
-                late=True,
-            )
+            event = await writer.submit(prepare, key=decision_id, durable=writer.shared, late=True)
         except Expired:  # it left while this was under way
             return False
         return event is not None
@@ -137,11 +132,16 @@ class Measuring:
         event, writer = what.event, self._writer
         if isinstance(event, ev.MetricsChanged):
             self._changed.set()
-        elif isinstance(event, ev.Rewarded) and event.metrics and writer.shared and writer.keeps:
-            if world.named.specs and self._reweighed(event.decision_id) is not None:
-                # another replica weighed it before it learned of other weights
-                self._otherwise.add(event.decision_id)
-                self._changed.set()
+        elif (
+            writer.shared
+            and writer.keeps
+            and isinstance(event, ev.Rewarded)
+            and event.metrics
+            and world.named.specs
+            and self._reweighed(event.decision_id) is not None
+        ):  # another replica weighed it before it learned of other weights
+            self._otherwise.add(event.decision_id)
+            self._changed.set()
 
     def _reweighed(self, decision_id: str) -> ev.Rewarded | None:
         writer = self._writer
@@ -157,8 +157,9 @@ class Measuring:
             if writer.world.named.stale and writer.keeps:
                 taught = await self.reweigh_all()
                 _log.info("decisions were taught by other weights", extra={"decisions": taught})
-            while self._otherwise:
-                await self.reweigh(self._otherwise.pop())
+            for id in list(self._otherwise):
+                await self.reweigh(id)
+                self._otherwise.discard(id)
             writer.tasks.well(TASK)
             if not writer.world.named.stale:
                 await self._changed.wait()

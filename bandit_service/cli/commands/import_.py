@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     decisions = sum(isinstance(event, ev.Decided) for event in events)
     rewards = sum(isinstance(event, ev.Rewarded) for event in events)
     print(f"{decisions} decisions and {rewards} outcomes written to the log in {chosen.data_dir}")
+    if chosen.log.shared:
+        print("the database has none of them yet: `bandit-service migrate` copies them there")
     return 0
 
 
