@@ -24,7 +24,7 @@ from bandit_service.app.sharing import (
 )
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
-from bandit_service.core.errors import Unknown
+from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway import deployments
@@ -67,7 +67,7 @@ from bandit_service.settings.metrics import all_metrics, implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, can_trim
+from store import EventLog, StoreError, can_trim
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -222,7 +222,10 @@ async def running_router(
             await writer.caught_up()
             if turn is not None:
                 turn.start()
-            await _reconcile(router, maintenance, settings)
+            try:
+                await _reconcile(router, maintenance, settings)
+            except Unavailable as error:
+                raise StoreError(f"the configuration was not written: {error.message}") from None
             router.warm()
             maintenance.start()
             if settings.log.verify == "background":
@@ -323,7 +326,7 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
-    await router.measuring.change(all_metrics(settings.metrics, settings.implicit))
+    await router.measuring.configure(all_metrics(settings.metrics, settings.implicit))
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
-from bandit_service.core.errors import Expired, Refused
+from bandit_service.core.errors import Expired, Refused, Unavailable
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.outcomes import VOTE, RewardRule
@@ -74,6 +75,7 @@ class Measuring:
         self._writer, self._rule = writer, rule
         self._changed = asyncio.Event()
         self._otherwise: set[str] = set()
+        self._configured: Sequence[NamedMetric] | None = None
         self._kept: Kept | None = None
         writer.listen(self._heard)
 
@@ -86,14 +88,25 @@ class Measuring:
         if self._kept is not None:
             await self._kept.end()
 
+    async def configure(self, specs: Sequence[NamedMetric]) -> None:
+        """`change`; where an older release on the log cannot read of it, once that has left."""
+        if self._are(specs):
+            return
+        try:
+            self._writer.check_read_by_all(ev.MetricsChanged)
+        except Unavailable as error:
+            self._configured = specs
+            _log.warning("the named metrics wait", extra={"why": error.message})
+            self._changed.set()
+        else:
+            await self.change(specs)
+
     async def change(self, specs: Sequence[NamedMetric], source: str = "config") -> bool:
         """Make the named metrics just these; whether they were others."""
-        wanted = {one.name: one for one in specs}
         writer = self._writer
 
         def prepare() -> ev.MetricsChanged | None:
-            there = writer.world.named.specs
-            if there == wanted and list(there) == list(wanted):
+            if self._are(specs):
                 return None
             return ev.MetricsChanged(ts=writer.now(), metrics=tuple(specs), source=source)
 
@@ -128,6 +141,15 @@ class Measuring:
         await writer.submit(done, key="catalogue")
         return taught
 
+    def _are(self, specs: Sequence[NamedMetric]) -> bool:
+        return list(self._writer.world.named.specs.values()) == list(specs)
+
+    async def _configure_late(self, specs: Sequence[NamedMetric]) -> None:
+        with suppress(Unavailable):
+            self._writer.check_read_by_all(ev.MetricsChanged)
+            await self.change(specs)
+            self._configured = None
+
     def _heard(self, what: Resolved, world: World) -> None:
         event, writer = what.event, self._writer
         if isinstance(event, ev.MetricsChanged):
@@ -154,6 +176,8 @@ class Measuring:
         writer = self._writer
         while True:
             self._changed.clear()
+            if self._configured is not None:
+                await self._configure_late(self._configured)
             if writer.world.named.stale and writer.keeps:
                 taught = await self.reweigh_all()
                 _log.info("decisions were taught by other weights", extra={"decisions": taught})
@@ -161,7 +185,7 @@ class Measuring:
                 await self.reweigh(id)
                 self._otherwise.discard(id)
             writer.tasks.well(TASK)
-            if not writer.world.named.stale:
+            if not writer.world.named.stale and self._configured is None:
                 await self._changed.wait()
             else:
                 await asyncio.sleep(_LOOK_S)

@@ -14,9 +14,9 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, NotYet
 from bandit_service.core.metric_spec import NamedMetric
-from bandit_service.runtime import crediting
+from bandit_service.runtime import crediting, measuring
 from policies import ArmId
-from tests.unit.shared.memory import DIM, HANG_S, Engine, Running, same
+from tests.unit.shared.memory import DIM, HANG_S, Engine, MemoryShared, Running, same
 
 Start = Callable[..., Awaitable[Running]]
 BEFORE = (NamedMetric(name="good", weight=1.0), NamedMetric(name="kind", weight=1.0))
@@ -210,3 +210,17 @@ async def test_routes_that_two_configure_at_once_are_written_once(
         await asyncio.gather(*(each.router.set_routes(routes) for each in (one, other)))
         assert sum(isinstance(event, kind) for event in _events(engine)) == 1
     await same(one, other)
+
+
+async def test_metrics_wait_until_an_older_release_has_left(
+    start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "_LOOK_S", 0.01)
+    older = MemoryShared(engine)
+    one = await start("one")
+    await older.join("older", "key", reads=1)
+    await _until(lambda: one.writer.link.format == 1)
+    await one.router.measuring.configure(BEFORE)
+    assert not one.world.named.specs
+    await older.leave()
+    await _until(lambda: list(one.world.named.specs) == ["good", "kind"])
