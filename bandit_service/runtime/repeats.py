@@ -33,11 +33,14 @@ def digest_of(request: wire.DecideRequest) -> str:
 
 
 class Repeats:
-    """What is under way by its key, and what the world has. world: as it is now."""
+    """What is under way by its key, and what the world has. world: as it is now. waits: whether a
+    decision of this id was answered and is not in the world yet.
+    """
 
-    def __init__(self, world: Callable[[], World]) -> None:
-        self._world = world
+    def __init__(self, world: Callable[[], World], waits: Callable[[str], bool]) -> None:
+        self._world, self._waits = world, waits
         self._under_way: dict[str, asyncio.Task[ev.Decided]] = {}
+        self._answered: dict[str, ev.Decided] = {}
 
     async def decide(
         self, key: str, digested: str, make: Callable[[], Coroutine[Any, Any, ev.Decided]]
@@ -60,19 +63,32 @@ class Repeats:
 
     def _ended(self, key: str, task: asyncio.Task[ev.Decided]) -> None:
         del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # told to whoever waits, and to nobody where they have left
+        # its error is told to whoever waits, and to nobody where they have left
+        if not task.cancelled() and task.exception() is None and self._waits(task.result().id):
+            self._forget()
+            self._answered[key] = task.result()
+
+    def _forget(self) -> None:
+        """Let go of the oldest, which the world has by now, or which were given up."""
+        while self._answered:
+            key, event = next(iter(self._answered.items()))
+            if self._waits(event.id):
+                return
+            del self._answered[key]
 
     def _found(self, key: str, digested: str) -> ev.Decided | None:
-        pending = self._world().pending
-        id = pending.asked.get(key)
-        there = None if id is None else pending.decisions.get(id)
-        if there is None:
-            return None
-        if there.decided.request_digest != digested:
+        pending, answered = self._world().pending, self._answered.get(key)
+        if answered is not None and self._waits(answered.id):
+            found = answered
+        else:
+            there = pending.decisions.get(pending.asked.get(key, ""))
+            if there is None:
+                return None
+            found = there.decided
+        if found.request_digest != digested:
             raise Conflict(
                 "idempotency_key: already used for another request; a resend must be the same in "
                 "all but explain",
                 param="idempotency_key",
             )
-        return there.decided
+        return found

@@ -134,7 +134,7 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
-        self._repeats = Repeats(lambda: self.world)
+        self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
         self.measuring = Measuring(writer, rules.reward)

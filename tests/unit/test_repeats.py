@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -37,7 +39,7 @@ async def _started(making: _Making) -> None:
 
 async def test_who_leaves_does_not_end_what_is_decided() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
     leaving = asyncio.create_task(repeats.decide("key", "digest", making))
     await _started(making)
     leaving.cancel()
@@ -54,7 +56,7 @@ async def test_who_leaves_does_not_end_what_is_decided() -> None:
 
 async def test_another_request_with_the_key_waits_and_is_refused() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
     first = asyncio.create_task(repeats.decide("key", "digest", making))
     await _started(making)
     other = asyncio.create_task(repeats.decide("key", "another", making))
@@ -67,7 +69,7 @@ async def test_another_request_with_the_key_waits_and_is_refused() -> None:
 
 async def test_a_failure_is_told_and_the_next_one_tries() -> None:
     world = a_world()
-    repeats, making = Repeats(lambda: world), _Making(world)
+    repeats, making = Repeats(lambda: world, lambda _: False), _Making(world)
 
     async def failing() -> ev.Decided:
         raise ValueError("no")
@@ -76,6 +78,31 @@ async def test_a_failure_is_told_and_the_next_one_tries() -> None:
         await repeats.decide("key", "digest", failing)
     making.go.set()
     assert (await repeats.decide("key", "digest", making)).id
+
+
+async def test_what_was_answered_and_is_not_in_the_log_yet_is_not_decided_again() -> None:
+    made, world, waiting = a_world(), a_world(), set[str]()
+    repeats, making = Repeats(lambda: world, waiting.__contains__), _Making(made)
+    making.go.set()
+    for key in ("one", "two"):
+        making.begun = 0
+        event = await repeats.decide(key, "digest", _noted(making, waiting))
+        assert (await repeats.decide(key, "digest", making)).id == event.id
+        assert making.begun == 1
+        with pytest.raises(Conflict):
+            await repeats.decide(key, "another", making)
+    waiting.clear()
+    assert (await repeats.decide("three", "digest", _noted(making, waiting))).id
+    assert list(repeats._answered) == ["three"]
+
+
+def _noted(making: _Making, waiting: set[str]) -> Callable[[], Coroutine[Any, Any, ev.Decided]]:
+    async def make() -> ev.Decided:
+        event = await making()
+        waiting.add(event.id)
+        return event
+
+    return make
 
 
 def test_a_key_leaves_with_its_decision() -> None:

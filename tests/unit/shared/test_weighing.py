@@ -68,6 +68,18 @@ async def _said(one: Running, session: str, quality: float) -> tuple[str, int]:
     return await one.router.reward_session(wire.RewardRequest(session=session, quality=quality))
 
 
+def _held(one: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Nothing of it comes into the log until this is set."""
+    append, held = one.shared.append, asyncio.Event()
+
+    async def later(*what: Any) -> Any:
+        await held.wait()
+        return await append(*what)
+
+    monkeypatch.setattr(one.shared, "append", later)
+    return held
+
+
 def _qualities(one: Running) -> set[float | None]:
     return {each.signals.get("quality") for each in one.world.pending.decisions.values()}
 
@@ -113,13 +125,7 @@ async def test_what_was_weighed_before_the_weights_changed_is_taught_anew(
     await _until(lambda: not one.world.named.stale)
     id = await _decided(one)
     await same(one, other)
-    append, held = other.shared.append, asyncio.Event()
-
-    async def later(*what: Any) -> Any:
-        await held.wait()
-        return await append(*what)
-
-    monkeypatch.setattr(other.shared, "append", later)
+    held = _held(other, monkeypatch)
     request = wire.RewardRequest(decision_id=id, metrics=SAID)
     rewarding = asyncio.ensure_future(other.router.reward(request))
     await _until(lambda: bool(other.writer._appender))
@@ -147,13 +153,7 @@ async def test_of_a_session_whose_decisions_may_still_come_it_is_not_said_that_t
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = await start("one"), await start("other", park_s=0.01)
-    append, held = one.shared.append, asyncio.Event()
-
-    async def later(*what: Any) -> Any:
-        await held.wait()
-        return await append(*what)
-
-    monkeypatch.setattr(one.shared, "append", later)
+    held = _held(one, monkeypatch)
     await _decided(one, "s")
     with pytest.raises(NotYet, match="session"):
         await _said(other, "s", 1.0)
@@ -180,6 +180,44 @@ async def test_a_session_rewarded_at_two_at_once_counts_once(start: Start, engin
     )
     assert sum(isinstance(each, Conflict) for each in both) == 1
     await same(one, other)
+
+
+async def test_the_decisions_of_a_session_are_in_the_order_of_their_time(
+    start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await start("one"), await start("other")
+    with monkeypatch.context() as patched:
+        held = _held(one, patched)
+        first = await _decided(one, "s")
+        last = await _decided(other, "s")
+        await _until(lambda: last in other.world.pending.decisions)
+        held.set()
+        assert await _said(other, "s", 1.0) == ("accepted", 2)
+    told = next(event for event in _events(engine) if isinstance(event, ev.SessionRewarded))
+    assert told.ids == (first, last)
+    assert other.world.sessions.members[told.group] == [last, first]
+
+
+async def test_a_decide_is_not_made_again_before_it_came_back(
+    start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    held = _held(one, monkeypatch)
+
+    async def asked(i: int) -> str:
+        vector = np.eye(DIM)[i].tolist()
+        request = wire.DecideRequest(embedding=vector, idempotency_key="k")
+        return (await one.router.decide(request)).id
+
+    id = await asked(0)
+    assert id not in one.world.pending.decisions
+    assert await asked(0) == id
+    with pytest.raises(Conflict, match="idempotency_key"):
+        await asked(1)
+    held.set()
+    await _until(lambda: id in one.world.pending.decisions)
+    assert await asked(0) == id
+    assert sum(isinstance(event, ev.Decided) for event in _events(engine)) == 1
 
 
 async def test_the_keeper_finishes_the_session_of_one_that_was_killed(
