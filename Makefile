@@ -244,7 +244,7 @@ lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, 
 	  $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]], sep='\n')" $$extra \
 	  | $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --output-file requirements-$$extra.lock - && \
-	  sed -i "1i # What several processes on one log need with log.engine = \"$$extra\", with hashes, made by \`make lock\`: pip install --require-hashes -r this file" requirements-$$extra.lock || exit 1; \
+	  sed -i "1i # What several processes on one log need with log.engine = \"$$extra\", with hashes, made by \`make lock\`: install this file with pip's --require-hashes" requirements-$$extra.lock || exit 1; \
 	done
 	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock

@@ -244,4 +244,4 @@ def _what_is_concluded(three: dict[str, Any], same: dict[str, Any]) -> None:
     assert 0.0 <= shade["agreement"] <= 1.0
     (_, other) = same["variants"]
     assert other["difference"]["low"] < 0.0 < other["difference"]["high"]
-    assert "no difference" in same["conclusion"].lower()
+    assert "no significant difference" in same["conclusion"].lower()

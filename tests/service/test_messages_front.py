@@ -266,6 +266,7 @@ def test_models_are_listed_as_each_client_reads_them(client: anthropic.Anthropic
         "created": 0,
         "owned_by": "bandit",
         "kind": "chat",
+        "route": True,
     }
     assert told[1]["prices"]["usd_per_mtok_cached_in"] == 0.5
     assert told[1]["context_window"] == 200_000

@@ -343,7 +343,7 @@ def test_a_share_of_a_hundred_is_on_no_other_scale_and_infinity_on_none(tmp_path
     with pytest.raises(BadRecording, match="must be a number from 1 to 5, got '50%'"):
         load_long(path, scale=Scale(1.0, 5.0))
     path.write_text("query,model,quality,cost_usd\nx,a,Infinity,0\ny,a,1,0\n")
-    with pytest.raises(BadRecording, match=r"got 'Infinity'.* mend them"):
+    with pytest.raises(BadRecording, match=r"got 'Infinity'.* fix them"):
         load_long(path)
 
 

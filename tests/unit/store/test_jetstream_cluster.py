@@ -12,7 +12,7 @@ import pytest
 
 from loadtest import nats as nats_servers
 from loadtest.nats import NatsServers
-from store import Duplicate, Offset, Outdated, StoreError, Unfit
+from store import Duplicate, Offset, Outdated, StoreError, Unfit, Unsure
 from store.jetstream import JetStreamLog
 from tests import shared_log
 from tests.unit.store.shared_suite import Joined, SharedSuite, all_of, entries
@@ -35,9 +35,15 @@ async def joined(cluster: NatsServers, tmp_path: Path) -> AsyncIterator[Joined]:
     async def joining(name: str, key: str = "key", log: str = "") -> JetStreamLog:
         opened = JetStreamLog(cluster.address, f"{tmp_path}{log}", timeout_s=10.0)
         logs.append(opened)
-        await connected(opened)
-        await opened.join(name, key)
-        return opened
+        async with asyncio.timeout(90):
+            while True:
+                await connected(opened)
+                try:
+                    await opened.join(name, key)
+                except Unsure:  # the servers elect a leader
+                    await asyncio.sleep(0.1)
+                else:
+                    return opened
 
     yield joining
     for log in logs:
