@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bandit_service.app.sharing import (
 )
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
+from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway import deployments
@@ -66,7 +67,7 @@ from bandit_service.settings.metrics import all_metrics, implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, can_trim
+from store import EventLog, StoreError, can_trim
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -221,7 +222,10 @@ async def running_router(
             await writer.caught_up()
             if turn is not None:
                 turn.start()
-            await _reconcile(router, maintenance, settings)
+            try:
+                await _reconcile(router, maintenance, settings)
+            except Unavailable as error:
+                raise StoreError(f"the configuration was not written: {error.message}") from None
             router.warm()
             maintenance.start()
             if settings.log.verify == "background":
@@ -317,11 +321,12 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
     for spec in changed.values():
         await router.put_arm(spec, "config")
     for id in gone:
-        await router.retire_arm(id, "config")
+        with suppress(Unknown):  # another replica, which starts too, was first
+            await router.retire_arm(id, "config")
     await router.set_routes(
         {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
     )
-    await router.measuring.change(all_metrics(settings.metrics, settings.implicit))
+    await router.measuring.configure(all_metrics(settings.metrics, settings.implicit))
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:

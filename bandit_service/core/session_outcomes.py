@@ -48,6 +48,8 @@ def session_rewarded(
             f"{name}; none of its decisions was made here, or may still be rewarded",
             param=name.partition(":")[0],
         )
+    pending = world.pending.decisions  # in the log a decision may stand behind one made after it
+    ids.sort(key=lambda id: pending[id].decided.ts)
     told = world.sessions.told.get(group, Told())
     if resent(told.keys, report.idempotency_key, report.digest):
         return None
@@ -69,7 +71,6 @@ def session_rewarded(
     weights = weights_of(len(ids), rule.credit, rule.discount)
     shares = shares_of(weights)
     kept = [i for i, share in enumerate(shares) if share > 0.0]
-    pending = world.pending.decisions
     return ev.SessionRewarded(
         ts=ts,
         group=group,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused
+from bandit_service.core.errors import Conflict, Expired, NotYet, Refused
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
 from bandit_service.runtime.measuring import check_names
@@ -21,6 +21,7 @@ _log = logging.getLogger("bandit.sessions")
 _TOGETHER = 64
 _LOOK_S = 60.0
 TASK = "credit"
+_NOT_HERE = "{}; its decisions are not known here yet; send it again in a second"
 
 
 class Crediting:
@@ -40,9 +41,16 @@ class Crediting:
             await self._kept.end()
 
     async def reward(self, group: str, name: str, report: Reported) -> tuple[str, int]:
-        """What is said of a session; "accepted" or "duplicate", and how many it is credited to."""
-        await self.finish(group)
+        """What is said of a session; "accepted" or "duplicate", and how many it is credited to.
+
+        Decisions of it that another replica answered just now are waited for.
+        """
         writer = self._writer
+        newest = writer.new_id(writer.now())
+        await writer.arrived(newest)  # and with it all that were answered before
+        if group not in writer.world.sessions.members and writer.may_come(newest):
+            raise NotYet(_NOT_HERE.format(name), param=name.partition(":")[0])
+        await self.finish(group)
 
         def prepare() -> ev.SessionRewarded | None:
             check_names(writer.world.named, report.signals.metrics, "session")
@@ -94,6 +102,8 @@ class Crediting:
 
         try:
             await writer.submit(prepare, key=decision_id)
+        except Expired:
+            pass  # it left while this was under way
         except (Refused, Conflict) as error:  # the others learn it, and the session is not stuck
             _log.warning("a decision cannot learn its session's", extra={"why": error.code})
 

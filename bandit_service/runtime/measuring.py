@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from bandit_service.core import events as ev
 from bandit_service.core import outcomes
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Expired, Refused, Unavailable
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.outcomes import VOTE, RewardRule
@@ -72,6 +74,8 @@ class Measuring:
     def __init__(self, writer: Writer, rule: RewardRule) -> None:
         self._writer, self._rule = writer, rule
         self._changed = asyncio.Event()
+        self._otherwise: set[str] = set()
+        self._configured: Sequence[NamedMetric] | None = None
         self._kept: Kept | None = None
         writer.listen(self._heard)
 
@@ -84,33 +88,43 @@ class Measuring:
         if self._kept is not None:
             await self._kept.end()
 
+    async def configure(self, specs: Sequence[NamedMetric]) -> None:
+        """`change`; where an older release on the log cannot read of it, once that has left."""
+        if self._are(specs):
+            return
+        try:
+            self._writer.check_read_by_all(ev.MetricsChanged)
+        except Unavailable as error:
+            self._configured = specs
+            _log.warning("the named metrics wait", extra={"why": error.message})
+            self._changed.set()
+        else:
+            await self.change(specs)
+
     async def change(self, specs: Sequence[NamedMetric], source: str = "config") -> bool:
         """Make the named metrics just these; whether they were others."""
-        wanted = {one.name: one for one in specs}
         writer = self._writer
 
         def prepare() -> ev.MetricsChanged | None:
-            there = writer.world.named.specs
-            if there == wanted and list(there) == list(wanted):
+            if self._are(specs):
                 return None
             return ev.MetricsChanged(ts=writer.now(), metrics=tuple(specs), source=source)
 
         return await writer.submit(prepare, key="catalogue") is not None
 
     async def reweigh(self, decision_id: str) -> bool:
-        """Teach one decision by the weights in force; whether it was taught otherwise."""
+        """Teach one decision by the weights in force; whether it was taught otherwise.
+
+        Where others append to the log, too, it is over when it is applied: so no more of these are
+        under way than are waited for, and what another was first with is looked at again.
+        """
         writer = self._writer
-
-        def prepare() -> ev.Rewarded | None:
-            pending = writer.world.pending.decisions.get(decision_id)
-            if pending is None:
-                return None
-            named = writer.world.named
-            return outcomes.decision_reweighed(
-                pending, decision_id, self._rule, writer.now(), named
-            )
-
-        return await writer.submit(prepare, key=decision_id, durable=False, late=True) is not None
+        prepare = partial(self._reweighed, decision_id)
+        try:
+            event = await writer.submit(prepare, key=decision_id, durable=writer.shared, late=True)
+        except Expired:  # it left while this was under way
+            return False
+        return event is not None
 
     async def reweigh_all(self) -> int:
         """The same of every decision that may still be rewarded; how many were."""
@@ -127,19 +141,51 @@ class Measuring:
         await writer.submit(done, key="catalogue")
         return taught
 
-    def _heard(self, what: Resolved, _: World) -> None:
-        if isinstance(what.event, ev.MetricsChanged):
+    def _are(self, specs: Sequence[NamedMetric]) -> bool:
+        return list(self._writer.world.named.specs.values()) == list(specs)
+
+    async def _configure_late(self, specs: Sequence[NamedMetric]) -> None:
+        with suppress(Unavailable):
+            self._writer.check_read_by_all(ev.MetricsChanged)
+            await self.change(specs)
+            self._configured = None
+
+    def _heard(self, what: Resolved, world: World) -> None:
+        event, writer = what.event, self._writer
+        if isinstance(event, ev.MetricsChanged):
             self._changed.set()
+        elif (
+            writer.shared
+            and writer.keeps
+            and isinstance(event, ev.Rewarded)
+            and event.metrics
+            and world.named.specs
+            and self._reweighed(event.decision_id) is not None
+        ):  # another replica weighed it before it learned of other weights
+            self._otherwise.add(event.decision_id)
+            self._changed.set()
+
+    def _reweighed(self, decision_id: str) -> ev.Rewarded | None:
+        writer = self._writer
+        pending, named = writer.world.pending.decisions.get(decision_id), writer.world.named
+        if pending is None:
+            return None
+        return outcomes.decision_reweighed(pending, decision_id, self._rule, writer.now(), named)
 
     async def _forever(self) -> None:
         writer = self._writer
         while True:
             self._changed.clear()
+            if self._configured is not None:
+                await self._configure_late(self._configured)
             if writer.world.named.stale and writer.keeps:
                 taught = await self.reweigh_all()
                 _log.info("decisions were taught by other weights", extra={"decisions": taught})
+            for id in list(self._otherwise):
+                await self.reweigh(id)
+                self._otherwise.discard(id)
             writer.tasks.well(TASK)
-            if not writer.world.named.stale:
+            if not writer.world.named.stale and self._configured is None:
                 await self._changed.wait()
             else:
                 await asyncio.sleep(_LOOK_S)

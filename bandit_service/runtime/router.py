@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -133,7 +134,7 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
-        self._repeats = Repeats(lambda: self.world, self._waits)
+        self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
         self.measuring = Measuring(writer, rules.reward)
@@ -147,11 +148,6 @@ class Router:
     def world(self) -> World:
         """Everything known now."""
         return self.writer.world
-
-    def _waits(self, decision_id: str) -> bool:
-        """Whether a decision that was answered here is still to be applied."""
-        writer = self.writer
-        return writer.in_backlog(decision_id) or (writer.shared and writer.made_here(decision_id))
 
     @property
     def texts_waiting(self) -> int:
@@ -651,9 +647,21 @@ class Router:
 
     async def set_routes(self, wanted: Mapping[str, tuple[ev.RouteSpec, str]]) -> None:
         """Make the routes just these, each with the key of its policy."""
-        there, learners = self.world.routes.specs, self.world.learners
-        for id in [id for id in there if id not in wanted]:
-            await self._write(ev.RouteRemoved(ts=self.writer.now(), id=id))
+        learners = self.world.learners
+
+        def removed(id: str) -> ev.RouteRemoved | None:
+            there = id in self.world.routes.specs
+            return ev.RouteRemoved(ts=self.writer.now(), id=id) if there else None
+
+        def changed(spec: ev.RouteSpec, key: str) -> ev.RouteChanged | None:
+            learner = learners.get(ev.label_of_route(spec.id))
+            same = learner is not None and learner.key == key
+            if same and self.world.routes.specs.get(spec.id) == spec:
+                return None
+            return ev.RouteChanged(ts=self.writer.now(), route=spec, key=key)
+
+        for id in [id for id in self.world.routes.specs if id not in wanted]:
+            await self.writer.submit(partial(removed, id), key="catalogue")
         for id, (spec, key) in wanted.items():
             learner = learners.get(ev.label_of_route(id))
             if learner is not None and learner.key != key:
@@ -662,24 +670,25 @@ class Router:
                     "nothing learned",
                     extra={"route": id, "policy": spec.policy},
                 )
-            if there.get(id) != spec or learner is None or learner.key != key:
-                await self._write(ev.RouteChanged(ts=self.writer.now(), route=spec, key=key))
-
-    async def _write(self, event: ev.AnyEvent) -> None:
-        await self.writer.submit(lambda: event, key="catalogue")
+            await self.writer.submit(partial(changed, spec, key), key="catalogue")
 
     async def change_policy(
         self, name: str, key: str, parameters: dict[str, Any], source: str
     ) -> None:
         """Write down which policy decides from here on; its state is the one that is there."""
-        event = ev.PolicyChanged(
-            ts=self.writer.now(),
-            policy=name,
-            key=key,
-            parameters=msgspec.json.encode(parameters),
-            source=source,
-        )
-        await self.writer.submit(lambda: event, key="catalogue")
+
+        def prepare() -> ev.PolicyChanged | None:
+            if self.world.policy.key == key:
+                return None
+            return ev.PolicyChanged(
+                ts=self.writer.now(),
+                policy=name,
+                key=key,
+                parameters=msgspec.json.encode(parameters),
+                source=source,
+            )
+
+        await self.writer.submit(prepare, key="catalogue")
 
     async def forget(self, tenant: str, unit: str) -> str:
         """Forget one unit's decisions and outcomes; the owner whose records are to be erased."""

@@ -131,6 +131,10 @@ class Writer:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)
 
+    def waits(self, decision_id: str) -> bool:
+        """Whether a decision that was answered here is not applied yet."""
+        return self.in_backlog(decision_id)
+
     @property
     def seen(self) -> int:
         """Up to which offset the world is folded, where other processes append, too."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from bandit_service import cli
+from bandit_service.cli.commands import import_
+from loadtest.postgres import Postgres
+from store import ENGINES
+from store.sqlite import SqliteLog
 from tests.service.running import a_vector, serving
+from tests.service.test_replicas import replicas, same, shared
 
 WORTH = {"gemini-2.5-pro": 0.2, "llama-3.1-8b-instruct": 0.3, "elsewhere": 1.0}
 
@@ -63,6 +69,43 @@ async def test_the_service_goes_on_where_the_other_system_stopped(
         assert (status, erased["erased"]) == (200, 2)
     assert cli.main(["import", "--from-dsjson", str(old)]) == 2
     assert "there is a log at" in capsys.readouterr().err
+
+
+async def test_what_is_imported_is_migrated_to_where_replicas_share_a_log(
+    tmp_path: Path,
+    models: Path,
+    old: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in shared(tmp_path, postgres).items():
+        monkeypatch.setenv(name, value)
+    assert await asyncio.to_thread(cli.main, ["import", "--from-dsjson", str(old)]) == 0
+    assert "`bandit-service migrate` copies them there" in capsys.readouterr().out
+    assert await asyncio.to_thread(cli.main, ["migrate"]) == 0
+    async with replicas(2, tmp_path, models, postgres) as found:
+        assert [world.rewards for _, world in found] == [90, 90]
+        await same([world for _, world in found])
+
+
+class Mine(SqliteLog):
+    """An engine of one's own, which says where it was opened."""
+
+    opened: ClassVar[list[Path]] = []
+
+    def __init__(self, path: Path) -> None:
+        self.opened.append(path)
+        super().__init__(path)
+
+
+def test_the_log_is_of_the_engine_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "mine", f"{__name__}:Mine")
+    import_._write((), tmp_path / "events", "mine")
+    assert Mine.opened == [tmp_path / "events.importing"]
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
 
 
 def test_what_cannot_be_imported_leaves_nothing_behind(

@@ -47,6 +47,7 @@ async def test_what_the_older_release_cannot_read_waits_until_it_has_left(
         environ = _environ(provider, usd=1.0)
         without: dict[str, Any] = {k: v for k, v in environ.items() if k != "BANDIT_BUDGETS"}
         whole = shared(tmp_path, postgres) | without
+        environ["BANDIT_METRICS"] = '[{"name": "stars"}]'  # which wait, too
         older = _older(tmp_path / "old", models, **whole)
         try:
             url = await _url(tmp_path / "old", older)
@@ -60,6 +61,7 @@ async def test_what_the_older_release_cannot_read_waits_until_it_has_left(
                 assert "a replica of an older release is open" in told["error"]["message"]
                 status, told = await new.call("PUT", "/v1/policy", {"name": "knn"})
                 assert status == 503, told
+                assert not world.named.specs
                 for i in range(6):  # what both know goes on
                     one, other = (old, new) if i % 2 else (new, old)
                     id = (await one.decide(embedding=a_vector(i)))["decision_id"]
@@ -72,6 +74,11 @@ async def test_what_the_older_release_cannot_read_waits_until_it_has_left(
 
                 await until(taken)
                 assert world.leases
+
+                async def named() -> bool:
+                    return list(world.named.specs) == ["stars"]
+
+                await until(named)
                 # and from now on it cannot come back
                 older = _older(tmp_path / "old", models, **whole)
                 assert await asyncio.to_thread(older.wait, 60) != 0

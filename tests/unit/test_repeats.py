@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -78,30 +80,34 @@ async def test_a_failure_is_told_and_the_next_one_tries() -> None:
     assert (await repeats.decide("key", "digest", making)).id
 
 
+async def test_what_was_answered_and_is_not_in_the_log_yet_is_not_decided_again() -> None:
+    made, world, waiting = a_world(), a_world(), set[str]()
+    repeats, making = Repeats(lambda: world, waiting.__contains__), _Making(made)
+    making.go.set()
+    for key in ("one", "two"):
+        making.begun = 0
+        event = await repeats.decide(key, "digest", _noted(making, waiting))
+        assert (await repeats.decide(key, "digest", making)).id == event.id
+        assert making.begun == 1
+        with pytest.raises(Conflict):
+            await repeats.decide(key, "another", making)
+    waiting.clear()
+    assert (await repeats.decide("three", "digest", _noted(making, waiting))).id
+    assert list(repeats._made) == ["three"]
+
+
+def _noted(making: _Making, waiting: set[str]) -> Callable[[], Coroutine[Any, Any, ev.Decided]]:
+    async def make() -> ev.Decided:
+        event = await making()
+        waiting.add(event.id)
+        return event
+
+    return make
+
+
 def test_a_key_leaves_with_its_decision() -> None:
     world = a_world()
     event = decided(world, asked(request_key="key", request_digest="digest"))
     assert world.pending.asked == {"key": event.id}
     apply(world, ev.DecisionsExpired(ts=world.ts, ids=(event.id,)))
     assert not world.pending.asked
-
-
-async def test_what_was_made_is_known_until_it_is_applied_and_no_longer() -> None:
-    """On 09672bb a resend got a second decision while the first one waited for the log."""
-    world, waiting = a_world(), {"on"}
-    repeats = Repeats(lambda: world, lambda _: bool(waiting))
-    made: list[ev.Decided] = []
-
-    async def make() -> ev.Decided:
-        query = asked(request_key="key", request_digest="digest")
-        made.append(decided(a_world(), query))  # in a world of its own: here it is not applied
-        return made[-1]
-
-    first = await repeats.decide("key", "digest", make)
-    assert await repeats.decide("key", "digest", make) is first
-    with pytest.raises(Conflict):
-        await repeats.decide("key", "another", make)
-    waiting.clear()  # it was given up, or was applied and is forgotten
-    await repeats.decide("key", "digest", make)
-    assert len(made) == 2
-    assert not repeats._made

@@ -6,6 +6,7 @@ Create a new event log from another system's log.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,14 +23,15 @@ from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.logged import ForeignSource, source_of
 from bandit_service.embedding import open_backend
-from store import Record, open_log
+from store import DEFAULT, Record, open_log
 
 _BATCH = 500
 _EPILOG = """\
 Every line becomes a decision and its reward in the event log of a new service. Its policies then
 start with what the other system learned. The contexts must be embeddings of the
 configured model, and the propensities of all arms must be known. Arms that are not configured are
-retired at the end. docs/off-policy.md has the formats.
+retired at the end. Where several processes share a log, `migrate` then copies it to the database.
+docs/off-policy.md has the formats.
 
 example:
   bandit-service import --from-dsjson old.dsjson --config config.toml && bandit-service serve ..."""
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         source = _read(args, chosen)
         _check(source, chosen)
         events = [*source.all, *_end(source, chosen)]
-        _write(events, Path(chosen.data_dir) / chosen.log.path)
+        engine = DEFAULT if chosen.log.shared else chosen.log.engine
+        _write(events, Path(chosen.data_dir) / chosen.log.path, engine)
     except Usage as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -66,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     decisions = sum(isinstance(event, ev.Decided) for event in events)
     rewards = sum(isinstance(event, ev.Rewarded) for event in events)
     print(f"{decisions} decisions and {rewards} outcomes written to the log in {chosen.data_dir}")
+    if chosen.log.shared:
+        print("the database has none of them yet: `bandit-service migrate` copies them there")
     return 0
 
 
@@ -112,13 +117,13 @@ def _end(source: ForeignSource, chosen: settings.Settings) -> Iterator[ev.AnyEve
             yield ev.ArmRetired(ts=ts, id=event.arm.id, source="import")
 
 
-def _write(events: Sequence[ev.AnyEvent], path: Path) -> None:
+def _write(events: Sequence[ev.AnyEvent], path: Path, engine: str) -> None:
     """The log takes its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".importing")
-    partial.unlink(missing_ok=True)
+    _remove(partial)
     try:
-        log = open_log(partial)
+        log = open_log(partial, engine)
         try:
             records = _records(events)
             bar: tqdm[Any] = tqdm(
@@ -139,7 +144,15 @@ def _write(events: Sequence[ev.AnyEvent], path: Path) -> None:
         partial.rename(path)
     finally:
         for left in path.parent.glob(partial.name + "*"):
-            left.unlink()
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """A log is a file, or a directory, by its engine."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _records(events: Sequence[ev.AnyEvent]) -> Iterator[Record]:

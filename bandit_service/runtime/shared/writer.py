@@ -314,6 +314,10 @@ class SharedWriter(Writer):
         """Whether this replica made a decision that is being applied."""
         return decision_id in self._own
 
+    def waits(self, decision_id: str) -> bool:
+        """Whether a decision that was answered here did not come back yet."""
+        return self.made_here(decision_id)
+
     def append_own(self, *events: ev.AnyEvent) -> None:
         """They are applied when they come back; where the log is away, they wait for it."""
         for event in events:

@@ -42,6 +42,8 @@ from store.history import ExactIndex
 from store.memory import MemoryLog
 
 DIM = 4
+HANG_S = 120.0
+"""Only what hangs takes so long: a machine that is busy makes a file's turn take seconds."""
 
 
 class Engine:
@@ -227,6 +229,7 @@ class Running:
 
     def __init__(self, engine: Engine, path: Path, ttl_s: float = 1000.0) -> None:
         self.shared = MemoryShared(engine)
+        self.dead = False
         self._path, self._ttl_s = path, ttl_s
 
     async def start(self, **rules: Any) -> Running:
@@ -241,12 +244,12 @@ class Running:
             "max_batch": 8,
             "poll_s": 0.001,
             "timeout_s": 1.0,
-            "park_s": 10.0,
+            "park_s": HANG_S,
         } | rules
         chosen = {
             "max_parked": 100,
             "max_spool": 100,
-            "after_wait_s": 10.0,
+            "after_wait_s": HANG_S,
             "digest_every": 0,
             "keep_snapshots": 0,
         } | chosen
@@ -288,7 +291,9 @@ class Running:
 
     async def die(self) -> None:
         """What it has in memory is gone; its files stay, and nobody else is told."""
-        for task in (*self.writer._running, self.router._sweeping, self.writer._committing):
+        self.dead, router = True, self.router
+        beside = (router._sweeping, router.measuring._kept, router._crediting._kept)
+        for task in (*self.writer._running, *beside, self.writer._committing):
             if task is not None:
                 await task.end()
         self.spool.close()
@@ -300,7 +305,7 @@ class Running:
 async def same(*replicas: Running) -> str:
     """The digest of all, once all have all."""
     last = len(replicas[0].shared.engine.records)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         for each in replicas:
             while each.writer.seen < last:
                 await asyncio.sleep(0.001)

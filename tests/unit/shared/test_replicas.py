@@ -19,7 +19,7 @@ from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
 from policies import ArmId
 from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure
-from tests.unit.shared.memory import Engine, Running, same
+from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
 
@@ -116,7 +116,7 @@ async def test_who_waits_to_be_checked_again_is_told_that_the_log_is_gone(
         patched.setattr(one.shared, "append", refused_last)
         assert await other.reward(id, 0.7, correction=True) == "accepted"
         with pytest.raises(Unavailable):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await one.reward(id, 0.9, correction=True)
 
 
@@ -161,7 +161,7 @@ async def test_a_damaged_log_ends_the_process(
         raise Corrupt(7, "its checksum in the database does not match")
 
     monkeypatch.setattr(one.shared, "tail", damaged)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         why = await one.writer.broken
     assert "the log in the database is damaged" in str(why)
     assert "7" in str(why)
@@ -180,10 +180,10 @@ async def test_where_nothing_can_be_applied_outcomes_are_refused(
     with monkeypatch.context() as patched:
         patched.setattr(one.writer.log, "append", full)
         with pytest.raises(Unavailable, match="cannot be applied: Full: no room"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await one.reward(id)
         assert "cannot be applied: Full: no room" in one.writer.degraded
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.writer.degraded:
             await asyncio.sleep(0.01)
 
@@ -209,7 +209,7 @@ async def test_without_the_log_decisions_go_on_and_outcomes_do_not(start: Start)
     assert await one.reward(before) == "accepted"
     one.shared.engine.down = True
     during = [await one.decide(i) for i in range(5)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.degraded:
             await asyncio.sleep(0.001)
     with pytest.raises(Unavailable, match="the shared log cannot be reached"):
@@ -227,7 +227,7 @@ async def test_without_the_log_decisions_go_on_and_outcomes_do_not(start: Start)
 
 
 async def _patiently(one: Running, id: str, **more: Any) -> str:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 return await one.reward(id, **more)
@@ -253,7 +253,7 @@ async def test_what_was_answered_and_not_appended_comes_at_the_next_start(start:
 
 
 async def _when_up(one: Running, id: str) -> str:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 return await one.reward(id)
@@ -294,7 +294,7 @@ async def test_a_log_that_went_back_ends_the_process(start: Start) -> None:
         await one.reward(await one.decide(i))
     engine = one.shared.engine
     engine.down = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.link.why:
             await asyncio.sleep(0.001)
     del engine.records[-2:]
@@ -411,7 +411,7 @@ async def test_what_a_failover_kept_and_calls_durable_no_more_is_no_loss(
 async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await one.decide()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not (one.writer.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
     await same(one, other)
@@ -419,7 +419,7 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     assert other.router.sweep(later) == 0
     assert one.router.sweep(later) == 1
     assert one.router.sweep(later) == 0  # it is under way
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not _events(one, ev.DecisionsExpired):
             await asyncio.sleep(0.001)
     await same(one, other)
@@ -431,7 +431,7 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
 async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await other.decide()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not (one.writer.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
     await same(one, other)
@@ -454,13 +454,13 @@ async def test_what_the_gateway_saw_holds_up_no_answer_and_is_not_lost(start: St
     async with asyncio.timeout(1):
         for id in ids:
             assert await one.router.observe(id, Signals(cost_usd=0.01)) == "accepted"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.degraded:
             await asyncio.sleep(0.001)
     async with asyncio.timeout(1):
         assert await one.router.observe(ids[0], Signals(latency_s=0.5)) == "accepted"
     one.shared.engine.down = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while len(_events(one, ev.Rewarded)) < 4:
             await asyncio.sleep(0.001)
     await same(one, other)
@@ -471,7 +471,7 @@ async def test_what_the_gateway_saw_holds_up_no_answer_and_is_not_lost(start: St
 async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> None:
     one = await start("one", max_spool=3)
     one.shared.engine.down = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.degraded:
             await asyncio.sleep(0.001)
     ids = [await one.decide(i) for i in range(5)]
@@ -539,7 +539,7 @@ async def _nothing(*_: Any) -> list[Any]:
 
 
 async def _until(there: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not there():
             await asyncio.sleep(0.001)
 
@@ -736,7 +736,7 @@ async def test_an_offset_that_is_not_learned_in_time_is_told(start: Start) -> No
 
 async def test_nobody_waits_for_longer_than_it_says(start: Start) -> None:
     one = await start("one", after_wait_s=60.0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         with pytest.raises(Behind):
             await one.writer.reached(1_000_000, 0.01)
 
@@ -747,14 +747,14 @@ async def test_an_event_that_this_version_cannot_read_stops_the_fold(start: Star
     events = one.world.events
     record = Record("new", "unheard_of", clock.now(), b"\x81\xa4kind\xaaunheard_of")
     one.shared.engine.records.append((record, b"", b"chain"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.barred:
             await asyncio.sleep(0.001)
     assert f"the event at offset {events + 1} is not known to this version" in one.writer.barred
     id = await one.decide()  # what it knows is enough to decide by
     with pytest.raises(Unavailable, match="is not known to this version"):
         await one.reward(id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.writer.keeps:  # its lease is not taken again
             await asyncio.sleep(0.01)
     assert one.world.events == events  # it is never skipped
@@ -766,11 +766,11 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
 ) -> None:
     one = await start("one")
     engine.down = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.writer.link.up.is_set():
             await asyncio.sleep(0.001)
     engine.down, engine.other_key = False, "knn"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not one.writer.barred:
             await asyncio.sleep(0.001)
     assert "another replica of this log folds by 'knn'" in one.writer.barred
@@ -780,7 +780,7 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
     with pytest.raises(Unavailable, match="folds by 'knn'"):
         await one.reward(id)
     engine.other_key = ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while one.writer.barred:
             await asyncio.sleep(0.001)
     assert await one.reward(id) == "accepted"

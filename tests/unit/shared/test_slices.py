@@ -19,7 +19,7 @@ from bandit_service.gateway import slices
 from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.settings.budgets import BudgetSpec
 from store import Offset, Record, Replica, Tailed
-from tests.unit.shared.memory import Engine, Running, same
+from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
 LIMIT = 5.0
 SPEC = BudgetSpec(scope="service", per="month", usd=LIMIT)
@@ -139,7 +139,7 @@ async def test_spent_and_held_of_all_never_pass_the_limit(
             await spender.end(id, usd)
             paid += spender.held.pop(id)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         await asyncio.gather(*(live(each) for each in spenders for _ in range(3)))
     assert told["begun"] > 3
     assert told["refused"] > 0
@@ -156,14 +156,14 @@ async def test_a_call_waits_for_a_slice_only_where_there_is_none(
     before = len(engine.records)
     assert await one.budgets.secured(0.05, Payer(), clock.now())  # of the same slice
     await one.end(id, 0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while _spent(one) == 0.0:
             await asyncio.sleep(0.001)
     assert len(engine.records) == before + 1  # the cost, and no other slice
     leased = one.world.leases.of("month", window("month", clock.now()), "service")
     assert leased == {1: pytest.approx(0.02 * LIMIT)}
     await one.end(await one.begin(0.05), 0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while _spent(one) < 0.1:
             await asyncio.sleep(0.001)
     one.budgets.left(one.world.spend, Payer(), clock.now())  # which lets go of what is settled
@@ -176,7 +176,7 @@ async def test_without_the_log_a_replica_spends_what_it_has_and_for_some_time_on
     one = await start("one")
     await one.end(await one.begin(0.05), 0.0)
     engine.down = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.running.writer.link.up.is_set():
             await asyncio.sleep(0.001)
     assert await one.budgets.secured(0.05, Payer(), clock.now())
@@ -213,7 +213,7 @@ async def test_a_slice_of_an_earlier_life_is_given_back_and_not_spent(
     assert again.world.leases.of("month", window("month", now), "service")
     assert not again.budgets._slices.covered(["service"], 0.01, now)
     again.budgets.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while again.world.leases or other.world.leases:
             await asyncio.sleep(0.001)
     await again.budgets.close()
@@ -232,7 +232,7 @@ async def test_what_the_log_says_of_another_life_is_no_slice_of_this_one(
     )
     record = Record("stale", ev.kind(stale), stale.ts, ev.encode(stale))
     engine.records.append((record, b"", b"chain"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.world.leases.of(per, name, account)[1] != 9.0:
             await asyncio.sleep(0.001)
     assert found.usd == pytest.approx(0.02 * LIMIT)
@@ -243,7 +243,7 @@ async def test_the_keeper_gives_back_for_one_that_is_long_gone_and_for_no_other(
 ) -> None:
     monkeypatch.setattr(slices, "_LOOK_S", 0.01)
     one, other = await start("one"), await start("other")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not one.running.writer.keeps:
             await asyncio.sleep(0.001)
     await other.begin(1.0)
@@ -258,7 +258,7 @@ async def test_the_keeper_gives_back_for_one_that_is_long_gone_and_for_no_other(
         assert one.budgets._slices._gone() == []
     monkeypatch.setattr(type(one.running.writer), "known", [row(601.0, True)])
     one.budgets.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while one.world.leases:
             await asyncio.sleep(0.001)
     await one.budgets.close()
