@@ -17,6 +17,7 @@ from bandit_service import clock
 from bandit_service.cli.mcp_server import words
 from bandit_service.cli.mcp_server.asking import NotAnswered, Service, at
 from bandit_service.cli.mcp_server.savings import gathered, pages_of
+from bandit_service.parsing.suggestions import did_you_mean
 
 _ABOUT = (
     "Reads a bandit-service, a router that learns which model answers which request. It says why a "
@@ -32,7 +33,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 366)]
 
 def server(service: Service) -> MCPServer:
     """The server, with its tools."""
-    made = MCPServer(
+    made = _Strict(
         "bandit-service",
         instructions=_ABOUT,
         version=bandit_service.__version__,
@@ -51,6 +52,22 @@ def server(service: Service) -> MCPServer:
     ):
         made.add_tool(tool, annotations=_READS, structured_output=False)
     return made
+
+
+class _Strict(MCPServer):
+    """Refuses an argument that a tool does not have; it would be ignored, and the answer wrong."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], *more: Any, **rest: Any) -> Any:
+        """As `MCPServer.call_tool`."""
+        for tool in await self.list_tools():
+            known = list(tool.input_schema.get("properties", {}))
+            if tool.name == name and (unknown := sorted(set(arguments) - set(known))):
+                there_are = f"there are {', '.join(known)}" if known else "it has none"
+                raise ToolError(
+                    f"{name}: no argument {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
+                    f"{there_are}"
+                )
+        return await super().call_tool(name, arguments, *more, **rest)
 
 
 class Tools:
