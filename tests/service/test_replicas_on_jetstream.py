@@ -8,6 +8,7 @@ from loadtest.nats import NatsServers
 from tests.service import (
     test_replicas_budgets,
     test_replicas_experiments,
+    test_replicas_metrics,
     test_replicas_policy,
     test_replicas_upgraded,
 )
@@ -20,6 +21,9 @@ test_a_policy = test_replicas_policy.test_all_replicas_change_their_policy_at_on
 test_an_older_release = (
     test_replicas_upgraded.test_what_the_older_release_cannot_read_waits_until_it_has_left
 )
+
+test_metrics = test_replicas_metrics.test_other_weights_of_one_that_starts_are_taught_once_and_alike
+test_a_session = test_replicas_metrics.test_a_session_over_three_is_rewarded_once_whoever_is_told
 
 
 @pytest.fixture
