@@ -222,11 +222,7 @@ def _proxy(upstream: str) -> Any:
         async with session.post(upstream + request.path, data=body) as given:
             response = web.StreamResponse(status=given.status)
             response.content_type = given.content_type
-            await response.prepare(request)
-            async for chunk in given.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        return response
+            return await _copied(request, response, given)
 
     return passed
 
@@ -245,14 +241,20 @@ def _least(upstream: str) -> Any:
         headers = _HEADERS | {"Content-Type": given.headers["Content-Type"]}
         if "Content-Length" in given.headers:
             return web.Response(body=await given.content.read(), headers=headers)
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        async for chunk in given.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await _copied(request, web.StreamResponse(headers=headers), given)
 
     return passed
+
+
+async def _copied(
+    request: web.Request, response: web.StreamResponse, given: Any
+) -> web.StreamResponse:
+    """The body of what was given, as it comes."""
+    await response.prepare(request)
+    async for chunk in given.content.iter_any():
+        await response.write(chunk)
+    await response.write_eof()
+    return response
 
 
 _HEADERS = {

@@ -99,6 +99,18 @@ class _Reported:
     gemini: bool = False
 
 
+def counts_or_zero(usage: object) -> Counts | None:
+    """As `counts_of`, but zero tokens where a usage reports only `output_tokens`."""
+    found = counts_of(usage)
+    if (
+        found is None
+        and isinstance(usage, Mapping)
+        and count(usage.get("output_tokens")) is not None
+    ):
+        return Counts()
+    return found
+
+
 def counts_of(usage: object) -> Counts | None:
     """The tokens that a usage reports; None if it reports none.
 

@@ -19,8 +19,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Unavailable
 from bandit_service.gateway import exchange
 from bandit_service.runtime.writer import Writer
-from store import Full
-from store.sqlite import SqliteLog
+from tests.full_disk import full_disk
 from tests.service.provider import HELLO, a_gateway, a_provider, until
 from tests.service.running import Client, Process, serving
 
@@ -312,18 +311,11 @@ async def test_where_nothing_can_be_written_no_cost_is_told(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 5a5a85b a cost was told that no log held."""
-    append, full = SqliteLog.append, [True]
-
-    def appended(log: SqliteLog, records: Any) -> Any:
-        if full:
-            raise Full("no space left")
-        return append(log, records)
-
     async with replaying(tmp_path, models, whole(_USAGE)) as (client, _):
-        monkeypatch.setattr(SqliteLog, "append", appended)
+        make_room = full_disk(monkeypatch)
         status, headers, text = await ask(client)
         assert (status, "hello" in text, "x-cost-usd" in headers) == (200, True, False)
-        full.clear()
+        make_room()
         assert "x-cost-usd" in (await ask(client))[1]
 
 

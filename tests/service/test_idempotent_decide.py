@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from bandit_service.runtime.deciding import Deciding
-from store import Full
-from store.sqlite import SqliteLog
+from tests.full_disk import full_disk
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, opened, serving
 
@@ -155,20 +154,13 @@ async def test_a_resend_gets_the_decision_that_waits_for_a_full_disk(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 09672bb each resend was another decision, and all of them were logged in the end."""
-    append, full = SqliteLog.append, [True]
-
-    def appended(log: SqliteLog, records: Any) -> Any:
-        if full:
-            raise Full("no space left")
-        return append(log, records)
-
     async with opened(tmp_path / "data", models) as (client, world):
-        monkeypatch.setattr(SqliteLog, "append", appended)
+        make_room = full_disk(monkeypatch)
         status, first = await _ask(client, "k")
         assert status == 200
         assert await _ask(client, "k") == (200, first)
         assert (await _ask(client, "k", unit="v"))[0] == 409
-        full.clear()
+        make_room()
         assert (await _ask(client, ""))[0] == 200  # which appends what waited
         assert await _ask(client, "k") == (200, first)
         assert world.decisions == 2

@@ -55,6 +55,26 @@ def shared(path: Path, engine: Postgres | NatsServers) -> dict[str, str]:
     }
 
 
+async def rewarded_anywhere(
+    clients: list[Client], worlds: list[World]
+) -> tuple[dict[str, Any], str]:
+    """Of three replicas: each decision is rewarded at the next one, and sent again at the third.
+
+    Returns what the second says of the replicas, and the id of the last decision.
+    """
+    for i in range(12):
+        decided = await clients[i % 3].decide(embedding=a_vector(i))
+        id = decided["decision_id"]
+        # at once, so that it may be there before its decision
+        assert await clients[(i + 1) % 3].reward(id, quality=0.5) == "accepted"
+        assert await clients[(i + 2) % 3].reward(id, quality=0.5) == "duplicate"
+    await same(worlds)
+    assert [(world.decisions, world.rewards) for world in worlds] == [(12, 12)] * 3
+    _, told = await clients[1].get("/v1/replicas")
+    assert [row["open"] for row in told["replicas"]] == [True] * 3
+    return told, id
+
+
 async def same(worlds: list[World]) -> str:
     """The one digest of all of them, once they are at one offset."""
     async with asyncio.timeout(30):
@@ -70,17 +90,7 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
 ) -> None:
     async with replicas(3, tmp_path, models, postgres) as found:
         clients, worlds = [one for one, _ in found], [world for _, world in found]
-        for i in range(12):
-            decided = await clients[i % 3].decide(embedding=a_vector(i))
-            id = decided["decision_id"]
-            # at once, so that it may be there before its decision
-            assert await clients[(i + 1) % 3].reward(id, quality=0.5) == "accepted"
-            assert await clients[(i + 2) % 3].reward(id, quality=0.5) == "duplicate"
-        await same(worlds)
-        assert [world.rewards for world in worlds] == [12] * 3
-        assert all(world.decisions == 12 for world in worlds)
-        _, told = await clients[1].get("/v1/replicas")
-        assert [row["open"] for row in told["replicas"]] == [True] * 3
+        told, id = await rewarded_anywhere(clients, worlds)
         assert sorted(row["slot"] for row in told["replicas"]) == [1, 2, 3]
         assert told["this"] == 2
         assert {row["differs"] for row in told["replicas"]} <= {False, None}

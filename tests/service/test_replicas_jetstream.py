@@ -20,7 +20,7 @@ from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
 from tests import shared_log
 from tests.service.running import Client, a_vector, opened
-from tests.service.test_replicas import same, shared
+from tests.service.test_replicas import rewarded_anywhere, same, shared
 from tests.service.test_replicas_join import lived, snapshot
 from tests.service.test_replicas_killed import under_load
 
@@ -35,16 +35,7 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
             for i in range(3)
         ]
         clients, worlds = [one for one, _ in found], [world for _, world in found]
-        for i in range(12):
-            decided = await clients[i % 3].decide(embedding=a_vector(i))
-            id = decided["decision_id"]
-            # at once, so that it may be there before its decision
-            assert await clients[(i + 1) % 3].reward(id, quality=0.5) == "accepted"
-            assert await clients[(i + 2) % 3].reward(id, quality=0.5) == "duplicate"
-        await same(worlds)
-        assert [world.rewards for world in worlds] == [12] * 3
-        _, told = await clients[1].get("/v1/replicas")
-        assert [row["open"] for row in told["replicas"]] == [True] * 3
+        await rewarded_anywhere(clients, worlds)
         made_up = {"decision_id": clock.Ids().new(clock.now()), "quality": 1.0}
         status, told = await clients[0].post("/v1/rewards", made_up)
         assert status in (404, 410), told

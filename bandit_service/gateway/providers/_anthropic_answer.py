@@ -10,7 +10,7 @@ import msgspec
 from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import Counts, bills_in, count, counts_of, merged
+from bandit_service.gateway.usage import bills_in, count, counts_or_zero, merged
 from bandit_service.parsing.inputs import said_json
 
 Json = dict[str, Any]
@@ -70,11 +70,9 @@ def usage(reported: Any) -> Json | None:
     >>> ours["prompt_tokens"], ours["completion_tokens"]
     (95, 7)
     """
-    counts = counts_of(reported)
+    counts = counts_or_zero(reported)
     if counts is None:
-        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
-            return None
-        counts = Counts()
+        return None
     written = counts.kept + counts.kept_hour
     prompt = counts.fresh + counts.cached + written
     prompted: Json = {"cached_tokens": counts.cached, "cache_creation_tokens": written}

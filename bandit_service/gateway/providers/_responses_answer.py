@@ -9,7 +9,7 @@ from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import Counts, bills_in, count, counts_of
+from bandit_service.gateway.usage import bills_in, counts_or_zero
 from bandit_service.parsing.inputs import said_json
 
 _FAILED = ("failed", "cancelled")
@@ -56,11 +56,9 @@ def usage(reported: Any) -> Json | None:
     >>> usage({"input_tokens": 5, "output_tokens": 7})["total_tokens"]
     12
     """
-    counts = counts_of(reported)
+    counts = counts_or_zero(reported)
     if counts is None:
-        if not (isinstance(reported, Mapping) and count(reported.get("output_tokens")) is not None):
-            return None
-        counts = Counts()
+        return None
     written = counts.kept + counts.kept_hour
     prompt = counts.fresh + counts.cached + written
     told: Json = {
