@@ -9,7 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 from aiohttp import web
 
@@ -64,6 +64,34 @@ _LOOK_S = 0.02
 _YOUNG = 10_000
 """New objects until the collector looks at them. At its usual 700 most are of requests that are
 under way, and would be gone by themselves."""
+
+
+class _Collector:
+    """The garbage collector while services serve in this process, however they overlap.
+
+    What was recovered lives as long as the process, so the collector does not look at it, not even
+    once: next to nothing of it is garbage. Of what comes later it looks seldom.
+    """
+
+    def __init__(self) -> None:
+        self._serving = 0
+        self._thresholds = (0, 0, 0)
+
+    def __enter__(self) -> None:
+        if not self._serving:
+            self._thresholds = gc.get_threshold()
+            gc.set_threshold(_YOUNG, *self._thresholds[1:])
+        self._serving += 1
+        gc.freeze()
+
+    def __exit__(self, *_: object) -> None:
+        self._serving -= 1
+        if not self._serving:
+            gc.set_threshold(*self._thresholds)
+            gc.unfreeze()
+
+
+_COLLECTOR = _Collector()
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -204,7 +232,7 @@ async def serving(
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
-        thresholds = gc.get_threshold()
+        collector = ExitStack()
         try:
             admission = app[frame.ADMISSION]
             loop = asyncio.get_running_loop()
@@ -225,15 +253,11 @@ async def serving(
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            # What was recovered lives as long as the process: the collector need not look at it. It
-            # does not look now either, since next to nothing of it is garbage.
-            gc.freeze()
-            gc.set_threshold(_YOUNG, *thresholds[1:])
+            collector.enter_context(_COLLECTOR)
             _log.info("serving", extra={"url": url})
             yield url, app
         finally:
-            gc.set_threshold(*thresholds)
-            gc.unfreeze()
+            collector.close()
             await lag.end()
             app[frame.DRAINING].set()
             live.broadcast.close()

@@ -28,8 +28,14 @@ async def test_a_service_that_an_earlier_test_closed_is_gone(
 async def test_the_collector_looks_seldom_while_a_service_runs_and_then_as_before(
     tmp_path: Path, models: Path
 ) -> None:
-    before = gc.get_threshold()
-    async with serving(tmp_path / "var", models) as client:
-        await client.decide()
-        assert gc.get_threshold()[0] > before[0]
+    """Also where services overlap, and the first one ends first."""
+    before, seldom = gc.get_threshold(), 10_000
+    first, second = (serving(tmp_path / name, models) for name in ("one", "two"))
+    client = await first.__aenter__()
+    await client.decide()
+    assert gc.get_threshold()[0] == seldom
+    await second.__aenter__()
+    await first.__aexit__(None, None, None)
+    assert gc.get_threshold()[0] == seldom
+    await second.__aexit__(None, None, None)
     assert gc.get_threshold() == before
