@@ -38,7 +38,7 @@ from bandit_service.settings import Settings
 from loadtest.demo import live, show
 from loadtest.demo.__main__ import parsed, parser
 from loadtest.demo.acts import ACTS, Stage, TooSmall, stage_of
-from loadtest.demo.serve import DemoFailed, serving
+from loadtest.demo.serve import DemoFailed, own_data, serving
 from loadtest.demo.tell import Acts
 
 _MAX_TOKENS = 100_000  # which Messages must say; no recorded answer is cut
@@ -84,9 +84,7 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
         f"{settings.reward.willingness_to_pay:.2f} USD"
     )
     with tempfile.TemporaryDirectory() as scratch:
-        here = Path(scratch) / "data"
-        here.mkdir()
-        (here / "models").symlink_to((args.data_dir / "models").resolve())
+        here = own_data(Path(scratch), args.data_dir)
         with recorded_upstream(args.data, args.speed, Path(scratch)) as provider:
             config = Path(scratch) / "service.toml"
             first = replace(

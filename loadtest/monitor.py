@@ -24,7 +24,7 @@ from bandit_service.data.recordings import (
     open_recording,
 )
 from loadtest.client import StreamError
-from loadtest.demo.serve import DemoFailed, serving
+from loadtest.demo.serve import DemoFailed, own_data, serving
 from loadtest.demo_gateway import recorded_upstream
 from loadtest.monitor_traffic import config, traffic
 from loadtest.prometheus import PrometheusFailed, prometheus
@@ -41,7 +41,8 @@ def watched(
     """URLs of a service in front of the recorded upstream, and of a Prometheus that scrapes it."""
     written = scratch / "monitor.toml"
     with recorded_upstream(data, _SPEED, scratch, *_REDIRECTS) as upstream:
-        written.write_text(config(recorded, upstream, data_dir, scratch), encoding="utf-8")
+        text = config(recorded, upstream, own_data(scratch, data_dir))
+        written.write_text(text, encoding="utf-8")
         with serving(written) as url, prometheus(url, scratch / "prometheus") as watching:
             yield url, watching
 

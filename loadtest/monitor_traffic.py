@@ -26,17 +26,15 @@ _MAX_TOKENS = 1_000
 """Without it a request may cost what the longest answer does, and the budget refuses most."""
 
 
-def config(recorded: Recorded, upstream: str, data_dir: Path, scratch: Path) -> str:
+def config(recorded: Recorded, upstream: str, own: Path) -> str:
     """Recorded arms behind their upstream, the last also at one that is down, where an arm of its
     own is; a budget, a judge, duels, an
-    experiment with a shadow, and a hold-out. The log is in `scratch`, the models in `data_dir`.
+    experiment with a shadow, and a hold-out. own: the data directory.
     """
     cheapest = min(recorded.arms, key=lambda arm: arm.usd_per_mtok_out).id
     lines = [
-        f"data_dir = {json.dumps(str(data_dir.absolute()))}", 'log_level = "error"',
+        f"data_dir = {json.dumps(str(own.absolute()))}", 'log_level = "error"',
         "[server]", "port = 0",
-        "[log]", f"path = {json.dumps(str(scratch / 'events.sqlite3'))}",
-        "[snapshots]", f"directory = {json.dumps(str(scratch / 'snapshots'))}",
         "[gateway]", "sticky = true",
         "[duels]", "share = 0.5", 'judge = "score"',
         "[experiment_rules]", "holdout_share = 0.05", f"holdout_arm = {json.dumps(cheapest)}",

@@ -24,7 +24,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.data.recordings import BadRecording, Recorded, open_recording
 from loadtest.browser import INSTALL, browser, installed
 from loadtest.client import StreamClient, StreamError
-from loadtest.demo.serve import DemoFailed, config_of, serving
+from loadtest.demo.serve import DemoFailed, config_of, own_data, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,11 +46,10 @@ EXPERIMENT = {
 """A trial that runs beside the rest of the traffic."""
 
 
-def config(recorded: Recorded, policy: str, data_dir: Path, scratch: Path) -> str:
+def config(recorded: Recorded, policy: str, own: Path) -> str:
     """The recording's arms, of which the dearest is the one that savings are counted against."""
     prices = {arm.usd_per_mtok_in + arm.usd_per_mtok_out: arm.id for arm in recorded.arms}
-    return config_of(recorded.arms, policy, data_dir, scratch) + (
-        f"[snapshots]\ndirectory = {json.dumps(str(scratch / 'snapshots'))}\n"
+    return config_of(recorded.arms, policy, own) + (
         f"[monitoring]\nbaseline_arm = {json.dumps(prices[max(prices)])}\n"
         '[[budgets]]\nscope = "service"\nper = "hour"\nusd = 100.0\n'
         '[[budgets]]\nscope = "service"\nper = "month"\nusd = 1000.0\n'
@@ -183,7 +182,7 @@ def main() -> int:
         recorded = open_recording(args.data)
         with tempfile.TemporaryDirectory() as scratch:
             written = Path(scratch) / "webpage.toml"
-            text = config(recorded, args.policy, args.data_dir, Path(scratch))
+            text = config(recorded, args.policy, own_data(Path(scratch), args.data_dir))
             written.write_text(text, encoding="utf-8")
             with serving(written) as url:
                 print(f"open {url}", flush=True)

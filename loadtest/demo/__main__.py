@@ -28,7 +28,7 @@ from bandit_service.settings import Settings
 from loadtest.client import StreamError
 from loadtest.demo import live, show
 from loadtest.demo.acts import ACTS, Stage, TooSmall, stage_of
-from loadtest.demo.serve import DemoFailed, config_of, serving
+from loadtest.demo.serve import DemoFailed, config_of, own_data, serving
 from loadtest.demo.tell import Acts
 from policies import Vector
 
@@ -75,9 +75,8 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "demo.toml"
         first = [stage.recorded.arms[k] for k in stage.there(0)]
-        config.write_text(
-            config_of(first, args.policy, args.data_dir, Path(scratch)), encoding="utf-8"
-        )
+        own = own_data(Path(scratch), args.data_dir)
+        config.write_text(config_of(first, args.policy, own), encoding="utf-8")
         with serving(config) as url:
             print(f"\nwatch it: {url}/", flush=True)
             served, embeddings = _served(url, stage, settings)

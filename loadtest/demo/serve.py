@@ -22,17 +22,26 @@ class DemoFailed(Exception):
     """The service did not start, or did not stop; the message has the end of its output."""
 
 
-def config_of(arms: Sequence[ArmSpec], policy: str, data_dir: Path, scratch: Path) -> str:
-    """These arms; the log is in `scratch`, the embedding model in `data_dir`."""
+def own_data(scratch: Path, data_dir: Path) -> Path:
+    """A data directory in `scratch` with the models of `data_dir`, and with nothing else of it.
+
+    Snapshots of a service that was run there are not of this service's log.
+    """
+    own = scratch / "data"
+    own.mkdir()
+    (own / "models").symlink_to((data_dir / "models").resolve(), target_is_directory=True)
+    return own
+
+
+def config_of(arms: Sequence[ArmSpec], policy: str, own: Path) -> str:
+    """These arms, and a data directory of their own."""
     lines = [
-        f"data_dir = {_toml(str(data_dir.absolute()))}",
+        f"data_dir = {_toml(str(own.absolute()))}",
         'log_level = "warning"',
         "[server]",
         "port = 0",
         "[policy]",
         f"name = {_toml(policy)}",
-        "[log]",
-        f"path = {_toml(str(scratch / 'events.sqlite3'))}",
     ]
     return "\n".join(lines) + "\n" + arms_toml(arms)
 

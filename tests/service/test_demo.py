@@ -40,7 +40,9 @@ def _recording(path: Path) -> Path:
 def test_a_demo_tells_three_acts_and_what_routing_was_worth(
     module: str, more: list[str], tmp_path: Path, models: Path
 ) -> None:
+    """On e98ba34 it looked for its past in the snapshots of the service that was run before."""
     prepare(tmp_path / "var", models)
+    there = sorted((tmp_path / "var").rglob("*"))
     section = "demo" if module == "loadtest.demo" else "demo gateway"
     document = tmp_path / "README.md"
     document.write_text(f"before\n<!-- {section} -->\n<!-- /{section} -->\nafter\n")
@@ -70,6 +72,10 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
     )
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
+    left = {path.name for path in (tmp_path / "var").rglob("*")}
+    assert left - {path.name for path in there} <= {"embeddings"} | {
+        path.name for path in (tmp_path / "var" / "embeddings").rglob("*")
+    }
     url, act_1 = (
         said.index("watch it: http://127.0.0.1:"),
         said.index("Act 1 of 3: nothing is known of the 2 models"),
