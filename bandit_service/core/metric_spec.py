@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from bandit_service.core.errors import Refused
 from bandit_service.core.fields import doc
 
 METRIC_KINDS = ("boolean", "number")
@@ -61,6 +62,19 @@ class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def implicit(self) -> bool:
         """Whether nobody said it, but what a client did is taken for it."""
         return self.name.startswith(IMPLICIT)
+
+    def check(self, value: float, *, whole: bool = True) -> None:
+        """Refused for a value that the metric cannot have. whole: it is no share of one."""
+        if self.kind == "boolean" and whole and value not in (0.0, 1.0):
+            raise Refused(
+                f"metrics.{self.name}: must be true or false, got {value:g}", param="metrics"
+            )
+        if not self.low <= value <= self.high:
+            raise Refused(
+                f"metrics.{self.name}: must be a number from {self.low:g} to {self.high:g}, got "
+                f"{value:g}",
+                param="metrics",
+            )
 
     def goodness(self, value: float) -> float:
         """A value on the scale from 0, the worst, to 1, the best.

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Refused
 from bandit_service.core.feature import takes
 from bandit_service.core.metric_spec import NamedMetric, quality_of
 from bandit_service.core.resolved import Resolved
@@ -67,19 +66,8 @@ class NamedMetrics:
         """Refused for a value that its metric cannot have."""
         for name, value in signals.items():
             spec = self.specs.get(name)
-            if spec is None:
-                continue
-            whole = spec.scope == "decision"  # of a session, a part may be credited
-            if spec.kind == "boolean" and whole and value not in (0.0, 1.0):
-                raise Refused(
-                    f"metrics.{name}: must be true or false, got {value:g}", param="metrics"
-                )
-            if not spec.low <= value <= spec.high:
-                raise Refused(
-                    f"metrics.{name}: must be a number from {spec.low:g} to {spec.high:g}, got "
-                    f"{value:g}",
-                    param="metrics",
-                )
+            if spec is not None:  # of a session, a part may be credited
+                spec.check(value, whole=spec.scope == "decision")
 
     def mean(self, name: str, arm: ArmId) -> float | None:
         """The mean of a metric's values on an arm; None where none came."""

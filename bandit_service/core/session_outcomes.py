@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused, Unknown
-from bandit_service.core.experiments.spec import Metric
+from bandit_service.core.errors import Conflict, Unknown
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.outcomes import (
     WORTH,
@@ -56,7 +55,8 @@ def session_rewarded(
     _check_experiments(world, ids, report.signals.said())
     new = {}
     for signal, value in report.signals.said().items():
-        _check(world.named.specs.get(signal), signal, value)
+        if spec := world.named.specs.get(signal):
+            spec.check(value)
         before = told.signals.get(signal)
         if before is None or (report.correction and before != value):
             new[signal] = value
@@ -85,22 +85,11 @@ def session_rewarded(
     )
 
 
-def _check(spec: NamedMetric | None, name: str, value: float) -> None:
-    if spec is not None and spec.kind == "boolean" and value not in (0.0, 1.0):
-        raise Refused(f"metrics.{name}: must be true or false, got {value:g}", param="metrics")
-    if spec is not None and not spec.low <= value <= spec.high:
-        raise Refused(
-            f"metrics.{name}: must be a number from {spec.low:g} to {spec.high:g}, got {value:g}",
-            param="metrics",
-        )
-
-
 def _check_experiments(world: World, ids: Sequence[str], said: Mapping[str, float]) -> None:
     """Refused for a value out of the range that the experiment of a decision measures it in."""
     experiments = {world.pending.decisions[id].decided.experiment for id in ids}
     for experiment in sorted(experiments):
-        spec = world.experiments.specs.get(experiment)
-        check_measured(said, () if spec is None else spec.metrics)
+        check_measured(said, world.experiments.metrics_of(experiment))
 
 
 def session_credited(
@@ -109,7 +98,6 @@ def session_credited(
     decision_id: str,
     rule: RewardRule,
     ts: float,
-    metrics: Sequence[Metric] = (),
 ) -> ev.Rewarded | None:
     """The event by which one decision learns what was said of its session; None where it has.
 
@@ -139,6 +127,7 @@ def session_credited(
     signals = Signals(said.pop("quality", None), metrics=said)
     key = "" if pending.revoked else f"{group}/{told.number}"  # what was withdrawn had it
     report = Reported(signals, key, group, correction)
+    metrics = world.experiments.metrics_of(pending.decided.experiment)
     event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, world.named)
     return None if event is None else msgspec.structs.replace(event, session=group)
 

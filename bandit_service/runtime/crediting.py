@@ -92,13 +92,7 @@ class Crediting:
         writer = self._writer
 
         def prepare() -> ev.Rewarded | None:
-            world = writer.world
-            pending = world.pending.decisions.get(decision_id)
-            spec = (
-                None if pending is None else world.experiments.specs.get(pending.decided.experiment)
-            )
-            metrics = () if spec is None else spec.metrics
-            return session_credited(world, group, decision_id, self._rule, writer.now(), metrics)
+            return session_credited(writer.world, group, decision_id, self._rule, writer.now())
 
         try:
             await writer.submit(prepare, key=decision_id)

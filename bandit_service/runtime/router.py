@@ -495,8 +495,7 @@ class Router:
 
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
         self._shadows.before(id)
-        spec = self.world.experiments.specs.get(pending.decided.experiment)
-        metrics = () if spec is None else spec.metrics
+        metrics = self.world.experiments.metrics_of(pending.decided.experiment)
         rule, now, named = self.rules.reward, self.writer.now(), self.world.named
         check_names(named, report.signals.metrics, "decision", [one.name for one in metrics])
         return outcomes.decision_rewarded(pending, id, report, rule, now, metrics, named)

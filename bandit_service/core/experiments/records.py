@@ -13,7 +13,14 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import trial
-from bandit_service.core.experiments.spec import HOLDOUT, ROUTED, Experiment, Rules, holdout_of
+from bandit_service.core.experiments.spec import (
+    HOLDOUT,
+    ROUTED,
+    Experiment,
+    Metric,
+    Rules,
+    holdout_of,
+)
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.feature import takes
 from bandit_service.core.resolved import Resolved
@@ -31,6 +38,11 @@ class ExperimentRecords:
     configured: dict[str, Experiment] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)
     configured_rules: Rules = field(default_factory=Rules)
+
+    def metrics_of(self, experiment: str) -> tuple[Metric, ...]:
+        """What an experiment measures beside the usual; () where there is none such."""
+        spec = self.specs.get(experiment)
+        return () if spec is None else spec.metrics
 
     @takes(ev.ExperimentChanged)
     def _change(self, event: ev.ExperimentChanged, _: Resolved) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 import policies
 from bandit_service import clock, wire
+from bandit_service.core import events as ev
 from bandit_service.core.decide import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
@@ -21,6 +22,7 @@ from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.telemetry.telemetry import Telemetry
+from policies import ArmId
 from store import (
     Duplicate,
     Entry,
@@ -231,6 +233,11 @@ class Running:
         self.shared = MemoryShared(engine)
         self.dead = False
         self._path, self._ttl_s = path, ttl_s
+
+    async def put_an_arm(self) -> None:
+        """The one that all decisions draw."""
+        spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
+        await self.router.put_arm(spec)
 
     async def start(self, **rules: Any) -> Running:
         self._path.mkdir(exist_ok=True)

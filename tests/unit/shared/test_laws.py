@@ -13,7 +13,6 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import Conflict, Unavailable
 from bandit_service.core.world import new_world
-from policies import ArmId
 from tests.unit.shared.memory import Engine, Running, same
 
 STEPS = 150
@@ -42,8 +41,7 @@ async def _rewarded(history: _History, one: Running, id: str, quality: float) ->
 async def _lived(engine: Engine, path: Path, chance: random.Random, history: _History) -> None:
     names = ["a", "b", "c"]
     replicas = [await Running(engine, path / name).start(park_s=0.2) for name in names]
-    spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
-    await replicas[0].router.put_arm(spec)
+    await replicas[0].put_an_arm()
     await same(*replicas)
     under_way: list[asyncio.Task[None]] = []
     for step in range(STEPS):

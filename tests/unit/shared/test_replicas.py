@@ -17,16 +17,10 @@ from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
-from policies import ArmId
 from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure
 from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
 Start = Callable[..., Awaitable[Running]]
-
-
-@pytest.fixture
-def engine() -> Engine:
-    return Engine()
 
 
 @pytest.fixture
@@ -38,8 +32,7 @@ async def start(engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
         one = await Running(engine, tmp_path / name).start(**rules)
         started.append(one)
         if not one.world.arms:
-            spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
-            await one.router.put_arm(spec)
+            await one.put_an_arm()
         return one
 
     yield starting

@@ -61,11 +61,6 @@ class Spender:
 
 
 @pytest.fixture
-def engine() -> Engine:
-    return Engine()
-
-
-@pytest.fixture
 async def start(
     engine: Engine, tmp_path: Path
 ) -> AsyncIterator[Callable[[str], Awaitable[Spender]]]:

@@ -15,18 +15,12 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, NotYet
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.runtime import crediting, measuring
-from policies import ArmId
 from tests.unit.shared.memory import DIM, HANG_S, Engine, MemoryShared, Running, same
 
 Start = Callable[..., Awaitable[Running]]
 BEFORE = (NamedMetric(name="good", weight=1.0), NamedMetric(name="kind", weight=1.0))
 AFTER = (NamedMetric(name="good", weight=3.0), NamedMetric(name="kind", weight=1.0))
 SAID = {"good": 1.0, "kind": 0.0}
-
-
-@pytest.fixture
-def engine() -> Engine:
-    return Engine()
 
 
 @pytest.fixture
@@ -38,8 +32,7 @@ async def start(engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
         one = await Running(engine, tmp_path / name).start(**rules)
         started.append(one)
         if len(started) == 1:
-            spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
-            await one.router.put_arm(spec)
+            await one.put_an_arm()
             await _until(lambda: one.writer.keeps)
         return one
 
