@@ -9,14 +9,16 @@ import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
+import { openPlayground } from "./playground.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
 import { Split } from "./split.js";
+import { showStart } from "./start.js";
 import { hear, store } from "./store.js";
 import { showTiles } from "./tiles.js";
 import { openTry } from "./try.js";
 
-const VIEWS = ["live", "decisions", "try", "experiments", "map"];
+const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map"];
 const WORDS = { good: "Healthy", idle: "Quiet", warn: "Look here", bad: "Not healthy" };
 const charts = [new Split(byId("split")), new Reward(byId("reward"))];
 let view = "live";
@@ -31,9 +33,10 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showTiles(); showArms(); showReplicas(); showBudgets(); for (const chart of charts) chart.draw(); },
+  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
+  playground: openPlayground,
   experiments() {},
   map: showMap,
 };

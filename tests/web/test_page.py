@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-VIEWS = ("live", "decisions", "try", "experiments", "map")
+VIEWS = ("live", "decisions", "try", "playground", "experiments", "map")
 READY = {
     "live": "#arms tbody tr", "decisions": ".feed li", "try": "#query",
-    "experiments": "#experiments > *", "map": "#map .legend li",
+    "playground": "#question p", "experiments": "#experiments > *", "map": "#map .legend li",
 }  # fmt: skip
 
 
@@ -94,8 +94,13 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     row = page.locator("#arms tbody tr").first
     assert "not enough data" in await row.inner_text()
     assert "no traffic" in await row.inner_text()
+    start = page.locator("#start")
+    assert f"curl -s {await process.url()}/v1/decide" in await start.inner_text()
+    await start.get_by_role("button", name="Copy: From Python").click()
+    await start.get_by_role("status").filter(has_text=re.compile("Copied|Selected")).wait_for()
     await asyncio.to_thread(Service(await process.url()).serve, 1)
     await page.locator("#arms").get_by_text("n = 1").first.wait_for()
+    await start.wait_for(state="hidden")
     for chart in ("#split", "#reward"):  # of a single step there is nothing to read: no error
         await page.focus(f"{chart} canvas")
         await page.keyboard.press("ArrowLeft")
