@@ -12,13 +12,14 @@ import { redrawMap, showMap } from "./map.js";
 import { openPlayground } from "./playground.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
+import { showSettings } from "./settings.js";
 import { Split } from "./split.js";
 import { showStart } from "./start.js";
 import { hear, store } from "./store.js";
 import { showTiles } from "./tiles.js";
 import { openTry } from "./try.js";
 
-const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map"];
+const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map", "settings"];
 const WORDS = { good: "Healthy", idle: "Quiet", warn: "Look here", bad: "Not healthy" };
 const charts = [new Split(byId("split")), new Reward(byId("reward"))];
 let view = "live";
@@ -39,6 +40,7 @@ const SHOW = {
   playground: openPlayground,
   experiments() {},
   map: showMap,
+  settings() {},
 };
 
 function show() {
@@ -62,6 +64,7 @@ function go() {
   document.title = view === "live" ? "bandit-service" : `${byId(`h-${view}`).textContent} · bandit-service`;
   if (view === "decisions") openDecision(decodeURIComponent(id));
   if (view === "experiments") showExperiments();
+  if (view === "settings") showSettings();
   show();
 }
 

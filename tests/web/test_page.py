@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-VIEWS = ("live", "decisions", "try", "playground", "experiments", "map")
+VIEWS = ("live", "decisions", "try", "playground", "experiments", "map", "settings")
 READY = {
     "live": "#arms tbody tr", "decisions": ".feed li", "try": "#query",
     "playground": "#question p", "experiments": "#experiments > *", "map": "#map .legend li",
+    "settings": "#arms-panel tbody tr",
 }  # fmt: skip
 
 
