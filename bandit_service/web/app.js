@@ -7,6 +7,7 @@ import { showBudgets } from "./budgets.js";
 import { confirmed } from "./dialog.js";
 import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
+import { showHistory } from "./history.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
 import { openPlayground } from "./playground.js";
@@ -19,7 +20,7 @@ import { hear, store } from "./store.js";
 import { showTiles } from "./tiles.js";
 import { openTry } from "./try.js";
 
-const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map", "settings"];
+const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map", "history", "settings"];
 const WORDS = { good: "Healthy", idle: "Quiet", warn: "Look here", bad: "Not healthy" };
 const charts = [new Split(byId("split")), new Reward(byId("reward"))];
 let view = "live";
@@ -40,6 +41,7 @@ const SHOW = {
   playground: openPlayground,
   experiments() {},
   map: showMap,
+  history() {},
   settings() {},
 };
 
@@ -64,6 +66,7 @@ function go() {
   document.title = view === "live" ? "bandit-service" : `${byId(`h-${view}`).textContent} · bandit-service`;
   if (view === "decisions") openDecision(decodeURIComponent(id));
   if (view === "experiments") showExperiments();
+  if (view === "history") showHistory();
   if (view === "settings") showSettings();
   show();
 }
