@@ -247,12 +247,46 @@ def test_prometheus_agrees_with_its_configuration() -> None:
     ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
 
 
-def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bandit-service.service", "bandit-service@.service"])
+def test_systemd_agrees_with_the_unit(name: str, tmp_path: Path) -> None:
     analyze = tool("systemd-analyze", "apt-get install systemd")
-    text = (DEPLOY / "systemd" / "bandit-service.service").read_text(encoding="utf-8")
-    unit = tmp_path / "bandit-service.service"
+    text = (DEPLOY / "systemd" / name).read_text(encoding="utf-8")
+    unit = tmp_path / name.replace("@.", "@8081.")
     there = text.replace("/opt/bandit-service/bin/bandit-service", sys.executable)
     unit.write_text(there, encoding="utf-8")
-    assert "bandit-service.service" not in ran(analyze, "verify", str(unit))
+    assert unit.name not in ran(analyze, "verify", str(unit))
     ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
     assert not re.search("^ProcSubset=pid", text, re.MULTILINE)  # it hides /proc/cpuinfo
+
+
+def test_the_units_of_replicas_differ_by_port_and_directory_alone(tmp_path: Path) -> None:
+    one, each = (
+        [line for line in (DEPLOY / "systemd" / name).read_text().splitlines() if line[:1] != "#"]
+        for name in ("bandit-service.service", "bandit-service@.service")
+    )
+    more = [line for line in each if line not in one and not line.startswith("Description=")]
+    assert [line for line in more if "%i" in line and "SERVER_PORT" not in line] == [
+        line.replace("bandit-service", "bandit-service/%i", 1)
+        if line.startswith("StateDirectory")
+        else line.replace("/bandit-service ", "/bandit-service/%i ")
+        for line in one
+        if line not in each and not line.startswith("Description=")
+    ]
+    (tmp_path / "keys.toml").write_text("")
+    (tmp_path / "dsn").write_text("postgresql://u:p@h:5432/d")
+    (tmp_path / "bandit.toml").write_text('[log]\nengine = "postgres"\n')
+    environ = dict(
+        pair.split("=", 1)
+        for line in each
+        if line.startswith("Environment=")
+        for pair in line.removeprefix("Environment=").split()
+    )
+    environ = {
+        name: value.replace("%d", str(tmp_path)).replace("%i", "8082")
+        for name, value in environ.items()
+    }
+    chosen = settings.read(tmp_path / "bandit.toml", environ)
+    assert (chosen.server.port, chosen.data_dir) == (8082, "/var/lib/bandit-service/8082")
+    assert chosen.dsn == "postgresql://u:p@h:5432/d"
+    loaded = {line.partition(":")[0].partition("=")[2] for line in each if "LoadCredential" in line}
+    assert loaded == {"keys.toml", "dsn"}
