@@ -125,7 +125,7 @@ run-scale: $(VENV)/.$(ENGINE) var/models/.exported ## three replicas on one log 
 chaos-scale: $(VENV)/.$(ENGINE) var/models/.exported ## kill -9 and stop replicas and their servers FAULTS=200 times, and look what is left (ENGINE=jetstream)
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED) --engine $(ENGINE)
 
-bench-scale: $(VENV)/.postgres $(VENV)/.demo var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
+bench-scale: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.demo var/models/.exported ## replicas on PostgreSQL and JetStream beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib

@@ -35,12 +35,15 @@ def test_a_few_faults_lose_nothing(models: Path) -> None:
 
 def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) -> None:
     shared_log.wanted()
+    shared_log.nats_wanted()
     page = tmp_path / "page.md"
     sections = ("replicas", "replica-appends", "replica-join")
     page.write_text("".join(f"<!-- {each} -->\n<!-- /{each} -->\n" for each in sections))
     command = [sys.executable, "-m", "loadtest.bench.replicas", "--models", str(models)]
     sizes = [
         "--replicas",
+        "1",
+        "--jetstream",
         "1",
         "--seconds",
         "0.5",
@@ -56,5 +59,7 @@ def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) 
     written = page.read_text()
     assert "| one process, SQLite (baseline) |" in written
     assert "| 1 on PostgreSQL |" in written
+    assert "| 1 on JetStream |" in written
+    assert "the log read from JetStream, 61 events" in written
     assert "| 4 x 16 |" in written
     assert "a second one: from a snapshot of" in written
