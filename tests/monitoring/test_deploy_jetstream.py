@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
 from bandit_service import settings
@@ -77,38 +78,41 @@ def test_its_replicas_are_those_of_the_other_file(tmp_path: Path) -> None:
 
 @contextmanager
 def _servers(directory: Path) -> Iterator[list[Nats]]:
-    """The three of the compose file, by its configuration, its names and its secrets.
+    """The three of the compose file, by its configuration, its command lines and its secrets.
 
     Each has the paths and the addresses that its container would have, as they can be had here.
     """
     services = _compose()["services"]
-    text = (DEPLOY / "nats" / "nats.conf").read_text(encoding="utf-8")
     found = [Nats(directory / name, "") for name in SERVERS]
-    routes = dict(zip(SERVERS, (free_port() for _ in SERVERS), strict=True))
-    for name, port in routes.items():
-        text = text.replace(f"nats://{name}:6222", f"nats://127.0.0.1:{port}")
+    ports = dict(zip(SERVERS, (free_port() for _ in SERVERS), strict=True))
     for name, server in zip(SERVERS, found, strict=True):
-        assert services[name]["command"] == ["--config", "/etc/nats/nats.conf", "--name", name]
-        (config,) = (v for v in services[name]["volumes"] if v.endswith("/etc/nats/nats.conf:ro"))
-        assert config.split(":")[0] == "./nats/nats.conf"
-        place = directory / name / "etc" / "nats"
-        place.mkdir(parents=True)
-        (directory / name / "run" / "secrets").mkdir(parents=True)
+        (volume,) = (each for each in services[name]["volumes"] if each.startswith("./nats"))
+        config, path, _ = volume.split(":")
         (secret,) = services[name]["secrets"]
-        made = (directory / "nats-user").read_text()
-        (directory / name / "run" / "secrets" / secret).write_text(made)
-        mine = (
-            text.replace("0.0.0.0:4222", f"127.0.0.1:{server.port}")
-            .replace("127.0.0.1:8222", f"127.0.0.1:{server._http}")
-            .replace("0.0.0.0:6222", f"127.0.0.1:{routes[name]}")
-            .replace('"/data"', f'"{directory / name / "data"}"')
-        )
-        assert not re.search(r"0\.0\.0\.0|nats-\d:", mine)
-        (place / "nats.conf").write_text(mine)
-        # as the command line says it: the program of the tests takes the file beside
-        (directory / name / "server.conf").write_text(
-            f"server_name: {name}\ninclude etc/nats/nats.conf\n"
-        )
+        option, named, *rest = services[name]["command"]
+        assert (option, named) == ("--config", path)
+        asked = dict(zip(rest[::2], rest[1::2], strict=True))
+        for each, port in ports.items():
+            asked["--routes"] = asked["--routes"].replace(f"{each}:6222", f"127.0.0.1:{port}")
+        place = directory / name
+        _write(place / "run" / "secrets" / secret, (directory / "nats-user").read_text())
+        text = (DEPLOY / config).read_text(encoding="utf-8")
+        for there, here in (
+            ("0.0.0.0:4222", f"127.0.0.1:{server.port}"),
+            ("0.0.0.0:8222", f"127.0.0.1:{server._http}"),
+            (
+                "listen: 0.0.0.0:6222",
+                f"listen: 127.0.0.1:{ports[name]}, routes: [{asked['--routes']}]",
+            ),
+            ('"/data"', f'"{place / "data"}"'),
+        ):
+            assert text.count(there) == 1
+            text = text.replace(there, here)
+        assert "0.0.0.0" not in text
+        _write(place / path.lstrip("/"), text)
+        # as its command line says; the program of the tests takes the file beside
+        inside = f"server_name: {asked['--name']}\ninclude {path.lstrip('/')}\n"
+        _write(place / "server.conf", inside)
     try:
         for server in found:
             server.start()
@@ -118,6 +122,11 @@ def _servers(directory: Path) -> Iterator[list[Nats]]:
     finally:
         for server in found:
             server.kill()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 async def test_its_servers_keep_a_log_as_the_service_demands_it(tmp_path: Path) -> None:
@@ -137,3 +146,50 @@ async def test_its_servers_keep_a_log_as_the_service_demands_it(tmp_path: Path) 
         wrong = JetStreamLog(re.sub(":[0-9a-f]{32}@", ":not@", dsn), timeout_s=20.0)
         with pytest.raises(Exception, match="lets nobody in"):
             await wrong.connect()
+
+
+def test_the_servers_of_kubernetes_are_those_of_compose() -> None:
+    config, service, workload, budget = documents("kubernetes/nats.yaml")
+    for each in (config, service, workload, budget):
+        kubernetes_validate.validate(each, "1.30", strict=True)
+    conf = (DEPLOY / "nats" / "nats.conf").read_text(encoding="utf-8")
+    assert config["data"] == {"nats.conf": conf}
+    pod = workload["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    names = [f"{workload['metadata']['name']}-{i}" for i in range(workload["spec"]["replicas"])]
+    assert len(names) == 3
+    assert workload["spec"]["serviceName"] == service["metadata"]["name"]
+    hosts = [f"{name}.{service['metadata']['name']}" for name in names]
+    compose = _compose()["services"]["nats-1"]
+    assert container["image"] == compose["image"]
+    routes = ",".join(f"nats://{host}:6222" for host in hosts)
+    assert [*container["args"][:3], *container["args"][4:]] == [
+        *compose["command"][:3],
+        "--routes",
+        routes,
+    ]
+    assert container["args"][3] == "$(POD)", "each has its own name"
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert mounts == {"data": "/data", "configuration": "/etc/nats", "user": "/run/secrets"}
+    text = (DEPLOY / "kubernetes" / "nats.yaml").read_text(encoding="utf-8")
+    (dsn,) = re.findall(r"printf '(nats://\S+)'", text)
+    assert _hosts(dsn % "secret") == hosts
+    assert "--from-file nats-user" in text
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        service["spec"]["selector"],
+        budget["spec"]["selector"]["matchLabels"],
+        workload["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector.items() <= labels.items()
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert f"http: 0.0.0.0:{ports[container[probe]['httpGet']['port']]}" in conf
+    assert budget["spec"]["maxUnavailable"] == 1
+
+
+def _hosts(dsn: str) -> list[str]:
+    """The hosts of an address that the settings take."""
+    environ = {"BANDIT_LOG_ENGINE": "jetstream", "BANDIT_LOG_DSN_ENV": "D", "D": dsn}
+    found = settings.read(None, environ).dsn
+    return re.findall(r"[@,]([^,:@]+):4222", found)
