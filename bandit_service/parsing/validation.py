@@ -72,6 +72,47 @@ def bounds_of(kind: type[msgspec.Struct]) -> Mapping[str, Bound]:
     return dict(sorted(found.items(), key=lambda each: each[1].length is not None))
 
 
+@cache
+def _structs_in(kind: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct]]:
+    """The struct that a field is, or has a list of, by field; of other fields nothing."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    found = {field.encode_name: _struct_of(field.type) for field in described.fields}
+    return {name: inner for name, inner in found.items() if inner is not None}
+
+
+def _struct_of(described: inspect.Type) -> type[msgspec.Struct] | None:
+    match described:
+        case inspect.StructType(cls=kind):
+            return kind
+        case inspect.Metadata(type=inner):
+            return _struct_of(inner)
+        case inspect.VarTupleType(item_type=inner) | inspect.ListType(item_type=inner):
+            return _struct_of(inner)
+        case inspect.UnionType(types=types):
+            return next(filter(None, map(_struct_of, types)), None)
+    return None
+
+
+def without_nulls(value: Any, kind: type[msgspec.Struct]) -> Any:
+    """A value of which a struct is to be made, where a field of null is absent, as those mean it
+    who write out all of their fields. So is one of the structs within.
+    """
+    if isinstance(value, list):
+        return [without_nulls(each, kind) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if None in value.values():
+        known = {each.encode_name for each in msgspec.structs.fields(kind)}
+        value = {
+            name: each for name, each in value.items() if each is not None or name not in known
+        }
+    within = _structs_in(kind)
+    return value | {
+        name: without_nulls(value[name], inner) for name, inner in within.items() if name in value
+    }
+
+
 def first_outside(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> tuple[str, str] | None:
     """The first field whose value is out of its bounds, and what is wrong with it."""
     for name, bound in bounds_of(kind).items():
@@ -114,9 +155,10 @@ def every_mistake(
     fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
+    item = without_nulls(item, kind)
     # A name in MessagePack may be a number.
     mistakes = [f"{name}: {unknown(str(name), kind)}" for name in item if name not in fields]
-    given = {name: value for name, value in item.items() if name in fields and value is not None}
+    given = {name: value for name, value in item.items() if name in fields}
     mended: set[str] = set()
 
     def mend(name: str) -> None:
