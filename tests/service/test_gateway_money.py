@@ -199,6 +199,29 @@ async def test_a_hard_budget_is_hard_whatever_limits_are_named(
         assert 0.06 < state["budgets"][0]["spent_usd"] <= 0.1
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings"])
+async def test_what_costs_nothing_goes_on_when_a_budget_is_overspent(
+    tmp_path: Path, models: Path, path: str
+) -> None:
+    """On 164cc0c0 it was refused with 429 until the window ended."""
+    budget = {"scope": "service", "per": "month", "usd": 0.5 * _COST, "pace": False}
+    environ = {"BANDIT_BUDGETS": json.dumps([budget])}
+    answer = whole(_USAGE) | {"data": [{"embedding": [0.5]}]}
+    async with replaying(tmp_path, models, answer, **environ) as (client, provider):
+        free = {"usd_per_mtok_in": 0.0, "usd_per_mtok_out": 0.0, "upstream": "p"}
+        assert (await client.call("PUT", "/v1/arms/free", free))[0] == 201
+        assert (await ask(client, model="a", max_tokens=1))[0] == 200  # and bills more than that
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert row["spent_usd"] > row["usd"]
+        given = {"input": "hello"} if path == "embeddings" else {}
+        assert (await ask(client, path, model="a", **given))[0] == 429
+        for more in ({"max_tokens": 50}, {"max_tokens": None}, {"n": 3}):
+            assert (await ask(client, path, model="free", **given, **more))[0] == 200
+        if path == "chat/completions":
+            statuses = {(await ask(client))[0] for _ in range(5)}
+            assert (statuses, provider.seen[-1]["model"]) == ({200}, "free")
+
+
 async def test_without_a_limit_a_call_holds_what_the_arm_can_answer_or_all_that_is_left(
     tmp_path: Path, models: Path
 ) -> None:
