@@ -26,7 +26,7 @@ from bandit_service.http.responses.passed import (
     Responses,
 )
 from bandit_service.http.route import Parameter, Route
-from bandit_service.http.routes import ROUTES
+from bandit_service.http.routes import ROUTES, checks_query
 
 _REF = "#/components/schemas/"
 _NAMES: dict[type[msgspec.Struct], str] = {
@@ -236,7 +236,8 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 def _statuses(row: Route) -> Iterator[int]:
     """The statuses of a row's errors, in their order."""
     authorized = () if row.scope in ("", "stream", "metrics") else _AUTHORIZED
-    yield from sorted({kind.status for kind in (*row.errors, *authorized)})
+    query = (errors.Refused,) if checks_query(row) else ()
+    yield from sorted({kind.status for kind in (*row.errors, *authorized, *query)})
 
 
 def _answer(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:

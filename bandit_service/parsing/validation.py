@@ -29,6 +29,8 @@ _SOUND = {
 }
 """What stands in for a needed field that is wrong, so that the others are checked all the same."""
 
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+
 _DECIDING = ("kind", "name")
 """Fields that say which others there may be: where one is wrong, nothing is said of those."""
 
@@ -172,7 +174,8 @@ def every_mistake(
             try:
                 msgspec.convert(given[name], each.type)
             except msgspec.ValidationError as error:
-                inner, what = field_of(error)
+                within = _structs_in(kind).get(name)
+                inner, what = field_of(error) if within is None else refused_for(error, within)
                 place = "" if inner is None else inner if inner.startswith("[") else f".{inner}"
                 mistakes.append(f"{name}{place}: {what}")
                 mend(name)
@@ -197,6 +200,26 @@ def every_mistake(
                 break
             mend(name)
     return None, mistakes
+
+
+def refused_for(
+    error: msgspec.ValidationError, kind: type[msgspec.Struct]
+) -> tuple[str | None, str]:
+    """The field of a struct, or of one within, that a value was refused for, and what is wrong.
+
+    Of a field that there is not, the one that may be meant is named.
+    """
+    place, what = field_of(error)
+    found = _UNKNOWN.fullmatch(what)
+    if place is None or found is None:
+        return place, what
+    name, at = found[1], "" if place == found[1] else place
+    for step in re.findall(r"[^.\[\]]+(?![^\[]*\])", at):
+        inner = _structs_in(kind).get(step)
+        if inner is None:
+            return place, what
+        kind = inner
+    return f"{at}.{name}" if at else name, unknown(name, kind)
 
 
 def unknown(name: str, kind: type[msgspec.Struct]) -> str:
