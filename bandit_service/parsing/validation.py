@@ -31,6 +31,9 @@ _SOUND = {
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
+_MOST_UNKNOWN = 50
+"""Unknown fields that are told: what was meant by each takes a while to be found."""
+
 _DECIDING = ("kind", "name")
 """Fields that say which others there may be: where one is wrong, nothing is said of those."""
 
@@ -158,8 +161,10 @@ def every_mistake(
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
     item = without_nulls(item, kind)
-    # A name in MessagePack may be a number.
-    mistakes = [f"{name}: {unknown(str(name), kind)}" for name in item if name not in fields]
+    others = [str(name) for name in item if name not in fields]  # in MessagePack it may be a number
+    mistakes = [f"{name}: {unknown(name, kind)}" for name in others[:_MOST_UNKNOWN]]
+    if len(others) > _MOST_UNKNOWN:
+        mistakes.append(f"{others[_MOST_UNKNOWN]}: unknown field, as {len(others)} in all")
     given = {name: value for name, value in item.items() if name in fields}
     mended: set[str] = set()
 
