@@ -69,8 +69,10 @@ async def test_a_terminal_that_closes_ends_no_service(tmp_path: Path, models: Pa
     try:
         await process.url()
         process.popen.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while "the file was read again" not in process.log_path.read_text():
+                await asyncio.sleep(0.02)
         assert process.stop() == 0
-        assert "SIGHUP" in process.log_path.read_text()
     finally:
         if process.popen.poll() is None:
             process.kill()
