@@ -205,7 +205,13 @@ async def test_a_stream_goes_on_where_it_began_while_its_provider_is_changed(
             # the dialect of what is under way stays, too
             anthropic = {"id": "p", "base_url": new.url, "kind": "anthropic"}
             await _taken(client, upstreams=[anthropic])
-            await _taken(client, upstreams=[{"id": "p", "base_url": new.url}])
+            # and so it does where its upstream is gone
+            both = [{"id": "p", "base_url": new.url}, {"id": "q", "base_url": new.url}]
+            await _taken(client, upstreams=both)
+            spec = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "q"}
+            assert (await client.call("PUT", "/v1/arms/m", spec))[0] == 200
+            await _taken(client, upstreams=both[1:])
+            assert await _ask(client) == 200
             old.finish.set()
             rest = (await answer.content.read()).decode()
         assert "[DONE]" in rest
