@@ -51,7 +51,10 @@ class Reloading:
                     _log.error("the file is not taken", extra={"why": mistake})
             except ServiceError as error:
                 _log.error("the file is not taken", extra={"why": error.message})
+            except Exception as error:  # noqa: BLE001 - what is in force goes on, whatever it was
+                self._router.writer.tasks.failed("reload", error)
             else:
+                self._router.writer.tasks.well("reload")
                 metrics.configuration_reloads("taken").inc()
                 return True
             metrics.configuration_reloads("refused").inc()

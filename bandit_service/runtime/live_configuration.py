@@ -174,7 +174,7 @@ class LiveConfiguration:
                 if file.from_file
                 else core.merged(self.sections(), now, said, self.known.revoked)
             )
-            settings = with_sections(self.settings, wanted, arms)
+            settings = with_sections(self.settings, wanted, arms, anew=True)
             event = self._event(settings, "config", why, FILE, core.digests(now))
             if event is None and settings.upstreams != self.settings.upstreams:
                 self._take(settings)

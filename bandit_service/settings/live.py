@@ -7,7 +7,7 @@ cannot be changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,42 +55,63 @@ def with_sections(
     sections: Mapping[str, Any],
     arms: Collection[ArmSpec],
     environ: Mapping[str, str] | None = None,
+    *,
+    anew: bool = False,
 ) -> Settings:
     """The settings with these sections in the place of theirs. BadSettings with every mistake.
 
-    arms: those that there are, which the API may have added. The secrets of providers are read
-    anew, from where the entries say.
+    What is not changed is no reason to refuse, though it may not be right any more: so a key can be
+    revoked while the file of another secret is gone. arms: those that there are, which the API may
+    have added. anew: read the secrets of providers again, also where the entries are the same.
     """
     environ = environment() if environ is None else environ
-    mistakes: list[str] = []
-    given = dict(sections_of(settings)) | dict(sections)
+    before = sections_of(settings)
+    given = before | dict(sections)
     policy = {"policy.name": settings.policy.name, "policy.parameters": settings.policy.parameters}
-    upstreams = read_upstreams(given["upstreams"], environ, settings.file, mistakes)
-    mistakes += _literal(each.spec for each in upstreams)
-    found: dict[str, Any] = {
-        "upstreams": upstreams,
-        "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
-        "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
-        "routes": routes_of(given["routes"], policy, mistakes),
-        "metrics": metrics_of(given["metrics"], mistakes),
-        KEYS: tables.keys_of(given[KEYS], "", mistakes),
+    mistakes: list[str] = []
+    read: dict[str, Callable[[Any], Any]] = {
+        "upstreams": lambda of: read_upstreams(of, environ, settings.file, mistakes),
+        "budgets": lambda of: listed("budgets", of, BudgetSpec, check_stated, mistakes),
+        "judges": lambda of: listed("judges", of, JudgeSpec, check_judge, mistakes),
+        "routes": lambda of: routes_of(of, policy, mistakes),
+        "metrics": lambda of: metrics_of(of, mistakes),
+        KEYS: lambda of: tables.keys_of(of, "", mistakes),
     }
-    before = {each.spec.id for each in settings.upstreams}
+    changed = replace(
+        settings,
+        **{
+            name: read[name](given[name])
+            for name in SECTIONS
+            if given[name] != before[name] or (anew and name == "upstreams")
+        },
+    )
+    mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
+    served = {each.spec.id for each in settings.upstreams}
+    known = _beside(settings, before, arms, served)
+    mistakes += [each for each in _beside(changed, given, arms, served) if each not in known]
+    if mistakes:
+        raise BadSettings(list(dict.fromkeys(mistakes)))
+    return changed
+
+
+def _beside(
+    settings: Settings, given: Mapping[str, Any], arms: Collection[ArmSpec], served: Collection[str]
+) -> list[str]:
+    """What is wrong between the sections, and between them and the rest.
+
+    served: upstreams, without any of which an arm had none before; that is no reason to refuse.
+    """
     wrong: list[str] = []
-    there = [  # one that nothing served before is no reason to refuse
-        msgspec.to_builtins(arm) if before.issuperset(upstreams_of(arm)) else {"id": arm.id}
+    there = [
+        msgspec.to_builtins(arm) if set(upstreams_of(arm)) <= set(served) else {"id": arm.id}
         for arm in arms
     ]
-    check_references(
-        settings.duels.judge, given | {"arms": there}, found | {"arms": tuple(arms)}, wrong
-    )
-    mistakes += [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
-    changed = replace(settings, **found)
-    if refused := exposure(changed):
-        mistakes.append(refused)
-    if mistakes:
-        raise BadSettings(mistakes)
-    return changed
+    found = {name: getattr(settings, name) for name in SECTIONS} | {"arms": tuple(arms)}
+    check_references(settings.duels.judge, {**given, "arms": there}, found, wrong)
+    wrong = [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
+    if refused := exposure(settings):
+        wrong.append(refused)
+    return wrong
 
 
 def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -102,6 +102,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
+        loop.remove_signal_handler(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
     if why:
