@@ -9,6 +9,7 @@ import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
+import { showChanges } from "./changes.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
 import { Split } from "./split.js";
@@ -31,7 +32,7 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showTiles(); showArms(); showReplicas(); showBudgets(); for (const chart of charts) chart.draw(); },
+  live() { showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
   experiments() {},
