@@ -51,6 +51,11 @@ FIELDS = (
     "task",
     "unapplied",
     "path",
+    "revision",
+    "sections",
+    "settings",
+    "by",
+    "source",
     "more",
     "traceback",
 )

@@ -132,6 +132,10 @@ OVERVIEW = Page("Is it healthy? Rate, errors and duration, and what is full.", (
             ("count by (version) (bandit_build_info)", "version {{version}}"),
             ("count by (digest) (bandit_config_info)", "settings {{digest}}"),
             ("max by (policy) (bandit_serving_policy_info)", "policy {{policy}}")), low=0),
+        Panel("Configuration changed at run time", "short", (
+            ("max by (instance) (bandit_configuration_revision)", "revision {{instance}}"),
+            ("sum by (result) (bandit_configuration_reloads_total) or vector(0)",
+             "file {{result}}")), low=0),
     )),
 ))  # fmt: skip
 

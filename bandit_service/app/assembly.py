@@ -25,6 +25,7 @@ from bandit_service.app.sharing import (
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
 from bandit_service.core.errors import Unavailable, Unknown
+from bandit_service.core.events import ArmSpec
 from bandit_service.core.world import World
 from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
 from bandit_service.gateway import deployments
@@ -43,6 +44,7 @@ from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.feedback import open_feedback
 from bandit_service.runtime.learner_log import LearnerLog
+from bandit_service.runtime.live_configuration import LiveConfiguration, in_force
 from bandit_service.runtime.log_check import LogCheck, note_of, verifies_all
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import (
@@ -125,15 +127,15 @@ def _check_retention(log: EventLog, settings: Settings) -> None:
 @asynccontextmanager
 async def running_router(
     settings: Settings, progress: Progress | None = None
-) -> AsyncIterator[tuple[Router, Maintenance, Telemetry]]:
+) -> AsyncIterator[tuple[Router, Maintenance, Telemetry, LiveConfiguration]]:
     """A recovered router with everything it stands on; all of it is closed at the end."""
+    file = settings
     shared = open_shared(settings)
     log = open_log(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
     opening = _backend_opening(settings) if _loaded_before(settings) else None
     try:
         _check_retention(log, settings)
-        feedback = open_feedback(settings)
         begun = time.perf_counter()
         link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
@@ -143,6 +145,8 @@ async def running_router(
         if link is not None:
             recovered = folded_for_all(recovered, log, settings, progress)
         world, recovery_s = recovered.world, time.perf_counter() - begun
+        settings = in_force(file, world)
+        feedback = open_feedback(settings)
         _log.info(
             "recovered",
             extra={
@@ -207,6 +211,8 @@ async def running_router(
             rules=RouterRules.of(settings),
             feedback=feedback,
         )
+        configuration = LiveConfiguration(router, settings, file)
+        configuration.follow(lambda now: feedback.delegate(now.keys))
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)
         maintenance = Maintenance(
@@ -223,16 +229,21 @@ async def running_router(
             if turn is not None:
                 turn.start()
             try:
-                await _reconcile(router, maintenance, settings)
+                await reconcile(router, maintenance, settings)
+                if configuration.known:
+                    arms = [record.spec for record in world.catalogue.present()]
+                    await configuration.read_file(file, arms, "the file at the start")
             except Unavailable as error:
                 raise StoreError(f"the configuration was not written: {error.message}") from None
             router.warm()
+            configuration.start()
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()
-            yield router, maintenance, telemetry
+            yield router, maintenance, telemetry, configuration
         finally:
             await check.close()
+            await configuration.close()
             if turn is not None:
                 await turn.close()
             await router.close()
@@ -296,15 +307,11 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
     return index
 
 
-async def _reconcile(router: Router, maintenance: Maintenance, settings: Settings) -> None:
-    """Make catalogue and policy agree with the configuration, by events.
+def _arms_changed(world: World, settings: Settings) -> tuple[dict[ArmId, ArmSpec], list[ArmId]]:
+    """The configured arms that are not as the log has them, and those that are configured no more.
 
-    A configured arm is added or updated when its entry is not what the configuration last
-    said; one that came from the configuration and is no longer in it is retired. What the API
-    changed since stays until the arm's own entry changes. Raises BadSettings, and writes nothing,
-    if all of these arms and the judges cannot be together.
+    What the API changed since stays until the arm's own entry changes.
     """
-    world = router.world
     configured = {spec.id: spec for spec in settings.arms}
     changed = {
         id: new for id, new in configured.items() if world.catalogue.configured.get(id) != new
@@ -314,10 +321,27 @@ async def _reconcile(router: Router, maintenance: Maintenance, settings: Setting
         for id in world.catalogue.configured
         if id not in configured and world.arms[id].source == "config" and not world.arms[id].retired
     ]
+    return changed, gone
+
+
+def arms_then(world: World, settings: Settings) -> list[ArmSpec]:
+    """The arms that there will be once the catalogue agrees with the configuration."""
+    changed, gone = _arms_changed(world, settings)
     present = {record.spec.id: record.spec for record in world.catalogue.present()}
-    then = [spec for id, spec in (present | changed).items() if id not in gone]
-    if mistakes := pool_mistakes(then, settings.judges):
+    return [spec for id, spec in (present | changed).items() if id not in gone]
+
+
+async def reconcile(router: Router, maintenance: Maintenance, settings: Settings) -> None:
+    """Make catalogue and policy agree with the configuration, by events.
+
+    A configured arm is added or updated when its entry is not what the configuration last said; one
+    that came from the configuration and is no longer in it is retired. Raises BadSettings, and
+    writes nothing, if all arms and the judges cannot be together.
+    """
+    world = router.world
+    if mistakes := pool_mistakes(arms_then(world, settings), settings.judges):
         raise BadSettings(mistakes)
+    changed, gone = _arms_changed(world, settings)
     for spec in changed.values():
         await router.put_arm(spec, "config")
     for id in gone:
@@ -376,7 +400,7 @@ def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Ga
 
 
 def _budgets(writer: Writer, settings: Settings) -> Budgets:
-    if writer.shared and settings.budgets:
+    if writer.shared:
         return SharedBudgets(settings.budgets, writer, settings.log.lost_after_s)
     return Budgets(settings.budgets)
 

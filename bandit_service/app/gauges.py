@@ -35,15 +35,18 @@ class ServiceGauges:
         admission: Admission,
         health: Health,
         budgets: Budgets,
-        config_digest: str,
     ) -> None:
         self._telemetry, self._router, self._admission = telemetry, router, admission
         self._health, self._budgets = health, budgets
         self._metrics = made = telemetry.metrics
         made.build(bandit_service.__version__).set(1)
-        made.config(config_digest).set(1)
         telemetry.experiments.admit(router.world)
         telemetry.looks.append(self.look)
+
+    def configured(self, digest: str) -> None:
+        """The settings are those of this digest from here on."""
+        self._metrics.config(digest).set(1)
+        self._metrics.config.only({(digest,)})
 
     async def measure_lag(self) -> None:
         """Until cancelled: how late the event loop comes back to a timer."""
@@ -61,6 +64,7 @@ class ServiceGauges:
         self._telemetry.experiments.look(world)
         self._metrics.serving(world.serving).set(1)
         self._metrics.serving.only({(world.serving,)})
+        self._metrics.configuration_revision.set(world.configuration.revision)
         for kind, limit in self._admission.limits.items():
             self._metrics.requests_under_way(kind).set(limit.under_way)
             self._metrics.requests_allowed(kind).set(limit.allowed)

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
@@ -20,7 +21,9 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
+from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
+from bandit_service.gateway.gateway import Gateway
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
 from bandit_service.http import frame, operations
@@ -61,6 +64,7 @@ from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 
 _log = logging.getLogger("bandit.app")
+RELOADING = web.AppKey("reloading", Reloading)
 _NAME = re.compile(r"{(\w+)}")
 _LOOK_S = 0.02
 _YOUNG = 10_000
@@ -197,6 +201,16 @@ async def _written(runner: web.AppRunner, until: float) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
+def _follow(
+    app: web.Application, gateway: Gateway, live: live_http.Live, settings: Settings
+) -> None:
+    """Go on by other settings: those of what can be changed at run time."""
+    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
+    app[frame.GATE].take(settings.keys)
+    app[frame.BORDERS].keys = bool(settings.keys)
+    live.feeds.admit({key.tenant for key in settings.keys if key.tenant})
+
+
 @asynccontextmanager
 async def serving(
     settings: Settings, progress: Progress | None = None
@@ -206,7 +220,13 @@ async def serving(
     if refused:
         raise BadSettings([refused])
     tls = tls_context(settings)
-    async with running_router(settings, progress) as (router, maintenance, telemetry):
+    async with running_router(settings, progress) as (
+        router,
+        maintenance,
+        telemetry,
+        configuration,
+    ):
+        settings = configuration.settings
         tracer = open_tracer(settings)
         app = application(router, maintenance, telemetry, settings, tracer)
         beside = StandbyPolicies(router.writer, maintenance)
@@ -224,10 +244,13 @@ async def serving(
             app[frame.ADMISSION],
             gateway.health,
             gateway.budgets,
-            digest_of(settings),
         )
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
+        app[frame.CONFIGURATION] = configuration
+        configuration.follow(partial(_follow, app, gateway, live))
+        configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
         server = settings.server
         last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
         # what it waits for is waited for before; it counts its own patience twice

@@ -102,6 +102,12 @@ class Conflict(ServiceError):
     status, type, code = 409, "conflict_error", "conflict"
 
 
+class Stale(ServiceError):
+    """`If-Match` names another revision than the one in force: read it again, then change it."""
+
+    status, type, code = 412, "conflict_error", "stale"
+
+
 class Busy(ServiceError):
     """Over capacity for now: retry after `retry_after_s`."""
 

@@ -740,6 +740,24 @@ class MetricsWeighed(Event, frozen=True, kw_only=True, tag="metrics_weighed"):
     """Every decision that may still be rewarded is taught by the weights in force."""
 
 
+class ConfigurationChanged(Event, frozen=True, kw_only=True, tag="configuration_changed"):
+    """Sections of the configuration are others from here on, as lists of plain entries.
+
+    revision: its number. sections: those that changed, whole. by, why: as of an experiment. source:
+    "api", "rollback" or "file". before: all sections as the file had them, in the first of these.
+    file: by section and name a digest of what the file says; empty where it was not read.
+    No entry has a secret: keys are there by their hashes, those of providers by where they are.
+    """
+
+    revision: int
+    sections: dict[str, tuple[dict[str, Any], ...]]
+    by: str = ""
+    why: str = ""
+    source: str = "api"
+    before: dict[str, tuple[dict[str, Any], ...]] = {}
+    file: dict[str, dict[str, str]] = {}
+
+
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
 
@@ -786,6 +804,7 @@ AnyEvent: TypeAlias = (
     | PriorWeighed
     | MetricsChanged
     | MetricsWeighed
+    | ConfigurationChanged
     | Forgotten
     | Erased
 )
@@ -802,6 +821,7 @@ _FORMATS: dict[type[Event], int] = {
     MetricsWeighed: 2,
     SessionRewarded: 2,
     SessionCredited: 2,
+    ConfigurationChanged: 2,
 }
 
 

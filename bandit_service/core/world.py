@@ -16,6 +16,7 @@ from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
+from bandit_service.core.configuration import Configuration
 from bandit_service.core.conversations import Conversations
 from bandit_service.core.counts import Counts
 from bandit_service.core.drift import Drift
@@ -60,6 +61,7 @@ class World:
     building: PolicyBuilding = field(default_factory=PolicyBuilding, metadata=codec.IF_ANY)
     named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
     sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
+    configuration: Configuration = field(default_factory=Configuration, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

@@ -21,6 +21,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Container,
     Coroutine,
     Mapping,
     Sequence,
@@ -44,7 +45,7 @@ from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.spans import CallSpan
 from bandit_service.gateway.streamed_answer import events_of
 from bandit_service.gateway.turns import calls_in
-from bandit_service.gateway.upstreams import end, read_answer
+from bandit_service.gateway.upstreams import Upstreams, end, read_answer
 from bandit_service.gateway.usage import answer_bytes, usage_in
 from bandit_service.parsing.inputs import whole
 from bandit_service.telemetry import tracing
@@ -65,7 +66,8 @@ class Exchange:
     reported. other: the model that answered in the place of the arm's, "" if none did; by: the arm
     that has the model that answered, None if none has. received: bytes of the answer so far; None
     if nothing of it was seen. calls: the ids of the tools that it calls. raw: the whole answer as
-    it came. cost_usd: the cost, once it is known and in the log.
+    it came. cost_usd: the cost, once it is known and in the log. upstreams: those of the moment
+    when the arm was chosen, with which the call goes on whatever is configured meanwhile.
     """
 
     decision_id = ""
@@ -79,7 +81,9 @@ class Exchange:
         account: Account,
         purpose: str = "",
         key: str = "",
+        upstreams: Upstreams | None = None,
     ) -> None:
+        self.upstreams = resources.upstreams if upstreams is None else upstreams
         self.arm = spec
         self.spec = spec
         self.at: Target | None = None
@@ -182,11 +186,18 @@ class Exchange:
 
     def _places(self) -> list[Target]:
         """Where the arm may be called."""
-        return served(self.arm, self._resources.health)
+        return self._among(None)
+
+    def _among(self, among: Container[str] | None) -> list[Target]:
+        """The same among these upstreams; at one that was added meanwhile nothing is called."""
+        places = served(self.arm, self._resources.health, among)
+        if not self.arm.deployments:
+            return places
+        return [each for each in places if each.spec.upstream in self.upstreams]
 
     def _total_s(self, targets: Sequence[Target]) -> float:
         """For how long others are asked: as long as one call may take."""
-        spec = self._resources.upstreams.spec
+        spec = self.upstreams.spec
         return max((spec(each.spec.upstream).total_s for each in targets), default=0.0)
 
     def _last(self) -> str:
@@ -249,7 +260,7 @@ class Exchange:
             finally:
                 end(response)
             return
-        upstreams = self._resources.upstreams
+        upstreams = self.upstreams
         upstream = upstreams.spec(self.spec.upstream)
         body = self._named(body)
         ids = self.decision_id, self.purpose, self.conversation, self.deployment
@@ -277,7 +288,7 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
         """The answer's head, within no span; it is to be ended."""
-        upstreams, spec = self._resources.upstreams, self.spec
+        upstreams, spec = self.upstreams, self.spec
         return await upstreams.begin(spec.upstream, path, self._named(body), headers, spec.request)
 
     def _named(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +298,7 @@ class Exchange:
     async def _read(self, response: Response, path: str) -> dict[str, Any]:
         """The whole answer in OpenAI's shape, with what it says noted."""
         self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
-        answer = self._resources.upstreams.answer_of(self.spec.upstream, self.raw)
+        answer = self.upstreams.answer_of(self.spec.upstream, self.raw)
         self.usage = usage_in(answer)
         self.heard(answer.get("model"))
         if path != EMBEDDINGS:
@@ -301,7 +312,7 @@ class Exchange:
 
         own: or as they are, for a client of the same dialect.
         """
-        upstreams, upstream = self._resources.upstreams, self.spec.upstream
+        upstreams, upstream = self.upstreams, self.spec.upstream
         events = events_of(response, self._resources.settings.max_answer_bytes)
         if upstreams.spec(upstream).kind == "openai":  # whose events are its chunks
             return events
@@ -309,7 +320,7 @@ class Exchange:
 
     def heard(self, model: object) -> None:
         """What the provider calls the model that answers."""
-        upstream = self._resources.upstreams.spec(self.spec.upstream)
+        upstream = self.upstreams.spec(self.spec.upstream)
         if not answered_by_other(self.spec, upstream, model, self.arm):
             return
         other = whole(str(model).strip())[:_LONGEST_NAME]

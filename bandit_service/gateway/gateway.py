@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -54,9 +55,10 @@ from bandit_service.gateway.turns import (
     open_calls,
     vendor_of,
 )
+from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
-from bandit_service.settings.upstreams import UpstreamSpec
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _log = logging.getLogger("bandit.gateway")
 _MAX_TRIED = 20
@@ -82,6 +84,19 @@ class Gateway:
         self.duels = Duels(duels, resources, self._judges)
         self._selector = ArmSelector(resources)
         self._implicit = implicit
+
+    def reconfigure(
+        self,
+        upstreams: Sequence[Upstream],
+        budgets: tuple[BudgetSpec, ...],
+        judges: tuple[JudgeSpec, ...],
+    ) -> None:
+        """Work with these from here on; calls under way go on with what they began with."""
+        resources = self._resources
+        resources.upstreams = resources.upstreams.with_others(upstreams)
+        resources.health.upstreams = resources.upstreams
+        resources.budgets.specs = budgets
+        self._judges.reconfigure(judges)
 
     async def close(self) -> None:
         """End judgements, write down what is under way, and close the connections."""
@@ -227,6 +242,7 @@ class Gateway:
             duel=request.may_duel and self.duels.drawn(selection.decided.id),
             before=[each for each, _ in refused],
             vendor=selection.vendor,
+            upstreams=selection.upstreams,
         )
 
     async def _unanswered(
@@ -317,7 +333,7 @@ class Gateway:
         return answer
 
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
-        return self._resources.upstreams.spec(exchange.spec.upstream)
+        return exchange.upstreams.spec(exchange.spec.upstream)
 
     def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
         """Whether this provider may have thought what the request tells of earlier turns: it, or
@@ -359,6 +375,7 @@ class Gateway:
             selection.max_usd,
             purpose="duel",
             vendor=selection.vendor,
+            upstreams=selection.upstreams,
         )
 
         async def ask() -> dict[str, Any]:

@@ -114,18 +114,25 @@ class JudgePool:
     """Runs `[[judges]]`. The first that can say something about an answer gives its quality."""
 
     def __init__(self, specs: tuple[JudgeSpec, ...], resources: Resources) -> None:
-        self._specs = {spec.id: spec for spec in specs}
+        self._specs: dict[str, JudgeSpec] = {}
         self._resources = resources
         self._router = resources.router
         self._telemetry = resources.telemetry
-        self._quotas = {spec.id: _Quota() for spec in specs}
+        self._quotas: dict[str, _Quota] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._verdicts = Verdicts(resources.settings.verdict_s)
-        if any(spec.kind != "llm" for spec in specs):
-            self.start(self._verdicts.begin)
+        self.reconfigure(specs)
 
     def __bool__(self) -> bool:
         return bool(self._specs)
+
+    def reconfigure(self, specs: tuple[JudgeSpec, ...]) -> None:
+        """Judge by these from here on. What one has used of its rate and its money stays used."""
+        self._specs = {spec.id: spec for spec in specs}
+        for spec in specs:
+            self._quotas.setdefault(spec.id, _Quota())
+        if any(spec.kind != "llm" for spec in specs):
+            self.start(self._verdicts.begin)
 
     async def close(self) -> None:
         """End the judgements under way; a service that stops waits for no verdict."""

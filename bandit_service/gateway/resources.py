@@ -20,9 +20,12 @@ from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resources:
-    """The parts of the service that a call needs. `close` them at the end."""
+    """The parts of the service that a call needs. `close` them at the end.
+
+    upstreams: those that are configured now; a call keeps those that it began with.
+    """
 
     router: Router
     upstreams: Upstreams

@@ -16,13 +16,14 @@ from bandit_service.core.outcomes import Served, Signals
 from bandit_service.core.spend import payer_of
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
-from bandit_service.gateway.deployments import Target, served
+from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import MOST_CALLS, hashed
+from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.usage import counts_of, merged
 from bandit_service.gateway.written import Written, not_learned
 from policies import ArmId
@@ -51,10 +52,11 @@ class RoutedExchange(Exchange):
         duel: bool = False,
         before: Sequence[RoutedExchange] = (),
         vendor: tuple[str, str] | None = None,
+        upstreams: Upstreams | None = None,
     ) -> None:
         account = CallerAccount(resources, decided.id, max_usd, payer_of(decided), decided.id)
         spec = resources.router.world.arms[decided.arm].spec
-        super().__init__(resources, spec, size, account, purpose, decided.id)
+        super().__init__(resources, spec, size, account, purpose, decided.id, upstreams)
         self.decided = decided
         self.decision_id = decided.id
         self.conversation = decided.conversation
@@ -113,8 +115,7 @@ class RoutedExchange(Exchange):
         )
 
     def _places(self) -> list[Target]:
-        resources = self._resources
-        return served(self.arm, resources.health, resources.upstreams.of_vendor(self._vendor))
+        return self._among(self.upstreams.of_vendor(self._vendor))
 
     # --- how it ends
 

@@ -30,6 +30,7 @@ from bandit_service.gateway.request import ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import vendor_of
+from bandit_service.gateway.upstreams import Upstreams
 from policies import ArmId
 
 _TOLD = 200
@@ -43,11 +44,15 @@ _SELDOM = 4.0
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """A decision, and the most that its call may cost. vendor: as of `RoutedExchange`."""
+    """A decision, and the most that its call may cost.
+
+    vendor, upstreams: as of `RoutedExchange`.
+    """
 
     decided: ev.Decided
     max_usd: float
     vendor: tuple[str, str] | None = None
+    upstreams: Upstreams | None = None
 
 
 class _Offer(msgspec.Struct, frozen=True):
@@ -67,7 +72,7 @@ class ArmSelector:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._numbers = itertools.count()
-        self._of_pool: Pool | None = None
+        self._of: tuple[Pool, Upstreams] | None = None
         self._specs: dict[str, ev.ArmSpec] = {}
         self._ways: dict[str, tuple[ev.ArmSpec, list[ev.ArmSpec]]] = {}
 
@@ -76,11 +81,12 @@ class ArmSelector:
         choose, and the one that it names.
         """
         resources = self._resources
-        pool = resources.router.world.catalogue.pool()
-        if pool is not self._of_pool:  # the catalogue has changed
+        pool, upstreams = resources.router.world.catalogue.pool(), resources.upstreams
+        if self._of is None or pool is not self._of[0] or upstreams is not self._of[1]:
             specs = (record.spec for record in pool.records)
             self._specs = {spec.id: spec for spec in specs if resources.serves(spec)}
-            self._of_pool = pool
+            self._ways.clear()
+            self._of = pool, upstreams
         named = routing.decide.arms
         if route := routing.decide.route:
             allowed = resources.router.world.routes.find(route, "model").arms
@@ -130,10 +136,11 @@ class ArmSelector:
         """None where the money was waited for, and all is to be looked at again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
+        upstreams = resources.upstreams
         world, now = router.world, router.writer.now()
         payer = Payer(routing.decide.tenant, caller, routing.decide.route)
         specs = self._callable(routing)
-        fit = resources.upstreams.fit(request.asked, specs, request.pins)
+        fit = upstreams.fit(request.asked, specs, request.pins)
         turn = self._turn(request, specs, now)
         offer = self._offer(request, specs, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids
@@ -177,7 +184,7 @@ class ArmSelector:
             budgets.settle(waiting)
         if decided.before:
             resources.telemetry.conversation_went_on(decided.stayed, decided.why)
-        return Selection(decided, costs[decided.arm], offer.vendor)
+        return Selection(decided, costs[decided.arm], offer.vendor, upstreams)
 
     def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
         """What is held for a call.

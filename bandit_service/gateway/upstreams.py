@@ -12,8 +12,16 @@ import asyncio
 import io
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Container,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +80,19 @@ class Upstreams:
             max_field_size=max_header_bytes,
         )
         self._calls = Calls(self._session, max_header_bytes)
-        self._timeouts = {
+        self._timeouts = self._timeouts_of()
+
+    def with_others(self, upstreams: Sequence[Upstream]) -> Upstreams:
+        """These in the place of those of before, over the same connections; `close` one of both."""
+        others = copy(self)
+        others._upstreams = {each.spec.id: each for each in upstreams}
+        others._fitted, others._at, others._kinds = {}, {}, None
+        others._calls = Calls(self._session, self._max_header_bytes)
+        others._timeouts = others._timeouts_of()
+        return others
+
+    def _timeouts_of(self) -> dict[str, aiohttp.ClientTimeout]:
+        return {
             id: aiohttp.ClientTimeout(
                 total=each.spec.total_s,
                 sock_connect=each.spec.connect_s,

@@ -7,7 +7,6 @@ stored one by `hmac.compare_digest`, without an early end, so time tells nothing
 
 from __future__ import annotations
 
-import hmac
 from asyncio import CancelledError
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 
 from bandit_service.core.errors import Denied, Forbidden, RateLimited, ShareExceeded
 from bandit_service.http.route import Scope
-from bandit_service.settings.keys import SCOPES, ApiKey, expiry_of, hash_of
+from bandit_service.settings.keys import SCOPES, ApiKey, expiry_of, hash_of, is_good
 
 ALWAYS = 10
 """So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
@@ -24,12 +23,21 @@ ALWAYS = 10
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks; the default is anybody, where there are no keys. tenant: None acts for any."""
+    """Who asks; the default is anybody, where there are no keys. tenant: None acts for any.
+
+    hash: that of the key that was sent.
+    """
 
     key: str = ""
     tenant: str | None = None
     scopes: frozenset[str] = frozenset(SCOPES)
     self_contained: bool = True
+    hash: str = ""
+
+    @property
+    def author(self) -> str:
+        """As whose a change is recorded."""
+        return self.key or "anonymous"
 
     def needs(self, scope: str) -> None:
         """Raise Forbidden unless the key has this scope."""
@@ -55,6 +63,11 @@ class Caller:
 
 
 ANYBODY = Caller()
+
+
+def _caller(key: ApiKey, digest: str) -> Caller:
+    scopes = frozenset(key.scopes)
+    return Caller(key.id, key.tenant or None, scopes, key.self_contained, digest)
 
 
 @dataclass(slots=True)
@@ -92,6 +105,14 @@ class Gate:
     _counts: Counter[str] = field(default_factory=Counter)
     _under_way: Counter[str] = field(default_factory=Counter)
 
+    def take(self, keys: Sequence[ApiKey]) -> None:
+        """Admit by these keys from here on. What one has used of an unchanged rate stays used."""
+        rates = {key.id: (key.rate_per_s, key.burst) for key in self.keys}
+        for key in keys:
+            if rates.get(key.id) != (key.rate_per_s, key.burst):
+                self._buckets.pop(key.id, None)
+        self.keys = keys
+
     def needed(self, method: str, route: str) -> str:
         """The scope that a route asks for; "" where it tells nothing, "open" where it tells
         something without a key."""
@@ -107,9 +128,9 @@ class Gate:
         scope = self.needed(method, route)
         if not self.keys or scope in ("", "open"):
             return ANYBODY
-        key = self._known(authorization)
+        key, digest = self._known(authorization, utc)
         self._use(key, utc, now)
-        caller = Caller(key.id, key.tenant or None, frozenset(key.scopes), key.self_contained)
+        caller = _caller(key, digest)
         if scope in ("metrics", "totals") and key.tenant:
             raise Forbidden("these are figures of all tenants, this key is of one", reason="tenant")
         if scope != "stream":
@@ -130,9 +151,22 @@ class Gate:
 
     def again(self, caller: Caller, utc: float, now: float) -> None:
         """One more request of a caller that was admitted; raises as `admit` does."""
-        key = self._key_of(caller)
+        key = self.still(caller, utc)
         if key is not None:
             self._use(key, utc, now)
+
+    def still(self, caller: Caller, utc: float) -> ApiKey | None:
+        """The key by which a caller was admitted. Denied where it was revoked or rotated since, or
+        keys are asked for now.
+        """
+        if not self.keys:
+            return None
+        key = self._key_of(caller)
+        if key is None or not is_good(key, caller.hash, utc):
+            raise Denied("the key was revoked; ask for a new one", reason="revoked")
+        if _caller(key, caller.hash) != caller:
+            raise Denied("what the key may do was changed; connect again", reason="revoked")
+        return key
 
     @contextmanager
     def teaching(self, caller: Caller) -> Iterator[None]:
@@ -170,7 +204,7 @@ class Gate:
         if len(self._recent) > self.window:
             self._counts[self._recent.popleft()] -= 1
 
-    def _known(self, authorization: str) -> ApiKey:
+    def _known(self, authorization: str, utc: float) -> tuple[ApiKey, str]:
         scheme, _, presented = authorization.partition(" ")
         if scheme.lower() != "bearer" or not presented:
             raise Denied(
@@ -178,11 +212,11 @@ class Gate:
             )
         digest, found = hash_of(presented.strip()), None
         for key in self.keys:
-            if hmac.compare_digest(key.hash, digest):
+            if is_good(key, digest, utc):
                 found = key
         if found is None:
             raise Denied("no such key", reason="unknown")
-        return found
+        return found, digest
 
     def _key_of(self, caller: Caller) -> ApiKey | None:
         return next((key for key in self.keys if key.id == caller.key), None)

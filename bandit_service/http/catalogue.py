@@ -23,7 +23,7 @@ from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
 from bandit_service.gateway import deployments
 from bandit_service.gateway.health import Health
-from bandit_service.http.frame import CALLER, KEEPER, ROUTER, SETTINGS, body_of, reply
+from bandit_service.http.frame import CALLER, CONFIGURATION, KEEPER, ROUTER, body_of, reply
 from bandit_service.http.gateway import GATEWAY
 from bandit_service.http.responses.catalogue import (
     Arm,
@@ -57,15 +57,16 @@ async def put_arm(request: web.Request) -> web.Response:
         raise Refused(f"an arm is an object, got {type(body).__name__}")
     if body.get("id") not in (None, id):
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
-    chosen = request.app[SETTINGS]
+    configuration = request.app[CONFIGURATION]
     with _refusing():
         spec = settings.arm_spec(body | {"id": id})
-        kinds = {each.spec.id: each.spec.kind for each in chosen.upstreams}
-        settings.check_served(spec, kinds)
     router = request.app[ROUTER]
 
     def check(arms: list[ArmSpec]) -> None:
+        chosen = configuration.settings
+        kinds = {each.spec.id: each.spec.kind for each in chosen.upstreams}
         with _refusing():
+            settings.check_served(spec, kinds)
             settings.check_arm_among(arms, chosen.judges)
 
     created = await router.put_arm(spec, check=check)

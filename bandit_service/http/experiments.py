@@ -180,7 +180,7 @@ def _may_see(spec: Experiment, tenant: str | None) -> bool:
 
 
 def _who(request: web.Request) -> str:
-    return request[CALLER].key or "anonymous"
+    return request[CALLER].author
 
 
 def _why(why: Any) -> str:

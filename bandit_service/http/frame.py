@@ -33,6 +33,7 @@ from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.provider_calls import is_absent, not_there
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
+from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry.telemetry import Telemetry
@@ -41,6 +42,7 @@ ROUTER = web.AppKey("router", Router)
 KEEPER = web.AppKey("keeper", Maintenance)
 TELEMETRY = web.AppKey("telemetry", Telemetry)
 GATE = web.AppKey("gate", Gate)
+CONFIGURATION = web.AppKey("configuration", LiveConfiguration)
 BORDERS = web.AppKey("borders", Borders)
 SETTINGS = web.AppKey("settings", settings.Settings)
 ADMISSION = web.AppKey("admission", Admission)

@@ -13,8 +13,8 @@ import msgspec
 from aiohttp import web
 
 from bandit_service import clock
-from bandit_service.core.errors import Forbidden
-from bandit_service.http.frame import CALLER, reply
+from bandit_service.core.errors import Denied, Forbidden
+from bandit_service.http.frame import CALLER, GATE, reply
 from bandit_service.http.responses.operations import Map
 from bandit_service.observe.broadcast import Broadcast
 from bandit_service.observe.feed import ActivityFeed, ActivityFeeds
@@ -22,7 +22,7 @@ from bandit_service.observe.scatter import Plane, scatter
 from bandit_service.observe.snapshots import Shown
 
 LONGEST_S = 600.0
-"""After this a stream ends and the page comes again, so that its key is looked at again."""
+"""After this a stream ends and the page comes again."""
 _STALLED_S, _MAP_S = 10.0, 5.0
 _BUFFER = 65_536
 _log = logging.getLogger("bandit.live")
@@ -80,7 +80,9 @@ LIVE = web.AppKey("live", Live)
 
 
 async def live(request: web.Request) -> web.StreamResponse:
-    """GET /v1/live: `begin` with what is kept, then a `tick` every second, for ten minutes."""
+    """GET /v1/live: `begin` with what is kept, then a `tick` every second, for ten minutes or until
+    the key is revoked.
+    """
     seen, tenant = request.app[LIVE], request[CALLER].tenant
     seen.feed_of(tenant)
     listener = seen.broadcast.join(tenant)
@@ -98,10 +100,11 @@ async def live(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         frame: bytes | None = seen.begin(tenant)
         while frame is not None and time.monotonic() < ends:
+            request.app[GATE].still(request[CALLER], clock.now())
             async with asyncio.timeout(_STALLED_S):
                 await response.write(frame)
             frame = await listener.next()
-    except (TimeoutError, ConnectionError) as error:
+    except (TimeoutError, ConnectionError, Denied) as error:
         _log.info("a listener left", extra={"why": type(error).__name__})
     finally:
         seen.broadcast.leave(listener)

@@ -40,9 +40,9 @@ class Headers(msgspec.Struct, frozen=True):
     site: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Borders:
-    """Every request is looked at here before anything else of it is."""
+    """Every request is looked at here before anything else of it is. keys: it asks for API keys."""
 
     names: frozenset[str] = frozenset()
     networks: tuple[_Network, ...] = ()

@@ -26,6 +26,10 @@ TOKEN = _named("token", "As the answer's x-feedback-token.",
 TENANT = Parameter("tenant", "query", _STRING, "The tenant of the unit.", "acme")
 WHY = Parameter("why", "query", _STRING | {"maxLength": 1_000},
                 "The reason, recorded in the log.", "no longer needed")  # fmt: skip
+API_KEY = _named("id", "The id of the key.", "app")
+IF_MATCH = Parameter("If-Match", "header", _STRING,
+                     "The revision that is changed, as its ETag has it; * for whatever is there.",
+                     '"7"')  # fmt: skip
 TIMEOUT = Parameter(
     "X-Request-Timeout", "header", {"type": "number", "minimum": 0.001, "maximum": 3600},
     "Seconds after which the answer is of no use.", 2,

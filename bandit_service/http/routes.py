@@ -18,6 +18,7 @@ from bandit_service.core.experiments.spec import Rules
 from bandit_service.http import (
     absent,
     catalogue,
+    configuration,
     decisions,
     drift,
     events,
@@ -36,6 +37,7 @@ from bandit_service.http import (
 from bandit_service.http import parameters as given
 from bandit_service.http.provider_calls import ABSENT
 from bandit_service.http.responses import catalogue as arms
+from bandit_service.http.responses import configuration as configured
 from bandit_service.http.responses import decisions as made
 from bandit_service.http.responses import experiments as judged
 from bandit_service.http.responses import operations as run
@@ -369,6 +371,41 @@ ROUTES: tuple[Route, ...] = (
           "Set the kill switch and the hold-out", "What is left out stays.", answer=Rules,
           body=Rules, sent={"stopped": True, "why": "an outage"},
           errors=(*_BODY, errors.Unknown, errors.NotThere)),
+    # --- configuration -----------------------------------------------------------------
+    Route("GET", "/v1/configuration", "admin", configuration.get_configuration,
+          "What is in force, and the newest changes",
+          "The ETag is the revision; docs/live-configuration.md.",
+          answer=configured.Configuration, errors=_DOWN),
+    Route("PUT", "/v1/configuration", "admin", configuration.put_configuration,
+          "Put other sections in the place of those in force",
+          "All of them or none; what is left out stays. `If-Match` names the revision that this is "
+          "a change of.",
+          answer=configured.Configuration, body=wire.ConfigurationRequest,
+          sent={"budgets": [{"scope": "service", "per": "day", "usd": 20.0}],
+                "why": "a larger budget for the launch"},
+          parameters=(given.IF_MATCH,), errors=(*_BODY, errors.Stale)),
+    Route("POST", "/v1/configuration/rollback", "admin", configuration.rollback,
+          "Go back to how the sections were after a revision",
+          "This is a change as any other. Keys stay as they are: what was revoked stays revoked.",
+          answer=configured.Configuration, body=wire.RollbackRequest,
+          sent={"to": 6, "why": "the new provider fails"},
+          parameters=(given.IF_MATCH,), errors=(*_BODY, errors.Unknown, errors.Stale)),
+    Route("GET", "/v1/keys", "admin", configuration.list_keys, "Every API key",
+          "Without their hashes.", answer=configured.Keys, errors=_DOWN),
+    Route("POST", "/v1/keys", "admin", configuration.make_key, "Make an API key",
+          "The key is told in this answer, and nowhere else: the service keeps its hash.",
+          answer=configured.NewKey, statuses=(201,), body=wire.KeyRequest,
+          sent={"id": "app", "scopes": ["decide", "reward"]},
+          errors=(*_BODY, errors.Conflict)),
+    Route("POST", "/v1/keys/{id}/rotate", "admin", configuration.rotate_key,
+          "Put a new key in the place of one, under its id",
+          "`grace_s` lets the one before it stay good for a while.",
+          answer=configured.NewKey, body=wire.KeyRotation, sent={"grace_s": 3600},
+          parameters=(given.API_KEY,), errors=(*_BODY, errors.Unknown)),
+    Route("DELETE", "/v1/keys/{id}", "admin", configuration.revoke_key, "Revoke an API key",
+          "From here on, on open streams, too. Answers with the keys that are left.",
+          answer=configured.Keys, parameters=(given.API_KEY, given.WHY),
+          errors=(errors.Refused, *_FOUND)),
     # --- upkeep ------------------------------------------------------------------------
     Route("DELETE", "/v1/units/{unit}", "admin", operations.forget_unit,
           "Erase all that is kept of a unit", "Also from the log's files and from snapshots.",

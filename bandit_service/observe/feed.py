@@ -82,9 +82,16 @@ class ActivityFeeds:
 
     def __init__(self, tenants: Iterable[str], learning: LearningFold) -> None:
         self._learning = learning
-        learning.admit(tenants)
         self.all = ActivityFeed(learning.all)
-        self._of = {tenant: ActivityFeed(learning.of(tenant)) for tenant in tenants}
+        self._of: dict[str, ActivityFeed] = {}
+        self.admit(tenants)
+
+    def admit(self, tenants: Iterable[str]) -> None:
+        """Show these tenants what is theirs; of a new one what comes from here on."""
+        for tenant in tenants:
+            self._learning.admit((tenant,))
+            if tenant not in self._of:
+                self._of[tenant] = ActivityFeed(self._learning.of(tenant))
 
     def of(self, tenant: str | None) -> ActivityFeed:
         """What this tenant may see, all for None. KeyError for one that no key is bound to."""

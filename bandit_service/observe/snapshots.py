@@ -39,7 +39,7 @@ from bandit_service.telemetry.learning import SIGNALS, ArmSeen, Money
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
-FEED, BUDGETS = 40, 8
+FEED, BUDGETS, CHANGES = 40, 8, 8
 _NOW_S, _SPAN_S = 60.0, 600.0
 _LEFT_S = 3600.0
 
@@ -104,11 +104,27 @@ class Shown:
             "totals": self._totals(feed, tenant, span, now) | answers,
             "budgets": budgets[:BUDGETS],
             "replicas": self._replicas() if tenant is None else [],
+            "changes": self._changes() if tenant is None else [],
             "fine": {"rows": _rows(feed.fine.since(now - 5.0))},
             "coarse": {"rows": _rows(feed.coarse.since(now - 5.0))},
             "arms": arms,
             "feed": [_decision(pending) for pending in recent[:FEED]],
         }
+
+    def _changes(self) -> list[dict[str, Any]]:
+        """The newest changes of the configuration at run time, newest first."""
+        revisions = self.router.world.configuration.revisions[-CHANGES:]
+        return [
+            {
+                "revision": each.number,
+                "ts": each.ts,
+                "by": each.by,
+                "why": each.why,
+                "changed": each.changed,
+            }
+            for each in reversed(revisions)
+            if each.number > 0
+        ]
 
     def _replicas(self) -> list[dict[str, Any]]:
         """Those that are there, or left a moment ago."""

@@ -22,6 +22,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.feedback import FeedbackTokens, SigningKey
 from bandit_service.parsing.inputs import text_of
 from bandit_service.settings import BadSettings, Settings
+from bandit_service.settings.keys import ApiKey
 
 NAME = "feedback.secret"
 MOST_SECRETS = 32
@@ -56,6 +57,10 @@ class Feedback:
             self._look(self._path)
         return self._tokens
 
+    def delegate(self, keys: Sequence[ApiKey]) -> None:
+        """Make tokens for the decisions of keys that may reward; of all where there is no key."""
+        self._tokens = replace(self._tokens, delegates=_delegates(keys))
+
     def token(self, decided: ev.Decided) -> str:
         """The token of a decision; "" where it gets none."""
         return self.tokens.token(decided.id, decided.tenant, decided.caller, decided.ts)
@@ -83,9 +88,7 @@ def open_feedback(settings: Settings) -> Feedback:
     chosen = settings.feedback
     if chosen.ttl_s <= 0.0:
         return Feedback.none()
-    delegates: Collection[str] | None = None
-    if settings.keys:
-        delegates = frozenset(key.id for key in settings.keys if "reward" in key.scopes)
+    delegates = _delegates(settings.keys)
     path, found = None, settings.feedback_secrets
     if not found and settings.log.shared:
         _log.warning("no feedback tokens: a shared log needs feedback.secret_env")
@@ -99,6 +102,10 @@ def open_feedback(settings: Settings) -> Feedback:
         except (OSError, ValueError) as error:
             raise BadSettings([f"data_dir: {path}: {error}"]) from None
     return Feedback(FeedbackTokens(_keys(found), chosen.ttl_s, delegates), path)
+
+
+def _delegates(keys: Sequence[ApiKey]) -> Collection[str] | None:
+    return frozenset(key.id for key in keys if "reward" in key.scopes) if keys else None
 
 
 def rotate(path: Path, ttl_s: float) -> int:

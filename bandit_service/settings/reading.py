@@ -60,9 +60,20 @@ class BadSettings(Exception):
         self.mistakes = mistakes
 
 
-def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the file and the environment; BadSettings with every mistake at once."""
-    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+def environment() -> Mapping[str, str]:
+    """The variables of this process."""
+    return os.environ  # noqa: TID251 - the one place
+
+
+def read(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, *, secrets: bool = True
+) -> Settings:
+    """The settings of the file and the environment; BadSettings with every mistake at once.
+
+    secrets: read those that it refers to. Without them no service can run, but the file can be
+    compared with one that runs elsewhere.
+    """
+    environ = environment() if environ is None else environ
     mistakes: list[str] = []
     document = _document(path, mistakes)
     overrides = {
@@ -95,7 +106,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             given[name] = document.get(name, given[name])
             origins[name] = str(path) if name in document else "default"
     keys = tables.keys_of(given["keys"], "", mistakes)
-    if file := values["security.keys_file"]:
+    if (file := values["security.keys_file"]) and secrets:
         more = Path(file) if path is None else path.parent / file
         keys += tables.keys_of_file(_document(more, mistakes), more, mistakes, keys)
         origins["keys"] += f" and {more}"
@@ -108,24 +119,27 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     _add_policies(values["policies_dir"], path, mistakes)
     tables.check_policy(values["policy.name"], values["policy.parameters"], mistakes)
     found: dict[str, Any] = {
+        "file": path,
         "arms": tables.arms_of(given["arms"], mistakes),
         "keys": keys,
         "policies": tables.policies_beside(given["policies"], values["policy.name"], mistakes),
         "routes": routes_of(given["routes"], values, mistakes),
         "metrics": metrics_of(given["metrics"], mistakes),
-        "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes),
+        "upstreams": upstreams_of(given["upstreams"], environ, path, mistakes, secrets=secrets),
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
-        "dsn": shared.dsn_of(values, environ, path, mistakes),
-        "feedback_secrets": _secrets(values["feedback.secret_env"], environ, mistakes),
+        "dsn": shared.dsn_of(values, environ, path, mistakes) if secrets else "",
+        "feedback_secrets": _secrets(
+            values["feedback.secret_env"] if secrets else "", environ, mistakes
+        ),
     }
     mistakes += shared.not_yet(values, found)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
-    _check_references(values["duels.judge"], given, found, mistakes)
+    check_references(values["duels.judge"], given, found, mistakes)
     for key, check in (("allowed_hosts", check_host), ("allowed_origins", check_origin)):
         wrong = (check(one) for one in values[f"server.{key}"])
         mistakes += [f"server.{key}: {each}" for each in wrong if each]
@@ -136,7 +150,7 @@ def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 def service_asked(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
     """The URL and the key of the service that a command asks where it is told neither."""
-    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    environ = environment() if environ is None else environ
     return environ.get(URL) or DEFAULT_URL, environ.get(KEY, "")
 
 
@@ -158,7 +172,7 @@ def _secrets(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> 
 
 def variables_there(names: Iterable[str], environ: Mapping[str, str] | None = None) -> list[str]:
     """Which of these variables have a value; none of the values is given."""
-    environ = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    environ = environment() if environ is None else environ
     return [name for name in names if environ.get(name, "").strip()]
 
 
@@ -181,10 +195,13 @@ def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
         mistakes.append("experiment_rules.holdout_arm: name the arm that held-out units get")
 
 
-def _check_references(
+def check_references(
     judge: str, given: Mapping[str, Any], found: Mapping[str, Any], mistakes: list[str]
 ) -> None:
-    """A name of something that is configured must be there, be it right or not."""
+    """A name of something that is configured must be there, be it right or not.
+
+    given: the tables as they were written. found: what they were read to.
+    """
     judges, upstreams, keys = (_ids(given[name]) for name in ("judges", "upstreams", "keys"))
     if judge and judge not in judges:
         mistakes.append(

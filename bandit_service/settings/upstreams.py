@@ -89,11 +89,17 @@ def check_upstream(spec: UpstreamSpec) -> None:
 
 
 def upstreams_of(
-    items: Any, environ: Mapping[str, str], beside: Path | None, mistakes: list[str]
+    items: Any,
+    environ: Mapping[str, str],
+    beside: Path | None,
+    mistakes: list[str],
+    *,
+    secrets: bool = True,
 ) -> tuple[Upstream, ...]:
     """The providers of a list of tables; each mistake as a sentence with its place.
 
-    A key file is relative to the configuration's. A key is never part of a message.
+    A key file is relative to the configuration's. A key is never part of a message. secrets: as of
+    `reading.read`.
     """
     if not isinstance(items, list):
         mistakes.append(f"upstreams: must be a list of tables, got {type(items).__name__}")
@@ -105,7 +111,8 @@ def upstreams_of(
         def check(spec: UpstreamSpec, made: list[Upstream] = made) -> None:
             check_upstream(spec)
             proxy = proxy_of(spec.base_url, spec.proxy, spec.trust_env, environ)
-            made.append(Upstream(spec, _key(spec, environ, beside), proxy))
+            key = _key(spec, environ, beside) if secrets else ""
+            made.append(Upstream(spec, key, proxy))
 
         spec, wrong = every_mistake(item, UpstreamSpec, check)
         mistakes += [f"upstreams[{i}].{each}" for each in wrong]

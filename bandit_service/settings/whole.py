@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, cast
 
 import policies
@@ -73,6 +74,7 @@ class Settings:
     """All settings, checked. `origins` tells where each value came from.
 
     feedback_secrets: what the environment variable `feedback.secret_env` has; in no log, no repr.
+    file: the one that was read. from_file: nothing that was changed at run time is kept.
     """
 
     data_dir: str = setting("var", "directory of the log and of exported models")
@@ -117,6 +119,8 @@ class Settings:
     dsn: str = field(default="", repr=False)
     feedback_secrets: tuple[str, ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = field(default=None, repr=False)
+    from_file: bool = field(default=False, repr=False)
 
 
 def rules() -> dict[str, tuple[Any, Rule]]:

@@ -160,8 +160,9 @@ class LearningFold:
         self._of: dict[str, Learning] = {}
 
     def admit(self, tenants: Iterable[str]) -> None:
-        """Keep what these tenants may know apart, too."""
-        self._of = {tenant: Learning() for tenant in tenants}
+        """Keep what these tenants may know apart, too; of a new one from here on."""
+        for tenant in tenants:
+            self._of.setdefault(tenant, Learning())
 
     def of(self, tenant: str | None) -> Learning:
         """What this tenant may know, all for None. KeyError for one that was not admitted."""

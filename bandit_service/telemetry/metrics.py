@@ -600,6 +600,16 @@ class Metrics:
         self.clients_left = make.counter(
             "bandit_clients_left_total", "Clients that disconnected before the end of their answer."
         )
+        # --- configuration
+        self.configuration_revision = make.gauge(
+            "bandit_configuration_revision",
+            "Number of the newest change of the configuration at run time; 0 if there was none.",
+        )
+        self.configuration_reloads = make.counters(
+            "bandit_configuration_reloads_total",
+            "Times that the file was read again (SIGHUP), by result: taken or refused.",
+            ("result",),
+        )
         # --- experiments
         self.experiment_decisions = make.counters(
             "bandit_experiment_decisions_total",

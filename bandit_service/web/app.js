@@ -4,6 +4,7 @@ import { key, onKeyNeeded, setKey } from "./api.js";
 import { showArms } from "./arms.js";
 import { openDecision, showFeed } from "./decisions.js";
 import { showBudgets } from "./budgets.js";
+import { showChanges } from "./changes.js";
 import { confirmed } from "./dialog.js";
 import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
@@ -35,7 +36,7 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); for (const chart of charts) chart.draw(); },
+  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
   playground: openPlayground,

@@ -19,6 +19,9 @@ _TENANT = "The tenant of the request; a key with a tenant acts for that tenant."
 _KEY = "A resend with the same key is applied once."
 _METRICS = "Metrics of your own: of [[metrics]], or measured by experiments alone; at most 8."
 _WHY = "The reason, recorded in the log; at most 1,000 characters."
+MAX_WHY = 1_000
+MAX_GRACE_S = 30 * 86_400.0
+_Why = Annotated[str, msgspec.Meta(max_length=MAX_WHY)]
 
 
 class Query(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -228,6 +231,80 @@ class PolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     parameters: Annotated[
         dict[str, Any], doc("Its parameters; defaults where left out.", {"explore": 0.1})
     ] = {}
+
+
+_TABLES = list[dict[str, Any]]
+
+
+class ConfigurationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Sections that take the place of those in force; what is left out stays."""
+
+    upstreams: Annotated[
+        _TABLES | None,
+        doc(
+            "All of them, as `[[upstreams]]`.",
+            [{"id": "openai", "base_url": "https://api.openai.com/v1", "key_env": "OPENAI_KEY"}],
+        ),
+    ] = None
+    budgets: Annotated[
+        _TABLES | None,
+        doc("All of them, as `[[budgets]]`.", [{"scope": "service", "per": "day", "usd": 20.0}]),
+    ] = None
+    judges: Annotated[
+        _TABLES | None, doc("All of them, as `[[judges]]`.", [{"id": "exact", "kind": "exact"}])
+    ] = None
+    routes: Annotated[
+        _TABLES | None, doc("All of them, as `[[routes]]`.", [{"id": "bot", "policy": "knn"}])
+    ] = None
+    metrics: Annotated[
+        _TABLES | None,
+        doc("All of them, as `[[metrics]]`.", [{"name": "resolved", "kind": "boolean"}]),
+    ] = None
+    forget: Annotated[
+        list[str], doc("Routes whose policies may lose what they have learned.", ["bot"])
+    ] = []
+    why: Annotated[_Why, doc(_WHY, "a larger budget for the launch")] = ""
+
+
+class RollbackRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Back to how the sections were after a revision."""
+
+    to: Annotated[int, doc("The revision; GET /v1/configuration lists those that are kept.", 6)]
+    forget: Annotated[
+        list[str], doc("Routes whose policies may lose what they have learned.", ["bot"])
+    ] = []
+    why: Annotated[_Why, doc(_WHY, "the new provider fails")] = ""
+
+
+class KeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A key to be made; the fields are those of `[[keys]]`, without the hash."""
+
+    id: Annotated[str, doc("A name for it, 1 to 64 characters.", "app")]
+    scopes: Annotated[
+        list[str], doc("Some of decide, reward, read and admin.", ["decide", "reward"])
+    ]
+    tenant: Annotated[str, doc("The only tenant that it acts for.", "acme")] = ""
+    rate_per_s: Annotated[float, doc("Requests per second; 0: no limit.", 50.0)] = 0.0
+    burst: Annotated[int, doc("Requests at once.", 100)] = 0
+    reward_share: Annotated[
+        float, doc("Share of the newest outcomes that may be this key's.", 1.0)
+    ] = 1.0
+    self_contained: Annotated[
+        bool, doc("Whether it may send outcomes without a decision.", False)
+    ] = False
+    expires: Annotated[str, doc("When it ends, ISO 8601; empty: never.", "2027-01-01")] = ""
+    why: Annotated[_Why, doc(_WHY, "the app's first key")] = ""
+
+
+class KeyRotation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A new key in the place of one, under its id."""
+
+    grace_s: Annotated[
+        float,
+        msgspec.Meta(ge=0.0, le=MAX_GRACE_S),
+        doc("Seconds for which the key before it stays good.", 3600.0),
+    ] = 0.0
+    why: Annotated[_Why, doc(_WHY, "the yearly rotation")] = ""
 
 
 class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

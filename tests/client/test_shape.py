@@ -31,6 +31,8 @@ LEFT_OUT = {
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
     "/v1/live", "/v1/live/map", "/v1/drift",  # the page's
     "/v1/replicas",  # who operates them
+    "/v1/configuration", "/v1/configuration/rollback",  # `bandit-service config`
+    "/v1/keys", "/v1/keys/{id}", "/v1/keys/{id}/rotate",
     "/v1/events",  # `bandit-service export`
     "/v1/history",  # the page's, and `bandit-service history`
     "/feedback",  # TensorZero's clients

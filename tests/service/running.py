@@ -116,13 +116,14 @@ async def opened(
 class Process:
     """`bandit-service serve` as a process of its own."""
 
-    def __init__(self, data_dir: Path, models: Path, **environ: str) -> None:
+    def __init__(self, data_dir: Path, models: Path, *, config: str = "", **environ: str) -> None:
         self.data_dir = data_dir
         prepare(data_dir, models)
         self._ready = data_dir / "ready.json"
         self._ready.unlink(missing_ok=True)
         self.log_path = data_dir / "stderr.log"
         arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
+        arguments += ["--config", config] if config else []
         whole = os.environ | {"BANDIT_DATA_DIR": str(data_dir), **environ}  # noqa: TID251 - passed on
         # What Python reads at its start, and aiohttp where it is imported.
         early = any(name.startswith("PYTHON") or name == "SSL_CERT_FILE" for name in environ)

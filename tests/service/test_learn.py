@@ -50,7 +50,7 @@ def test_a_warm_start_is_in_the_log_once_and_decides(
     assert "41 outcomes of 31 queries were learned, 20 were known before" in told
 
     async def decided() -> ev.Decided:
-        async with assembly.running_router(settings.read(config)) as (router, _, _):
+        async with assembly.running_router(settings.read(config)) as (router, _, _, _):
             return await router.decide(DecideRequest(query="question 7"))
 
     found = asyncio.run(decided())
@@ -101,7 +101,7 @@ def test_a_warm_start_counts_as_so_many_outcomes_and_once(
     assert "each counts in full" in capsys.readouterr().out
 
     async def known() -> tuple[str, list[float]]:
-        async with assembly.running_router(settings.read(config)) as (router, _, _):
+        async with assembly.running_router(settings.read(config)) as (router, _, _, _):
             arms = router.world.arms.values()
             return router.world.digest(), [arm.weight for arm in arms]
 
@@ -121,7 +121,7 @@ def test_a_policy_that_cannot_forget_and_an_arm_that_learned_by_itself_are_told(
     config.write_text(config.read_text().replace('"metallm"', '"river:LinUCBDisjoint"'))
 
     async def live() -> None:
-        async with assembly.running_router(settings.read(config)) as (router, _, _):
+        async with assembly.running_router(settings.read(config)) as (router, _, _, _):
             await router.reward(RewardRequest(query="q", arm="b", quality=0.5))
 
     asyncio.run(live())

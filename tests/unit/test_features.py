@@ -112,6 +112,13 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.MetricsChanged(ts=6.0, metrics=(NamedMetric(name="solved"),)),
     ev.Rewarded(ts=6.0, decision_id="d", metrics={"solved": 1.0}),
     ev.MetricsWeighed(ts=6.0),
+    ev.ConfigurationChanged(
+        ts=6.0,
+        revision=1,
+        sections={"keys": ({"id": "k", "hash": "ab"},)},
+        before={"keys": ({"id": "k", "hash": "cd"},)},
+        file={"keys": {"k": "00"}},
+    ),
     _decided("said", groups=("g",), request_key="key", request_digest="digest"),
     ev.SessionRewarded(
         ts=6.0,

@@ -17,6 +17,7 @@ from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
 from bandit_service.core.catalogue import Catalogue
 from bandit_service.core.chosen_policy import ChosenPolicy
+from bandit_service.core.configuration import Configuration, Revision
 from bandit_service.core.conversations import Conversations, Talk, Visit
 from bandit_service.core.counts import Counts
 from bandit_service.core.decisions import Decisions
@@ -123,6 +124,13 @@ def _others() -> dict[str, Any]:
         "named": NamedMetrics(
             {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
         ),
+        "configuration": Configuration(
+            1,
+            {"budgets": [{"scope": "service", "per": "day", "usd": 1.0}]},
+            {"budgets": {"service * day": "00"}},
+            [Revision(1, 2.0, "ops", "why", "api", ["budgets"], {"budgets": []})],
+            ["ab"],
+        ),
         "sessions": Sessions(
             {"g": ["d"]},
             {"g": Told({"quality": 1.0}, 1)},
@@ -160,7 +168,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"building", "leases", "routes", "named", "sessions"} == IF_ANY, (
+    assert {"building", "configuration", "leases", "routes", "named", "sessions"} == IF_ANY, (
         "of which a world that has none is written as it was before"
     )
 

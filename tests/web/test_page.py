@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from loadtest.postgres import Postgres
@@ -81,6 +82,30 @@ async def test_replicas_are_listed_with_what_each_is_behind_and_does(
     await page.locator("#replicas span", has_text="left, or was silent for too long").wait_for()
     await page.close()
     await asyncio.to_thread(started[0].stop)
+
+
+async def test_a_change_of_the_configuration_is_listed_with_who_made_it_and_why(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(tmp_path / "var", models)
+    page = await opened(await process.url())
+    await page.wait_for_selector("#arms tbody tr")
+    assert await page.locator("#changes-panel").is_hidden()
+    why = "<b>a limit</b>"
+    body = {"budgets": [{"scope": "service", "per": "day", "usd": 5}], "why": why}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(
+            f"{await process.url()}/v1/configuration", json=body, headers={"If-Match": '"0"'}
+        ) as answer,
+    ):
+        assert answer.status == 200
+    await page.wait_for_selector("#changes-panel:not([hidden]) li")
+    assert await page.locator("#changes h4").all_inner_texts() == ["Revision 1 by anonymous"]
+    assert await page.locator("#changes span").all_inner_texts() == ["budgets"]
+    assert (await page.locator("#changes small").inner_text()).endswith(why)
+    await page.close()
+    await asyncio.to_thread(process.stop)
 
 
 async def test_a_start_without_data_says_so_and_shows_no_zero(

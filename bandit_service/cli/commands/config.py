@@ -1,21 +1,32 @@
-"""Check or show the configuration."""
+"""Check or show the configuration, or change that of a running service."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from bandit_service import settings
-from bandit_service.cli import options
+from bandit_service.cli import options, refusals
+from bandit_service.cli.asking import asked
+from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
+from bandit_service.settings.live import sections_of
+
+_PATH = "/v1/configuration"
+_NAMES = [name for name in SECTIONS if name != KEYS]
+DIFFERENT = 1
+"""The exit code of `diff` where there is a difference; 2 where it cannot be told."""
+REFUSED = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `config`."""
-    actions = parser.add_subparsers(required=True, metavar="check|show")
+    actions = parser.add_subparsers(required=True, metavar="check|show|diff|apply|rollback|history")
     check = actions.add_parser(
         "check", help="check the configuration and report every mistake; exit 2 if there is one"
     )
@@ -27,6 +38,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.config(show)
     show.add_argument("--json", action="store_true", help="for machines")
     show.set_defaults(run=_config_show)
+    diff = actions.add_parser(
+        "diff",
+        help="compare a file with a running service, in what can be changed at run time; exit 1 if "
+        "they differ",
+    )
+    options.config(diff)
+    _of_service(diff, _diff, options.USAGE_ERROR)
+    apply = actions.add_parser("apply", help="make a running service what the file says")
+    options.config(apply)
+    _changes(apply, _apply)
+    rollback = actions.add_parser("rollback", help="go back to how it was after a revision")
+    rollback.add_argument("revision", type=int, help="its number; `config history` lists them")
+    _changes(rollback, _rollback)
+    history = actions.add_parser("history", help="list the newest changes of a running service")
+    _of_service(history, _history)
+
+
+def _of_service(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    failed: int = REFUSED,
+) -> None:
+    options.service(parser, "; needs scope admin")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+    def tried(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except settings.BadSettings:
+            raise
+        except refusals.ANY as error:
+            print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
+            return failed
+
+    parser.set_defaults(run=tried)
+
+
+def _changes(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    _of_service(parser, run)
+    parser.add_argument("--why", default="", help="reason, recorded in the log")
+    parser.add_argument(
+        "--if-match",
+        default="",
+        metavar="REVISION",
+        help="refuse if another revision is in force (default: the one that is compared with)",
+    )
+    parser.add_argument(
+        "--forget",
+        action="append",
+        default=[],
+        metavar="ROUTE",
+        help="a route whose policy may lose what it has learned; repeatable",
+    )
 
 
 def _config_check(args: argparse.Namespace) -> int:
@@ -64,3 +128,93 @@ def _config_show(args: argparse.Namespace) -> int:
     for arm in arms:
         print(f"arms: {json.dumps(arm)} ({chosen.origins['arms']})")
     return 0
+
+
+# --- of a running service -----------------------------------------------------------------
+
+
+def _diff(args: argparse.Namespace) -> int:
+    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    lines = _differences(running, file)
+    if args.json:
+        print(json.dumps({"revision": running["revision"], "differences": lines}))
+    else:
+        print("\n".join([_headed(running), *lines] if lines else [_headed(running), "the same"]))
+    return DIFFERENT if lines else 0
+
+
+def _apply(args: argparse.Namespace) -> int:
+    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    changed = {name: file[name] for name in _NAMES if file[name] != running[name]}
+    match = args.if_match or str(running["revision"])
+    body = {**changed, "why": args.why, "forget": args.forget}
+    found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match})
+    return _told(args, found, _differences(running, file))
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    running = asked(args.url, args.key, "GET", _PATH)
+    match = args.if_match or str(running["revision"])
+    body = {"to": args.revision, "why": args.why, "forget": args.forget}
+    found = asked(args.url, args.key, "POST", f"{_PATH}/rollback", body, {"If-Match": match})
+    return _told(args, found, _differences(running, found))
+
+
+def _history(args: argparse.Namespace) -> int:
+    found = asked(args.url, args.key, "GET", _PATH)
+    if args.json:
+        print(json.dumps(found["history"]))
+        return 0
+    for row in found["history"]:
+        when = datetime.fromtimestamp(row["ts"], UTC).isoformat(sep=" ", timespec="seconds")
+        sections = ", ".join(row["changed"]) or "-"
+        print(f"{row['revision']:>4}  {when}  {row['by']:<12} {sections:<24} {row['why']}")
+    if not found["history"]:
+        print("no change at run time: the service is what its file says")
+    return 0
+
+
+def _of_file(args: argparse.Namespace) -> dict[str, list[Entry]]:
+    return sections_of(settings.read(args.config, secrets=False))
+
+
+def _told(args: argparse.Namespace, found: dict[str, Any], lines: list[str]) -> int:
+    if args.json:
+        print(json.dumps({"revision": found["revision"], "differences": lines}))
+    else:
+        print("\n".join([*lines, _headed(found)] if lines else [_headed(found), "nothing changed"]))
+    return 0
+
+
+def _headed(running: dict[str, Any]) -> str:
+    newest = running["history"][0] if running["history"] else None
+    if newest is None:
+        return "revision 0: no change at run time"
+    why = f": {newest['why']}" if newest["why"] else ""
+    return f"revision {running['revision']} by {newest['by']}{why}"
+
+
+def _differences(running: dict[str, list[Entry]], wanted: dict[str, list[Entry]]) -> list[str]:
+    """A line for each entry that is added, removed or changed; its fields as JSON."""
+    lines = []
+    for section in _NAMES:
+        now, then = named(section, running[section]), named(section, wanted[section])
+        for name in now | then:
+            if name not in then:
+                lines.append(f"- {section}.{name}")
+            elif name not in now:
+                lines.append(f"+ {section}.{name}: {json.dumps(then[name])}")
+            elif now[name] != then[name]:
+                fields = [
+                    f"{field}: {_shown(now[name], field)} -> {_shown(then[name], field)}"
+                    for field in now[name] | then[name]
+                    if now[name].get(field) != then[name].get(field)
+                ]
+                lines.append(f"~ {section}.{name}: {', '.join(fields)}")
+        if list(now) != list(then) and set(now) == set(then):
+            lines.append(f"~ {section}: the order is {', '.join(then)}")
+    return lines
+
+
+def _shown(entry: Entry, field: str) -> str:
+    return json.dumps(entry[field]) if field in entry else "default"

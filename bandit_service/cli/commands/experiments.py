@@ -6,13 +6,12 @@ import argparse
 import json
 import sys
 import tomllib
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from bandit_service.cli import options, refusals
+from bandit_service.cli.asking import asked
 from bandit_service.cli.experiments_tables import listed, ruled, shown
 from bandit_service.offline.candidates import parsed
 from bandit_service.offline.offpolicy import report
@@ -149,8 +148,8 @@ def _ask(args: argparse.Namespace) -> Any:
                 candidates = [parsed(text) for text in args.policy or ()]
             except (ValueError, TypeError) as error:
                 raise _Wrong(f"--policy: {error}") from None
-            asked = [{"name": one.name, "parameters": one.parameters} for one in candidates]
-            return _call(args, "POST", f"{path}/whatif", {"policies": asked})
+            named = [{"name": one.name, "parameters": one.parameters} for one in candidates]
+            return _call(args, "POST", f"{path}/whatif", {"policies": named})
         case _:
             return _call(args, "POST", f"{path}/{args.action}", why)
 
@@ -211,12 +210,4 @@ def _rules(args: argparse.Namespace, why: dict[str, Any]) -> Any:
 def _call(
     args: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None
 ) -> Any:
-    headers = {"Content-Type": "application/json"}
-    if args.key:
-        headers["Authorization"] = f"Bearer {args.key}"
-    data = None if body is None else json.dumps(body, default=str).encode()
-    asked = urllib.request.Request(  # noqa: S310 - the URL is the user's own
-        args.url.rstrip("/") + path, data=data, headers=headers, method=method
-    )
-    with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310
-        return json.load(answer)
+    return asked(args.url, args.key, method, path, body)

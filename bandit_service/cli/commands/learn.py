@@ -100,7 +100,7 @@ class _Taught:
 async def _learn(
     chosen: settings.Settings, recorded: Recorded, add_arms: bool, strength: float | None
 ) -> _Taught:
-    async with assembly.running_router(chosen) as (router, _, _):
+    async with assembly.running_router(chosen) as (router, _, _, _):
         await _check_arms(router, recorded, add_arms)
         requests = list(_requests(recorded))
         counts = {"accepted": 0, "duplicate": 0}

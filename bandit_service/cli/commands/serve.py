@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="overrides [server] host")
     parser.add_argument("--port", type=int, help="overrides [server] port; 0 uses a free port")
     parser.add_argument(
+        "--from-file",
+        action="store_true",
+        help="take the file as it is: undo what was changed at run time beside it",
+    )
+    parser.add_argument(
         "--ready-file",
         type=Path,
         help='write {"url": …} to this file once the service is listening',
@@ -44,21 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; 0 then, 1 where the log broke."""
     chosen = settings.read(args.config)
-    server = chosen.server
-    if args.host is not None:
-        server = dataclasses.replace(server, host=args.host)
-    if args.port is not None:
-        server = dataclasses.replace(server, port=args.port)
+    said = {name: each for name in ("host", "port") if (each := getattr(args, name)) is not None}
+    chosen = dataclasses.replace(
+        chosen,
+        server=dataclasses.replace(chosen.server, **said),
+        origins={**chosen.origins, **{f"server.{name}": f"--{name}" for name in said}},
+        from_file=args.from_file,
+    )
     logs.configure(chosen.log_level, sys.stderr, chosen.log_format)
     for file in open_to_others(chosen, args.config):
         told = {"path": str(file), "why": f"chown {os.getuid()} {file} && chmod 400 {file}"}
         _log.warning("other users can read a file with keys", extra=told)
-    return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
+    return asyncio.run(_serve_until_stopped(chosen, args))
 
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_NOT_USED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""Sent to reload, or to open files anew; by default they end the process at once."""
+_NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Sent to open files anew; by default they end the process at once."""
 
 
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
@@ -79,8 +86,16 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         for number in _ENDING:
             loop.add_signal_handler(number, stop.set)
         for number in _NOT_USED:
-            what = f"{number.name}: nothing is read again; restart to take a changed configuration"
+            what = f"{number.name}: nothing is read again; SIGHUP reads the file again"
             loop.add_signal_handler(number, _log.warning, what)
+        reloads: set[asyncio.Task[bool]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(running[service.RELOADING].reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -96,6 +111,8 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         for number in _ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
     if why:
         print(f"bandit-service: {why}", file=sys.stderr)

@@ -1,0 +1,78 @@
+"""The configuration in force, its revisions, and the keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from bandit_service.core.fields import doc
+
+Table = dict[str, Any]
+
+
+class RevisionRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One change of the configuration."""
+
+    revision: Annotated[int, doc("Its number; 0 is the file alone.", 7)]
+    ts: Annotated[float, doc("When, UTC seconds.", 1764345600.0)]
+    by: Annotated[
+        str, doc("Id of the API key; `config`: the file; `anonymous`: no key was asked for.", "ops")
+    ]
+    why: Annotated[str, doc("The reason.", "the provider is slow")]
+    source: Annotated[str, doc("What made it.", "api", enum=["api", "rollback", "file"])]
+    changed: Annotated[list[str], doc("The sections that changed.", ["upstreams"])]
+
+
+class Configuration(msgspec.Struct, kw_only=True, frozen=True):
+    """What is in force. An entry has the fields of its table in the file, without defaults."""
+
+    revision: Annotated[int, doc("The number of the newest change; 0: the file alone.", 7)]
+    upstreams: Annotated[
+        list[Table],
+        doc("As `[[upstreams]]`; what may be a secret is `(hidden)`.",
+            [{"id": "openai", "base_url": "https://api.openai.com/v1", "key_env": "OPENAI_KEY"}]),
+    ]  # fmt: skip
+    budgets: Annotated[
+        list[Table], doc("As `[[budgets]]`.", [{"scope": "service", "per": "day", "usd": 20.0}])
+    ]
+    judges: Annotated[list[Table], doc("As `[[judges]]`.", [{"id": "exact", "kind": "exact"}])]
+    routes: Annotated[
+        list[Table], doc("As `[[routes]]`, each with its policy.", [{"id": "bot", "policy": "knn"}])
+    ]
+    metrics: Annotated[
+        list[Table], doc("As `[[metrics]]`.", [{"name": "resolved", "kind": "boolean"}])
+    ]
+    history: Annotated[
+        list[RevisionRow], doc("The newest changes, newest first; one can go back to each.")
+    ]
+
+
+class KeyRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One API key, without its hash."""
+
+    id: Annotated[str, doc("Its id.", "app")]
+    scopes: Annotated[list[str], doc("What it may do.", ["decide", "reward"])]
+    tenant: Annotated[str, doc("The only tenant that it acts for; empty: any.", "acme")]
+    expires: Annotated[str, doc("When it ends; empty: never.", "2027-01-01")]
+    old_expires: Annotated[
+        str, doc("Until when the key before the last rotation is good; empty: no more.", "")
+    ]
+    rate_per_s: Annotated[float, doc("Requests per second; 0: no limit.", 50.0)]
+    source: Annotated[str, doc("`file`, or `api` if no file has it as it is.", "api")]
+
+
+class Keys(msgspec.Struct, kw_only=True, frozen=True):
+    """Every key that is good or will have ended."""
+
+    revision: Annotated[int, doc("The number of the newest change of the configuration.", 7)]
+    keys: Annotated[list[KeyRow], doc("One row for each, in the order of their making.")]
+
+
+class NewKey(msgspec.Struct, kw_only=True, frozen=True):
+    """A key that was made."""
+
+    id: Annotated[str, doc("Its id.", "app")]
+    key: Annotated[str, doc("The key itself, told only now.", "bs_Jx3…")]
+    revision: Annotated[int, doc("The number of this change.", 8)]
+    old_expires: Annotated[str, doc("Until when the key before it is good; empty: no more.", "")]

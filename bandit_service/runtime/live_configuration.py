@@ -1,0 +1,297 @@
+"""The configuration of a running service: checked as a whole, changed by an event, then followed.
+
+A change is one event. Whatever is configured follows where it is applied, on every replica at the
+same offset; a request that is under way goes on with what it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from bandit_service.core import configuration as core
+from bandit_service.core import events as ev
+from bandit_service.core.configuration import FILE, SECTIONS, Configuration, Entry
+from bandit_service.core.errors import Refused, ServiceError, Stale, Unknown
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.settings import BadSettings, Settings, policy_key
+from bandit_service.settings.keys import expiry_of
+from bandit_service.settings.live import sections_of, with_sections
+from bandit_service.settings.metrics import all_metrics
+
+_log = logging.getLogger("bandit.configuration")
+TASK = "configuration"
+Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
+"""From all sections as they are to those that are to take their place, unchecked."""
+Follow: TypeAlias = Callable[[Settings], None]
+
+
+def in_force(settings: Settings, world: World) -> Settings:
+    """The settings as a start finds them: what was changed at run time, beside a file that may have
+    changed, too. BadSettings with every mistake.
+    """
+    known = world.configuration
+    if not known:
+        return settings
+    file = sections_of(settings)
+    if settings.from_file:
+        wanted = file
+    else:
+        wanted = core.merged(known.sections, file, known.file, known.revoked)
+    other = [name for name in SECTIONS if wanted[name] != file[name]]
+    if other:
+        newest = known.revisions[-1]
+        _log.warning(
+            "sections are in force that were changed at run time, and not what the file says; "
+            "`config diff` shows it, `serve --from-file` takes the file's",
+            extra={"sections": other, "revision": newest.number, "by": newest.by},
+        )
+    arms = [record.spec for record in world.catalogue.present()]
+    try:
+        return with_sections(settings, wanted, _beside(arms, settings))
+    except BadSettings as bad:
+        why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
+        raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
+
+
+def _beside(arms: Sequence[ev.ArmSpec], settings: Settings) -> list[ev.ArmSpec]:
+    """The arms that there will be: those of the settings, and the others."""
+    configured = {arm.id for arm in settings.arms}
+    return [*settings.arms, *(arm for arm in arms if arm.id not in configured)]
+
+
+class LiveConfiguration:
+    """What is in force now, and how it changes. `start`, then `close`.
+
+    settings: those in force. file: what the file says, of which a part may not be in force.
+    """
+
+    def __init__(self, router: Router, settings: Settings, file: Settings) -> None:
+        self.settings = settings
+        self.file = file
+        self._router, self._writer = router, router.writer
+        self._follow: list[Follow] = []
+        self._ready: tuple[ev.ConfigurationChanged, Settings] | None = None
+        self._settling = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._kept: Kept | None = None
+        self._writer.listen(self._heard)
+
+    @property
+    def known(self) -> Configuration:
+        """What the log says of it."""
+        return self._writer.world.configuration
+
+    def start(self) -> None:
+        """Follow what other replicas change."""
+        self._kept = self._writer.tasks.keep(TASK, self._settle_forever)
+
+    async def close(self) -> None:
+        """Stop; the next start goes on from what is done by now."""
+        if self._kept is not None:
+            await self._kept.end()
+
+    def follow(self, switch: Follow) -> None:
+        """Call this with the settings in force, now and after every change."""
+        self._follow.append(switch)
+        switch(self.settings)
+
+    def sections(self) -> dict[str, list[Entry]]:
+        """Every section as it is in force."""
+        return sections_of(self.settings)
+
+    async def change(
+        self,
+        edit: Edit,
+        by: str,
+        why: str,
+        *,
+        expected: int | None = None,
+        source: str = "api",
+        forget: Collection[str] = (),
+    ) -> None:
+        """Put other sections in the place of those that are there, all of them or none.
+
+        expected: the revision that this is a change of, None for any. forget: routes whose policies
+        may lose what they learned. Raises Stale, and Refused with every mistake.
+        """
+
+        def prepare() -> ev.ConfigurationChanged | None:
+            if expected is not None and expected != self.known.revision:
+                raise Stale(
+                    f"If-Match: revision {self.known.revision} is in force, got {expected}; read "
+                    "it, and change that one",
+                    param="If-Match",
+                )
+            try:
+                wanted = with_sections(self.settings, edit(self.sections()), self._arms())
+            except BadSettings as bad:
+                param = bad.mistakes[0].split(":")[0]
+                raise Refused("; ".join(bad.mistakes), param=param) from None
+            self._check_keys(wanted)
+            self._check_routes(wanted, forget)
+            return self._event(wanted, by, why, source)
+
+        await self._write(prepare)
+
+    async def rollback(
+        self,
+        to: int,
+        by: str,
+        why: str,
+        *,
+        expected: int | None = None,
+        forget: Collection[str] = (),
+    ) -> None:
+        """Make every section what it was after a revision; the keys stay as they are now."""
+
+        def edit(_: Mapping[str, list[Entry]]) -> Mapping[str, Any]:
+            found = self.known.find(to)
+            if found is None:
+                kept = ", ".join(str(one.number) for one in self.known.revisions) or "none yet"
+                raise Unknown(f"to: no revision {to}; there are {kept}", param="to")
+            return found.sections
+
+        why = why or f"back to revision {to}"
+        await self.change(edit, by, why, expected=expected, source="rollback", forget=forget)
+
+    async def read_file(self, file: Settings, arms: Sequence[ev.ArmSpec], why: str) -> None:
+        """Take over what is other in a file than it last said. BadSettings, and nothing changed,
+        where that cannot be. arms: those that there will be. The secrets of providers are read
+        anew, also where nothing else is other.
+        """
+
+        def prepare() -> ev.ConfigurationChanged | None:
+            now = sections_of(file)
+            said = self.known.file if self.known else core.digests(sections_of(self.file))
+            wanted = (
+                now
+                if file.from_file
+                else core.merged(self.sections(), now, said, self.known.revoked)
+            )
+            settings = with_sections(self.settings, wanted, arms, anew=True)
+            event = self._event(settings, "config", why, FILE, core.digests(now))
+            if event is None and settings.upstreams != self.settings.upstreams:
+                self._take(settings)
+            return event
+
+        await self._write(prepare)
+        self.file = file
+
+    def _event(
+        self,
+        wanted: Settings,
+        by: str,
+        why: str,
+        source: str,
+        file: Mapping[str, dict[str, str]] | None = None,
+    ) -> ev.ConfigurationChanged | None:
+        then, known = sections_of(wanted), self.known
+        now = known.sections if known else self.sections()
+        changed = {name: tuple(then[name]) for name in SECTIONS if then[name] != now[name]}
+        if not changed and (not known or file is None or file == known.file):
+            return None
+        if not known and file is None:
+            file = core.digests(sections_of(self.file))
+        event = ev.ConfigurationChanged(
+            ts=self._writer.now(),
+            revision=known.revision + 1,
+            sections=changed,
+            by=by,
+            why=why,
+            source=source,
+            before={} if known else {name: tuple(each) for name, each in now.items()},
+            file=dict(file or {}),
+        )
+        self._ready = event, wanted
+        return event
+
+    async def _write(self, prepare: Callable[[], ev.ConfigurationChanged | None]) -> None:
+        self._writer.check_read_by_all(ev.ConfigurationChanged)
+        event = await self._writer.submit(prepare, key=TASK)
+        if event is not None:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Make the routes and the metrics of the world those in force."""
+        async with self._settling:
+            settings = self.settings
+            routes = settings.routes
+            await self._router.set_routes(
+                {each.id: (each, policy_key(each.policy, each.parameters)) for each in routes}
+            )
+            await self._router.measuring.configure(all_metrics(settings.metrics, settings.implicit))
+
+    async def _settle_forever(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.settle()
+
+    def _heard(self, what: Resolved, world: World) -> None:
+        event = what.event
+        if not isinstance(event, ev.ConfigurationChanged):
+            return
+        ready, self._ready = self._ready, None
+        if ready is not None and ready[0] == event:
+            settings = ready[1]
+        else:  # another replica's
+            try:
+                settings = with_sections(self.settings, world.configuration.sections, self._arms())
+            except BadSettings as bad:
+                why = f"revision {event.revision} is not followed here: {'; '.join(bad.mistakes)}"
+                self._writer.tasks.failed("follow configuration", ServiceError(why))
+                return
+        self._writer.tasks.well("follow configuration")
+        self._take(settings)
+        self._changed.set()
+        _log.info(
+            "the configuration changed",
+            extra={
+                "revision": event.revision,
+                "sections": list(event.sections),
+                "by": event.by,
+                "source": event.source,
+            },
+        )
+
+    def _take(self, settings: Settings) -> None:
+        self.settings = settings
+        for switch in self._follow:
+            switch(settings)
+
+    def _arms(self) -> list[ev.ArmSpec]:
+        return [record.spec for record in self._writer.world.catalogue.present()]
+
+    def _check_keys(self, wanted: Settings) -> None:
+        """Refused where nobody could change anything any more, or everybody could."""
+        now = self._writer.now()
+        if wanted.keys != self.settings.keys and not any(
+            "admin" in key.scopes and expiry_of(key) > now for key in wanted.keys
+        ):
+            raise Refused(
+                "scopes: no key with the scope admin would be left; make one first", param="scopes"
+            )
+
+    def _check_routes(self, wanted: Settings, forget: Collection[str]) -> None:
+        """Refused where a route's policy would lose what it learned, and nobody said it may."""
+        keys = {each.id: policy_key(each.policy, each.parameters) for each in wanted.routes}
+        learners = self._writer.world.learners
+        lost = [
+            route.id
+            for route in self.settings.routes
+            if (learner := learners.get(ev.label_of_route(route.id))) is not None
+            and keys.get(route.id) != learner.key
+            and route.id not in forget
+        ]
+        if lost:
+            raise Refused(
+                f"forget: what the policies of these routes have learned would be gone: "
+                f"{', '.join(lost)}; name them here, or leave their policies as they are",
+                param="forget",
+            )

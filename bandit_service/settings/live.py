@@ -1,0 +1,161 @@
+"""The sections that can be changed at run time: written as plain entries, and read back.
+
+They are read by the same parsers and checked by the same checks as the file, together with all that
+cannot be changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from bandit_service.core.configuration import KEYS, SECTIONS
+from bandit_service.core.deployments import upstreams_of
+from bandit_service.core.events import ArmSpec
+from bandit_service.core.fields import check_stated
+from bandit_service.settings import tables
+from bandit_service.settings.budgets import BudgetSpec
+from bandit_service.settings.derived import exposure
+from bandit_service.settings.judges import JudgeSpec, check_judge
+from bandit_service.settings.metrics import metrics_of
+from bandit_service.settings.reading import BadSettings, check_references, environment
+from bandit_service.settings.routes import routes_of
+from bandit_service.settings.upstreams import UpstreamSpec, listed
+from bandit_service.settings.upstreams import upstreams_of as read_upstreams
+from bandit_service.settings.whole import Settings
+
+_CREDENTIALS = frozenset(
+    ["authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key"]
+)
+_PARAMETERS = frozenset(["key", "api_key", "api-key", "apikey", "token", "access_token", "sig"])
+HIDDEN = "(hidden)"
+"""In the place of a value that may be a secret."""
+_PLACE = re.compile(r"arms\[(\d+)\]")
+
+
+def sections_of(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Every section as plain entries, without what is by default."""
+    records: dict[str, Sequence[msgspec.Struct]] = {
+        "upstreams": [each.spec for each in settings.upstreams],
+        "budgets": settings.budgets,
+        "judges": settings.judges,
+        "routes": settings.routes,
+        "metrics": settings.metrics,
+        KEYS: settings.keys,
+    }
+    return {name: [_plain(each) for each in records[name]] for name in SECTIONS}
+
+
+def with_sections(
+    settings: Settings,
+    sections: Mapping[str, Any],
+    arms: Collection[ArmSpec],
+    environ: Mapping[str, str] | None = None,
+    *,
+    anew: bool = False,
+) -> Settings:
+    """The settings with these sections in the place of theirs. BadSettings with every mistake.
+
+    What is not changed is no reason to refuse, though it may not be right any more: so a key can be
+    revoked while the file of another secret is gone. arms: those that there are, which the API may
+    have added. anew: read the secrets of providers again, also where the entries are the same.
+    """
+    environ = environment() if environ is None else environ
+    before = sections_of(settings)
+    given = before | dict(sections)
+    policy = {"policy.name": settings.policy.name, "policy.parameters": settings.policy.parameters}
+    mistakes: list[str] = []
+    read: dict[str, Callable[[Any], Any]] = {
+        "upstreams": lambda of: read_upstreams(of, environ, settings.file, mistakes),
+        "budgets": lambda of: listed("budgets", of, BudgetSpec, check_stated, mistakes),
+        "judges": lambda of: listed("judges", of, JudgeSpec, check_judge, mistakes),
+        "routes": lambda of: routes_of(of, policy, mistakes),
+        "metrics": lambda of: metrics_of(of, mistakes),
+        KEYS: lambda of: tables.keys_of(of, "", mistakes),
+    }
+    changed = replace(
+        settings,
+        **{
+            name: read[name](given[name])
+            for name in SECTIONS
+            if given[name] != before[name] or (anew and name == "upstreams")
+        },
+    )
+    mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
+    served = {each.spec.id for each in settings.upstreams}
+    known = _beside(settings, before, arms, served)
+    mistakes += [each for each in _beside(changed, given, arms, served) if each not in known]
+    if mistakes:
+        raise BadSettings(list(dict.fromkeys(mistakes)))
+    return changed
+
+
+def _beside(
+    settings: Settings, given: Mapping[str, Any], arms: Collection[ArmSpec], served: Collection[str]
+) -> list[str]:
+    """What is wrong between the sections, and between them and the rest.
+
+    served: upstreams, without any of which an arm had none before; that is no reason to refuse.
+    """
+    wrong: list[str] = []
+    there = [
+        msgspec.to_builtins(arm) if set(upstreams_of(arm)) <= set(served) else {"id": arm.id}
+        for arm in arms
+    ]
+    found = {name: getattr(settings, name) for name in SECTIONS} | {"arms": tuple(arms)}
+    check_references(settings.duels.judge, {**given, "arms": there}, found, wrong)
+    wrong = [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
+    if refused := exposure(settings):
+        wrong.append(refused)
+    return wrong
+
+
+def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The sections as they may be told: without keys, and without what may be a secret."""
+    told = {name: [dict(each) for each in sections[name]] for name in SECTIONS if name != KEYS}
+    for entry in told["upstreams"]:
+        for field, names in _secret_fields(entry.get("auth_header", "")):
+            if field in entry:
+                entry[field] = {
+                    name: HIDDEN if name.lower() in names else value
+                    for name, value in entry[field].items()
+                }
+    return told
+
+
+def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:
+    """Secrets that stand in an entry, and would be in the log."""
+    return [
+        f"upstreams.{spec.id}.{field}.{name}: a secret may not stand in the configuration; name "
+        "the variable (key_env) or the file (key_file) that has it"
+        for spec in upstreams
+        for field, names in _secret_fields(spec.auth_header)
+        for name in getattr(spec, field)
+        if name.lower() in names
+    ]
+
+
+def _secret_fields(auth_header: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    return (("headers", _CREDENTIALS | {auth_header.lower()}), ("query", _PARAMETERS))
+
+
+def _plain(record: msgspec.Struct) -> dict[str, Any]:
+    """Its fields as JSON has them, without those that are as by default: so that a field that a
+    newer release adds changes nothing.
+    """
+    written: dict[str, Any] = _as_json(record)
+    for each in msgspec.structs.fields(type(record)):
+        default = each.default
+        if default is msgspec.NODEFAULT and each.default_factory is not msgspec.NODEFAULT:
+            default = each.default_factory()
+        if default is not msgspec.NODEFAULT and written.get(each.name) == _as_json(default):
+            written.pop(each.name, None)
+    return written
+
+
+def _as_json(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
