@@ -39,8 +39,8 @@ export async function failure(response) {
   return new Failed(response.status, error, Number(response.headers.get("Retry-After") ?? 0));
 }
 
-export async function ask(method, path, body = undefined) {
-  const given = { method, headers: headers({ Accept: "application/json" }), cache: "no-store" };
+export async function ask(method, path, body = undefined, more = {}) {
+  const given = { method, headers: headers({ Accept: "application/json", ...more }), cache: "no-store" };
   if (body !== undefined) {
     given.body = JSON.stringify(body);
     given.headers["Content-Type"] = "application/json";

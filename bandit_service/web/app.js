@@ -5,6 +5,7 @@ import { showArms } from "./arms.js";
 import { openDecision, showFeed } from "./decisions.js";
 import { showBudgets } from "./budgets.js";
 import { showChanges } from "./changes.js";
+import { forgetFreshKey } from "./configuration.js";
 import { confirmed } from "./dialog.js";
 import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
@@ -69,6 +70,7 @@ function go() {
   if (view === "experiments") showExperiments();
   if (view === "history") showHistory();
   if (view === "settings") showSettings();
+  else forgetFreshKey();
   show();
 }
 

@@ -1,6 +1,7 @@
 // What can be changed while the service runs: the policy that decides, and the arms it chooses among.
 
 import { ask } from "./api.js";
+import { keysPanel, sectionsPanel } from "./configuration.js";
 import { confirmed } from "./dialog.js";
 import { byId, el, say } from "./dom.js";
 import { count, usd } from "./format.js";
@@ -107,9 +108,19 @@ export async function showSettings() {
   const at = byId("settings");
   try {
     const [policies, { arms }] = await Promise.all([ask("GET", "v1/policies"), ask("GET", "v1/arms")]);
-    at.replaceChildren(policyPanel(policies), armsPanel(arms));
-    if (policies.folding) timer = setTimeout(() => { if (!byId("view-settings").hidden && !byId("dialog").open) showSettings(); }, AGAIN_MS);
+    const [sections, keys] = await Promise.allSettled([ask("GET", "v1/configuration"), ask("GET", "v1/keys")]);
+    const shown = (panel, answer, name) => (answer.status === "fulfilled" ? panel(answer.value, showSettings) : el("div", { class: "panel" }, el("h3", {}, name), el("p", { class: "note" }, answer.reason.message)));
+    at.replaceChildren(policyPanel(policies), armsPanel(arms), shown(sectionsPanel, sections, "Configuration"), shown(keysPanel, keys, "API keys"));
+    if (policies.folding) timer = setTimeout(again, AGAIN_MS);
   } catch (error) {
     at.replaceChildren(el("p", { class: "note" }, error.message));
   }
+}
+
+/** Only the policy's panel: what somebody writes in another one stays. */
+async function again() {
+  if (byId("view-settings").hidden) return;
+  const policies = await ask("GET", "v1/policies").catch(() => null);
+  if (policies) byId("policy-panel").replaceWith(policyPanel(policies));
+  if (!policies || policies.folding) timer = setTimeout(again, AGAIN_MS);
 }

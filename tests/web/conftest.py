@@ -35,10 +35,11 @@ class Service:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """The JSON answer to one request."""
         data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(self.url + path, data, method=method)) as answer:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        with urlopen(Request(self.url + path, data, given, method=method)) as answer:
             return json.load(answer)
 
     def serve(self, n: int, first: int = 0) -> list[str]:

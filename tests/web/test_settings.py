@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import pytest
 import pytest_asyncio
@@ -126,3 +127,90 @@ async def test_an_experiment_is_made_and_started(changed: Service, opened: Opene
         return bool(told["status"] == "running")
 
     await until(runs)
+
+
+async def test_a_budget_is_set_and_taken_back(changed: Service, opened: Opened) -> None:
+    page = await _settings(opened, changed, failures=True)
+    await page.select_option("#section", "budgets")
+    await page.fill("#section-text", '[{"scope": "service", "per": "day", "usd": -1}]')
+    await page.click('#sections-panel button[type="submit"]')
+    await page.fill("#dialog-why", "too little")
+    await page.click('#dialog button[type="submit"]')
+    # every mistake is told, and nothing was changed
+    await page.locator("#dialog [role=alert]", has_text="usd").wait_for()
+    await page.click('#dialog button:text("Cancel")')
+    assert changed.call("GET", "/v1/configuration")["budgets"] == []
+    await page.fill("#section-text", '[{"scope": "service", "per": "day", "usd": 20}]')
+    await page.click('#sections-panel button[type="submit"]')
+    await page.fill("#dialog-why", "a first limit")
+    await page.click('#dialog button[type="submit"]')
+    await page.locator("#revisions", has_text="a first limit").wait_for()
+    now = changed.call("GET", "/v1/configuration")
+    assert [budget["usd"] for budget in now["budgets"]] == [20.0]
+    assert now["history"][0]["why"] == "a first limit"
+    # who else changed it meanwhile is not overwritten
+    changed.call("PUT", "/v1/configuration", {"budgets": [], "why": "elsewhere"}, If_Match="*")
+    await page.click('#sections-panel button[type="submit"]')
+    await page.fill("#dialog-why", "late")
+    await page.click('#dialog button[type="submit"]')
+    await page.locator("#dialog [role=alert]", has_text="revision").wait_for()
+    await page.click('#dialog button:text("Cancel")')
+    await page.reload()
+    back = now["revision"]
+    await page.get_by_role("button", name=f"Back to {back}").click()
+    await page.fill("#dialog-why", "it was right")
+    await page.click('#dialog button[type="submit"]')
+    await page.locator("#revisions", has_text="it was right").wait_for()
+    assert changed.call("GET", "/v1/configuration")["budgets"] == now["budgets"]
+
+
+async def test_a_route_is_made(changed: Service, opened: Opened) -> None:
+    page = await _settings(opened, changed)
+    await page.select_option("#section", "routes")
+    await page.fill("#section-text", '[{"id": "support-bot", "policy": "knn"}]')
+    await page.click('#sections-panel button[type="submit"]')
+    await page.fill("#dialog-why", "the support team")
+    await page.click('#dialog button[type="submit"]')
+    await page.locator("#revisions", has_text="the support team").wait_for()
+    made = changed.call("POST", "/v1/decide", {"query": "Hello", "route": "support-bot"})
+    assert made["route"] == "support-bot"
+
+
+async def test_a_key_is_made_shown_once_rotated_and_revoked(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(tmp_path / "var", models)
+    closed = Service(await process.url())
+    page = await _settings(opened, closed, failures=True)
+    await page.get_by_role("button", name="Make a key").click()
+    await page.fill("#dialog-id", "ops")
+    await page.fill("#dialog-scopes", "decide, reward, read, admin")
+    await page.fill("#dialog-why", "the first one")
+    await page.click('#dialog button[type="submit"]')
+    # it closes the service to all others, and this tab goes on with it
+    secret = await page.locator("#fresh-key").inner_text()
+    with pytest.raises(HTTPError, match="401"):
+        closed.call("GET", "/v1/keys")
+    assert closed.call("GET", "/v1/keys", Authorization=f"Bearer {secret}")["keys"]
+    await page.get_by_role("button", name="Make a key").click()
+    await page.fill("#dialog-id", "app")
+    await page.fill("#dialog-why", "an app")
+    await page.click('#dialog button[type="submit"]')
+    await page.locator(".note", has_text="The key of app").wait_for()
+    await page.get_by_role("button", name="Rotate app").click()
+    await page.fill("#dialog-why", "yearly")
+    before = await page.locator("#fresh-key").inner_text()
+    await page.click('#dialog button[type="submit"]')
+    await page.wait_for_function(
+        "before => document.querySelector('#fresh-key')?.textContent !== before", arg=before
+    )
+    await page.get_by_role("button", name="Revoke app").click()
+    await page.fill("#dialog-why", "leaked")
+    await page.click('#dialog button[type="submit"]')
+    await page.get_by_role("button", name="Revoke app").wait_for(state="detached")
+    await page.click('nav a[href="#live"]')
+    await page.click('nav a[href="#settings"]')
+    await page.get_by_role("button", name="Rotate ops").wait_for()
+    assert await page.locator("#fresh-key").count() == 0
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
