@@ -53,7 +53,7 @@ def in_force(settings: Settings, world: World) -> Settings:
         )
     arms = [record.spec for record in world.catalogue.present()]
     try:
-        return with_sections(settings, wanted, _beside(arms, settings))
+        return with_sections(settings, wanted, _beside(arms, settings), taken=known.sections)
     except BadSettings as bad:
         why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
         raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
@@ -129,7 +129,9 @@ class LiveConfiguration:
                     param="If-Match",
                 )
             try:
-                wanted = with_sections(self.settings, edit(self.sections()), self._arms())
+                # of the log, which a replica that could not follow may not have in force
+                now = self.known.sections or self.sections()
+                wanted = with_sections(self.settings, {**now, **edit(now)}, self._arms())
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
@@ -174,7 +176,9 @@ class LiveConfiguration:
                 if file.from_file
                 else core.merged(self.sections(), now, said, self.known.revoked)
             )
-            settings = with_sections(self.settings, wanted, arms, anew=True)
+            settings = with_sections(
+                self.settings, wanted, arms, taken=self.known.sections, anew=True
+            )
             event = self._event(settings, "config", why, FILE, core.digests(now))
             if event is None and settings.upstreams != self.settings.upstreams:
                 self._take(settings)
@@ -215,7 +219,10 @@ class LiveConfiguration:
         self._writer.check_read_by_all(ev.ConfigurationChanged)
         event = await self._writer.submit(prepare, key=TASK)
         if event is not None:
-            await self.settle()
+            try:
+                await self.settle()
+            except ServiceError as error:  # it is tried again beside this
+                _log.warning("routes and metrics follow later", extra={"why": error.message})
 
     async def settle(self) -> None:
         """Make the routes and the metrics of the world those in force."""
@@ -231,7 +238,12 @@ class LiveConfiguration:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self.settle()
+            try:
+                await self.settle()
+            except BaseException:
+                self._changed.set()
+                raise
+            self._writer.tasks.well(TASK)
 
     def _heard(self, what: Resolved, world: World) -> None:
         event = what.event
@@ -242,7 +254,8 @@ class LiveConfiguration:
             settings = ready[1]
         else:  # another replica's
             try:
-                settings = with_sections(self.settings, world.configuration.sections, self._arms())
+                known = world.configuration.sections
+                settings = with_sections(self.settings, known, self._arms(), taken=known)
             except BadSettings as bad:
                 why = f"revision {event.revision} is not followed here: {'; '.join(bad.mistakes)}"
                 self._writer.tasks.failed("follow configuration", ServiceError(why))

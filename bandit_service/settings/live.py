@@ -34,6 +34,7 @@ _CREDENTIALS = frozenset(
 _PARAMETERS = frozenset(["key", "api_key", "api-key", "apikey", "token", "access_token", "sig"])
 HIDDEN = "(hidden)"
 """In the place of a value that may be a secret."""
+_ENTRY = re.compile(r"(\w+)\[(\d+)\]\.")
 _PLACE = re.compile(r"arms\[(\d+)\]")
 
 
@@ -56,13 +57,16 @@ def with_sections(
     arms: Collection[ArmSpec],
     environ: Mapping[str, str] | None = None,
     *,
+    taken: Mapping[str, Any] | None = None,
     anew: bool = False,
 ) -> Settings:
     """The settings with these sections in the place of theirs. BadSettings with every mistake.
 
-    What is not changed is no reason to refuse, though it may not be right any more: so a key can be
-    revoked while the file of another secret is gone. arms: those that there are, which the API may
-    have added. anew: read the secrets of providers again, also where the entries are the same.
+    An entry that is not changed is no reason to refuse, though it may not be right any more: so a
+    key can be revoked while a budget names it, or while the file of another secret is gone. arms:
+    those that there are, which the API may have added. taken: entries that were taken before,
+    beside those of the settings. anew: read the secrets of providers again, also where the entries
+    are the same.
     """
     environ = environment() if environ is None else environ
     before = sections_of(settings)
@@ -88,10 +92,25 @@ def with_sections(
     mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
     served = {each.spec.id for each in settings.upstreams}
     known = _beside(settings, before, arms, served)
-    mistakes += [each for each in _beside(changed, given, arms, served) if each not in known]
+    mistakes += [
+        each
+        for each in _beside(changed, given, arms, served)
+        if each not in known and not _is_of(each, given, before, taken or {})
+    ]
     if mistakes:
         raise BadSettings(list(dict.fromkeys(mistakes)))
     return changed
+
+
+def _is_of(
+    mistake: str, given: Mapping[str, Any], before: Mapping[str, Any], taken: Mapping[str, Any]
+) -> bool:
+    """Whether a mistake is of an entry that is there already."""
+    at = _ENTRY.match(mistake)
+    if at is None or at[1] not in given:
+        return False
+    entry = given[at[1]][int(at[2])]
+    return entry in before[at[1]] or entry in taken.get(at[1], ())
 
 
 def _beside(

@@ -424,6 +424,29 @@ async def test_a_key_is_revoked_whatever_else_is_not_right_any_more(
         assert (status, body["error"]["param"]) == (400, "upstreams[0].key_file")
 
 
+async def test_what_the_log_has_starts_again_though_a_key_or_an_arm_left_it(
+    tmp_path: Path, models: Path
+) -> None:
+    """A budget names a key that is revoked, a route an arm that is retired, both at run time."""
+    spec = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0}
+    route = {"id": "bot", "policy": "knn", "arms": ["n", "mistral-large-2512"]}
+    ring = Keyring(ops={"scopes": ["admin", "read", "decide"]}, app={})
+    budget = DAY | {"scope": "key", "id": "app"}
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        ops = client.by(ring["ops"])
+        assert (await ops.call("PUT", "/v1/arms/n", spec))[0] == 201
+        await _taken(ops, routes=[route], budgets=[budget])
+        assert (await ops.call("DELETE", "/v1/arms/n"))[0] == 200
+        assert (await ops.call("DELETE", "/v1/keys/app"))[0] == 200
+        await _taken(ops, judges=[EXACT])
+        status, body = await change(ops, {"budgets": [budget, budget | {"per": "hour"}]})
+        assert (status, body["error"]["param"]) == (400, "budgets[1].id")
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        state = await _in_force(client.by(ring["ops"]))
+        assert (state["routes"], state["budgets"], state["judges"]) == ([route], [budget], [EXACT])
+        assert (await client.by(ring["ops"]).decide(route="bot"))["arm"] == "mistral-large-2512"
+
+
 async def test_the_page_of_a_revoked_key_ends(tmp_path: Path, models: Path) -> None:
     async with (
         _administered(tmp_path, models) as (ops, app, _),
