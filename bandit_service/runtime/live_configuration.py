@@ -13,15 +13,15 @@ from typing import Any, TypeAlias
 
 from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
-from bandit_service.core.configuration import FILE, SECTIONS, Configuration, Entry
-from bandit_service.core.errors import Refused, ServiceError, Stale, Unknown
+from bandit_service.core.configuration import FILE, KEYS, SECTIONS, Configuration, Entry
+from bandit_service.core.errors import Forbidden, Refused, ServiceError, Stale, Unknown
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings, policy_key
 from bandit_service.settings.keys import expiry_of
-from bandit_service.settings.live import sections_of, with_sections
+from bandit_service.settings.live import foreign_secrets, sections_of, with_sections
 from bandit_service.settings.metrics import all_metrics
 
 _log = logging.getLogger("bandit.configuration")
@@ -135,6 +135,7 @@ class LiveConfiguration:
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
+            self._check_author(wanted)
             self._check_keys(wanted)
             self._check_routes(wanted, forget)
             return self._event(wanted, by, why, source)
@@ -280,6 +281,26 @@ class LiveConfiguration:
 
     def _arms(self) -> list[ev.ArmSpec]:
         return [record.spec for record in self._writer.world.catalogue.present()]
+
+    def _check_author(self, wanted: Settings) -> None:
+        """Forbidden where nobody is asked who it is, for what would give the service away: the
+        first key, and where providers' keys are sent. Refused for secrets that are not for them.
+        """
+        now, specs = self.settings, [each.spec for each in wanted.upstreams]
+        same = specs == [each.spec for each in now.upstreams]
+        for name, changed in ((KEYS, wanted.keys != now.keys), ("upstreams", not same)):
+            if changed and not now.keys:
+                raise Forbidden(
+                    f"{name}: cannot be changed at run time while the service asks for no key, "
+                    "since anybody could do it; put a key of scope admin into the file "
+                    "(`bandit-service keys new`)",
+                    param=name,
+                    reason="scope",
+                )
+        if not same:
+            wrong = foreign_secrets(wanted.upstreams, self.file)
+            if wrong:
+                raise Refused("; ".join(wrong), param=wrong[0].split(":")[0])
 
     def _check_keys(self, wanted: Settings) -> None:
         """Refused where nobody could change anything any more, or everybody could."""

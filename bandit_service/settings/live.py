@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.upstreams import UpstreamSpec, listed
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec, listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings
 
@@ -144,6 +145,28 @@ def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[di
                     for name, value in entry[field].items()
                 }
     return told
+
+
+def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
+    """Secrets that an upstream may not be given at run time: of the service itself, and files from
+    where the file of the configuration has none, which may be anything.
+    """
+    beside = Path() if file.file is None else file.file.parent
+    named = [each.spec.key_file for each in file.upstreams if each.spec.key_file]
+    allowed = {(beside / each).resolve().parent for each in named}
+    allowed |= set() if file.file is None else {beside.resolve()}
+    own = {file.log.dsn_env, file.feedback.secret_env} - {""}
+    wrong = []
+    for spec in (each.spec for each in upstreams):
+        if spec.key_env in own:
+            wrong.append(f"upstreams.{spec.id}.key_env: {spec.key_env} is a secret of the service")
+        if spec.key_file and (beside / spec.key_file).resolve().parent not in allowed:
+            there = ", ".join(sorted(map(str, allowed))) or "none"
+            wrong.append(
+                f"upstreams.{spec.id}.key_file: must be beside the configuration file or a key "
+                f"file that it names ({there})"
+            )
+    return wrong
 
 
 def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:
