@@ -11,10 +11,12 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
 from bandit_service.core.configuration import FILE, KEYS, SECTIONS, Configuration, Entry
-from bandit_service.core.errors import Forbidden, Refused, ServiceError, Stale, Unknown
+from bandit_service.core.errors import Forbidden, Refused, ServiceError, Stale, TooLarge, Unknown
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.router import Router
@@ -26,6 +28,8 @@ from bandit_service.settings.metrics import all_metrics
 
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
+MOST_BYTES = 256 * 1024
+"""Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
 """From all sections as they are to those that are to take their place, unchecked."""
 Follow: TypeAlias = Callable[[Settings], None]
@@ -57,6 +61,13 @@ def in_force(settings: Settings, world: World) -> Settings:
     except BadSettings as bad:
         why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
         raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
+
+
+def _check_size(now: Mapping[str, list[Entry]], then: Mapping[str, list[Entry]]) -> None:
+    """TooLarge for more than the log and the snapshots should hold; what shrinks always may."""
+    before, size = (len(msgspec.json.encode(each)) for each in (now, then))
+    if size > max(before, MOST_BYTES):
+        raise TooLarge(f"all sections together must have at most {MOST_BYTES} bytes, got {size}")
 
 
 def _beside(arms: Sequence[ev.ArmSpec], settings: Settings) -> list[ev.ArmSpec]:
@@ -135,6 +146,7 @@ class LiveConfiguration:
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
+            _check_size(now, sections_of(wanted))
             self._check_author(wanted)
             self._check_keys(wanted)
             self._check_routes(wanted, forget)

@@ -128,6 +128,13 @@ async def test_nothing_is_changed_by_what_is_wrong_and_every_mistake_is_told(
     assert await _in_force(client) == before
 
 
+async def test_what_the_log_should_not_hold_is_refused(client: Client) -> None:
+    judges = [EXACT | {"id": f"j{i}", "rubric": "x" * 10_000} for i in range(30)]
+    status, body = await change(client, {"judges": judges})
+    assert (status, body["error"]["code"]) == (413, "too_large")
+    await _taken(client, judges=judges[:20])
+
+
 async def test_the_same_again_is_no_change(client: Client) -> None:
     state = await _taken(client, budgets=[DAY], why="a limit")
     assert await _taken(client, budgets=[DAY], why="the same") == state
@@ -514,6 +521,16 @@ async def test_a_rotated_key_has_a_successor_and_maybe_some_grace(
         assert (status, body["error"]["param"]) == (400, "grace_s")
 
 
+async def test_keys_that_are_made_at_once_are_all_there(tmp_path: Path, models: Path) -> None:
+    async with _administered(tmp_path, models) as (ops, _, _):
+        bodies = [{"id": f"k{i}", "scopes": ["read"]} for i in range(8)]
+        made = await asyncio.gather(*(ops.post("/v1/keys", body) for body in bodies))
+        assert [status for status, _ in made] == [201] * 8
+        found = [(await ops.by(one["key"]).get("/v1/arms"))[0] for _, one in made]
+        assert found == [200] * 8
+        assert (await _in_force(ops))["revision"] == 8
+
+
 async def test_no_secret_is_written_anywhere_and_a_new_key_lives_through_a_kill(
     tmp_path: Path, models: Path
 ) -> None:
@@ -754,6 +771,8 @@ usd_per_mtok_out = 1.5
         status, out, _ = await config("rollback", "0", "--why", "no", "--forget", "bot")
         assert (status, out.splitlines()[-1]) == (0, "revision 2 by ops: no")
         assert "- routes.bot" in out
+        status, _, err = await config("apply")
+        assert (status, "--config" in err) == (2, True)
         status, out, _ = await config("history")
         assert [line.split()[0] for line in out.splitlines()] == ["2", "1", "0"]
         file.write_text(_FILE.replace("usd = 20", "usd = -1") + arms)
