@@ -24,7 +24,7 @@ from tests.service.command import command
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, Provider, a_gateway, a_provider, until
 from tests.service.running import Client, Process, a_vector, opened, prepare, serving
-from tests.service.test_replicas import replicas, same
+from tests.service.test_replicas import replicas, same, shared
 
 DAY = {"scope": "service", "per": "day", "usd": 1e-9, "on_exhausted": "refuse"}
 EXACT = {"id": "words", "kind": "exact", "routes": ["auto"]}
@@ -814,7 +814,11 @@ async def test_every_replica_follows_what_one_was_told(
 
         await until(revoked)
         assert [await _ask(one) for one in clients] == [200, 200]
-        await same(worlds)
+        environ = shared(tmp_path, postgres) | ring.environ | _gateway_of(provider)
+        async with opened(tmp_path / "late", models, **environ) as (late, world):
+            assert await _in_force(late.by(ring["ops"])) == await _in_force(clients[0])
+            assert (await late.by(ring["app"]).get("/v1/arms"))[0] == 401
+            await same([*worlds, world])
 
 
 async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had(
