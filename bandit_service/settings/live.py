@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,25 @@ def _plain(record: msgspec.Struct) -> dict[str, Any]:
     """Its fields as JSON has them, without those that are as by default: so that a field that a
     newer release adds changes nothing.
     """
+    defaults = _defaults(type(record))
     written: dict[str, Any] = _as_json(record)
-    for each in msgspec.structs.fields(type(record)):
-        default = each.default
-        if default is msgspec.NODEFAULT and each.default_factory is not msgspec.NODEFAULT:
-            default = each.default_factory()
-        if default is not msgspec.NODEFAULT and written.get(each.name) == _as_json(default):
-            written.pop(each.name, None)
-    return written
+    return {
+        name: value
+        for name, value in written.items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """By field, as JSON has it; without those that have none."""
+    found = {}
+    for each in msgspec.structs.fields(kind):
+        if each.default is not msgspec.NODEFAULT:
+            found[each.name] = _as_json(each.default)
+        elif each.default_factory is not msgspec.NODEFAULT:
+            found[each.name] = _as_json(each.default_factory())
+    return found
 
 
 def _as_json(value: Any) -> Any:
