@@ -226,6 +226,7 @@ async def running_router(
             DriftAlarms(watch, writer).start()
         try:
             await writer.caught_up()
+            settings = configuration.settings  # which others may have changed meanwhile
             if turn is not None:
                 turn.start()
             try:

@@ -150,6 +150,12 @@ class Mistakes(ValueError):
         self.each = each
 
 
+@cache
+def _fields(kind: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    """Those of a struct by name; to ask takes as long as to check a record."""
+    return {each.encode_name: each for each in msgspec.structs.fields(kind)}
+
+
 def every_mistake(
     item: Any, kind: type[Table], check: Callable[[Table], None]
 ) -> tuple[Table | None, list[str]]:
@@ -157,7 +163,7 @@ def every_mistake(
 
     check: raises ValueError for one mistake, whose text begins with the field, or `Mistakes`.
     """
-    fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
     item = without_nulls(item, kind)

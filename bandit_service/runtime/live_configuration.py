@@ -11,21 +11,25 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
-from bandit_service.core.configuration import FILE, SECTIONS, Configuration, Entry
-from bandit_service.core.errors import Refused, ServiceError, Stale, Unknown
+from bandit_service.core.configuration import FILE, KEYS, SECTIONS, Configuration, Entry
+from bandit_service.core.errors import Forbidden, Refused, ServiceError, Stale, TooLarge, Unknown
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings, policy_key
 from bandit_service.settings.keys import expiry_of
-from bandit_service.settings.live import sections_of, with_sections
+from bandit_service.settings.live import foreign_secrets, sections_of, with_sections
 from bandit_service.settings.metrics import all_metrics
 
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
+MOST_BYTES = 256 * 1024
+"""Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
 """From all sections as they are to those that are to take their place, unchecked."""
 Follow: TypeAlias = Callable[[Settings], None]
@@ -53,10 +57,17 @@ def in_force(settings: Settings, world: World) -> Settings:
         )
     arms = [record.spec for record in world.catalogue.present()]
     try:
-        return with_sections(settings, wanted, _beside(arms, settings))
+        return with_sections(settings, wanted, _beside(arms, settings), taken=known.sections)
     except BadSettings as bad:
         why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
         raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
+
+
+def _check_size(now: Mapping[str, list[Entry]], then: Mapping[str, list[Entry]]) -> None:
+    """TooLarge for more than the log and the snapshots should hold; what shrinks always may."""
+    before, size = (len(msgspec.json.encode(each)) for each in (now, then))
+    if size > max(before, MOST_BYTES):
+        raise TooLarge(f"all sections together must have at most {MOST_BYTES} bytes, got {size}")
 
 
 def _beside(arms: Sequence[ev.ArmSpec], settings: Settings) -> list[ev.ArmSpec]:
@@ -129,10 +140,14 @@ class LiveConfiguration:
                     param="If-Match",
                 )
             try:
-                wanted = with_sections(self.settings, edit(self.sections()), self._arms())
+                # of the log, which a replica that could not follow may not have in force
+                now = self.known.sections or self.sections()
+                wanted = with_sections(self.settings, {**now, **edit(now)}, self._arms())
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
+            _check_size(now, sections_of(wanted))
+            self._check_author(wanted)
             self._check_keys(wanted)
             self._check_routes(wanted, forget)
             return self._event(wanted, by, why, source)
@@ -174,7 +189,9 @@ class LiveConfiguration:
                 if file.from_file
                 else core.merged(self.sections(), now, said, self.known.revoked)
             )
-            settings = with_sections(self.settings, wanted, arms, anew=True)
+            settings = with_sections(
+                self.settings, wanted, arms, taken=self.known.sections, anew=True
+            )
             event = self._event(settings, "config", why, FILE, core.digests(now))
             if event is None and settings.upstreams != self.settings.upstreams:
                 self._take(settings)
@@ -215,7 +232,10 @@ class LiveConfiguration:
         self._writer.check_read_by_all(ev.ConfigurationChanged)
         event = await self._writer.submit(prepare, key=TASK)
         if event is not None:
-            await self.settle()
+            try:
+                await self.settle()
+            except ServiceError as error:  # it is tried again beside this
+                _log.warning("routes and metrics follow later", extra={"why": error.message})
 
     async def settle(self) -> None:
         """Make the routes and the metrics of the world those in force."""
@@ -231,7 +251,12 @@ class LiveConfiguration:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self.settle()
+            try:
+                await self.settle()
+            except BaseException:
+                self._changed.set()
+                raise
+            self._writer.tasks.well(TASK)
 
     def _heard(self, what: Resolved, world: World) -> None:
         event = what.event
@@ -242,7 +267,8 @@ class LiveConfiguration:
             settings = ready[1]
         else:  # another replica's
             try:
-                settings = with_sections(self.settings, world.configuration.sections, self._arms())
+                known = world.configuration.sections
+                settings = with_sections(self.settings, known, self._arms(), taken=known)
             except BadSettings as bad:
                 why = f"revision {event.revision} is not followed here: {'; '.join(bad.mistakes)}"
                 self._writer.tasks.failed("follow configuration", ServiceError(why))
@@ -267,6 +293,26 @@ class LiveConfiguration:
 
     def _arms(self) -> list[ev.ArmSpec]:
         return [record.spec for record in self._writer.world.catalogue.present()]
+
+    def _check_author(self, wanted: Settings) -> None:
+        """Forbidden where nobody is asked who it is, for what would give the service away: the
+        first key, and where providers' keys are sent. Refused for secrets that are not for them.
+        """
+        now, specs = self.settings, [each.spec for each in wanted.upstreams]
+        same = specs == [each.spec for each in now.upstreams]
+        for name, changed in ((KEYS, wanted.keys != now.keys), ("upstreams", not same)):
+            if changed and not now.keys:
+                raise Forbidden(
+                    f"{name}: cannot be changed at run time while the service asks for no key, "
+                    "since anybody could do it; put a key of scope admin into the file "
+                    "(`bandit-service keys new`)",
+                    param=name,
+                    reason="scope",
+                )
+        if not same:
+            wrong = foreign_secrets(wanted.upstreams, self.file)
+            if wrong:
+                raise Refused("; ".join(wrong), param=wrong[0].split(":")[0])
 
     def _check_keys(self, wanted: Settings) -> None:
         """Refused where nobody could change anything any more, or everybody could."""

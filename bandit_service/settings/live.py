@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +26,7 @@ from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.upstreams import UpstreamSpec, listed
+from bandit_service.settings.upstreams import Upstream, UpstreamSpec, listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings
 
@@ -34,6 +36,7 @@ _CREDENTIALS = frozenset(
 _PARAMETERS = frozenset(["key", "api_key", "api-key", "apikey", "token", "access_token", "sig"])
 HIDDEN = "(hidden)"
 """In the place of a value that may be a secret."""
+_ENTRY = re.compile(r"(\w+)\[(\d+)\]\.")
 _PLACE = re.compile(r"arms\[(\d+)\]")
 
 
@@ -56,13 +59,16 @@ def with_sections(
     arms: Collection[ArmSpec],
     environ: Mapping[str, str] | None = None,
     *,
+    taken: Mapping[str, Any] | None = None,
     anew: bool = False,
 ) -> Settings:
     """The settings with these sections in the place of theirs. BadSettings with every mistake.
 
-    What is not changed is no reason to refuse, though it may not be right any more: so a key can be
-    revoked while the file of another secret is gone. arms: those that there are, which the API may
-    have added. anew: read the secrets of providers again, also where the entries are the same.
+    An entry that is not changed is no reason to refuse, though it may not be right any more: so a
+    key can be revoked while a budget names it, or while the file of another secret is gone. arms:
+    those that there are, which the API may have added. taken: entries that were taken before,
+    beside those of the settings. anew: read the secrets of providers again, also where the entries
+    are the same.
     """
     environ = environment() if environ is None else environ
     before = sections_of(settings)
@@ -88,10 +94,25 @@ def with_sections(
     mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
     served = {each.spec.id for each in settings.upstreams}
     known = _beside(settings, before, arms, served)
-    mistakes += [each for each in _beside(changed, given, arms, served) if each not in known]
+    mistakes += [
+        each
+        for each in _beside(changed, given, arms, served)
+        if each not in known and not _is_of(each, given, before, taken or {})
+    ]
     if mistakes:
         raise BadSettings(list(dict.fromkeys(mistakes)))
     return changed
+
+
+def _is_of(
+    mistake: str, given: Mapping[str, Any], before: Mapping[str, Any], taken: Mapping[str, Any]
+) -> bool:
+    """Whether a mistake is of an entry that is there already."""
+    at = _ENTRY.match(mistake)
+    if at is None or at[1] not in given:
+        return False
+    entry = given[at[1]][int(at[2])]
+    return entry in before[at[1]] or entry in taken.get(at[1], ())
 
 
 def _beside(
@@ -127,6 +148,28 @@ def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[di
     return told
 
 
+def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
+    """Secrets that an upstream may not be given at run time: of the service itself, and files from
+    where the file of the configuration has none, which may be anything.
+    """
+    beside = Path() if file.file is None else file.file.parent
+    named = [each.spec.key_file for each in file.upstreams if each.spec.key_file]
+    allowed = {(beside / each).resolve().parent for each in named}
+    allowed |= set() if file.file is None else {beside.resolve()}
+    own = {file.log.dsn_env, file.feedback.secret_env} - {""}
+    wrong = []
+    for spec in (each.spec for each in upstreams):
+        if spec.key_env in own:
+            wrong.append(f"upstreams.{spec.id}.key_env: {spec.key_env} is a secret of the service")
+        if spec.key_file and (beside / spec.key_file).resolve().parent not in allowed:
+            there = ", ".join(sorted(map(str, allowed))) or "none"
+            wrong.append(
+                f"upstreams.{spec.id}.key_file: must be beside the configuration file or a key "
+                f"file that it names ({there})"
+            )
+    return wrong
+
+
 def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:
     """Secrets that stand in an entry, and would be in the log."""
     return [
@@ -147,14 +190,25 @@ def _plain(record: msgspec.Struct) -> dict[str, Any]:
     """Its fields as JSON has them, without those that are as by default: so that a field that a
     newer release adds changes nothing.
     """
+    defaults = _defaults(type(record))
     written: dict[str, Any] = _as_json(record)
-    for each in msgspec.structs.fields(type(record)):
-        default = each.default
-        if default is msgspec.NODEFAULT and each.default_factory is not msgspec.NODEFAULT:
-            default = each.default_factory()
-        if default is not msgspec.NODEFAULT and written.get(each.name) == _as_json(default):
-            written.pop(each.name, None)
-    return written
+    return {
+        name: value
+        for name, value in written.items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """By field, as JSON has it; without those that have none."""
+    found = {}
+    for each in msgspec.structs.fields(kind):
+        if each.default is not msgspec.NODEFAULT:
+            found[each.name] = _as_json(each.default)
+        elif each.default_factory is not msgspec.NODEFAULT:
+            found[each.name] = _as_json(each.default_factory())
+    return found
 
 
 def _as_json(value: Any) -> Any:

@@ -1,6 +1,6 @@
 // The sections that change while the service runs, and the API keys.
 
-import { ask, key as ownKey, setKey } from "./api.js";
+import { ask } from "./api.js";
 import { confirmed } from "./dialog.js";
 import { byId, el, say } from "./dom.js";
 
@@ -70,9 +70,8 @@ export function keysPanel({ keys }, then) {
       { name: "scopes", label: "Scopes, of decide, reward, read, admin", type: "text", required: true, value: "decide, reward" },
       { name: "tenant", label: "Only for this tenant", type: "text" }, WHY,
     ];
-    const first = keys.length ? "" : " The first key closes the service to everybody without one, and needs the scope admin.";
     const send = (given) => ask("POST", "v1/keys", { id: given.id.trim(), scopes: words(given.scopes), tenant: given.tenant.trim(), why: given.why });
-    await made(await confirmed("Make an API key", `It is shown once, after this.${first}`, fields, send));
+    await made(await confirmed("Make an API key", "It is shown once, after this.", fields, send));
   };
   const rotate = async (key) => {
     const fields = [{ name: "grace", label: "The key of now stays good for so many hours", type: "number", min: "0", step: "any", value: "1", required: true }, WHY];
@@ -86,7 +85,6 @@ export function keysPanel({ keys }, then) {
   const made = async (answer) => {
     if (!answer) return;
     fresh = answer;
-    if (!ownKey() && !keys.length) setKey(answer.key); // it closed the service to this tab, too
     await then();
   };
   const row = (key) => el("tr", { role: "row" },
@@ -100,12 +98,12 @@ export function keysPanel({ keys }, then) {
       el("button", { type: "button", class: "danger", "aria-label": `Revoke ${key.id}`, onclick: () => revoke(key) }, "Revoke"))));
   const heads = ["Key", "Scopes", "Tenant", "Ends", "Set by", "Act"];
   return el("div", { class: "panel", id: "keys-panel" },
-    el("div", { class: "row" }, el("h3", { id: "h-keys" }, "API keys"), el("button", { type: "button", onclick: make }, "Make a key")),
+    el("div", { class: "row" }, el("h3", { id: "h-keys" }, "API keys"), keys.length ? el("button", { type: "button", onclick: make }, "Make a key") : null),
     shownOnce(),
     keys.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "h-keys" },
       el("table", { role: "table", class: "cards", "aria-labelledby": "h-keys" },
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-        el("tbody", { role: "rowgroup" }, keys.map(row)))) : el("p", { class: "muted" }, "No keys: whoever reaches this address may do everything."));
+        el("tbody", { role: "rowgroup" }, keys.map(row)))) : el("p", { class: "muted" }, "No keys: whoever reaches this address may do nearly everything. The first key comes from the configuration file."));
 }
 
 function shownOnce() {

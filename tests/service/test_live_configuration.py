@@ -24,7 +24,7 @@ from tests.service.command import command
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, Provider, a_gateway, a_provider, until
 from tests.service.running import Client, Process, a_vector, opened, prepare, serving
-from tests.service.test_replicas import replicas, same
+from tests.service.test_replicas import replicas, same, shared
 
 DAY = {"scope": "service", "per": "day", "usd": 1e-9, "on_exhausted": "refuse"}
 EXACT = {"id": "words", "kind": "exact", "routes": ["auto"]}
@@ -128,6 +128,13 @@ async def test_nothing_is_changed_by_what_is_wrong_and_every_mistake_is_told(
     assert await _in_force(client) == before
 
 
+async def test_what_the_log_should_not_hold_is_refused(client: Client) -> None:
+    judges = [EXACT | {"id": f"j{i}", "rubric": "x" * 10_000} for i in range(30)]
+    status, body = await change(client, {"judges": judges})
+    assert (status, body["error"]["code"]) == (413, "too_large")
+    await _taken(client, judges=judges[:20])
+
+
 async def test_the_same_again_is_no_change(client: Client) -> None:
     state = await _taken(client, budgets=[DAY], why="a limit")
     assert await _taken(client, budgets=[DAY], why="the same") == state
@@ -196,11 +203,12 @@ async def test_a_stream_goes_on_where_it_began_while_its_provider_is_changed(
     async with (
         a_provider() as old,
         a_provider() as new,
-        serving(tmp_path / "var", models, **_gateway_of(old)) as client,
+        _administered(tmp_path, models, **_gateway_of(old)) as (client, _, _),
     ):
         old.behaviour["m"] = "endless"
         url = f"{client.url}/v1/chat/completions"
-        async with client.session.post(url, json=_ASK | {"stream": True}) as answer:
+        body = _ASK | {"stream": True}
+        async with client.session.post(url, json=body, headers=client.headers) as answer:
             first = await answer.content.readline()
             assert first.startswith(b"data: ")
             await _taken(client, upstreams=[{"id": "p", "base_url": new.url}], why="moved")
@@ -235,7 +243,7 @@ async def test_an_upstream_comes_with_its_arm_and_goes_after_it(
     async with (
         a_provider() as old,
         a_provider() as new,
-        serving(tmp_path / "var", models, **_gateway_of(old)) as client,
+        _administered(tmp_path, models, **_gateway_of(old)) as (client, _, _),
     ):
         spec = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0, "upstream": "q"}
         assert (await client.call("PUT", "/v1/arms/n", spec))[0] == 400
@@ -334,19 +342,52 @@ async def test_a_start_makes_whole_what_a_kill_left_behind_the_event(
 # --- keys ---------------------------------------------------------------------------------
 
 
-async def test_the_first_key_closes_the_service_and_must_be_able_to_open_it(
-    client: Client,
+async def test_nobody_takes_over_a_service_that_asks_for_no_key(client: Client) -> None:
+    admin = {"id": "ops", "scopes": ["admin"]}
+    for status, body, name in (
+        (*await client.post("/v1/keys", admin), "keys"),
+        (
+            *await change(client, {"upstreams": [{"id": "p", "base_url": "http://h/v1"}]}),
+            "upstreams",
+        ),
+    ):
+        assert (status, body["error"]["param"]) == (403, name)
+    assert (await _in_force(client))["revision"] == 0
+    await _taken(client, budgets=[DAY])
+
+
+async def test_there_is_always_a_key_that_can_change_things(tmp_path: Path, models: Path) -> None:
+    async with _administered(tmp_path, models) as (ops, _, _):
+        status, body = await ops.call("DELETE", "/v1/keys/ops")
+        assert (status, body["error"]["param"]) == (400, "scopes")
+        _, made = await ops.post("/v1/keys", {"id": "second", "scopes": ["admin", "read"]})
+        second = ops.by(made["key"])
+        assert (await second.call("DELETE", "/v1/keys/ops"))[0] == 200
+        assert (await ops.get("/v1/arms"))[0] == 401
+        assert (await second.get("/v1/arms"))[0] == 200
+
+
+async def test_an_upstream_gets_no_secret_that_is_not_for_it(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, body = await client.post("/v1/keys", {"id": "app", "scopes": ["decide"]})
-    assert (status, body["error"]["param"]) == (400, "scopes")
-    status, made = await client.post("/v1/keys", {"id": "ops", "scopes": ["admin", "read"]})
-    assert (status, made["id"], made["key"][:3]) == (201, "ops", "bs_")
-    assert (await client.get("/v1/arms"))[0] == 401
-    ops = client.by(made["key"])
-    assert (await ops.get("/v1/arms"))[0] == 200
-    status, body = await ops.call("DELETE", "/v1/keys/ops")
-    assert (status, body["error"]["param"]) == (400, "scopes")
-    assert (await ops.get("/v1/arms"))[0] == 200
+    for place in ("keys", "elsewhere"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "one").write_text("sk-1")
+        (tmp_path / place / "two").write_text("sk-2")
+    monkeypatch.setenv("VOTES", "0" * 40)
+    environ = {"VOTES": "0" * 40, "BANDIT_FEEDBACK_SECRET_ENV": "VOTES"}
+    of = {"id": "p", "base_url": "http://127.0.0.1:9/v1"}
+    first = of | {"key_file": str(tmp_path / "keys" / "one")}
+    environ["BANDIT_UPSTREAMS"] = json.dumps([first])
+    async with _administered(tmp_path, models, **environ) as (ops, _, _):
+        await _taken(ops, upstreams=[of | {"key_file": str(tmp_path / "keys" / "two")}])
+        for more, param in (
+            ({"key_file": str(tmp_path / "elsewhere" / "one")}, "upstreams.p.key_file"),
+            ({"key_file": f"{tmp_path}/keys/../elsewhere/one"}, "upstreams.p.key_file"),
+            ({"key_env": "VOTES"}, "upstreams.p.key_env"),
+        ):
+            status, body = await change(ops, {"upstreams": [of | more]})
+            assert (status, body["error"]["param"]) == (400, param)
 
 
 @asynccontextmanager
@@ -424,6 +465,29 @@ async def test_a_key_is_revoked_whatever_else_is_not_right_any_more(
         assert (status, body["error"]["param"]) == (400, "upstreams[0].key_file")
 
 
+async def test_what_the_log_has_starts_again_though_a_key_or_an_arm_left_it(
+    tmp_path: Path, models: Path
+) -> None:
+    """A budget names a key that is revoked, a route an arm that is retired, both at run time."""
+    spec = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 4.0}
+    route = {"id": "bot", "policy": "knn", "arms": ["n", "mistral-large-2512"]}
+    ring = Keyring(ops={"scopes": ["admin", "read", "decide"]}, app={})
+    budget = DAY | {"scope": "key", "id": "app"}
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        ops = client.by(ring["ops"])
+        assert (await ops.call("PUT", "/v1/arms/n", spec))[0] == 201
+        await _taken(ops, routes=[route], budgets=[budget])
+        assert (await ops.call("DELETE", "/v1/arms/n"))[0] == 200
+        assert (await ops.call("DELETE", "/v1/keys/app"))[0] == 200
+        await _taken(ops, judges=[EXACT])
+        status, body = await change(ops, {"budgets": [budget, budget | {"per": "hour"}]})
+        assert (status, body["error"]["param"]) == (400, "budgets[1].id")
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        state = await _in_force(client.by(ring["ops"]))
+        assert (state["routes"], state["budgets"], state["judges"]) == ([route], [budget], [EXACT])
+        assert (await client.by(ring["ops"]).decide(route="bot"))["arm"] == "mistral-large-2512"
+
+
 async def test_the_page_of_a_revoked_key_ends(tmp_path: Path, models: Path) -> None:
     async with (
         _administered(tmp_path, models) as (ops, app, _),
@@ -457,6 +521,16 @@ async def test_a_rotated_key_has_a_successor_and_maybe_some_grace(
         assert (status, body["error"]["param"]) == (400, "grace_s")
 
 
+async def test_keys_that_are_made_at_once_are_all_there(tmp_path: Path, models: Path) -> None:
+    async with _administered(tmp_path, models) as (ops, _, _):
+        bodies = [{"id": f"k{i}", "scopes": ["read"]} for i in range(8)]
+        made = await asyncio.gather(*(ops.post("/v1/keys", body) for body in bodies))
+        assert [status for status, _ in made] == [201] * 8
+        found = [(await ops.by(one["key"]).get("/v1/arms"))[0] for _, one in made]
+        assert found == [200] * 8
+        assert (await _in_force(ops))["revision"] == 8
+
+
 async def test_no_secret_is_written_anywhere_and_a_new_key_lives_through_a_kill(
     tmp_path: Path, models: Path
 ) -> None:
@@ -488,17 +562,18 @@ async def test_no_secret_is_written_anywhere_and_a_new_key_lives_through_a_kill(
         assert made["key"].encode() not in each.read_bytes(), each
 
 
-async def test_what_is_wrong_with_a_key_is_told_by_its_field(client: Client) -> None:
-    for body, param in (
-        ({"id": "x", "scopes": ["decid"]}, "scopes"),
-        ({"id": "", "scopes": ["admin"]}, "id"),
-        ({"id": "config", "scopes": ["admin"]}, "id"),
-        ({"id": "x", "scopes": ["admin"], "expires": "soon"}, "expires"),
-        ({"id": "x", "scopes": ["admin"], "hash": "ab" * 32}, "hash"),
-    ):
-        status, found = await client.post("/v1/keys", body)
-        assert (status, found["error"]["param"]) == (400, param), found
-    assert (await _in_force(client))["revision"] == 0
+async def test_what_is_wrong_with_a_key_is_told_by_its_field(tmp_path: Path, models: Path) -> None:
+    async with _administered(tmp_path, models) as (ops, _, _):
+        for body, param in (
+            ({"id": "x", "scopes": ["decid"]}, "scopes"),
+            ({"id": "", "scopes": ["admin"]}, "id"),
+            ({"id": "config", "scopes": ["admin"]}, "id"),
+            ({"id": "x", "scopes": ["admin"], "expires": "soon"}, "expires"),
+            ({"id": "x", "scopes": ["admin"], "hash": "ab" * 32}, "hash"),
+        ):
+            status, found = await ops.post("/v1/keys", body)
+            assert (status, found["error"]["param"]) == (400, param), found
+        assert (await _in_force(ops))["revision"] == 0
 
 
 # --- the file -----------------------------------------------------------------------------
@@ -660,8 +735,9 @@ usd_per_mtok_in = 0.5
 usd_per_mtok_out = 1.5
 """
     file.write_text(_FILE + arms)
-    async with serving(tmp_path / "var", models) as client:
+    async with _administered(tmp_path, models) as (client, _, ring):
         none = {"A_KEY_THAT_ONLY_THE_SERVICE_HAS": "", "BANDIT_URL": client.url}
+        none["BANDIT_KEY"] = ring["ops"]
 
         async def config(*words: str) -> tuple[int, str, str]:
             said = await command("config", *words, **none)
@@ -679,7 +755,7 @@ usd_per_mtok_out = 1.5
         status, out, err = await config(*apply, "--if-match", "3")
         assert (status, "revision 0 is in force, got 3" in err) == (1, True)
         status, out, _ = await config(*apply)
-        assert (status, out.splitlines()[-1]) == (0, "revision 1 by anonymous: a first tenant")
+        assert (status, out.splitlines()[-1]) == (0, "revision 1 by ops: a first tenant")
         status, out, _ = await config("diff", "--config", str(file))
         assert (status, out.splitlines()[1]) == (0, "the same")
         other = _FILE.replace("usd = 20", "usd = 30").replace('id = "words"', 'id = "w"')
@@ -693,8 +769,10 @@ usd_per_mtok_out = 1.5
         status, _, err = await config("rollback", "0", "--why", "no")
         assert (status, "forget" in err) == (1, True)
         status, out, _ = await config("rollback", "0", "--why", "no", "--forget", "bot")
-        assert (status, out.splitlines()[-1]) == (0, "revision 2 by anonymous: no")
+        assert (status, out.splitlines()[-1]) == (0, "revision 2 by ops: no")
         assert "- routes.bot" in out
+        status, _, err = await config("apply")
+        assert (status, "--config" in err) == (2, True)
         status, out, _ = await config("history")
         assert [line.split()[0] for line in out.splitlines()] == ["2", "1", "0"]
         file.write_text(_FILE.replace("usd = 20", "usd = -1") + arms)
@@ -736,7 +814,11 @@ async def test_every_replica_follows_what_one_was_told(
 
         await until(revoked)
         assert [await _ask(one) for one in clients] == [200, 200]
-        await same(worlds)
+        environ = shared(tmp_path, postgres) | ring.environ | _gateway_of(provider)
+        async with opened(tmp_path / "late", models, **environ) as (late, world):
+            assert await _in_force(late.by(ring["ops"])) == await _in_force(clients[0])
+            assert (await late.by(ring["app"]).get("/v1/arms"))[0] == 401
+            await same([*worlds, world])
 
 
 async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had(

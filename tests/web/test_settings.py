@@ -11,8 +11,9 @@ from urllib.error import HTTPError
 import pytest
 import pytest_asyncio
 
+from tests.service.keyring import Keyring
 from tests.service.provider import until
-from tests.service.running import Process
+from tests.service.running import Process, a_vector
 from tests.web.conftest import PICTURES, Opened, Service
 
 if TYPE_CHECKING:
@@ -179,38 +180,48 @@ async def test_a_route_is_made(changed: Service, opened: Opened) -> None:
 async def test_a_key_is_made_shown_once_rotated_and_revoked(
     tmp_path: Path, models: Path, opened: Opened
 ) -> None:
-    process = Process(tmp_path / "var", models)
+    ring = Keyring(ops={"scopes": ["decide", "reward", "read", "admin"]})
+    process = Process(tmp_path / "var", models, **ring.environ)
     closed = Service(await process.url())
-    page = await _settings(opened, closed, failures=True)
-    await page.get_by_role("button", name="Make a key").click()
-    await page.fill("#dialog-id", "ops")
-    await page.fill("#dialog-scopes", "decide, reward, read, admin")
-    await page.fill("#dialog-why", "the first one")
+    page = await opened(f"{closed.url}/#settings", failures=True)
+    await page.fill("#dialog-key", ring["ops"])
     await page.click('#dialog button[type="submit"]')
-    # it closes the service to all others, and this tab goes on with it
-    secret = await page.locator("#fresh-key").inner_text()
-    with pytest.raises(HTTPError, match="401"):
-        closed.call("GET", "/v1/keys")
-    assert closed.call("GET", "/v1/keys", Authorization=f"Bearer {secret}")["keys"]
     await page.get_by_role("button", name="Make a key").click()
     await page.fill("#dialog-id", "app")
     await page.fill("#dialog-why", "an app")
     await page.click('#dialog button[type="submit"]')
     await page.locator(".note", has_text="The key of app").wait_for()
+    secret = await page.locator("#fresh-key").inner_text()
+
+    def decides() -> None:
+        bearer = f"Bearer {secret}"
+        closed.call("POST", "/v1/decide", {"embedding": a_vector(1)}, Authorization=bearer)
+
+    decides()
     await page.get_by_role("button", name="Rotate app").click()
     await page.fill("#dialog-why", "yearly")
-    before = await page.locator("#fresh-key").inner_text()
     await page.click('#dialog button[type="submit"]')
     await page.wait_for_function(
-        "before => document.querySelector('#fresh-key')?.textContent !== before", arg=before
+        "before => document.querySelector('#fresh-key')?.textContent !== before", arg=secret
     )
+    decides()  # for another hour
     await page.get_by_role("button", name="Revoke app").click()
     await page.fill("#dialog-why", "leaked")
     await page.click('#dialog button[type="submit"]')
     await page.get_by_role("button", name="Revoke app").wait_for(state="detached")
+    with pytest.raises(HTTPError, match="401"):
+        decides()
     await page.click('nav a[href="#live"]')
     await page.click('nav a[href="#settings"]')
     await page.get_by_role("button", name="Rotate ops").wait_for()
     assert await page.locator("#fresh-key").count() == 0
     await page.close()
     assert await asyncio.to_thread(process.stop) == 0
+
+
+async def test_without_keys_the_first_one_comes_from_the_file(
+    changed: Service, opened: Opened
+) -> None:
+    page = await _settings(opened, changed)
+    await page.get_by_text("The first key comes from the configuration file").wait_for()
+    assert await page.get_by_role("button", name="Make a key").count() == 0

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -43,16 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare a file with a running service, in what can be changed at run time; exit 1 if "
         "they differ",
     )
-    options.config(diff)
+    _file(diff)
     _of_service(diff, _diff, options.USAGE_ERROR)
     apply = actions.add_parser("apply", help="make a running service what the file says")
-    options.config(apply)
+    _file(apply)
     _changes(apply, _apply)
     rollback = actions.add_parser("rollback", help="go back to how it was after a revision")
     rollback.add_argument("revision", type=int, help="its number; `config history` lists them")
     _changes(rollback, _rollback)
     history = actions.add_parser("history", help="list the newest changes of a running service")
     _of_service(history, _history)
+
+
+def _file(parser: argparse.ArgumentParser) -> None:
+    """`--config`, without which `apply` would take everything away."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", required=True, help="TOML configuration file"
+    )
 
 
 def _of_service(
