@@ -22,6 +22,7 @@ from bandit_service.http import (
     experiments,
     feedback,
     gateway,
+    history,
     live,
     operations,
     outcomes,
@@ -38,6 +39,7 @@ from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
 from bandit_service.http.route import Handler, Method, Route, Scope
+from bandit_service.offline.history.fold import History
 
 _DOWN = (errors.Unavailable,)
 _BODY = (errors.Refused, errors.TooSlow, errors.TooLarge, *_DOWN)
@@ -177,6 +179,12 @@ ROUTES: tuple[Route, ...] = (
           answer=made.DecisionList,
           parameters=(given.TAG, given.OF_ARM, given.BEFORE, given.MOST_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
+    Route("GET", "/v1/history", "read", history.history,
+          "Decisions, rewards and spend by period and group; one at a time",
+          "Read from the whole log by a process beside the service: docs/web-page.md.",
+          answer=History,
+          parameters=(given.PER, given.BY, given.SINCE, given.UNTIL, given.GROUPS),
+          errors=(errors.Refused, errors.Busy, errors.OutOfTime, *_DOWN)),
     Route("GET", "/v1/decisions/{id}", "read", decisions.decision,
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",

@@ -468,6 +468,9 @@ class MonitoringSettings:
         low=0,
         high=10_000,
     )
+    history_s: float = setting(
+        60.0, "maximum seconds of one GET /v1/history", low=1.0, high=86400.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
