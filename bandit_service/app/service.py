@@ -41,7 +41,7 @@ from bandit_service.http.connections import (
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
-from bandit_service.http.routes import ROUTES, SCOPES, paths_of
+from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
 from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
@@ -169,7 +169,7 @@ def application(
             whole = _NAME.sub(r"{\1:[^/]+}", path)  # aiohttp's own has no braces in it
             resource = app.router.add_resource(whole)
             for method in ("GET", "HEAD") if row.method == "GET" and row.head else (row.method,):
-                resource.add_route(method, row.handler, expect_handler=expect)
+                resource.add_route(method, handler_of(row), expect_handler=expect)
     return app
 
 

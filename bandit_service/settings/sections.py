@@ -264,7 +264,7 @@ class LogSettings:
     )
     max_backlog: int = setting(
         10_000,
-        "decisions kept in memory while the disk is full; beyond it the oldest is lost",
+        "decisions and costs kept in memory while the disk is full; beyond it the oldest is lost",
         low=0,
     )
     dsn_env: str = setting(

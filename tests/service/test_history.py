@@ -35,6 +35,8 @@ async def test_a_running_service_tells_it_and_the_command_the_same(
         assert sorted(status for status, _ in both) == [200, 429]
         status, told = await client.get("/v1/history?by=model")
         assert (status, told["error"]["param"]) == (400, "by")
+        status, told = await client.get("/v1/history?sinc=1")
+        assert (status, told["error"]["param"]) == (400, "sinc")
         status, told = await client.get("/v1/history?by=arm&by=tag")
         assert (status, told["error"]["message"]) == (400, "by: given more than once")
     # a stopped service's log, as a table

@@ -18,7 +18,6 @@ MOST_GROUPS = 100
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_592_000.0}
 _USUAL = {"hour": 48, "day": 31, "week": 13, "month": 12}
 _END = 2.5e11  # before the year 10000
-PARAMETERS = ("per", "by", "since", "until", "groups")
 
 
 class Histories:
@@ -48,13 +47,6 @@ class Histories:
 
 def asked_of(given: Mapping[str, str], now: float, tenant: str | None = None) -> Asked:
     """What parameters by name ask for. Raises Refused, which names the parameter."""
-    for name in given:
-        if name not in PARAMETERS:
-            raise Refused(
-                f"{name}: no such parameter{did_you_mean(name, PARAMETERS)}; there are "
-                f"{', '.join(PARAMETERS)}",
-                param=name,
-            )
     per = _one_of("per", given.get("per", "day"), PERIODS)
     by = _one_of("by", given.get("by", "arm"), GROUPS)
     until = _number("until", given.get("until"), now)

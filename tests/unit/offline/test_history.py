@@ -185,7 +185,6 @@ def test_no_money_is_lost_or_made_by_any_grouping(given: list[tuple[int, float, 
         ({"until": "1e300"}, "until", "must be a number"),
         ({"groups": "0"}, "groups", "whole number from 1 to 100"),
         ({"groups": "2.5"}, "groups", "whole number from 1 to 100"),
-        ({"sinc": "1"}, "sinc", "did you mean since?"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(
