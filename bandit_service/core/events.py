@@ -749,6 +749,13 @@ class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     owner: str
 
 
+class ErasureOrdered(Event, frozen=True, kw_only=True, tag="erasure_ordered"):
+    """Every replica erases the records of this owner up to an offset, which a snapshot holds."""
+
+    owner: str
+    upto: int
+
+
 class Erased(Event, frozen=True, kw_only=True, tag="erased"):
     """The records of this owner are gone from the log and from every snapshot."""
 
@@ -788,9 +795,10 @@ AnyEvent: TypeAlias = (
     | MetricsWeighed
     | Forgotten
     | Erased
+    | ErasureOrdered
 )
 
-READS = 2
+READS = 3
 """The newest format that this version reads; 1 is that of all kinds but these."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
@@ -802,6 +810,7 @@ _FORMATS: dict[type[Event], int] = {
     MetricsWeighed: 2,
     SessionRewarded: 2,
     SessionCredited: 2,
+    ErasureOrdered: 3,
 }
 
 
