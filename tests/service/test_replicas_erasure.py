@@ -6,19 +6,22 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
+from bandit_service import settings
+from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
-from bandit_service.runtime import maintenance
+from bandit_service.runtime import maintenance, recovery
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.turning import PolicyTurn
 from loadtest.postgres import Postgres
 from store import Offset, StoreError, Unsure
 from store.postgres import PostgresLog
 from store.sqlite import SqliteLog
-from tests.service.running import Client, a_vector, opened
+from tests.service.running import Client, Process, a_vector, opened
 from tests.service.test_replicas import patiently, replicas, same, shared
 
 UNIT = "someone-0192-marked"
@@ -251,3 +254,66 @@ async def test_nothing_is_erased_while_a_policy_is_built(
     kinds = [ev.kind(ev.decode(body)) for _, body in copy.replay(Offset(0)) if body]
     copy.close()
     assert kinds.index("policy_changed") < kinds.index("erasure_ordered") < kinds.index("erased")
+
+
+@pytest.mark.long
+async def test_kill_9_of_the_keeper_after_its_order_leaves_one_log_and_one_state(
+    tmp_path: Path, models: Path, postgres: Postgres
+) -> None:
+    environ = shared(tmp_path, postgres) | {"BANDIT_LOG_REPLICA_TTL_S": "5"}
+    started = [Process(tmp_path / f"r{i}", models, **environ) for i in range(2)]
+    try:
+        async with aiohttp.ClientSession() as session:
+            clients = [Client(session, await each.url()) for each in started]
+            await _lived(clients, 0, 6)
+            await _lived(clients, 6, 16, UNIT)
+            keeper = await _keeper(clients)
+            asked = asyncio.create_task(clients[1 - keeper].call("DELETE", f"/v1/units/{UNIT}"))
+            await _ordered(postgres, environ["BANDIT_LOG_NAME"])
+            started[keeper].kill()
+            assert (await asked)[0] in (200, 503)  # a busy machine may take longer than a minute
+            started[keeper] = Process(tmp_path / f"r{keeper}", models, **environ)
+            clients[keeper] = Client(session, await started[keeper].url())
+            status, _ = await clients[keeper].call("DELETE", f"/v1/units/{UNIT}")
+            assert status == 200
+            await _erased_everywhere(postgres, tmp_path, "r0", "r1")
+            await _lived(clients, 16, 20)
+        assert [await asyncio.to_thread(each.stop) for each in started] == [0, 0]
+    finally:
+        for each in started:
+            if each.popen.poll() is None:
+                each.kill()
+    bodies, digests = list[list[bytes]](), set[str]()
+    for i in range(2):
+        chosen = settings.read(None, {"BANDIT_DATA_DIR": str(tmp_path / f"r{i}"), **environ})
+        log = assembly.open_log(chosen)
+        bodies.append([body for _, body in log.replay(Offset(0))])
+        found = recovery.recover(log, chosen, assembly.open_snapshots(chosen))
+        assert (found.after, found.unknown) == (log.last, 0)
+        digests.add(found.world.digest())
+        log.close()
+    assert bodies[0] == bodies[1]
+    assert sum(not body for body in bodies[0]) == 20
+    assert len(digests) == 1
+
+
+async def _keeper(clients: list[Client]) -> int:
+    async with asyncio.timeout(60):
+        while True:
+            for i, client in enumerate(clients):
+                _, told = await client.get("/v1/replicas")
+                for row in told["replicas"]:
+                    if row["slot"] == told["this"] and "keeper" in row["roles"]:
+                        return i
+            await asyncio.sleep(0.05)
+
+
+async def _ordered(postgres: Postgres, log: str) -> None:
+    db = await asyncpg.connect(postgres.dsn)
+    asked = "SELECT count(*) FROM bandit_log WHERE log = $1 AND kind = 'erasure_ordered'"
+    try:
+        async with asyncio.timeout(60):
+            while not await db.fetchval(asked, log):
+                await asyncio.sleep(0.005)
+    finally:
+        await db.close()
