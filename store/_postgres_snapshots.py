@@ -38,6 +38,7 @@ _NEWEST = """
 SELECT seq, hash, size FROM bandit_snapshot
   WHERE log = $1 AND key = $2 AND seq > $3 AND seq <= $4 ORDER BY seq DESC LIMIT 1
 """
+_FORGET = "DELETE FROM bandit_snapshot WHERE log = $1 AND seq < $2"
 _PART_OF = "SELECT body FROM bandit_blob WHERE hash = $1 AND part = $2"
 
 
@@ -52,6 +53,14 @@ async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int
     await ask(_SAVE, log, key, int(at), digest, len(state))
     await ask(_DROP_OLD, log, key, keep)
     await ask(_DROP_OTHERS, log, key)
+    await ask(_DROP_PARTS)
+    await ask("COMMIT")
+
+
+async def forget(ask: Ask, log: str, before: Offset) -> None:
+    """Delete those of less than this offset, of whatever key."""
+    await ask("BEGIN")
+    await ask(_FORGET, log, int(before))
     await ask(_DROP_PARTS)
     await ask("COMMIT")
 

@@ -95,6 +95,14 @@ class Trimmable(EventLog, Protocol):
         ...
 
 
+class KeepsErased(EventLog, Protocol):
+    """A log that can be a copy of one that has erased records."""
+
+    def append_copied(self, records: Sequence[Record]) -> Offset:
+        """As `append`; a record without a body is kept as an erased one."""
+        ...
+
+
 class Erasable(EventLog, Protocol):
     """A log that can erase the records of an owner: what the erasure of a unit needs."""
 
@@ -110,6 +118,11 @@ class Erasable(EventLog, Protocol):
 def can_trim(log: EventLog) -> TypeGuard[Trimmable]:
     """Whether a log can delete its oldest records. Nothing of it is called to find out."""
     return hasattr(log, "trim")
+
+
+def keeps_erased(log: EventLog) -> TypeGuard[KeepsErased]:
+    """Whether a log can be a copy of one that has erased records."""
+    return hasattr(log, "append_copied")
 
 
 def can_erase(log: EventLog) -> TypeGuard[Erasable]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from store._protocols import Offset, Record
 from store.errors import StoreError
@@ -177,6 +177,23 @@ class SharedLog(Protocol):
     async def close(self) -> None:
         """Let go of the connections."""
         ...
+
+
+class SharedErasable(SharedLog, Protocol):
+    """A shared log that can erase the records of an owner. Their offsets and ids stay."""
+
+    async def forget(self, owner: str, upto: Offset) -> int:
+        """Erase the bodies of an owner's records up to an offset; how many that were."""
+        ...
+
+    async def forget_snapshots(self, before: Offset) -> None:
+        """Delete every snapshot of less than this offset, of whatever key."""
+        ...
+
+
+def can_erase_shared(log: SharedLog) -> TypeGuard[SharedErasable]:
+    """Whether a shared log can erase the records of an owner."""
+    return hasattr(log, "forget")
 
 
 class Unsure(StoreError):

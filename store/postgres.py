@@ -39,6 +39,7 @@ from store.errors import Corrupt, Duplicate, StoreError
 _OLDEST = 14
 _GONE = timedelta(days=1)
 _GRACE_S = 0.5
+_AT_ONCE, _VACUUM_S = 5000, 600.0
 T = TypeVar("T")
 
 
@@ -276,6 +277,36 @@ class PostgresLog:
         async with self._apart() as ask:
             return await shared_snapshots.newest(ask, self.name, key, after, upto)
 
+    async def forget(self, owner: str, upto: Offset) -> int:
+        """By statements of some thousand records each, then a VACUUM, so that none is left to be
+        read in the tables. On a connection of its own.
+        """
+        if not owner:
+            raise ValueError("owner: must not be empty")
+        erased = 0
+        async with self._apart() as ask:
+            await ask("SET synchronous_commit = on")
+            for first in range(1, int(upto) + 1, _AT_ONCE):
+                last = min(int(upto), first + _AT_ONCE - 1)
+                rows = await ask(sql.FORGET, self.name, first, last, owner.encode())
+                erased += rows[0]["n"]
+        await self._vacuum()
+        return erased
+
+    async def forget_snapshots(self, before: Offset) -> None:
+        """In one transaction on a connection of its own; then a VACUUM."""
+        async with self._apart() as ask:
+            await shared_snapshots.forget(ask, self.name, before)
+        await self._vacuum()
+
+    async def _vacuum(self) -> None:
+        async with self._told():
+            db = await self._connection(self._hosts[0], self._timeout_s)
+            try:
+                await db.execute("VACUUM bandit_log, bandit_blob", timeout=_VACUUM_S)
+            finally:
+                db.terminate()
+
     async def leave(self) -> None:
         """One call of `bandit_leave`."""
         leave, member = "CALL bandit_leave($1, $2, $3)", self.member
@@ -445,7 +476,7 @@ def _checked(after: int, rows: Sequence[Any]) -> list[Tailed]:
         body = bytes(row["body"])
         if row["seq"] != after:
             raise Corrupt(after, "it is missing in the database")
-        if zlib.crc32(body) != row["crc"]:
+        if body and zlib.crc32(body) != row["crc"]:  # an erased one has none
             raise Corrupt(after, "its checksum in the database does not match")
         eid, owner = bytes(row["eid"]).decode(), bytes(row["owner"]).decode()
         record = Record(eid, row["kind"], row["ts"], body, owner)

@@ -121,9 +121,13 @@ class SqliteLog:
 
         Raises Duplicate, Full (the log is usable again when there is space) and Closed.
         """
-        self._check()
         for each in records:
             check_record(each)
+        return self.append_copied(records)
+
+    def append_copied(self, records: Sequence[Record]) -> Offset:
+        """As `append`; a record without a body is kept as an erased one."""
+        self._check()
         if not records:
             return Offset(self._seq)
         seq, crc, size, entries = self._seq, self._crc, 0, 0

@@ -17,9 +17,11 @@ import policies
 import store
 from bandit_service.app.sharing import (
     begun_from,
+    erased_at_start,
     folded_for_all,
     open_link,
     open_shared,
+    refuse_unknown,
     shared_writer,
 )
 from bandit_service.core import snapshot
@@ -56,6 +58,7 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.writer import Writer
@@ -69,7 +72,7 @@ from bandit_service.settings.metrics import all_metrics, implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, StoreError, can_trim
+from store import EventLog, StoreError, can_erase_shared, can_trim
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -141,9 +144,13 @@ async def running_router(
         snapshots = open_snapshots(settings)
         if shared is not None:
             await begun_from(shared, log, snapshots, settings)
+        if link is not None:
+            erased_at_start(link, log, snapshots)
         recovered = recover(log, settings, snapshots, progress)
         if link is not None:
             recovered = folded_for_all(recovered, log, settings, progress)
+            assert shared is not None
+            await refuse_unknown(shared, link, recovered.unknown, settings)
         world, recovery_s = recovered.world, time.perf_counter() - begun
         settings = in_force(file, world)
         feedback = open_feedback(settings)
@@ -220,6 +227,8 @@ async def running_router(
         )
         # before anything is applied, which may be what it is asked of
         turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
+        if isinstance(writer, SharedWriter) and shared is not None and can_erase_shared(shared):
+            SharedErasure(writer, maintenance, shared)
         check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
@@ -238,6 +247,8 @@ async def running_router(
                 raise StoreError(f"the configuration was not written: {error.message}") from None
             router.warm()
             configuration.start()
+            # who joins now needs it, where not all is in the log any more
+            maintenance.due = link is not None and recovered.unknown > 0
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()

@@ -21,6 +21,7 @@ from bandit_service.runtime.recovery import (
 from bandit_service.runtime.said import said_of, wanted_of, wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
+from bandit_service.runtime.shared.erasing import carry_out_at_start
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.runtime.shared.migrating import migrated
 from bandit_service.runtime.shared.spool import Spool
@@ -85,6 +86,7 @@ async def open_link(
     except BaseException:
         await shared.close()
         raise
+    since = carry_out_at_start(copy, checkpoint)
     rules = LinkRules(
         key=key,
         alive_s=chosen.replica_ttl_s,
@@ -92,7 +94,34 @@ async def open_link(
         max_skew_s=chosen.max_skew_s,
         trust_s=chosen.lost_after_s / 2,
     )
-    return Link(shared, copy, checkpoint, rules)
+    link = Link(shared, copy, checkpoint, rules)
+    link.forgotten, link.ordered = since.forgotten, since.upto
+    return link
+
+
+def erased_at_start(link: Link, copy: EventLog, snapshots: FileSnapshots) -> None:
+    """Delete this replica's snapshots of before the erasures that its start carried out, once one
+    is there that knows what the records taught. Otherwise the next start looks again.
+    """
+    if link.ordered:
+        if snapshots.newest(Offset(link.ordered - 1)) < link.ordered:
+            return
+        snapshots.forget(Offset(link.ordered))
+    link.carried_out(int(copy.last))
+
+
+async def refuse_unknown(shared: SharedLog, link: Link, unknown: int, settings: Settings) -> None:
+    """StoreError where another replica knows what this one cannot know any more."""
+    if not unknown:
+        return
+    ttl_s = settings.log.replica_ttl_s
+    rows = await shared.replicas()
+    if any(not row.closed and row.unseen_s < ttl_s and row.name != link.name for row in rows):
+        raise StoreError(
+            f"{unknown} records of the log are erased, and no snapshot in the database knows what "
+            "they taught, which other replicas know: POST /v1/snapshots to the keeper "
+            "(GET /v1/replicas), then start this one again"
+        )
 
 
 async def _made_durable(shared: SharedLog, copy: EventLog, name: str, key: str) -> None:
@@ -123,7 +152,7 @@ async def begun_from(
         if found is None:
             return
         at, state = found
-        if snapshot.read(state).mark != mark_at(copy, at):
+        if mark_at(copy, at) not in (snapshot.read(state).mark, b""):  # which may be erased
             raise Corrupt(int(at), "the snapshot in the database is of another log")
         snapshots.save(at, key, state)
     except (StoreError, ValueError) as error:

@@ -19,6 +19,11 @@ class Erasures:
     def _begin(self, event: ev.Forgotten, _: Resolved) -> None:
         self.owners[event.owner] = None
 
+    @takes(ev.ErasureOrdered)
+    def _order(self, event: ev.ErasureOrdered, _: Resolved) -> None:
+        """It is to be ended by whoever is the keeper then."""
+        self.owners.setdefault(event.owner)
+
     @takes(ev.Erased)
     def _end(self, event: ev.Erased, _: Resolved) -> None:
         self.owners.pop(event.owner, None)

@@ -767,6 +767,13 @@ class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
     owner: str
 
 
+class ErasureOrdered(Event, frozen=True, kw_only=True, tag="erasure_ordered"):
+    """Every replica erases the records of this owner up to an offset, which a snapshot holds."""
+
+    owner: str
+    upto: int
+
+
 class Erased(Event, frozen=True, kw_only=True, tag="erased"):
     """The records of this owner are gone from the log and from every snapshot."""
 
@@ -807,9 +814,10 @@ AnyEvent: TypeAlias = (
     | ConfigurationChanged
     | Forgotten
     | Erased
+    | ErasureOrdered
 )
 
-READS = 2
+READS = 3
 """The newest format that this version reads; 1 is that of all kinds but these."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
@@ -821,7 +829,8 @@ _FORMATS: dict[type[Event], int] = {
     MetricsWeighed: 2,
     SessionRewarded: 2,
     SessionCredited: 2,
-    ConfigurationChanged: 2,
+    ConfigurationChanged: 3,
+    ErasureOrdered: 3,
 }
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -45,10 +46,27 @@ _LOOK_S, _AGAIN_S = 1.0, 30.0
 _SWITCHES = 5
 
 
+class SharedErasing(Protocol):
+    """How records are erased where several processes share the log."""
+
+    async def look(self) -> None:
+        """Do what is left to do."""
+        ...
+
+    async def carry_out(self) -> None:
+        """Erase this process' copy, as far as it is ordered."""
+        ...
+
+    async def done(self, owner: str) -> int:
+        """Wait until it is erased; how many records of the copy."""
+        ...
+
+
 class Maintenance:
     """Keeps the log short to recover from, and the states right. `start` it, then `close`.
 
     announce: how a change of the policy begins where several processes share the log, else None.
+    erasing: the same for erasures. due: whether one is made for all as soon as that can be.
     """
 
     def __init__(
@@ -73,6 +91,8 @@ class Maintenance:
         self._folding = asyncio.Lock()
         self._erasing: set[str] = set()
         self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
+        self.erasing: SharedErasing | None = None
+        self.due = False
         self._looking: Kept | None = None
         self._changing: Kept | None = None
         made = snapshots.made_at(snapshot_key(serving, settings), Offset(recovered_at))
@@ -105,7 +125,15 @@ class Maintenance:
         await self.tried("shared snapshot", self._shared(Offset(folded.at)))
         return folded
 
-    async def _shared(self, at: Offset) -> None:
+    async def snapshot_for_all(self) -> Offset:
+        """One that lies in the shared log; StoreError where it does not."""
+        async with self._folding:
+            at = Offset((await self._snapshot(await self._writer.synced())).at)
+        if not await self._shared(at):
+            raise StoreError("the snapshot was not shared: another is the keeper, or states differ")
+        return at
+
+    async def _shared(self, at: Offset) -> bool:
         key = snapshot_key(self.serving, self._settings)
 
         def read() -> bytes:
@@ -114,7 +142,7 @@ class Maintenance:
                 raise StoreError(f"the snapshot of offset {at} is not there any more")
             return bytes(found[1])
 
-        await self._writer.share_snapshot(key, at, read)
+        return await self._writer.share_snapshot(key, at, read)
 
     async def _snapshot(self, upto: Offset) -> Folded:
         """A snapshot of what is on the disk: never of an event that a power cut may take back."""
@@ -140,14 +168,10 @@ class Maintenance:
             due = self._settings.snapshots
             new = self._writer.log.last - self._saved_at
             waited = time.monotonic() - self._saved_time
-            if new >= due.every_events or (new and waited >= due.every_s):
-                await self.tried("snapshots", self.snapshot())
-            owners = self._writer.world.erasures.owners
-            for owner in [one for one in owners if one not in self._erasing]:
-                # begun before a restart, or when it failed
-                await self.tried("erasure", self.erase(owner))
-            if not owners:
-                self._writer.tasks.well("erasure")
+            now = self.due and self._writer.keeps
+            if new >= due.every_events or (new and (now or waited >= due.every_s)):
+                self.due = not await self.tried("snapshots", self.snapshot())
+            await self._erase_left()
             await self.tried("retention", self._retain())
             self._writer.tasks.well("upkeep")
 
@@ -195,6 +219,28 @@ class Maintenance:
 
     # --- erasure --------------------------------------------------------------------------
 
+    async def _erase_left(self) -> None:
+        """What was begun before a restart, or when it failed."""
+        if self.erasing is not None:
+            await self.tried("erasure", self.erasing.look())
+            return
+        owners = self._writer.world.erasures.owners
+        for owner in [one for one in owners if one not in self._erasing]:
+            await self.tried("erasure", self.erase(owner))
+        if not owners:
+            self._writer.tasks.well("erasure")
+
+    async def erase_copy(self, owner: str, upto: Offset) -> int:
+        """Erase an owner's records of this process' copy, once a snapshot knows them; how many."""
+        log = self._writer.log
+        if not can_erase(log):
+            raise Unsupported(log, "erase the records of a unit")
+        async with self._folding:
+            folded = await self._snapshot(await self._writer.synced())
+            count = log.forget(owner, upto)
+            self._snapshots.forget(Offset(folded.at))
+        return count
+
     async def erase(self, owner: str) -> int:
         """Erase the records of an owner that the world has forgotten; how many.
 
@@ -202,6 +248,8 @@ class Maintenance:
         any moment a valid snapshot stands before every record that cannot be folded any more.
         Raises Unsupported where the log cannot erase.
         """
+        if self.erasing is not None:
+            return await self.erasing.done(owner)
         log = self._writer.log
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
@@ -278,6 +326,8 @@ class Maintenance:
         where it belongs before awaiting anything else. progress: also keep a snapshot for it, since
         it is to serve.
         """
+        if self.erasing is not None:
+            await self.erasing.carry_out()
         policy, log = load_policy(wanted), self._writer.log
         await asyncio.to_thread(policy.init)  # may import a library
         with ExitStack() as until_learned:

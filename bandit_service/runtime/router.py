@@ -43,7 +43,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.experiments.assignment import forget_units
 from bandit_service.core.outcomes import Reported, RewardRule
-from bandit_service.core.resolved import Pending
+from bandit_service.core.resolved import Pending, Resolved
 from bandit_service.core.session_outcomes import CreditRule
 from bandit_service.core.sessions import groups_of
 from bandit_service.core.staying import turn_of
@@ -134,6 +134,7 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
+        writer.listen(self._forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules.explore)
         writer.listen(self._shadows.heard)
@@ -695,17 +696,23 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
+        if self.writer.cannot_erase:
+            raise NotThere(self.writer.cannot_erase)
         if self.writer.shared:
-            raise NotThere("a log of several replicas cannot erase the records of a unit yet")
+            self.writer.check_read_by_all(ev.ErasureOrdered)
         if not can_erase(self.writer.log):
             raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(
             lambda: ev.Forgotten(ts=self.writer.now(), owner=owner), key="catalogue"
         )
-        self._embedder.clear()
-        forget_units()
-        self._telemetry.count()  # what is not counted yet has whole decisions
         return owner
+
+    def _forgotten(self, what: Resolved, _: World) -> None:
+        """Nothing in this process' memory keeps it either, whoever was asked for it."""
+        if isinstance(what.event, ev.Forgotten):
+            self._embedder.clear()
+            forget_units()
+            self._telemetry.count()  # what is not counted yet has whole decisions
 
     # --- bounds ---------------------------------------------------------------------------
 

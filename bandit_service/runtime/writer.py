@@ -83,6 +83,11 @@ class Writer:
         """Begin to commit."""
         self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
 
+    @property
+    def cannot_erase(self) -> str:
+        """Why the records of a unit cannot be erased; "" where it is up to the log alone."""
+        return ""
+
     def listen(self, heard: Heard) -> None:
         """Tell of every event that is applied from here on, in order, with the world after it."""
         self._live.listen(heard)
@@ -184,8 +189,12 @@ class Writer:
         """Who shares the log."""
         return []
 
-    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
-        """Let other processes begin from a snapshot; read: gives it, where it is wanted."""
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> bool:  # noqa: ARG002 - others can
+        """Let other processes begin from a snapshot; read: gives it, where it is wanted.
+
+        Whether they can.
+        """
+        return False
 
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
         """Whether a decision that the world has not may still come, from another process."""

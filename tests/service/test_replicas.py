@@ -102,13 +102,10 @@ async def test_what_one_decided_is_rewarded_at_another_and_all_are_the_same(
         assert (status, told["signals"]) == (200, {"quality": 0.5})
 
 
-async def test_what_needs_one_process_is_refused(
+async def test_another_policy_beside_the_others_is_refused(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
-    async with replicas(1, tmp_path, models, postgres) as [(client, _)]:
-        status, told = await client.call("DELETE", "/v1/units/someone", None)
-        assert (status, told["error"]["code"]) == (501, "not_implemented"), told
-        # and another policy beside it
+    async with replicas(1, tmp_path, models, postgres):
         with pytest.raises(StoreError, match="another replica of this log folds by"):
             async with opened(
                 tmp_path / "other",

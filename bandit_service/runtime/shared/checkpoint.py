@@ -19,11 +19,14 @@ class Place:
 
 
 class Checkpoint:
-    """A small file beside the copy. A lost one costs a comparison of the whole copy."""
+    """A small file beside the copy. A lost one costs a comparison of the whole copy.
+
+    erased: up to this offset the orders of erasures are carried out in the copy.
+    """
 
     def __init__(self, path: Path, log: str) -> None:
         self._path, self._log = path, log
-        self.name, self.place = str(uuid.uuid4()), Place()
+        self.name, self.place, self.erased = str(uuid.uuid4()), Place(), 0
         if path.exists():
             self._read()
         self._written = self.place
@@ -34,6 +37,7 @@ class Checkpoint:
             found = json.loads(self._path.read_text(encoding="utf-8"))
             self.name, of = str(found["name"]), str(found["log"])
             self.place = Place(int(found["place"]["offset"]), str(found["place"]["chain"]))
+            self.erased = int(found.get("erased", 0))
         except (ValueError, LookupError, TypeError):
             return  # as if it were lost
         if of != self._log:
@@ -51,7 +55,14 @@ class Checkpoint:
     def write(self) -> None:
         """A reader finds the file of before or this one."""
         partial = self._path.with_name(self._path.name + ".partial")
-        text = json.dumps({"name": self.name, "log": self._log, "place": asdict(self.place)})
+        text = json.dumps(
+            {
+                "name": self.name,
+                "log": self._log,
+                "place": asdict(self.place),
+                "erased": self.erased,
+            }
+        )
         partial.write_text(text, encoding="utf-8")
         partial.rename(self._path)
         self._written = self.place

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
-from store import EventLog, Offset, SharedLog, StoreError
+from store import (
+    EventLog,
+    Offset,
+    Record,
+    SharedLog,
+    StoreError,
+    Unsupported,
+    keeps_erased,
+)
 
 _AT_ONCE = 1000
 
@@ -25,12 +33,20 @@ async def copied(
     checkpoint.place = await _compared(shared, copy, checkpoint.place, state.horizon)
     at = copy.last
     while rows := await shared.tail(at, _AT_ONCE):
-        at = copy.append([each.record for each in rows])
+        at = _appended(copy, [each.record for each in rows])
         if progress is not None:
             progress(int(at), max(int(at), state.horizon))
         checkpoint.place = Place(int(at), rows[-1].chain.hex())
     copy.sync()
     checkpoint.write()
+
+
+def _appended(copy: EventLog, records: Sequence[Record]) -> Offset:
+    if all(each.body for each in records):
+        return copy.append(records)
+    if not keeps_erased(copy):
+        raise Unsupported(copy, "be a copy of one with erased records")
+    return copy.append_copied(records)
 
 
 async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: int) -> Place:
@@ -63,7 +79,8 @@ async def same_until(shared: SharedLog, copy: EventLog, since: Place, last: Offs
             if found is None:
                 return place
             at = found[0]
-            if found[1] != each.record.body:
+            theirs = each.record.body
+            if found[1] != theirs and found[1] and theirs:  # erased here, there, or at neither
                 raise _other(int(at))
             if each.chain:
                 place = Place(int(at), each.chain.hex())

@@ -68,7 +68,8 @@ class Link:
     this one. may_lead: whether it may do what is done once for all. rejoined: called where the log
     was away and can be asked again. ends: called where the process cannot go on. The writer sets
     these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
-    may not join, where others fold by another key.
+    may not join, where others fold by another key. forgotten, ordered: the owners that were
+    forgotten since the start before, and when, and up to where records are erased for them.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Link:
         self.lease: Lease | None = None
         self.rows: list[Replica] = []
         self.lost = self.epoch = self.slot = 0
+        self.forgotten: dict[str, float] = {}
+        self.ordered = 0
         self.other_key = self.unreadable = ""
         self.may_lead: Callable[[], bool] = lambda: True
         self.floor_ts = 0.0
@@ -119,6 +122,11 @@ class Link:
     def format(self) -> int:
         """The newest format that every open replica reads; nobody writes more than that."""
         return min((row.reads for row in self.rows if not row.closed), default=ev.READS)
+
+    @property
+    def name(self) -> str:
+        """Of this replica."""
+        return self._checkpoint.name
 
     @property
     def key(self) -> str:
@@ -165,6 +173,13 @@ class Link:
     def reads(self, epoch: int) -> bool:
         """Whether what was read under this epoch is still what the log has."""
         return self.up.is_set() and self.epoch == epoch
+
+    def behind_erased(self, offset: int) -> None:
+        """What a record taught is known to a snapshot alone, which a start begins from."""
+        self.ends(
+            f"the record at offset {offset} was erased while this replica was away; at its next "
+            "start it begins from a snapshot of another"
+        )
 
     def damaged(self, error: Corrupt) -> None:
         """Another connection does not mend it."""
@@ -235,6 +250,11 @@ class Link:
         self._checkpoint.save(self.place)
         self.rows = await self.shared.replicas()
         self.compare(self.rows, self.slot)
+
+    def carried_out(self, offset: int) -> None:
+        """Of the orders of erasures, those up to here."""
+        self._checkpoint.erased = offset
+        self._checkpoint.write()
 
     def lease_lost(self) -> None:
         """An append by the lease was refused."""

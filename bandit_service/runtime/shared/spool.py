@@ -10,7 +10,7 @@ from pathlib import Path
 
 import store
 from bandit_service.core import events as ev
-from store import Offset, Record, can_trim, first_of
+from store import Offset, Record, can_erase, can_trim, first_of
 
 
 class Spool:
@@ -49,6 +49,13 @@ class Spool:
         upto = next(iter(self._kept.values()), int(self._log.last) + 1) - 1
         while upto >= self._log.first and self._log.trim(Offset(upto)):
             pass
+
+    def forget(self, owner: str) -> None:
+        """Erase from the file what the shared log has of an owner."""
+        self.trim()
+        upto = next(iter(self._kept.values()), int(self._log.last) + 1) - 1
+        if can_erase(self._log):
+            self._log.forget(owner, Offset(upto))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -142,6 +142,9 @@ class Tailer:
         """Those up to the first one that cannot be applied; nothing after it is."""
         found: list[Came] = []
         for row in rows:
+            if not row.record.body:
+                self._link.behind_erased(row.offset)
+                break
             event = self._own(row.record.eid)
             if event is None:
                 try:

@@ -25,6 +25,7 @@ from typing import Protocol
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Expired, NotYet, ServiceError, Unavailable
+from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Booked
 from bandit_service.runtime.group_commit import fail
@@ -42,7 +43,16 @@ from bandit_service.runtime.turn import Command, Ready, Turn
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.replica_metrics import ReplicaMetrics
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Entry, EventLog, Full, Offset, Replica, StoreError, Tailed
+from store import (
+    Entry,
+    EventLog,
+    Full,
+    Offset,
+    Replica,
+    StoreError,
+    Tailed,
+    can_erase_shared,
+)
 
 _log = logging.getLogger("bandit.replica")
 _TRIM_S, _ABSENT_S = 1.0, 0.1
@@ -159,7 +169,7 @@ class SharedWriter(Writer):
     def start(self) -> None:
         """Begin to append, to read and to be there for the others."""
         super().start()
-        left = [self._outgoing(event, "") for event in self._spool.left()]
+        left = [self._outgoing(event, "") for event in self._not_forgotten()]
         for each in left:
             self._own[each.entry.record.eid] = _Own(each.event)
         self._appender.put_left(left)
@@ -174,6 +184,16 @@ class SharedWriter(Writer):
             keep("park", self._park_forever),
             keep("spool", self._trim_forever),
         ]
+
+    def _not_forgotten(self) -> list[ev.Decided]:
+        """What the spool has, but what is of a unit that was forgotten while this was away."""
+        found = list[ev.Decided]()
+        for event in list(self._spool.left()):
+            if self.link.forgotten.get(owner_of(self.world, event), 0.0) >= event.ts:
+                self._spool.drop(event.id)
+            else:
+                found.append(event)
+        return found
 
     async def caught_up(self) -> None:
         """Wait until all is applied that is in the log now, and what was left is in it."""
@@ -281,7 +301,20 @@ class SharedWriter(Writer):
         """Whether this replica does what is done once for all."""
         return self.link.lease is not None
 
-    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> None:
+    def forget_spooled(self, owner: str) -> None:
+        """Erase from the spool what the shared log has of an owner."""
+        self._spool.forget(owner)
+
+    @property
+    def cannot_erase(self) -> str:
+        """Why the records of a unit cannot be erased; "" where they can."""
+        if not can_erase_shared(self.link.shared):
+            return "this shared log cannot erase the records of a unit"
+        if not self._rules.keep_snapshots:
+            return "replicas erase the records of a unit only with log.share_snapshots"
+        return ""
+
+    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> bool:
         """Let other processes begin from a snapshot, if this is the one that does it for all.
 
         Not while another replica has another state: this may be the one that is wrong.
@@ -289,6 +322,8 @@ class SharedWriter(Writer):
         if self.keeps and self._rules.keep_snapshots and not self.digests.any_differ:
             state = await asyncio.to_thread(read)
             await self.link.shared.save_snapshot(key, at, state, self._rules.keep_snapshots)
+            return True
+        return False
 
     def may_come(self, decision_id: str) -> bool:
         """Whether a decision that the world has not may still come."""

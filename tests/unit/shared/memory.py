@@ -239,7 +239,7 @@ class Running:
         spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
         await self.router.put_arm(spec)
 
-    async def start(self, **rules: Any) -> Running:
+    async def start(self, forgotten: dict[str, float] | None = None, **rules: Any) -> Running:
         self._path.mkdir(exist_ok=True)
         checkpoint = Checkpoint(self._path / "replica.json", "main")
         self.name = checkpoint.name
@@ -270,6 +270,7 @@ class Running:
             SharedRules(**chosen),
             sync_interval_s=60.0,
         )
+        link.forgotten = forgotten or {}
         link.place = Place()  # its copy is in memory, and begins anew
         self.router = Router(
             writer=self.writer,
@@ -289,9 +290,9 @@ class Running:
     def world(self) -> World:
         return self.writer.world
 
-    async def decide(self, i: int = 0) -> str:
+    async def decide(self, i: int = 0, unit: str = "") -> str:
         vector = np.eye(DIM)[i % DIM].tolist()
-        return (await self.router.decide(wire.DecideRequest(embedding=vector))).id
+        return (await self.router.decide(wire.DecideRequest(embedding=vector, unit=unit))).id
 
     async def reward(self, id: str, quality: float = 0.5, **more: Any) -> str:
         return await self.router.reward(wire.RewardRequest(decision_id=id, quality=quality, **more))

@@ -14,6 +14,7 @@ from bandit_service.testing.logs import LogSuite
 from loadtest.postgres import Postgres
 from store import (
     Corrupt,
+    Duplicate,
     Entry,
     EventLog,
     Offset,
@@ -292,3 +293,55 @@ async def test_a_schema_that_a_release_before_made_is_added_to(joined: Joined) -
         nulls = "NULL::int, NULL::bigint, NULL::float8, NULL::text"
         values = f"{nulls}, 'log', 'old', 'key', '1 h', '1 d'"
         assert (await ask(f"CALL bandit_join({values})"))[0]["slot"] == 7
+
+
+async def test_an_owner_is_erased_up_to_an_offset_and_its_ids_stay(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.postgres._AT_ONCE", 2)
+    log, other = await joined("one"), await joined("two")
+    records = [
+        Record(f"e{i}", "decided", 1.0, f"body {i}".encode(), "ann" if i % 2 else "bob")
+        for i in range(8)
+    ]
+    await log.append([Entry(each) for each in records[:5]], 0.0)
+    await other.append([Entry(each) for each in records[5:]], 0.0)
+    chains = [each.chain for each in await log.tail(Offset(0))]
+    assert await log.forget("ann", Offset(6)) == 3
+    assert await log.forget("ann", Offset(6)) == 0
+    assert await log.forget("nobody", Offset(8)) == 0
+    rows = await other.tail(Offset(0))
+    assert [each.record.body for each in rows] == [
+        b"" if i in (1, 3, 5) else f"body {i}".encode() for i in range(8)
+    ]
+    assert [(each.record.eid, each.record.owner) for each in rows] == [
+        (each.eid, each.owner) for each in records
+    ]
+    assert [each.chain for each in rows] == chains
+    assert await log.chain_at(Offset(5)) == chains[4]
+    assert await log.find(["e1", "e2"]) == {"e1": 2, "e2": 3}
+    with pytest.raises(Duplicate):
+        await log.append([Entry(records[1])], 0.0)
+    with pytest.raises(ValueError, match="owner: must not be empty"):
+        await log.forget("", Offset(8))
+    # what is left is checked as before
+    await log._writing.execute(
+        "UPDATE bandit_log SET body = 'else' WHERE log = $1 AND seq = 3", log.name
+    )
+    with pytest.raises(Corrupt, match="its checksum in the database does not match"):
+        await other.tail(Offset(0))
+
+
+async def test_snapshots_of_before_an_offset_are_deleted_whatever_their_key(
+    joined: Joined,
+) -> None:
+    log = await joined("one")
+    for key, at in (("one", 3), ("one", 5), ("other", 4)):
+        await log.save_snapshot(key, Offset(at), f"{log.name} {key} {at}".encode(), 9)
+    await log.forget_snapshots(Offset(5))
+    assert await log.newest_snapshot("one", Offset(0), Offset(4)) is None
+    assert await log.newest_snapshot("other", Offset(0), Offset(9)) is None
+    found = await log.newest_snapshot("one", Offset(0), Offset(9))
+    assert found == (5, f"{log.name} one 5".encode())
+    parts = "SELECT count(*) FROM bandit_blob WHERE position($1 IN body) > 0"
+    assert await log._writing.fetchval(parts, log.name.encode()) == 1

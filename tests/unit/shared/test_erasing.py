@@ -1,0 +1,91 @@
+"""What a replica does about erasures at its start, and where it meets one too late."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bandit_service.core import events as ev
+from bandit_service.runtime.shared.checkpoint import Checkpoint
+from bandit_service.runtime.shared.erasing import carry_out_at_start
+from store import Offset, Record
+from store.sqlite import SqliteLog
+from tests.unit.shared.memory import HANG_S, Engine, Running, same
+
+ANN, BOB = ev.owner_of("", "ann"), ev.owner_of("", "bob")
+
+
+async def test_what_waits_of_a_unit_that_was_forgotten_is_not_appended(
+    engine: Engine, tmp_path: Path
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    await one.put_an_arm()
+    engine.down = True
+    ids = [await one.decide(i, unit) for i, unit in enumerate(("ann", "bob"))]
+    newest = one.writer.now()
+    await one.die()
+    engine.down = False
+    two = await Running(engine, tmp_path / "two").start()
+    one = await Running(engine, tmp_path / "one").start(forgotten={ANN: newest, BOB: 1.0})
+    await same(one, two)
+    assert [record.eid for record, _, _ in engine.records if record.eid in ids] == ids[1:]
+    assert len(one.spool) == 0
+    for each in (one, two):
+        await each.close()
+
+
+async def test_a_record_that_was_erased_before_it_was_read_ends_the_process(
+    engine: Engine, tmp_path: Path
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    await one.put_an_arm()
+    before, last = one.world.digest(), one.writer.seen
+    engine.records.append((Record("erased", "rewarded", 2.0, b"", ANN), b"", b"chain"))
+    async with asyncio.timeout(HANG_S):
+        why = await asyncio.shield(one.writer.broken)
+    assert why.startswith(f"the record at offset {last + 1} was erased while this replica was away")
+    assert (one.writer.seen, one.world.digest()) == (last, before)
+    await one.die()
+
+
+def _written(log: SqliteLog, *events: tuple[ev.AnyEvent, str]) -> None:
+    first = int(log.last)
+    log.append(
+        [
+            Record(f"e{first + i}", ev.kind(event), event.ts, ev.encode(event), owner)
+            for i, (event, owner) in enumerate(events)
+        ]
+    )
+
+
+def _reward(ts: float) -> ev.Rewarded:
+    subject = ev.Subject(embedding=b"", tokens=1, willingness_to_pay=0.1)
+    return ev.Rewarded(ts=ts, subject=subject, quality=0.5, reward=0.5)
+
+
+def test_a_start_erases_what_was_ordered_since_the_one_before(tmp_path: Path) -> None:
+    log, checkpoint = SqliteLog(tmp_path / "log"), Checkpoint(tmp_path / "replica.json", "main")
+    _written(
+        log,
+        (_reward(1.0), ANN),
+        (_reward(1.0), BOB),
+        (ev.Forgotten(ts=2.0, owner=ANN), ""),
+        (_reward(3.0), ANN),
+        (ev.ErasureOrdered(ts=4.0, owner=ANN, upto=3), ""),
+        (ev.Forgotten(ts=5.0, owner=BOB), ""),
+    )
+    for _ in range(2):  # cut off before it was noted, it is done again
+        found = carry_out_at_start(log, checkpoint)
+        assert (found.upto, found.forgotten) == (3, {ANN: 2.0, BOB: 5.0})
+        gone = [int(at) for at, body in log.replay(Offset(0)) if not body]
+        assert gone == [1]
+    checkpoint.erased = int(log.last)
+    checkpoint.write()
+    again = Checkpoint(tmp_path / "replica.json", "main")
+    _written(log, (ev.Forgotten(ts=6.0, owner=BOB), ""))
+    found = carry_out_at_start(log, again)
+    assert (found.upto, found.forgotten) == (0, {BOB: 6.0})
+    # a copy that was put there anew, and has less than was noted
+    again.erased = 99
+    assert carry_out_at_start(log, again).forgotten == {}
+    log.close()
