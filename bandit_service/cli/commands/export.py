@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -180,8 +181,12 @@ def _export(source: Source, args: argparse.Namespace) -> str:
         return scan.summary()
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _write(what: Iterable[bytes], to: Path | None) -> None:
-    """To standard output, or to a file that is there when it is whole."""
+    """To standard output, or to a file that is there when it is whole, and is not for others."""
     if to is None:
         for each in what:
             sys.stdout.buffer.write(each)
@@ -189,7 +194,7 @@ def _write(what: Iterable[bytes], to: Path | None) -> None:
         return
     partial = to.with_name(to.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=_private) as file:
             for each in what:
                 file.write(each)
         shutil.move(partial, to)
