@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --url: an API key with admin; @FILE reads it from a file; default: BANDIT_KEY",
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
-    add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
+    offset = options.bounded(int, 0, 2**63 - 1)
+    add("--after", type=offset, default=0, metavar="OFFSET", help="only events after this offset")
     options.route(parser, "export only decisions of this route, and their outcomes")
     options.tags(parser, "export only decisions with this tag, and their outcomes")
     add(
